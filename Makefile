@@ -1,0 +1,43 @@
+# What a developer and CI type alike. Needs make and python3 (3.11 or newer, with venv).
+#   make demo | test | check | bench | format | clean         (each makes .venv first)
+#   make test ARGS="-k segment"                               more words for pytest or the benchmarks
+#   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch without CUDA
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.complete
+CODE := $(wildcard xl3m_core stream_app training tests benchmarks)
+
+.PHONY: setup demo test check bench format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -e '.[embedded,dev]' -c constraints.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/xl3m demo
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(CODE)
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m stream_app` is `xl3m`."""
+
+from stream_app.cli import main
+
+main()

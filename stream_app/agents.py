@@ -1,0 +1,147 @@
+"""The Faust agents: tokens, questions, queries. Thin: each hands its events on.
+
+None uses Faust's own acknowledgements: an event is acknowledged by us, when what it asks
+for is done, and in the order of offsets. Knows Faust; no Redis, no model.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import faust
+
+from stream_app import keys
+from stream_app.answering import Answering
+from stream_app.events import (
+    BadEvent,
+    Query,
+    Question,
+    dead_letter,
+    decode_query,
+    decode_question,
+    encode,
+)
+from stream_app.ingest import Ingest
+from stream_app.patience import Health, patiently
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Asked
+from stream_app.store import StreamStore
+from xl3m_core import QuestionError
+
+QUERIES_AT_ONCE = 16
+
+Send = Callable[[bytes | None, bytes], Awaitable[None]]
+
+
+def sender(topic: Any) -> Send:
+    """Sends to a topic and returns when the broker has it."""
+
+    async def send(key: bytes | None, value: bytes) -> None:
+        await (await topic.send(key=key, value=value))
+
+    return send
+
+
+def dead_letters(send: Send) -> Callable[[Any, str], Awaitable[None]]:
+    """Puts an event that cannot be used where a person can look at it."""
+
+    async def bury(event: Any, reason: str) -> None:
+        m = event.message
+        await send(m.key, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
+
+    return bury
+
+
+def agent(
+    app: faust.App, topic: Any, handle: Callable[[AsyncIterator[Any]], Awaitable[None]]
+) -> None:
+    """An agent that leaves acknowledging to `handle`."""
+
+    async def run(stream: Any) -> None:
+        await handle(stream.noack().events())
+
+    app.agent(topic, name=topic.get_topic_name())(run)
+
+
+def tokens(ingest: Ingest) -> Callable[[AsyncIterator[Any]], Awaitable[None]]:
+    """Events of the tokens topic go to ingest."""
+    return ingest.run
+
+
+class Questions:
+    """Events of the questions topic: set, add or end a stream's current questions."""
+
+    def __init__(
+        self, settings: Settings, store: StreamStore, scoring: Scoring, bury: Any, health: Health
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.scoring = scoring
+        self.bury = bury
+        self.health = health
+
+    async def run(self, events: AsyncIterator[Any]) -> None:
+        """Take them one by one."""
+        async for event in events:
+            message = event.message
+            try:
+                asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
+                if asked.question is not None:
+                    self.scoring.engine.suffix(asked.question)
+                await patiently(self.health, "questions", self._set, asked)
+            except (BadEvent, QuestionError) as error:
+                await self.bury(event, str(error))
+            event.ack()
+
+    async def _set(self, asked: Question) -> None:
+        if asked.question is None:
+            await self.store.end_questions(asked.stream)
+        else:
+            qid = self.scoring.question_id(asked.question)
+            now = Asked(asked.question, set_at=time.time())
+            await self.store.ask(asked.stream, qid, now, keep=asked.add)
+        self.scoring.changed(asked.stream)
+        # The stream's tokens may be another worker's to score: let all of them know.
+        await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
+
+
+class Queries:
+    """Events of the queries topic: several are answered at once, acknowledged in order."""
+
+    def __init__(self, settings: Settings, answering: Answering, send: Send, bury: Any) -> None:
+        self.settings = settings
+        self.answering = answering
+        self.send = send
+        self.bury = bury
+
+    async def run(self, events: AsyncIterator[Any]) -> None:
+        """Begin each query as it comes, acknowledge it when all before it are answered."""
+        begun: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue(QUERIES_AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._acknowledge(begun))
+            async for event in events:
+                await begun.put((event, tasks.create_task(self._answer(event))))
+
+    async def _acknowledge(self, begun: "asyncio.Queue[tuple[Any, asyncio.Task[None]]]") -> None:
+        while True:
+            event, answered = await begun.get()
+            await answered
+            event.ack()
+
+    async def _answer(self, event: Any) -> None:
+        m = event.message
+        fallback = f"{m.topic}/{m.partition}/{m.offset}"
+        try:
+            query = decode_query(m.key, m.value, self.settings.max_event_bytes, fallback)
+        except BadEvent as error:
+            await self.bury(event, str(error))
+            return
+        answer = await self.answering.answer(query)
+        await self.send(query.stream.encode(), answered(query, answer.to_dict()))
+
+
+def answered(query: Query, answer: dict[str, Any]) -> bytes:
+    """The answer as an event, in the form the query came in."""
+    return encode({"id": query.id, "stream": query.stream} | answer, query.as_json)

@@ -1,0 +1,145 @@
+"""Answering: a query -> an answer that says what it rests on.
+
+Makes sure the question has a range, waits until it covers the log or the deadline, reads
+everything in one round trip, scores the tail on the spot, splices, generates. Knows
+streams and questions; not which door the query came through.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from stream_app.events import Query
+from stream_app.patience import Health, patiently
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Asked, View
+from stream_app.store import StreamStore
+from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
+
+OnText = Callable[[str], None]
+
+
+class Refused(Exception):
+    """There is no answer; the message is what the asker is told."""
+
+
+class Answering:
+    """One per worker; as many queries at once as are asked."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        store: StreamStore,
+        scoring: Scoring,
+        health: Health,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.store = store
+        self.scoring = scoring
+        self.health = health
+
+    async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
+        """The answer, or one with `error` and the reason. on_text gets the text as it comes."""
+        try:
+            return await self._answer(query, on_text)
+        except (Refused, QuestionError) as error:
+            return Answer(question=query.question or "", error=str(error))
+
+    async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
+        clock = Clock()
+        question, qid = await patiently(self.health, "query", self._question, query)
+        deadline = self.settings.query_deadline if query.deadline is None else query.deadline
+        await patiently(self.health, "query", self.scoring.cover, query.stream, qid, deadline)
+        clock.lap("cover")
+        view = await patiently(self.health, "query", self.store.view, query.stream, qid)
+        if view is None:
+            raise Refused(f"the question was ended on stream {query.stream!r} meanwhile: ask again")
+        clock.lap("read")
+        ranked, tail = await self.scoring.on_model(lambda: self._rank(view, question))
+        clock.lap("tail")
+        context, generated = await self._generate(ranked, question, on_text)
+        clock.lap("generate")
+        scores = {segment.index: score for segment, score in ranked}
+        return Answer(
+            question=question,
+            answer=generated.text,
+            certainty=generated.certainty,
+            coverage=_coverage(view, tail),
+            as_of=view.state.cursor.next,
+            evidence=tuple(Evidence.of(query.stream, s, scores[s.index]) for s in context.segments),
+            timings=clock.laps,
+        )
+
+    async def _question(self, query: Query) -> tuple[str, str]:
+        """The question's text and id. One that is not current gets a range with a time to live."""
+        stream = query.stream
+        cursor = (await self.store.load(stream)).cursor
+        if cursor.version == 0:
+            raise Refused(f"nothing is known of a stream {stream!r}: `xl3m streams` lists them")
+        if query.question is None:
+            return await self._current(stream)
+        self.engine.suffix(query.question)
+        qid = self.scoring.question_id(query.question)
+        now = time.time()
+        await self.store.ask(
+            stream, qid, Asked(query.question, now + self.settings.question_ttl, now)
+        )
+        return query.question, qid
+
+    async def _current(self, stream: str) -> tuple[str, str]:
+        """The current question that was set last."""
+        asked = await self.store.questions(stream)
+        current = [(a.set_at, a.question, qid) for qid, a in asked.items() if not a.until]
+        if not current:
+            raise Refused(f"stream {stream!r} has no current question: ask one, or set one")
+        _, question, qid = max(current)
+        return question, qid
+
+    def _rank(self, view: View, question: str) -> tuple[list[tuple[Segment, float]], int]:
+        """The best of the top-k and of the tail, the most certain first; the tail's size."""
+        tail = self.engine.segmenter().flush(view.state.tail)
+        scores = self.engine.score([(segment.text, question) for segment in tail])
+        found = {segment.index: (segment, score) for segment, score in view.top}
+        found |= {s.index: (s, score) for s, score in zip(tail, scores, strict=True)}
+        top = TopK(self.engine.method.k)
+        for segment, score in found.values():
+            top.add(segment.index, score)
+        return [found[index] for index, _ in top.best()], len(tail)
+
+    async def _generate(
+        self, ranked: list[tuple[Segment, float]], question: str, on_text: OnText | None
+    ) -> tuple[KeyContext, Generated]:
+        loop = asyncio.get_running_loop()
+
+        def hand_over(text: str) -> None:
+            if on_text:
+                loop.call_soon_threadsafe(on_text, text)
+
+        def generate() -> tuple[KeyContext, Generated]:
+            context = self.engine.assemble([segment for segment, _ in ranked], question)
+            return context, self.engine.answer(context, question, hand_over)
+
+        return await self.scoring.on_model(generate)
+
+
+class Clock:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        """The step that ends now."""
+        now = time.perf_counter()
+        self.laps[step] = round(now - self._last, 6)
+        self._last = now
+
+
+def _coverage(view: View, tail: int) -> float:
+    """The share of all segments ever, the tail's included, that were scored."""
+    scored = view.range.hi - view.range.lo - view.range.skipped + tail
+    return scored / max(1, view.state.cursor.head + tail)

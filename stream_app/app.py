@@ -1,0 +1,130 @@
+"""create_app: builds the parts of a worker and ties them together. Wiring only."""
+
+from typing import Any, cast
+
+import faust
+from mode import CrashingSupervisor
+from redis.asyncio import Redis
+
+from stream_app import agents
+from stream_app.answering import Answering
+from stream_app.errors import SettingsError
+from stream_app.ingest import Ingest
+from stream_app.partitions import Broker, Partitions
+from stream_app.patience import Health, patiently
+from stream_app.pubsub import PubSubDoor
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.store import StreamStore
+from stream_app.watchdog import Watchdog
+from xl3m_core import Engine, LanguageModel
+
+
+def create_app(settings: Settings) -> faust.App:
+    """A Faust app that is a whole worker: run it with `faust.Worker`.
+
+    Raises ModelError or MethodError when the model cannot be had or its window is too short.
+    """
+    engine = create_engine(settings)
+    redis = Redis.from_url(settings.redis)
+    store = StreamStore(redis, settings.log_segments, settings.log_bytes)
+    health = Health()
+    scoring = Scoring(engine, store, health, settings.backlog_tokens)
+    partitions = Partitions(store, settings.tokens_topic)
+    answering = Answering(settings, engine, store, scoring, health)
+    door = PubSubDoor(settings, redis, answering, scoring, health)
+
+    app = create_faust(settings)
+    topic = {name: _topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
+    bury = agents.dead_letters(agents.sender(topic["dead_letters"]))
+    ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
+    questions = agents.Questions(settings, store, scoring, bury, health)
+    queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury)
+    agents.agent(app, topic["tokens"], ingest.run)
+    agents.agent(app, topic["questions"], questions.run)
+    agents.agent(app, topic["queries"], queries.run)
+
+    watchdog = Watchdog(
+        settings.stall_seconds,
+        signs=lambda: (ingest.batches, scoring.steps, app.rebalancing),
+        busy=lambda: health.ok and (ingest.working or scoring.working or app.rebalancing),
+    )
+    for service in (scoring, door, watchdog):
+        app.task(_named(service))
+    _on_assignment(app, store, partitions, scoring, health)
+    return app
+
+
+TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
+
+
+def create_engine(settings: Settings) -> Engine:
+    """The model and the method the settings ask for."""
+    model = LanguageModel.load(settings.model) if settings.model else LanguageModel.load()
+    return Engine(model, settings.method(model.window), settings.batch_tokens)
+
+
+def create_faust(settings: Settings) -> faust.App:
+    """A bare Faust app, set so that no event is acknowledged before its work is done."""
+    from faust import streams
+
+    if getattr(streams, "_CStreamIterator", None) is None:
+        raise SettingsError(
+            "Faust runs without its C extension and would acknowledge events it skipped: "
+            "unset NO_CYTHON, and install a faust-streaming wheel for this platform"
+        )
+    return faust.App(
+        settings.group,
+        broker=settings.broker,
+        key_serializer="raw",
+        value_serializer="raw",
+        agent_supervisor=CrashingSupervisor,
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        broker_session_timeout=30.0,
+        broker_request_timeout=90.0,
+        # Waiting for the model is no reason to be thrown out of the group; see the watchdog.
+        broker_max_poll_interval=1_000_000.0,
+        broker_rebalance_timeout=300.0,
+        stream_buffer_maxsize=256,
+        stream_wait_empty=True,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        producer_max_request_size=4 * settings.max_event_bytes,
+        consumer_max_fetch_size=4 * settings.max_event_bytes,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+        store="memory://",
+    )
+
+
+def _topic(app: faust.App, name: str) -> Any:
+    return app.topic(name, key_serializer="raw", value_serializer="raw")
+
+
+def _named(service: Any) -> Any:
+    """A service's run method as the plain function that `app.task` wants."""
+
+    async def run() -> None:
+        await service.run()
+
+    run.__name__ = run.__qualname__ = type(service).__name__.lower()
+    return run
+
+
+def _on_assignment(
+    app: faust.App, store: StreamStore, partitions: Partitions, scoring: Scoring, health: Health
+) -> None:
+    """When partitions come and go, so do the streams to score."""
+
+    async def assigned(sender: Any, assigned: Any, **_: Any) -> None:
+        broker = cast(Broker, app.consumer)
+        won, lost = await patiently(health, "assignment", partitions.assign, assigned, broker)
+        for partition in lost:
+            scoring.disown(await store.streams(partition))
+        for partition in won:
+            scoring.own(await store.streams(partition))
+
+    signal: Any = app.on_partitions_assigned
+    signal.connect(assigned, weak=False)

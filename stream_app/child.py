@@ -1,0 +1,113 @@
+"""A child process for one `with` block: ready inside it, gone after it.
+
+Knows nothing of Redis or Kafka. What can go wrong becomes an `EmbeddedError` that ends with the
+last lines the child wrote.
+"""
+
+import ctypes
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_READY_S = 60.0  # a JVM on a busy laptop
+_STOP_S = 15.0  # then the child is killed
+_POLL_S = 0.02
+_PORTS = range(20_000, 32_000)  # below what systems hand to outgoing connections
+_TAIL_LINES = 5
+
+
+class EmbeddedError(RuntimeError):
+    """A service could not be started; the message says what to do."""
+
+
+@contextmanager
+def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
+    """Run the command, its output in the log, from the moment it is ready to the block's end.
+
+    On Linux it also ends with the thread that entered the block, however that one dies.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C is ours to handle: first the workers, then these
+            preexec_fn=_die_with_parent,
+        )
+    try:
+        _wait_until(ready, process, log)
+        yield
+    finally:
+        _stop(process)
+
+
+def run(command: list[str], log: Path) -> None:
+    """Run the command to its end, its output in the log."""
+    with log.open("ab") as output:
+        code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
+    if code:
+        raise EmbeddedError(_why(f"could not be prepared (code {code})", log))
+
+
+def free_port(wanted: int | None = None, *, besides: int | None = None) -> int:
+    """A free port on loopback, or the wanted one if it is free."""
+    ports = [wanted] if wanted else random.sample(_PORTS, 100)
+    for port in ports:
+        if port != besides and _is_free(port):
+            return port
+    raise EmbeddedError(f"port {wanted or _PORTS} is in use on 127.0.0.1: choose another")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections of an earlier service on this port may still be fading away.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not ready():
+        if process.poll() is not None:
+            raise EmbeddedError(_why(f"ended with code {process.returncode}", log))
+        if time.monotonic() > deadline:
+            raise EmbeddedError(_why(f"was not ready after {_READY_S:.0f} s", log))
+        time.sleep(_POLL_S)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_STOP_S)
+    finally:  # also when a second Ctrl-C cuts the waiting short
+        process.kill()
+        process.wait()
+
+
+def _why(what: str, log: Path) -> str:
+    tail = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    text = " | ".join(line.strip() for line in tail if line.strip())
+    return f"{log.stem} {what}; the end of {log}: {text or '(empty)'}"
+
+
+# Linux alone can tie a child's life to its parent's. Looked up here: between a fork and its exec
+# nothing may be loaded.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    if _PRCTL:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

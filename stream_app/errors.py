@@ -1,0 +1,16 @@
+"""The errors of the stream, under those of the method. Each message says what to do.
+
+XL3MError
+├── SettingsError       a setting that cannot be used
+└── UnreachableError    the broker, Redis or a worker does not answer
+"""
+
+from xl3m_core.errors import XL3MError
+
+
+class SettingsError(XL3MError, ValueError):
+    """A setting that cannot be used; the message names its variable."""
+
+
+class UnreachableError(XL3MError, ConnectionError):
+    """The broker, Redis or a worker does not answer where it was looked for."""

@@ -1,0 +1,242 @@
+"""The wire format: token, question, query, answer, dead letter.
+
+Bytes of an event -> a checked value, or BadEvent with the reason. Maps may be JSON or
+msgpack; which it is shows in the first byte. Knows no broker and no store.
+"""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from stream_app.settings import Settings
+
+STREAM_BYTES = 256
+QUESTION_CHARS = 65_536
+# First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
+MSGPACK_MAP = range(0x80, 0x90)
+
+Decoder = Callable[[list[int]], str]
+
+
+class BadEvent(ValueError):
+    """An event that cannot be used; the message is the reason its sender is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a stream's text; `time_ms` in milliseconds since the epoch."""
+
+    stream: str
+    text: str
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Sets a stream's current question, adds one (`add`), or ends them all (None)."""
+
+    stream: str
+    question: str | None
+    add: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Wants an answer now. No question: the stream's current one. deadline in seconds."""
+
+    id: str
+    stream: str
+    question: str | None = None
+    deadline: float | None = None
+    as_json: bool = True
+
+
+def decode_chunk(
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    source: str,
+    time_ms: int,
+    settings: Settings,
+    decode_ids: Decoder,
+) -> Chunk:
+    """An event of the tokens topic. source names the stream if neither key nor field does."""
+    value = _sized(value, settings.max_event_bytes)
+    stream = _text(key, "key") if key else source
+    if settings.format == "lines":
+        text = _text(value, "value")
+        return Chunk(_stream(stream), text if text.endswith("\n") else text + "\n", time_ms)
+    fields = _map(value, want="json" if settings.format == "json" else "msgpack")
+    time_ms = _time(fields.get(settings.time_field or "time"), time_ms)
+    if settings.format == "json":
+        if settings.key_field:
+            stream = _field(fields, settings.key_field, str)
+        text = _field(fields, settings.text_field, str)
+        return Chunk(_stream(stream), text if text.endswith("\n") else text + "\n", time_ms)
+    if "ids" in fields:
+        return Chunk(_stream(stream), _decode_ids(fields["ids"], decode_ids), time_ms)
+    return Chunk(_stream(stream), _field(fields, "text", str), time_ms)
+
+
+def decode_question(key: bytes | None, value: bytes | None, limit: int) -> Question:
+    """An event of the questions topic: a map, plain text, or nothing to end the questions."""
+    stream = _text(key, "key") if key else None
+    if not value:
+        return Question(_stream(stream), None)
+    fields = _map_or_text(_sized(value, limit), "question")
+    question = _field(fields, "question", str, None)
+    add = _field(fields, "add", bool, False)
+    return Question(_stream(fields.get("stream", stream)), _question(question), add)
+
+
+def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "") -> Query:
+    """An event of the queries topic, or a message on the pub/sub door. id is the fallback."""
+    value = _sized(value, limit)
+    fields = _map_or_text(value, "question")
+    stream = fields.get("stream", _text(key, "key") if key else None)
+    deadline = fields.get("deadline")
+    if deadline is not None and not (_number(deadline) and 0 <= deadline <= 86_400):
+        raise BadEvent("field 'deadline' must be seconds from 0 to 86400")
+    query_id = _field(fields, "id", str, id)
+    if not query_id or len(query_id.encode()) > STREAM_BYTES:
+        raise BadEvent(f"field 'id' must be a text of 1 to {STREAM_BYTES} bytes")
+    question = _question(_field(fields, "question", str, None))
+    as_json = value[0] not in MSGPACK_MAP
+    return Query(query_id, _stream(stream), question, deadline, as_json)
+
+
+def encode(fields: dict[str, Any], as_json: bool = True) -> bytes:
+    """A map as bytes: JSON, or msgpack for those who asked in msgpack."""
+    if as_json:
+        return json.dumps(fields, ensure_ascii=False).encode()
+    return bytes(msgpack.packb(fields, use_bin_type=True))
+
+
+def decode(value: bytes) -> dict[str, Any]:
+    """A map in either form. Raises BadEvent."""
+    return _map(value)
+
+
+def dead_letter(
+    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, reason: str
+) -> bytes:
+    """What is known of an event that could not be used; its bytes in base64."""
+    return encode(
+        {
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "reason": reason,
+            "key": base64.b64encode(key or b"").decode(),
+            "value": base64.b64encode((value or b"")[:QUESTION_CHARS]).decode(),
+        }
+    )
+
+
+def _sized(value: bytes | None, limit: int) -> bytes:
+    if not value:
+        raise BadEvent("the value is empty")
+    if len(value) > limit:
+        raise BadEvent(f"the value has {len(value)} bytes, more than the {limit} allowed")
+    return value
+
+
+def _text(raw: bytes, what: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadEvent(f"the {what} is not UTF-8: byte {error.start} is wrong") from None
+
+
+def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
+    """The map in JSON or msgpack; `want` names the only form allowed."""
+    form = "msgpack" if value[:1] and value[0] in MSGPACK_MAP else "json"
+    if want not in (None, form):
+        raise BadEvent(f"the value is not a {want} map")
+    try:
+        if form == "msgpack":
+            fields = msgpack.unpackb(value, raw=False, strict_map_key=True)
+        else:
+            fields = json.loads(value)
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise BadEvent(f"the value is not {form}: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadEvent(f"the value is {form}, but not a map")
+    return fields
+
+
+def _map_or_text(value: bytes, field: str) -> dict[str, Any]:
+    """A map, or plain text as the one field that matters."""
+    if value[0] in MSGPACK_MAP or value[:1] == b"{":
+        return _map(value)
+    return {field: _text(value, "value").strip()}
+
+
+_REQUIRED: Any = object()
+
+
+def _field(fields: dict[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
+    value = fields.get(name, default)
+    if value is _REQUIRED:
+        raise BadEvent(f"field {name!r} is missing")
+    if value is not default and not isinstance(value, kind):
+        raise BadEvent(f"field {name!r} must be {kind.__name__}, not {type(value).__name__}")
+    if isinstance(value, str):
+        _encodable(value, f"field {name!r}")
+    return value
+
+
+def _encodable(text: str, what: str) -> None:
+    """JSON can spell half of a surrogate pair, which no UTF-8 text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadEvent(f"{what} holds a lone surrogate, which is not text") from None
+
+
+def _stream(stream: Any) -> str:
+    if not isinstance(stream, str) or not stream:
+        raise BadEvent("no stream: give the event a key, or a field 'stream'")
+    _encodable(stream, "the stream's name")
+    if len(stream.encode()) > STREAM_BYTES:
+        raise BadEvent(f"the stream's name is longer than {STREAM_BYTES} bytes")
+    return stream
+
+
+def _question(question: str | None) -> str | None:
+    if question is not None and not question.strip():
+        raise BadEvent("the question is empty")
+    if question is not None and len(question) > QUESTION_CHARS:
+        raise BadEvent(f"the question is longer than {QUESTION_CHARS} characters")
+    return question.strip() if question is not None else None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _time(value: Any, default: int) -> int:
+    """Seconds or milliseconds since the epoch, told apart by size (the year 5138 in seconds)."""
+    if value is None:
+        return default
+    if not _number(value) or not 0 <= value < 1e14:
+        raise BadEvent("the time field must be seconds or milliseconds since the epoch")
+    return int(value if value >= 1e11 else value * 1000)
+
+
+def _decode_ids(ids: Any, decode_ids: Decoder) -> str:
+    """The text of token ids, which must be whole characters."""
+    whole = isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < 2**31 for i in ids)
+    if not whole or not ids:
+        raise BadEvent("field 'ids' must be a list of token ids")
+    try:
+        text = decode_ids(ids)
+    except (IndexError, OverflowError, TypeError, ValueError) as error:
+        raise BadEvent(f"field 'ids' cannot be decoded: {error}") from None
+    if "\N{REPLACEMENT CHARACTER}" in (text[:1], text[-1:]):
+        raise BadEvent("field 'ids' begins or ends inside a character: send whole characters")
+    return text

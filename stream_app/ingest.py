@@ -1,0 +1,198 @@
+"""Ingest: events of the tokens topic -> segments, tail and offset in Redis, then the ack.
+
+Micro-batches from a bounded queue. An event is acknowledged once its text is in Redis, and
+strictly in the order of offsets. Knows events that can be acknowledged; not whose they are.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stream_app.events import BadEvent, Chunk, decode_chunk
+from stream_app.partitions import Owned, Partitions
+from stream_app.patience import Health, patiently
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Commit, State
+from stream_app.store import StreamStore
+from xl3m_core import Engine
+
+BATCH_EVENTS = 512
+CACHED_STREAMS = 20_000
+
+DeadLetters = Callable[[Any, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A chunk, where it came from, and how many offsets before it never came."""
+
+    source: Owned
+    offset: int
+    chunk: Chunk
+    gap: int
+
+    @property
+    def partition(self) -> str:
+        """The name under which its offset is kept."""
+        return self.source.name
+
+
+class Ingest:
+    """One per worker: the only writer of the streams whose partitions the worker owns."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        store: StreamStore,
+        partitions: Partitions,
+        scoring: Scoring,
+        dead_letters: DeadLetters,
+        health: Health,
+    ) -> None:
+        self.settings = settings
+        self.segmenter = engine.segmenter()
+        self.decode_ids = engine.model.decode
+        self.store = store
+        self.partitions = partitions
+        self.scoring = scoring
+        self.dead_letters = dead_letters
+        self.health = health
+        self.states: dict[str, State] = {}
+        self.batches = 0
+        self.working = False
+
+    async def run(self, events: AsyncIterator[Any]) -> None:
+        """Take events in for as long as they come."""
+        queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=BATCH_EVENTS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_pump(events, queue))
+            while True:
+                batch = await _batch(queue)
+                self.working = True
+                await self.apply(batch)
+                self.working = False
+                self.batches += 1
+
+    async def apply(self, batch: list[Any]) -> None:
+        """The delivery guarantee, in order: (1) wait while scoring is too far behind,
+        (2) dead-letter what cannot be used, (3) write the rest to Redis, (4) note the
+        positions, (5) acknowledge. Whatever fails before (5) is delivered again, and (3)
+        does nothing for what is already there."""
+        await self.scoring.room()
+        batch = [event for event in batch if self.partitions.of(event.message)]
+        arrivals = await self._arrivals(batch)
+        while arrivals:
+            arrivals = await patiently(self.health, "ingest", self._write, arrivals)
+        await patiently(self.health, "ingest", self.partitions.advance, batch)
+        for event in batch:
+            event.ack()
+
+    async def _arrivals(self, batch: list[Any]) -> dict[str, list[Arrival]]:
+        """The usable events by stream, each stream's in order."""
+        arrivals: dict[str, list[Arrival]] = {}
+        for event in batch:
+            source = self.partitions.of(event.message)
+            if source is None:
+                continue
+            source.saw(event.message.offset)
+            try:
+                chunk = self._decode(event)
+            except BadEvent as error:
+                await self.dead_letters(event, str(error))
+                continue
+            arrival = Arrival(source, event.message.offset, chunk, source.take_gap())
+            arrivals.setdefault(chunk.stream, []).append(arrival)
+        return arrivals
+
+    def _decode(self, event: Any) -> Chunk:
+        message = event.message
+        return decode_chunk(
+            message.key,
+            message.value,
+            source=f"{message.topic}/{message.partition}",
+            time_ms=int(message.timestamp * 1000),
+            settings=self.settings,
+            decode_ids=self.decode_ids,
+        )
+
+    async def _write(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
+        """One step of every stream in one round trip; returns what is still to be written."""
+        await self._load([stream for stream in arrivals if stream not in self.states])
+        commits = await asyncio.to_thread(self._advance, arrivals)
+        await self.store.enlist([(c.stream, c.partition) for c in commits if _is_new(c)])
+        states = await self.store.commit(commits)
+        for commit, state in zip(commits, states, strict=True):
+            if state is None:
+                del self.states[commit.stream]
+            else:
+                self.states[commit.stream] = state
+                self.scoring.grew(commit.stream, state.cursor)
+        return self._left(arrivals)
+
+    async def _load(self, streams: list[str]) -> None:
+        """States not at hand. The cache is emptied when full: they are all in Redis."""
+        if len(self.states) + len(streams) > CACHED_STREAMS:
+            self.states.clear()
+        for stream, state in zip(
+            streams, await asyncio.gather(*map(self.store.load, streams)), strict=True
+        ):
+            self.states[stream] = state
+
+    def _advance(self, arrivals: dict[str, list[Arrival]]) -> list[Commit]:
+        """For each stream the step its next arrivals of one partition amount to."""
+        commits = []
+        for stream, waiting in arrivals.items():
+            partition = waiting[0].partition
+            step = [a for a in waiting if a.partition == partition]
+            fresh = self._unseen(stream, step)
+            if fresh:
+                commits.append(self._commit(stream, fresh))
+        return commits
+
+    def _commit(self, stream: str, fresh: list[Arrival]) -> Commit:
+        base = self.states[stream]
+        tail, segments = base.tail, []
+        for arrival in fresh:
+            tail, new = self.segmenter.push(tail, arrival.chunk.text, arrival.chunk.time_ms)
+            segments += new
+        source = fresh[0].source
+        return Commit(
+            stream=stream,
+            base=base,
+            segments=segments,
+            tail=tail,
+            partition=source.name,
+            epoch=source.epoch,
+            next_offset=fresh[-1].offset + 1,
+            gaps=sum(arrival.gap for arrival in fresh),
+        )
+
+    def _unseen(self, stream: str, arrivals: list[Arrival]) -> list[Arrival]:
+        """Those not yet part of the stream's state: a redelivered event changes nothing."""
+        next_ = self.states[stream].cursor.next if stream in self.states else {}
+        return [a for a in arrivals if a.offset >= next_.get(a.partition, 0)]
+
+    def _left(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
+        left = {stream: self._unseen(stream, waiting) for stream, waiting in arrivals.items()}
+        return {stream: waiting for stream, waiting in left.items() if waiting}
+
+
+def _is_new(commit: Commit) -> bool:
+    """Whether the partition has never fed the stream before."""
+    return commit.partition not in commit.base.cursor.next
+
+
+async def _pump(events: AsyncIterator[Any], queue: "asyncio.Queue[Any]") -> None:
+    async for event in events:
+        await queue.put(event)
+
+
+async def _batch(queue: "asyncio.Queue[Any]") -> list[Any]:
+    """At least one event, and all that lie ready."""
+    batch = [await queue.get()]
+    while len(batch) < BATCH_EVENTS and not queue.empty():
+        batch.append(queue.get_nowait())
+    return batch

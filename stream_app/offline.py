@@ -1,0 +1,45 @@
+"""`xl3m run`: the method on a file, without any server.
+
+Reads the file in chunks, so that its length does not matter. Knows the method; no stream.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from stream_app.commands import show_answer
+from stream_app.settings import Settings
+from xl3m_core import XL3M, Engine, LanguageModel
+
+CHUNK_CHARS = 1 << 16
+
+
+def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: bool) -> bool:
+    """Answer each question from the file and print it; False if one has no answer."""
+    model = LanguageModel.load(settings.model) if settings.model else LanguageModel.load()
+    method = XL3M(Engine(model, settings.method(model.window), settings.batch_tokens))
+    for question in questions:
+        with tqdm(unit="tok", unit_scale=True, desc="read", disable=None) as bar:
+            answer = method.answer(
+                _chunks(file), question, on_progress=partial(_advance, bar)
+            ).to_dict()
+        if as_json:
+            click.echo(json.dumps(answer, ensure_ascii=False))
+        else:
+            click.echo(f"{question}\n{answer['answer']}", nl=False)
+            show_answer(answer)
+    return True
+
+
+def _advance(bar: tqdm, tokens: int) -> None:
+    bar.update(tokens - bar.n)
+
+
+def _chunks(file: Path) -> Iterator[str]:
+    with click.open_file(str(file), encoding="utf-8", errors="replace") as text:
+        while chunk := text.read(CHUNK_CHARS):
+            yield chunk

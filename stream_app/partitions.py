@@ -1,0 +1,116 @@
+"""Partitions: which ones this worker owns, their epochs, and where each of them stands.
+
+Redis, not Kafka's committed offset, says what has been read: at assignment the group is
+set to continue where Redis stands. Knows topic/partition names and offsets, no events' text.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stream_app.store import StreamStore
+
+logger = logging.getLogger("xl3m")
+
+
+class Broker(Protocol):
+    """What is asked of Kafka about partitions at assignment; keys are Faust's TP."""
+
+    async def seek_to_committed(self) -> Mapping[Any, int]:
+        """The group's committed offsets."""
+
+    async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
+        """The offset the next record of each partition will get."""
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        """Set the group's committed offsets."""
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition this worker owns. expected: the offset that should come next, if known."""
+
+    name: str
+    epoch: int
+    expected: int | None
+    gap: int = 0
+
+    def saw(self, offset: int) -> None:
+        """Note an offset; those left out before it are a gap, never passed over in silence."""
+        if self.expected is not None and offset > self.expected:
+            self.gap += offset - self.expected
+            logger.error(
+                "%s: offsets %d to %d never came; the broker may have dropped them",
+                self.name, self.expected, offset - 1,
+            )  # fmt: skip
+        self.expected = max(offset + 1, self.expected or 0)
+
+    def take_gap(self) -> int:
+        """Offsets missing since last asked."""
+        gap, self.gap = self.gap, 0
+        return gap
+
+
+class Partitions:
+    """The partitions of the tokens topic that this worker owns."""
+
+    def __init__(self, store: StreamStore, topic: str) -> None:
+        self.store = store
+        self.topic = topic
+        self.owned: dict[str, Owned] = {}
+
+    async def assign(self, assigned: Iterable[Any], broker: Broker) -> tuple[list[str], list[str]]:
+        """Take over the partitions now assigned; returns topic/partition of those won and lost."""
+        now = {_plain(tp): tp for tp in assigned if tp.topic == self.topic}
+        lost = [plain for plain in self.owned if plain not in now]
+        for plain in lost:
+            del self.owned[plain]
+        won = [plain for plain in now if plain not in self.owned]
+        if won:
+            fresh = [now[plain] for plain in won]
+            committed, ends = await broker.seek_to_committed(), await broker.highwaters(*fresh)
+            for plain, tp in zip(won, fresh, strict=True):
+                self.owned[plain] = await self._take_over(plain, ends.get(tp))
+                await _align(tp, self.owned[plain].expected, committed.get(tp), broker)
+        return won, lost
+
+    def of(self, message: Any) -> Owned | None:
+        """The partition a message came from, None if this worker does not own it (any more)."""
+        return self.owned.get(_plain(message))
+
+    async def advance(self, batch: list[Any]) -> None:
+        """Note in Redis that everything up to the end of the batch is there."""
+        for plain, offset in {_plain(e.message): e.message.offset for e in batch}.items():
+            await self.store.set_position(plain, offset + 1)
+
+    async def _take_over(self, plain: str, end: int | None) -> Owned:
+        """Draw an epoch, and see where Redis stands. A topic that ends before that was deleted
+        and made again: its partition gets a new name, so that no offset of it looks known."""
+        epoch = await self.store.draw_epoch(plain)
+        offset, made = await self.store.position(plain)
+        if offset is not None and end is not None and end < offset:
+            logger.error(
+                "%s ends at offset %d, but %d were read: the topic was made again. Its streams "
+                "go on behind what they hold, from its first record.",
+                plain, end, offset,
+            )  # fmt: skip
+            offset, made = 0, made + 1
+            await self.store.set_position(plain, 0, made)
+        return Owned(f"{plain}#{made}" if made else plain, epoch, offset)
+
+
+def _plain(where: Any) -> str:
+    return f"{where.topic}/{where.partition}"
+
+
+async def _align(tp: Any, offset: int | None, committed: int | None, broker: Broker) -> None:
+    """Make Kafka's committed offset say what Redis says, before Faust seeks to it."""
+    if offset is None and committed:
+        logger.error(
+            "%s: the group has read up to offset %d, but Redis holds nothing of it: "
+            "reading it again from the start.",
+            _plain(tp), committed,
+        )  # fmt: skip
+    if (offset or 0) != (committed or 0):
+        await broker._commit({tp: offset or 0})

@@ -1,0 +1,60 @@
+"""Patience: a step on Redis is tried until it is done. Loud, and with growing pauses.
+
+Only for steps that may be done twice. Tells `Health`, so that others can see it. Knows which
+errors pass by themselves; anything else is raised.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from redis import exceptions
+
+logger = logging.getLogger("xl3m")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+PASSING = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    OSError,
+)
+
+
+class Health:
+    """Whether the infrastructure answers: the name of each step that is waiting for it."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, str] = {}
+
+    @property
+    def ok(self) -> bool:
+        """True while no step waits."""
+        return not self.waiting
+
+
+async def patiently(
+    health: Health,
+    step: str,
+    call: Callable[P, Awaitable[T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Do the call, again and again while Redis is away; returns what it returns."""
+    tries = 0
+    while True:
+        try:
+            done = await call(*args, **kwargs)
+            health.waiting.pop(step, None)
+            return done
+        except PASSING as error:
+            health.waiting[step] = str(error)
+            pause = PAUSES[min(tries, len(PAUSES) - 1)]
+            logger.error("%s waits for Redis: %s; next try in %.1f s", step, error, pause)
+            await asyncio.sleep(pause)
+            tries += 1

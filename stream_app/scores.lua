@@ -1,0 +1,42 @@
+-- Extends a question's scored range and keeps its top-k, if the range is still as the caller saw it.
+--
+-- KEYS  range, top, text, then the score blocks written to
+-- ARGV  lo and hi the caller saw, lo and hi now, segments skipped, k, time to live in seconds (0: none),
+--       number of candidates, then for each: index, score, segment;
+--       then for each block: byte offset, scores
+-- Returns 1 if the top-k changed, 0 if not, -1 if the range moved or is gone.
+local range, top, text = KEYS[1], KEYS[2], KEYS[3]
+local seen = redis.call('HMGET', range, 'lo', 'hi')
+if seen[1] ~= ARGV[1] or seen[2] ~= ARGV[2] then return -1 end
+
+redis.call('HSET', range, 'lo', ARGV[3], 'hi', ARGV[4])
+if ARGV[5] ~= '0' then redis.call('HINCRBY', range, 'skipped', ARGV[5]) end
+
+local at, added = 9, {}
+for _ = 1, tonumber(ARGV[8]) do
+  redis.call('ZADD', top, ARGV[at + 1], ARGV[at])
+  added[ARGV[at]] = ARGV[at + 2]
+  at = at + 3
+end
+-- Out goes the least certain; of equals the latest, which is the last by name: indices are zero-padded.
+for _ = 1, redis.call('ZCARD', top) - tonumber(ARGV[6]) do
+  local least = redis.call('ZRANGE', top, 0, 0, 'WITHSCORES')[2]
+  local out = redis.call('ZREVRANGEBYSCORE', top, least, least, 'LIMIT', 0, 1)[1]
+  redis.call('ZREM', top, out)
+  redis.call('HDEL', text, out)
+  added[out] = nil
+end
+local changed = 0
+for index, segment in pairs(added) do
+  redis.call('HSET', text, index, segment)
+  changed = 1
+end
+
+for i = 4, #KEYS do
+  redis.call('SETRANGE', KEYS[i], ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+if ARGV[7] ~= '0' then
+  for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[7]) end
+end
+return changed

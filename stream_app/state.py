@@ -1,0 +1,92 @@
+"""The values that make up a stream's state, and the steps that change it.
+
+A step names the state it starts from. Knows what there is to know of a stream; not where
+it is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from xl3m_core import Segment, Tail
+
+
+class FencedError(RuntimeError):
+    """A later owner of the partition has written: this worker is a zombie and must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by
+    topic/partition; gaps: offsets that never came; questions: version of the questions."""
+
+    version: int = 0
+    head: int = 0
+    first: int = 0
+    gaps: int = 0
+    questions: int = 0
+    next: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A stream as one commit left it: the next commit starts from here."""
+
+    cursor: Cursor = field(default_factory=Cursor)
+    tail: Tail = field(default_factory=Tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One stream's share of a batch, to be written in one step."""
+
+    stream: str
+    base: State
+    segments: Sequence[Segment]
+    tail: Tail
+    partition: str
+    epoch: int
+    next_offset: int
+    gaps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of a stream; until: when its scores go (0: it is current and stays)."""
+
+    question: str
+    until: float = 0.0
+    set_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Range:
+    """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were."""
+
+    lo: int
+    hi: int
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Scores of segments `start` and on, which turn `seen` into [lo, hi); best: candidates."""
+
+    stream: str
+    qid: str
+    seen: Range
+    lo: int
+    hi: int
+    start: int
+    scores: bytes
+    best: Sequence[tuple[Segment, float]]
+    skipped: int = 0
+    ttl: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a query needs, as of one instant: `top` has the most certain first."""
+
+    state: State
+    range: Range
+    top: list[tuple[Segment, float]]

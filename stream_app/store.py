@@ -1,0 +1,233 @@
+"""StreamStore: a stream's state in Redis. Segment log, tail and cursor; questions and ranges.
+
+Every change is one atomic step that names the state it starts from, so that a step done
+twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
+"""
+
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.packing import pack, pack_segment, pack_tail, unpack, unpack_segment, unpack_tail
+from stream_app.state import Asked, Commit, Cursor, Extension, FencedError, Range, State, View
+from xl3m_core import Segment
+
+
+class StreamStore:
+    """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
+
+    def __init__(self, redis: Redis, log_segments: int, log_bytes: int) -> None:
+        # redis-py types a reply as the union of all its forms; this client's are bytes.
+        self.redis: Any = redis
+        self.limits = (log_segments, log_bytes)
+        self._commit = redis.register_script(_script("commit.lua"))
+        self._scores = redis.register_script(_script("scores.lua"))
+
+    # -- the log ---------------------------------------------------------------------------
+
+    async def load(self, stream: str) -> State:
+        """The stream's state; that of a new stream if it has none."""
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.cursor(stream))
+            pipe.get(keys.tail(stream))
+            fields, tail = await pipe.execute()
+        return State(_cursor(fields), unpack_tail(tail))
+
+    async def commit(self, commits: Sequence[Commit]) -> list[State | None]:
+        """Write each commit, all in one round trip: its new state, or None if it was refused
+        because another worker wrote that stream meanwhile. Raises FencedError for a zombie."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for commit in commits:
+                await self._commit(*self._commit_call(commit), client=pipe)
+            replies = await pipe.execute()
+        return [_committed(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
+
+    def _commit_call(self, c: Commit) -> tuple[list[str], list[Any]]:
+        names = [keys.log(c.stream), keys.tail(c.stream), keys.cursor(c.stream)]
+        where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
+        segments = [pack_segment(segment) for segment in c.segments]
+        return names, [*where, pack_tail(c.tail), *self.limits, *segments]
+
+    async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
+        """Segments lo up to hi of the log, those that are still retained."""
+        entries = await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
+        return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
+
+    # -- partitions ------------------------------------------------------------------------
+
+    async def draw_epoch(self, partition: str) -> int:
+        """A number larger than any that an earlier owner of the partition holds."""
+        return int(await self.redis.hincrby(keys.partition(partition), "epoch", 1))
+
+    async def position(self, partition: str) -> tuple[int | None, int]:
+        """The partition's first offset not in Redis (None: nothing is), and how often its topic
+        was made again."""
+        next_, made = await self.redis.hmget(keys.partition(partition), ["next", "made"])
+        return (None if next_ is None else int(next_)), int(made or 0)
+
+    async def set_position(self, partition: str, offset: int, made: int | None = None) -> None:
+        """Note that everything before the offset is in Redis."""
+        fields = {"next": offset} | ({} if made is None else {"made": made})
+        await self.redis.hset(keys.partition(partition), mapping=fields)
+
+    async def enlist(self, streams: Sequence[tuple[str, str]]) -> None:
+        """Make (stream, topic/partition) pairs known to those who list streams."""
+        if not streams:
+            return
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for stream, partition in streams:
+                pipe.sadd(keys.streams(), stream)
+                pipe.sadd(keys.streams(partition.split("#")[0]), stream)
+            await pipe.execute()
+
+    async def streams(self, partition: str = "") -> list[str]:
+        """All streams, or those of one topic/partition."""
+        return sorted(
+            [name.decode() async for name in self.redis.sscan_iter(keys.streams(partition))]
+        )
+
+    # -- questions and their ranges ----------------------------------------------------------
+
+    async def ask(self, stream: str, qid: str, asked: Asked, *, keep: bool = True) -> None:
+        """Give the stream a question. Its range starts empty at the head, unless it has one.
+
+        keep: leave the stream's other current questions; else they end.
+        """
+        known = await self.questions(stream)
+        head = int(await self.redis.hget(keys.cursor(stream), "head") or 0)
+        if asked.until and qid in known and not known[qid].until:
+            return
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for other in () if keep else [q for q in known if q != qid and not known[q].until]:
+                self._forget(pipe, stream, other, head)
+            name = keys.scored_range(stream, qid)
+            for edge in ("lo", "hi"):
+                pipe.hsetnx(name, edge, head)
+            self._expire(pipe, stream, qid, head, asked.until)
+            pipe.hset(
+                keys.questions(stream), qid, pack((asked.question, asked.until, asked.set_at))
+            )
+            pipe.hincrby(keys.cursor(stream), "questions", 1)
+            await pipe.execute()
+
+    async def end_questions(self, stream: str) -> None:
+        """End every current question of the stream."""
+        known = await self.questions(stream)
+        head = int(await self.redis.hget(keys.cursor(stream), "head") or 0)
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for qid in [qid for qid, asked in known.items() if not asked.until]:
+                self._forget(pipe, stream, qid, head)
+            pipe.hincrby(keys.cursor(stream), "questions", 1)
+            await pipe.execute()
+
+    async def questions(self, stream: str, now: float | None = None) -> dict[str, Asked]:
+        """The stream's questions by id, without those whose time is over."""
+        fields = await self.redis.hgetall(keys.questions(stream))
+        asked = {qid.decode(): Asked(*unpack(blob)) for qid, blob in fields.items()}
+        now = time.time() if now is None else now
+        over = [qid for qid, a in asked.items() if a.until and a.until < now]
+        if over:
+            await self.redis.hdel(keys.questions(stream), *over)
+        return {qid: a for qid, a in asked.items() if qid not in over}
+
+    async def range(self, stream: str, qid: str) -> Range | None:
+        """The question's scored range, None if it has none (any more)."""
+        return _range(await self.redis.hgetall(keys.scored_range(stream, qid)))
+
+    async def extend(self, extensions: Sequence[Extension], k: int) -> list[bool | None]:
+        """Write each extension, all in one round trip: whether the top-k changed, or None if it
+        was refused because the range is not as it was seen."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for extension in extensions:
+                await self._scores(*_extend_call(extension, k), client=pipe)
+            replies = await pipe.execute()
+        return [None if reply < 0 else bool(reply) for reply in replies]
+
+    async def view(self, stream: str, qid: str) -> View | None:
+        """All a query needs in one round trip; None if the question has no range."""
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(keys.cursor(stream))
+            pipe.get(keys.tail(stream))
+            pipe.hgetall(keys.scored_range(stream, qid))
+            pipe.zrange(keys.top(stream, qid), 0, -1, withscores=True)
+            pipe.hgetall(keys.text(stream, qid))
+            fields, tail, edges, scores, texts = await pipe.execute()
+        scored = _range(edges)
+        if scored is None:
+            return None
+        best = [(int(index), score, texts[index]) for index, score in scores]
+        best.sort(key=lambda item: (-item[1], item[0]))
+        top = [(unpack_segment(index, blob), score) for index, score, blob in best]
+        return View(State(_cursor(fields), unpack_tail(tail)), scored, top)
+
+    def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
+        pipe.hdel(keys.questions(stream), qid)
+        pipe.unlink(*_question_keys(stream, qid, head))
+
+    def _expire(self, pipe: Any, stream: str, qid: str, head: int, until: float) -> None:
+        for name in _question_keys(stream, qid, head):
+            pipe.expireat(name, int(until)) if until else pipe.persist(name)
+
+
+def _script(name: str) -> str:
+    return files("stream_app").joinpath(name).read_text()
+
+
+def _question_keys(stream: str, qid: str, head: int) -> list[str]:
+    blocks = range(head // keys.SCORES_PER_BLOCK + 1)
+    named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
+    return named + [keys.scores(stream, qid, block) for block in blocks]
+
+
+def _cursor(fields: dict[bytes, bytes]) -> Cursor:
+    named = {name.decode(): int(value) for name, value in fields.items()}
+    plain = {f: named.get(f, 0) for f in ("version", "head", "first", "gaps", "questions")}
+    next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
+    return Cursor(**plain, next=next_)
+
+
+def _committed(commit: Commit, reply: list[int]) -> State | None:
+    if reply[0] == -1:
+        raise FencedError(
+            f"stream {commit.stream!r}: {commit.partition} has a later owner than epoch "
+            f"{commit.epoch}; nothing from offset {commit.next_offset - 1} was written"
+        )
+    if reply[0] == 0:
+        return None
+    old, (_, version, head, first, questions) = commit.base.cursor, reply
+    next_ = old.next | {commit.partition: commit.next_offset}
+    return State(
+        Cursor(version, head, first, old.gaps + commit.gaps, questions, next_), commit.tail
+    )
+
+
+def _range(fields: dict[bytes, bytes]) -> Range | None:
+    if not fields:
+        return None
+    return Range(int(fields[b"lo"]), int(fields[b"hi"]), int(fields.get(b"skipped", 0)))
+
+
+def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
+    names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
+    args: list[Any] = [e.seen.lo, e.seen.hi, e.lo, e.hi, e.skipped, k, e.ttl, len(e.best)]
+    for segment, score in e.best:
+        args += [f"{segment.index:012d}", repr(score), pack_segment(segment)]
+    for block, offset, scores in _blocks(e.start, e.scores):
+        names.append(keys.scores(e.stream, e.qid, block))
+        args += [offset, scores]
+    return names, args
+
+
+def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
+    """Scores from segment `start` on, cut at the blocks: (block, byte offset, bytes)."""
+    size = keys.SCORES_PER_BLOCK * keys.SCORE_BYTES
+    at, pieces = start * keys.SCORE_BYTES, []
+    while scores:
+        room = size - at % size
+        pieces.append((at // size, at % size, scores[:room]))
+        at, scores = at + room, scores[room:]
+    return pieces

@@ -1,0 +1,61 @@
+"""Worker: a process that consumes, scores and answers until it is told to stop.
+
+Checks what it needs before it joins the group, so that a wrong address is one line at the
+start. Knows how to start an app; what the app does is `app.py`'s.
+"""
+
+import asyncio
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import faust
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from stream_app.errors import UnreachableError
+from stream_app.settings import Settings, kafka_home, variable
+from stream_app.topics import ensure_topics
+
+
+def run_worker(settings: Settings, loglevel: str = "info") -> None:
+    """Run until SIGTERM or SIGINT; leaves the process with Faust's exit code."""
+    asyncio.run(check(settings))
+    from stream_app.app import create_app
+
+    app = create_app(settings)
+    faust.Worker(app, loglevel=loglevel, quiet=True).execute_from_commandline()
+
+
+def run_embedded(settings: Settings, loglevel: str = "info") -> None:
+    """A worker with a broker and a Redis of its own, which end with it."""
+    from stream_app import embedded
+
+    home = kafka_home()
+    with (
+        tempfile.TemporaryDirectory(prefix="xl3m-") as folder,
+        embedded.redis(Path(folder)) as redis,
+        embedded.kafka(Path(folder), kafka_home=home) as kafka,
+    ):
+        click.echo(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
+        click.echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
+        run_worker(replace(settings, broker=kafka.url, redis=redis.url), loglevel)
+
+
+async def check(settings: Settings) -> str:
+    """See that the broker and Redis answer, make missing topics; returns the cluster's id.
+
+    Raises UnreachableError, which says what to start or to set.
+    """
+    redis = Redis.from_url(settings.redis)
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        raise UnreachableError(
+            f"no Redis at the address given ({type(error).__name__}): start one, or name another "
+            f"with --redis or {variable('redis')}"
+        ) from error
+    finally:
+        await redis.aclose()
+    return await ensure_topics(settings)

@@ -1,0 +1,87 @@
+"""Which Kafka the tests run on: the best one at hand.
+
+In this order: `KAFKA_HOME`, one that Maven brings into the cache, a running one that
+`XL3M_TEST_BROKER` names, the embedded mock cluster. The only reader of these variables.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stream_app import embedded, kafka_home
+
+VERSION = "4.2.1"
+_PROJECT = Path(__file__).parent / "kafka"
+_MAVEN_S = 300
+
+
+@contextmanager
+def best(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[embedded.Service]:
+    """The best broker at hand, started in the folder if it has to be."""
+    if home := environment.get("KAFKA_HOME"):
+        with embedded.kafka(folder, kafka_home=Path(home)) as service:
+            yield service
+    elif maven := from_maven(_cache(environment)):
+        with embedded.kafka(folder, kafka_home=maven) as service:
+            yield replace(service, kind=f"Apache Kafka {VERSION} (Maven)")
+    elif address := environment.get("XL3M_TEST_BROKER"):
+        yield running(address)
+    else:
+        with embedded.kafka(folder) as service:
+            yield service
+
+
+def is_real_required(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a run without a real Kafka counts as failed."""
+    return environment.get("XL3M_REQUIRE_KAFKA", "0") not in ("", "0")
+
+
+def running(address: str) -> embedded.Service:
+    """The broker that already runs at the address, `host:port` with or without `kafka://`."""
+    parts = urlsplit(address if "://" in address else f"kafka://{address}")
+    host, port = parts.hostname or "127.0.0.1", parts.port or 9092
+    if not kafka_home.serves(host, port):
+        raise embedded.EmbeddedError(f"XL3M_TEST_BROKER: no Kafka answers at {host}:{port}")
+    return embedded.Service(f"kafka://{host}:{port}", "Kafka (XL3M_TEST_BROKER)", durable=True)
+
+
+def from_maven(home: Path) -> Path | None:
+    """The Kafka home in the cache, brought by Maven if it is not there; None if it can't be."""
+    if home.is_dir():
+        return home
+    maven = shutil.which("mvn")
+    if maven is None:
+        return None
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+        building = Path(scratch) / "home"
+        building.mkdir()
+        if not _download(maven, building / "libs"):
+            return None
+        for part in ("bin", "config"):
+            shutil.copytree(_PROJECT / part, building / part)
+        building.rename(home)  # whole or not at all, should this be cut short
+    return home
+
+
+def _download(maven: str, libs: Path) -> bool:
+    """Whether Maven could copy Kafka's jars into libs; without a network it says no in seconds."""
+    goals = ["--batch-mode", "--quiet", "--update-snapshots", "package", f"-Dlibs={libs}"]
+    limits = ["-Daether.connector.connectTimeout=3000", "-Dmaven.wagon.http.retryHandler.count=0"]
+    command = [maven, "--file", str(_PROJECT / "pom.xml"), *goals, *limits]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_MAVEN_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0 and any(libs.glob("kafka_2.13-*.jar"))
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    root = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "xl3m" / f"kafka-{VERSION}"

@@ -1,0 +1,242 @@
+"""Every kind of causal LM: the fast path gives what a slow twin gives, whatever else is in a batch.
+
+The twin is written here once more, naively: one unpadded row, one full forward, plain formulas.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BartConfig, BertConfig, T5Config
+
+from tests import tiny
+from xl3m_core import LanguageModel, Measure, ModelError
+from xl3m_core.measure import entropy
+from xl3m_core.model import best_dtype
+
+MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
+PAIRS = [
+    ("pump seven is down since noon, the hall is wet\n" * 2, "which pump is down?"),
+    ("all quiet", "why?"),
+    ("pressure low\npressure low\n", "what was the pressure in the hall, by ID?"),
+    ("ünïcode ☃ 漢字 </s> <pad>\n", "which?"),
+    ("x", "which pump is down?"),
+]
+PROMPT = "pump seven is down"
+
+
+def twin(name: str, text: str, question: str, measure: Measure) -> float:
+    """Certainty, one row at a time and one number at a time."""
+    encode = tiny.model(name).encode
+    asked = encode([f"\nQuestion: {question}\nAnswer:"])[0]
+    row = [0, *encode([text])[0], *asked]
+    with torch.no_grad():
+        logits = tiny.network(name)(input_ids=torch.tensor([row])).logits[0].double()
+    p = torch.softmax(logits, dim=-1)
+    certain = sum(q * math.log(q) for q in p[-1].tolist() if q > 0)
+    before = range(len(row) - len(asked) - 1, len(row) - 1)
+    likely = sum(math.log(p[i, row[i + 1]]) for i in before) / len(asked)
+    return {"entropy": certain, "likelihood": likely, "hybrid": certain + likely}[measure]
+
+
+def greedy(name: str, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
+    """Argmax by argmax, the whole row anew each time; stops as `generate` should."""
+    ids = list(prompt)
+    for _ in range(tokens):
+        logits = tiny.network(name)(input_ids=torch.tensor([ids])).logits
+        ids.append(int(logits[0, -1].argmax()))
+        text = tiny.model(name).decode(ids[len(prompt) :])
+        if ids[-1] == 1 or (line and "\n" in text.lstrip()):
+            break
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("name", tiny.CONFIGS)
+def test_scores_in_a_batch_alone_and_by_the_slow_twin_are_the_same(
+    name: str, measure: Measure
+) -> None:
+    engine = tiny.engine(tiny.model(name), measure)
+    batched = engine.score(PAIRS)
+    alone = [engine.score([pair])[0] for pair in PAIRS]
+    slow = [twin(name, text, question, measure) for text, question in PAIRS]
+    assert batched == pytest.approx(slow, abs=1e-4)
+    assert alone == pytest.approx(slow, abs=1e-4)
+    assert max(slow) - min(slow) > 0.01, "a difference to be seen"
+
+
+@pytest.mark.parametrize("name", tiny.PADDED)
+def test_attention_models_take_rows_of_any_length_together(name: str) -> None:
+    watched = tiny.Watched(name)
+    assert watched.pads
+    tiny.engine(watched).score(PAIRS)
+    assert [len(batch) for batch in watched.batches] == [len(PAIRS)]
+
+
+@pytest.mark.parametrize("name", tiny.UNPADDED)
+def test_models_with_a_running_state_get_rows_of_one_length(name: str) -> None:
+    watched = tiny.Watched(name)
+    assert not watched.pads
+    tiny.engine(watched).score([*PAIRS, *PAIRS])
+    assert all(len({len(row) for row in batch}) == 1 for batch in watched.batches)
+    assert max(len(batch) for batch in watched.batches) > 1
+    with pytest.raises(ModelError, match="one length"):
+        watched.logits([[1], [1, 2]], 1)
+
+
+def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
+    model = LanguageModel(tiny.Maskless(), tiny.tokenizer())
+    assert not model.pads
+    scores = tiny.engine(model).score(PAIRS)
+    assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=1e-4)
+
+
+def test_rounding_of_bfloat16_is_not_taken_for_a_disturbance() -> None:
+    loud = tiny.make("llama", hidden_size=512, num_attention_heads=64, intermediate_size=1024)
+    loud.get_output_embeddings().weight.data.mul_(8)
+    assert LanguageModel(loud.bfloat16(), tiny.tokenizer()).pads
+
+
+def test_positions_that_padding_shifts_are_noticed() -> None:
+    class Shifted(tiny.Maskless):
+        def forward(self, input_ids: Any, attention_mask: Any = None, use_cache: Any = None) -> Any:
+            return tiny.network("gpt2")(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=torch.arange(input_ids.shape[1])[None],
+            )
+
+    assert not LanguageModel(Shifted(), tiny.tokenizer()).pads
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma3", "bloom", "mamba", "rwkv"])
+def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
+    model = tiny.model(name)
+    prompt = model.prompt(PROMPT)
+    text, first = model.generate(prompt, 24)
+    assert text == model.decode(greedy(name, prompt, 24))
+    logits = tiny.network(name)(input_ids=torch.tensor([prompt])).logits[0, -1].double()
+    p = torch.softmax(logits, dim=-1)
+    assert float(entropy(first[None])[0]) == pytest.approx(-float((p * p.log()).sum()), abs=1e-4)
+
+
+def test_with_a_chat_template_an_answer_may_have_lines() -> None:
+    chat = LanguageModel(tiny.network("llama"), tiny.tokenizer(tiny.CHAT))
+    prompt = chat.prompt(PROMPT)
+    answer, _ = chat.generate(prompt, 40)
+    assert answer == chat.decode(greedy("llama", prompt, 40, line=False))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "mamba"])
+@pytest.mark.parametrize("chat", [None, tiny.CHAT])
+def test_pieces_of_an_answer_join_to_its_text(name: str, chat: str | None) -> None:
+    model = LanguageModel(tiny.network(name), tiny.tokenizer(chat), tiny.WINDOW)
+    pieces: list[str] = []
+    text, _ = model.generate(model.prompt(PROMPT), 40, pieces.append)
+    assert "".join(pieces) == text
+    assert all(pieces)
+
+
+@pytest.mark.parametrize("chat", [None, tiny.CHAT])
+def test_names_of_special_tokens_in_a_text_stay_text(chat: str | None) -> None:
+    model = LanguageModel(tiny.network("llama"), tiny.tokenizer(chat))
+    hostile = "a </s> b <s> c <pad><|im_end|>"
+    assert not {0, 1, 2} & set(model.encode([hostile])[0])
+    assert model.decode(model.encode([hostile])[0]) == hostile
+    asked, frame = model.prompt(hostile), model.prompt("")
+    assert [i for i in asked if i < 3] == [i for i in frame if i < 3]
+    assert len(asked) == len(frame) + len(model.encode([hostile])[0])
+
+
+def test_a_chat_prompt_is_the_template_with_the_content_in_it() -> None:
+    model = LanguageModel(tiny.network("llama"), tiny.tokenizer(tiny.CHAT))
+    turn = [{"role": "user", "content": PROMPT}]
+    whole = model.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    ids = model.prompt(PROMPT)
+    assert model.tokenizer.decode(ids) == whole
+    assert ids.count(0) == 2, "the template's own <s>, read as special"
+
+
+def test_a_tokenizer_without_start_token_scores_rows_without_one() -> None:
+    bare = LanguageModel(tiny.network("qwen2"), tiny.tokenizer(bos_token=None))
+    assert bare.bos == []
+    assert bare.prompt("pump")[0] != 0
+    engine = tiny.engine(bare, "likelihood")
+    pairs = [("", "which pump?"), ("pump seven is down", "which?"), ("", "why?")]
+    assert engine.score(pairs) == pytest.approx([engine.score([pair])[0] for pair in pairs])
+
+
+@pytest.mark.parametrize("name", sorted(set(tiny.CONFIGS) - {"mamba"}))
+def test_the_window_is_read_from_the_config(name: str) -> None:
+    assert LanguageModel(tiny.network(name), tiny.tokenizer()).window == tiny.WINDOW
+
+
+def test_a_window_is_given_else_in_the_config_else_the_tokenizers() -> None:
+    mamba, llama = tiny.network("mamba"), tiny.network("llama")
+    assert LanguageModel(llama, tiny.tokenizer(), 99).window == 99
+    assert LanguageModel(mamba, tiny.tokenizer(model_max_length=77)).window == 77
+    with pytest.raises(ModelError, match="mamba does not say how long its window is"):
+        LanguageModel(mamba, tiny.tokenizer())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3", "rwkv"])
+def test_a_saved_model_loads_and_scores_the_same(name: str, tmp_path: Path) -> None:
+    tiny.save(tiny.network(name), tmp_path)
+    loaded = LanguageModel.load(tmp_path, dtype="float32")
+    assert tiny.engine(loaded).score(PAIRS) == tiny.engine(tiny.model(name)).score(PAIRS)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as refused:
+        LanguageModel.load(folder)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("config", [BartConfig(), T5Config()])
+def test_an_encoder_decoder_is_refused(config: Any, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    assert "encoder-decoder" in refusal(tmp_path)
+
+
+def test_a_model_that_reads_what_follows_is_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tiny.save(tiny.made(BertConfig(vocab_size=tiny.VOCAB, intermediate_size=64, **sizes)), tmp_path)
+    assert "no causal LM" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{}"),
+        ("config.json", "not json"),
+        ("config.json", '{"model_type": "no-such-model"}'),
+        ("model.safetensors", "not tensors"),
+        ("tokenizer.json", "{}"),
+        ("notes.txt", "nothing of a model"),
+    ],
+)
+def test_a_folder_of_nonsense_is_refused(file: str, content: str, tmp_path: Path) -> None:
+    if file != "notes.txt":
+        tiny.save(tiny.network("llama"), tmp_path)
+    (tmp_path / file).write_text(content)
+    assert str(tmp_path) in refusal(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    tiny.save(tiny.network("llama"), tmp_path)
+    tiny.network("gpt2").config.save_pretrained(tmp_path)
+    assert "no weights for" in refusal(tmp_path)
+
+
+def test_a_type_of_numbers_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    tiny.save(tiny.network("llama"), tmp_path)
+    with pytest.raises(ModelError):
+        LanguageModel.load(tmp_path, dtype="float99")
+
+
+def test_a_graphics_card_multiplies_in_bfloat16() -> None:
+    assert best_dtype("cuda:0") == torch.bfloat16
+    assert best_dtype("cpu") in (torch.bfloat16, torch.float32)

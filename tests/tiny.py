@@ -1,0 +1,152 @@
+"""Tiny models with random weights and a tiny tokenizer, one of each architecture, made in memory.
+
+Weights are large on purpose: the distributions are far from uniform, so a wrong position, mask
+or slice shows in the numbers. Nothing is loaded or downloaded.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from xl3m_core import Engine, LanguageModel, Measure, Method
+
+# On matrices this small a second thread costs more than it does.
+torch.set_num_threads(1)
+
+WINDOW = 192
+SLIDING = 16
+"""The attention window of the models that have one: shorter than most rows."""
+
+VOCAB = 300
+SPECIAL = ["<s>", "</s>", "<pad>"]
+SAMPLE = "Question: which pump is down? Answer: pump seven, the pressure in the hall is low.\n"
+CHAT = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}<s>assistant:"
+
+_COMMON = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+_SIZED = _COMMON | {"max_position_embeddings": WINDOW}
+_GROUPED = _SIZED | {"num_key_value_heads": 2, "head_dim": 8}
+_OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32}
+_RECURRENT = {"attention_hidden_size": 32, "context_length": WINDOW}
+_MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": SLIDING}
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2Config", _SIZED),
+    "opt": ("OPTConfig", _SIZED | _OPT),
+    "llama": ("LlamaConfig", _GROUPED),
+    "mistral": ("MistralConfig", _GROUPED | {"sliding_window": SLIDING}),
+    "qwen2": ("Qwen2Config", _GROUPED),
+    "qwen3": ("Qwen3Config", _GROUPED),
+    "gemma3": ("Gemma3TextConfig", _GROUPED | _MIXED),
+    "phi3": ("Phi3Config", _GROUPED),
+    "gpt_neox": ("GPTNeoXConfig", _SIZED),
+    "bloom": ("BloomConfig", _COMMON | {"n_head": 4, "seq_length": WINDOW}),
+    "mamba": ("MambaConfig", _COMMON | {"state_size": 8}),
+    "rwkv": ("RwkvConfig", _COMMON | _RECURRENT),
+}
+UNPADDED = ("mamba", "rwkv")
+PADDED = tuple(name for name in CONFIGS if name not in UNPADDED)
+
+
+@lru_cache
+def _bpe() -> str:
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([SAMPLE] * 8, trainer)
+    return str(bpe.to_str())
+
+
+def tokenizer(chat: str | None = None, **options: Any) -> Any:
+    """A byte-level BPE of a few merges: any text is its own decoding."""
+    bos, eos, pad = SPECIAL
+    names = {"bos_token": bos, "eos_token": eos, "pad_token": pad} | options
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_bpe()), **names)
+    made.chat_template = chat
+    return made
+
+
+@lru_cache
+def network(name: str) -> Any:
+    """The bare transformers model of an architecture, float32."""
+    return make(name)
+
+
+def make(name: str, **changes: Any) -> Any:
+    """Such a model anew, with other numbers in its config."""
+    kind, numbers = CONFIGS[name]
+    return made(getattr(transformers, kind)(**numbers | changes))
+
+
+def made(config: Any) -> Any:
+    """The model of a config, its matrices large enough for it to have an opinion."""
+    torch.manual_seed(7)
+    network = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for weights in network.parameters():
+        if weights.dim() > 1:
+            torch.nn.init.normal_(weights, std=0.3)
+    return network
+
+
+def save(network: Any, folder: Path) -> None:
+    """A folder such as the hub has."""
+    network.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+@lru_cache
+def model(name: str = "llama") -> LanguageModel:
+    """A language model of an architecture."""
+    return LanguageModel(network(name), tokenizer(), WINDOW)
+
+
+def engine(
+    model: LanguageModel, measure: Measure = "entropy", batch_tokens: int = 4096, **sizes: int
+) -> Engine:
+    """An engine on a model, with room for questions in this tokenizer's short tokens."""
+    method = Method.fit(WINDOW, measure=measure, **{"question_tokens": 64} | sizes)
+    return Engine(model, method, batch_tokens)
+
+
+class Maskless(torch.nn.Module):
+    """A causal LM that knows no attention mask: it looks at every id it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network("llama")
+        self.config, self.device = self.inner.config, self.inner.device
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> Any:
+        return self.inner(input_ids=input_ids, use_cache=use_cache)
+
+
+class Watched(LanguageModel):
+    """A language model that notes the rows of every batch it is given."""
+
+    def __init__(self, name: str = "llama") -> None:
+        self.batches: list[list[list[int]]] = []
+        super().__init__(network(name), tokenizer(), WINDOW)
+        self.batches.clear()
+
+    def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+        self.batches.append([list(row) for row in rows])
+        return super().logits(rows, keep)

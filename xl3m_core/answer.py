@@ -1,0 +1,57 @@
+"""Answer and its evidence, in the one form that every door gives out.
+
+Knows how an answer looks as plain data; not how it came about.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from xl3m_core.segment import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A segment the answer rests on; `score` is its certainty in nats, offsets in characters."""
+
+    stream: str
+    index: int
+    score: float
+    start: int
+    end: int
+    text: str
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+    @classmethod
+    def of(cls, stream: str, segment: Segment, score: float) -> "Evidence":
+        """The segment of that stream as evidence."""
+        s = segment
+        return cls(stream, s.index, score, s.start, s.end, s.text, s.start_ms, s.end_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and what it rests on.
+
+    certainty: minus the entropy, in nats, of the first answer token; 0 is sure.
+    coverage: the share of the stream's segments that were scored for this question.
+    as_of: for each topic/partition the first offset not yet seen; empty without Kafka.
+    timings: seconds by step. error: why there is no answer, if there is none.
+    """
+
+    question: str
+    answer: str = ""
+    certainty: float | None = None
+    coverage: float = 0.0
+    as_of: dict[str, int] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, fit for JSON and msgpack; `error` only when there is one."""
+        plain = asdict(self)
+        plain["evidence"] = list(plain["evidence"])
+        if self.error is None:
+            del plain["error"]
+        return plain

@@ -1,0 +1,56 @@
+"""Logits -> certainty: how sure the model is of what follows the question.
+
+The paper's measure (arXiv 2405.17755) is the Shannon entropy of the next-token distribution
+after the question: low entropy, relevant segment. `likelihood` is how well the segment
+predicts the question itself (as in LongLLMLingua). Knows tensors, no model.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Measure = Literal["entropy", "likelihood", "hybrid"]
+MEASURES: tuple[str, ...] = get_args(Measure)
+
+IGNORE = -100
+
+
+def positions(measure: Measure, question_tokens: int) -> int:
+    """How many last positions of a row the measure looks at."""
+    return 1 if measure == "entropy" else question_tokens + 1
+
+
+def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") -> Tensor:
+    """One certainty a row, in nats; never above 0, and higher is more certain.
+
+        row      ... segment | q1  q2 ... qm        logits[:, -1] predicts the answer,
+        logits            p0 | p1  p2 ... pm        logits[:, -1-i] predicts question[:, -i]
+
+    logits: (B, P, V), the last P positions of left-padded rows. question: (B, m), the
+    question's token ids against the right edge, IGNORE where a row's question is shorter.
+    A row the model has no numbers for (NaN) gets -inf: nothing is less certain.
+    """
+    if measure == "entropy":
+        score = -entropy(logits[:, -1])
+    elif measure == "likelihood":
+        score = likelihood(logits, question)
+    else:
+        score = likelihood(logits, question) - entropy(logits[:, -1])
+    return torch.nan_to_num(score, nan=-torch.inf, posinf=0.0, neginf=-torch.inf)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Shannon entropy, in nats, of the softmax of logits (B, V) -> (B,)."""
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    total: Tensor = torch.special.entr(log_p.exp()).sum(dim=-1)
+    return total
+
+
+def likelihood(logits: Tensor, question: Tensor) -> Tensor:
+    """Mean log probability, in nats a token, of question (B, m) in logits (B, >m, V) -> (B,)."""
+    m = question.shape[1]
+    log_p = torch.log_softmax(logits[:, -m - 1 : -1].float(), dim=-1)
+    asked = question != IGNORE
+    picked = log_p.gather(-1, question.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return picked.where(asked, 0.0).sum(dim=-1) / asked.sum(dim=-1)

@@ -1,0 +1,80 @@
+"""Method: the numbers one run of XL3M goes by, made to fit a model's window.
+
+The paper's text at hand does not state segment length, overlap or k, so the defaults here
+are this project's: each follows from the window alone. Knows no model, only its window.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from xl3m_core.errors import MethodError
+from xl3m_core.measure import MEASURES, Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Sizes in tokens. Build it with `fit`, which derives what is not given and checks the rest."""
+
+    window: int
+    segment_tokens: int
+    overlap_tokens: int
+    question_tokens: int
+    answer_tokens: int
+    k: int
+    measure: Measure = "entropy"
+
+    @classmethod
+    def fit(
+        cls,
+        window: int,
+        *,
+        segment_tokens: int | None = None,
+        overlap_tokens: int | None = None,
+        question_tokens: int | None = None,
+        answer_tokens: int | None = None,
+        k: int | None = None,
+        measure: Measure = "entropy",
+    ) -> Self:
+        """The method for a window of so many tokens.
+
+        Four segments at least, so that answering can join what scoring found apart; eight
+        at most, because every further one dilutes the context with a less certain segment.
+
+        Raises MethodError, with the numbers, when they do not fit the window.
+        """
+        question = min(128, window // 8) if question_tokens is None else question_tokens
+        answer = min(64, window // 16) if answer_tokens is None else answer_tokens
+        room = window - question - answer - 1
+        share = room // max(k or 4, 4)
+        segment = min(512, max(share, 1)) if segment_tokens is None else segment_tokens
+        overlap = segment // 8 if overlap_tokens is None else overlap_tokens
+        best = min(8, max(room // max(segment, 1), 1)) if k is None else k
+        method = cls(window, segment, overlap, question, answer, best, measure)
+        method.check()
+        return method
+
+    def check(self) -> None:
+        """Raise MethodError unless scoring and answering both fit the window."""
+        if self.measure not in MEASURES:
+            raise MethodError(f"unknown measure {self.measure!r}: choose one of {MEASURES}")
+        if min(self.segment_tokens, self.question_tokens, self.answer_tokens, self.k) < 1:
+            raise MethodError(f"segment, question, answer and k must be at least 1: {self}")
+        if not 0 <= self.overlap_tokens < self.segment_tokens:
+            raise MethodError(
+                f"overlap {self.overlap_tokens} must be smaller than the segment "
+                f"({self.segment_tokens} tokens)"
+            )
+        scoring = 1 + self.segment_tokens + self.question_tokens
+        if scoring > self.window:
+            raise MethodError(
+                f"start 1 + segment {self.segment_tokens} + question {self.question_tokens} "
+                f"= {scoring} tokens, but the model's window is {self.window}: "
+                "make the segment or the question shorter"
+            )
+        answering = 1 + self.k * self.segment_tokens + self.question_tokens + self.answer_tokens
+        if answering > self.window:
+            raise MethodError(
+                f"start 1 + k {self.k} x segment {self.segment_tokens} + question "
+                f"{self.question_tokens} + answer {self.answer_tokens} = {answering} tokens, "
+                f"but the model's window is {self.window}: take less of one of them"
+            )

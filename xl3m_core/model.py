@@ -1,0 +1,256 @@
+"""LanguageModel: load, tokenise, run rows, generate. The only file that knows transformers.
+
+Any causal LM of Hugging Face will do. Rows of different length go through one forward,
+padded on the left; a model that padding would disturb gets rows of one length only.
+Knows token ids and logits; not what a segment or a question is.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    StoppingCriteria,
+    TextStreamer,
+)
+
+from xl3m_core.errors import ModelError
+
+SMALL = Path(__file__).parent / "small"
+"""The folder of the small model that comes with this package."""
+
+TEMPLATE = "\nQuestion: {question}\nAnswer:"
+"""What is put behind a segment, unless the model's config names its own wording."""
+
+TEMPLATE_KEY = "xl3m_question_template"
+CONTENT = "XL3M-CONTENT-GOES-HERE"
+
+
+class LanguageModel:
+    """A causal LM and its tokenizer. Not for use by two threads at once, but for `encode`."""
+
+    def __init__(self, model: Any, tokenizer: Any, window: int | None = None) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.config = model.config.get_text_config()
+        self.window = window or _window(self.config, tokenizer)
+        self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
+        self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+        self.fingerprint = _fingerprint(model)
+        self._tokenizing = threading.Lock()
+        self._accepts = set(inspect.signature(model.forward).parameters)
+        self.pads = self._can_pad()
+        if self._looks_ahead():
+            raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path = SMALL,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        window: int | None = None,
+    ) -> "LanguageModel":
+        """Load a model from a folder or the hub; code that comes with a model is not run.
+
+        Raises ModelError when there is no such model, or it is no causal LM.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            model, tokenizer = _load(str(name), dtype or best_dtype(device))
+            model = model.to(device)
+        except Exception as error:  # a broken folder makes the libraries below raise anything
+            reason = str(error).strip().splitlines()
+            raise ModelError(
+                f"cannot load a causal LM from {str(name)!r}: "
+                f"{reason[0] if reason else type(error).__name__}"
+            ) from error
+        return cls(model, tokenizer, window)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, nothing added; special tokens' names in it stay text."""
+        if not texts:
+            return []
+        with self._tokenizing:
+            ids = self.tokenizer(
+                list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+            )
+        return list(ids["input_ids"])
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has."""
+        return [len(ids) for ids in self.encode(texts)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        with self._tokenizing:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    @torch.inference_mode()
+    def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+        """Logits of the last `keep` positions of each row: (B, keep, V), on the model's device.
+
+            pad pad BOS s1 s2 q1 q2     every row ends in the last column, so that what
+            BOS s1  s2  s3 s4 q1 q2     is kept is the same columns of all
+
+        Raises ModelError if the rows differ in length and the model cannot be padded.
+        """
+        width = max(keep, *map(len, rows))
+        if not self.pads and any(len(row) != width for row in rows):
+            raise ModelError(f"{self.config.model_type} takes rows of one length only")
+        pad = torch.tensor([width - len(row) for row in rows], device=self.model.device)
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+        mask = (torch.arange(width, device=pad.device) >= pad[:, None]).long()
+        inputs = {"input_ids": ids.to(pad.device)}
+        if self.pads:
+            inputs["attention_mask"] = mask
+        if self.pads and "position_ids" in self._accepts:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        if "logits_to_keep" in self._accepts:
+            inputs["logits_to_keep"] = torch.arange(width - keep, width, device=pad.device)
+        logits: Tensor = self.model(**inputs, use_cache=False).logits
+        return logits[:, -keep:]
+
+    @torch.inference_mode()
+    def generate(
+        self, prompt: Sequence[int], max_tokens: int, on_text: Callable[[str], None] | None = None
+    ) -> tuple[str, Tensor]:
+        """Continue the prompt greedily: the text, and the logits (V,) of its first token.
+
+        on_text is given the text piece by piece as it comes. Without a chat template the
+        answer ends with its line: a base model would go on and ask itself the next question.
+        """
+        ids = torch.tensor([list(prompt)], device=self.model.device)
+        stop = [] if self.chats else [_LineEnd(self.tokenizer, len(prompt))]
+        output = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
+            stopping_criteria=stop,
+            streamer=_Pieces(self.tokenizer, on_text) if on_text else None,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        text = self.decode(output.sequences[0, len(prompt) :].tolist())
+        return text, output.logits[0][0]
+
+    @property
+    def chats(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(self.tokenizer.chat_template)
+
+    def prompt(self, content: str) -> list[int]:
+        """Content as the model wants to be asked: in its chat template, or behind its BOS.
+
+        Only the template's own parts are read for special tokens, never the content.
+        """
+        if not self.chats:
+            return self.bos + self.encode([content])[0]
+        turn = [{"role": "user", "content": CONTENT}]
+        frame = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        before, _, after = str(frame).partition(CONTENT)
+        with self._tokenizing:
+            parts = [self.tokenizer(part, add_special_tokens=False) for part in (before, after)]
+        head, foot = (list(part["input_ids"]) for part in parts)
+        return head + self.encode([content])[0] + foot
+
+    def _can_pad(self) -> bool:
+        """Whether padding leaves a row's logits as they are: asked of the model, not believed.
+
+        A model with a running state (Mamba, RWKV) is not even asked: what a pad does to a
+        state may be too small to see in a short row and matter in a long one.
+        """
+        self.pads = True
+        if getattr(self.model, "_is_stateful", False) or "attention_mask" not in self._accepts:
+            return False
+        short, long = [1, 2, 3], [3, 2, 1, 2, 3, 1, 2]
+        alone, padded = self.logits([short], 1)[0], self.logits([short, long], 1)[0]
+        return _alike(alone, padded)
+
+    def _looks_ahead(self) -> bool:
+        """Whether a token changes what is predicted before it, as in BERT and its kin."""
+        one, other = (self.logits([[1, 2, 3, last]], 4)[0, 0] for last in (3, 4))
+        return not _alike(one, other)
+
+
+def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
+    """Model and tokenizer; ValueError for what transformers would load with a mere warning."""
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if config.is_encoder_decoder:
+        raise ValueError(f"{config.model_type} is an encoder-decoder")
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(f"it has no weights for {', '.join(sorted(info['missing_keys'])[:3])}")
+    return model, tokenizer
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two rows of logits differ by no more than their type's rounding."""
+    p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
+    rounding = 1e-3 if one.dtype == torch.float32 else 0.05
+    return bool((p - q).abs().max() < rounding * p.abs().max())
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it fast, else float32."""
+    if device.startswith("cuda"):
+        return torch.bfloat16
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    fast = bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _fingerprint(model: Any) -> str:
+    """Names the weights, whatever dtype they were loaded in: 64 values of each are enough."""
+    digest = blake2b(digest_size=8)
+    for name, weights in model.named_parameters():
+        some = weights.detach().flatten()[:64].to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(weights.shape)}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _window(config: Any, tokenizer: Any) -> int:
+    """The model's window in tokens, from its config, else from its tokenizer."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+    for window in [*(getattr(config, name, None) for name in names), tokenizer.model_max_length]:
+        if isinstance(window, int) and 0 < window < 10**9:
+            return window
+    raise ModelError(f"{config.model_type} does not say how long its window is: give one")
+
+
+class _LineEnd(StoppingCriteria):
+    """Stops when the line that was begun behind the prompt ends."""
+
+    def __init__(self, tokenizer: Any, prompt_tokens: int) -> None:
+        self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
+
+    def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        text = self.tokenizer.decode(ids[0, self.prompt_tokens :], skip_special_tokens=True)
+        return torch.tensor([("\n" in text.lstrip())], device=ids.device)
+
+
+class _Pieces(TextStreamer):
+    """Hands generated text on as soon as it is whole characters."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self.on_text(text)
