@@ -1,31 +1,33 @@
-"""Topics: makes sure the broker is there and has the topics, before a worker joins.
+"""Topics: sees that the broker is there and has the topics, before anybody relies on it.
 
-Knows the broker's admin interface; not what the topics carry.
+Topics that are missing are made by the broker's own rules, when it makes any. Knows the
+broker's metadata; not what the topics carry.
 """
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError
+import asyncio
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings, variable
 
+CREATION_SECONDS = 15.0
+
 
 async def ensure_topics(settings: Settings) -> str:
-    """Create the topics that are missing, with the broker's own defaults; returns its cluster id.
+    """See that all topics are there, asking for those that are missing; returns the cluster's id.
 
-    A broker that cannot be asked to (librdkafka's mock) makes topics when they are first used.
-    Raises UnreachableError when there is no broker.
+    Raises UnreachableError when there is no broker, or it makes no topics by itself.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.broker_address)
     try:
         await admin.start()
         cluster = await admin.describe_cluster()
-        there = set(await admin.list_topics())
-        missing = [name for name in topic_names(settings) if name not in there]
+        missing = set(topic_names(settings)) - set(await admin.list_topics())
         if missing:
-            await admin.create_topics([NewTopic(name, -1, -1) for name in missing])
-    except (IncompatibleBrokerVersion, TopicAlreadyExistsError):
-        pass
+            await _ask_for(settings, sorted(missing))
     except (KafkaError, OSError) as error:
         raise UnreachableError(
             f"no Kafka broker at {settings.broker_address} ({type(error).__name__}): start one, "
@@ -34,6 +36,20 @@ async def ensure_topics(settings: Settings) -> str:
     finally:
         await admin.close()
     return str(cluster.get("cluster_id", ""))
+
+
+async def _ask_for(settings: Settings, missing: list[str]) -> None:
+    """A broker that makes topics by itself makes those it is asked about."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer:
+        try:
+            async with asyncio.timeout(CREATION_SECONDS):
+                for name in missing:
+                    await producer.partitions_for(name)
+        except TimeoutError:
+            raise UnreachableError(
+                f"the broker has no topics {', '.join(missing)} and makes none by itself: create "
+                "them, with as many partitions as workers will share"
+            ) from None
 
 
 def topic_names(settings: Settings) -> list[str]:

@@ -1,5 +1,7 @@
 """The key context is in time order, says everything once, keeps to its budget and cuts nothing."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ RECORDS = st.lists(st.text("abc é☃", max_size=12), min_size=1, max_size=40)
 NO_LIMIT = 10**9
 
 
-def bytes_of(texts: list[str]) -> list[int]:
+def bytes_of(texts: Sequence[str]) -> list[int]:
     """A token counter: a token a byte."""
     return [len(text.encode()) for text in texts]
 

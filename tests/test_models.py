@@ -14,7 +14,7 @@ from transformers import BartConfig, BertConfig, T5Config
 from tests import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
 from xl3m_core.measure import entropy
-from xl3m_core.model import best_dtype
+from xl3m_core.model import _Pieces, best_dtype
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
 PAIRS = [
@@ -34,11 +34,11 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
     row = [0, *encode([text])[0], *asked]
     with torch.no_grad():
         logits = tiny.network(name)(input_ids=torch.tensor([row])).logits[0].double()
-    p = torch.softmax(logits, dim=-1)
-    certain = sum(q * math.log(q) for q in p[-1].tolist() if q > 0)
+    p = torch.softmax(logits, dim=-1).tolist()
+    certain = sum(q * math.log(q) for q in p[-1] if q > 0)
     before = range(len(row) - len(asked) - 1, len(row) - 1)
-    likely = sum(math.log(p[i, row[i + 1]]) for i in before) / len(asked)
-    return {"entropy": certain, "likelihood": likely, "hybrid": certain + likely}[measure]
+    likely = sum(math.log(p[i][row[i + 1]]) for i in before) / len(asked)
+    return (certain, likely, certain + likely)[MEASURES.index(measure)]
 
 
 def greedy(name: str, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
@@ -101,7 +101,7 @@ def test_rounding_of_bfloat16_is_not_taken_for_a_disturbance() -> None:
 
 def test_positions_that_padding_shifts_are_noticed() -> None:
     class Shifted(tiny.Maskless):
-        def forward(self, input_ids: Any, attention_mask: Any = None, use_cache: Any = None) -> Any:
+        def forward(self, input_ids: Any, use_cache: Any = None, attention_mask: Any = None) -> Any:
             return tiny.network("gpt2")(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -137,6 +137,20 @@ def test_pieces_of_an_answer_join_to_its_text(name: str, chat: str | None) -> No
     text, _ = model.generate(model.prompt(PROMPT), 40, pieces.append)
     assert "".join(pieces) == text
     assert all(pieces)
+
+
+@pytest.mark.parametrize("written", [tiny.tokenizer(), tiny.spaced_tokenizer()])
+def test_pieces_are_whole_characters_and_lose_no_space_behind_a_line(written: Any) -> None:
+    text = "one two\n three\n\n  ☃漢字 four, five"
+    ids = written(text, add_special_tokens=False)["input_ids"]
+    pieces: list[str] = []
+    stream = _Pieces(written.decode, pieces.append)
+    for put in ([[0, 0]], *([i] for i in ids)):
+        stream.put(torch.tensor(put))
+    stream.end()
+    assert "".join(pieces) == written.decode(ids) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert len(pieces) > 10
 
 
 @pytest.mark.parametrize("chat", [None, tiny.CHAT])
@@ -202,8 +216,8 @@ def test_an_encoder_decoder_is_refused(config: Any, tmp_path: Path) -> None:
 
 
 def test_a_model_that_reads_what_follows_is_refused(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    tiny.save(tiny.made(BertConfig(vocab_size=tiny.VOCAB, intermediate_size=64, **sizes)), tmp_path)
+    config = BertConfig(vocab_size=tiny.VOCAB, hidden_size=32, num_attention_heads=4)
+    tiny.save(tiny.made(config), tmp_path)
     assert "no causal LM" in refusal(tmp_path)
 
 

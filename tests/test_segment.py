@@ -1,5 +1,8 @@
 """The segmenter: any chunking gives the same segments, nothing is lost, nothing is over budget."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ TEXT = st.text(
 )
 
 
-def bytes_of(texts: list[str]) -> list[int]:
+def bytes_of(texts: Sequence[str]) -> list[int]:
     """A counter that is exact and uneven: a token a byte of UTF-8."""
     return [len(text.encode()) for text in texts]
 
@@ -29,7 +32,7 @@ def segments_of(segmenter: Segmenter, chunks: list[str]) -> list[Segment]:
 
 def split_at(text: str, cuts: list[int]) -> list[str]:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 @given(TEXT, st.lists(st.integers(0, 400)), st.integers(1, 40), st.integers(0, 39))
@@ -72,7 +75,7 @@ def test_a_record_that_fits_is_never_cut(text: str, size: int) -> None:
 def test_overlap_repeats_whole_records_within_its_budget(text: str, size: int) -> None:
     segmenter = Segmenter(bytes_of, size, size // 2)
     segments = segments_of(segmenter, [text])
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in pairwise(segments):
         assert before.end_token - after.start_token <= size // 2
 
 

@@ -76,13 +76,37 @@ def _bpe() -> str:
     return str(bpe.to_str())
 
 
+def _wrapped(tokenizer: Tokenizer, **options: Any) -> Any:
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=tokenizer, **options)
+
+
 def tokenizer(chat: str | None = None, **options: Any) -> Any:
     """A byte-level BPE of a few merges: any text is its own decoding."""
     bos, eos, pad = SPECIAL
     names = {"bos_token": bos, "eos_token": eos, "pad_token": pad} | options
-    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_bpe()), **names)
+    made = _wrapped(Tokenizer.from_str(_bpe()), **names)
     made.chat_template = chat
     return made
+
+
+def spaced_tokenizer() -> Any:
+    """One that writes a space as part of the word behind it, as Llama 2's does."""
+    byte = {f"<0x{i:02X}>": 3 + i for i in range(256)}
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **byte, "▁": 259} | {
+        chr(c): 260 + c - 97 for c in range(97, 123)
+    }
+    bpe = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bpe.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return _wrapped(bpe, bos_token="<s>", eos_token="</s>")
 
 
 @lru_cache
@@ -100,7 +124,8 @@ def make(name: str, **changes: Any) -> Any:
 def made(config: Any) -> Any:
     """The model of a config, its matrices large enough for it to have an opinion."""
     torch.manual_seed(7)
-    network = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    auto: Any = AutoModelForCausalLM
+    network = auto.from_config(config).eval().requires_grad_(False)
     for weights in network.parameters():
         if weights.dim() > 1:
             torch.nn.init.normal_(weights, std=0.3)

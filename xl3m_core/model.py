@@ -19,8 +19,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     StoppingCriteria,
-    TextStreamer,
 )
+from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
 
@@ -130,7 +130,7 @@ class LanguageModel:
         answer ends with its line: a base model would go on and ask itself the next question.
         """
         ids = torch.tensor([list(prompt)], device=self.model.device)
-        stop = [] if self.chats else [_LineEnd(self.tokenizer, len(prompt))]
+        stop = [] if self.chats else [_LineEnd(self.decode, len(prompt))]
         output = self.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -139,7 +139,7 @@ class LanguageModel:
             num_beams=1,
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
             stopping_criteria=stop,
-            streamer=_Pieces(self.tokenizer, on_text) if on_text else None,
+            streamer=_Pieces(self.decode, on_text) if on_text else None,
             return_dict_in_generate=True,
             output_logits=True,
         )
@@ -191,7 +191,8 @@ def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
     if config.is_encoder_decoder:
         raise ValueError(f"{config.model_type} is an encoder-decoder")
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    model, info = AutoModelForCausalLM.from_pretrained(
+    causal: Any = AutoModelForCausalLM
+    model, info = causal.from_pretrained(
         name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
     )
     if info["missing_keys"]:
@@ -236,21 +237,33 @@ def _window(config: Any, tokenizer: Any) -> int:
 class _LineEnd(StoppingCriteria):
     """Stops when the line that was begun behind the prompt ends."""
 
-    def __init__(self, tokenizer: Any, prompt_tokens: int) -> None:
-        self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
+    def __init__(self, decode: Callable[[list[int]], str], prompt_tokens: int) -> None:
+        self.decode, self.prompt_tokens = decode, prompt_tokens
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        text = self.tokenizer.decode(ids[0, self.prompt_tokens :], skip_special_tokens=True)
-        return torch.tensor([("\n" in text.lstrip())], device=ids.device)
+        text = self.decode(ids[0, self.prompt_tokens :].tolist())
+        return torch.tensor(["\n" in text.lstrip()], device=ids.device)
 
 
-class _Pieces(TextStreamer):
+class _Pieces(BaseStreamer):
     """Hands generated text on as soon as it is whole characters."""
 
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.on_text = on_text
+    def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], None]) -> None:
+        self.decode, self.on_text = decode, on_text
+        self.prompted, self.ids, self.given = False, list[int](), 0
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        if text:
-            self.on_text(text)
+    def put(self, value: Tensor) -> None:
+        """The prompt, and then each token."""
+        if self.prompted:
+            self.ids += value.tolist()
+            self._give(self.decode(self.ids).rstrip("\ufffd"))
+        self.prompted = True
+
+    def end(self) -> None:
+        """What is left, whole or not."""
+        self._give(self.decode(self.ids))
+
+    def _give(self, text: str) -> None:
+        if len(text) > self.given:
+            self.on_text(text[self.given :])
+            self.given = len(text)

@@ -1,0 +1,200 @@
+"""The engine's batches and the whole method on one text: same result however it is cut up.
+
+The model is tiny and its weights are random, so answers mean nothing; that they are equal does.
+"""
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests import tiny
+from xl3m_core import (
+    XL3M,
+    Answer,
+    Engine,
+    KeyContext,
+    Measure,
+    Method,
+    MethodError,
+    QuestionError,
+    Segment,
+    Tail,
+)
+
+QUESTION = "which pump is down?"
+LINES = [
+    f"{i:03} pump {i * 7 % 10} {'is down' if i % 5 else 'runs'} in hall {i}" for i in range(60)
+]
+TEXT = "\n".join(LINES)
+PAIRS = [(line * (1 + i % 3), QUESTION[i % 4 :]) for i, line in enumerate(LINES[:20])]
+
+
+def xl3m(batch_tokens: int = 4096) -> XL3M:
+    return XL3M(tiny.engine(tiny.model(), batch_tokens=batch_tokens))
+
+
+def settled(answer: Answer) -> Answer:
+    """The answer without what the clock says."""
+    answer.timings.clear()
+    return answer
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=20), st.integers(1, 400))
+@settings(max_examples=25)
+def test_batches_cover_every_row_once_and_keep_to_the_token_budget(
+    sizes: list[int], budget: int
+) -> None:
+    watched = tiny.Watched()
+    engine = tiny.engine(watched, batch_tokens=budget)
+    engine.score([("x" * size, QUESTION) for size in sizes])
+    rows = [len(row) for batch in watched.batches for row in batch]
+    frame = len(engine.suffix(QUESTION)) + 1
+    expected = [frame + size for size in map(len, watched.encode(["x" * n for n in sizes]))]
+    assert sorted(rows) == sorted(expected)
+    for batch in watched.batches:
+        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= budget
+
+
+@pytest.mark.parametrize("measure", ["entropy", "likelihood", "hybrid"])
+@pytest.mark.parametrize("budget", [1, 100, 300, 1000])
+def test_scores_are_the_same_whatever_the_batch_budget(measure: Measure, budget: int) -> None:
+    usual = tiny.engine(tiny.model(), measure).score(PAIRS)
+    other = tiny.engine(tiny.model(), measure, budget).score(PAIRS)
+    assert other == pytest.approx(usual, abs=1e-4)
+
+
+def test_scores_come_in_the_order_of_the_pairs() -> None:
+    engine = tiny.engine(tiny.model())
+    forth, back = engine.score(PAIRS), engine.score(PAIRS[::-1])
+    assert back == pytest.approx(forth[::-1], abs=1e-4)
+    assert len(set(forth)) == len(forth)
+    assert engine.score([]) == []
+
+
+def test_a_row_never_exceeds_the_window_and_keeps_the_whole_question() -> None:
+    watched = tiny.Watched()
+    engine = tiny.engine(watched)
+    engine.score([("long " * 500, QUESTION)])
+    [[row]] = watched.batches
+    assert len(row) == tiny.WINDOW
+    assert row[0] == watched.bos[0]
+    assert tuple(row[-len(engine.suffix(QUESTION)) :]) == engine.suffix(QUESTION)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10**6])
+def test_a_text_in_chunks_gives_the_answer_of_the_whole_text(cut: int) -> None:
+    chunks = (TEXT[start : start + cut] for start in range(0, len(TEXT), cut))
+    assert settled(xl3m().answer(chunks, QUESTION)) == settled(xl3m().answer(TEXT, QUESTION))
+
+
+def test_the_batch_budget_changes_no_evidence() -> None:
+    small, large = xl3m(100).answer(TEXT, QUESTION), xl3m().answer(TEXT, QUESTION)
+    assert [e.index for e in small.evidence] == [e.index for e in large.evidence]
+    assert small.answer == large.answer
+
+
+def naive(engine: Engine, text: str) -> tuple[list[Segment], KeyContext]:
+    """All segments, scored one by one, sorted; the method as the paper has it."""
+    segmenter = engine.segmenter()
+    tail, segments = segmenter.push(Tail(), text)
+    segments += segmenter.flush(tail)
+    scores = {s.index: engine.score([(s.text, QUESTION)])[0] for s in segments}
+    ranked = sorted(segments, key=lambda s: (-scores[s.index], s.index))[: engine.method.k]
+    return segments, engine.assemble(ranked, QUESTION)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "rwkv"])
+def test_the_answer_is_that_of_the_method_done_naively(name: str) -> None:
+    engine = tiny.engine(tiny.model(name), batch_tokens=500)
+    segments, context = naive(engine, TEXT)
+    answer = XL3M(engine).answer(TEXT, QUESTION)
+    assert [e.index for e in answer.evidence] == [s.index for s in context.segments]
+    assert answer.answer == engine.answer(context, QUESTION).text
+    assert len(segments) > 2 * engine.method.k
+    assert all(TEXT[e.start : e.end] == e.text for e in answer.evidence)
+
+
+def live_segments() -> int:
+    return sum(type(thing) is Segment for thing in gc.get_objects())
+
+
+def test_no_more_segments_are_held_than_the_best_and_one_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, batches, held = xl3m(64), list[int](), list[int]()
+    score = whole.engine.score
+
+    def noting(pairs: list[tuple[str, str]]) -> list[float]:
+        batches.append(len(pairs))
+        return score(pairs)
+
+    monkeypatch.setattr(whole.engine, "score", noting)
+    gc.collect()
+    before = live_segments()
+    many = (line + "\n" for _ in range(3) for line in LINES)
+    whole.answer(many, QUESTION, on_progress=lambda _: held.append(live_segments() - before))
+    assert len(batches) > 10
+    assert max(held) <= whole.engine.method.k + max(batches)
+
+
+def test_a_chunk_of_any_size_is_worked_on_in_pieces() -> None:
+    progress: list[int] = []
+    whole = XL3M(Engine(tiny.model(), Method.fit(tiny.WINDOW, question_tokens=64, k=1), 4096))
+    whole.answer(["down " * 30_000], QUESTION, on_progress=progress.append)
+    assert len(progress) > 2
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "why " * 80])
+@pytest.mark.parametrize("text", ["", TEXT])
+def test_a_question_that_is_empty_or_too_long_is_refused_before_anything_is_read(
+    question: str, text: str
+) -> None:
+    def unread() -> Iterator[str]:
+        pytest.fail("read")
+        yield text
+
+    with pytest.raises(QuestionError, match=r"empty|tokens .* leaves it 64 of the window's 192"):
+        xl3m().answer(unread(), question)
+    with pytest.raises(QuestionError):
+        xl3m().engine.score([(text, QUESTION), (text, question)])
+
+
+def test_a_method_for_a_longer_window_is_refused() -> None:
+    with pytest.raises(MethodError, match=r"4096 tokens.* 192"):
+        Engine(tiny.model(), Method.fit(4096))
+    assert Engine(tiny.model(), Method.fit(128)).method.window == 128
+
+
+def test_progress_counts_the_tokens_scored_and_text_comes_as_it_is_generated() -> None:
+    progress: list[int] = []
+    pieces: list[str] = []
+    answer = xl3m(64).answer(TEXT, QUESTION, on_progress=progress.append, on_text=pieces.append)
+    assert progress == sorted(progress)
+    assert progress[-1] == sum(tiny.model().count(TEXT.splitlines(keepends=True)))
+    assert "".join(pieces).strip() == answer.answer
+
+
+def test_a_text_of_nothing_is_answered_from_nothing() -> None:
+    answer = xl3m().answer("", QUESTION)
+    assert (answer.coverage, answer.evidence, answer.error) == (0.0, (), None)
+
+
+@pytest.mark.parametrize("chat", [None, tiny.CHAT])
+def test_key_context_question_and_answer_fit_the_window(chat: str | None) -> None:
+    class Measured(tiny.Watched):
+        def generate(self, prompt: Any, max_tokens: int, on_text: Any = None) -> tuple[str, Tensor]:
+            assert len(prompt) + max_tokens <= tiny.WINDOW
+            return super().generate(prompt, max_tokens, on_text)
+
+    model = Measured()
+    model.tokenizer.chat_template = chat
+    engine = tiny.engine(model)
+    _, context = naive(engine, TEXT)
+    assert context.segments
+    engine.answer(context, QUESTION)
+    engine.answer(KeyContext((), "far too long " * 100), QUESTION)
