@@ -12,8 +12,7 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from stream_app.errors import SettingsError
-from xl3m_core import Method
-from xl3m_core.measure import Measure
+from xl3m_core.method import Measure, Method
 
 Format = Literal["lines", "json", "msgpack"]
 

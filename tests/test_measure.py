@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from xl3m_core.measure import IGNORE, MEASURES, Measure, certainty, entropy, likelihood, positions
+from xl3m_core.measure import IGNORE, certainty, entropy, likelihood, positions
+from xl3m_core.method import MEASURES, Measure
 
 NAN, INF = math.nan, math.inf
 SEEDS = st.integers(0, 2**31)

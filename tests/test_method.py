@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xl3m_core import Method, MethodError
-from xl3m_core.measure import MEASURES
+from xl3m_core.method import MEASURES
 
 WINDOWS = st.integers(64, 131_072)
 

@@ -1,18 +1,33 @@
 """XL3M (arXiv 2405.17755): a causal LM trained on short sequences answers over any length.
 
 Segment, score by certainty, keep the top-k, splice the key context, answer. Synchronous;
-knows nothing of Kafka, Redis, the environment or an event loop.
+knows nothing of Kafka, Redis, the environment or an event loop. Names are loaded when first
+used: who only handles segments need not wait for PyTorch.
 """
 
-from xl3m_core.answer import Answer, Evidence
-from xl3m_core.context import KeyContext
-from xl3m_core.engine import XL3M, Engine, Generated
-from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
-from xl3m_core.measure import Measure
-from xl3m_core.method import Method
-from xl3m_core.model import LanguageModel
-from xl3m_core.segment import Segment, Segmenter, Tail, Unit
-from xl3m_core.topk import TopK
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xl3m_core.answer import Answer, Evidence
+    from xl3m_core.context import KeyContext
+    from xl3m_core.engine import XL3M, Engine, Generated
+    from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
+    from xl3m_core.method import Measure, Method
+    from xl3m_core.model import LanguageModel
+    from xl3m_core.segment import Segment, Segmenter, Tail, Unit
+    from xl3m_core.topk import TopK
+
+_HOME = {
+    "answer": ("Answer", "Evidence"),
+    "context": ("KeyContext",),
+    "engine": ("XL3M", "Engine", "Generated"),
+    "errors": ("MethodError", "ModelError", "QuestionError", "XL3MError"),
+    "method": ("Measure", "Method"),
+    "model": ("LanguageModel",),
+    "segment": ("Segment", "Segmenter", "Tail", "Unit"),
+    "topk": ("TopK",),
+}
 
 __all__ = [
     "XL3M",
@@ -34,3 +49,10 @@ __all__ = [
     "Unit",
     "XL3MError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

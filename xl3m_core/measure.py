@@ -5,13 +5,10 @@ after the question: low entropy, relevant segment. `likelihood` is how well the 
 predicts the question itself (as in LongLLMLingua). Knows tensors, no model.
 """
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-Measure = Literal["entropy", "likelihood", "hybrid"]
-MEASURES: tuple[str, ...] = get_args(Measure)
+from xl3m_core.method import Measure
 
 IGNORE = -100
 

@@ -5,10 +5,14 @@ are this project's: each follows from the window alone. Knows no model, only its
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 from xl3m_core.errors import MethodError
-from xl3m_core.measure import MEASURES, Measure
+
+Measure = Literal["entropy", "likelihood", "hybrid"]
+"""What makes a segment certain; see `measure`."""
+
+MEASURES: tuple[str, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True, slots=True)
