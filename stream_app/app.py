@@ -116,15 +116,21 @@ def _named(service: Any) -> Any:
 def _on_assignment(
     app: faust.App, store: StreamStore, partitions: Partitions, scoring: Scoring, health: Health
 ) -> None:
-    """When partitions come and go, so do the streams to score."""
+    """When partitions come and go, so do the streams to score.
 
-    async def assigned(sender: Any, assigned: Any, **_: Any) -> None:
+    Faust awaits this signal after the new assignment is known and before it seeks to the
+    committed offsets and lets events through. On its `on_partitions_assigned` it does not
+    wait: events would come before their partition is known to be owned.
+    """
+
+    async def assigned(sender: Any, **_: Any) -> None:
         broker = cast(Broker, app.consumer)
-        won, lost = await patiently(health, "assignment", partitions.assign, assigned, broker)
+        now = app.consumer.assignment()
+        won, lost = await patiently(health, "assignment", partitions.assign, now, broker)
         for partition in lost:
-            scoring.disown(await store.streams(partition))
+            scoring.disown(await patiently(health, "assignment", store.streams, partition))
         for partition in won:
-            scoring.own(await store.streams(partition))
+            scoring.own(await patiently(health, "assignment", store.streams, partition))
 
-    signal: Any = app.on_partitions_assigned
+    signal: Any = app.on_rebalance_complete
     signal.connect(assigned, weak=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from xl3m_core import KeyContext, Segment, Segmenter, Tail
 from xl3m_core.context import splice
 
-RECORDS = st.lists(st.text("abc é☃", max_size=12), min_size=1, max_size=40)
+RECORDS = st.lists(st.text("abc é☃", max_size=60), min_size=1, max_size=40)
 NO_LIMIT = 10**9
 
 
@@ -72,6 +72,12 @@ def test_the_budget_holds_and_the_least_certain_go_first_and_whole(
     if chosen < len(ranked):
         one_more = splice(sorted(ranked[: chosen + 1], key=lambda s: s.start))
         assert bytes_of([one_more])[0] > budget
+
+
+def test_a_budget_may_be_used_up() -> None:
+    ranked = [segment(0, "one\n", 0), segment(4, "two", 50)]
+    assert KeyContext.assemble(ranked, 7, bytes_of).text == "one\ntwo"
+    assert KeyContext.assemble(ranked, 6, bytes_of).text == "one\n"
 
 
 def test_segments_that_are_apart_have_a_line_break_between_them() -> None:

@@ -76,13 +76,20 @@ def test_a_method_that_does_not_fit_is_refused_with_its_numbers(
     assert re.search(message, str(refused.value))
 
 
+def test_a_window_may_be_used_up() -> None:
+    sizes: dict[str, Any] = {"segment_tokens": 50, "k": 4, "question_tokens": 40}
+    assert Method.fit(256, answer_tokens=15, **sizes).k == 4
+    with pytest.raises(MethodError, match="257"):
+        Method.fit(256, answer_tokens=16, **sizes)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_every_measure_is_taken(measure: Any) -> None:
     assert Method.fit(256, measure=measure).measure == measure
 
 
 @given(st.integers(-5, 63))
-def test_a_window_too_small_is_refused_or_fits(window: int) -> None:
+def test_a_window_too_small_is_refused_by_its_number(window: int) -> None:
     try:
         Method.fit(window).check()
     except MethodError as refused:

@@ -93,22 +93,44 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
     assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=1e-4)
 
 
-def test_rounding_of_bfloat16_is_not_taken_for_a_disturbance() -> None:
-    loud = tiny.make("llama", hidden_size=512, num_attention_heads=64, intermediate_size=1024)
-    loud.get_output_embeddings().weight.data.mul_(8)
-    assert LanguageModel(loud.bfloat16(), tiny.tokenizer()).pads
+class Masked(tiny.Maskless):
+    """A model that takes a mask; `disturb` is what becomes of its logits in a wide batch."""
+
+    def __init__(self, disturb: float) -> None:
+        super().__init__()
+        self.disturb = disturb
+
+    def forward(self, input_ids: Any, use_cache: Any = None, attention_mask: Any = None) -> Any:
+        output = self.inner(input_ids=input_ids, attention_mask=attention_mask)
+        wide = input_ids.shape[1] > 4
+        output.logits = (8 * output.logits).bfloat16() * (self.disturb if wide else 1)
+        return output
+
+
+@pytest.mark.parametrize(("disturb", "pads"), [(1, True), (1.01, True), (1.2, False)])
+def test_rounding_is_not_taken_for_a_disturbance_nor_a_disturbance_for_rounding(
+    disturb: float, pads: bool
+) -> None:
+    assert LanguageModel(Masked(disturb), tiny.tokenizer()).pads is pads
 
 
 def test_positions_that_padding_shifts_are_noticed() -> None:
     class Shifted(tiny.Maskless):
         def forward(self, input_ids: Any, use_cache: Any = None, attention_mask: Any = None) -> Any:
+            columns = torch.arange(input_ids.shape[1])[None]
             return tiny.network("gpt2")(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=torch.arange(input_ids.shape[1])[None],
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=columns
             )
 
     assert not LanguageModel(Shifted(), tiny.tokenizer()).pads
+
+
+@pytest.mark.parametrize("name", tiny.PADDED)
+def test_there_are_as_many_columns_as_asked_for_even_before_a_row(name: str) -> None:
+    model = tiny.model(name)
+    logits = model.logits([[0, 5], [7]], 4)
+    assert logits.shape == (2, 4, tiny.VOCAB)
+    assert torch.allclose(logits[0, 2:], model.logits([[0, 5]], 2)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma3", "bloom", "mamba", "rwkv"])
@@ -180,6 +202,10 @@ def test_a_tokenizer_without_start_token_scores_rows_without_one() -> None:
     engine = tiny.engine(bare, "likelihood")
     pairs = [("", "which pump?"), ("pump seven is down", "which?"), ("", "why?")]
     assert engine.score(pairs) == pytest.approx([engine.score([pair])[0] for pair in pairs])
+    row = list(engine.suffix("which pump?"))
+    log_p = tiny.network("qwen2")(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
+    following = [float(log_p[i, row[i + 1]]) for i in range(len(row) - 1)]
+    assert engine.score(pairs)[0] == pytest.approx(sum(following) / len(following), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(set(tiny.CONFIGS) - {"mamba"}))

@@ -1,0 +1,225 @@
+"""The whole system on a real broker and a real Redis: workers are processes, doors are used as
+anybody would. What streams come to is held against an offline run of the same text.
+"""
+
+import asyncio
+import base64
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from stream_app import client
+from stream_app.embedded import Service
+from tests.workers import Site, offline, site
+from xl3m_core import TopK
+
+Fresh = Callable[[str], str]
+
+
+def log_text(seed: int, lines: int) -> str:
+    """Lines of uneven length, some empty, some not ASCII."""
+    random_ = random.Random(seed)
+    words = ["pump", "valve", "pressure", "low", "ok", "Übertrag", "気圧", "x" * 60, "", "42"]
+    made = [" ".join(random_.choices(words, k=random_.randrange(12))) for _ in range(lines)]
+    return "\n".join(made) + "\n"
+
+
+def chunks(text: str, seed: int) -> list[str]:
+    """The text in events of one to five records."""
+    lines, random_ = text.splitlines(keepends=True), random.Random(seed)
+    pieces = []
+    while lines:
+        count = random_.randint(1, 5)
+        pieces.append("".join(lines[:count]))
+        lines = lines[count:]
+    return pieces
+
+
+@pytest.fixture
+async def here(
+    durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> AsyncIterator[Site]:
+    """A site on a real Kafka."""
+    async with site(durable_broker.url, redis_url, tmp_path, fresh) as made:
+        yield made
+
+
+@pytest.fixture
+async def anywhere(
+    broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> AsyncIterator[Site]:
+    """A site on whatever broker is at hand, for what needs no durability."""
+    async with site(broker.url, redis_url, tmp_path, fresh) as made:
+        yield made
+
+
+async def finished(here: Site, stream: str, question: str, segments: int) -> bool:
+    """Whether the stream has that many segments, all of them scored."""
+    known = await client.describe(here.store, stream)
+    done = [q["coverage"] for q in known["questions"] if q["question"] == question]
+    return known["segments"] == segments and done == [1.0]
+
+
+async def assert_equals_offline(here: Site, stream: str, question: str, text: str) -> None:
+    """The log to the byte, the top-k by index, their scores within 1e-3."""
+    engine = here.engine
+    segments, scores = offline(engine, text, question)
+    await here.until(lambda: finished(here, stream, question, len(segments)))
+    assert await here.store.segments(stream, 0, len(segments)) != []
+    found = await here.store.segments(stream, 0, len(segments))
+    assert [(s.text, s.start, s.end, s.end_token) for s in found] == [
+        (s.text, s.start, s.end, s.end_token) for s in segments
+    ]
+    top = TopK(engine.method.k)
+    for segment, score in zip(segments, scores, strict=True):
+        top.add(segment.index, score)
+    seen = await client.top(here.store, stream, question)
+    assert seen is not None
+    assert [s["index"] for s in seen["top"]] == [index for index, _ in top.best()]
+    assert [s["score"] for s in seen["top"]] == pytest.approx([s for _, s in top.best()], abs=1e-3)
+
+
+async def test_streams_equal_an_offline_run_though_a_worker_stops_and_starts(
+    here: Site, fresh: Fresh
+) -> None:
+    texts = {fresh(f"stream {i}/ü"): log_text(i, 150) for i in range(8)}
+    questions = {stream: f"which pump {i}?" for i, stream in enumerate(texts)}
+    for stream, question in questions.items():
+        await here.send("questions", stream, question.encode())
+    worker, _ = await here.start(), await here.start()
+
+    async def feed(stream: str) -> None:
+        for piece in chunks(texts[stream], 1):
+            await here.send("tokens", stream, piece.encode())
+
+    async def restart() -> None:
+        first = next(iter(texts))
+        await here.until(lambda: has_begun(here, first))
+        assert await here.stop(worker) == 0
+        await here.start()
+
+    await asyncio.gather(restart(), *map(feed, texts))
+    for stream, question in questions.items():
+        await assert_equals_offline(here, stream, question, texts[stream])
+
+
+async def has_begun(here: Site, stream: str) -> bool:
+    return (await here.store.load(stream)).cursor.version > 0
+
+
+async def test_a_killed_worker_costs_nothing(here: Site, fresh: Fresh) -> None:
+    stream, question, text = fresh("stream"), "is the valve ok?", log_text(9, 300)
+    await here.send("questions", stream, question.encode())
+    pieces = chunks(text, 2)
+    worker = await here.start()
+    for piece in pieces[: len(pieces) // 2]:
+        await here.send("tokens", stream, piece.encode())
+    await here.until(lambda: has_begun(here, stream))
+    worker.kill()
+    await worker.wait()
+    await here.start()
+    for piece in pieces[len(pieces) // 2 :]:
+        await here.send("tokens", stream, piece.encode())
+    await assert_equals_offline(here, stream, question, text)
+
+
+async def test_a_late_question_covers_the_history(here: Site, fresh: Fresh) -> None:
+    stream, question, text = fresh("stream"), "what is low?", log_text(3, 200)
+    await here.start()
+    for piece in chunks(text, 3):
+        await here.send("tokens", stream, piece.encode())
+    await here.until(lambda: has_begun(here, stream))
+    await here.send("questions", stream, json.dumps({"question": question}).encode())
+    await assert_equals_offline(here, stream, question, text)
+
+
+MALFORMED = {
+    "msgpack": [
+        (b"\x81\xa4text", "not msgpack"),
+        (b"plain text", "not a msgpack map"),
+        (b'{"text": "json"}', "not a msgpack map"),
+        (msgpack.packb({"txt": "x"}), "'text' is missing"),
+        (msgpack.packb({"text": 7}), "must be str"),
+        (msgpack.packb({"text": "x", "time": "now"}), "time field"),
+        (msgpack.packb({"ids": ["a"]}), "list of token ids"),
+        (None, "empty"),
+    ],
+    "json": [
+        (b"{", "not json"),
+        (b"[1]", "not a map"),
+        (b'{"line": "x"}', "'text' is missing"),
+        (b'{"text": null}', "must be str"),
+        (b'{"text": "\\ud800"}', "lone surrogate"),
+        (b'{"text": "x", "time": -1}', "time field"),
+    ],
+    "lines": [
+        (b"caf\xe9", "not UTF-8"),
+        (b"", "empty"),
+        (b"x" * 5000, "more than the 4096 allowed"),
+    ],
+}
+
+
+@pytest.mark.parametrize("format", MALFORMED)
+async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(
+    format: str, broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    good = {
+        "lines": b"good",
+        "json": b'{"text": "good"}',
+        "msgpack": msgpack.packb({"text": "good"}),
+    }
+    changes = {"format": format, "max_event_bytes": 4096}
+    async with site(broker.url, redis_url, tmp_path, fresh, **changes) as here:
+        stream, bad = fresh("stream"), MALFORMED[format]
+        await here.start()
+        sent = [await here.send("tokens", stream, value) for value, _ in bad]
+        await here.send("tokens", stream, good[format])
+        await here.until(lambda: has_begun(here, stream))
+        letters = [json.loads(v) for _, v in await here.received("dead_letters", len(bad))]
+        for letter, (value, reason), record in zip(letters, bad, sent, strict=True):
+            assert reason in letter["reason"]
+            assert letter["topic"] == here.settings.tokens_topic
+            assert (letter["partition"], letter["offset"]) == (record.partition, record.offset)
+            assert (value or b"").startswith(base64.b64decode(letter["value"]))
+        assert (await here.store.load(stream)).tail.end in (4, 5)
+
+
+async def test_a_query_through_kafka_is_answered_on_the_answers_topic(
+    anywhere: Site, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await anywhere.start()
+    await anywhere.send("tokens", stream, log_text(4, 60).encode())
+    await anywhere.until(lambda: has_begun(anywhere, stream))
+    query = {"id": "q1", "question": "which valve?"}
+    await anywhere.send("queries", stream, json.dumps(query).encode())
+    await anywhere.send("queries", stream, msgpack.packb(query | {"id": "q2"}))
+    (key, first), (_, second) = await anywhere.received("answers", 2)
+    answer, packed = json.loads(first), msgpack.unpackb(second)
+    assert key == stream.encode()
+    assert (answer["id"], packed["id"]) == ("q1", "q2")
+    assert answer["coverage"] == 1.0
+    assert answer["evidence"] and answer["answer"] == packed["answer"]
+
+
+async def test_one_answer_however_many_workers_listen(anywhere: Site, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    for _ in range(2):
+        await anywhere.start()
+    await anywhere.send("tokens", stream, log_text(5, 60).encode())
+    await anywhere.until(lambda: has_begun(anywhere, stream))
+    await anywhere.until(lambda: listening(anywhere, 2))
+    messages = [m async for m in client.ask(anywhere.redis, stream, "which pump?", 30)]
+    answers = [m for m in messages if m["type"] == "answer"]
+    assert len(answers) == 1 and "error" not in answers[0]
+    spoken = "".join(m["text"] for m in messages if m["type"] == "text")
+    assert spoken.strip() == answers[0]["answer"]
+
+
+async def listening(here: Site, workers: int) -> bool:
+    return (await here.redis.pubsub_numsub("xl3m:query"))[0][1] == workers

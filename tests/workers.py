@@ -1,0 +1,119 @@
+"""Real worker processes on real services, and a way to wait for what they do.
+
+Every `Site` has its own topics, group and streams, so that tests do not see each other.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from redis.asyncio import Redis
+
+from stream_app.settings import Settings, variable
+from stream_app.store import StreamStore
+from stream_app.topics import ensure_topics
+from tests import tiny
+from xl3m_core import Engine, LanguageModel, Segment, Tail
+
+WAIT_SECONDS = 60.0
+TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
+
+
+@dataclass
+class Site:
+    """Workers and everything they need."""
+
+    settings: Settings
+    folder: Path
+    redis: Redis
+    producer: AIOKafkaProducer
+    workers: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    @property
+    def store(self) -> StreamStore:
+        """The streams' state."""
+        return StreamStore(self.redis, self.settings.log_segments, self.settings.log_bytes)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine the workers have, for runs without them."""
+        model = LanguageModel.load(self.settings.model)
+        return Engine(model, self.settings.method(model.window))
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """One more worker."""
+        env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
+        with (self.folder / "workers.log").open("ab") as log:
+            worker = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "stream_app", "worker",
+                env=os.environ | env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log,
+            )  # fmt: skip
+        self.workers.append(worker)
+        return worker
+
+    async def stop(self, worker: asyncio.subprocess.Process, how: int = signal.SIGTERM) -> int:
+        """Ask a worker to end, and see that it does."""
+        if worker.returncode is None:
+            worker.send_signal(how)
+        return await asyncio.wait_for(worker.wait(), WAIT_SECONDS)
+
+    async def send(self, topic: str, stream: str | None, value: bytes | None) -> Any:
+        """An event, by any producer."""
+        name = getattr(self.settings, f"{topic}_topic")
+        key = stream.encode() if stream else None
+        return await self.producer.send_and_wait(name, value, key=key)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for it to become true; a worker that died meanwhile is shown instead."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not await condition():
+                died = [w for w in self.workers if w.returncode not in (None, 0, -signal.SIGKILL)]
+                assert not died, (self.folder / "workers.log").read_text()[-4000:]
+                await asyncio.sleep(0.1)
+
+    async def received(self, topic: str, count: int) -> list[tuple[bytes | None, bytes]]:
+        """The first `count` events of a topic."""
+        name = getattr(self.settings, f"{topic}_topic")
+        consumer = AIOKafkaConsumer(
+            name, bootstrap_servers=self.settings.broker_address, auto_offset_reset="earliest"
+        )
+        async with consumer, asyncio.timeout(WAIT_SECONDS):
+            events = [await consumer.getone() for _ in range(count)]
+        return [(event.key, event.value) for event in events]
+
+
+@asynccontextmanager
+async def site(
+    broker: str, redis_url: str, folder: Path, fresh: Callable[[str], str], **changes: Any
+) -> AsyncIterator[Site]:
+    """A site without workers yet; those started are stopped at the end."""
+    model = folder / "model"
+    tiny.save(tiny.make("llama"), model)
+    topics: dict[str, Any] = {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+    settings = Settings(
+        broker=broker, redis=redis_url, model=str(model), group=fresh("group"), **topics, **changes
+    )
+    await ensure_topics(settings)
+    async with (
+        Redis.from_url(redis_url) as redis,
+        AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer,
+    ):
+        here = Site(settings, folder, redis, producer)
+        try:
+            yield here
+        finally:
+            for worker in here.workers:
+                await here.stop(worker, signal.SIGKILL)
+
+
+def offline(engine: Engine, text: str, question: str) -> tuple[list[Segment], list[float]]:
+    """What a stream with this text must come to: its completed segments and their scores."""
+    _, segments = engine.segmenter().push(Tail(), text)
+    return segments, engine.score([(segment.text, question) for segment in segments])
