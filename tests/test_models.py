@@ -128,9 +128,9 @@ def test_positions_that_padding_shifts_are_noticed() -> None:
 @pytest.mark.parametrize("name", tiny.PADDED)
 def test_there_are_as_many_columns_as_asked_for_even_before_a_row(name: str) -> None:
     model = tiny.model(name)
-    logits = model.logits([[0, 5], [7]], 4)
-    assert logits.shape == (2, 4, tiny.VOCAB)
-    assert torch.allclose(logits[0, 2:], model.logits([[0, 5]], 2)[0], atol=1e-4)
+    logits = model.logits([[0, 5], [7]], 6)
+    assert logits.shape == (2, 6, tiny.VOCAB)
+    assert torch.allclose(logits[0, 4:], model.logits([[0, 5]], 2)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma3", "bloom", "mamba", "rwkv"])

@@ -1,0 +1,174 @@
+"""The demo: a broker, a Redis, a worker and a live stream on this machine, and three questions.
+
+The stream is the machine's own log, if it has one, with a made-up service log between its
+lines, so that right answers are known. Uses the doors anybody would; shows, checks, cleans up.
+"""
+
+import asyncio
+import os
+import random
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import click
+from redis.asyncio import Redis
+
+from stream_app import client, commands, embedded, keys
+from stream_app.errors import UnreachableError
+from stream_app.feeder import feeding
+from stream_app.sample import Fact, service_log
+from stream_app.settings import Settings, kafka_home
+from stream_app.store import StreamStore
+
+STREAM = "this-machine"
+OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")
+LINES_PER_EVENT = 20
+SHOWN_EVERY = 2.0
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo works on."""
+
+    settings: Settings
+    redis: Redis
+    store: StreamStore
+    lines: list[str]
+    facts: list[Fact]
+
+
+def run_demo(settings: Settings, lines: int) -> None:
+    """Run it from start to end, and leave nothing behind."""
+    with (
+        tempfile.TemporaryDirectory(prefix="xl3m-demo-") as folder,
+        embedded.redis(Path(folder)) as redis,
+        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+    ):
+        click.echo(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
+        here = replace(settings, broker=kafka.url, redis=redis.url)
+        asyncio.run(_run(here, lines, Path(folder)))
+
+
+async def _run(settings: Settings, lines: int, folder: Path) -> None:
+    async with Redis.from_url(settings.redis) as redis, _worker(settings, redis, folder):
+        text, facts = _material(lines)
+        store = StreamStore(redis, settings.log_segments, settings.log_bytes)
+        demo = Demo(settings, redis, store, text, facts)
+        await _stream(demo, facts[len(facts) // 3].question)
+        right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
+        click.echo(f"\n{sum(right)} of {len(right)} answers are right.")
+
+
+def _material(lines: int) -> tuple[list[str], list[Fact]]:
+    """The machine's log and the service log, in turns; facts say where their lines are now."""
+    made, facts = service_log(lines // 2, seed=random.randrange(1 << 30))
+    own = next((path for path in map(Path, OWN_LOGS) if _readable(path)), None)
+    real = own.read_text(errors="replace").splitlines()[-(lines - len(made)) :] if own else []
+    click.echo(
+        f"stream  {len(made)} made-up lines" + (f" among {len(real)} of {own}" if own else "")
+    )
+    mixed = [line for pair in zip_longest(made, real) for line in pair if line is not None]
+    return mixed, facts
+
+
+def _readable(path: Path) -> bool:
+    return os.access(path, os.R_OK) and path.stat().st_size > 0
+
+
+@asynccontextmanager
+async def _worker(settings: Settings, redis: Redis, folder: Path) -> AsyncIterator[None]:
+    """A worker process, ready when the block begins."""
+    log = folder / "worker.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "stream_app", "worker", "--group", "xl3m-demo",
+            *("--broker", settings.broker, "--redis", settings.redis),
+            *(("--model", settings.model) if settings.model else ()),
+            stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        await _until_listening(process, redis, log)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 15)
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, log: Path) -> None:
+    click.echo("worker  loading the model …")
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            while process.returncode is None:
+                if (await redis.pubsub_numsub(keys.QUERY_CHANNEL))[0][1]:
+                    return
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pass
+    last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+    raise UnreachableError(f"the worker did not come up: {last}")
+
+
+async def _stream(demo: Demo, question: str) -> None:
+    """Feed the lines with a question standing, and show its top-k while they come."""
+    click.echo(f"\nstanding question: {question}")
+    await commands.set_question(demo.settings, STREAM, question)
+    watching = asyncio.create_task(_show_top(demo, question))
+    async with feeding(demo.settings, demo.store) as feeder:
+        await feeder.feed(STREAM, _events(demo.lines), lambda _: None)
+    while not await _covered(demo, question):
+        await asyncio.sleep(0.1)
+    watching.cancel()
+    await _show_once(demo, question)
+
+
+async def _events(lines: list[str]) -> AsyncIterator[str]:
+    for start in range(0, len(lines), LINES_PER_EVENT):
+        yield "\n".join(lines[start : start + LINES_PER_EVENT]) + "\n"
+
+
+async def _covered(demo: Demo, question: str) -> bool:
+    """Whether everything fed is in Redis, and its segments are scored."""
+    state = await demo.store.load(STREAM)
+    if state.tail.end < sum(len(line) + 1 for line in demo.lines):
+        return False
+    seen = await client.top(demo.store, STREAM, question)
+    return seen is not None and seen["range"] == [0, seen["segments"]]
+
+
+async def _show_top(demo: Demo, question: str) -> None:
+    """The top-k as it moves, but not more often than a person reads."""
+    async for _ in client.updates(demo.redis, STREAM):
+        await _show_once(demo, question)
+        await asyncio.sleep(SHOWN_EVERY)
+
+
+async def _show_once(demo: Demo, question: str) -> None:
+    seen = await client.top(demo.store, STREAM, question)
+    if seen and seen["top"]:
+        commands.show_top(seen, as_json=False)
+
+
+async def _ask(demo: Demo, fact: Fact) -> bool:
+    """Ask a question whose answer is known; whether the answer is right."""
+    click.echo(f"\n? {fact.question}\n! ", nl=False)
+    answer: dict[str, Any] = {}
+    async for message in client.ask(demo.redis, STREAM, fact.question, deadline=60):
+        if message["type"] == "text":
+            click.echo(message["text"], nl=False)
+        else:
+            answer = message
+    right = answer.get("answer") == fact.answer
+    click.echo(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
+    commands.show_answer(answer)
+    return right

@@ -1,0 +1,152 @@
+"""A made-up service log whose answers are known, for the demo and for trying a model.
+
+The same seed gives the same log. It knows nothing of models, tokens or the stream: it only
+writes lines in the shapes the shipped model was trained on and says what stands where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+ROLES = [
+    "web",
+    "db",
+    "cache",
+    "api",
+    "queue",
+    "edge",
+    "mail",
+    "auth",
+    "proxy",
+    "node",
+    "store",
+    "batch",
+]
+SERVICES = [
+    "billing",
+    "checkout",
+    "search",
+    "gateway",
+    "shipping",
+    "payments",
+    "catalog",
+    "inventory",
+    "mailer",
+]
+LEVELS = ("INFO", "WARN", "DEBUG", "ERROR")
+NUMBER_FIELDS = [
+    "port",
+    "latency",
+    "retries",
+    "quota",
+    "balance",
+    "threads",
+    "total",
+    "depth",
+    "budget",
+]
+WORD_FIELDS = ["owner", "region", "cluster", "carrier", "status"]
+ONSETS = [
+    "b",
+    "br",
+    "c",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
+NUCLEI = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
+CODAS = ["", "", "", "l", "n", "r", "s", "t", "x", "m"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question about one line (counted from 0) and the answer that stands in it."""
+
+    question: str
+    answer: str
+    line: int
+
+
+def word(rng: Random) -> str:
+    """A pronounceable word of two or three syllables from a space of millions."""
+    parts = (rng.choice(ONSETS) + rng.choice(NUCLEI) for _ in range(rng.choice((2, 2, 3))))
+    return "".join(parts) + rng.choice(CODAS)
+
+
+def number(rng: Random) -> str:
+    """A number of three to five digits, every length equally often."""
+    digits = rng.choice((3, 4, 5))
+    return str(rng.randrange(10 ** (digits - 1), 10**digits))
+
+
+def version(rng: Random) -> str:
+    """A version such as 2.14.3."""
+    return f"{rng.randint(0, 9)}.{rng.randint(0, 29)}.{rng.randint(0, 9)}"
+
+
+def host(rng: Random) -> str:
+    """A host name such as web-173."""
+    return f"{rng.choice(ROLES)}-{rng.randint(1, 999)}"
+
+
+def value(rng: Random, field: str) -> str:
+    """A value of the kind the field holds."""
+    if field == "version":
+        return version(rng)
+    return word(rng) if field in WORD_FIELDS else number(rng)
+
+
+def _key(rng: Random) -> tuple[str, str]:
+    """What a line is about (as the question names it) and the field it reports."""
+    field = rng.choice([*NUMBER_FIELDS, *WORD_FIELDS, "version"])
+    subject = rng.choice((f"host {host(rng)}", f"order {number(rng)}", f"user {word(rng)}"))
+    return subject, field
+
+
+def _fresh(rng: Random, seen: set[tuple[str, str]]) -> tuple[str, str]:
+    """A key the log has not used; half of them share their subject with an earlier one."""
+    draw: Callable[[], tuple[str, str]] = lambda: _key(rng)  # noqa: E731
+    subject, field = draw()
+    if seen and rng.random() < 0.5:
+        subject = rng.choice(sorted(seen))[0]
+    return (subject, field) if (subject, field) not in seen else _fresh(rng, seen)
+
+
+def service_log(lines: int, seed: int) -> tuple[list[str], list[Fact]]:
+    """A log of that many lines, and one question for each line that reports something."""
+    rng, seen, log, facts = Random(seed), set[tuple[str, str]](), list[str](), list[Fact]()
+    for index in range(lines):
+        start = f"{_clock(index)} {rng.choice(LEVELS)} {rng.choice(SERVICES)}"
+        if rng.random() < 0.4:
+            log.append(f"{start} request {number(rng)} done in {rng.randint(1, 900)} ms")
+            continue
+        subject, field = _fresh(rng, seen)
+        seen.add((subject, field))
+        answer = value(rng, field)
+        log.append(f"{start} {subject.replace(' ', '=')} {field}={answer}")
+        facts.append(Fact(f"What is the {field} of {subject}?", answer, index))
+    return log, facts
+
+
+def _clock(index: int) -> str:
+    return f"{index // 3600 % 24:02}:{index // 60 % 60:02}:{index % 60:02}"
