@@ -5,6 +5,7 @@ for is done, and in the order of offsets. Knows Faust; no Redis, no model.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -30,6 +31,8 @@ from stream_app.state import Asked
 from stream_app.store import StreamStore
 from xl3m_core import QuestionError
 
+logger = logging.getLogger("xl3m")
+
 QUERIES_AT_ONCE = 16
 
 Send = Callable[[bytes | None, bytes], Awaitable[None]]
@@ -49,6 +52,7 @@ def dead_letters(send: Send) -> Callable[[Any, str], Awaitable[None]]:
 
     async def bury(event: Any, reason: str) -> None:
         m = event.message
+        logger.warning("%s/%d offset %d: %s", m.topic, m.partition, m.offset, reason)
         await send(m.key, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
 
     return bury

@@ -18,6 +18,7 @@ from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.watchdog import Watchdog
 from xl3m_core import Engine, LanguageModel
+from xl3m_core.loading import SMALL
 
 
 def create_app(settings: Settings) -> faust.App:
@@ -60,7 +61,7 @@ TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 
 def create_engine(settings: Settings) -> Engine:
     """The model and the method the settings ask for."""
-    model = LanguageModel.load(settings.model) if settings.model else LanguageModel.load()
+    model = LanguageModel.load(settings.model or SMALL, window=settings.window or None)
     return Engine(model, settings.method(model.window), settings.batch_tokens)
 
 

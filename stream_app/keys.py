@@ -78,6 +78,11 @@ def claim(query_id: str) -> str:
     return f"{PREFIX}:query:{_quoted(query_id)}"
 
 
+def repeated(query_id: str) -> str:
+    """That a query's answer was just published once more."""
+    return f"{PREFIX}:repeated:{_quoted(query_id)}"
+
+
 def answer_channel(query_id: str) -> str:
     """Where the answer to a query is published."""
     return f"xl3m:answer:{query_id}"

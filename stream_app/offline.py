@@ -11,17 +11,17 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from stream_app.app import create_engine
 from stream_app.commands import show_answer
 from stream_app.settings import Settings
-from xl3m_core import XL3M, Engine, LanguageModel
+from xl3m_core import XL3M
 
 CHUNK_CHARS = 1 << 16
 
 
 def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: bool) -> bool:
     """Answer each question from the file and print it; False if one has no answer."""
-    model = LanguageModel.load(settings.model) if settings.model else LanguageModel.load()
-    method = XL3M(Engine(model, settings.method(model.window), settings.batch_tokens))
+    method = XL3M(create_engine(settings))
     for question in questions:
         with tqdm(unit="tok", unit_scale=True, desc="read", disable=None) as bar:
             answer = method.answer(

@@ -61,19 +61,23 @@ class Partitions:
         self.owned: dict[str, Owned] = {}
 
     async def assign(self, assigned: Iterable[Any], broker: Broker) -> tuple[list[str], list[str]]:
-        """Take over the partitions now assigned; returns topic/partition of those won and lost."""
+        """Take over the partitions now assigned; returns topic/partition of those won and lost.
+
+        Nothing is won or lost before all of it is done, so a failure can be tried again.
+        """
         now = {_plain(tp): tp for tp in assigned if tp.topic == self.topic}
-        lost = [plain for plain in self.owned if plain not in now]
-        for plain in lost:
-            del self.owned[plain]
-        won = [plain for plain in now if plain not in self.owned]
+        kept = {plain: owned for plain, owned in self.owned.items() if plain in now}
+        won = {plain: tp for plain, tp in now.items() if plain not in kept}
+        taken = {}
         if won:
-            fresh = [now[plain] for plain in won]
-            committed, ends = await broker.seek_to_committed(), await broker.highwaters(*fresh)
-            for plain, tp in zip(won, fresh, strict=True):
-                self.owned[plain] = await self._take_over(plain, ends.get(tp))
-                await _align(tp, self.owned[plain].expected, committed.get(tp), broker)
-        return won, lost
+            committed = await broker.seek_to_committed()
+            ends = await broker.highwaters(*won.values())
+            for plain, tp in won.items():
+                taken[plain] = await self._take_over(plain, ends.get(tp))
+                await _align(tp, taken[plain].expected, committed.get(tp), broker)
+        lost = [plain for plain in self.owned if plain not in kept]
+        self.owned = kept | taken
+        return list(won), lost
 
     def of(self, message: Any) -> Owned | None:
         """The partition a message came from, None if this worker does not own it (any more)."""

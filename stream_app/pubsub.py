@@ -115,8 +115,8 @@ class PubSubDoor:
 
     async def _first_to_repeat(self, query: Query) -> bool:
         """All workers hear who asks again; one repeats the answer."""
-        repeated = keys.claim(query.id) + ":repeated"
-        return bool(await self.redis.set(repeated, CLAIMED, nx=True, px=REPEAT_MS))
+        name = keys.repeated(query.id)
+        return bool(await self.redis.set(name, CLAIMED, nx=True, px=REPEAT_MS))
 
     async def _answer(self, query: Query) -> None:
         """Publish the text as it comes, then the answer, and keep that for who asks again."""

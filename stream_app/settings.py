@@ -4,6 +4,7 @@ The only place that reads it. Each field is `XL3M_` and its name in capitals; wh
 given keeps the default below. Knows no part that uses them.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,8 @@ class Settings:
     redis: str = field(default="redis://127.0.0.1:6379/0", repr=False)
     model: str = ""
     """A folder or a hub id; empty for the small model that comes along."""
+    window: int = 0
+    """The model's window in tokens; 0 takes what its config says."""
     group: str = "xl3m"
     """The Kafka consumer group; workers of one group share the partitions."""
 
@@ -97,19 +100,34 @@ class Settings:
     def _check(self) -> None:
         schemes = {"broker": ("kafka",), "redis": ("redis", "rediss", "unix")}
         for name, allowed in schemes.items():
-            if urlsplit(getattr(self, name)).scheme not in allowed:
-                raise SettingsError(f"{variable(name)} must start with {allowed[0]}://")
-        if self.format not in get_args(Format):
-            raise SettingsError(f"{variable('format')} must be one of {get_args(Format)}")
-        for name in ("batch_tokens", "backlog_tokens", "log_segments", "log_bytes"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{variable(name)} must be at least 1")
+            if not _is_address(getattr(self, name), allowed):
+                raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
+        for name, choices in {"format": get_args(Format), "measure": get_args(Measure)}.items():
+            if getattr(self, name) not in choices:
+                raise SettingsError(f"{variable(name)} must be one of {', '.join(choices)}")
+        for name, least in _LEAST.items():
+            if not least <= getattr(self, name) < math.inf:  # so that NaN is refused as well
+                raise SettingsError(f"{variable(name)} must be at least {least}, and finite")
+
+
+_LEAST = dict.fromkeys(("segment_tokens", "question_tokens", "answer_tokens", "k"), 0)
+_LEAST |= dict.fromkeys(("batch_tokens", "backlog_tokens", "log_segments", "log_bytes"), 1)
+_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
+_LEAST |= {"overlap_tokens": -1, "query_deadline": 0}
 
 
 def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:
     """Where a Kafka distribution lies that may be started, if KAFKA_HOME says so."""
     home = (os.environ if env is None else env).get("KAFKA_HOME")
     return Path(home) if home else None
+
+
+def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.netloc or parts.path)
 
 
 def variable(name: str) -> str:

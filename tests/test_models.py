@@ -13,8 +13,9 @@ from transformers import BartConfig, BertConfig, T5Config
 
 from tests import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
+from xl3m_core.loading import best_dtype
 from xl3m_core.measure import entropy
-from xl3m_core.model import _Pieces, best_dtype
+from xl3m_core.model import _Pieces
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
 PAIRS = [

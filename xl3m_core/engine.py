@@ -16,6 +16,7 @@ import torch
 from xl3m_core.answer import Answer, Evidence
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, QuestionError
+from xl3m_core.loading import SMALL
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Method
 from xl3m_core.model import LanguageModel
@@ -140,12 +141,15 @@ class XL3M:
         self.engine = engine
 
     @classmethod
-    def load(cls, name: str | Path | None = None, **method: Any) -> "XL3M":
+    def load(
+        cls, name: str | Path | None = None, *, window: int | None = None, **method: Any
+    ) -> "XL3M":
         """Load a model (a folder, a hub id, or the small one that comes with this package).
 
-        method: what `Method.fit` takes, to change its defaults.
+        window: for a model that does not say how long its own is. method: what `Method.fit`
+        takes, to change its defaults.
         """
-        model = LanguageModel.load(name) if name else LanguageModel.load()
+        model = LanguageModel.load(name or SMALL, window=window)
         return cls(Engine(model, Method.fit(model.window, **method)))
 
     def answer(
@@ -158,7 +162,7 @@ class XL3M:
     ) -> Answer:
         """Answer the question from the text, given whole or in chunks.
 
-        Memory holds the k best segments and one batch, however long the text. on_progress is
+        Memory holds the k best segments and a few batches, however long the text. on_progress is
         given the number of tokens scored so far; on_text the answer as it is generated.
         """
         started = time.perf_counter()

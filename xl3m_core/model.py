@@ -1,4 +1,4 @@
-"""LanguageModel: load, tokenise, run rows, generate. The only file that knows transformers.
+"""LanguageModel: tokenise, run rows, generate, whatever the architecture.
 
 Any causal LM of Hugging Face will do. Rows of different length go through one forward,
 padded on the left; a model that padding would disturb gets rows of one length only.
@@ -8,24 +8,16 @@ Knows token ids and logits; not what a segment or a question is.
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    StoppingCriteria,
-)
+from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
-
-SMALL = Path(__file__).parent / "small"
-"""The folder of the small model that comes with this package."""
+from xl3m_core.loading import SMALL, fingerprint, load, window_of
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
@@ -41,10 +33,10 @@ class LanguageModel:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
-        self.window = window or _window(self.config, tokenizer)
+        self.window = window or window_of(self.config, tokenizer)
         self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-        self.fingerprint = _fingerprint(model)
+        self.fingerprint = fingerprint(model)
         self._tokenizing = threading.Lock()
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
@@ -64,16 +56,7 @@ class LanguageModel:
 
         Raises ModelError when there is no such model, or it is no causal LM.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            model, tokenizer = _load(str(name), dtype or best_dtype(device))
-            model = model.to(device)
-        except Exception as error:  # a broken folder makes the libraries below raise anything
-            reason = str(error).strip().splitlines()
-            raise ModelError(
-                f"cannot load a causal LM from {str(name)!r}: "
-                f"{reason[0] if reason else type(error).__name__}"
-            ) from error
+        model, tokenizer = load(str(name), device, dtype)
         return cls(model, tokenizer, window)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -185,53 +168,11 @@ class LanguageModel:
         return not _alike(one, other)
 
 
-def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
-    """Model and tokenizer; ValueError for what transformers would load with a mere warning."""
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if config.is_encoder_decoder:
-        raise ValueError(f"{config.model_type} is an encoder-decoder")
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    causal: Any = AutoModelForCausalLM
-    model, info = causal.from_pretrained(
-        name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise ValueError(f"it has no weights for {', '.join(sorted(info['missing_keys'])[:3])}")
-    return model, tokenizer
-
-
 def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether two rows of logits differ by no more than their type's rounding."""
     p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
     rounding = 1e-3 if one.dtype == torch.float32 else 0.05
     return bool((p - q).abs().max() < rounding * p.abs().max())
-
-
-def best_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it fast, else float32."""
-    if device.startswith("cuda"):
-        return torch.bfloat16
-    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _fingerprint(model: Any) -> str:
-    """Names the weights, whatever dtype they were loaded in: 64 values of each are enough."""
-    digest = blake2b(digest_size=8)
-    for name, weights in model.named_parameters():
-        some = weights.detach().flatten()[:64].to("cpu", torch.bfloat16).view(torch.int16)
-        digest.update(f"{name}{tuple(weights.shape)}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _window(config: Any, tokenizer: Any) -> int:
-    """The model's window in tokens, from its config, else from its tokenizer."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-    for window in [*(getattr(config, name, None) for name in names), tokenizer.model_max_length]:
-        if isinstance(window, int) and 0 < window < 10**9:
-            return window
-    raise ModelError(f"{config.model_type} does not say how long its window is: give one")
 
 
 class _LineEnd(StoppingCriteria):

@@ -1,0 +1,206 @@
+"""Stand-ins for what a test is not about: events, a broker, a model, a Redis that fails.
+
+The engine scores by a hash of text and question: cheap, always the same, and with ties. The
+store is the real one, but for the calls it is told to fail.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, NamedTuple, cast
+
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from stream_app.store import StreamStore
+from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
+
+WAIT_SECONDS = 20.0
+PLENTY = 1 << 40
+
+# Names are fresh in every example, so a fixture that lives through all of them does no harm.
+on_redis = hypothesis_settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for it to become true; it may be asynchronous."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            met = condition()
+            if await met if isinstance(met, Awaitable) else met:
+                return
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(*services: Any) -> AsyncIterator[None]:
+    """The services' `run` beside the test; what one of them dies of is the test's failure."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(service.run()) for service in services]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+class Letters:
+    """In place of a language model: a token a character."""
+
+    window = 192
+    template = "\nQ: {question}\nA:"
+    fingerprint = "letters"
+    bos = (0,)
+    pads = True
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Code points."""
+        return [[ord(letter) for letter in text] for text in texts]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Characters."""
+        return [len(text) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The characters of code points."""
+        return "".join(map(chr, ids))
+
+    def prompt(self, text: str) -> list[int]:
+        """A prompt without any frame."""
+        return self.encode([text])[0]
+
+
+class HashEngine(Engine):
+    """Scores by a hash, answers with the number of segments it was given."""
+
+    def __init__(self, k: int = 3, segment_tokens: int = 12, batch_segments: int = 8) -> None:
+        method = Method.fit(
+            Letters.window,
+            segment_tokens=segment_tokens,
+            overlap_tokens=segment_tokens // 4,
+            question_tokens=40,
+            k=k,
+        )
+        tokens = batch_segments * (method.segment_tokens + method.question_tokens)
+        super().__init__(cast(LanguageModel, Letters()), method, tokens)
+        self.scored: list[tuple[str, str]] = []
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self.scored += pairs
+        for _, question in pairs:
+            self.suffix(question)
+        return [hash_score(text, question) for text, question in pairs]
+
+    def answer(
+        self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
+    ) -> Generated:
+        pieces = [f"{question} ", f"{len(context.segments)} ", "segments"]
+        for piece in pieces if on_text else []:
+            on_text(piece)  # type: ignore[misc]
+        return Generated("".join(pieces), -0.5)
+
+
+def hash_score(text: str, question: str) -> float:
+    """One of 64 values that float32 holds exactly, so that ties are common."""
+    return -(blake2b(f"{text}\0{question}".encode()).digest()[0] % 64) / 64
+
+
+def batch(engine: Engine, text: str) -> tuple[Tail, list[Segment]]:
+    """The tail and the segments of a text read at once."""
+    return engine.segmenter().push(Tail(), text)
+
+
+def best(engine: Engine, segments: Sequence[Segment], question: str) -> list[tuple[int, float]]:
+    """The top-k of segments scored at once."""
+    top = TopK(engine.method.k)
+    scores = engine.score([(segment.text, question) for segment in segments])
+    for segment, score in zip(segments, scores, strict=True):
+        top.add(segment.index, score)
+    return top.best()
+
+
+class Message(NamedTuple):
+    """What Faust knows of an event; timestamp in seconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: float | None
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(eq=False)
+class Event:
+    """An event that notes when it is acknowledged."""
+
+    message: Message
+    acked: "list[Event]" = field(default_factory=list, repr=False)
+
+    def ack(self) -> bool:
+        """Note it."""
+        assert self not in self.acked, "acknowledged twice"
+        self.acked.append(self)
+        return True
+
+
+class TP(NamedTuple):
+    """A topic and partition, as Faust names them."""
+
+    topic: str
+    partition: int
+
+
+@dataclass
+class FakeBroker:
+    """What Kafka knows of partitions, and what it was told to."""
+
+    committed: dict[TP, int] = field(default_factory=dict)
+    ends: dict[TP, int] = field(default_factory=dict)
+    commits: list[dict[TP, int]] = field(default_factory=list)
+
+    async def seek_to_committed(self) -> Mapping[Any, int]:
+        """The group's offsets."""
+        return self.committed
+
+    async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
+        """The ends."""
+        return {tp: self.ends[tp] for tp in partitions if tp in self.ends}
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        self.commits.append(dict(offsets))
+        self.committed |= offsets
+        return True
+
+
+class FailingStore(StreamStore):
+    """A store whose connection breaks: `before` or `after` the next so many calls took effect."""
+
+    def __init__(self, redis: Redis, before: int = 0, after: int = 0) -> None:
+        super().__init__(redis, PLENTY, PLENTY)
+        self.before, self.after = before, after
+        self.failures = 0
+
+    async def commit(self, commits: Any) -> Any:
+        return await self._failing(super().commit, commits)
+
+    async def extend(self, extensions: Any, k: int) -> Any:
+        return await self._failing(super().extend, extensions, k)
+
+    async def _failing(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        if self.before:
+            self.before -= 1
+            self.failures += 1
+            raise RedisConnectionError("broken before")
+        done = await call(*args)
+        if self.after:
+            self.after -= 1
+            self.failures += 1
+            raise RedisConnectionError("broken after")
+        return done

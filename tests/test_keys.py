@@ -1,0 +1,64 @@
+"""Key names: a stream of any name lies in one slot of a Redis Cluster, apart from all others."""
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from stream_app import keys
+
+NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80).filter(
+    lambda name: len(name.encode()) <= 256
+)
+QID = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
+OF_STREAM: list[Callable[[str], str]] = [keys.log, keys.tail, keys.cursor, keys.questions]
+OF_QUESTION: list[Callable[[str, str], str]] = [keys.scored_range, keys.top, keys.text]
+
+
+def names_of(stream: str, qid: str) -> list[str]:
+    """All names a stream and one question of it have."""
+    return [
+        *(make(stream) for make in OF_STREAM),
+        *(make(stream, qid) for make in OF_QUESTION),
+        *(keys.scores(stream, qid, block) for block in range(3)),
+    ]
+
+
+@given(NAME, QID)
+def test_a_stream_lies_in_one_slot(stream: str, qid: str) -> None:
+    slots = {key_slot(name.encode()) for name in names_of(stream, qid)}
+    assert len(slots) == 1
+
+
+@given(NAME, NAME, QID)
+def test_distinct_streams_share_no_key(one: str, other: str, qid: str) -> None:
+    shared = set(names_of(one, qid)) & set(names_of(other, qid))
+    assert bool(shared) == (one == other)
+    assert len(set(names_of(one, qid))) == len(names_of(one, qid))
+
+
+@given(NAME, QID)
+def test_only_plain_letters_reach_a_key(stream: str, qid: str) -> None:
+    for name in names_of(stream, qid):
+        assert name.isascii() and name.isprintable() and " " not in name
+        assert name.count("{") == name.count("}") == 1
+        assert name.startswith("xl3m:1:{")
+
+
+@given(NAME, NAME)
+def test_channels_and_claims_are_told_apart(one: str, other: str) -> None:
+    assert (keys.update_channel(one) == keys.update_channel(other)) == (one == other)
+    assert (keys.claim(one) == keys.claim(other)) == (one == other)
+    assert keys.repeated(one) != keys.claim(other)
+    assert keys.update_channel(one).isprintable()
+
+
+def test_what_needs_no_quoting_stays_readable() -> None:
+    assert keys.log("app/web-1:a_b.c") == "xl3m:1:{app/web-1:a_b.c}:log"
+    assert keys.log("a b{}ü") == "xl3m:1:{a%20b%7B%7D%C3%BC}:log"
+
+
+def test_a_question_is_named_by_what_scores_it_too() -> None:
+    assert keys.question_id("q", "m", "t") == keys.question_id("q", "m", "t")
+    assert len({keys.question_id("q", "m", t) for t in "tu"} | {keys.question_id("q", "n")}) == 3

@@ -1,0 +1,148 @@
+"""Partitions: at assignment Redis says where to go on, whatever Kafka has committed."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_app.partitions import Owned, Partitions
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, TP, Event, FakeBroker, Message
+
+Fresh = Callable[[str], str]
+
+
+@pytest.fixture
+def partitions(redis_client: Redis, fresh: Fresh) -> Partitions:
+    """Those of a fresh topic, none owned yet."""
+    return Partitions(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"))
+
+
+def event(partitions: Partitions, offset: int, partition: int = 0) -> Event:
+    return Event(Message(partitions.topic, partition, offset, 0.0, b"s", b"x"))
+
+
+async def test_a_group_ahead_of_redis_is_set_back(partitions: Partitions) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    broker = FakeBroker({tp: 50}, {tp: 60})
+    await partitions.assign([tp], broker)
+    assert broker.commits == [{tp: 30}]
+    assert partitions.owned[f"{tp.topic}/0"].expected == 30
+
+
+async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Partitions) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    broker = FakeBroker({tp: 10}, {tp: 60})
+    await partitions.assign([tp], broker)
+    assert broker.commits == [{tp: 30}]
+
+
+async def test_an_empty_redis_reads_all_again_and_says_so(
+    partitions: Partitions, caplog: pytest.LogCaptureFixture
+) -> None:
+    tp = TP(partitions.topic, 0)
+    broker = FakeBroker({tp: 50}, {tp: 60})
+    with caplog.at_level(logging.ERROR, "xl3m"):
+        await partitions.assign([tp], broker)
+    assert broker.commits == [{tp: 0}]
+    assert "Redis holds nothing of it" in caplog.text
+
+
+async def test_a_topic_made_again_gets_a_new_name(
+    partitions: Partitions, caplog: pytest.LogCaptureFixture
+) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    broker = FakeBroker({tp: 30}, {tp: 7})
+    with caplog.at_level(logging.ERROR, "xl3m"):
+        await partitions.assign([tp], broker)
+    owned = partitions.of(event(partitions, 0).message)
+    assert owned is not None
+    assert (owned.name, owned.expected) == (f"{tp.topic}/0#1", 0)
+    assert broker.commits == [{tp: 0}]
+    assert "made again" in caplog.text
+
+
+async def test_a_topic_made_again_keeps_its_new_name(partitions: Partitions) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    await partitions.assign([tp], FakeBroker({tp: 30}, {tp: 7}))
+    await partitions.advance([event(partitions, 4)])
+    later = Partitions(partitions.store, partitions.topic)
+    broker = FakeBroker({tp: 5}, {tp: 7})
+    await later.assign([tp], broker)
+    assert later.owned[f"{tp.topic}/0"].name == f"{tp.topic}/0#1"
+    assert (later.owned[f"{tp.topic}/0"].expected, broker.commits) == (5, [])
+
+
+@pytest.mark.parametrize(("position", "committed"), [(None, None), (None, 0), (30, 30)])
+async def test_nothing_is_committed_where_nothing_differs(
+    partitions: Partitions, position: int | None, committed: int | None
+) -> None:
+    tp = TP(partitions.topic, 0)
+    if position is not None:
+        await partitions.store.set_position(f"{tp.topic}/0", position)
+    broker = FakeBroker({} if committed is None else {tp: committed}, {tp: 60})
+    await partitions.assign([tp], broker)
+    assert broker.commits == []
+
+
+async def test_won_and_lost_are_told_by_name(partitions: Partitions) -> None:
+    one, two, other = TP(partitions.topic, 0), TP(partitions.topic, 1), TP("another", 0)
+    names = [f"{tp.topic}/{tp.partition}" for tp in (one, two)]
+    assert await partitions.assign([one, other], FakeBroker()) == ([names[0]], [])
+    assert await partitions.assign([one, two], FakeBroker()) == ([names[1]], [])
+    assert await partitions.assign([two], FakeBroker()) == ([], [names[0]])
+    assert partitions.of(event(partitions, 0, partition=0).message) is None
+    assert partitions.of(event(partitions, 0, partition=1).message) is not None
+    assert partitions.of(Message("another", 0, 0, 0.0, None, b"")) is None
+
+
+async def test_every_takeover_draws_a_larger_epoch(partitions: Partitions) -> None:
+    epochs = []
+    for _ in range(3):
+        taken = Partitions(partitions.store, partitions.topic)
+        await taken.assign([TP(taken.topic, 0)], FakeBroker())
+        epochs.append(taken.owned[f"{taken.topic}/0"].epoch)
+    assert epochs == sorted(set(epochs))
+
+
+async def test_an_assignment_that_fails_halfway_can_be_done_again(partitions: Partitions) -> None:
+    old, new, newer = (TP(partitions.topic, number) for number in range(3))
+    await partitions.assign([old], FakeBroker())
+    committed = {newer: 5}
+    with pytest.raises(ConnectionError):
+        await partitions.assign([new, newer], BrokenBroker(committed))
+    won, lost = await partitions.assign([new, newer], FakeBroker(committed))
+    assert won == [f"{partitions.topic}/1", f"{partitions.topic}/2"]
+    assert lost == [f"{partitions.topic}/0"]
+
+
+class BrokenBroker(FakeBroker):
+    """One that cannot commit."""
+
+    async def _commit(self, offsets: object) -> bool:
+        raise ConnectionError("no broker")
+
+
+async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Partitions) -> None:
+    await partitions.advance([event(partitions, 3), event(partitions, 8, 1), event(partitions, 4)])
+    assert await partitions.store.position(f"{partitions.topic}/0") == (5, 0)
+    assert await partitions.store.position(f"{partitions.topic}/1") == (9, 0)
+    assert await partitions.store.position(f"{partitions.topic}/2") == (None, 0)
+
+
+def test_offsets_that_never_came_are_counted_once() -> None:
+    owned = Owned("t/0", 1, expected=10)
+    for offset in (10, 13, 11, 12, 14, 16):
+        owned.saw(offset)
+    assert (owned.take_gap(), owned.take_gap(), owned.expected) == (3, 0, 17)
+
+
+def test_where_no_position_is_known_the_first_offset_is_no_gap() -> None:
+    owned = Owned("t/0", 1, expected=None)
+    owned.saw(500)
+    assert (owned.take_gap(), owned.expected) == (0, 501)

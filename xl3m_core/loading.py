@@ -1,0 +1,69 @@
+"""A model's name -> its network and tokenizer, or the reason why not. Nothing is half loaded.
+
+Knows transformers and what it passes over with a mere warning; not what the model is for.
+"""
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from xl3m_core.errors import ModelError
+
+SMALL = Path(__file__).parent / "small"
+"""The folder of the small model that comes with this package."""
+
+
+def load(name: str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
+    """Model and tokenizer on the device, by default the best there is. Raises ModelError."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model, tokenizer = _load(name, dtype or best_dtype(device))
+        return model.to(device), tokenizer
+    except Exception as error:  # a broken folder makes the libraries below raise anything
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"cannot load a causal LM from {name!r}: {reason}") from error
+
+
+def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
+    """Model and tokenizer; ValueError for what transformers would load with a mere warning."""
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if config.is_encoder_decoder:
+        raise ValueError(f"{config.model_type} is an encoder-decoder")
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    causal: Any = AutoModelForCausalLM
+    model, info = causal.from_pretrained(
+        name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(f"it has no weights for {', '.join(sorted(info['missing_keys'])[:3])}")
+    return model, tokenizer
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it fast, else float32."""
+    if device.startswith("cuda"):
+        return torch.bfloat16
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    fast = bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def fingerprint(model: Any) -> str:
+    """Names the weights, whatever dtype they were loaded in: 64 values of each are enough."""
+    digest = blake2b(digest_size=8)
+    for name, weights in model.named_parameters():
+        some = weights.detach().flatten()[:64].to("cpu", torch.bfloat16).view(torch.int16)
+        digest.update(f"{name}{tuple(weights.shape)}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def window_of(config: Any, tokenizer: Any) -> int:
+    """The model's window in tokens, from its config, else from its tokenizer."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+    for window in [*(getattr(config, name, None) for name in names), tokenizer.model_max_length]:
+        if isinstance(window, int) and 0 < window < 10**9:
+            return window
+    raise ModelError(f"{config.model_type} does not say how long its window is: give one")
