@@ -88,6 +88,8 @@ def decode_question(key: bytes | None, value: bytes | None, limit: int) -> Quest
     if not value:
         return Question(_stream(stream), None)
     fields = _map_or_text(_sized(value, limit), "question")
+    if "question" not in fields:  # a typing error must not end the questions
+        raise BadEvent("field 'question' is missing")
     question = _field(fields, "question", str, None)
     add = _field(fields, "add", bool, False)
     return Question(_stream(fields.get("stream", stream)), _question(question), add)

@@ -1,9 +1,8 @@
 -- Extends a question's scored range and keeps its top-k, if the range is still as the caller saw it.
 --
 -- KEYS  range, top, text, then the score blocks written to
--- ARGV  lo and hi the caller saw, lo and hi now, segments skipped, k, time to live in seconds (0: none),
---       number of candidates, then for each: index, score, segment;
---       then for each block: byte offset, scores
+-- ARGV  lo and hi the caller saw, lo and hi now, segments skipped, k, number of candidates,
+--       then for each: index, score, segment; then for each block: byte offset, scores
 -- Returns 1 if the top-k changed, 0 if not, -1 if the range moved or is gone.
 local range, top, text = KEYS[1], KEYS[2], KEYS[3]
 local seen = redis.call('HMGET', range, 'lo', 'hi')
@@ -12,8 +11,8 @@ if seen[1] ~= ARGV[1] or seen[2] ~= ARGV[2] then return -1 end
 redis.call('HSET', range, 'lo', ARGV[3], 'hi', ARGV[4])
 if ARGV[5] ~= '0' then redis.call('HINCRBY', range, 'skipped', ARGV[5]) end
 
-local at, added = 9, {}
-for _ = 1, tonumber(ARGV[8]) do
+local at, added = 8, {}
+for _ = 1, tonumber(ARGV[7]) do
   redis.call('ZADD', top, ARGV[at + 1], ARGV[at])
   added[ARGV[at]] = ARGV[at + 2]
   at = at + 3
@@ -36,7 +35,9 @@ for i = 4, #KEYS do
   redis.call('SETRANGE', KEYS[i], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
-if ARGV[7] ~= '0' then
-  for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[7]) end
+-- The range alone knows whether the question stays: what is written for it goes when it goes.
+local left = redis.call('PTTL', range)
+if left > 0 then
+  for i = 2, #KEYS do redis.call('PEXPIRE', KEYS[i], left) end
 end
 return changed

@@ -7,7 +7,6 @@ Owns the one model thread. Knows ranges and segments; no Kafka, no answers.
 
 import asyncio
 import logging
-import time
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,7 +253,6 @@ class Scoring:
                 (segment, chosen[segment.index]) for segment in scores if segment.index in chosen
             ],
             skipped=(w.hi - w.lo) - len(scores),
-            ttl=max(1, int(w.standing.asked.until - time.time())) if w.standing.asked.until else 0,
         )
 
     async def _apply(self, w: Work, extension: Extension, changed: bool | None) -> None:

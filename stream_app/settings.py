@@ -127,7 +127,7 @@ def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
         parts = urlsplit(address)
     except ValueError:
         return False
-    return parts.scheme in schemes and bool(parts.netloc or parts.path)
+    return parts.scheme in schemes and bool(parts.netloc or (parts.scheme == "unix" and parts.path))
 
 
 def variable(name: str) -> str:

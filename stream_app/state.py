@@ -80,7 +80,6 @@ class Extension:
     scores: bytes
     best: Sequence[tuple[Segment, float]]
     skipped: int = 0
-    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,19 @@ class StreamStore:
 
     async def load(self, stream: str) -> State:
         """The stream's state; that of a new stream if it has none."""
+        return (await self.load_all([stream]))[0]
+
+    async def load_all(self, streams: Sequence[str]) -> list[State]:
+        """The states of several streams, in one round trip."""
         async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(keys.cursor(stream))
-            pipe.get(keys.tail(stream))
-            fields, tail = await pipe.execute()
-        return State(_cursor(fields), unpack_tail(tail))
+            for stream in streams:
+                pipe.hgetall(keys.cursor(stream))
+                pipe.get(keys.tail(stream))
+            replies = iter(await pipe.execute())
+        return [
+            State(_cursor(fields), unpack_tail(tail))
+            for fields, tail in zip(replies, replies, strict=True)
+        ]
 
     async def commit(self, commits: Sequence[Commit]) -> list[State | None]:
         """Write each commit, all in one round trip: its new state, or None if it was refused
@@ -54,6 +62,8 @@ class StreamStore:
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """Segments lo up to hi of the log, those that are still retained."""
+        if lo >= hi:
+            return []
         entries = await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
         return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
 
@@ -86,9 +96,8 @@ class StreamStore:
 
     async def streams(self, partition: str = "") -> list[str]:
         """All streams, or those of one topic/partition."""
-        return sorted(
-            [name.decode() async for name in self.redis.sscan_iter(keys.streams(partition))]
-        )
+        names = self.redis.sscan_iter(keys.streams(partition))  # may tell one twice
+        return sorted({name.decode() async for name in names})
 
     # -- questions and their ranges ----------------------------------------------------------
 
@@ -97,42 +106,42 @@ class StreamStore:
 
         keep: leave the stream's other current questions; else they end.
         """
-        known = await self.questions(stream)
-        head = int(await self.redis.hget(keys.cursor(stream), "head") or 0)
-        if asked.until and qid in known and not known[qid].until:
-            return
-        async with self.redis.pipeline(transaction=True) as pipe:
-            for other in () if keep else [q for q in known if q != qid and not known[q].until]:
-                self._forget(pipe, stream, other, head)
-            name = keys.scored_range(stream, qid)
+
+        async def write(pipe: Any) -> None:
+            known = _asked(await pipe.hgetall(keys.questions(stream)))
+            head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
+            pipe.multi()
+            if asked.until and qid in known and not known[qid].until:
+                return
+            for other, theirs in known.items():
+                if other != qid and (_is_over(theirs) or not (keep or theirs.until)):
+                    self._forget(pipe, stream, other, head)
             for edge in ("lo", "hi"):
-                pipe.hsetnx(name, edge, head)
+                pipe.hsetnx(keys.scored_range(stream, qid), edge, head)
             self._expire(pipe, stream, qid, head, asked.until)
-            pipe.hset(
-                keys.questions(stream), qid, pack((asked.question, asked.until, asked.set_at))
-            )
+            fields = pack((asked.question, asked.until, asked.set_at))
+            pipe.hset(keys.questions(stream), qid, fields)
             pipe.hincrby(keys.cursor(stream), "questions", 1)
-            await pipe.execute()
+
+        await self.redis.transaction(write, keys.questions(stream))
 
     async def end_questions(self, stream: str) -> None:
         """End every current question of the stream."""
-        known = await self.questions(stream)
-        head = int(await self.redis.hget(keys.cursor(stream), "head") or 0)
-        async with self.redis.pipeline(transaction=True) as pipe:
+
+        async def write(pipe: Any) -> None:
+            known = _asked(await pipe.hgetall(keys.questions(stream)))
+            head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
+            pipe.multi()
             for qid in [qid for qid, asked in known.items() if not asked.until]:
                 self._forget(pipe, stream, qid, head)
             pipe.hincrby(keys.cursor(stream), "questions", 1)
-            await pipe.execute()
 
-    async def questions(self, stream: str, now: float | None = None) -> dict[str, Asked]:
+        await self.redis.transaction(write, keys.questions(stream))
+
+    async def questions(self, stream: str) -> dict[str, Asked]:
         """The stream's questions by id, without those whose time is over."""
-        fields = await self.redis.hgetall(keys.questions(stream))
-        asked = {qid.decode(): Asked(*unpack(blob)) for qid, blob in fields.items()}
-        now = time.time() if now is None else now
-        over = [qid for qid, a in asked.items() if a.until and a.until < now]
-        if over:
-            await self.redis.hdel(keys.questions(stream), *over)
-        return {qid: a for qid, a in asked.items() if qid not in over}
+        known = _asked(await self.redis.hgetall(keys.questions(stream)))
+        return {qid: asked for qid, asked in known.items() if not _is_over(asked)}
 
     async def range(self, stream: str, qid: str) -> Range | None:
         """The question's scored range, None if it has none (any more)."""
@@ -177,8 +186,17 @@ def _script(name: str) -> str:
     return files("stream_app").joinpath(name).read_text()
 
 
+def _asked(fields: dict[bytes, bytes]) -> dict[str, Asked]:
+    return {qid.decode(): Asked(*unpack(blob)) for qid, blob in fields.items()}
+
+
+def _is_over(asked: Asked) -> bool:
+    return 0 < asked.until < time.time()
+
+
 def _question_keys(stream: str, qid: str, head: int) -> list[str]:
-    blocks = range(head // keys.SCORES_PER_BLOCK + 1)
+    """All that a question has; of score blocks one more, should the head move on meanwhile."""
+    blocks = range(head // keys.SCORES_PER_BLOCK + 2)
     named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
     return named + [keys.scores(stream, qid, block) for block in blocks]
 
@@ -213,7 +231,7 @@ def _range(fields: dict[bytes, bytes]) -> Range | None:
 
 def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
     names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
-    args: list[Any] = [e.seen.lo, e.seen.hi, e.lo, e.hi, e.skipped, k, e.ttl, len(e.best)]
+    args: list[Any] = [e.seen.lo, e.seen.hi, e.lo, e.hi, e.skipped, k, len(e.best)]
     for segment, score in e.best:
         args += [f"{segment.index:012d}", repr(score), pack_segment(segment)]
     for block, offset, scores in _blocks(e.start, e.scores):
