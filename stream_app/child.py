@@ -15,15 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from stream_app.errors import EmbeddedError
+
 _READY_S = 60.0  # a JVM on a busy laptop
 _STOP_S = 15.0  # then the child is killed
 _POLL_S = 0.02
 _PORTS = range(20_000, 32_000)  # below what systems hand to outgoing connections
 _TAIL_LINES = 5
-
-
-class EmbeddedError(RuntimeError):
-    """A service could not be started; the message says what to do."""
 
 
 @contextmanager

@@ -14,3 +14,7 @@ class SettingsError(XL3MError, ValueError):
 
 class UnreachableError(XL3MError, ConnectionError):
     """The broker, Redis or a worker does not answer where it was looked for."""
+
+
+class EmbeddedError(XL3MError, RuntimeError):
+    """A service that was to be started here did not start."""

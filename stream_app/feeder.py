@@ -6,9 +6,10 @@ Knows files and Kafka; nothing of segments or scores.
 """
 
 import asyncio
+import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
 
 CHUNK_CHARS = 16_384
+# A record longer than this is sent in pieces.
+LONGEST_RECORD = 4 * CHUNK_CHARS
 FOLLOW_SECONDS = 0.2
 # What librdkafka's mock cluster keeps of a partition is 5 MB; no more than this is ahead of
 # the consumer, in all partitions together.
@@ -97,36 +100,44 @@ async def feeding(settings: Settings, store: StreamStore) -> AsyncIterator[Feede
 
 async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
     """A file's text in chunks of whole records; `-` is standard input. follow: and what is
-    written to it later, for ever, also after it was cut short."""
-    with _open(path) as file:
+    written to it later, for ever, also after it was cut short or replaced."""
+    file, rest = _open(path), ""
+    try:
         while True:
-            for chunk in _records(file):
-                yield chunk
+            while text := file.read(CHUNK_CHARS):
+                whole, newline, rest = (rest + text).rpartition("\n")
+                if newline or len(rest) >= LONGEST_RECORD:
+                    yield whole + newline if newline else rest
+                    rest = rest if newline else ""
             if not follow:
-                return
+                break
             await asyncio.sleep(FOLLOW_SECONDS)
-            if path.stat().st_size < file.tell():
-                file.seek(0)
+            if _begun_anew(path, file):
+                file.close()
+                file = _open(path)
+        if rest:
+            yield rest
+    finally:
+        file.close()
 
 
 def _open(path: Path) -> Any:
     """Bytes that are no UTF-8 become U+FFFD: a log may hold anything."""
-    if str(path) == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]
-        return sys.stdin
-    return path.open(encoding="utf-8", errors="replace", newline="")
+    source = sys.stdin.fileno() if str(path) == "-" else path
+    return open(source, encoding="utf-8", errors="replace", newline="\n")
 
 
-def _records(file: Any) -> Iterator[str]:
-    """What can be read now, in chunks that end with a record but for a record of huge size."""
-    while lines := file.readlines(CHUNK_CHARS):
-        text = "".join(lines)
-        for start in range(0, len(text), 4 * CHUNK_CHARS):
-            yield text[start : start + 4 * CHUNK_CHARS]
+def _begun_anew(path: Path, file: Any) -> bool:
+    """Whether the name stands for another file now, or the file was cut short."""
+    try:
+        now = path.stat()
+    except FileNotFoundError:  # between the old file and the new one
+        return False
+    return now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell()
 
 
 def files_of(source: Path) -> list[Path]:
-    """The file itself, or all files of a folder."""
-    if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.is_file())
-    return [source]
+    """The file itself, or all files of a folder that may be read."""
+    if not source.is_dir():
+        return [source]
+    return sorted(p for p in source.rglob("*") if p.is_file() and os.access(p, os.R_OK))

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stream_app.child import EmbeddedError, free_port, run, running
+from stream_app.child import free_port, run, running
+from stream_app.errors import EmbeddedError
 
 _JAVA = 17
 _HEAP = "-Xmx512m"

@@ -1,0 +1,64 @@
+"""The feeder: what is read is what the file holds, in whole records, whatever happens to it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app import feeder
+from stream_app.feeder import files_of, read_file
+
+
+async def read(path: Path) -> list[str]:
+    return [chunk async for chunk in read_file(path)]
+
+
+@given(text=st.text(st.sampled_from("ab\n\r é気"), max_size=300), size=st.integers(1, 40))
+def test_chunks_join_to_the_file_and_end_with_a_record(
+    tmp_path_factory: pytest.TempPathFactory, text: str, size: int
+) -> None:
+    path = tmp_path_factory.mktemp("feed") / "log"
+    path.write_text(text, encoding="utf-8", newline="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeder, "CHUNK_CHARS", size)
+        chunks = asyncio.run(read(path))
+    assert "".join(chunks) == text
+    assert all(chunk.endswith("\n") for chunk in chunks[:-1])
+
+
+def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("x" * (3 * feeder.LONGEST_RECORD))
+    chunks = asyncio.run(read(path))
+    assert "".join(chunks) == "x" * (3 * feeder.LONGEST_RECORD)
+    assert max(map(len, chunks)) <= feeder.LONGEST_RECORD + feeder.CHUNK_CHARS
+
+
+def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"caf\xe9\nok\n")
+    assert asyncio.run(read(path)) == ["caf\N{REPLACEMENT CHARACTER}\nok\n"]
+
+
+async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\ntw")
+    chunks = read_file(path, follow=True)
+    assert await anext(chunks) == "one\n"
+    with path.open("a") as file:
+        file.write("o\n")
+    assert await anext(chunks) == "two\n"
+    path.write_text("3\n")
+    assert await anext(chunks) == "3\n"
+    path.rename(tmp_path / "log.1")
+    path.write_text("four\n")
+    assert await anext(chunks) == "four\n"
+
+
+def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/x.log", "b.log"):
+        (tmp_path / name).write_text("line\n")
+    assert [path.name for path in files_of(tmp_path)] == ["x.log", "b.log"]

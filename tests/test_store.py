@@ -1,0 +1,498 @@
+"""The store: every step is whole or refused, whoever writes, however often, in whatever order."""
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
+from stream_app.state import Asked, Commit, Extension, FencedError, Range, State
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, on_redis
+from xl3m_core import Segment, Tail, TopK, Unit
+
+Fresh = Callable[[str], str]
+HOUR = 3600.0
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> StreamStore:
+    """One with room for everything."""
+    return StreamStore(redis_client, PLENTY, PLENTY)
+
+
+def segment(index: int, text: str = "x") -> Segment:
+    return Segment(index, text, index, index + len(text), index, index + 1, None, 10 * index)
+
+
+def step(stream: str, base: State, count: int = 1, **changes: Any) -> Commit:
+    """The next `count` segments of a stream, fed by one partition an offset at a time."""
+    head = base.cursor.head
+    offset = base.cursor.next.get("t/0", 0)
+    commit = Commit(
+        stream, base, [segment(head + i) for i in range(count)],
+        Tail(index=head + count, partial=f"tail {head}"), "t/0", 1, offset + 1,
+    )  # fmt: skip
+    return replace(commit, **changes)
+
+
+async def written(store: StreamStore, commit: Commit) -> State:
+    state = (await store.commit([commit]))[0]
+    assert state is not None
+    return state
+
+
+async def grown(store: StreamStore, stream: str, segments: int) -> State:
+    """A stream with so many segments."""
+    return await written(store, step(stream, State(), segments))
+
+
+# -- the log -------------------------------------------------------------------------------------
+
+
+async def test_segments_tail_and_offset_move_together(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    first = await grown(store, stream, 2)
+    second = await written(store, step(stream, first, 3, next_offset=9, gaps=2))
+    assert second == await store.load(stream)
+    assert second.cursor.next == {"t/0": 9}
+    assert (second.cursor.head, second.cursor.gaps) == (5, 2)
+    assert second.tail == Tail(index=5, partial="tail 2")
+    assert await store.segments(stream, 0, 99) == [
+        segment(0), segment(1), segment(2), segment(3), segment(4)
+    ]  # fmt: skip
+
+
+async def test_a_stream_that_is_not_there_is_empty(store: StreamStore, fresh: Fresh) -> None:
+    assert await store.load(fresh("stream")) == State()
+    assert await store.load_all([]) == []
+    assert await store.segments(fresh("stream"), 0, 0) == []
+    assert await store.segments(fresh("stream"), 0, 5) == []
+
+
+async def test_many_streams_are_loaded_and_written_at_once(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    streams = [fresh("stream") for _ in range(300)]
+    states = await store.load_all(streams)
+    written = await store.commit([step(s, b) for s, b in zip(streams, states, strict=True)])
+    assert await store.load_all(streams) == written
+
+
+async def test_a_step_repeated_changes_nothing(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    commit = step(stream, await grown(store, stream, 1), 2, gaps=3)
+    state = await written(store, commit)
+    assert await store.commit([commit]) == [None]
+    assert await store.load(stream) == state
+    assert len(await store.segments(stream, 0, 99)) == 3
+
+
+async def test_an_older_epoch_is_fenced_and_writes_nothing(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    state = await written(store, step(stream, State(), epoch=7))
+    with pytest.raises(FencedError, match="later owner than epoch 6"):
+        await store.commit([step(stream, state, epoch=6)])
+    assert await store.load(stream) == state
+    assert (await written(store, step(stream, state, epoch=7))).cursor.head == 2
+
+
+async def test_epochs_of_partitions_do_not_fence_each_other(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    state = await written(store, step(stream, State(), epoch=7))
+    state = await written(store, step(stream, state, partition="t/1", epoch=2, next_offset=4))
+    assert state.cursor.next == {"t/0": 1, "t/1": 4}
+    assert state == await store.load(stream)
+
+
+@on_redis
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=6))
+async def test_of_writers_from_one_state_exactly_one_wins(
+    redis_client: Redis, fresh: Fresh, counts: list[int]
+) -> None:
+    store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
+    base = await grown(store, stream, 1)
+    steps = [step(stream, base, count, next_offset=i + 2) for i, count in enumerate(counts)]
+    replies = [(await reply)[0] for reply in map(store.commit, [[one] for one in steps])]
+    raced = await asyncio.gather(*(store.commit([one]) for one in steps))
+    winners = [state for state in [*replies, *(r[0] for r in raced)] if state is not None]
+    assert winners == [await store.load(stream)]
+
+
+async def test_of_writers_at_the_same_time_exactly_one_wins(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    steps = [step(stream, State(), count) for count in range(20)]
+    replies = await asyncio.gather(*(store.commit([one]) for one in steps))
+    winners = [reply[0] for reply in replies if reply[0] is not None]
+    assert winners == [await store.load(stream)]
+
+
+@on_redis
+@given(
+    st.lists(st.lists(st.integers(0, 60), max_size=5), max_size=6),
+    st.integers(1, 8),
+    st.integers(1, 400),
+)
+async def test_the_log_is_never_over_its_bounds(
+    redis_client: Redis, fresh: Fresh, steps: list[list[int]], most: int, most_bytes: int
+) -> None:
+    store, stream = StreamStore(redis_client, most, most_bytes), fresh("stream")
+    state, log = State(), list[Segment]()
+    for lengths in steps:
+        new = [segment(len(log) + i, "x" * length) for i, length in enumerate(lengths)]
+        state = await written(store, step(stream, state, segments=new))
+        log += new
+        kept = retained(log, most, most_bytes)
+        assert await store.segments(stream, 0, PLENTY) == kept
+        assert state.cursor.first == len(log) - len(kept)
+    assert await store.load(stream) == state
+
+
+def retained(log: list[Segment], most: int, most_bytes: int) -> list[Segment]:
+    """The longest end of the log within both bounds."""
+    kept = len(log) and min(len(log), most)
+    while sum(len(pack_segment(s)) for s in log[len(log) - kept :]) > most_bytes:
+        kept -= 1
+    return log[len(log) - kept :]
+
+
+async def test_texts_in_a_top_k_survive_trimming(redis_client: Redis, fresh: Fresh) -> None:
+    store, stream = StreamStore(redis_client, 2, PLENTY), fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    state = await grown(store, stream, 2)
+    await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0])
+    await written(store, step(stream, state, 5))
+    view = await store.view(stream, "q")
+    assert view is not None
+    assert view.state.cursor.first == 5
+    assert view.top == [(segment(0), -1.0), (segment(1), -2.0)]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+COUNT = st.integers(0, 2**53)
+TIME = st.none() | st.integers(-(2**53), 2**53)
+SEGMENT = st.builds(Segment, COUNT, TEXT, COUNT, COUNT, COUNT, COUNT, TIME, TIME)
+UNIT = st.builds(Unit, TEXT, COUNT, TIME)
+TAIL = st.builds(
+    Tail, COUNT, COUNT, COUNT, st.lists(UNIT, max_size=4).map(tuple), COUNT, TEXT, TIME
+)
+
+
+@given(SEGMENT)
+def test_a_segment_comes_back_as_it_was(segment: Segment) -> None:
+    assert unpack_segment(segment.index, pack_segment(segment)) == segment
+
+
+@given(TAIL)
+def test_a_tail_comes_back_as_it_was(tail: Tail) -> None:
+    assert unpack_tail(pack_tail(tail)) == tail
+    assert unpack_tail(None) == Tail()
+
+
+# -- partitions ----------------------------------------------------------------------------------
+
+
+async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fresh) -> None:
+    partition = f"{fresh('topic')}/0"
+    assert await store.position(partition) == (None, 0)
+    assert [await store.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
+    await store.set_position(partition, 5, made=2)
+    await store.set_position(partition, 7)
+    assert await store.position(partition) == (7, 2)
+
+
+async def test_streams_are_listed_by_the_partition_that_feeds_them(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic, streams = fresh("topic"), sorted(fresh("strëam") for _ in range(3))
+    pairs = [(streams[0], f"{topic}/0"), (streams[1], f"{topic}/0#2"), (streams[2], f"{topic}/1")]
+    await store.enlist(pairs)
+    await store.enlist([])
+    assert await store.streams(f"{topic}/0") == streams[:2]
+    assert await store.streams(f"{topic}/1") == streams[2:]
+    assert set(streams) <= set(await store.streams())
+
+
+# -- questions and their ranges ------------------------------------------------------------------
+
+
+async def extended(
+    store: StreamStore,
+    stream: str,
+    seen: Range,
+    start: int,
+    scores: Sequence[float],
+    k: int = 4,
+    qid: str = "q",
+    skipped: int = 0,
+) -> bool | None:
+    """Scores for the segments from `start` on."""  # fmt: skip
+    best = [(segment(start + i), score) for i, score in enumerate(scores)]
+    end = start + len(scores)
+    extension = Extension(
+        stream, qid, seen, min(seen.lo, start), max(seen.hi, end), start,
+        struct.pack(f"{len(scores)}f", *scores), best, skipped,
+    )  # fmt: skip
+    return (await store.extend([extension], k))[0]
+
+
+async def block(store: StreamStore, stream: str, number: int) -> list[float]:
+    raw = await store.redis.get(keys.scores(stream, "q", number)) or b""
+    return list(struct.unpack(f"{len(raw) // 4}f", raw))
+
+
+async def test_a_question_starts_with_nothing_scored_at_the_head(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    assert await store.range(stream, "q") is None
+    await grown(store, stream, 3)
+    await store.ask(stream, "q", Asked("q?", set_at=5.0))
+    assert await store.range(stream, "q") == Range(3, 3)
+    assert await store.questions(stream) == {"q": Asked("q?", 0.0, 5.0)}
+    assert (await store.load(stream)).cursor.questions == 1
+
+
+async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    await grown(store, stream, 2)
+    assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0]) is True
+    await store.ask(stream, "q", Asked("q?", set_at=9.0))
+    assert await store.range(stream, "q") == Range(0, 2)
+
+
+async def test_a_range_that_moved_or_is_gone_is_not_extended(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    assert await extended(store, stream, Range(0, 0), 0, [-1.0]) is None
+    await store.ask(stream, "q", Asked("q?"))
+    assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0], skipped=1) is True
+    for seen in (Range(0, 0), Range(1, 2), Range(0, 3)):
+        assert await extended(store, stream, seen, 2, [-0.5], skipped=1) is None
+    assert await store.range(stream, "q") == Range(0, 2, 1)
+    assert await block(store, stream, 0) == [-1.0, -2.0]
+
+
+async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    tries = [extended(store, stream, Range(0, 0), 0, [-1.0 * i] * 3, skipped=1) for i in range(9)]
+    replies = await asyncio.gather(*tries)
+    assert sorted(reply is None for reply in replies) == [False] + [True] * 8
+    assert await store.range(stream, "q") == Range(0, 3, 1)
+
+
+SCORES = st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=30)
+
+
+@on_redis
+@given(SCORES, st.lists(st.integers(1, 29), max_size=4), st.integers(0, 29))
+async def test_score_blocks_read_back_exactly(
+    redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int
+) -> None:
+    store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "SCORES_PER_BLOCK", 4)
+        await extend_in_pieces(store, stream, scores, cuts, min(begin, len(scores)))
+        blocks = [await block(store, stream, number) for number in range(8)]
+    assert all(len(one) <= 4 for one in blocks)
+    assert [score for one in blocks for score in one] == scores
+
+
+async def extend_in_pieces(
+    store: StreamStore, stream: str, scores: list[float], cuts: list[int], begin: int, k: int = 3
+) -> None:
+    """From `begin` to the end, then backwards to the start, as a late question goes."""
+    await grown(store, stream, begin)
+    await store.ask(stream, "q", Asked("q?"))
+    seen = Range(begin, begin)
+    edges = sorted({0, begin, len(scores), *(cut for cut in cuts if cut < len(scores))})
+    pieces = list(pairwise(edges))
+    later = [piece for piece in pieces if piece[0] >= begin]
+    for lo, hi in [*later, *reversed(pieces[: len(pieces) - len(later)])]:
+        assert await extended(store, stream, seen, lo, scores[lo:hi], k) is not None
+        seen = Range(min(seen.lo, lo), max(seen.hi, hi))
+
+
+@on_redis
+@given(
+    st.lists(st.sampled_from([-0.5, -0.25, -0.1, -3.0]), min_size=1, max_size=30),
+    st.lists(st.integers(1, 29), max_size=8),
+    st.integers(0, 29),
+    st.integers(1, 6),
+)
+async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
+    redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int, k: int
+) -> None:
+    store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
+    await extend_in_pieces(store, stream, scores, cuts, min(begin, len(scores)), k)
+    top = TopK(k)
+    for index, score in enumerate(scores):
+        top.add(index, score)
+    view = await store.view(stream, "q")
+    assert view is not None
+    assert [(s.index, score) for s, score in view.top] == top.best()
+    assert await redis_client.hlen(keys.text(stream, "q")) == len(top.best())
+
+
+async def test_only_a_better_segment_changes_the_top_k(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0], k=2) is True
+    assert await extended(store, stream, Range(0, 2), 2, [-2.0, -3.0], k=2) is False
+    assert await extended(store, stream, Range(0, 4), 4, [-1.5], k=2) is True
+
+
+async def test_a_smaller_k_trims_what_a_larger_one_kept(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0, -3.0], k=3)
+    await extended(store, stream, Range(0, 3), 3, [-9.0], k=1)
+    view = await store.view(stream, "q")
+    assert view is not None and [s.index for s, _ in view.top] == [0]
+
+
+async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
+    """Of every key the question has; -1: it stays."""
+    names = [n async for n in store.redis.scan_iter(match="*", count=1000)]
+    prefix = keys.scored_range(stream, qid).split("range:")[0].encode()
+    own = [n for n in names if n.startswith(prefix) and f":{qid}:".encode() in n + b":"]
+    return [await store.redis.ttl(name) for name in own]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four scores a block."""
+    monkeypatch.setattr(keys, "SCORES_PER_BLOCK", 4)
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await grown(store, stream, 6)
+    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
+    await extended(store, stream, Range(6, 6), 0, [-1.0] * 6)
+    await extended(store, stream, Range(0, 6), 6, [-1.0] * 9)
+    lives = await ttls(store, stream)
+    assert len(lives) == 7
+    assert all(0 < life <= HOUR for life in lives)
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_asked_as_current_it_stays_whatever_was_under_way(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await grown(store, stream, 6)
+    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
+    await extended(store, stream, Range(6, 6), 0, [-1.0] * 6)
+    await store.ask(stream, "q", Asked("q?"))
+    await extended(store, stream, Range(0, 6), 6, [-1.0] * 9)
+    assert await ttls(store, stream) == [-1] * 7
+
+
+async def test_a_current_question_asked_once_more_stays_current(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    await extended(store, stream, Range(0, 0), 0, [-1.0])
+    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
+    assert await store.questions(stream) == {"q": Asked("q?")}
+    assert await ttls(store, stream) == [-1] * 4
+
+
+async def test_set_and_asked_at_the_same_time_it_is_current(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    for _ in range(10):
+        stream = fresh("stream")
+        once = [Asked("q?", time.time() + HOUR) for _ in range(4)]
+        asks = [*once[:2], Asked("q?"), *once[2:]]
+        await asyncio.gather(*(store.ask(stream, "q", asked) for asked in asks))
+        assert await store.questions(stream) == {"q": Asked("q?")}
+        assert await ttls(store, stream) == [-1]
+
+
+async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "over", Asked("over?", time.time() - 1))
+    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
+    assert list(await store.questions(stream)) == ["q"]
+    assert await store.redis.hlen(keys.questions(stream)) == 1
+    assert await store.view(stream, "over") is None
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "old", Asked("old?"))
+    await store.ask(stream, "once", Asked("once?", time.time() + HOUR))
+    await grown(store, stream, 9)
+    for qid in ("old", "once"):
+        await extended(store, stream, Range(0, 0), 0, [-1.0] * 9, qid=qid)
+    await store.ask(stream, "q", Asked("q?"), keep=False)
+    assert set(await store.questions(stream)) == {"once", "q"}
+    assert await ttls(store, stream, "old") == []
+    assert len(await ttls(store, stream, "once")) == 6
+
+
+async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "one", Asked("1?"))
+    await store.ask(stream, "two", Asked("2?"), keep=True)
+    assert set(await store.questions(stream)) == {"one", "two"}
+
+
+async def test_questions_that_are_ended_take_their_scores_along(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "q", Asked("q?"))
+    await store.ask(stream, "once", Asked("once?", time.time() + HOUR))
+    await extended(store, stream, Range(0, 0), 0, [-1.0])
+    await store.end_questions(stream)
+    assert list(await store.questions(stream)) == ["once"]
+    assert await ttls(store, stream) == []
+    assert (await store.load(stream)).cursor.questions == 3
+
+
+async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> None:
+    stream, stop = fresh("stream"), asyncio.Event()
+    await store.ask(stream, "q", Asked("q?"))
+
+    async def write() -> None:
+        state = State()
+        for i in range(60):
+            state = await written(store, step(stream, state))
+            await extended(store, stream, Range(0, i), i, [-1.0 / (i + 1)], k=3)
+        stop.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write())
+        while not stop.is_set():
+            view = await store.view(stream, "q")
+            assert view is not None
+            hi, head = view.range.hi, view.state.cursor.head
+            assert 0 <= head - hi <= 1
+            assert view.state.tail.index == head
+            assert [s.index for s, _ in view.top] == list(range(hi))[::-1][:3]
