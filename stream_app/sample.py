@@ -6,75 +6,23 @@ writes lines in the shapes the shipped model was trained on and says what stands
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-ROLES = [
-    "web",
-    "db",
-    "cache",
-    "api",
-    "queue",
-    "edge",
-    "mail",
-    "auth",
-    "proxy",
-    "node",
-    "store",
-    "batch",
-]
-SERVICES = [
-    "billing",
-    "checkout",
-    "search",
-    "gateway",
-    "shipping",
-    "payments",
-    "catalog",
-    "inventory",
-    "mailer",
-]
+
+def pool(words: str) -> tuple[str, ...]:
+    """The words of a text, to draw from."""
+    return tuple(words.split())
+
+
+ROLES = pool("web db cache api queue edge mail auth proxy node store batch")
+SERVICES = pool("billing checkout search gateway shipping payments catalog inventory mailer")
 LEVELS = ("INFO", "WARN", "DEBUG", "ERROR")
-NUMBER_FIELDS = [
-    "port",
-    "latency",
-    "retries",
-    "quota",
-    "balance",
-    "threads",
-    "total",
-    "depth",
-    "budget",
-]
-WORD_FIELDS = ["owner", "region", "cluster", "carrier", "status"]
-ONSETS = [
-    "b",
-    "br",
-    "c",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-]
-NUCLEI = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
+NUMBER_FIELDS = pool("port latency retries quota balance threads total depth budget")
+WORD_FIELDS = pool("owner region cluster carrier status")
+FIELDS = (*NUMBER_FIELDS, *WORD_FIELDS, "version")
+ONSETS = pool("b br c d dr f g gr h j k l m n p pr r s st t tr v w z")
+NUCLEI = pool("a e i o u ai ea ou")
 CODAS = ["", "", "", "l", "n", "r", "s", "t", "x", "m"]
 
 
@@ -116,32 +64,26 @@ def value(rng: Random, field: str) -> str:
     return word(rng) if field in WORD_FIELDS else number(rng)
 
 
-def _key(rng: Random) -> tuple[str, str]:
-    """What a line is about (as the question names it) and the field it reports."""
-    field = rng.choice([*NUMBER_FIELDS, *WORD_FIELDS, "version"])
-    subject = rng.choice((f"host {host(rng)}", f"order {number(rng)}", f"user {word(rng)}"))
-    return subject, field
-
-
-def _fresh(rng: Random, seen: set[tuple[str, str]]) -> tuple[str, str]:
-    """A key the log has not used; half of them share their subject with an earlier one."""
-    draw: Callable[[], tuple[str, str]] = lambda: _key(rng)  # noqa: E731
-    subject, field = draw()
-    if seen and rng.random() < 0.5:
-        subject = rng.choice(sorted(seen))[0]
-    return (subject, field) if (subject, field) not in seen else _fresh(rng, seen)
+def _key(rng: Random, used: set[tuple[str, str]], last: str) -> tuple[str, str]:
+    """A subject and field the log has not used; half share their subject with the last one."""
+    while True:
+        subject = rng.choice((f"host {host(rng)}", f"order {number(rng)}", f"user {word(rng)}"))
+        key = last if last and rng.random() < 0.5 else subject, rng.choice(FIELDS)
+        if key not in used:
+            return key
 
 
 def service_log(lines: int, seed: int) -> tuple[list[str], list[Fact]]:
     """A log of that many lines, and one question for each line that reports something."""
-    rng, seen, log, facts = Random(seed), set[tuple[str, str]](), list[str](), list[Fact]()
+    rng, log, facts, subject = Random(seed), list[str](), list[Fact](), ""
+    used = set[tuple[str, str]]()
     for index in range(lines):
         start = f"{_clock(index)} {rng.choice(LEVELS)} {rng.choice(SERVICES)}"
         if rng.random() < 0.4:
             log.append(f"{start} request {number(rng)} done in {rng.randint(1, 900)} ms")
             continue
-        subject, field = _fresh(rng, seen)
-        seen.add((subject, field))
+        subject, field = _key(rng, used, subject)
+        used.add((subject, field))
         answer = value(rng, field)
         log.append(f"{start} {subject.replace(' ', '=')} {field}={answer}")
         facts.append(Fact(f"What is the {field} of {subject}?", answer, index))

@@ -10,7 +10,7 @@ import logging
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from stream_app import keys
@@ -39,29 +39,30 @@ class Watched:
     """A stream as scoring sees it; owned: its live edge is this worker's to score."""
 
     cursor: Cursor
-    owned: bool
+    owned: bool = False
     questions: dict[str, Standing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Segments lo up to hi of a stream, to be scored for a question."""
+    """Segments lo up to hi of a stream, to be scored for a question whose range is `seen`."""
 
     stream: str
     qid: str
     standing: Standing
+    seen: Range
     lo: int
     hi: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Waiter:
-    """A query that waits until its question's range covers the log up to `head`."""
+    """A query that waits until its question's range covers the log up to `head`, once known."""
 
     stream: str
     qid: str
-    head: int
     covered: "asyncio.Future[None]"
+    head: int | None = None
 
 
 class Scoring:
@@ -93,14 +94,15 @@ class Scoring:
     def own(self, streams: list[str]) -> None:
         """The live edges of these streams are this worker's from now on."""
         for stream in streams:
-            self.streams[stream] = Watched(Cursor(), owned=True)
+            self.streams.setdefault(stream, Watched(Cursor())).owned = True
             self._reload(stream)
 
     def disown(self, streams: list[str]) -> None:
-        """Another worker owns these streams now."""
+        """Another worker owns these streams now; what a query waits for is scored here still."""
         for stream in streams:
-            self.streams.pop(stream, None)
-            self.behind.pop(stream, None)
+            if stream in self.streams:
+                self.streams[stream].owned = False
+                self._drop_unwatched(stream)
 
     def grew(self, stream: str, cursor: Cursor) -> None:
         """The stream's log was written to."""
@@ -137,15 +139,14 @@ class Scoring:
     async def cover(self, stream: str, qid: str, deadline: float) -> None:
         """Score for a question ahead of everything else, until all of the stream's log is
         covered or so many seconds have passed."""
-        if stream not in self.streams:
-            self.streams[stream] = Watched(Cursor(), owned=False)
-        await self._load(stream)
-        head = self.streams[stream].cursor.head
-        waiter = Waiter(stream, qid, head, asyncio.get_running_loop().create_future())
+        waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
         self.waiters.append(waiter)
-        self._settle()
-        self._wake.set()
+        watched = self.streams.setdefault(stream, Watched(Cursor()))
         try:
+            await self._load(stream)
+            waiter.head = watched.cursor.head
+            self._settle()
+            self._wake.set()
             await asyncio.wait_for(waiter.covered, deadline)
         except TimeoutError:
             logger.info("stream %r: a query's deadline came before its log was covered", stream)
@@ -163,16 +164,20 @@ class Scoring:
         """Score for as long as there is anything to score, then wait."""
         while True:
             self._wake.clear()
-            await patiently(self.health, "scoring", self._refresh)
-            work = list(self._plan())
-            self.working = bool(work)
-            if work:
-                await patiently(self.health, "scoring", self._step, work)
-                self._settle()
-                self.steps += 1
-            self._room.set()
-            if not work:
+            if not await self.step():
                 await self._wake.wait()
+
+    async def step(self) -> bool:
+        """Plan, score and write once; False if there was nothing to score."""
+        await patiently(self.health, "scoring", self._refresh)
+        work = list(self._plan())
+        self.working = bool(work)
+        if work:
+            await patiently(self.health, "scoring", self._step, work)
+            self.steps += 1
+        self._settle()
+        self._room.set()
+        return bool(work)
 
     def _plan(self) -> Iterator[Work]:
         """The next step's work: queries, then live edges, then history, within one batch."""
@@ -209,11 +214,11 @@ class Scoring:
         standing = watched.questions.get(qid) if watched else None
         if watched is None or standing is None:
             return None
-        scored, cursor = standing.range, watched.cursor
-        if scored.hi < cursor.head:
-            return Work(stream, qid, standing, scored.hi, min(scored.hi + most, cursor.head))
-        if back and scored.lo > cursor.first:
-            return Work(stream, qid, standing, max(cursor.first, scored.lo - most), scored.lo)
+        seen, cursor = replace(standing.range), watched.cursor
+        if seen.hi < cursor.head:
+            return Work(stream, qid, standing, seen, seen.hi, min(seen.hi + most, cursor.head))
+        if back and seen.lo > cursor.first:
+            return Work(stream, qid, standing, seen, max(cursor.first, seen.lo - most), seen.lo)
         return None
 
     async def _step(self, work: list[Work]) -> None:
@@ -240,13 +245,12 @@ class Scoring:
         for index, score in by_index.items():
             top.add(index, score)
         chosen = dict(top.best())
-        seen = Range(w.standing.range.lo, w.standing.range.hi)
         return Extension(
             stream=w.stream,
             qid=w.qid,
-            seen=seen,
-            lo=min(seen.lo, w.lo),
-            hi=max(seen.hi, w.hi),
+            seen=w.seen,
+            lo=min(w.seen.lo, w.lo),
+            hi=max(w.seen.hi, w.hi),
             start=w.lo,
             scores=array("f", [by_index.get(i, NAN) for i in range(w.lo, w.hi)]).tobytes(),
             best=[
@@ -260,17 +264,17 @@ class Scoring:
         watched = self.streams.get(w.stream)
         if changed is None or watched is None or watched.questions.get(w.qid) is not w.standing:
             self._reload(w.stream)
-            return
-        scored = w.standing.range
-        scored.lo, scored.hi = extension.lo, extension.hi
-        scored.skipped += extension.skipped
-        self._look_at(w.stream)
+        else:
+            scored = w.standing.range
+            scored.lo, scored.hi = extension.lo, extension.hi
+            scored.skipped += extension.skipped
+            self._look_at(w.stream)
         if changed:
             update = {
                 "stream": w.stream,
                 "question": w.standing.asked.question,
                 "question_id": w.qid,
-                "range": [scored.lo, scored.hi],
+                "range": [extension.lo, extension.hi],
             }
             await self.store.redis.publish(keys.update_channel(w.stream), encode(update))
 
@@ -283,9 +287,12 @@ class Scoring:
     async def _refresh(self) -> None:
         """Read streams again that are not as they were seen, some at a time."""
         while self.stale:
-            some = list(self.stale)[:RELOADED_AT_ONCE]
-            await asyncio.gather(*map(self._load, some))
-            self.stale.difference_update(some)
+            some = [self.stale.pop() for _ in range(min(len(self.stale), RELOADED_AT_ONCE))]
+            try:
+                await asyncio.gather(*map(self._load, some))
+            except BaseException:
+                self.stale.update(some)
+                raise
 
     async def _load(self, stream: str) -> None:
         """Read where the stream stands, its questions and their ranges."""
@@ -295,11 +302,13 @@ class Scoring:
             scored = await self.store.range(stream, qid)
             if scored and self._scores(qid, asked):
                 standing[qid] = Standing(asked, scored)
-        if watched := self.streams.get(stream):
-            if cursor.version >= watched.cursor.version:
-                watched.cursor = cursor
-            watched.questions = standing
-            self._look_at(stream)
+        watched = self.streams.get(stream)
+        if watched is None or cursor.questions < watched.cursor.questions:
+            return  # dropped meanwhile, or read again by another and seen as it is since
+        if cursor.version >= watched.cursor.version:
+            watched.cursor = cursor
+        watched.questions = standing
+        self._look_at(stream)
 
     def _scores(self, qid: str, asked: Asked) -> bool:
         """Whether it is this worker's model that scores the question, and it fits its window."""
@@ -339,12 +348,17 @@ class Scoring:
             short = (
                 watched
                 and standing
-                and (standing.range.hi < waiter.head or standing.range.lo > watched.cursor.first)
+                and (
+                    standing.range.hi < (waiter.head or 0)
+                    or standing.range.lo > watched.cursor.first
+                )
             )
-            if not short and not waiter.covered.done():
+            if waiter.head is not None and not short and not waiter.covered.done():
                 waiter.covered.set_result(None)
 
     def _drop_unwatched(self, stream: str) -> None:
-        watched = self.streams.get(stream)
-        if watched and not watched.owned and all(w.stream != stream for w in self.waiters):
-            self.disown([stream])
+        """Forget the stream if it is neither owned nor waited for."""
+        owned = self.streams[stream].owned
+        if not owned and all(waiter.stream != stream for waiter in self.waiters):
+            del self.streams[stream]
+            self.behind.pop(stream, None)

@@ -1,0 +1,104 @@
+"""The command line as a person meets it: help at once, mistakes in one line, JSON by the line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from stream_app.settings import Settings, variable
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
+
+
+def xl3m(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stream_app", *words],
+        env=os.environ | NOWHERE | env, capture_output=True, text=True, timeout=100,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model's folder."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny.save(tiny.make("llama"), folder)
+    return str(folder)
+
+
+def test_help_does_not_wait_for_the_model_libraries() -> None:
+    code = "import sys, stream_app.cli as c; c.cli(['--help'], standalone_mode=False);"
+    code += "print(sorted({'torch', 'transformers', 'faust', 'redis'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("ask", "s", "q?"), ("streams",), ("feed", __file__), ("worker",), ("watch", "s")],
+)
+def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -> None:
+    done = xl3m(*words)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Redis" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "named"),
+    [
+        (("ask",), {}, "STREAM"),
+        (("feed", "/no/such/file"), {}, "/no/such/file"),
+        (("streams",), {"XL3M_K": "many"}, "XL3M_K"),
+        (("streams", "--redis", "http://x"), {}, "XL3M_REDIS"),
+        (("run", __file__, "-q", "x?", "--model", "/no/such/model"), {}, "/no/such/model"),
+        (("nonsense",), {}, "nonsense"),
+    ],
+)
+def test_mistakes_are_named_without_a_traceback(
+    words: tuple[str, ...], env: dict[str, str], named: str
+) -> None:
+    done = xl3m(*words, **env)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_query_nobody_hears_says_what_to_start(redis_url: str) -> None:
+    done = xl3m("ask", "s", "q?", XL3M_REDIS=redis_url)
+    assert done.returncode == 3
+    assert "xl3m worker" in done.stderr
+
+
+def test_run_answers_from_a_file_one_object_a_line(model: str, tmp_path: Path) -> None:
+    text = tmp_path / "log"
+    text.write_text("".join(f"line {i} pump\n" for i in range(40)))
+    done = xl3m("run", str(text), "-q", "a?", "-q", "b?", "--json", "--model", model)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["question"] for answer in answers] == ["a?", "b?"]
+    for answer in answers:
+        assert list(answer) == [
+            "question", "answer", "certainty", "coverage", "as_of", "evidence", "timings",
+        ]  # fmt: skip
+        for evidence in answer["evidence"]:
+            assert text.read_text()[evidence["start"] : evidence["end"]] == evidence["text"]
+
+
+def test_the_readme_names_every_setting_and_no_other() -> None:
+    named = set(re.findall(r"XL3M_[A-Z_]+", (ROOT / "README.md").read_text()))
+    known = {variable(field.name) for field in fields(Settings)}
+    assert named - {"XL3M_TEST_BROKER"} == known
+
+
+def test_the_readme_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    snippets: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})
+    assert "7137" in capsys.readouterr().out
