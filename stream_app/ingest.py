@@ -14,7 +14,7 @@ from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Commit, State
+from stream_app.state import Commit, LostWritesError, State
 from stream_app.store import StreamStore
 from xl3m_core import Engine
 
@@ -82,21 +82,20 @@ class Ingest:
         positions, (5) acknowledge. Whatever fails before (5) is delivered again, and (3)
         does nothing for what is already there."""
         await self.scoring.room()
-        batch = [event for event in batch if self.partitions.of(event.message)]
-        arrivals = await self._arrivals(batch)
+        ours = [(owned, event) for event in batch if (owned := self.partitions.of(event.message))]
+        arrivals = await self._arrivals(ours)
         while arrivals:
             arrivals = await patiently(self.health, "ingest", self._write, arrivals)
-        await patiently(self.health, "ingest", self.partitions.advance, batch)
-        for event in batch:
+        # A partition lost while all this went on is another's to speak for now.
+        done = [event for owned, event in ours if self.partitions.of(event.message) is owned]
+        await patiently(self.health, "ingest", self.partitions.advance, done)
+        for event in done:
             event.ack()
 
-    async def _arrivals(self, batch: list[Any]) -> dict[str, list[Arrival]]:
+    async def _arrivals(self, batch: list[tuple[Owned, Any]]) -> dict[str, list[Arrival]]:
         """The usable events by stream, each stream's in order."""
         arrivals: dict[str, list[Arrival]] = {}
-        for event in batch:
-            source = self.partitions.of(event.message)
-            if source is None:
-                continue
+        for source, event in batch:
             source.saw(event.message.offset)
             try:
                 chunk = self._decode(event)
@@ -113,20 +112,20 @@ class Ingest:
             message.key,
             message.value,
             source=f"{message.topic}/{message.partition}",
-            time_ms=int(message.timestamp * 1000),
+            time_ms=round((message.timestamp or 0) * 1000),
             settings=self.settings,
             decode_ids=self.decode_ids,
         )
 
     async def _write(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
         """One step of every stream in one round trip; returns what is still to be written."""
-        await self._load([stream for stream in arrivals if stream not in self.states])
+        await self._load(list(arrivals))
         commits = await asyncio.to_thread(self._advance, arrivals)
         await self.store.enlist([(c.stream, c.partition) for c in commits if _is_new(c)])
         states = await self.store.commit(commits)
         for commit, state in zip(commits, states, strict=True):
             if state is None:
-                del self.states[commit.stream]
+                await self._reload(commit)
             else:
                 self.states[commit.stream] = state
                 self.scoring.grew(commit.stream, state.cursor)
@@ -134,12 +133,20 @@ class Ingest:
 
     async def _load(self, streams: list[str]) -> None:
         """States not at hand. The cache is emptied when full: they are all in Redis."""
-        if len(self.states) + len(streams) > CACHED_STREAMS:
+        if len(self.states.keys() | streams) > CACHED_STREAMS:
             self.states.clear()
-        for stream, state in zip(
-            streams, await asyncio.gather(*map(self.store.load, streams)), strict=True
-        ):
-            self.states[stream] = state
+        missing = [stream for stream in streams if stream not in self.states]
+        self.states |= zip(missing, await self.store.load_all(missing), strict=True)
+
+    async def _reload(self, refused: Commit) -> None:
+        """Another wrote the stream meanwhile: go on from there. Unless it went back in time."""
+        state = await self.store.load(refused.stream)
+        if state.cursor.version < refused.base.cursor.version:
+            raise LostWritesError(
+                f"stream {refused.stream!r}: Redis lost what it had taken, perhaps in a restart. "
+                "This worker ends; the next one reads again what is missing."
+            )
+        self.states[refused.stream] = state
 
     def _advance(self, arrivals: dict[str, list[Arrival]]) -> list[Commit]:
         """For each stream the step its next arrivals of one partition amount to."""

@@ -41,6 +41,7 @@ class Watched:
     cursor: Cursor
     owned: bool = False
     questions: dict[str, Standing] = field(default_factory=dict)
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,20 +296,23 @@ class Scoring:
                 raise
 
     async def _load(self, stream: str) -> None:
-        """Read where the stream stands, its questions and their ranges."""
-        cursor = (await self.store.load(stream)).cursor
-        standing = {}
-        for qid, asked in (await self.store.questions(stream)).items():
-            scored = await self.store.range(stream, qid)
-            if scored and self._scores(qid, asked):
-                standing[qid] = Standing(asked, scored)
+        """Read where the stream stands, its questions and their ranges; one reader at a time, so
+        that what was read last is what is kept."""
         watched = self.streams.get(stream)
-        if watched is None or cursor.questions < watched.cursor.questions:
-            return  # dropped meanwhile, or read again by another and seen as it is since
+        if watched is None:
+            return
+        async with watched.loading:
+            cursor = (await self.store.load(stream)).cursor
+            standing = {}
+            for qid, asked in (await self.store.questions(stream)).items():
+                scored = await self.store.range(stream, qid)
+                if scored and self._scores(qid, asked):
+                    standing[qid] = Standing(asked, scored)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
         watched.questions = standing
-        self._look_at(stream)
+        if self.streams.get(stream) is watched:
+            self._look_at(stream)
 
     def _scores(self, qid: str, asked: Asked) -> bool:
         """Whether it is this worker's model that scores the question, and it fits its window."""

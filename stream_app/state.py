@@ -14,6 +14,10 @@ class FencedError(RuntimeError):
     """A later owner of the partition has written: this worker is a zombie and must stop."""
 
 
+class LostWritesError(RuntimeError):
+    """Redis no longer has what it said it had: this worker must stop and start over from there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by

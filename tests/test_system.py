@@ -4,6 +4,7 @@ anybody would. What streams come to is held against an offline run of the same t
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from stream_app import client
+from stream_app import client, embedded
+from stream_app.child import free_port
 from stream_app.embedded import Service
 from tests.workers import Site, offline, site
 from xl3m_core import TopK
@@ -69,7 +71,6 @@ async def assert_equals_offline(here: Site, stream: str, question: str, text: st
     engine = here.engine
     segments, scores = offline(engine, text, question)
     await here.until(lambda: finished(here, stream, question, len(segments)))
-    assert await here.store.segments(stream, 0, len(segments)) != []
     found = await here.store.segments(stream, 0, len(segments))
     assert [(s.text, s.start, s.end, s.end_token) for s in found] == [
         (s.text, s.start, s.end, s.end_token) for s in segments
@@ -223,3 +224,32 @@ async def test_one_answer_however_many_workers_listen(anywhere: Site, fresh: Fre
 
 async def listening(here: Site, workers: int) -> bool:
     return (await here.redis.pubsub_numsub("xl3m:query"))[0][1] == workers
+
+
+async def test_redis_away_costs_time_and_nothing_else(
+    durable_broker: Service, tmp_path: Path, fresh: Fresh
+) -> None:
+    stream, question, text = fresh("stream"), "is it ok?", log_text(6, 200)
+    pieces = chunks(text, 4)
+    half = len(pieces) // 2
+    port = free_port()
+    with contextlib.ExitStack() as first:
+        redis = first.enter_context(embedded.redis(tmp_path / "r", appendonly=True, port=port))
+        async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
+            await here.send("questions", stream, question.encode())
+            await here.start()
+            for piece in pieces[:half]:
+                await here.send("tokens", stream, piece.encode())
+            await here.until(lambda: has_begun(here, stream))
+            first.close()
+            for piece in pieces[half:]:
+                await here.send("tokens", stream, piece.encode())
+            log = here.folder / "workers.log"
+            await here.until(lambda: says(log, "waits for Redis"))
+            with embedded.redis(tmp_path / "r", appendonly=True, port=port):
+                await assert_equals_offline(here, stream, question, text)
+                assert all(worker.returncode is None for worker in here.workers)
+
+
+async def says(log: Path, words: str) -> bool:
+    return words in log.read_text()

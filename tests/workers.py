@@ -15,6 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.settings import Settings, variable
 from stream_app.store import StreamStore
@@ -73,10 +74,17 @@ class Site:
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Wait for it to become true; a worker that died meanwhile is shown instead."""
         async with asyncio.timeout(WAIT_SECONDS):
-            while not await condition():
+            while not await self._holds(condition):
                 died = [w for w in self.workers if w.returncode not in (None, 0, -signal.SIGKILL)]
                 assert not died, (self.folder / "workers.log").read_text()[-4000:]
                 await asyncio.sleep(0.1)
+
+    async def _holds(self, condition: Callable[[], Awaitable[bool]]) -> bool:
+        """While Redis is away nothing can be said, so it does not hold."""
+        try:
+            return await condition()
+        except RedisConnectionError:
+            return False
 
     async def received(self, topic: str, count: int) -> list[tuple[bytes | None, bytes]]:
         """The first `count` events of a topic."""
