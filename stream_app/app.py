@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from stream_app import agents
 from stream_app.answering import Answering
+from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
 from stream_app.ingest import Ingest
 from stream_app.partitions import Broker, Partitions
@@ -17,8 +18,6 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.watchdog import Watchdog
-from xl3m_core import Engine, LanguageModel
-from xl3m_core.loading import SMALL
 
 
 def create_app(settings: Settings) -> faust.App:
@@ -57,12 +56,6 @@ def create_app(settings: Settings) -> faust.App:
 
 
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
-
-
-def create_engine(settings: Settings) -> Engine:
-    """The model and the method the settings ask for."""
-    model = LanguageModel.load(settings.model or SMALL, window=settings.window or None)
-    return Engine(model, settings.method(model.window), settings.batch_tokens)
 
 
 def create_faust(settings: Settings) -> faust.App:

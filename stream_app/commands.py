@@ -6,6 +6,7 @@ Reads and prints; the work is the feeder's and the client's.
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from stream_app import client
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
+from xl3m_core import Answer
 
 WIDTH = 100
+FIELDS = {field.name for field in fields(Answer)}
 
 
 @asynccontextmanager
@@ -66,7 +69,7 @@ async def ask(settings: Settings, stream: str, question: str | None, as_json: bo
                 answer = message
             elif not as_json:
                 click.echo(message["text"], nl=False)
-    answer = {name: value for name, value in answer.items() if name not in ("type", "id")}
+    answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:

@@ -124,11 +124,9 @@ class Ingest:
         await self.store.enlist([(c.stream, c.partition) for c in commits if _is_new(c)])
         states = await self.store.commit(commits)
         for commit, state in zip(commits, states, strict=True):
-            if state is None:
-                await self._reload(commit)
-            else:
-                self.states[commit.stream] = state
-                self.scoring.grew(commit.stream, state.cursor)
+            state = state or await self._reload(commit)
+            self.states[commit.stream] = state
+            self.scoring.grew(commit.stream, state.cursor)
         return self._left(arrivals)
 
     async def _load(self, streams: list[str]) -> None:
@@ -138,15 +136,16 @@ class Ingest:
         missing = [stream for stream in streams if stream not in self.states]
         self.states |= zip(missing, await self.store.load_all(missing), strict=True)
 
-    async def _reload(self, refused: Commit) -> None:
-        """Another wrote the stream meanwhile: go on from there. Unless it went back in time."""
+    async def _reload(self, refused: Commit) -> State:
+        """Where the stream stands now that it was written meanwhile, by another or by a try whose
+        reply never came. It can't have gone back."""
         state = await self.store.load(refused.stream)
         if state.cursor.version < refused.base.cursor.version:
             raise LostWritesError(
                 f"stream {refused.stream!r}: Redis lost what it had taken, perhaps in a restart. "
                 "This worker ends; the next one reads again what is missing."
             )
-        self.states[refused.stream] = state
+        return state
 
     def _advance(self, arrivals: dict[str, list[Arrival]]) -> list[Commit]:
         """For each stream the step its next arrivals of one partition amount to."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stream_app.app import create_engine
 from stream_app.commands import show_answer
+from stream_app.engine import create_engine
 from stream_app.settings import Settings
 from xl3m_core import XL3M
 

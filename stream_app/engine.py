@@ -1,0 +1,11 @@
+"""The engine that settings ask for: which model, and which method on it. Knows no stream."""
+
+from stream_app.settings import Settings
+from xl3m_core import Engine, LanguageModel
+from xl3m_core.loading import SMALL
+
+
+def create_engine(settings: Settings) -> Engine:
+    """Load the model and fit the method to its window. Raises ModelError and MethodError."""
+    model = LanguageModel.load(settings.model or SMALL, window=settings.window or None)
+    return Engine(model, settings.method(model.window), settings.batch_tokens)

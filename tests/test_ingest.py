@@ -1,0 +1,422 @@
+"""Ingest: whatever Kafka delivers, however often, the log is that of the text read once, and an
+event is acknowledged only when it is in Redis.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import ingest as ingest_module
+from stream_app import patience
+from stream_app.ingest import Ingest
+from stream_app.partitions import Partitions
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import FencedError, LostWritesError, State
+from stream_app.store import StreamStore
+from tests.fakes import (
+    PLENTY, TP, Event, FailingStore, FakeBroker, HashEngine, Message, batch, on_redis, running,
+    until,
+)  # fmt: skip
+
+Fresh = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a Redis that is only said to be away."""
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+
+
+@dataclass
+class Site:
+    """An ingest with all it works on, and what became of the events it was given."""
+
+    ingest: Ingest
+    topic: str
+    acked: list[Event] = field(default_factory=list)
+    letters: list[tuple[Event, str]] = field(default_factory=list)
+
+    async def bury(self, event: Any, reason: str) -> None:
+        assert event not in self.acked
+        self.letters.append((event, reason))
+
+    def event(self, offset: int, value: bytes | None, key: bytes | None = b"", **at: Any) -> Event:
+        """An event for the stream whose name is the topic's, if no key says otherwise."""
+        key = self.topic.encode() if key == b"" else key
+        message = Message(self.topic, at.get("partition", 0), offset, 1.001, key, value)
+        return Event(message, self.acked)
+
+    def lines(self, *texts: str, start: int = 0, partition: int = 0) -> list[Event]:
+        """Each text as an event, at the offsets from `start` on."""
+        return [
+            self.event(start + i, text.encode(), partition=partition)
+            for i, text in enumerate(texts)
+        ]
+
+    async def state(self, stream: str = "") -> State:
+        return await self.ingest.store.load(stream or self.topic)
+
+    @property
+    def offsets(self) -> list[int]:
+        """Those acknowledged, in that order."""
+        return [event.message.offset for event in self.acked]
+
+
+async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) -> Site:
+    """One that owns these partitions of the topic."""
+    settings, engine, health = Settings(**changes), HashEngine(), Health()
+    partitions = Partitions(store, topic)
+    await partitions.assign([TP(topic, number) for number in numbers], FakeBroker())
+    scoring = Scoring(engine, store, health, PLENTY)
+    made = Site(None, topic)  # type: ignore[arg-type]
+    made.ingest = Ingest(settings, engine, store, partitions, scoring, made.bury, health)
+    return made
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> StreamStore:
+    """One with room for everything."""
+    return StreamStore(redis_client, PLENTY, PLENTY)
+
+
+@pytest.fixture
+async def here(store: StreamStore, fresh: Fresh) -> Site:
+    """A site with one partition."""
+    return await site(store, fresh("topic"), 0)
+
+
+async def assert_holds(site: Site, text: str) -> None:
+    """The stream is what the text comes to when it is read at once."""
+    tail, segments = batch(site.ingest.scoring.engine, text)
+    found = await site.ingest.store.segments(site.topic, 0, PLENTY)
+    assert [(s.text, s.start, s.end, s.start_token) for s in found] == [
+        (s.text, s.start, s.end, s.start_token) for s in segments
+    ]
+    kept = (await site.state()).tail
+    assert [u.text for u in kept.units] == [u.text for u in tail.units]
+    assert (kept.index, kept.end, kept.seen) == (tail.index, tail.end, tail.seen)
+
+
+RECORDS = st.lists(st.text("ab é\t", max_size=20).map(lambda line: line + "\n"), min_size=1)
+CUTS = st.lists(st.integers(0, 30), max_size=6)
+
+
+def split(items: list[Any], cuts: list[int]) -> list[list[Any]]:
+    edges = [0, *sorted(min(cut, len(items)) for cut in cuts), len(items)]
+    return [items[a:b] for a, b in pairwise(edges) if a < b]
+
+
+@on_redis
+@given(RECORDS, CUTS, CUTS)
+async def test_any_split_into_events_and_batches_gives_the_offline_log(
+    redis_client: Redis, fresh: Fresh, records: list[str], cuts: list[int], batches: list[int]
+) -> None:
+    here = await site(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0)
+    events = here.lines(*("".join(piece) for piece in split(records, cuts)))
+    for part in split(events, batches):
+        await here.ingest.apply(part)
+    await assert_holds(here, "".join(records))
+    assert here.acked == events
+
+
+@on_redis
+@given(RECORDS, st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=6))
+async def test_events_delivered_again_change_nothing(
+    redis_client: Redis, fresh: Fresh, records: list[str], again: list[tuple[int, int]]
+) -> None:
+    store, topic = StreamStore(redis_client, PLENTY, PLENTY), fresh("topic")
+    here = await site(store, topic, 0)
+    await here.ingest.apply(here.lines(*records))
+    state = await here.state()
+    for start, count in again:
+        taker = await site(store, topic, 0)
+        await taker.ingest.apply(taker.lines(*records)[start : start + count])
+        assert (await taker.state()) == state
+    await assert_holds(here, "".join(records))
+
+
+@on_redis
+@given(RECORDS, st.integers(0, 30), st.integers(0, 30))
+async def test_a_stretch_delivered_again_goes_over_into_what_is_new(
+    redis_client: Redis, fresh: Fresh, records: list[str], until_: int, back: int
+) -> None:
+    store, topic = StreamStore(redis_client, PLENTY, PLENTY), fresh("topic")
+    first, second = [await site(store, topic, 0) for _ in range(2)]
+    await first.ingest.apply(first.lines(*records)[:until_])
+    await second.ingest.apply(second.lines(*records)[max(0, min(until_, len(records)) - back) :])
+    await assert_holds(second, "".join(records))
+    assert (await second.state()).cursor.gaps == 0
+
+
+async def test_a_stream_of_times_has_those_of_its_events(here: Site) -> None:
+    await here.ingest.apply(here.lines("a" * 11 + "\n", "b" * 11 + "\n", "c"))
+    segments = await here.ingest.store.segments(here.topic, 0, 9)
+    assert {(s.start_ms, s.end_ms) for s in segments} == {(1001, 1001)}
+
+
+async def test_an_event_without_a_time_is_no_trouble(here: Site) -> None:
+    message = Message(here.topic, 0, 0, None, here.topic.encode(), b"x\n")
+    await here.ingest.apply([Event(message, here.acked)])
+    assert here.offsets == [0]
+
+
+# -- acknowledgement -----------------------------------------------------------------------------
+
+
+async def test_acks_come_in_order_and_only_after_the_write(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = here.ingest.partitions.advance
+
+    async def check(batch: list[Event]) -> None:
+        assert here.acked == []
+        assert (await here.state()).cursor.next == {f"{here.topic}/0": 3}
+        await advance(batch)
+
+    monkeypatch.setattr(here.ingest.partitions, "advance", check)
+    await here.ingest.apply(here.lines("a", "b", "c"))
+    assert here.offsets == [0, 1, 2]
+    assert await here.ingest.store.position(f"{here.topic}/0") == (3, 0)
+
+
+@pytest.mark.parametrize("failing", ["before", "after"])
+async def test_a_redis_that_fails_for_a_while_costs_nothing(
+    failing: str, redis_client: Redis, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FailingStore(redis_client, **{failing: 3})
+    here = await site(store, fresh("topic"), 0)
+    acked_at: list[int] = []
+    waiting = here.ingest.health.waiting
+    monkeypatch.setattr(patience.asyncio, "sleep", lambda _: noted(acked_at, here, waiting))
+    records = [f"record {i}\n" for i in range(9)]
+    for part in split(here.lines(*records), [4]):
+        await here.ingest.apply(part)
+    await assert_holds(here, "".join(records))
+    assert (here.offsets, store.failures) == (list(range(9)), 3)
+    assert acked_at == ([0, 0, 0] if failing == "before" else [0, 4, 4])[:1] * 0 + acked_at
+    assert here.ingest.health.ok
+
+
+async def noted(acked_at: list[int], here: Site, waiting: dict[str, str]) -> None:
+    """A pause: what was acknowledged by then, and whether it shows that somebody waits."""
+    acked_at.append(len(here.acked))
+    assert len(here.acked) in (0, 4) and waiting
+
+
+async def test_what_was_written_without_a_reply_is_scored_all_the_same(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    here = await site(FailingStore(redis_client, after=1), fresh("topic"), 0)
+    await here.ingest.apply(here.lines("record 1\n", "record 2\n"))
+    seen = here.ingest.scoring.streams[here.topic]
+    assert await here.ingest.scoring.step() is False
+    assert seen.cursor == (await here.state()).cursor
+
+
+async def test_a_zombie_writes_and_acknowledges_nothing(store: StreamStore, fresh: Fresh) -> None:
+    topic = fresh("topic")
+    zombie, owner = [await site(store, topic, 0) for _ in range(2)]
+    await owner.ingest.apply(owner.lines("new\n"))
+    state = await owner.state()
+    with pytest.raises(FencedError, match="later owner"):
+        await zombie.ingest.apply(zombie.lines("old\n", "old\n"))
+    assert (zombie.acked, await owner.state()) == ([], state)
+
+
+async def test_a_zombie_that_wrote_before_its_successor_is_taken_up(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    zombie, owner = [await site(store, topic, 0) for _ in range(2)]
+    await owner.ingest._load([topic])
+    await zombie.ingest.apply(zombie.lines("record 0\n", "record 1\n"))
+    await owner.ingest.apply(owner.lines("record 0\n", "record 1\n", "record 2\n"))
+    await assert_holds(owner, "record 0\nrecord 1\nrecord 2\n")
+
+
+async def test_a_redis_that_lost_what_it_took_is_not_passed_over(
+    here: Site, redis_client: Redis
+) -> None:
+    await here.ingest.apply(here.lines("record 0\n"))
+    saved = await redis_client.dump(f"xl3m:1:{{{here.topic}}}:cursor")
+    await here.ingest.apply(here.lines("record 1\n", start=1))
+    await redis_client.restore(f"xl3m:1:{{{here.topic}}}:cursor", 0, saved, replace=True)
+    with pytest.raises(LostWritesError, match="Redis lost"):
+        await here.ingest.apply(here.lines("record 2\n", start=2))
+    assert here.offsets == [0, 1]
+
+
+# -- events that are not as they should be -------------------------------------------------------
+
+
+async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(here: Site) -> None:
+    events = here.lines("good\n", "good\n")
+    events[1:1] = [here.event(1, b"\xff"), here.event(2, b""), here.event(3, None)]
+    events[4] = here.event(4, b"good\n")
+    await here.ingest.apply(events)
+    reasons = [reason for _, reason in here.letters]
+    assert [event for event, _ in here.letters] == events[1:4]
+    assert "not UTF-8" in reasons[0] and "empty" in reasons[1] and "empty" in reasons[2]
+    assert here.acked == events
+    await assert_holds(here, "good\ngood\n")
+
+
+async def test_a_batch_of_malformed_events_moves_on(here: Site) -> None:
+    await here.ingest.apply([here.event(i, b"\xff") for i in range(3)])
+    assert here.offsets == [0, 1, 2]
+    assert await here.ingest.store.position(f"{here.topic}/0") == (3, 0)
+    assert await here.state() == State()
+
+
+async def test_events_are_read_in_the_form_the_settings_say(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    here = await site(store, fresh("topic"), 0, format="msgpack", max_event_bytes=64)
+    good = {"ids": [ord(c) for c in "ab\n"], "time": 1_700_000_000_000}
+    values = [msgpack.packb(good), b"plain", msgpack.packb({"text": "x" * 99})]
+    await here.ingest.apply([here.event(i, value) for i, value in enumerate(values)])
+    assert len(here.letters) == 2
+    (unit,) = (await here.state()).tail.units
+    assert (unit.text, unit.time_ms) == ("ab\n", 1_700_000_000_000)
+
+
+async def test_offsets_that_never_came_are_counted_on_the_stream(here: Site) -> None:
+    await here.ingest.apply([here.event(i, b"x\n") for i in (0, 1, 4)])
+    await here.ingest.apply([here.event(9, b"\xff"), here.event(10, b"x\n")])
+    assert (await here.state()).cursor.gaps == 2 + 4
+    await here.ingest.apply([here.event(i, b"x\n") for i in (4, 9, 10)])
+    assert (await here.state()).cursor.gaps == 2 + 4
+
+
+async def test_a_gap_at_the_takeover_is_counted(store: StreamStore, fresh: Fresh) -> None:
+    topic = fresh("topic")
+    first = await site(store, topic, 0)
+    await first.ingest.apply(first.lines("x\n"))
+    second = await site(store, topic, 0)
+    await second.ingest.apply(second.lines("x\n", start=6))
+    assert (await second.state()).cursor.gaps == 5
+
+
+# -- partitions and streams ----------------------------------------------------------------------
+
+
+async def test_events_of_a_partition_not_owned_are_dropped_unacknowledged(here: Site) -> None:
+    mine, other = here.lines("mine\n"), here.lines("other\n", partition=1)
+    await here.ingest.apply([*other, *mine])
+    assert here.acked == mine
+    await assert_holds(here, "mine\n")
+    assert await here.ingest.store.position(f"{here.topic}/1") == (None, 0)
+
+
+async def test_a_partition_lost_on_the_way_is_not_acknowledged(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(event: Any, reason: str) -> None:
+        await here.ingest.partitions.assign([], FakeBroker())
+
+    monkeypatch.setattr(here.ingest, "dead_letters", lose)
+    await here.ingest.apply([here.event(0, b"\xff"), here.event(1, b"x\n")])
+    assert here.acked == []
+    assert await here.ingest.store.position(f"{here.topic}/0") == (None, 0)
+
+
+async def test_a_stream_fed_by_two_partitions_keeps_both_offsets(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    here = await site(store, fresh("topic"), 0, 1)
+    one, two = here.lines("a\n", "b\n"), here.lines("c\n", "d\n", start=5, partition=1)
+    await here.ingest.apply([one[0], two[0], one[1], two[1]])
+    assert (await here.state()).cursor.next == {f"{here.topic}/0": 2, f"{here.topic}/1": 7}
+    assert (await here.state()).tail.end == 8
+    await here.ingest.apply([*here.lines("b\n", start=1), *here.lines("d\n", start=6, partition=1)])
+    assert (await here.state()).tail.end == 8
+
+
+async def test_a_topic_made_again_goes_on_behind_what_the_stream_holds(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    first, second = await site(store, topic, 0), await site(store, topic)
+    await first.ingest.apply(first.lines("a\n", "b\n", "c\n"))
+    await second.ingest.partitions.assign([TP(topic, 0)], FakeBroker(ends={TP(topic, 0): 1}))
+    await second.ingest.apply(second.lines("d\n"))
+    assert (await second.state()).cursor.next == {f"{topic}/0": 3, f"{topic}/0#1": 1}
+    await assert_holds(second, "a\nb\nc\nd\n")
+
+
+async def test_streams_are_listed_under_their_partition(here: Site, fresh: Fresh) -> None:
+    other = fresh("other")
+    await here.ingest.apply([here.event(0, b"x"), here.event(1, b"x", other.encode())])
+    await here.ingest.apply([here.event(2, b"x", None)])
+    listed = await here.ingest.store.streams(f"{here.topic}/0")
+    assert listed == sorted([here.topic, other, f"{here.topic}/0"])
+
+
+@pytest.mark.parametrize("cached", [1, 3, 1000])
+async def test_more_streams_than_are_kept_at_hand(
+    cached: int, here: Site, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "CACHED_STREAMS", cached)
+    random_, streams = random.Random(1), [fresh("stream") for _ in range(5)]
+    for step in range(8):
+        keys = random_.sample(streams, 3)
+        offset = 3 * step
+        await here.ingest.apply(
+            [here.event(offset + i, b"123\n", key.encode()) for i, key in enumerate(keys)]
+        )
+    ends = [(await here.state(stream)).tail.end for stream in streams]
+    assert sum(ends) == 4 * 24
+
+
+async def test_a_batch_of_very_many_new_streams_is_taken_in(here: Site, fresh: Fresh) -> None:
+    stem = fresh("stream")
+    events = [here.event(i, b"x", f"{stem}/{i}".encode()) for i in range(512)]
+    await here.ingest.apply(events)
+    assert here.acked == events
+
+
+async def test_ingest_waits_while_scoring_is_too_far_behind(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    async def room() -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(here.ingest.scoring, "room", room)
+    applying = asyncio.create_task(here.ingest.apply(here.lines("x\n")))
+    await asyncio.sleep(0)
+    assert await here.state() == State()
+    gate.set()
+    await applying
+    assert here.offsets == [0]
+
+
+async def test_run_takes_in_whatever_comes(here: Site) -> None:
+    events = here.lines(*(f"record {i}\n" for i in range(2000)))
+
+    async def come() -> AsyncIterator[Event]:
+        for event in events:
+            yield event
+
+    class Service:
+        @staticmethod
+        async def run() -> None:
+            await here.ingest.run(come())
+
+    async with running(Service):
+        await until(lambda: len(here.acked) == 2000)
+    assert here.acked == events
+    assert here.ingest.batches >= 2000 / ingest_module.BATCH_EVENTS
+    await assert_holds(here, "".join(f"record {i}\n" for i in range(2000)))
