@@ -76,9 +76,11 @@ class Answering:
     async def _question(self, query: Query) -> tuple[str, str]:
         """The question's text and id. One that is not current gets a range with a time to live."""
         stream = query.stream
-        cursor = (await self.store.load(stream)).cursor
-        if cursor.version == 0:
+        state = await self.store.load(stream)
+        if state.cursor.version == 0:
             raise Refused(f"nothing is known of a stream {stream!r}: `xl3m streams` lists them")
+        if state.tail.end == 0:
+            raise Refused(f"stream {stream!r} is empty")
         if query.question is None:
             return await self._current(stream)
         self.engine.suffix(query.question)

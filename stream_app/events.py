@@ -107,8 +107,20 @@ def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "
     if not query_id or len(query_id.encode()) > STREAM_BYTES:
         raise BadEvent(f"field 'id' must be a text of 1 to {STREAM_BYTES} bytes")
     question = _question(_field(fields, "question", str, None))
-    as_json = value[0] not in MSGPACK_MAP
-    return Query(query_id, _stream(stream), question, deadline, as_json)
+    return Query(query_id, _stream(stream), question, deadline, is_json(value))
+
+
+def id_of(value: bytes, limit: int) -> str:
+    """The id of a query that is otherwise of no use, or nothing if it can't be made out."""
+    try:
+        return str(_field(_map(_sized(value, limit)), "id", str, ""))
+    except BadEvent:
+        return ""
+
+
+def is_json(value: bytes) -> bool:
+    """Whether who sent it wants JSON back: all do but those who send msgpack."""
+    return not value or value[0] not in MSGPACK_MAP
 
 
 def encode(fields: dict[str, Any], as_json: bool = True) -> bytes:
@@ -156,7 +168,7 @@ def _text(raw: bytes, what: str) -> str:
 
 def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
     """The map in JSON or msgpack; `want` names the only form allowed."""
-    form = "msgpack" if value[:1] and value[0] in MSGPACK_MAP else "json"
+    form = "json" if is_json(value) else "msgpack"
     if want not in (None, form):
         raise BadEvent(f"the value is not a {want} map")
     try:
@@ -173,7 +185,7 @@ def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
 
 def _map_or_text(value: bytes, field: str) -> dict[str, Any]:
     """A map, or plain text as the one field that matters."""
-    if value[0] in MSGPACK_MAP or value[:1] == b"{":
+    if not is_json(value) or value[:1] == b"{":
         return _map(value)
     return {field: _text(value, "value").strip()}
 

@@ -51,6 +51,7 @@ async def patiently(
         try:
             done = await call(*args, **kwargs)
             health.waiting.pop(step, None)
+            _end_if_cancelled()
             return done
         except PASSING as error:
             health.waiting[step] = str(error)
@@ -58,3 +59,11 @@ async def patiently(
             logger.error("%s waits for Redis: %s; next try in %.1f s", step, error, pause)
             await asyncio.sleep(pause)
             tries += 1
+
+
+def _end_if_cancelled() -> None:
+    """redis-py sends under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
+    that comes as it is done. The task would go on, and a worker asked to stop would not."""
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from stream_app import keys
 from stream_app.agents import answered
 from stream_app.answering import Answering
-from stream_app.events import BadEvent, Query, decode, decode_query, encode
+from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
 from stream_app.patience import PASSING, Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
@@ -92,15 +92,10 @@ class PubSubDoor:
 
     async def _refuse(self, data: bytes, reason: str) -> None:
         """Tell the asker, if it can be told from the message who that is."""
-        try:
-            query_id = decode(data[: self.settings.max_event_bytes]).get("id")
-        except BadEvent:
-            query_id = None
-        if isinstance(query_id, str) and query_id:
-            await self._publish(
-                query_id, encode({"type": "answer", "id": query_id, "error": reason})
-            )
         logger.warning("a query through pub/sub was refused: %s", reason)
+        if query_id := id_of(data, self.settings.max_event_bytes):
+            refusal = {"type": "answer", "id": query_id, "error": reason}
+            await self._publish(query_id, encode(refusal, is_json(data)))
 
     async def _claim(self, query: Query) -> bool:
         """True for one worker only; an answer that is already there is published again."""

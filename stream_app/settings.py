@@ -110,7 +110,7 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be at least {least}, and finite")
 
 
-_LEAST = dict.fromkeys(("segment_tokens", "question_tokens", "answer_tokens", "k"), 0)
+_LEAST = dict.fromkeys(("window", "segment_tokens", "question_tokens", "answer_tokens", "k"), 0)
 _LEAST |= dict.fromkeys(("batch_tokens", "backlog_tokens", "log_segments", "log_bytes"), 1)
 _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0}

@@ -43,11 +43,17 @@ async def until(condition: Callable[[], Any]) -> None:
 @asynccontextmanager
 async def running(*services: Any) -> AsyncIterator[None]:
     """The services' `run` beside the test; what one of them dies of is the test's failure."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(service.run()) for service in services]
+    tasks = [asyncio.create_task(service.run()) for service in services]
+    try:
         yield
+    finally:
         for task in tasks:
             task.cancel()
+        async with asyncio.timeout(WAIT_SECONDS):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for ended in results:
+            if not isinstance(ended, asyncio.CancelledError):
+                raise AssertionError("a service ended by itself") from ended
 
 
 class Letters:
@@ -185,7 +191,7 @@ class FailingStore(StreamStore):
     def __init__(self, redis: Redis, before: int = 0, after: int = 0) -> None:
         super().__init__(redis, PLENTY, PLENTY)
         self.before, self.after = before, after
-        self.failures = 0
+        self.on_failure: Callable[[], None] = lambda: None
 
     async def commit(self, commits: Any) -> Any:
         return await self._failing(super().commit, commits)
@@ -196,11 +202,11 @@ class FailingStore(StreamStore):
     async def _failing(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         if self.before:
             self.before -= 1
-            self.failures += 1
+            self.on_failure()
             raise RedisConnectionError("broken before")
         done = await call(*args)
         if self.after:
             self.after -= 1
-            self.failures += 1
+            self.on_failure()
             raise RedisConnectionError("broken after")
         return done

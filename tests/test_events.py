@@ -32,10 +32,11 @@ TOKENIZER = tiny.tokenizer()
 
 ANY_TEXT = st.text(st.characters(), max_size=12)  # lone surrogates and NUL among them
 NAMES = st.sampled_from(["text", "ids", "time", "question", "stream", "id", "add", "deadline"])
+INTEGERS = st.integers(-(2**63), 2**64 - 1)  # those of msgpack
 LEAVES = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(-(2**63), 2**64 - 1),
+    INTEGERS,
     st.floats(),
     ANY_TEXT,
     st.binary(max_size=8),
@@ -45,7 +46,7 @@ LEAVES = st.one_of(
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner), max_leaves=8
 )
-MAPS = st.dictionaries(NAMES | ANY_TEXT | st.binary(max_size=3) | st.integers(), VALUES, max_size=9)
+MAPS = st.dictionaries(NAMES | ANY_TEXT | st.binary(max_size=3) | INTEGERS, VALUES, max_size=9)
 
 
 def as_msgpack(value: Any) -> bytes:

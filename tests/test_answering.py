@@ -1,0 +1,262 @@
+"""Answering: it rests on what the batch would choose and says on what, or why there is none."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.answering import Answering
+from stream_app.events import Query
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Asked, Commit
+from stream_app.store import StreamStore
+from tests import tiny
+from tests.fakes import PLENTY, HashEngine, best, on_redis, running
+from xl3m_core import XL3M, Answer, Engine, Tail
+
+Fresh = Callable[[str], str]
+KEYS = ["question", "answer", "certainty", "coverage", "as_of", "evidence", "timings"]
+EVIDENCE = {"stream", "index", "score", "start", "end", "text", "start_ms", "end_ms"}
+
+
+class World:
+    """A worker without Kafka."""
+
+    def __init__(self, redis: Redis, engine: Engine | None = None, log_segments: int = PLENTY):
+        self.engine = engine or HashEngine()
+        self.store = StreamStore(redis, log_segments, PLENTY)
+        self.scoring = Scoring(self.engine, self.store, Health(), PLENTY)
+        settings = Settings(question_ttl=100)
+        self.answering = Answering(settings, self.engine, self.store, self.scoring, Health())
+
+    async def read(self, stream: str, text: str, offset: int = 1) -> None:
+        """The text as the stream's next event."""
+        base = await self.store.load(stream)
+        tail, new = self.engine.segmenter().push(base.tail, text, 5000)
+        commit = Commit(stream, base, new, tail, "t/0", 1, offset)
+        (state,) = await self.store.commit([commit])
+        assert state is not None
+        self.scoring.grew(stream, state.cursor)
+
+    async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
+        """A current question."""
+        qid = self.scoring.question_id(question)
+        await self.store.ask(stream, qid, Asked(question, set_at=set_at))
+        self.scoring.changed(stream)
+        return qid
+
+    async def ask(self, stream: str, question: str | None = None, deadline: float = 30) -> Answer:
+        """A query, while scoring runs."""
+        async with running(self.scoring):
+            return await self.answering.answer(Query("1", stream, question, deadline))
+
+    def best(self, text: str, question: str) -> list[tuple[int, float]]:
+        """The top-k of all of the text, its tail too, in the order of the text."""
+        segmenter = self.engine.segmenter()
+        tail, segments = segmenter.push(Tail(), text)
+        return sorted(best(self.engine, segments + segmenter.flush(tail), question))
+
+
+@pytest.fixture
+def world(redis_client: Redis) -> World:
+    """One with a cheap engine."""
+    return World(redis_client)
+
+
+def lines(count: int) -> str:
+    return "".join(f"line {i}\n" for i in range(count))
+
+
+def rests_on(answer: Answer) -> list[tuple[int, float]]:
+    return [(evidence.index, evidence.score) for evidence in answer.evidence]
+
+
+@on_redis
+@given(st.integers(1, 60), st.booleans(), st.text("ab \n", max_size=30))
+async def test_any_question_rests_on_what_the_batch_chooses(
+    redis_client: Redis, fresh: Fresh, count: int, is_current: bool, rest: str
+) -> None:
+    world, stream, text = World(redis_client), fresh("stream"), lines(count) + rest
+    if is_current:
+        await world.set(stream, "q?")
+    await world.read(stream, text)
+    answer = await world.ask(stream, None if is_current else "q?")
+    assert (answer.question, answer.coverage, answer.error) == ("q?", 1.0, None)
+    assert rests_on(answer) == world.best(text, "q?")
+
+
+async def test_the_answer_is_that_of_the_whole_method_offline(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    engine = tiny.engine(tiny.model(), answer_tokens=8)
+    world, stream = World(redis_client, engine), fresh("stream")
+    text = "".join(f"pump {i} is {'low' if i % 7 else 'down'}\n" for i in range(40))
+    await world.read(stream, text)
+    answer, offline = await world.ask(stream, "which?"), XL3M(engine).answer(text, "which?")
+    assert answer.answer == offline.answer
+    assert answer.certainty == pytest.approx(offline.certainty, abs=1e-3)
+    assert [e.text for e in answer.evidence] == [e.text for e in offline.evidence]
+
+
+async def test_a_stream_of_a_single_unfinished_line_is_answered_from(
+    world: World, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await world.read(stream, "one")
+    answer = await world.ask(stream, "q?")
+    assert [(e.text, e.start, e.end) for e in answer.evidence] == [("one", 0, 3)]
+    assert answer.coverage == 1.0
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_stream_is_said_to_be_so(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    answer = await world.ask(stream, "q?")
+    assert answer.error is not None and repr(stream) in answer.error
+    assert (answer.question, answer.answer, answer.evidence) == ("q?", "", ())
+    await world.set(stream, "q?")
+    assert (await world.ask(stream)).error == answer.error
+
+
+async def test_an_empty_stream_is_said_to_be_so(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, "")
+    answer = await world.ask(stream, "q?")
+    assert answer.error is not None and "empty" in answer.error
+
+
+async def test_no_question_is_said_to_be_so(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(3))
+    await world.ask(stream, "asked once?")
+    answer = await world.ask(stream)
+    assert answer.error is not None and "no current question" in answer.error
+
+
+async def test_a_question_too_long_is_refused_with_the_numbers(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(3))
+    answer = await world.ask(stream, "x" * 100)
+    assert answer.error is not None
+    assert "takes 107 tokens" in answer.error and "40 of the window's 192" in answer.error
+    assert await world.store.questions(stream) == {}
+
+
+async def test_a_question_that_ends_meanwhile_is_said_to_have(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, cover = fresh("stream"), world.scoring.cover
+    await world.set(stream, "q?")
+    await world.read(stream, lines(3))
+
+    async def ending(*args: Any) -> None:
+        await cover(*args)
+        await world.store.end_questions(stream)
+
+    monkeypatch.setattr(world.scoring, "cover", ending)
+    answer = await world.ask(stream)
+    assert answer.error is not None and "ended" in answer.error
+
+
+# -- what an answer says of itself ---------------------------------------------------------------
+
+
+async def test_the_form_of_an_answer(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(9), offset=12)
+    plain = (await world.ask(stream, "q?")).to_dict()
+    assert list(plain) == KEYS
+    assert (plain["question"], plain["certainty"]) == ("q?", -0.5)
+    assert plain["as_of"] == {"t/0": 12}
+    assert plain["evidence"] and all(set(e) == EVIDENCE for e in plain["evidence"])
+    assert {e["stream"] for e in plain["evidence"]} == {stream}
+    assert all(lines(9)[e["start"] : e["end"]] == e["text"] for e in plain["evidence"])
+    assert list(plain["timings"]) == ["cover", "read", "tail", "generate"]
+    assert json.loads(json.dumps(plain)) == msgpack.unpackb(msgpack.packb(plain)) == plain
+
+
+async def test_a_refusal_has_the_same_form_and_an_error(world: World, fresh: Fresh) -> None:
+    assert list((await world.ask(fresh("stream"), "q?")).to_dict()) == [*KEYS, "error"]
+
+
+async def test_at_the_deadline_coverage_says_how_much_was_scored(
+    world: World, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(30))
+    state = await world.store.load(stream)
+    tail = len(world.engine.segmenter().flush(state.tail))
+    answer = await world.answering.answer(Query("1", stream, "q?", 0))
+    assert answer.coverage == tail / (state.cursor.head + tail)
+    assert rests_on(answer) and answer.error is None
+
+
+async def test_what_retention_took_is_not_covered(redis_client: Redis, fresh: Fresh) -> None:
+    world, stream = World(redis_client, log_segments=4), fresh("stream")
+    await world.read(stream, lines(30))
+    state = await world.store.load(stream)
+    tail = len(world.engine.segmenter().flush(state.tail))
+    answer = await world.ask(stream, "q?")
+    assert answer.coverage == (4 + tail) / (state.cursor.head + tail)
+
+
+async def test_pieces_of_the_text_join_to_the_answer(world: World, fresh: Fresh) -> None:
+    stream, pieces = fresh("stream"), list[str]()
+    await world.read(stream, lines(9))
+    async with running(world.scoring):
+        answer = await world.answering.answer(Query("1", stream, "q?"), pieces.append)
+    assert "".join(pieces) == answer.answer == "q? 3 segments"
+    assert len(pieces) == 3
+
+
+# -- what a query leaves behind ------------------------------------------------------------------
+
+
+async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(9))
+    await world.ask(stream, "q?")
+    qid = world.scoring.question_id("q?")
+    assert (await world.store.questions(stream))[qid].until == pytest.approx(time.time() + 100, 20)
+    for name in (keys.scored_range(stream, qid), keys.top(stream, qid), keys.text(stream, qid)):
+        assert 0 < await world.store.redis.ttl(name) <= 100
+
+
+async def test_the_current_question_asked_by_its_words_stays(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    qid = await world.set(stream, "q?")
+    await world.read(stream, lines(9))
+    answer = await world.ask(stream, "q?")
+    assert rests_on(answer) == rests_on(await world.ask(stream))
+    assert await world.store.questions(stream) == {qid: Asked("q?", set_at=1.0)}
+    assert await world.store.redis.ttl(keys.scored_range(stream, qid)) == -1
+
+
+async def test_the_question_set_last_is_the_current_one(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(9))
+    await world.set(stream, "newer?", set_at=2.0)
+    await world.set(stream, "older?", set_at=1.0)
+    assert (await world.ask(stream)).question == "newer?"
+
+
+async def test_a_second_query_scores_nothing_but_the_tail(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.read(stream, lines(30))
+    first = await world.ask(stream, "q?")
+    assert isinstance(world.engine, HashEngine)
+    world.engine.scored.clear()
+    assert rests_on(await world.ask(stream, "q?")) == rests_on(first)
+    tail = world.engine.segmenter().flush((await world.store.load(stream)).tail)
+    assert world.engine.scored == [(segment.text, "q?") for segment in tail]

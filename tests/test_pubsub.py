@@ -1,0 +1,260 @@
+"""The pub/sub door: however many listen, a query has one answer, in the form it was asked in."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgpack
+import pytest
+from redis.asyncio import Redis
+
+from stream_app import client, keys
+from stream_app.answering import Answering
+from stream_app.errors import UnreachableError
+from stream_app.events import decode, encode
+from stream_app.patience import Health
+from stream_app.pubsub import PubSubDoor
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Asked, Commit
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, HashEngine, running, until
+
+Fresh = Callable[[str], str]
+
+
+class Worker:
+    """A door and what answers behind it, on a connection of its own."""
+
+    def __init__(self, redis: Redis) -> None:
+        engine, health, settings = HashEngine(), Health(), Settings(max_event_bytes=4096)
+        self.store = StreamStore(redis, PLENTY, PLENTY)
+        self.scoring = Scoring(engine, self.store, health, PLENTY)
+        answering = Answering(settings, engine, self.store, self.scoring, health)
+        self.door = PubSubDoor(settings, redis, answering, self.scoring, health)
+        self.answered: list[str] = []
+        self.asked = answering.answer
+        answering.answer = self.answer  # type: ignore[method-assign]
+
+    async def answer(self, query: Any, on_text: Any = None) -> Any:
+        """Note who answered."""
+        self.answered.append(query.id)
+        return await self.asked(query, on_text)
+
+
+class Asker:
+    """Hears every answer there is, and asks."""
+
+    def __init__(self, redis: Redis, workers: list[Worker], pubsub: Any) -> None:
+        self.redis, self.workers, self.pubsub = redis, workers, pubsub
+
+    async def ask(self, message: bytes | dict[str, Any]) -> None:
+        """Publish a query."""
+        data = message if isinstance(message, bytes) else json.dumps(message).encode()
+        assert await self.redis.publish(keys.QUERY_CHANNEL, data) == len(self.workers)
+
+    async def hear(self) -> tuple[str, bytes]:
+        """The next that is said to anybody: the query's id, and what."""
+        async with asyncio.timeout(20):
+            message = await anext(self.pubsub.listen())
+        return message["channel"].decode().removeprefix("xl3m:answer:"), message["data"]
+
+    async def answer(self) -> tuple[str, bytes]:
+        """The next answer, its text passed over."""
+        while True:
+            query_id, data = await self.hear()
+            if decode(data)["type"] == "answer":
+                return query_id, data
+
+
+@asynccontextmanager
+async def place(redis_url: str, count: int) -> AsyncIterator[Asker]:
+    """So many workers on a database of Redis that nobody else uses, and an asker."""
+    workers = [Worker(Redis.from_url(redis_url)) for _ in range(count)]
+    async with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
+        pubsub.ignore_subscribe_messages = True
+        await pubsub.psubscribe(keys.answer_channel("*"))
+        services = [service for w in workers for service in (w.door, w.scoring)]
+        async with running(*services):
+            await until(lambda: listening(redis, count))
+            yield Asker(redis, workers, pubsub)
+    for worker in workers:
+        await worker.door.redis.aclose()
+
+
+async def listening(redis: Any, count: int) -> bool:
+    return bool((await redis.pubsub_numsub(keys.QUERY_CHANNEL))[0][1] == count)
+
+
+@pytest.fixture
+async def three(redis_url: str) -> AsyncIterator[Asker]:
+    """Three workers."""
+    async with place(redis_url, 3) as asker:
+        yield asker
+
+
+@pytest.fixture
+async def one(redis_url: str) -> AsyncIterator[Asker]:
+    """One worker."""
+    async with place(redis_url, 1) as asker:
+        yield asker
+
+
+@pytest.fixture
+async def stream(redis_client: Redis, fresh: Fresh) -> str:
+    """A stream with something in it."""
+    name, segmenter = fresh("stream"), HashEngine().segmenter()
+    store = StreamStore(redis_client, PLENTY, PLENTY)
+    base = await store.load(name)
+    tail, segments = segmenter.push(base.tail, "".join(f"line {i}\n" for i in range(20)))
+    await store.commit([Commit(name, base, segments, tail, "t/0", 1, 1)])
+    return name
+
+
+async def test_one_query_has_one_answer_however_many_listen(
+    three: Asker, stream: str, fresh: Fresh
+) -> None:
+    ids = [fresh("query") for _ in range(12)]
+    for query_id in ids:
+        await three.ask({"id": query_id, "stream": stream, "question": "q?"})
+    heard = [await three.answer() for _ in ids]
+    assert sorted(query_id for query_id, _ in heard) == sorted(ids)
+    assert all("error" not in decode(data) for _, data in heard)
+    assert sorted(id for worker in three.workers for id in worker.answered) == sorted(ids)
+
+
+async def test_asked_again_the_same_answer_comes_once_more(
+    three: Asker, stream: str, fresh: Fresh
+) -> None:
+    query, last = {"id": fresh("query"), "stream": stream, "question": "q?"}, fresh("query")
+    await three.ask(query)
+    first = await three.answer()
+    await three.ask(query)
+    assert await three.hear() == first
+    await three.ask(query | {"id": last})
+    assert (await three.answer())[0] == last, "nothing else was said in between"
+    assert sum(len(worker.answered) for worker in three.workers) == 2
+
+
+async def test_an_answer_can_be_had_again_after_a_while(
+    three: Asker, stream: str, fresh: Fresh
+) -> None:
+    query = {"id": fresh("query"), "stream": stream, "question": "q?"}
+    await three.ask(query)
+    first = await three.answer()
+    for _ in range(2):
+        await three.redis.delete(keys.repeated(query["id"]))
+        await three.ask(query)
+        assert await three.hear() == first
+        await until(lambda: three.redis.exists(keys.repeated(query["id"])))
+
+
+async def test_json_is_answered_in_json_and_msgpack_in_msgpack(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    query = {"id": fresh("query"), "stream": stream, "question": "q?"}
+    await one.ask(query)
+    said = [(await one.hear())[1] for _ in range(4)]
+    plain = [json.loads(data) for data in said]
+    await one.ask(msgpack.packb(query | {"id": fresh("query")}))
+    packed = [msgpack.unpackb((await one.hear())[1]) for _ in range(4)]
+    assert [m["type"] for m in plain] == [m["type"] for m in packed] == ["text"] * 3 + ["answer"]
+    assert "".join(m["text"] for m in plain[:3]) == plain[3]["answer"] == packed[3]["answer"]
+    assert plain[3]["evidence"] == packed[3]["evidence"] != []
+    assert (plain[3]["id"], plain[3]["stream"]) == (query["id"], stream)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "no stream"),
+        ({"stream": 7}, "no stream"),
+        ({"stream": "s", "question": " "}, "question is empty"),
+        ({"stream": "s", "deadline": "soon"}, "'deadline' must be seconds"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_a_malformed_query_with_an_id_is_told_why(
+    as_json: bool, fields: dict[str, Any], reason: str, one: Asker, fresh: Fresh
+) -> None:
+    query_id = fresh("query")
+    await one.ask(encode(fields | {"id": query_id}, as_json))
+    heard, data = await one.hear()
+    answer = json.loads(data) if as_json else msgpack.unpackb(data)
+    assert (heard, answer["id"], answer["type"]) == (query_id, query_id, "answer")
+    assert reason in answer["error"]
+
+
+MALFORMED = [
+    b"", b"{", b"\xff\xfe", b"plain text", b'{"id": 7}', b'{"id": ""}', b"[" * 100_000,
+    b'{"id": "\\ud800", "stream": "s"}', b'{"id": "\\ud800"}', b'{"id": "x", "stream": "\\udfff"}',
+    b"\x81\xa2id\xc4\x01x", b"\x81\xa2id", b'{"id": "x"}' + b" " * 9000, b"\x00",
+    json.dumps({"id": "x" * 300, "stream": "s"}).encode(),
+]  # fmt: skip
+
+
+async def test_the_door_goes_on_whatever_comes_through_it(
+    three: Asker, stream: str, fresh: Fresh
+) -> None:
+    last = fresh("query")
+    for data in MALFORMED:
+        await three.ask(data)
+    await three.redis.publish(keys.QUESTION_CHANNEL, b"\xff")
+    await three.ask({"id": last, "stream": stream, "question": "q?"})
+    while (heard := await three.answer())[0] != last:
+        assert decode(heard[1])["error"]
+    assert "error" not in decode(heard[1])
+
+
+async def test_an_unknown_stream_is_an_answer_too(one: Asker, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await one.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
+    assert repr(stream) in decode((await one.answer())[1])["error"]
+
+
+async def test_the_client_hears_text_and_answer(one: Asker, stream: str) -> None:
+    said = [message async for message in client.ask(one.redis, stream, "q?", 20)]
+    assert [message["type"] for message in said] == ["text"] * 3 + ["answer"]
+    assert said[-1]["answer"] == "q? 3 segments"
+
+
+async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
+    async with place(redis_url, 0) as nobody:
+        with pytest.raises(UnreachableError, match="no worker listens"):
+            await anext(client.ask(nobody.redis, "s", "q?", 1))
+
+
+async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
+    (worker,) = one.workers
+    worker.scoring.own([stream])
+    await until(lambda: worker.scoring.streams[stream].cursor.version == 1)
+    qid = worker.scoring.question_id("q?")
+    await worker.store.ask(stream, qid, Asked("q?"))
+    await one.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
+    await until(lambda: worker.scoring.streams[stream].questions)
+
+
+async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
+    (worker,), updates = one.workers, client.updates(one.redis, stream)
+    assert await anext(updates) == {}
+    await worker.store.ask(stream, worker.scoring.question_id("q?"), Asked("q?"))
+    worker.scoring.own([stream])
+    async with asyncio.timeout(20):
+        update = await anext(updates)
+    assert (update["stream"], update["question"]) == (stream, "q?")
+    await updates.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_door_whose_connection_breaks_listens_again(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    (worker,) = one.workers
+    for connection in await one.redis.client_list(_type="pubsub"):
+        if connection["sub"] == "2":
+            await one.redis.client_kill_filter(_id=connection["id"])
+    await until(lambda: listening(one.redis, 1))
+    await one.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
+    assert "error" not in decode((await one.answer())[1])
+    assert len(worker.answered) == 1

@@ -1,0 +1,546 @@
+"""Scoring: however it is driven, a stream's result is the one a batch over the whole log gives."""
+
+import asyncio
+import json
+import math
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import keys, patience
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.state import Asked, Commit, Cursor, Range
+from stream_app.store import StreamStore
+from tests import tiny
+from tests.fakes import PLENTY, FailingStore, HashEngine, batch, best, on_redis, running, until
+from xl3m_core import Engine
+
+Fresh = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a Redis that is only said to be away."""
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+
+
+class World:
+    """A store, and one or more scorings on it, driven by hand."""
+
+    def __init__(self, store: StreamStore, engine: Engine | None = None, backlog: int = PLENTY):
+        self.store = store
+        self.engine = engine or HashEngine()
+        self.scoring = self.another(backlog)
+        self.text: dict[str, str] = {}
+
+    def another(self, backlog: int = PLENTY) -> Scoring:
+        """One more scoring on the same Redis."""
+        return Scoring(self.engine, self.store, Health(), backlog)
+
+    async def grow(self, stream: str, segments: int, *also: Scoring) -> Cursor:
+        """So many segments more."""
+        width = self.engine.method.segment_tokens
+        base = await self.store.load(stream)
+        lines = range(base.cursor.head, base.cursor.head + segments + (base.cursor.version == 0))
+        text = "".join(f"{i}".rjust(width - 1, ".") + "\n" for i in lines)
+        self.text[stream] = self.text.get(stream, "") + text
+        tail, new = self.engine.segmenter().push(base.tail, text)
+        assert len(new) == segments
+        commit = Commit(stream, base, new, tail, "t/0", 1, base.cursor.head + 1)
+        (state,) = await self.store.commit([commit])
+        assert state is not None
+        for scoring in (self.scoring, *also):
+            scoring.grew(stream, state.cursor)
+        return state.cursor
+
+    async def ask(self, stream: str, question: str = "q?", ttl: float = 0) -> str:
+        """A question; current, if it is given no time to live."""
+        qid = self.scoring.question_id(question)
+        until = time.time() + ttl if ttl else 0.0
+        await self.store.ask(stream, qid, Asked(question, until), keep=True)
+        self.scoring.changed(stream)
+        return qid
+
+    async def drain(self) -> int:
+        """Step until there is nothing left to score."""
+        steps = 0
+        while await self.scoring.step():
+            steps += 1
+        return steps
+
+    async def range(self, stream: str, qid: str) -> Range:
+        scored = await self.store.range(stream, qid)
+        assert scored is not None
+        return scored
+
+    async def scores(self, stream: str, qid: str) -> list[float]:
+        """Every score of the range, as Redis keeps them."""
+        scored = await self.range(stream, qid)
+        raw = b""
+        for number in range(scored.hi // keys.SCORES_PER_BLOCK + 1):
+            raw += await self.store.redis.get(keys.scores(stream, qid, number)) or b""
+        return list(struct.unpack(f"{len(raw) // 4}f", raw))[scored.lo : scored.hi]
+
+    async def assert_equals_batch(self, stream: str, question: str = "q?") -> None:
+        """Top-k and all scores are those of the text scored at once."""
+        qid = self.scoring.question_id(question)
+        _, segments = batch(self.engine, self.text[stream])
+        view = await self.store.view(stream, qid)
+        assert view is not None
+        assert view.range == Range(0, len(segments))
+        assert [(s.index, score) for s, score in view.top] == best(self.engine, segments, question)
+        assert [s.text for s, _ in view.top] == [segments[s.index].text for s, _ in view.top]
+        pairs = [(segment.text, question) for segment in segments]
+        assert await self.scores(stream, qid) == self.engine.score(pairs)
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> StreamStore:
+    """One with room for everything."""
+    return StreamStore(redis_client, PLENTY, PLENTY)
+
+
+@pytest.fixture
+def world(store: StreamStore) -> World:
+    """A scoring on it."""
+    return World(store)
+
+
+GROW = st.tuples(st.just("grow"), st.sampled_from("ab"), st.integers(1, 9))
+ASK = st.tuples(st.just("ask"), st.sampled_from("ab"), st.sampled_from(["one?", "two?"]))
+ONCE = st.tuples(st.just("once"), st.sampled_from("ab"), st.sampled_from(["one?", "two?"]))
+STEP = st.tuples(st.just("step"), st.just(""), st.integers(1, 3))
+OPS = st.lists(GROW | ASK | ONCE | STEP | STEP, max_size=14)
+
+
+@on_redis
+@given(OPS)
+async def test_any_interleaving_comes_to_what_the_batch_does(
+    redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]]
+) -> None:
+    world, names = World(StreamStore(redis_client, PLENTY, PLENTY)), {s: fresh(s) for s in "ab"}
+    current = set()
+    for what, stream, value in ops:
+        if what == "step":
+            for _ in range(value):
+                await world.scoring.step()
+        elif what == "grow":
+            await world.grow(names[stream], value)
+        else:
+            await world.ask(names[stream], value, ttl=0 if what == "ask" else 60)
+            current |= {(names[stream], value)} if what == "ask" else set()
+    for stream in names.values():
+        await world.grow(stream, 1)
+    await world.drain()
+    for stream, question in current:
+        await world.assert_equals_batch(stream, question)
+    assert (world.scoring.backlog(), world.scoring.behind) == (0, {})
+
+
+@on_redis
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(0, 8))
+async def test_two_scorings_of_a_stream_lose_and_double_nothing(
+    redis_client: Redis, fresh: Fresh, grows: list[int], asked_at: int
+) -> None:
+    world, stream = World(StreamStore(redis_client, PLENTY, PLENTY)), fresh("stream")
+    other = world.another()
+    for i, count in enumerate(grows):
+        if i == min(asked_at, len(grows) - 1):
+            await world.ask(stream)
+        await world.grow(stream, count, other)
+        await asyncio.gather(world.scoring.step(), other.step())
+    await asyncio.gather(world.drain(), settled(other))
+    await world.assert_equals_batch(stream)
+
+
+async def settled(scoring: Scoring) -> None:
+    while await scoring.step():
+        pass
+
+
+async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fresh: Fresh) -> None:
+    engine = tiny.engine(tiny.model(), batch_tokens=512)
+    world, stream = World(store, engine), fresh("stream")
+    qid = await world.ask(stream, "which pump?")
+    text = "".join(f"pump {i} is {'low' if i % 7 else 'down'}\n" for i in range(60))
+    tail, segments = batch(engine, text)
+    (state,) = await store.commit(
+        [Commit(stream, await store.load(stream), segments, tail, "t/0", 1, 1)]
+    )
+    assert state is not None
+    world.scoring.grew(stream, state.cursor)
+    await world.drain()
+    scores = engine.score([(segment.text, "which pump?") for segment in segments])
+    assert await world.scores(stream, qid) == pytest.approx(scores, abs=1e-4)
+
+
+# -- what is scored first ------------------------------------------------------------------------
+
+
+async def test_the_live_edge_comes_before_the_history(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 20)
+    qid = await world.ask(stream)
+    await world.grow(stream, 3)
+    await world.scoring.step()
+    assert await world.range(stream, qid) == Range(20, 23)
+    await world.scoring.step()
+    assert await world.range(stream, qid) == Range(12, 23)
+    await world.drain()
+    await world.assert_equals_batch(stream)
+
+
+async def test_a_late_question_walks_back_over_what_is_retained(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    world, stream = World(StreamStore(redis_client, 9, PLENTY)), fresh("stream")
+    await world.grow(stream, 30)
+    qid = await world.ask(stream)
+    await world.drain()
+    assert await world.range(stream, qid) == Range(21, 30)
+    assert not any(map(math.isnan, await world.scores(stream, qid)))
+
+
+async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) -> None:
+    current, asked = fresh("stream"), fresh("stream")
+    await world.grow(current, 40)
+    await world.grow(asked, 8)
+    standing, once = await world.ask(current), await world.ask(asked, "now?", ttl=60)
+    covering = asyncio.create_task(world.scoring.cover(asked, once, 60))
+    await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
+    await world.scoring.step()
+    assert await world.range(asked, once) == Range(0, 8)
+    assert await world.range(current, standing) == Range(40, 40)
+    await covering
+
+
+async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
+    streams = [fresh("stream") for _ in range(4)]
+    qids = [await world.ask(stream) for stream in streams]
+    for stream in streams:
+        await world.grow(stream, 10)
+    await world.scoring.step()
+    ranges = [await world.range(s, q) for s, q in zip(streams, qids, strict=True)]
+    assert ranges == [Range(0, 2)] * 4
+
+
+async def test_more_streams_than_a_step_has_room_for_take_turns(world: World, fresh: Fresh) -> None:
+    streams = [fresh("stream") for _ in range(20)]
+    qids = [await world.ask(stream) for stream in streams]
+    for stream in streams:
+        await world.grow(stream, 30)
+    for _ in range(20):
+        await world.scoring.step()
+    done = [(await world.range(s, q)).hi for s, q in zip(streams, qids, strict=True)]
+    assert done == [8] * 20
+
+
+async def test_a_step_is_one_batch_of_the_model(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.ask(stream, "one?")
+    await world.ask(stream, "two?")
+    await world.grow(stream, 50)
+    await world.scoring.step()
+    assert isinstance(world.engine, HashEngine)
+    assert len(world.engine.scored) == world.scoring.step_segments == 8
+
+
+# -- when others write too -----------------------------------------------------------------------
+
+
+async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh: Fresh) -> None:
+    stream, other = fresh("stream"), world.another()
+    await world.ask(stream)
+    await world.grow(stream, 20, other)
+    await world.scoring.step()
+    await other.step()
+    await other.step()
+    await world.scoring.step()
+    assert stream in world.scoring.stale
+    await world.drain()
+    await world.assert_equals_batch(stream)
+
+
+async def test_a_question_set_while_the_stream_is_read_is_not_missed(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, questions = fresh("stream"), world.store.questions
+    await world.grow(stream, 3)
+
+    async def slow(name: str) -> dict[str, Asked]:
+        known = await questions(name)
+        monkeypatch.setattr(world.store, "questions", questions)
+        await world.ask(stream)
+        return known
+
+    monkeypatch.setattr(world.store, "questions", slow)
+    await world.drain()
+    await world.assert_equals_batch(stream)
+
+
+async def test_what_is_read_last_is_what_is_kept(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, questions, gate = fresh("stream"), world.store.questions, asyncio.Event()
+    await world.grow(stream, 3)
+
+    async def slow(name: str) -> dict[str, Asked]:
+        known = await questions(name)
+        monkeypatch.setattr(world.store, "questions", questions)
+        await gate.wait()
+        return known
+
+    monkeypatch.setattr(world.store, "questions", slow)
+    early = asyncio.create_task(world.scoring.cover(stream, "unknown", 60))
+    await until(lambda: world.store.questions is questions)
+    await world.ask(stream)
+    draining = asyncio.create_task(world.drain())
+    for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
+        await world.store.redis.ping()
+    gate.set()
+    await asyncio.gather(early, draining)
+    await world.drain()
+    await world.assert_equals_batch(stream)
+
+
+async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    qid = await world.ask(stream)
+    await world.grow(stream, 20)
+    await world.scoring.step()
+    await world.store.end_questions(stream)
+    await world.drain()
+    assert await world.store.range(stream, qid) is None
+    assert (world.scoring.backlog(), world.scoring.streams[stream].questions) == (0, {})
+
+
+async def test_questions_of_another_model_or_too_long_are_left_alone(
+    world: World, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await world.store.ask(stream, "another-model", Asked("q?"))
+    await world.ask(stream, "x" * 200)
+    await world.grow(stream, 3)
+    assert await world.drain() == 0
+    assert await world.range(stream, "another-model") == Range(0, 0)
+
+
+@pytest.mark.parametrize("failing", ["before", "after"])
+async def test_a_redis_that_fails_for_a_while_costs_nothing(
+    failing: str, redis_client: Redis, fresh: Fresh
+) -> None:
+    world, stream = World(FailingStore(redis_client)), fresh("stream")
+    await world.ask(stream)
+    await world.grow(stream, 20)
+    setattr(world.store, failing, 3)
+    await world.drain()
+    await world.assert_equals_batch(stream)
+    assert world.scoring.health.ok
+
+
+async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: Fresh) -> None:
+    world, stream = World(StreamStore(redis_client, 4, PLENTY)), fresh("stream")
+    qid = await world.ask(stream)
+    await world.grow(stream, 7)
+    world.store.redis = FailingPublish(redis_client)
+    await world.drain()
+    assert await world.range(stream, qid) == Range(0, 7, 3)
+
+
+class FailingPublish:
+    """A Redis that fails to publish, once."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis, self.failed = redis, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.redis, name)
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        failed, self.failed = self.failed, True
+        if not failed:
+            raise ConnectionError("broken")
+
+
+# -- back-pressure and retention -----------------------------------------------------------------
+
+
+async def test_ingest_waits_while_too_much_is_unscored(store: StreamStore, fresh: Fresh) -> None:
+    world, stream = World(store, backlog=3 * 12), fresh("stream")
+    await world.ask(stream)
+    await world.grow(stream, 20)
+    await world.scoring._refresh()
+    assert world.scoring.backlog() == 20
+    waiting = asyncio.create_task(world.scoring.room())
+    while world.scoring.backlog() > 3:
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await world.scoring.step()
+    await waiting
+
+
+async def test_only_current_questions_of_owned_streams_hold_ingest_back(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    world, mine, lost = World(store, backlog=1), fresh("mine"), fresh("lost")
+    await world.ask(mine, "once?", ttl=60)
+    for stream in (mine, lost):
+        await world.ask(stream)
+        await world.grow(stream, 20)
+    await world.scoring._refresh()
+    assert world.scoring.backlog() == 40
+    world.scoring.disown([lost, fresh("unheard of")])
+    assert world.scoring.backlog() == 20
+    await world.drain()
+    await world.scoring.room()
+
+
+async def test_what_retention_took_first_is_skipped_and_no_score(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    world, stream = World(StreamStore(redis_client, 3, PLENTY)), fresh("stream")
+    qid = await world.ask(stream)
+    await world.grow(stream, 10)
+    await world.drain()
+    assert await world.range(stream, qid) == Range(0, 10, 7)
+    scores = await world.scores(stream, qid)
+    assert [math.isnan(score) for score in scores] == [True] * 7 + [False] * 3
+    view = await world.store.view(stream, qid)
+    assert view is not None and {s.index for s, _ in view.top} == {7, 8, 9}
+
+
+# -- queries -------------------------------------------------------------------------------------
+
+
+async def test_a_query_returns_at_its_deadline_with_what_there_is(
+    world: World, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 20)
+    qid = await world.ask(stream, ttl=60)
+    await world.scoring.cover(stream, qid, 0)
+    assert await world.range(stream, qid) == Range(20, 20)
+    assert world.scoring.waiters == []
+
+
+async def test_a_query_returns_when_its_question_is_covered(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 100)
+    qid = await world.ask(stream, ttl=60)
+    async with running(world.scoring):
+        await world.scoring.cover(stream, qid, 60)
+    await world.assert_equals_batch(stream)
+    await world.scoring.cover(stream, qid, 60)
+
+
+async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
+    world: World, fresh: Fresh
+) -> None:
+    stream, other = fresh("stream"), world.another()
+    await world.grow(stream, 50)
+    qids = [await world.ask(stream, f"{i}?", ttl=60) for i in range(5)]
+    async with running(other):
+        await asyncio.gather(*(other.cover(stream, qid, 60) for qid in qids))
+        await asyncio.gather(*(other.cover(stream, qid, 0) for qid in qids))
+    for i in range(5):
+        await world.assert_equals_batch(stream, f"{i}?")
+    assert (other.streams, other.behind, other.waiters) == ({}, {}, [])
+
+
+async def test_queries_that_come_and_go_do_not_disturb_each_other(
+    world: World, fresh: Fresh
+) -> None:
+    stream, other = fresh("stream"), world.another()
+    await world.grow(stream, 30)
+    qid = await world.ask(stream, ttl=60)
+
+    async def impatient(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await other.cover(stream, qid, 0)
+
+    await asyncio.gather(*map(impatient, range(40)))
+    assert (other.streams, other.waiters) == ({}, [])
+
+
+async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fresh: Fresh) -> None:
+    stream, other = fresh("stream"), world.another()
+    await world.grow(stream, 30)
+    qid = await world.ask(stream, ttl=60)
+    covering = asyncio.create_task(other.cover(stream, qid, 60))
+    await until(lambda: other.waiters and other.waiters[0].head)
+    for change in (other.own, other.disown):
+        change([stream])
+        other._settle()
+        await other.step()
+        assert not covering.done()
+    await settled(other)
+    await covering
+    await world.assert_equals_batch(stream)
+    assert other.streams == {}
+
+
+async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 30)
+    qid = await world.ask(stream)
+    covering = asyncio.create_task(world.scoring.cover(stream, qid, 60))
+    await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
+    await world.store.end_questions(stream)
+    world.scoring.changed(stream)
+    await world.drain()
+    await covering
+
+
+async def test_a_question_asked_once_is_scored_for_its_query_alone(
+    world: World, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 5)
+    qid = await world.ask(stream, ttl=60)
+    assert await world.drain() == 0
+    assert await world.range(stream, qid) == Range(5, 5)
+
+
+# -- what others are told ------------------------------------------------------------------------
+
+
+async def test_a_change_of_the_top_k_is_published(world: World, fresh: Fresh) -> None:
+    stream = fresh("strëam")
+    qid = await world.ask(stream)
+    async with world.store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(keys.update_channel(stream))
+        await world.grow(stream, 5)
+        await world.drain()
+        message = await anext(pubsub.listen())
+    assert json.loads(message["data"]) == {
+        "stream": stream, "question": "q?", "question_id": qid, "range": [0, 5]
+    }  # fmt: skip
+
+
+async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, extend = fresh("stream"), world.store.extend
+    await world.ask(stream)
+    await world.grow(stream, 5)
+
+    async def reread(extensions: Any, k: int) -> Any:
+        done = await extend(extensions, k)
+        await world.scoring._load(stream)
+        return done
+
+    monkeypatch.setattr(world.store, "extend", reread)
+    async with world.store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(keys.update_channel(stream))
+        await world.drain()
+        message = await anext(pubsub.listen())
+    assert json.loads(message["data"])["range"] == [0, 5]
+    await world.assert_equals_batch(stream)
