@@ -23,7 +23,6 @@ from stream_app.events import (
     decode_question,
     encode,
 )
-from stream_app.ingest import Ingest
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
@@ -53,7 +52,7 @@ def dead_letters(send: Send) -> Callable[[Any, str], Awaitable[None]]:
     async def bury(event: Any, reason: str) -> None:
         m = event.message
         logger.warning("%s/%d offset %d: %s", m.topic, m.partition, m.offset, reason)
-        await send(m.key, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
+        await send(None, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
 
     return bury
 
@@ -67,11 +66,6 @@ def agent(
         await handle(stream.noack().events())
 
     app.agent(topic, name=topic.get_topic_name())(run)
-
-
-def tokens(ingest: Ingest) -> Callable[[AsyncIterator[Any]], Awaitable[None]]:
-    """Events of the tokens topic go to ingest."""
-    return ingest.run
 
 
 class Questions:
@@ -95,9 +89,17 @@ class Questions:
                 if asked.question is not None:
                     self.scoring.engine.suffix(asked.question)
                 await patiently(self.health, "questions", self._set, asked)
-            except (BadEvent, QuestionError) as error:
+            except QuestionError as error:
+                await self.bury(event, str(error))
+                await patiently(self.health, "questions", self._tell, asked, str(error))
+            except BadEvent as error:
                 await self.bury(event, str(error))
             event.ack()
+
+    async def _tell(self, asked: Question, error: str) -> None:
+        """Whoever watches the stream should not wait for a question that was refused."""
+        refusal = {"stream": asked.stream, "question": asked.question, "error": error}
+        await self.store.redis.publish(keys.update_channel(asked.stream), encode(refusal))
 
     async def _set(self, asked: Question) -> None:
         if asked.question is None:

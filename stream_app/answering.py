@@ -6,18 +6,22 @@ streams and questions; not which door the query came through.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from stream_app.events import Query
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Asked, View
+from stream_app.state import Asked, View, current_question
 from stream_app.store import StreamStore
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 
+logger = logging.getLogger("xl3m")
 OnText = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -50,15 +54,16 @@ class Answering:
 
     async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
         clock = Clock()
-        question, qid = await patiently(self.health, "query", self._question, query)
         deadline = self.settings.query_deadline if query.deadline is None else query.deadline
-        await patiently(self.health, "query", self.scoring.cover, query.stream, qid, deadline)
+        until = time.monotonic() + deadline
+        question, qid = await patiently(self.health, "query", self._question, query)
+        await patiently(self.health, "query", self.scoring.cover, query.stream, qid, until)
         clock.lap("cover")
         view = await patiently(self.health, "query", self.store.view, query.stream, qid)
         if view is None:
             raise Refused(f"the question was ended on stream {query.stream!r} meanwhile: ask again")
         clock.lap("read")
-        ranked, tail = await self.scoring.on_model(lambda: self._rank(view, question))
+        ranked, tail = await self._on_model(lambda: self._rank(view, question))
         clock.lap("tail")
         context, generated = await self._generate(ranked, question, on_text)
         clock.lap("generate")
@@ -67,7 +72,7 @@ class Answering:
             question=question,
             answer=generated.text,
             certainty=generated.certainty,
-            coverage=_coverage(view, tail),
+            coverage=view.coverage(tail),
             as_of=view.state.cursor.next,
             evidence=tuple(Evidence.of(query.stream, s, scores[s.index]) for s in context.segments),
             timings=clock.laps,
@@ -81,23 +86,12 @@ class Answering:
             raise Refused(f"nothing is known of a stream {stream!r}: `xl3m streams` lists them")
         if state.tail.end == 0:
             raise Refused(f"stream {stream!r} is empty")
-        if query.question is None:
-            return await self._current(stream)
-        self.engine.suffix(query.question)
-        qid = self.scoring.question_id(query.question)
-        now = time.time()
-        await self.store.ask(
-            stream, qid, Asked(query.question, now + self.settings.question_ttl, now)
-        )
-        return query.question, qid
-
-    async def _current(self, stream: str) -> tuple[str, str]:
-        """The current question that was set last."""
-        asked = await self.store.questions(stream)
-        current = [(a.set_at, a.question, qid) for qid, a in asked.items() if not a.until]
-        if not current:
+        question = query.question or current_question(await self.store.questions(stream))
+        if question is None:
             raise Refused(f"stream {stream!r} has no current question: ask one, or set one")
-        _, question, qid = max(current)
+        self.engine.suffix(question)
+        qid, now = self.scoring.question_id(question), time.time()
+        await self.store.ask(stream, qid, Asked(question, now + self.settings.question_ttl, now))
         return question, qid
 
     def _rank(self, view: View, question: str) -> tuple[list[tuple[Segment, float]], int]:
@@ -124,7 +118,15 @@ class Answering:
             context = self.engine.assemble([segment for segment, _ in ranked], question)
             return context, self.engine.answer(context, question, hand_over)
 
-        return await self.scoring.on_model(generate)
+        return await self._on_model(generate)
+
+    async def _on_model(self, call: Callable[[], T]) -> T:
+        """A model that fails on one query (out of memory, say) must not end the worker."""
+        try:
+            return await self.scoring.on_model(call)
+        except RuntimeError as error:
+            logger.exception("the model failed on a query")
+            raise Refused(f"the model failed: {error}") from error
 
 
 class Clock:
@@ -139,9 +141,3 @@ class Clock:
         now = time.perf_counter()
         self.laps[step] = round(now - self._last, 6)
         self._last = now
-
-
-def _coverage(view: View, tail: int) -> float:
-    """The share of all segments ever, the tail's included, that were scored."""
-    scored = view.range.hi - view.range.lo - view.range.skipped + tail
-    return scored / max(1, view.state.cursor.head + tail)

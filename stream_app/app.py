@@ -17,6 +17,7 @@ from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
+from stream_app.topics import TOPICS
 from stream_app.watchdog import Watchdog
 
 
@@ -47,15 +48,15 @@ def create_app(settings: Settings) -> faust.App:
     watchdog = Watchdog(
         settings.stall_seconds,
         signs=lambda: (ingest.batches, scoring.steps, app.rebalancing),
-        busy=lambda: health.ok and (ingest.working or scoring.working or app.rebalancing),
+        busy=lambda: (
+            (health.ok or app.should_stop)
+            and (ingest.working or scoring.working or app.rebalancing)
+        ),
     )
     for service in (scoring, door, watchdog):
         app.task(_named(service))
-    _on_assignment(app, store, partitions, scoring, health)
+    _on_assignment(app, ingest, scoring, health)
     return app
-
-
-TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 
 
 def create_faust(settings: Settings) -> faust.App:
@@ -76,11 +77,12 @@ def create_faust(settings: Settings) -> faust.App:
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=1.0,
         broker_session_timeout=30.0,
-        broker_request_timeout=90.0,
+        broker_request_timeout=160.0,
         # Waiting for the model is no reason to be thrown out of the group; see the watchdog.
         broker_max_poll_interval=1_000_000.0,
-        broker_rebalance_timeout=300.0,
-        stream_buffer_maxsize=256,
+        # Longer than any query may take, shorter than a request: joining waits for all to rejoin.
+        broker_rebalance_timeout=150.0,
+        stream_buffer_maxsize=64,
         stream_wait_empty=True,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -107,9 +109,7 @@ def _named(service: Any) -> Any:
     return run
 
 
-def _on_assignment(
-    app: faust.App, store: StreamStore, partitions: Partitions, scoring: Scoring, health: Health
-) -> None:
+def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Health) -> None:
     """When partitions come and go, so do the streams to score.
 
     Faust awaits this signal after the new assignment is known and before it seeks to the
@@ -120,11 +120,12 @@ def _on_assignment(
     async def assigned(sender: Any, **_: Any) -> None:
         broker = cast(Broker, app.consumer)
         now = app.consumer.assignment()
-        won, lost = await patiently(health, "assignment", partitions.assign, now, broker)
+        owned, lost = await patiently(health, "assignment", ingest.partitions.assign, now, broker)
+        ingest.forget()
         for partition in lost:
-            scoring.disown(await patiently(health, "assignment", store.streams, partition))
-        for partition in won:
-            scoring.own(await patiently(health, "assignment", store.streams, partition))
+            scoring.disown(await patiently(health, "assignment", ingest.store.streams, partition))
+        for partition in owned:
+            scoring.own(await patiently(health, "assignment", ingest.store.streams, partition))
 
     signal: Any = app.on_rebalance_complete
     signal.connect(assigned, weak=False)

@@ -28,8 +28,8 @@ async def ask(
     query |= {"question": question} if question else {}
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.answer_channel(str(query["id"])))
-        if not await redis.publish(keys.QUERY_CHANNEL, encode(query)):
-            raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
+        await ensure_worker(redis)
+        await redis.publish(keys.QUERY_CHANNEL, encode(query))
         try:
             async with asyncio.timeout(deadline + ANSWER_SECONDS):
                 async for message in pubsub.listen():
@@ -44,6 +44,13 @@ async def ask(
             ) from None
 
 
+async def ensure_worker(redis: Redis) -> None:
+    """Raise UnreachableError if no worker listens."""
+    client: Any = redis
+    if not (await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1]:
+        raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
+
+
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     """What there is of a stream: segments, what is retained, gaps, questions and their coverage."""
     cursor = (await store.load(stream)).cursor
@@ -51,9 +58,8 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     for qid, asked in (await store.questions(stream)).items():
         scored = await store.range(stream, qid)
         if scored is not None and not asked.until:
-            done = scored.hi - scored.lo - scored.skipped
-            coverage = done / max(1, cursor.head)
-            questions.append({"question": asked.question, "coverage": round(coverage, 4)})
+            coverage = round(scored.coverage(cursor.head), 4)
+            questions.append({"question": asked.question, "coverage": coverage})
     return {
         "stream": stream,
         "segments": cursor.head,
@@ -82,15 +88,10 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
 
 
 async def updates(redis: Redis, stream: str) -> AsyncIterator[dict[str, Any]]:
-    """Told whenever a top-k of the stream changed; once at the start as well."""
+    """Told whenever a top-k of the stream changed, or a question was refused; first of all an
+    empty map, when listening has begun."""
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.update_channel(stream))
         yield {}
         async for message in pubsub.listen():
             yield decode(message["data"])
-
-
-async def current_question(store: StreamStore, stream: str) -> str | None:
-    """The stream's current question that was set last."""
-    current = [a for a in (await store.questions(stream)).values() if not a.until]
-    return max(current, key=lambda asked: asked.set_at).question if current else None

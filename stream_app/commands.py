@@ -3,6 +3,7 @@
 Reads and prints; the work is the feeder's and the client's.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from stream_app import client
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
+from stream_app.state import current_question
 from stream_app.store import StreamStore
 from xl3m_core import Answer
 
@@ -46,18 +48,21 @@ def _store(settings: Settings, redis: Redis) -> StreamStore:
 
 
 async def feed(settings: Settings, source: Path, stream: str | None, follow: bool) -> None:
-    """Send the source; see `feeder`."""
+    """Send the source; see `feeder`. Files that are followed are fed side by side."""
     from stream_app.feeder import feeding, files_of, read_file
 
-    paths = [source] if str(source) == "-" else files_of(source)
-    if not paths or not all(str(path) == "-" or path.exists() for path in paths):
+    piped = str(source) == "-"
+    if not piped and not source.exists():
         raise click.BadParameter(f"there is no file {source}")
-    total = None if follow or str(source) == "-" else sum(path.stat().st_size for path in paths)
+    files = files_of(source)
+    total = None if follow or piped else sum(path.stat().st_size for path in files.values())
     async with _redis(settings) as redis, feeding(settings, _store(settings, redis)) as feeder:
         with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
-            for path in paths:
-                name = stream or ("stdin" if str(path) == "-" else path.name)
-                await feeder.feed(name, read_file(path, follow), bar.update)
+            async with asyncio.TaskGroup() as tasks:
+                for name, path in files.items():
+                    chunks = read_file(path, follow and not piped)
+                    feed_one = feeder.feed(stream or name, chunks, bar.update)
+                    await tasks.create_task(feed_one) if not follow else tasks.create_task(feed_one)
 
 
 async def ask(settings: Settings, stream: str, question: str | None, as_json: bool) -> bool:
@@ -103,13 +108,24 @@ async def watch(settings: Settings, stream: str, question: str | None, as_json: 
     """Set the question, then print its top-k whenever it changed."""
     async with _redis(settings) as redis:
         store = _store(settings, redis)
+        await client.ensure_worker(redis)
+        updates = client.updates(redis, stream)
+        await anext(updates)
         if question:
             await set_question(settings, stream, question)
-        async for _ in client.updates(redis, stream):
-            asked = question or await client.current_question(store, stream)
-            seen = await client.top(store, stream, asked) if asked else None
-            if seen:
-                show_top(seen, as_json)
+        else:
+            await _show_current(store, stream, as_json)
+        async for update in updates:
+            if "error" in update:
+                raise click.UsageError(update["error"])
+            await _show_current(store, stream, as_json)
+
+
+async def _show_current(store: StreamStore, stream: str, as_json: bool) -> None:
+    asked = current_question(await store.questions(stream))
+    seen = await client.top(store, stream, asked) if asked else None
+    if seen:
+        show_top(seen, as_json)
 
 
 def show_top(seen: dict[str, Any], as_json: bool) -> None:

@@ -29,6 +29,7 @@ from stream_app.store import StreamStore
 STREAM = "this-machine"
 OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")
 LINES_PER_EVENT = 20
+LOG = "worker.log"
 SHOWN_EVERY = 2.0
 READY_SECONDS = 120.0
 
@@ -57,13 +58,28 @@ def run_demo(settings: Settings, lines: int) -> None:
 
 
 async def _run(settings: Settings, lines: int, folder: Path) -> None:
-    async with Redis.from_url(settings.redis) as redis, _worker(settings, redis, folder):
+    async with (
+        Redis.from_url(settings.redis) as redis,
+        _worker(settings, redis, folder) as process,
+    ):
         text, facts = _material(lines)
         store = StreamStore(redis, settings.log_segments, settings.log_bytes)
-        demo = Demo(settings, redis, store, text, facts)
-        await _stream(demo, facts[len(facts) // 3].question)
-        right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
-        click.echo(f"\n{sum(right)} of {len(right)} answers are right.")
+        showing = asyncio.create_task(_show(Demo(settings, redis, store, text, facts)))
+        died = asyncio.create_task(process.wait())
+        await asyncio.wait({showing, died}, return_when=asyncio.FIRST_COMPLETED)
+        if not showing.done():
+            showing.cancel()
+            raise UnreachableError(f"the worker died: {_last_words(folder)}")
+        showing.result()
+        died.cancel()
+
+
+async def _show(demo: Demo) -> None:
+    """A standing question over the live stream, then three questions nobody asked before."""
+    facts = demo.facts
+    await _stream(demo, facts[len(facts) // 3].question)
+    right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
+    click.echo(f"\n{sum(right)} of {len(right)} answers are right.")
 
 
 def _material(lines: int) -> tuple[list[str], list[Fact]]:
@@ -83,10 +99,11 @@ def _readable(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def _worker(settings: Settings, redis: Redis, folder: Path) -> AsyncIterator[None]:
+async def _worker(
+    settings: Settings, redis: Redis, folder: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process, ready when the block begins."""
-    log = folder / "worker.log"
-    with log.open("wb") as output:
+    with (folder / LOG).open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "stream_app", "worker", "--group", "xl3m-demo",
             *("--broker", settings.broker, "--redis", settings.redis),
@@ -94,8 +111,8 @@ async def _worker(settings: Settings, redis: Redis, folder: Path) -> AsyncIterat
             stdout=output, stderr=output,
         )  # fmt: skip
     try:
-        await _until_listening(process, redis, log)
-        yield
+        await _until_listening(process, redis, folder)
+        yield process
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
@@ -105,7 +122,7 @@ async def _worker(settings: Settings, redis: Redis, folder: Path) -> AsyncIterat
             process.kill()
 
 
-async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, log: Path) -> None:
+async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, folder: Path) -> None:
     click.echo("worker  loading the model …")
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -115,8 +132,11 @@ async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, lo
                 await asyncio.sleep(0.1)
     except TimeoutError:
         pass
-    last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-    raise UnreachableError(f"the worker did not come up: {last}")
+    raise UnreachableError(f"the worker did not come up: {_last_words(folder)}")
+
+
+def _last_words(folder: Path) -> str:
+    return " | ".join((folder / LOG).read_text(errors="replace").splitlines()[-3:])
 
 
 async def _stream(demo: Demo, question: str) -> None:

@@ -8,21 +8,27 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
 
-from stream_app.settings import Settings
+from stream_app.settings import MAX_DEADLINE, Settings
+from xl3m_core.errors import XL3MError
 
 STREAM_BYTES = 256
 QUESTION_CHARS = 65_536
+# Of a dead event's key and value this much is kept: a dead letter must always fit its topic.
+KEPT_BYTES = 65_536
 # First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
 MSGPACK_MAP = range(0x80, 0x90)
+# Those of larger maps. Text may begin with one, so they are maps only where text is not expected.
+MSGPACK_LARGE_MAPS = (b"\xde", b"\xdf")
 
 Decoder = Callable[[list[int]], str]
 
 
-class BadEvent(ValueError):
+class BadEvent(XL3MError, ValueError):
     """An event that cannot be used; the message is the reason its sender is given."""
 
 
@@ -101,8 +107,8 @@ def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "
     fields = _map_or_text(value, "question")
     stream = fields.get("stream", _text(key, "key") if key else None)
     deadline = fields.get("deadline")
-    if deadline is not None and not (_number(deadline) and 0 <= deadline <= 86_400):
-        raise BadEvent("field 'deadline' must be seconds from 0 to 86400")
+    if deadline is not None and not (_number(deadline) and 0 <= deadline <= MAX_DEADLINE):
+        raise BadEvent(f"field 'deadline' must be seconds from 0 to {MAX_DEADLINE:.0f}")
     query_id = _field(fields, "id", str, id)
     if not query_id or len(query_id.encode()) > STREAM_BYTES:
         raise BadEvent(f"field 'id' must be a text of 1 to {STREAM_BYTES} bytes")
@@ -144,9 +150,9 @@ def dead_letter(
             "topic": topic,
             "partition": partition,
             "offset": offset,
-            "reason": reason,
-            "key": base64.b64encode(key or b"").decode(),
-            "value": base64.b64encode((value or b"")[:QUESTION_CHARS]).decode(),
+            "reason": reason[:STREAM_BYTES],
+            "key": base64.b64encode((key or b"")[:KEPT_BYTES]).decode(),
+            "value": base64.b64encode((value or b"")[:KEPT_BYTES]).decode(),
         }
     )
 
@@ -169,6 +175,8 @@ def _text(raw: bytes, what: str) -> str:
 def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
     """The map in JSON or msgpack; `want` names the only form allowed."""
     form = "json" if is_json(value) else "msgpack"
+    if want == "msgpack" and value[:1] in MSGPACK_LARGE_MAPS:
+        form = "msgpack"
     if want not in (None, form):
         raise BadEvent(f"the value is not a {want} map")
     try:
@@ -234,12 +242,24 @@ def _number(value: Any) -> bool:
 
 
 def _time(value: Any, default: int) -> int:
-    """Seconds or milliseconds since the epoch, told apart by size (the year 5138 in seconds)."""
+    """A time in ISO 8601, or seconds or milliseconds since the epoch, told apart by size (the
+    year 5138 in seconds)."""
     if value is None:
         return default
+    if isinstance(value, str):
+        return _iso(value)
     if not _number(value) or not 0 <= value < 1e14:
         raise BadEvent("the time field must be seconds or milliseconds since the epoch")
     return int(value if value >= 1e11 else value * 1000)
+
+
+def _iso(text: str) -> int:
+    """Milliseconds since the epoch; a time without a zone is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise BadEvent("the time field is neither a number nor ISO 8601") from None
 
 
 def _decode_ids(ids: Any, decode_ids: Decoder) -> str:

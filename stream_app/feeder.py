@@ -6,8 +6,9 @@ Knows files and Kafka; nothing of segments or scores.
 """
 
 import asyncio
+import codecs
+import logging
 import os
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,10 +22,15 @@ from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
 
-CHUNK_CHARS = 16_384
+logger = logging.getLogger("xl3m")
+
+CHUNK_BYTES = 16_384
 # A record longer than this is sent in pieces.
-LONGEST_RECORD = 4 * CHUNK_CHARS
+LONGEST_RECORD = 65_536
 FOLLOW_SECONDS = 0.2
+WORTH_SAYING = 10.0
+# Events on their way to the broker, unconfirmed.
+SENT_AHEAD = 100
 # What librdkafka's mock cluster keeps of a partition is 5 MB; no more than this is ahead of
 # the consumer, in all partitions together.
 PACED_BYTES = 1 << 20
@@ -37,26 +43,22 @@ class Feeder:
         self.settings = settings
         self.producer = producer
         self.pace = pace
-        self.sent: deque[asyncio.Future[Any]] = deque()
 
     async def feed(
         self, stream: str, chunks: AsyncIterator[str], on_bytes: Callable[[int], None]
     ) -> None:
         """Send the chunks, in order, and return when the broker has all of them."""
+        topic, key, sent = self.settings.tokens_topic, stream.encode(), deque[Any]()
         async for text in chunks:
             value = self._encode(text)
-            self.sent.append(
-                await self.producer.send(
-                    self.settings.tokens_topic, value=value, key=stream.encode()
-                )
-            )
+            sent.append(await self.producer.send(topic, value=value, key=key))
             on_bytes(len(text.encode()))
             if self.pace:
-                await self.pace.wait(await self.sent.popleft(), len(value))
-            while len(self.sent) > 100:
-                await self.sent.popleft()
-        while self.sent:
-            await self.sent.popleft()
+                await self.pace.wait(await sent.popleft(), len(value))
+            while len(sent) > SENT_AHEAD:
+                await sent.popleft()
+        while sent:
+            await sent.popleft()
 
     def _encode(self, text: str) -> bytes:
         if self.settings.format == "lines":
@@ -73,19 +75,30 @@ class Pace:
         self.limit = limit
         self.ahead: deque[tuple[str, int, int]] = deque()
         self.bytes = 0
+        self._turn = asyncio.Lock()
 
     async def wait(self, sent: Any, size: int) -> None:
         """Note an event that the broker has; return when the consumer is near enough."""
         self.ahead.append((f"{sent.topic}/{sent.partition}", sent.offset, size))
         self.bytes += size
-        while self.bytes > self.limit:
-            partition, offset, size = self.ahead[0]
-            position, _ = await self.store.position(partition)
-            if position is not None and position > offset:
-                self.ahead.popleft()
-                self.bytes -= size
-            else:
-                await asyncio.sleep(FOLLOW_SECONDS)
+        async with self._turn:
+            waited = 0.0
+            while self.bytes > self.limit:
+                if not await self._consumed_one():
+                    await asyncio.sleep(FOLLOW_SECONDS)
+                    waited += FOLLOW_SECONDS
+                    if round(waited, 1) == WORTH_SAYING:
+                        logger.warning("waiting for a worker to consume what was fed")
+
+    async def _consumed_one(self) -> bool:
+        """Let go of the oldest event ahead of the consumer, if it is no longer ahead."""
+        partition, offset, size = self.ahead[0]
+        position, _ = await self.store.position(partition)
+        if position is None or position <= offset:
+            return False
+        self.ahead.popleft()
+        self.bytes -= size
+        return True
 
 
 @asynccontextmanager
@@ -99,45 +112,83 @@ async def feeding(settings: Settings, store: StreamStore) -> AsyncIterator[Feede
 
 
 async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
-    """A file's text in chunks of whole records; `-` is standard input. follow: and what is
-    written to it later, for ever, also after it was cut short or replaced."""
-    file, rest = _open(path), ""
+    """A file's text in chunks of whole records; `-` is standard input. Bytes that are no UTF-8
+    become U+FFFD. follow: and what is written to it later, for ever, also after it was cut
+    short or replaced."""
+    reader, leaving = Reader(path), False
     try:
         while True:
-            while text := file.read(CHUNK_CHARS):
-                whole, newline, rest = (rest + text).rpartition("\n")
-                if newline or len(rest) >= LONGEST_RECORD:
-                    yield whole + newline if newline else rest
-                    rest = rest if newline else ""
+            async for chunk in reader.chunks():
+                yield chunk
             if not follow:
                 break
-            await asyncio.sleep(FOLLOW_SECONDS)
-            if _begun_anew(path, file):
-                file.close()
-                file = _open(path)
-        if rest:
+            if leaving:  # the old file is read to its end
+                reader.begin_anew()
+            elif not reader.replaced():
+                await asyncio.sleep(FOLLOW_SECONDS)
+            leaving = not leaving and reader.replaced()
+        if rest := reader.rest():
             yield rest
     finally:
-        file.close()
+        reader.close()
 
 
-def _open(path: Path) -> Any:
-    """Bytes that are no UTF-8 become U+FFFD: a log may hold anything."""
-    source = sys.stdin.fileno() if str(path) == "-" else path
-    return open(source, encoding="utf-8", errors="replace", newline="\n")
+class Reader:
+    """Whole records out of a file that may still be written to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+        self._rest = ""
+
+    def _open(self) -> None:
+        self.file = os.dup(0) if str(self.path) == "-" else os.open(self.path, os.O_RDONLY)
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    async def chunks(self) -> AsyncIterator[str]:
+        """What can be read now; a record that has no end yet is kept back."""
+        while data := await asyncio.to_thread(os.read, self.file, CHUNK_BYTES):
+            whole, newline, self._rest = (self._rest + self.decoder.decode(data)).rpartition("\n")
+            if newline:
+                yield whole + newline
+            if len(self._rest) >= LONGEST_RECORD:
+                yield self.rest()
+
+    def rest(self) -> str:
+        """What was kept back."""
+        rest, self._rest = self._rest, ""
+        return rest
+
+    def replaced(self) -> bool:
+        """Whether the name stands for another file now, or the file was cut short."""
+        try:
+            now, ours = self.path.stat(), os.fstat(self.file)
+        except FileNotFoundError:  # between the old file and the new one
+            return False
+        return now.st_ino != ours.st_ino or now.st_size < os.lseek(self.file, 0, os.SEEK_CUR)
+
+    def begin_anew(self) -> None:
+        """Go on with the file that has the name now."""
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        """Let the file go."""
+        os.close(self.file)
 
 
-def _begun_anew(path: Path, file: Any) -> bool:
-    """Whether the name stands for another file now, or the file was cut short."""
-    try:
-        now = path.stat()
-    except FileNotFoundError:  # between the old file and the new one
-        return False
-    return now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell()
-
-
-def files_of(source: Path) -> list[Path]:
-    """The file itself, or all files of a folder that may be read."""
+def files_of(source: Path) -> dict[str, Path]:
+    """The file itself, or all files of a folder that may be read and look like text; each by
+    the stream's name, which is the file's, within the folder."""
     if not source.is_dir():
-        return [source]
-    return sorted(p for p in source.rglob("*") if p.is_file() and os.access(p, os.R_OK))
+        return {"stdin" if str(source) == "-" else source.name: source}
+    found = sorted(path for path in source.rglob("*") if path.is_file() and _is_text(path))
+    return {str(path.relative_to(source)): path for path in found}
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"\0" not in file.read(CHUNK_BYTES)
+    except OSError:
+        return False

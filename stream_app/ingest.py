@@ -1,6 +1,6 @@
 """Ingest: events of the tokens topic -> segments, tail and offset in Redis, then the ack.
 
-Micro-batches from a bounded queue. An event is acknowledged once its text is in Redis, and
+Micro-batches from a bounded buffer. An event is acknowledged once its text is in Redis, and
 strictly in the order of offsets. Knows events that can be acknowledged; not whose they are.
 """
 
@@ -19,6 +19,9 @@ from stream_app.store import StreamStore
 from xl3m_core import Engine
 
 BATCH_EVENTS = 512
+# A batch is closed, and reading pauses, at this many bytes for each token that scoring may be
+# behind: what is under way when a rebalance comes must not take long to finish.
+BYTES_PER_TOKEN = 4
 CACHED_STREAMS = 20_000
 
 DeadLetters = Callable[[Any, str], Awaitable[None]]
@@ -39,6 +42,40 @@ class Arrival:
         return self.source.name
 
 
+class Buffer:
+    """Events between Faust's stream and the next batch, bounded in number and in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.events: asyncio.Queue[Any] = asyncio.Queue(BATCH_EVENTS)
+        self.bytes = 0
+        self._taken = asyncio.Event()
+
+    async def fill(self, events: AsyncIterator[Any]) -> None:
+        """Take in events for as long as they come and there is room."""
+        async for event in events:
+            while self.bytes >= self.max_bytes:
+                self._taken.clear()
+                await self._taken.wait()
+            self.bytes += _size(event)
+            await self.events.put(event)
+
+    async def batch(self) -> list[Any]:
+        """At least one event, and what lies ready within the bounds."""
+        batch = [await self.events.get()]
+        size = _size(batch[0])
+        while len(batch) < BATCH_EVENTS and size < self.max_bytes and not self.events.empty():
+            batch.append(self.events.get_nowait())
+            size += _size(batch[-1])
+        self.bytes -= size
+        self._taken.set()
+        return batch
+
+
+def _size(event: Any) -> int:
+    return len(event.message.value or b"")
+
+
 class Ingest:
     """One per worker: the only writer of the streams whose partitions the worker owns."""
 
@@ -54,23 +91,28 @@ class Ingest:
     ) -> None:
         self.settings = settings
         self.segmenter = engine.segmenter()
-        self.decode_ids = engine.model.decode
+        self.decode_ids = engine.model.decode_within
         self.store = store
         self.partitions = partitions
         self.scoring = scoring
         self.dead_letters = dead_letters
         self.health = health
         self.states: dict[str, State] = {}
+        self.buffer = Buffer(settings.backlog_tokens * BYTES_PER_TOKEN)
         self.batches = 0
         self.working = False
+        self._forget = False
+
+    def forget(self) -> None:
+        """States at hand may be old: partitions were assigned anew."""
+        self._forget = True
 
     async def run(self, events: AsyncIterator[Any]) -> None:
         """Take events in for as long as they come."""
-        queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=BATCH_EVENTS)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pump(events, queue))
+            tasks.create_task(self.buffer.fill(events))
             while True:
-                batch = await _batch(queue)
+                batch = await self.buffer.batch()
                 self.working = True
                 await self.apply(batch)
                 self.working = False
@@ -87,9 +129,9 @@ class Ingest:
         while arrivals:
             arrivals = await patiently(self.health, "ingest", self._write, arrivals)
         # A partition lost while all this went on is another's to speak for now.
-        done = [event for owned, event in ours if self.partitions.of(event.message) is owned]
+        done = [(owned, event) for owned, event in ours if self.partitions.owns(owned)]
         await patiently(self.health, "ingest", self.partitions.advance, done)
-        for event in done:
+        for _, event in done:
             event.ack()
 
     async def _arrivals(self, batch: list[tuple[Owned, Any]]) -> dict[str, list[Arrival]]:
@@ -126,13 +168,15 @@ class Ingest:
         for commit, state in zip(commits, states, strict=True):
             state = state or await self._reload(commit)
             self.states[commit.stream] = state
-            self.scoring.grew(commit.stream, state.cursor)
+            if self.partitions.owns(arrivals[commit.stream][0].source):
+                self.scoring.grew(commit.stream, state.cursor)
         return self._left(arrivals)
 
     async def _load(self, streams: list[str]) -> None:
         """States not at hand. The cache is emptied when full: they are all in Redis."""
-        if len(self.states.keys() | streams) > CACHED_STREAMS:
+        if self._forget or len(self.states.keys() | streams) > CACHED_STREAMS:
             self.states.clear()
+            self._forget = False
         missing = [stream for stream in streams if stream not in self.states]
         self.states |= zip(missing, await self.store.load_all(missing), strict=True)
 
@@ -189,16 +233,3 @@ class Ingest:
 def _is_new(commit: Commit) -> bool:
     """Whether the partition has never fed the stream before."""
     return commit.partition not in commit.base.cursor.next
-
-
-async def _pump(events: AsyncIterator[Any], queue: "asyncio.Queue[Any]") -> None:
-    async for event in events:
-        await queue.put(event)
-
-
-async def _batch(queue: "asyncio.Queue[Any]") -> list[Any]:
-    """At least one event, and all that lie ready."""
-    batch = [await queue.get()]
-    while len(batch) < BATCH_EVENTS and not queue.empty():
-        batch.append(queue.get_nowait())
-    return batch

@@ -21,7 +21,9 @@ CHUNK_CHARS = 1 << 16
 
 def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: bool) -> bool:
     """Answer each question from the file and print it; False if one has no answer."""
-    method = XL3M(create_engine(settings))
+    if str(file) == "-" and len(questions) > 1:
+        raise click.BadParameter("standard input can be read once: give one question")
+    method, answered = XL3M(create_engine(settings)), True
     for question in questions:
         with tqdm(unit="tok", unit_scale=True, desc="read", disable=None) as bar:
             answer = method.answer(
@@ -32,7 +34,8 @@ def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: boo
         else:
             click.echo(f"{question}\n{answer['answer']}", nl=False)
             show_answer(answer)
-    return True
+        answered = answered and "error" not in answer
+    return answered
 
 
 def _advance(bar: tqdm, tokens: int) -> None:

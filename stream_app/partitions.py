@@ -24,15 +24,20 @@ class Broker(Protocol):
         """The offset the next record of each partition will get."""
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
-        """Set the group's committed offsets."""
+        """Set the group's committed offsets; False if they are no longer ours to set."""
+
+    async def seek(self, partition: Any, offset: int) -> None:
+        """Read on from that offset."""
 
 
 @dataclass(slots=True)
 class Owned:
-    """A partition this worker owns. expected: the offset that should come next, if known."""
+    """A partition this worker owns. position: the first offset not in Redis, if it holds any;
+    expected: the offset that should come next, if known."""
 
     name: str
     epoch: int
+    position: int | None
     expected: int | None
     gap: int = 0
 
@@ -61,32 +66,39 @@ class Partitions:
         self.owned: dict[str, Owned] = {}
 
     async def assign(self, assigned: Iterable[Any], broker: Broker) -> tuple[list[str], list[str]]:
-        """Take over the partitions now assigned; returns topic/partition of those won and lost.
+        """Take over the partitions now assigned; returns topic/partition of all owned and lost.
 
-        Nothing is won or lost before all of it is done, so a failure can be tried again.
+        Those that stay are taken over anew: who knows who held them in between. Nothing is
+        won or lost before all of it is done, so a failure can be tried again.
         """
         now = {_plain(tp): tp for tp in assigned if tp.topic == self.topic}
-        kept = {plain: owned for plain, owned in self.owned.items() if plain in now}
-        won = {plain: tp for plain, tp in now.items() if plain not in kept}
         taken = {}
-        if won:
+        if now:
             committed = await broker.seek_to_committed()
-            ends = await broker.highwaters(*won.values())
-            for plain, tp in won.items():
+            ends = await broker.highwaters(*now.values())
+            for plain, tp in now.items():
                 taken[plain] = await self._take_over(plain, ends.get(tp))
-                await _align(tp, taken[plain].expected, committed.get(tp), broker)
-        lost = [plain for plain in self.owned if plain not in kept]
-        self.owned = kept | taken
-        return list(won), lost
+                await _align(tp, taken[plain].position, committed.get(tp), broker)
+        lost = [plain for plain in self.owned if plain not in now]
+        self.owned = taken
+        return list(taken), lost
 
     def of(self, message: Any) -> Owned | None:
         """The partition a message came from, None if this worker does not own it (any more)."""
         return self.owned.get(_plain(message))
 
-    async def advance(self, batch: list[Any]) -> None:
+    def owns(self, owned: Owned) -> bool:
+        """Whether the partition is still this worker's, by the same assignment."""
+        return any(other is owned for other in self.owned.values())
+
+    async def advance(self, batch: list[tuple[Owned, Any]]) -> None:
         """Note in Redis that everything up to the end of the batch is there."""
-        for plain, offset in {_plain(e.message): e.message.offset for e in batch}.items():
-            await self.store.set_position(plain, offset + 1)
+        ends = {_plain(event.message): (owned, event.message.offset + 1) for owned, event in batch}
+        await self.store.move_positions(
+            [(plain, owned.epoch, owned.position, end) for plain, (owned, end) in ends.items()]
+        )
+        for owned, end in ends.values():
+            owned.position = end
 
     async def _take_over(self, plain: str, end: int | None) -> Owned:
         """Draw an epoch, and see where Redis stands. A topic that ends before that was deleted
@@ -100,8 +112,8 @@ class Partitions:
                 plain, end, offset,
             )  # fmt: skip
             offset, made = 0, made + 1
-            await self.store.set_position(plain, 0, made)
-        return Owned(f"{plain}#{made}" if made else plain, epoch, offset)
+            await self.store.begin_anew(plain, made)
+        return Owned(f"{plain}#{made}" if made else plain, epoch, offset, offset)
 
 
 def _plain(where: Any) -> str:
@@ -116,5 +128,11 @@ async def _align(tp: Any, offset: int | None, committed: int | None, broker: Bro
             "reading it again from the start.",
             _plain(tp), committed,
         )  # fmt: skip
-    if (offset or 0) != (committed or 0):
-        await broker._commit({tp: offset or 0})
+    target = offset or 0
+    if target == (committed or 0):
+        return
+    if await broker._commit({tp: target}):
+        # Faust seeks to what is committed, but not when that is 0: so this has to be said too.
+        await broker.seek(tp, target)
+    else:
+        logger.warning("%s: another rebalance came before it was taken over", _plain(tp))

@@ -22,7 +22,8 @@ from stream_app.settings import Settings
 logger = logging.getLogger("xl3m")
 
 QUERIES_AT_ONCE = 16
-# A claim outlives the deadline by this much, for generating; then the query may be asked again.
+# A claim outlives the deadline by this much, for generating. After that a query whose worker died
+# may be asked again.
 CLAIM_SLACK = 60
 # How long an answer can be had again by asking with the same id.
 ANSWER_TTL = 600
@@ -88,7 +89,11 @@ class PubSubDoor:
             await self._refuse(data, str(error))
             return
         if await self._claim(query):
-            await self._answer(query)
+            try:
+                await self._answer(query)
+            except PASSING:
+                await self.redis.delete(keys.claim(query.id))
+                raise
 
     async def _refuse(self, data: bytes, reason: str) -> None:
         """Tell the asker, if it can be told from the message who that is."""

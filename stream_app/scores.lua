@@ -1,12 +1,14 @@
 -- Extends a question's scored range and keeps its top-k, if the range is still as the caller saw it.
 --
--- KEYS  range, top, text, then the score blocks written to
+-- KEYS  range, top, text, cursor, then the score blocks written to
 -- ARGV  lo and hi the caller saw, lo and hi now, segments skipped, k, number of candidates,
 --       then for each: index, score, segment; then for each block: byte offset, scores
--- Returns 1 if the top-k changed, 0 if not, -1 if the range moved or is gone.
+-- Returns 1 if the top-k changed, 0 if not, -1 if the range moved or is gone, or would pass the
+-- head: a Redis that lost its last writes has fewer segments than the caller has seen.
 local range, top, text = KEYS[1], KEYS[2], KEYS[3]
 local seen = redis.call('HMGET', range, 'lo', 'hi')
 if seen[1] ~= ARGV[1] or seen[2] ~= ARGV[2] then return -1 end
+if tonumber(ARGV[4]) > tonumber(redis.call('HGET', KEYS[4], 'head') or 0) then return -1 end
 
 redis.call('HSET', range, 'lo', ARGV[3], 'hi', ARGV[4])
 if ARGV[5] ~= '0' then redis.call('HINCRBY', range, 'skipped', ARGV[5]) end
@@ -31,13 +33,15 @@ for index, segment in pairs(added) do
   changed = 1
 end
 
-for i = 4, #KEYS do
+for i = 5, #KEYS do
   redis.call('SETRANGE', KEYS[i], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
 -- The range alone knows whether the question stays: what is written for it goes when it goes.
 local left = redis.call('PTTL', range)
 if left > 0 then
-  for i = 2, #KEYS do redis.call('PEXPIRE', KEYS[i], left) end
+  for i = 2, #KEYS do
+    if i ~= 4 then redis.call('PEXPIRE', KEYS[i], left) end
+  end
 end
 return changed

@@ -7,53 +7,23 @@ Owns the one model thread. Knows ranges and segments; no Kafka, no answers.
 
 import asyncio
 import logging
-from array import array
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from stream_app import keys
 from stream_app.events import encode
 from stream_app.patience import Health, patiently
-from stream_app.state import Asked, Cursor, Extension, Range
+from stream_app.state import Asked, Cursor, Extension, LostWritesError
 from stream_app.store import StreamStore
-from xl3m_core import Engine, QuestionError, Segment, TopK
+from stream_app.work import Standing, Watched, Work, extension, next_work
+from xl3m_core import Engine, QuestionError
 
 logger = logging.getLogger("xl3m")
 T = TypeVar("T")
-NAN = float("nan")
 RELOADED_AT_ONCE = 64
-
-
-@dataclass(slots=True)
-class Standing:
-    """A question of a stream and what is scored for it."""
-
-    asked: Asked
-    range: Range
-
-
-@dataclass(slots=True)
-class Watched:
-    """A stream as scoring sees it; owned: its live edge is this worker's to score."""
-
-    cursor: Cursor
-    owned: bool = False
-    questions: dict[str, Standing] = field(default_factory=dict)
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Segments lo up to hi of a stream, to be scored for a question whose range is `seen`."""
-
-    stream: str
-    qid: str
-    standing: Standing
-    seen: Range
-    lo: int
-    hi: int
 
 
 @dataclass(eq=False, slots=True)
@@ -106,7 +76,7 @@ class Scoring:
                 self._drop_unwatched(stream)
 
     def grew(self, stream: str, cursor: Cursor) -> None:
-        """The stream's log was written to."""
+        """The log of a stream of this worker's was written to."""
         watched = self.streams.get(stream)
         if watched is None or not watched.owned:
             self.own([stream])
@@ -137,9 +107,9 @@ class Scoring:
             if not standing.asked.until
         )
 
-    async def cover(self, stream: str, qid: str, deadline: float) -> None:
-        """Score for a question ahead of everything else, until all of the stream's log is
-        covered or so many seconds have passed."""
+    async def cover(self, stream: str, qid: str, until: float) -> None:
+        """Score for a question ahead of live edges and history, until all of the stream's log
+        is covered or `time.monotonic()` is past `until`."""
         waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
         self.waiters.append(waiter)
         watched = self.streams.setdefault(stream, Watched(Cursor()))
@@ -148,7 +118,7 @@ class Scoring:
             waiter.head = watched.cursor.head
             self._settle()
             self._wake.set()
-            await asyncio.wait_for(waiter.covered, deadline)
+            await asyncio.wait_for(waiter.covered, until - time.monotonic())
         except TimeoutError:
             logger.info("stream %r: a query's deadline came before its log was covered", stream)
         finally:
@@ -181,46 +151,39 @@ class Scoring:
         return bool(work)
 
     def _plan(self) -> Iterator[Work]:
-        """The next step's work: queries, then live edges, then history, within one batch."""
-        room = self.step_segments
-        for work in self._candidates():
-            if room <= 0:
-                return
-            room -= work.hi - work.lo
-            yield work
+        """The next step's work, within one batch: queries, then live edges, then history.
 
-    def _candidates(self) -> Iterator[Work]:
-        planned: set[tuple[str, str]] = set()
-        waiting = [(w.stream, w.qid) for w in self.waiters]
+        Queries share three quarters of a step evenly, so that neither a large one nor all of
+        them hold up the live edges.
+        """
+        waiting = list(dict.fromkeys((w.stream, w.qid) for w in self.waiters))
         behind = [(s, q) for s in self._rotated() for q in self.streams[s].questions]
+        urgent = self.step_segments * (3 if behind else 4) // 4
+        asked = max(1, urgent // max(1, len(waiting)))
         share = max(1, self.step_segments // max(1, len(behind)))
-        turns = [(waiting, self.step_segments, True), (behind, share, False), (behind, share, True)]
-        for pairs, most, back in turns:
+        room, planned = self.step_segments, set[tuple[str, str]]()
+        for pairs, most, back in (
+            (waiting, asked, True),
+            (behind, share, False),
+            (behind, share, True),
+        ):
             for stream, qid in pairs:
-                work = self._next(stream, qid, most, back) if (stream, qid) not in planned else None
+                if room <= 0 or (stream, qid) in planned:
+                    continue
+                work = next_work(stream, qid, self.streams.get(stream), min(most, room), back)
                 if work:
                     planned.add((stream, qid))
+                    room -= work.hi - work.lo
                     yield work
 
     def _rotated(self) -> list[str]:
-        """Owned streams that have something to score; the one that was first goes last."""
+        """Owned streams that have something to score; what was first, of them and of the queries
+        that wait, is last the next time."""
+        self.waiters[:] = self.waiters[1:] + self.waiters[:1]
         streams = [s for s in self.behind if self.streams[s].owned]
         if streams:
             self.behind[streams[0]] = self.behind.pop(streams[0])
         return streams
-
-    def _next(self, stream: str, qid: str, most: int, back: bool) -> Work | None:
-        """What to score next of a range: its live edge, then (if `back`) what lies before it."""
-        watched = self.streams.get(stream)
-        standing = watched.questions.get(qid) if watched else None
-        if watched is None or standing is None:
-            return None
-        seen, cursor = replace(standing.range), watched.cursor
-        if seen.hi < cursor.head:
-            return Work(stream, qid, standing, seen, seen.hi, min(seen.hi + most, cursor.head))
-        if back and seen.lo > cursor.first:
-            return Work(stream, qid, standing, seen, max(cursor.first, seen.lo - most), seen.lo)
-        return None
 
     async def _step(self, work: list[Work]) -> None:
         """Read the segments, score them all in one call, write the ranges."""
@@ -231,51 +194,31 @@ class Scoring:
             for segment in segments
         ]
         scores = iter(await self.on_model(lambda: self.engine.score(pairs)))
+        k = self.engine.method.k
         extensions = [
-            self._extension(w, {segment: next(scores) for segment in segments})
+            extension(w, {segment: next(scores) for segment in segments}, k)
             for w, segments in zip(work, found, strict=True)
         ]
-        replies = await self.store.extend(extensions, self.engine.method.k)
-        for w, extension, changed in zip(work, extensions, replies, strict=True):
-            await self._apply(w, extension, changed)
+        replies = await self.store.extend(extensions, k)
+        for w, made, changed in zip(work, extensions, replies, strict=True):
+            await self._apply(w, made, changed)
 
-    def _extension(self, w: Work, scores: dict[Segment, float]) -> Extension:
-        """The work's scores as a change of its range; segments gone from the log are NaN there."""
-        by_index = {segment.index: score for segment, score in scores.items()}
-        top = TopK(self.engine.method.k)
-        for index, score in by_index.items():
-            top.add(index, score)
-        chosen = dict(top.best())
-        return Extension(
-            stream=w.stream,
-            qid=w.qid,
-            seen=w.seen,
-            lo=min(w.seen.lo, w.lo),
-            hi=max(w.seen.hi, w.hi),
-            start=w.lo,
-            scores=array("f", [by_index.get(i, NAN) for i in range(w.lo, w.hi)]).tobytes(),
-            best=[
-                (segment, chosen[segment.index]) for segment in scores if segment.index in chosen
-            ],
-            skipped=(w.hi - w.lo) - len(scores),
-        )
-
-    async def _apply(self, w: Work, extension: Extension, changed: bool | None) -> None:
+    async def _apply(self, w: Work, made: Extension, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""
         watched = self.streams.get(w.stream)
         if changed is None or watched is None or watched.questions.get(w.qid) is not w.standing:
             self._reload(w.stream)
         else:
             scored = w.standing.range
-            scored.lo, scored.hi = extension.lo, extension.hi
-            scored.skipped += extension.skipped
+            scored.lo, scored.hi = made.lo, made.hi
+            scored.skipped += made.skipped
             self._look_at(w.stream)
         if changed:
             update = {
                 "stream": w.stream,
                 "question": w.standing.asked.question,
                 "question_id": w.qid,
-                "range": [extension.lo, extension.hi],
+                "range": [made.lo, made.hi],
             }
             await self.store.redis.publish(keys.update_channel(w.stream), encode(update))
 
@@ -297,46 +240,67 @@ class Scoring:
 
     async def _load(self, stream: str) -> None:
         """Read where the stream stands, its questions and their ranges; one reader at a time, so
-        that what was read last is what is kept."""
+        that what was read last is what is kept. Raises LostWritesError if it went back."""
         watched = self.streams.get(stream)
         if watched is None:
             return
         async with watched.loading:
+            known = watched.cursor.version
             cursor = (await self.store.load(stream)).cursor
-            standing = {}
-            for qid, asked in (await self.store.questions(stream)).items():
-                scored = await self.store.range(stream, qid)
-                if scored and self._scores(qid, asked):
-                    standing[qid] = Standing(asked, scored)
+            if cursor.version < known:
+                raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
+            standing = await self._standing(stream, watched.owned)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
         watched.questions = standing
         if self.streams.get(stream) is watched:
             self._look_at(stream)
 
-    def _scores(self, qid: str, asked: Asked) -> bool:
-        """Whether it is this worker's model that scores the question, and it fits its window."""
+    async def _standing(self, stream: str, owned: bool) -> dict[str, Standing]:
+        """The questions this worker's model scores, with their ranges."""
+        standing = {}
+        for qid, asked in (await self.store.questions(stream)).items():
+            if not self._fits(asked):
+                continue
+            if qid != self.question_id(asked.question):
+                if not owned or asked.until:
+                    continue
+                qid = await self._adopt(stream, qid, asked)
+            if scored := await self.store.range(stream, qid):
+                standing[qid] = Standing(asked, scored)
+        return standing
+
+    async def _adopt(self, stream: str, qid: str, asked: Asked) -> str:
+        """A current question was scored by another model, measure or k: begin it anew."""
+        logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
+        mine = self.question_id(asked.question)
+        await self.store.ask(stream, mine, asked)
+        await self.store.end_questions(stream, only=qid)
+        return mine
+
+    def _fits(self, asked: Asked) -> bool:
+        """Whether the question fits the window of this worker's model."""
         try:
             self.engine.suffix(asked.question)
         except QuestionError as error:
             logger.error("question %r is left out: %s", asked.question[:80], error)
             return False
-        return qid == self.question_id(asked.question)
+        return True
 
     def question_id(self, question: str) -> str:
-        """The question's id for this worker's model, wording and measure."""
-        model = self.engine.model
+        """The question's id for this worker's model, its wording, the measure and k."""
+        model, method = self.engine.model, self.engine.method
         return keys.question_id(
-            question, model.fingerprint, model.template, self.engine.method.measure
+            question, model.fingerprint, model.template, method.measure, str(method.k)
         )
 
     def _look_at(self, stream: str) -> None:
         """Note whether the stream has anything to score."""
         watched = self.streams[stream]
         owed = any(
-            s.range.hi < watched.cursor.head or s.range.lo > watched.cursor.first
-            for s in watched.questions.values()
-            if not s.asked.until
+            standing.lacks(watched.cursor.head, watched.cursor.first)
+            for standing in watched.questions.values()
+            if not standing.asked.until
         )
         if owed:
             self.behind.setdefault(stream)
@@ -347,17 +311,11 @@ class Scoring:
     def _settle(self) -> None:
         """Let queries go whose ranges are covered, or whose question is gone."""
         for waiter in self.waiters:
+            if waiter.head is None or waiter.covered.done():
+                continue
             watched = self.streams.get(waiter.stream)
             standing = watched.questions.get(waiter.qid) if watched else None
-            short = (
-                watched
-                and standing
-                and (
-                    standing.range.hi < (waiter.head or 0)
-                    or standing.range.lo > watched.cursor.first
-                )
-            )
-            if waiter.head is not None and not short and not waiter.covered.done():
+            if not (watched and standing and standing.lacks(waiter.head, watched.cursor.first)):
                 waiter.covered.set_result(None)
 
     def _drop_unwatched(self, stream: str) -> None:

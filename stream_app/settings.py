@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 from stream_app.errors import SettingsError
 from xl3m_core.method import Measure, Method
 
+MAX_DEADLINE = 90.0
+"""Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
+
 Format = Literal["lines", "json", "msgpack"]
 
 
@@ -108,6 +111,8 @@ class Settings:
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < math.inf:  # so that NaN is refused as well
                 raise SettingsError(f"{variable(name)} must be at least {least}, and finite")
+        if self.query_deadline > MAX_DEADLINE:
+            raise SettingsError(f"{variable('query_deadline')} must be at most {MAX_DEADLINE:.0f}")
 
 
 _LEAST = dict.fromkeys(("window", "segment_tokens", "question_tokens", "answer_tokens", "k"), 0)

@@ -4,7 +4,7 @@ A step names the state it starts from. Knows what there is to know of a stream; 
 it is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xl3m_core import Segment, Tail
@@ -70,6 +70,10 @@ class Range:
     hi: int
     skipped: int = 0
 
+    def coverage(self, head: int, tail: int = 0) -> float:
+        """The share of all segments ever, `tail` scored ones behind the head included."""
+        return (self.hi - self.lo - self.skipped + tail) / max(1, head + tail)
+
 
 @dataclass(frozen=True, slots=True)
 class Extension:
@@ -93,3 +97,13 @@ class View:
     state: State
     range: Range
     top: list[tuple[Segment, float]]
+
+    def coverage(self, tail: int) -> float:
+        """The share of the stream that was scored, when so many segments of its tail were."""
+        return self.range.coverage(self.state.cursor.head, tail)
+
+
+def current_question(asked: Mapping[str, Asked]) -> str | None:
+    """Of a stream's questions the current one that was set last."""
+    current = [a for a in asked.values() if not a.until]
+    return max(current, key=lambda a: a.set_at).question if current else None

@@ -13,7 +13,17 @@ from redis.asyncio import Redis
 
 from stream_app import keys
 from stream_app.packing import pack, pack_segment, pack_tail, unpack, unpack_segment, unpack_tail
-from stream_app.state import Asked, Commit, Cursor, Extension, FencedError, Range, State, View
+from stream_app.state import (
+    Asked,
+    Commit,
+    Cursor,
+    Extension,
+    FencedError,
+    LostWritesError,
+    Range,
+    State,
+    View,
+)
 from xl3m_core import Segment
 
 
@@ -26,6 +36,7 @@ class StreamStore:
         self.limits = (log_segments, log_bytes)
         self._commit = redis.register_script(_script("commit.lua"))
         self._scores = redis.register_script(_script("scores.lua"))
+        self._position = redis.register_script(_script("position.lua"))
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -79,10 +90,28 @@ class StreamStore:
         next_, made = await self.redis.hmget(keys.partition(partition), ["next", "made"])
         return (None if next_ is None else int(next_)), int(made or 0)
 
-    async def set_position(self, partition: str, offset: int, made: int | None = None) -> None:
-        """Note that everything before the offset is in Redis."""
-        fields = {"next": offset} | ({} if made is None else {"made": made})
-        await self.redis.hset(keys.partition(partition), mapping=fields)
+    async def move_positions(self, moves: Sequence[tuple[str, int, int | None, int]]) -> None:
+        """Note for each (partition, epoch, old, new) that everything before `new` is in Redis,
+        all in one round trip. Raises FencedError if the partition has a later owner, and
+        LostWritesError if it does not stand at `old`, where its owner left it: positions are
+        written last, so a Redis that lost anything of a partition lost this as well."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for partition, epoch, old, new in moves:
+                args = ["" if old is None else old, new, epoch]
+                await self._position([keys.partition(partition)], args, client=pipe)
+            replies = await pipe.execute()
+        for (partition, epoch, _, _), reply in zip(moves, replies, strict=True):
+            if reply < 0:
+                raise FencedError(f"{partition} has a later owner than epoch {epoch}")
+            if reply == 0:
+                raise LostWritesError(
+                    f"{partition}: Redis is not where this worker left it; it lost writes, perhaps "
+                    "in a restart. This worker ends; the next one reads again what is missing."
+                )
+
+    async def begin_anew(self, partition: str, made: int) -> None:
+        """The partition's topic was made again, for the `made`th time: nothing of it is read."""
+        await self.redis.hset(keys.partition(partition), mapping={"next": 0, "made": made})
 
     async def enlist(self, streams: Sequence[tuple[str, str]]) -> None:
         """Make (stream, topic/partition) pairs known to those who list streams."""
@@ -125,14 +154,14 @@ class StreamStore:
 
         await self.redis.transaction(write, keys.questions(stream))
 
-    async def end_questions(self, stream: str) -> None:
-        """End every current question of the stream."""
+    async def end_questions(self, stream: str, only: str | None = None) -> None:
+        """End every current question of the stream, or the one of that id."""
 
         async def write(pipe: Any) -> None:
             known = _asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
             pipe.multi()
-            for qid in [qid for qid, asked in known.items() if not asked.until]:
+            for qid in [q for q, asked in known.items() if not asked.until and only in (None, q)]:
                 self._forget(pipe, stream, qid, head)
             pipe.hincrby(keys.cursor(stream), "questions", 1)
 
@@ -231,6 +260,7 @@ def _range(fields: dict[bytes, bytes]) -> Range | None:
 
 def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
     names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
+    names.append(keys.cursor(e.stream))
     args: list[Any] = [e.seen.lo, e.seen.hi, e.lo, e.hi, e.skipped, k, len(e.best)]
     for segment, score in e.best:
         args += [f"{segment.index:012d}", repr(score), pack_segment(segment)]

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings, variable
 
+TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
 
 
@@ -54,5 +55,4 @@ async def _ask_for(settings: Settings, missing: list[str]) -> None:
 
 def topic_names(settings: Settings) -> list[str]:
     """The five topics."""
-    names = ("tokens", "questions", "queries", "answers", "dead_letters")
-    return [getattr(settings, f"{name}_topic") for name in names]
+    return [getattr(settings, f"{name}_topic") for name in TOPICS]

@@ -7,6 +7,7 @@ the run was on, and `XL3M_REQUIRE_KAFKA=1` fails a run whose Kafka tests had no 
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
@@ -16,6 +17,13 @@ from tests import brokers
 _NEEDS_KAFKA = "needs a real Kafka: set KAFKA_HOME"
 _ON = pytest.StashKey[dict[str, str]]()
 _RAN_ON_KAFKA = pytest.StashKey[int]()
+
+
+# How long an example takes says something about the machine, nothing about the code.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -64,6 +64,7 @@ class Letters:
     fingerprint = "letters"
     bos = (0,)
     pads = True
+    chats = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Code points."""
@@ -76,6 +77,10 @@ class Letters:
     def decode(self, ids: Sequence[int]) -> str:
         """The characters of code points."""
         return "".join(map(chr, ids))
+
+    def decode_within(self, ids: Sequence[int]) -> str:
+        """The same within a text."""
+        return self.decode(ids)
 
     def prompt(self, text: str) -> list[int]:
         """A prompt without any frame."""
@@ -170,6 +175,7 @@ class FakeBroker:
     committed: dict[TP, int] = field(default_factory=dict)
     ends: dict[TP, int] = field(default_factory=dict)
     commits: list[dict[TP, int]] = field(default_factory=list)
+    seeks: dict[TP, int] = field(default_factory=dict)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """The group's offsets."""
@@ -183,6 +189,10 @@ class FakeBroker:
         self.commits.append(dict(offsets))
         self.committed |= offsets
         return True
+
+    async def seek(self, partition: Any, offset: int) -> None:
+        """What is read next."""
+        self.seeks[partition] = offset
 
 
 class FailingStore(StreamStore):

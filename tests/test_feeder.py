@@ -22,7 +22,7 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
     path = tmp_path_factory.mktemp("feed") / "log"
     path.write_text(text, encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feeder, "CHUNK_CHARS", size)
+        patch.setattr(feeder, "CHUNK_BYTES", size)
         chunks = asyncio.run(read(path))
     assert "".join(chunks) == text
     assert all(chunk.endswith("\n") for chunk in chunks[:-1])
@@ -33,7 +33,7 @@ def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:
     path.write_text("x" * (3 * feeder.LONGEST_RECORD))
     chunks = asyncio.run(read(path))
     assert "".join(chunks) == "x" * (3 * feeder.LONGEST_RECORD)
-    assert max(map(len, chunks)) <= feeder.LONGEST_RECORD + feeder.CHUNK_CHARS
+    assert max(map(len, chunks)) <= feeder.LONGEST_RECORD + feeder.CHUNK_BYTES
 
 
 def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
@@ -52,13 +52,30 @@ async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path
     assert await anext(chunks) == "two\n"
     path.write_text("3\n")
     assert await anext(chunks) == "3\n"
+    old = path.open("a")
     path.rename(tmp_path / "log.1")
+    old.write("last of the old\n")
+    old.close()
     path.write_text("four\n")
+    assert await anext(chunks) == "last of the old\n"
     assert await anext(chunks) == "four\n"
+
+
+async def test_a_character_written_in_two_halves_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes("caf\xe9\n".encode()[:4])
+    chunks = read_file(path, follow=True)
+    reading = asyncio.ensure_future(anext(chunks))
+    await asyncio.sleep(0)
+    with path.open("ab") as file:
+        file.write("caf\xe9\n".encode()[4:])
+    assert await reading == "caf\xe9\n"
 
 
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a/x.log", "b.log"):
         (tmp_path / name).write_text("line\n")
-    assert [path.name for path in files_of(tmp_path)] == ["x.log", "b.log"]
+    (tmp_path / "c.bin").write_bytes(b"\0\1")
+    assert list(files_of(tmp_path)) == ["a/x.log", "b.log"]
+    assert list(files_of(tmp_path / "b.log")) == ["b.log"]

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from stream_app import ingest as ingest_module
 from stream_app import keys, patience
 from stream_app.ingest import Ingest
-from stream_app.partitions import Partitions
+from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
@@ -161,8 +161,9 @@ async def test_a_stretch_delivered_again_goes_over_into_what_is_new(
     redis_client: Redis, fresh: Fresh, records: list[str], until_: int, back: int
 ) -> None:
     store, topic = StreamStore(redis_client, PLENTY, PLENTY), fresh("topic")
-    first, second = [await site(store, topic, 0) for _ in range(2)]
+    first = await site(store, topic, 0)
     await first.ingest.apply(first.lines(*records)[:until_])
+    second = await site(store, topic, 0)
     await second.ingest.apply(second.lines(*records)[max(0, min(until_, len(records)) - back) :])
     await assert_holds(second, "".join(records))
     assert (await second.state()).cursor.gaps == 0
@@ -188,7 +189,7 @@ async def test_acks_come_in_order_and_only_after_the_write(
 ) -> None:
     advance = here.ingest.partitions.advance
 
-    async def check(batch: list[Event]) -> None:
+    async def check(batch: list[tuple[Owned, Event]]) -> None:
         assert here.acked == []
         assert (await here.state()).cursor.next == {f"{here.topic}/0": 3}
         await advance(batch)
@@ -242,7 +243,8 @@ async def test_a_zombie_that_wrote_before_its_successor_is_taken_up(
     topic = fresh("topic")
     zombie, owner = [await site(store, topic, 0) for _ in range(2)]
     await owner.ingest._load([topic])
-    await zombie.ingest.apply(zombie.lines("record 0\n", "record 1\n"))
+    with pytest.raises(FencedError):  # its text counts, but its partition is another's
+        await zombie.ingest.apply(zombie.lines("record 0\n", "record 1\n"))
     await owner.ingest.apply(owner.lines("record 0\n", "record 1\n", "record 2\n"))
     await assert_holds(owner, "record 0\nrecord 1\nrecord 2\n")
 

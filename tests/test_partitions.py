@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
+from stream_app import keys
 from stream_app.partitions import Owned, Partitions
+from stream_app.state import FencedError, LostWritesError
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, Event, FakeBroker, Message
 
@@ -23,9 +25,15 @@ def event(partitions: Partitions, offset: int, partition: int = 0) -> Event:
     return Event(Message(partitions.topic, partition, offset, 0.0, b"s", b"x"))
 
 
+def owned_events(partitions: Partitions, *where: tuple[int, int]) -> list[tuple[Owned, Event]]:
+    """Events of (partition, offset) with the partitions they came from."""
+    events = [event(partitions, offset, partition) for partition, offset in where]
+    return [(owned, e) for e in events if (owned := partitions.of(e.message))]
+
+
 async def test_a_group_ahead_of_redis_is_set_back(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 50}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
@@ -34,7 +42,7 @@ async def test_a_group_ahead_of_redis_is_set_back(partitions: Partitions) -> Non
 
 async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 10}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
@@ -47,7 +55,7 @@ async def test_an_empty_redis_reads_all_again_and_says_so(
     broker = FakeBroker({tp: 50}, {tp: 60})
     with caplog.at_level(logging.ERROR, "xl3m"):
         await partitions.assign([tp], broker)
-    assert broker.commits == [{tp: 0}]
+    assert (broker.commits, broker.seeks) == ([{tp: 0}], {tp: 0})
     assert "Redis holds nothing of it" in caplog.text
 
 
@@ -55,7 +63,7 @@ async def test_a_topic_made_again_gets_a_new_name(
     partitions: Partitions, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 30}, {tp: 7})
     with caplog.at_level(logging.ERROR, "xl3m"):
         await partitions.assign([tp], broker)
@@ -68,9 +76,9 @@ async def test_a_topic_made_again_gets_a_new_name(
 
 async def test_a_topic_made_again_keeps_its_new_name(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.set_position(f"{tp.topic}/0", 30)
+    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
     await partitions.assign([tp], FakeBroker({tp: 30}, {tp: 7}))
-    await partitions.advance([event(partitions, 4)])
+    await partitions.advance(owned_events(partitions, (0, 4)))
     later = Partitions(partitions.store, partitions.topic)
     broker = FakeBroker({tp: 5}, {tp: 7})
     await later.assign([tp], broker)
@@ -84,18 +92,18 @@ async def test_nothing_is_committed_where_nothing_differs(
 ) -> None:
     tp = TP(partitions.topic, 0)
     if position is not None:
-        await partitions.store.set_position(f"{tp.topic}/0", position)
+        await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, position)])
     broker = FakeBroker({} if committed is None else {tp: committed}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == []
 
 
-async def test_won_and_lost_are_told_by_name(partitions: Partitions) -> None:
+async def test_owned_and_lost_are_told_by_name(partitions: Partitions) -> None:
     one, two, other = TP(partitions.topic, 0), TP(partitions.topic, 1), TP("another", 0)
     names = [f"{tp.topic}/{tp.partition}" for tp in (one, two)]
     assert await partitions.assign([one, other], FakeBroker()) == ([names[0]], [])
-    assert await partitions.assign([one, two], FakeBroker()) == ([names[1]], [])
-    assert await partitions.assign([two], FakeBroker()) == ([], [names[0]])
+    assert await partitions.assign([one, two], FakeBroker()) == (names, [])
+    assert await partitions.assign([two], FakeBroker()) == ([names[1]], [names[0]])
     assert partitions.of(event(partitions, 0, partition=0).message) is None
     assert partitions.of(event(partitions, 0, partition=1).message) is not None
     assert partitions.of(Message("another", 0, 0, 0.0, None, b"")) is None
@@ -129,20 +137,57 @@ class BrokenBroker(FakeBroker):
 
 
 async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Partitions) -> None:
-    await partitions.advance([event(partitions, 3), event(partitions, 8, 1), event(partitions, 4)])
+    await partitions.assign([TP(partitions.topic, number) for number in range(3)], FakeBroker())
+    await partitions.advance(owned_events(partitions, (0, 3), (1, 8), (0, 4)))
     assert await partitions.store.position(f"{partitions.topic}/0") == (5, 0)
     assert await partitions.store.position(f"{partitions.topic}/1") == (9, 0)
     assert await partitions.store.position(f"{partitions.topic}/2") == (None, 0)
 
 
+async def test_a_partition_kept_through_a_rebalance_is_taken_over_anew(
+    partitions: Partitions,
+) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.assign([tp], FakeBroker())
+    [(before, _)] = owned_events(partitions, (0, 0))
+    other = Partitions(partitions.store, partitions.topic)
+    await other.assign([tp], FakeBroker())
+    await other.advance(owned_events(other, (0, 6)))
+    broker = FakeBroker({tp: 3})
+    await partitions.assign([tp], broker)
+    assert (broker.commits, broker.seeks) == ([{tp: 7}], {tp: 7})
+    assert not partitions.owns(before)
+
+
+async def test_a_zombie_moves_no_position(partitions: Partitions) -> None:
+    await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
+    successor = Partitions(partitions.store, partitions.topic)
+    await successor.assign([TP(partitions.topic, 0)], FakeBroker())
+    with pytest.raises(FencedError):
+        await partitions.advance(owned_events(partitions, (0, 3)))
+    await successor.advance(owned_events(successor, (0, 5)))
+    assert await partitions.store.position(f"{partitions.topic}/0") == (6, 0)
+
+
+async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
+    partitions: Partitions,
+) -> None:
+    await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
+    await partitions.advance(owned_events(partitions, (0, 3)))
+    await partitions.advance(owned_events(partitions, (0, 3)))  # a try whose reply was lost
+    await partitions.store.redis.hset(keys.partition(f"{partitions.topic}/0"), "next", 2)
+    with pytest.raises(LostWritesError):
+        await partitions.advance(owned_events(partitions, (0, 7)))
+
+
 def test_offsets_that_never_came_are_counted_once() -> None:
-    owned = Owned("t/0", 1, expected=10)
+    owned = Owned("t/0", 1, None, expected=10)
     for offset in (10, 13, 11, 12, 14, 16):
         owned.saw(offset)
     assert (owned.take_gap(), owned.take_gap(), owned.expected) == (3, 0, 17)
 
 
 def test_where_no_position_is_known_the_first_offset_is_no_gap() -> None:
-    owned = Owned("t/0", 1, expected=None)
+    owned = Owned("t/0", 1, None, expected=None)
     owned.saw(500)
     assert (owned.take_gap(), owned.expected) == (0, 501)

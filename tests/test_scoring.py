@@ -213,12 +213,30 @@ async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) ->
     await world.grow(current, 40)
     await world.grow(asked, 8)
     standing, once = await world.ask(current), await world.ask(asked, "now?", ttl=60)
-    covering = asyncio.create_task(world.scoring.cover(asked, once, 60))
+    covering = asyncio.create_task(world.scoring.cover(asked, once, time.monotonic() + 60))
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.scoring.step()
-    assert await world.range(asked, once) == Range(0, 8)
-    assert await world.range(current, standing) == Range(40, 40)
+    assert await world.range(asked, once) == Range(2, 8)  # three quarters of a step
+    assert await world.range(current, standing) == Range(38, 40)
+    await world.drain()
     await covering
+    assert await world.range(asked, once) == Range(0, 8)
+
+
+async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: Fresh) -> None:
+    large, small = fresh("stream"), fresh("stream")
+    await world.grow(large, 200)
+    await world.grow(small, 8)
+    until_ = time.monotonic() + 60
+    asked = [(stream, await world.ask(stream, "now?", ttl=60)) for stream in (large, small)]
+    first, second = [asyncio.create_task(world.scoring.cover(*one, until_)) for one in asked]
+    await until(lambda: len(world.scoring.waiters) == 2 and world.scoring.waiters[1].head)
+    for _ in range(3):
+        await world.scoring.step()
+    await second
+    assert not first.done()
+    await world.drain()
+    await first
 
 
 async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
@@ -298,14 +316,14 @@ async def test_what_is_read_last_is_what_is_kept(
         return known
 
     monkeypatch.setattr(world.store, "questions", slow)
-    early = asyncio.create_task(world.scoring.cover(stream, "unknown", 60))
+    early = asyncio.create_task(world.scoring.cover(stream, "unknown", time.monotonic() + 60))
     await until(lambda: world.store.questions is questions)
     await world.ask(stream)
-    draining = asyncio.create_task(world.drain())
+    later = asyncio.create_task(world.scoring._refresh())
     for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
         await world.store.redis.ping()
     gate.set()
-    await asyncio.gather(early, draining)
+    await asyncio.gather(early, later)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -321,15 +339,24 @@ async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fres
     assert (world.scoring.backlog(), world.scoring.streams[stream].questions) == (0, {})
 
 
-async def test_questions_of_another_model_or_too_long_are_left_alone(
-    world: World, fresh: Fresh
-) -> None:
+async def test_a_question_too_long_is_left_alone(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await world.store.ask(stream, "another-model", Asked("q?"))
     await world.ask(stream, "x" * 200)
     await world.grow(stream, 3)
     assert await world.drain() == 0
-    assert await world.range(stream, "another-model") == Range(0, 0)
+
+
+async def test_a_current_question_another_model_scored_is_begun_anew(
+    world: World, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 30)
+    await world.store.ask(stream, "another-model", Asked("q?"))
+    world.scoring.own([stream])
+    await world.drain()
+    assert list(await world.store.questions(stream)) == [world.scoring.question_id("q?")]
+    assert await world.store.range(stream, "another-model") is None
+    await world.assert_equals_batch(stream, "q?")
 
 
 @pytest.mark.parametrize("failing", ["before", "after"])
@@ -425,7 +452,7 @@ async def test_a_query_returns_at_its_deadline_with_what_there_is(
     stream = fresh("stream")
     await world.grow(stream, 20)
     qid = await world.ask(stream, ttl=60)
-    await world.scoring.cover(stream, qid, 0)
+    await world.scoring.cover(stream, qid, time.monotonic() + 0)
     assert await world.range(stream, qid) == Range(20, 20)
     assert world.scoring.waiters == []
 
@@ -435,9 +462,9 @@ async def test_a_query_returns_when_its_question_is_covered(world: World, fresh:
     await world.grow(stream, 100)
     qid = await world.ask(stream, ttl=60)
     async with running(world.scoring):
-        await world.scoring.cover(stream, qid, 60)
+        await world.scoring.cover(stream, qid, time.monotonic() + 60)
     await world.assert_equals_batch(stream)
-    await world.scoring.cover(stream, qid, 60)
+    await world.scoring.cover(stream, qid, time.monotonic() + 60)
 
 
 async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
@@ -447,8 +474,8 @@ async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
     await world.grow(stream, 50)
     qids = [await world.ask(stream, f"{i}?", ttl=60) for i in range(5)]
     async with running(other):
-        await asyncio.gather(*(other.cover(stream, qid, 60) for qid in qids))
-        await asyncio.gather(*(other.cover(stream, qid, 0) for qid in qids))
+        await asyncio.gather(*(other.cover(stream, qid, time.monotonic() + 60) for qid in qids))
+        await asyncio.gather(*(other.cover(stream, qid, time.monotonic() + 0) for qid in qids))
     for i in range(5):
         await world.assert_equals_batch(stream, f"{i}?")
     assert (other.streams, other.behind, other.waiters) == ({}, {}, [])
@@ -464,7 +491,7 @@ async def test_queries_that_come_and_go_do_not_disturb_each_other(
     async def impatient(turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
-        await other.cover(stream, qid, 0)
+        await other.cover(stream, qid, time.monotonic() + 0)
 
     await asyncio.gather(*map(impatient, range(40)))
     assert (other.streams, other.waiters) == ({}, [])
@@ -474,7 +501,7 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     stream, other = fresh("stream"), world.another()
     await world.grow(stream, 30)
     qid = await world.ask(stream, ttl=60)
-    covering = asyncio.create_task(other.cover(stream, qid, 60))
+    covering = asyncio.create_task(other.cover(stream, qid, time.monotonic() + 60))
     await until(lambda: other.waiters and other.waiters[0].head)
     for change in (other.own, other.disown):
         change([stream])
@@ -491,7 +518,7 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
     stream = fresh("stream")
     await world.grow(stream, 30)
     qid = await world.ask(stream)
-    covering = asyncio.create_task(world.scoring.cover(stream, qid, 60))
+    covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.store.end_questions(stream)
     world.scoring.changed(stream)

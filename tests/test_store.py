@@ -211,8 +211,8 @@ async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fre
     partition = f"{fresh('topic')}/0"
     assert await store.position(partition) == (None, 0)
     assert [await store.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
-    await store.set_position(partition, 5, made=2)
-    await store.set_position(partition, 7)
+    await store.begin_anew(partition, made=2)
+    await store.move_positions([(partition, 3, 0, 7)])
     assert await store.position(partition) == (7, 2)
 
 
@@ -241,9 +241,11 @@ async def extended(
     qid: str = "q",
     skipped: int = 0,
 ) -> bool | None:
-    """Scores for the segments from `start` on."""  # fmt: skip
-    best = [(segment(start + i), score) for i, score in enumerate(scores)]
+    """Scores for the segments from `start` on, which the log has, if it has been asked for."""
     end = start + len(scores)
+    if (await store.load(stream)).cursor.head < end:
+        await store.redis.hset(keys.cursor(stream), "head", end)
+    best = [(segment(start + i), score) for i, score in enumerate(scores)]
     extension = Extension(
         stream, qid, seen, min(seen.lo, start), max(seen.hi, end), start,
         struct.pack(f"{len(scores)}f", *scores), best, skipped,
@@ -281,7 +283,7 @@ async def test_a_range_that_moved_or_is_gone_is_not_extended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    assert await extended(store, stream, Range(0, 0), 0, [-1.0]) is None
+    assert await extended(store, fresh("stream"), Range(0, 0), 0, [-1.0]) is None
     await store.ask(stream, "q", Asked("q?"))
     assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0], skipped=1) is True
     for seen in (Range(0, 0), Range(1, 2), Range(0, 3)):

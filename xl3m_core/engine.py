@@ -49,8 +49,22 @@ class Engine:
                 f"the method is for a window of {self.method.window} tokens, "
                 f"but the model's is {model.window}"
             )
+        self._check_frame()
         self.batch_tokens = batch_tokens
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
+
+    def _check_frame(self) -> None:
+        """A chat template takes its part of the window too: a segment must fit beside it."""
+        if not self.model.chats:
+            return
+        method, frame = self.method, len(self.model.prompt(""))
+        needed = frame + method.segment_tokens + method.question_tokens + method.answer_tokens
+        if needed > self.model.window:
+            raise MethodError(
+                f"chat template {frame} + segment {method.segment_tokens} + question "
+                f"{method.question_tokens} + answer {method.answer_tokens} = {needed} tokens, but "
+                f"the model's window is {self.model.window}: take less of one of them"
+            )
 
     def segmenter(self) -> Segmenter:
         """A segmenter that counts in this model's tokens."""
@@ -71,18 +85,23 @@ class Engine:
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
         """The key context for a question from segments, the most certain first."""
-        frame = len(self.model.prompt(self._ask(question)))
-        budget = self.model.window - frame - self.method.answer_tokens
-        return KeyContext.assemble(ranked, budget, self.model.count)
+
+        def prompted(texts: Sequence[str]) -> list[int]:
+            return [len(self._prompt(text, question)) for text in texts]
+
+        budget = self.model.window - self.method.answer_tokens
+        return KeyContext.assemble(ranked, budget, prompted)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
     ) -> Generated:
         """Generate the answer to the question from the key context, greedily."""
-        prompt = self.model.prompt(context.text + self._ask(question))
-        room = self.model.window - self.method.answer_tokens
-        text, first = self.model.generate(prompt[-room:], self.method.answer_tokens, on_text)
+        prompt = self._prompt(context.text, question)
+        text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
         return Generated(text.strip(), -float(entropy(first[None])[0]))
+
+    def _prompt(self, context: str, question: str) -> list[int]:
+        return self.model.prompt(context + self._ask(question))
 
     def _ask(self, question: str) -> str:
         return self.model.template.replace("{question}", question)
@@ -169,6 +188,8 @@ class XL3M:
         self.engine.suffix(question)  # refused before a long text is read
         best, total = self._scan(_chunks(text), question, on_progress)
         scanned = time.perf_counter()
+        if not total:
+            return Answer(question=question, error="the text is empty")
         context = self.engine.assemble([segment for segment, _ in best], question)
         generated = self.engine.answer(context, question, on_text)
         scores = {segment.index: score for segment, score in best}
@@ -176,7 +197,7 @@ class XL3M:
             question=question,
             answer=generated.text,
             certainty=generated.certainty,
-            coverage=1.0 if total else 0.0,
+            coverage=1.0,
             evidence=tuple(Evidence.of("", s, scores[s.index]) for s in context.segments),
             timings={"scan": scanned - started, "answer": time.perf_counter() - scanned},
         )

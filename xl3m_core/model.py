@@ -78,6 +78,12 @@ class LanguageModel:
         with self._tokenizing:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
+    def decode_within(self, ids: Sequence[int]) -> str:
+        """The text of token ids that stand within a text: some tokenizers drop a space at the
+        start of what they decode, so another token goes before."""
+        anchor = self.encode(["x"])[0]
+        return self.decode([*anchor, *ids]).removeprefix(self.decode(anchor))
+
     @torch.inference_mode()
     def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
         """Logits of the last `keep` positions of each row: (B, keep, V), on the model's device.

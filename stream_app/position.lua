@@ -1,0 +1,11 @@
+-- Moves a partition's position, if it is where its owner left it, or already where it is to go.
+--
+-- KEYS  partition
+-- ARGV  position the owner left it at ('' for none), position to move to, the owner's epoch
+-- Returns 1; 0 if it stands elsewhere; -1 if the partition has a later owner.
+local seen = redis.call('HMGET', KEYS[1], 'next', 'epoch')
+local next, epoch = seen[1] or '', tonumber(seen[2] or 0)
+if epoch > tonumber(ARGV[3]) then return -1 end
+if next ~= ARGV[1] and next ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'next', ARGV[2])
+return 1
