@@ -15,6 +15,7 @@ import faust
 from stream_app import keys
 from stream_app.answering import Answering
 from stream_app.events import (
+    STREAM_BYTES,
     BadEvent,
     Query,
     Question,
@@ -52,7 +53,9 @@ def dead_letters(send: Send) -> Callable[[Any, str], Awaitable[None]]:
     async def bury(event: Any, reason: str) -> None:
         m = event.message
         logger.warning("%s/%d offset %d: %s", m.topic, m.partition, m.offset, reason)
-        await send(None, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
+        # The event's key keeps its dead letters in order, unless the key itself is what is wrong.
+        key = m.key if m.key and len(m.key) <= STREAM_BYTES else None
+        await send(key, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
 
     return bury
 

@@ -4,8 +4,6 @@ The same seed gives the same log. It knows nothing of models, tokens or the stre
 writes lines in the shapes the shipped model was trained on and says what stands where.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from random import Random
 
@@ -18,8 +16,11 @@ def pool(words: str) -> tuple[str, ...]:
 ROLES = pool("web db cache api queue edge mail auth proxy node store batch")
 SERVICES = pool("billing checkout search gateway shipping payments catalog inventory mailer")
 LEVELS = ("INFO", "WARN", "DEBUG", "ERROR")
-NUMBER_FIELDS = pool("port latency retries quota balance threads total depth budget")
-WORD_FIELDS = pool("owner region cluster carrier status")
+NUMBER_FIELDS = pool(
+    "port latency retries quota balance threads total depth budget code limit timeout "
+    "size count weight score rate price delay load memory target"
+)
+WORD_FIELDS = pool("owner region cluster carrier status leader mode zone team color plan sponsor")
 FIELDS = (*NUMBER_FIELDS, *WORD_FIELDS, "version")
 ONSETS = pool("b br c d dr f g gr h j k l m n p pr r s st t tr v w z")
 NUCLEI = pool("a e i o u ai ea ou")
@@ -59,9 +60,7 @@ def host(rng: Random) -> str:
 
 def value(rng: Random, field: str) -> str:
     """A value of the kind the field holds."""
-    if field == "version":
-        return version(rng)
-    return word(rng) if field in WORD_FIELDS else number(rng)
+    return version(rng) if field == "version" else (word if field in WORD_FIELDS else number)(rng)
 
 
 def _key(rng: Random, used: set[tuple[str, str]], last: str) -> tuple[str, str]:
@@ -75,10 +74,11 @@ def _key(rng: Random, used: set[tuple[str, str]], last: str) -> tuple[str, str]:
 
 def service_log(lines: int, seed: int) -> tuple[list[str], list[Fact]]:
     """A log of that many lines, and one question for each line that reports something."""
-    rng, log, facts, subject = Random(seed), list[str](), list[Fact](), ""
-    used = set[tuple[str, str]]()
+    rng, used, subject = Random(seed), set[tuple[str, str]](), ""
+    log, facts = list[str](), list[Fact]()
     for index in range(lines):
-        start = f"{_clock(index)} {rng.choice(LEVELS)} {rng.choice(SERVICES)}"
+        clock = f"{index // 3600 % 24:02}:{index // 60 % 60:02}:{index % 60:02}"
+        start = f"{clock} {rng.choice(LEVELS)} {rng.choice(SERVICES)}"
         if rng.random() < 0.4:
             log.append(f"{start} request {number(rng)} done in {rng.randint(1, 900)} ms")
             continue
@@ -88,7 +88,3 @@ def service_log(lines: int, seed: int) -> tuple[list[str], list[Fact]]:
         log.append(f"{start} {subject.replace(' ', '=')} {field}={answer}")
         facts.append(Fact(f"What is the {field} of {subject}?", answer, index))
     return log, facts
-
-
-def _clock(index: int) -> str:
-    return f"{index // 3600 % 24:02}:{index // 60 % 60:02}:{index % 60:02}"

@@ -1,0 +1,159 @@
+"""Measures the small model on passages it has not seen: answers, and entropy as relevance.
+
+An answer counts if greedy decoding would write it exactly. It knows the made-up passages and
+the method's prompt, nothing of the method's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stream_app.sample import service_log
+from training.curriculum import Writer
+from training.generate import TEMPLATE, Level
+from training.passages import Passage, Piece, single
+
+LENGTHS = (40, 100, 200, 300, 400, 512)
+SHAPES = ("app", "syslog", "talk")
+ROWS = 20
+
+
+@dataclass(frozen=True)
+class Score:
+    """Whether the answer is exact, and the entropy in nats of its first token."""
+
+    exact: bool
+    entropy: float
+
+
+def level(shape: str, tokens: int) -> Level:
+    """Passages as the method builds them; an absent key always has a part in common with one."""
+    return Level(
+        tokens, (shape,), filler=0.4, stamps=0.6, phrasings=4, shared=0.6, near=1.0, paired=0.3
+    )
+
+
+@torch.inference_mode()
+def score(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[Score]:
+    """Scores rows that end with their answer; padding on the right disturbs nothing."""
+    if len(rows) > ROWS:
+        return score(model, rows[:ROWS]) + score(model, rows[ROWS:])
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
+    logits = model(ids).logits.float()
+    scores = []
+    for index, (row, kinds) in enumerate(rows):
+        first = next(place for place, kind in enumerate(kinds) if kind > 0)
+        guess = logits[index, first - 1 : len(row) - 1].argmax(-1).tolist()
+        logs = logits[index, first - 1].log_softmax(-1)
+        scores.append(Score(guess == row[first:], float(-(logs.exp() * logs).sum())))
+    return scores
+
+
+def passages(
+    writer: Writer, shape: str, tokens: int, count: int, absent: bool = False
+) -> list[tuple[list[int], list[int]]]:
+    """Rows with one question and at most that many tokens, seldom less than two lines short."""
+    wanted, rows = level(shape, tokens), list[tuple[list[int], list[int]]]()
+
+    def enough(passage: Passage) -> bool:
+        return len(writer.encode(passage.pieces)[0]) >= tokens - 100
+
+    while len(rows) < count:
+        row = writer.encode(single(writer.rng, wanted, enough, absent).pieces)
+        if len(row[0]) <= max(tokens, 60):
+            rows.append(row)
+    return rows
+
+
+def auc(low: list[float], high: list[float]) -> float:
+    """The chance that one of `low` is below one of `high`."""
+    wins = sum((a < b) + 0.5 * (a == b) for a in low for b in high)
+    return wins / (len(low) * len(high))
+
+
+def log_trial(model: Any, writer: Writer, seed: int) -> tuple[int, bool]:
+    """The rank of the segment with the evidence in a log, and if four spliced give the answer."""
+    lines, facts = service_log(60, 10_000 + seed)
+    fact = Random(seed).choice(facts)
+    texts = ["\n".join(lines[at : at + 3]) + "\n" for at in range(0, len(lines), 3)]
+    asked = Piece(TEMPLATE.format(question=fact.question))
+    answer = Piece(fact.answer + "\n", "answer")
+    scores = score(model, [writer.encode([Piece(text), asked, answer]) for text in texts])
+    spread = [one.entropy for one in scores]
+    best = sorted(sorted(range(len(texts)), key=spread.__getitem__)[:4])
+    row = writer.encode([*(Piece(texts[place]) for place in best), asked, answer])
+    return sorted(spread).index(spread[fact.line // 3]), score(model, [row])[0].exact
+
+
+def answers(model: Any, writer: Writer, count: int) -> dict[str, float]:
+    """The share of exact answers by shape and length."""
+    figures = {}
+    for tokens in tqdm(LENGTHS):
+        for shape in SHAPES:
+            scores = score(model, passages(writer, shape, tokens, count))
+            figures[f"exact_{shape}_{tokens}"] = sum(one.exact for one in scores) / count
+    return figures
+
+
+def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
+    """How far entropy tells passages with the evidence from passages without."""
+    told, untold = list[float](), list[float]()
+    for shape in SHAPES:
+        told += [one.entropy for one in score(model, passages(writer, shape, 120, count))]
+        untold += [one.entropy for one in score(model, passages(writer, shape, 120, count, True))]
+    means = {"entropy_with": sum(told) / len(told), "entropy_without": sum(untold) / len(untold)}
+    return {**means, "auc": auc(told, untold)}
+
+
+def logs(model: Any, writer: Writer, count: int) -> dict[str, float]:
+    """The method in small on the demo's log: 20 segments of three lines, four of them kept."""
+    trials = [log_trial(model, writer, seed) for seed in range(count)]
+    return {
+        "log_first": sum(rank == 0 for rank, _ in trials) / count,
+        "log_first_four": sum(rank < 4 for rank, _ in trials) / count,
+        "log_answered": sum(exact for _, exact in trials) / count,
+    }
+
+
+def measure(folder: Path, count: int, seed: int, dtype: str) -> dict[str, float]:
+    """All figures, by name."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model.eval()
+    writer = Writer(AutoTokenizer.from_pretrained(folder), seed)
+    return {
+        **answers(model, writer, count),
+        **relevance(model, writer, count),
+        **logs(model, writer, count),
+    }
+
+
+def main() -> None:
+    """Prints a table, and all figures as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1_000_003)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", default="float32")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    figures = measure(args.model, args.count, args.seed, args.dtype)
+    print("tokens " + "".join(f"{shape:>8}" for shape in SHAPES))
+    for tokens in LENGTHS:
+        cells = (f"{figures[f'exact_{shape}_{tokens}']:8.3f}" for shape in SHAPES)
+        print(f"{tokens:6} " + "".join(cells))
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
