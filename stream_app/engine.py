@@ -1,5 +1,9 @@
 """The engine that settings ask for: which model, and which method on it. Knows no stream."""
 
+from typing import Any
+
+import transformers
+
 from stream_app.settings import Settings
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.loading import SMALL
@@ -7,5 +11,7 @@ from xl3m_core.loading import SMALL
 
 def create_engine(settings: Settings) -> Engine:
     """Load the model and fit the method to its window. Raises ModelError and MethodError."""
+    logging: Any = transformers.utils.logging
+    logging.disable_progress_bar()  # loading is not what a command is about
     model = LanguageModel.load(settings.model or SMALL, window=settings.window or None)
     return Engine(model, settings.method(model.window), settings.batch_tokens)

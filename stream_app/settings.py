@@ -56,7 +56,7 @@ class Settings:
     measure: Measure = "entropy"
 
     batch_tokens: int = 4096
-    """Tokens in one forward of the model; a query waits for one such batch at most."""
+    """Tokens in one forward of the model; queries and scoring take turns between forwards."""
     backlog_tokens: int = 65_536
     """Ingest waits while more than this is read but not scored for a current question."""
     log_segments: int = 200_000

@@ -101,4 +101,4 @@ def test_the_readme_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     snippets: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})
-    assert "7137" in capsys.readouterr().out
+    assert "8123" in capsys.readouterr().out

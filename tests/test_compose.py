@@ -50,7 +50,9 @@ def test_variables_are_settings() -> None:
 
 
 def test_addresses_are_settings_that_can_be_used() -> None:
-    settings = Settings.from_env(SERVICES["worker"]["environment"])
+    given = SERVICES["worker"]["environment"].items()
+    defaults = {name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for name, value in given}
+    settings = Settings.from_env(defaults)
     assert settings.broker_address == "kafka:9092"
     assert "INSIDE://kafka:9092" in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert settings.redis == "redis://redis:6379/0"

@@ -314,3 +314,26 @@ def test_a_dead_letter_holds_no_more_than_the_beginning_of_a_huge_value() -> Non
 def test_floats_of_four_bytes_are_numbers_too() -> None:
     value = b"\x82\xa4text\xa1x\xa4time\xca" + struct.pack(">f", 2.0)
     assert chunk(b"s", value, "msgpack") == Chunk("s", "x", 2000)
+
+
+def test_a_dead_letter_fits_its_topic_whatever_was_sent() -> None:
+    huge = b"x" * 5_000_000
+    assert len(dead_letter("t", 0, 0, huge, huge, "r" * 10_000)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("time", "milliseconds"),
+    [
+        ("2024-05-01T12:00:00Z", 1_714_564_800_000),
+        ("2024-05-01T14:00:00.250+02:00", 1_714_564_800_250),
+        ("2024-05-01 12:00:00", 1_714_564_800_000),
+    ],
+)
+def test_times_may_be_iso_8601(time: str, milliseconds: int) -> None:
+    value = json.dumps({"text": "x", "time": time}).encode()
+    assert chunk(b"s", value, format="json").time_ms == milliseconds
+
+
+def test_a_msgpack_map_may_have_many_fields() -> None:
+    fields = {"text": "x"} | {f"field {i}": i for i in range(40)}
+    assert chunk(b"s", msgpack.packb(fields), format="msgpack").text == "x"

@@ -425,3 +425,23 @@ async def test_run_takes_in_whatever_comes(here: Site) -> None:
     assert here.acked == events
     assert here.ingest.batches >= 2000 / ingest_module.BATCH_EVENTS
     await assert_holds(here, "".join(f"record {i}\n" for i in range(2000)))
+
+
+async def test_the_buffer_stops_reading_at_its_bytes_and_loses_nothing(here: Site) -> None:
+    events = here.lines(*["x" * 10] * 30)
+    taken: list[Any] = []
+
+    async def source() -> AsyncIterator[Event]:
+        for event in events:
+            taken.append(event)
+            yield event
+
+    buffer, batches = ingest_module.Buffer(max_bytes=25), list[list[Any]]()
+    filling = asyncio.create_task(buffer.fill(source()))
+    while sum(map(len, batches)) < 30:
+        batches.append(await buffer.batch())
+        assert len(taken) - sum(map(len, batches)) <= 4
+    await filling
+    assert [event for batch in batches for event in batch] == events
+    assert max(map(len, batches)) <= 3
+    assert buffer.bytes == 0

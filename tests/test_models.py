@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BartConfig, BertConfig, T5Config
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Config
 
 from tests import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
@@ -281,3 +283,15 @@ def test_a_type_of_numbers_that_does_not_exist_is_refused(tmp_path: Path) -> Non
 def test_a_graphics_card_multiplies_in_bfloat16() -> None:
     assert best_dtype("cuda:0") == torch.bfloat16
     assert best_dtype("cpu") in (torch.bfloat16, torch.float32)
+
+
+def test_ids_from_within_a_text_keep_their_leading_space() -> None:
+    words = Tokenizer(
+        WordLevel({"<unk>": 0, "\u2581hello": 1, "\u2581world": 2, "\u2581x": 3}, "<unk>")
+    )
+    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=words, unk_token="<unk>")
+    model = LanguageModel(tiny.network("llama"), tokenizer, tiny.WINDOW)
+    assert model.decode([2]) == "world"
+    assert model.decode_within([1]) + model.decode_within([2]) == " hello world"
