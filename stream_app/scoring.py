@@ -16,10 +16,11 @@ from typing import TypeVar
 from stream_app import keys
 from stream_app.events import encode
 from stream_app.patience import Health, patiently
-from stream_app.state import Asked, Cursor, Extension, LostWritesError
+from stream_app.standing import StandingQuestions
+from stream_app.state import Cursor, Extension, LostWritesError
 from stream_app.store import StreamStore
-from stream_app.work import Standing, Watched, Work, extension, next_work
-from xl3m_core import Engine, QuestionError
+from stream_app.work import Watched, Work, extension, next_work
+from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class Scoring:
         self.step_segments = max(
             1, engine.batch_tokens // (method.segment_tokens + method.question_tokens)
         )
+        self.standing = StandingQuestions(engine, store)
+        self.question_id = self.standing.id
         self.streams: dict[str, Watched] = {}
         self.behind: dict[str, None] = {}
         self.stale: set[str] = set()
@@ -249,50 +252,12 @@ class Scoring:
             cursor = (await self.store.load(stream)).cursor
             if cursor.version < known:
                 raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
-            standing = await self._standing(stream, watched.owned)
+            standing = await self.standing.of(stream, watched.owned)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
         watched.questions = standing
         if self.streams.get(stream) is watched:
             self._look_at(stream)
-
-    async def _standing(self, stream: str, owned: bool) -> dict[str, Standing]:
-        """The questions this worker's model scores, with their ranges."""
-        standing = {}
-        for qid, asked in (await self.store.questions(stream)).items():
-            if not self._fits(asked):
-                continue
-            if qid != self.question_id(asked.question):
-                if not owned or asked.until:
-                    continue
-                qid = await self._adopt(stream, qid, asked)
-            if scored := await self.store.range(stream, qid):
-                standing[qid] = Standing(asked, scored)
-        return standing
-
-    async def _adopt(self, stream: str, qid: str, asked: Asked) -> str:
-        """A current question was scored by another model, measure or k: begin it anew."""
-        logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
-        mine = self.question_id(asked.question)
-        await self.store.ask(stream, mine, asked)
-        await self.store.end_questions(stream, only=qid)
-        return mine
-
-    def _fits(self, asked: Asked) -> bool:
-        """Whether the question fits the window of this worker's model."""
-        try:
-            self.engine.suffix(asked.question)
-        except QuestionError as error:
-            logger.error("question %r is left out: %s", asked.question[:80], error)
-            return False
-        return True
-
-    def question_id(self, question: str) -> str:
-        """The question's id for this worker's model, its wording, the measure and k."""
-        model, method = self.engine.model, self.engine.method
-        return keys.question_id(
-            question, model.fingerprint, model.template, method.measure, str(method.k)
-        )
 
     def _look_at(self, stream: str) -> None:
         """Note whether the stream has anything to score."""

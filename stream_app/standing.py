@@ -1,0 +1,61 @@
+"""StandingQuestions: which of a stream's questions this worker's model scores, and as what.
+
+A question's scores are one model's, one measure's, one k's: its id says whose. Knows the
+engine and the store; not when anything is scored.
+"""
+
+import logging
+
+from stream_app import keys
+from stream_app.state import Asked
+from stream_app.store import StreamStore
+from stream_app.work import Standing
+from xl3m_core import Engine, QuestionError
+
+logger = logging.getLogger("xl3m")
+
+
+class StandingQuestions:
+    """One per worker."""
+
+    def __init__(self, engine: Engine, store: StreamStore) -> None:
+        self.engine = engine
+        self.store = store
+
+    async def of(self, stream: str, owned: bool) -> dict[str, Standing]:
+        """The questions this worker's model scores, with their ranges."""
+        standing = {}
+        for qid, asked in (await self.store.questions(stream)).items():
+            if not self._fits(asked):
+                continue
+            if qid != self.id(asked.question):
+                if not owned or asked.until:
+                    continue
+                qid = await self._adopt(stream, qid, asked)
+            if scored := await self.store.range(stream, qid):
+                standing[qid] = Standing(asked, scored)
+        return standing
+
+    async def _adopt(self, stream: str, qid: str, asked: Asked) -> str:
+        """A current question was scored by another model, measure or k: begin it anew."""
+        logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
+        mine = self.id(asked.question)
+        await self.store.ask(stream, mine, asked)
+        await self.store.end_questions(stream, only=qid)
+        return mine
+
+    def _fits(self, asked: Asked) -> bool:
+        """Whether the question fits the window of this worker's model."""
+        try:
+            self.engine.suffix(asked.question)
+        except QuestionError as error:
+            logger.error("question %r is left out: %s", asked.question[:80], error)
+            return False
+        return True
+
+    def id(self, question: str) -> str:
+        """The question's id for this worker's model, its wording, the measure and k."""
+        model, method = self.engine.model, self.engine.method
+        return keys.question_id(
+            question, model.fingerprint, model.template, method.measure, str(method.k)
+        )
