@@ -65,13 +65,13 @@ def test_batches_cover_every_row_once_and_keep_to_the_token_budget(
 def test_scores_are_the_same_whatever_the_batch_budget(measure: Measure, budget: int) -> None:
     usual = tiny.engine(tiny.model(), measure).score(PAIRS)
     other = tiny.engine(tiny.model(), measure, budget).score(PAIRS)
-    assert other == pytest.approx(usual, abs=1e-4)
+    assert other == pytest.approx(usual, abs=2e-4)
 
 
 def test_scores_come_in_the_order_of_the_pairs() -> None:
     engine = tiny.engine(tiny.model())
     forth, back = engine.score(PAIRS), engine.score(PAIRS[::-1])
-    assert back == pytest.approx(forth[::-1], abs=1e-4)
+    assert back == pytest.approx(forth[::-1], abs=2e-4)
     assert len(set(forth)) == len(forth)
     assert engine.score([]) == []
 
@@ -197,3 +197,14 @@ def test_key_context_question_and_answer_fit_the_window(chat: str | None) -> Non
     _, context = naive(engine, TEXT)
     assert context.segments
     engine.answer(context, QUESTION)
+
+
+def test_segments_that_say_the_same_are_chosen_by_place_whatever_the_batches() -> None:
+    same, others = "the pump in hall seven is down\n", [f"valve {i} is open\n" for i in range(40)]
+    texts = [text for other in others for text in (same, other)]
+    alone = tiny.engine(tiny.model(), batch_tokens=1).score([(same, QUESTION)])[0]
+    for budget in (1, 200, 1000, 100_000):
+        scores = tiny.engine(tiny.model(), batch_tokens=budget).score(
+            [(text, QUESTION) for text in texts]
+        )
+        assert set(scores[::2]) == {alone}

@@ -65,8 +65,8 @@ def test_scores_in_a_batch_alone_and_by_the_slow_twin_are_the_same(
     batched = engine.score(PAIRS)
     alone = [engine.score([pair])[0] for pair in PAIRS]
     slow = [twin(name, text, question, measure) for text, question in PAIRS]
-    assert batched == pytest.approx(slow, abs=1e-4)
-    assert alone == pytest.approx(slow, abs=1e-4)
+    assert batched == pytest.approx(slow, abs=2e-4)
+    assert alone == pytest.approx(slow, abs=2e-4)
     assert max(slow) - min(slow) > 0.01, "a difference to be seen"
 
 
@@ -93,7 +93,7 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
     model = LanguageModel(tiny.Maskless(), tiny.tokenizer())
     assert not model.pads
     scores = tiny.engine(model).score(PAIRS)
-    assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=1e-4)
+    assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=2e-4)
 
 
 class Masked(tiny.Maskless):
@@ -208,7 +208,7 @@ def test_a_tokenizer_without_start_token_scores_rows_without_one() -> None:
     row = list(engine.suffix("which pump?"))
     log_p = tiny.network("qwen2")(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
     following = [float(log_p[i, row[i + 1]]) for i in range(len(row) - 1)]
-    assert engine.score(pairs)[0] == pytest.approx(sum(following) / len(following), abs=1e-4)
+    assert engine.score(pairs)[0] == pytest.approx(sum(following) / len(following), abs=2e-4)
 
 
 @pytest.mark.parametrize("name", sorted(set(tiny.CONFIGS) - {"mamba"}))

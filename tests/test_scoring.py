@@ -178,7 +178,7 @@ async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fr
     world.scoring.grew(stream, state.cursor)
     await world.drain()
     scores = engine.score([(segment.text, "which pump?") for segment in segments])
-    assert await world.scores(stream, qid) == pytest.approx(scores, abs=1e-4)
+    assert await world.scores(stream, qid) == pytest.approx(scores, abs=2e-4)
 
 
 # -- what is scored first ------------------------------------------------------------------------

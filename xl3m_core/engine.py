@@ -26,6 +26,7 @@ from xl3m_core.topk import TopK
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two
 # cores: larger batches are no faster, and a query that comes meanwhile waits for the batch.
 BATCH_TOKENS = 4096
+SCORE_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class Engine:
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The certainty of each (segment text, question) pair, in nats; see `measure.certainty`.
 
+        Rounded to 1e-4: a finer difference comes from the rows that shared a batch, and would
+        decide between segments that say the same. Equal ones are told apart by their place.
+
         Raises QuestionError for a question that is empty or too long.
         """
         rows = [self._row(text, question) for text, question in pairs]
@@ -80,7 +84,7 @@ class Engine:
         for batch in self._batches([len(row) for row in rows]):
             suffixes = [self.suffix(pairs[i][1]) for i in batch]
             for i, score in zip(batch, self._certainty(rows, batch, suffixes), strict=True):
-                scores[i] = score
+                scores[i] = round(score, SCORE_DIGITS)
         return scores
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
