@@ -35,9 +35,7 @@ async def _redis(settings: Settings) -> AsyncIterator[Redis]:
     try:
         await redis.ping()
         yield redis
-    except (RedisError, OSError) as error:
-        if isinstance(error, UnreachableError):
-            raise
+    except RedisError as error:
         raise UnreachableError(f"Redis does not answer ({error}): see --redis") from error
     finally:
         await redis.aclose()

@@ -102,3 +102,13 @@ def test_the_readme_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})
     assert "8123" in capsys.readouterr().out
+
+
+def test_output_nobody_reads_any_more_is_no_error(model: str, tmp_path: Path) -> None:
+    text = tmp_path / "log"
+    text.write_text("pump\n")
+    command = f"'{sys.executable}' -m stream_app run '{text}' --model '{model}' --json"
+    command += " -q a? -q b? | true; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
+    assert done.returncode in (0, 141)
+    assert "Traceback" not in done.stderr and "Redis" not in done.stderr
