@@ -2,11 +2,10 @@
 
 Each verb is a few lines that load what it needs when it is called, so that help is instant.
 Exit codes: 0 done; 1 there is no answer; 2 wrong usage or settings; 3 broker, Redis or
-worker out of reach; 130 interrupted; 141 nobody reads the output any more.
+worker out of reach; 130 interrupted.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 EXIT_NO_ANSWER = 1
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
-EXIT_PIPE = 141
 
 
 def main() -> None:
@@ -34,9 +32,6 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_PIPE)
     except (XL3MError, OSError) as error:
         click.echo(f"xl3m: {error}", err=True)
         sys.exit(EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2)
