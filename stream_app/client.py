@@ -6,17 +6,36 @@ What the command line uses, and any program may. Knows Redis; no Kafka, no model
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from stream_app import keys
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
+from stream_app.settings import variable
 from stream_app.store import StreamStore
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Redis]:
+    """A Redis that answers. Raises UnreachableError when it does not, or no longer."""
+    redis = Redis.from_url(url)
+    try:
+        await redis.ping()
+        yield redis
+    except RedisError as error:
+        raise UnreachableError(
+            f"Redis does not answer ({error}): start one, or name another with --redis or "
+            f"{variable('redis')}"
+        ) from error
+    finally:
+        await redis.aclose()
 
 
 async def ask(

@@ -5,8 +5,6 @@ Reads and prints; the work is the feeder's and the client's.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from stream_app import client
-from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
@@ -24,21 +21,6 @@ from xl3m_core import Answer
 
 WIDTH = 100
 FIELDS = {field.name for field in fields(Answer)}
-
-
-@asynccontextmanager
-async def _redis(settings: Settings) -> AsyncIterator[Redis]:
-    """A Redis that answers."""
-    from redis.exceptions import RedisError
-
-    redis = Redis.from_url(settings.redis)
-    try:
-        await redis.ping()
-        yield redis
-    except RedisError as error:
-        raise UnreachableError(f"Redis does not answer ({error}): see --redis") from error
-    finally:
-        await redis.aclose()
 
 
 def _store(settings: Settings, redis: Redis) -> StreamStore:
@@ -54,19 +36,26 @@ async def feed(settings: Settings, source: Path, stream: str | None, follow: boo
         raise click.BadParameter(f"there is no file {source}")
     files = files_of(source)
     total = None if follow or piped else sum(path.stat().st_size for path in files.values())
-    async with _redis(settings) as redis, feeding(settings, _store(settings, redis)) as feeder:
+    async with (
+        client.connected(settings.redis) as redis,
+        feeding(settings, _store(settings, redis)) as feeder,
+    ):
         with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
-            async with asyncio.TaskGroup() as tasks:
-                for name, path in files.items():
-                    chunks = read_file(path, follow and not piped)
-                    feed_one = feeder.feed(stream or name, chunks, bar.update)
-                    await tasks.create_task(feed_one) if not follow else tasks.create_task(feed_one)
+            feeds = [
+                feeder.feed(stream or name, read_file(path, follow and not piped), bar.update)
+                for name, path in files.items()
+            ]
+            if follow:
+                await asyncio.gather(*feeds)
+            else:
+                for one in feeds:
+                    await one
 
 
 async def ask(settings: Settings, stream: str, question: str | None, as_json: bool) -> bool:
     """Print the answer as it comes, then what it rests on; False if there is none."""
     answer: dict[str, Any] = {"error": "no answer came"}
-    async with _redis(settings) as redis:
+    async with client.connected(settings.redis) as redis:
         async for message in client.ask(redis, stream, question, settings.query_deadline):
             if message["type"] == "answer":
                 answer = message
@@ -104,7 +93,7 @@ def show_segment(segment: dict[str, Any]) -> None:
 
 async def watch(settings: Settings, stream: str, question: str | None, as_json: bool) -> None:
     """Set the question, then print its top-k whenever it changed."""
-    async with _redis(settings) as redis:
+    async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         await client.ensure_worker(redis)
         updates = client.updates(redis, stream)
@@ -152,7 +141,7 @@ async def set_question(settings: Settings, stream: str, question: str) -> None:
 
 async def streams(settings: Settings, as_json: bool) -> None:
     """One line a stream."""
-    async with _redis(settings) as redis:
+    async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)

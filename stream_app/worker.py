@@ -11,11 +11,9 @@ from pathlib import Path
 
 import click
 import faust
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from stream_app.errors import UnreachableError
-from stream_app.settings import Settings, kafka_home, variable
+from stream_app.client import connected
+from stream_app.settings import Settings, kafka_home
 from stream_app.topics import ensure_topics
 
 
@@ -43,19 +41,10 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
         run_worker(replace(settings, broker=kafka.url, redis=redis.url), loglevel)
 
 
-async def check(settings: Settings) -> str:
-    """See that the broker and Redis answer, make missing topics; returns the cluster's id.
+async def check(settings: Settings) -> None:
+    """See that the broker and Redis answer, make missing topics.
 
     Raises UnreachableError, which says what to start or to set.
     """
-    redis = Redis.from_url(settings.redis)
-    try:
-        await redis.ping()
-    except (RedisError, OSError) as error:
-        raise UnreachableError(
-            f"no Redis at the address given ({type(error).__name__}): start one, or name another "
-            f"with --redis or {variable('redis')}"
-        ) from error
-    finally:
-        await redis.aclose()
-    return await ensure_topics(settings)
+    async with connected(settings.redis):
+        await ensure_topics(settings)
