@@ -1,30 +1,44 @@
-"""`python -m benchmarks [NAME ...] [--model M]`: runs the benchmarks named, or all of them.
+"""`python -m benchmarks [NAME ...] [options]`: runs the benchmarks named, or all of them.
 
-Each prints a table and then one line of JSON. Knows their names only.
+Each prints a table and then one line of JSON; plots go to a folder. Knows their names and
+options only.
 """
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import Any
 
-from benchmarks import length, scoring
+from benchmarks import certainty, length, needle, retrieval, scoring, twenty_million
 
-ALL: dict[str, Callable[[str | None], list[dict[str, Any]]]] = {
-    "scoring": scoring.measure,
-    "length": length.measure,
+ALL: dict[str, Any] = {
+    "scoring": scoring,
+    "length": length,
+    "certainty": certainty,
+    "needle": needle,
+    "retrieval": retrieval,
+    "twenty_million": twenty_million,
 }
 
 
 def main() -> None:
     """Run and print."""
+    chosen = parser().parse_args()
+    for name in chosen.names or ALL:
+        show(name, ALL[name].measure(chosen))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all benchmarks; those that one alone takes are grouped under its name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*ALL, []], metavar="NAME", default=[])
     parser.add_argument("--model", help="a folder or a hub id; by default the small model")
-    chosen = parser.parse_args()
-    for name in chosen.names or ALL:
-        rows = ALL[name](chosen.model)
-        show(name, rows)
+    parser.add_argument("--short", action="store_true", help="each in under three minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="bench-out", help="folder for plots and samples")
+    for name, module in ALL.items():
+        if hasattr(module, "add_arguments"):
+            module.add_arguments(parser.add_argument_group(name))
+    return parser
 
 
 def show(name: str, rows: list[dict[str, Any]]) -> None:
@@ -37,7 +51,9 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _short(value: Any) -> str:
-    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

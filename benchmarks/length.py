@@ -4,6 +4,7 @@ One text, read in chunks as from a file, with a fact at a third of it and look-a
 around; the process's memory is read after each length.
 """
 
+import argparse
 import resource
 import time
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ LENGTHS = (10_000, 30_000, 100_000, 300_000)
 LINES = 200
 
 
-def measure(model: str | None) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a length, in tokens."""
-    method = XL3M.load(model)
+    method = XL3M.load(args.model)
     return [_row(method, tokens) for tokens in tqdm(LENGTHS, desc="length", disable=None)]
 
 

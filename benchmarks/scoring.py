@@ -4,6 +4,7 @@ Whole rounds of both, in turns, so that a machine whose speed drifts slows both.
 of the ratios is the figure: what tokenising, padding, entropy and Python cost.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from statistics import median
@@ -20,9 +21,9 @@ SEGMENTS = 400
 ROUNDS = 5
 
 
-def measure(model: str | None) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a batch size."""
-    language_model = LanguageModel.load(model or SMALL)
+    language_model = LanguageModel.load(args.model or SMALL)
     method = Method.fit(language_model.window)
     sizes = (1024, 4096, 16384)
     engines = [Engine(language_model, method, batch_tokens) for batch_tokens in sizes]

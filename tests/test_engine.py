@@ -5,7 +5,7 @@ The model is tiny and its weights are random, so answers mean nothing; that they
 
 import gc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +25,7 @@ from xl3m_core import (
     Segment,
     Tail,
 )
+from xl3m_core.method import MEASURES
 
 QUESTION = "which pump is down?"
 LINES = [
@@ -60,7 +61,7 @@ def test_batches_cover_every_row_once_and_keep_to_the_token_budget(
         assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= budget
 
 
-@pytest.mark.parametrize("measure", ["entropy", "likelihood", "hybrid"])
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("budget", [1, 100, 300, 1000])
 def test_scores_are_the_same_whatever_the_batch_budget(measure: Measure, budget: int) -> None:
     usual = tiny.engine(tiny.model(), measure).score(PAIRS)
@@ -74,6 +75,64 @@ def test_scores_come_in_the_order_of_the_pairs() -> None:
     assert back == pytest.approx(forth[::-1], abs=2e-4)
     assert len(set(forth)) == len(forth)
     assert engine.score([]) == []
+
+
+# -- several questions of a segment --------------------------------------------------------------
+
+ASKED = [QUESTION, "which pump is up?", "which hall?", "why is it wet in the hall?", "?"]
+MANY = [(line * (i % 4), question) for i, line in enumerate(LINES[:9]) for question in ASKED]
+MANY += [*PAIRS, ("wet " * 150, ASKED[0]), ("wet " * 150, ASKED[3])]
+ALL: list[Measure] = [*get_args(Measure)]
+
+
+@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("budget", [1, 300, 4096])
+def test_questions_that_share_a_segment_have_the_scores_they_have_alone(
+    name: str, budget: int
+) -> None:
+    engine = tiny.engine(tiny.model(name), batch_tokens=budget)
+    together = engine.scores(MANY, ALL)
+    alone = [engine.scores([pair], ALL) for pair in MANY]
+    for measure in ALL:
+        slow = [scores[measure][0] for scores in alone]
+        assert together[measure] == pytest.approx(slow, abs=1e-3)
+        assert max(slow) - min(slow) > 0.01, "a difference to be seen"
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_a_measure_among_others_is_the_measure_alone(measure: Measure) -> None:
+    engine = tiny.engine(tiny.model(), measure)
+    assert engine.scores(MANY, ALL)[measure] == pytest.approx(engine.score(MANY), abs=2e-4)
+    assert engine.scores([], ALL)[measure] == []
+
+
+@given(st.lists(st.sampled_from(MANY), max_size=12), st.integers(0, 12), st.integers(1, 600))
+@settings(max_examples=25, deadline=None)
+def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
+    pairs: list[tuple[str, str]], cut: int, budget: int
+) -> None:
+    engine = tiny.engine(tiny.model(), batch_tokens=budget)
+    parts = engine.score(pairs[:cut]) + engine.score(pairs[cut:])
+    assert engine.score(pairs) == pytest.approx(parts, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", tiny.CONFIGS)
+def test_models_that_keep_all_they_read_share(name: str) -> None:
+    assert tiny.model(name).shares is (name not in (*tiny.UNPADDED, "mistral", "gemma3"))
+
+
+@pytest.mark.parametrize("budget", [1, 300, 1000])
+def test_a_shared_segment_is_read_once_and_forwards_keep_to_the_budget(budget: int) -> None:
+    model = tiny.Watched()
+    engine, read = tiny.engine(model, batch_tokens=budget), list[tuple[int, ...]]()
+    hook = model.model.register_forward_pre_hook(
+        lambda _, args, inputs: read.append(tuple(inputs["attention_mask"].shape)),
+        with_kwargs=True,
+    )
+    engine.score([(line, question) for line in LINES[:6] for question in ASKED])
+    hook.remove()
+    assert model.batches == []
+    assert all(rows == 1 or rows * width <= budget for rows, width in read)
 
 
 def test_a_row_never_exceeds_the_window_and_keeps_the_whole_question() -> None:

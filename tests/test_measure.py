@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from xl3m_core.measure import IGNORE, certainty, entropy, likelihood, positions
+from xl3m_core.measure import IGNORE, certainty, entropy, likelihood, likely, positions
 from xl3m_core.method import MEASURES, Measure
 
 NAN, INF = math.nan, math.inf
 SEEDS = st.integers(0, 2**31)
-ALL: list[Measure] = ["entropy", "likelihood", "hybrid"]
+ALL: list[Measure] = ["entropy", "top_p", "likelihood", "hybrid"]
 
 
 def random_logits(seed: int, *shape: int, spread: float = 5.0) -> Tensor:
@@ -108,13 +108,39 @@ def test_a_question_of_nothing_is_the_least_certain_by_likelihood() -> None:
     assert float(certainty(random_logits(4, 1, 4, 20), nothing, "likelihood")[0]) == -INF
 
 
+@given(SEEDS, st.floats(0.01, 1), st.floats(0, 20))
+def test_top_p_is_the_entropy_of_the_fewest_tokens_that_make_up_p(
+    seed: int, p: float, spread: float
+) -> None:
+    logits = random_logits(seed, 1, 30, spread=spread)
+    chances = sorted(torch.softmax(logits[0], -1).tolist(), reverse=True)
+    kept = likely(logits, p)[0].exp()
+    count = int((kept > 0).sum())
+    assert sum(chances[: count - 1]) < p + 1e-5
+    assert count == 30 or sum(chances[:count]) > p - 1e-5 or chances[count] < 1e-30
+    few = [chance / sum(chances[:count]) for chance in chances[:count]]
+    formula = -sum(chance * math.log(chance) for chance in few if chance > 0)
+    assert float(entropy(likely(logits, p))[0]) == pytest.approx(formula, abs=1e-4)
+
+
+def test_top_p_leaves_out_the_unlikely() -> None:
+    logits = torch.tensor([[[0.6, 0.3, 0.06, 0.04]]]).log()
+    few = [0.6 / 0.96, 0.3 / 0.96, 0.06 / 0.96]
+    nothing = torch.ones(1, 0, dtype=torch.long)
+    formula = sum(p * math.log(p) for p in few)
+    assert float(certainty(logits, nothing, "top_p")[0]) == pytest.approx(formula, abs=1e-5)
+
+
 @given(SEEDS)
 def test_hybrid_is_the_sum_of_the_two(seed: int) -> None:
     logits, question = random_logits(seed, 3, 4, 20), torch.tensor([[1, 2, 3]] * 3)
-    one, two, both = (certainty(logits, question, measure) for measure in ALL)
+    one, two, both = (
+        certainty(logits, question, measure) for measure in ("entropy", "likelihood", "hybrid")
+    )
     assert torch.allclose(one + two, both)
 
 
 def test_positions_are_those_the_measure_reads() -> None:
-    assert [positions(measure, 7) for measure in ALL] == [1, 8, 8]
+    assert [positions([measure], 7) for measure in ALL] == [1, 1, 8, 8]
+    assert (positions(["entropy", "top_p"], 7), positions(ALL, 7)) == (1, 8)
     assert tuple(ALL) == MEASURES

@@ -12,29 +12,39 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from training.entities import Source
+from training.formats import ALL
 from training.generate import Level
 from training.passages import Passage, Piece, dense, exam, single
 
-ALL = ("app", "syslog", "talk")
-SHORT = Level(
-    128, ("bare", *ALL), filler=0.1, stamps=0.3, phrasings=4, absent=0.05, shared=0.6, rivals=0.6
-)
+FIRST = ("app", "syslog", "talk")
+SHORT = Level(128, ("bare", *FIRST), filler=0.1, stamps=0.3, phrasings=99, absent=0.05, shared=0.6)
 HARD = Level(
-    512, ALL, filler=0.4, stamps=0.6, phrasings=4, absent=0.15, shared=0.6, rivals=0.6, paired=0.3
+    512,
+    ALL,
+    filler=0.3,
+    stamps=0.6,
+    phrasings=99,
+    absent=0.15,
+    shared=0.6,
+    paired=0.3,
+    joint=0.08,
+    others=0.3,
+    several=0.06,
 )
 LEVELS = (
     Level(64, ("bare",), terse=1.0),
     Level(64, ("bare",), terse=0.3),
     Level(80, ("bare",), shared=0.3, phrasings=2),
-    Level(96, ("bare", *ALL), shared=0.5, phrasings=4),
+    Level(96, ("bare", *FIRST), shared=0.5, phrasings=4),
     SHORT,
-    replace(HARD, tokens=192, filler=0.2, stamps=0.5, absent=0.1, exams=0.3),
-    replace(HARD, tokens=256, filler=0.3, absent=0.1, tail=0.2, exams=0.6),
-    replace(HARD, tokens=384, tail=0.25, exams=0.6),
-    replace(HARD, tail=0.25, exams=0.6),
+    replace(HARD, tokens=192, filler=0.1, absent=0.1, exams=0.3, joint=0.0),
+    replace(HARD, tokens=256, tail=0.2, exams=0.5),
+    replace(HARD, tokens=384, tail=0.25, exams=0.5),
+    replace(HARD, tail=0.25, exams=0.5),
 )
-DRILL = replace(SHORT, shapes=ALL, shared=0.95, rivals=0.8, exams=0.6, absent=0.2, near=0.9)
-GATES = (0.9, 0.9, 0.9, 0.92, 0.93, 0.94, 0.94, 0.95, 2.0)
+DRILL = replace(HARD, tokens=192, filler=0.1, shared=0.95, exams=0.6, absent=0.25, near=0.95)
+GATES = (0.9, 0.9, 0.9, 0.92, 0.93, 0.9, 0.93, 0.95, 2.0)
 KINDS = {"text": 0, "answer": 1, "guess": 2}
 
 
@@ -50,9 +60,14 @@ class Writer:
     """Writes batches of passages as tokens."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, seed: int, real: tuple[str, ...] = ()
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        real: tuple[str, ...] = (),
+        held_out: bool = False,
     ) -> None:
         self.tokenizer, self.rng, self.real = tokenizer, Random(seed), real
+        self.source = Source(self.rng, held_out)
         self.bos, self.pad = int(tokenizer.bos_token_id), int(tokenizer.pad_token_id)
 
     def encode(self, pieces: list[Piece]) -> tuple[list[int], list[int]]:
@@ -69,12 +84,12 @@ class Writer:
         """One passage of at most the level's length."""
         if kind == "single":
             budget = Budget(self.rng.randint(30, level.tokens - 30))
-            passage = single(self.rng, level, budget, self.rng.random() < 2 * level.absent)
+            passage = single(self.source, level, budget, self.rng.random() < 2 * level.absent)
         elif kind == "exam":
             budget = Budget(self.rng.randint(level.tokens // 3, 2 * level.tokens // 3))
-            passage = exam(self.rng, level, budget)
+            passage = exam(self.source, level, budget)
         else:
-            passage = dense(self.rng, level, Budget(level.tokens))
+            passage = dense(self.source, level, Budget(level.tokens))
         ids, kinds = self.encode(passage.pieces)
         if kind == "single" and len(ids) > level.tokens:
             return self.row(level, kind)
@@ -89,7 +104,7 @@ class Writer:
         if kind == "single" and self.rng.random() < 0.6:
             level = replace(level, tokens=min(level.tokens, 160), absent=0.25)
         elif kind == "exam" and self.rng.random() < 0.6:
-            level = replace(level, shared=0.9, rivals=0.8)
+            level = replace(level, shared=0.9)
         rows = [self.row(level, kind) for _ in range(max(4, tokens // level.tokens))]
         width = max(len(ids) for ids, _ in rows)
         ids = [row + [self.pad] * (width - len(row)) for row, _ in rows]
@@ -115,4 +130,4 @@ class Budget:
 
     def __call__(self, passage: Passage) -> bool:
         characters = sum(len(piece.text) for piece in passage.pieces)
-        return characters / 1.9 >= self.tokens
+        return characters / 1.6 >= self.tokens

@@ -1,6 +1,7 @@
 """Measures the small model on passages it has not seen: answers, and entropy as relevance.
 
-An answer counts if greedy decoding would write it exactly. It knows the made-up passages and
+Values and wordings are those held out of the training. An answer counts if greedy decoding
+would write it exactly. It knows the made-up passages and
 the method's prompt, nothing of the method's code.
 """
 
@@ -19,11 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stream_app.sample import service_log
 from training.curriculum import Writer
+from training.formats import ALL
 from training.generate import TEMPLATE, Level
 from training.passages import Passage, Piece, single
 
-LENGTHS = (40, 100, 200, 300, 400, 512)
-SHAPES = ("app", "syslog", "talk")
+LENGTHS = (128, 256, 384, 512)
 ROWS = 20
 
 
@@ -38,7 +39,7 @@ class Score:
 def level(shape: str, tokens: int) -> Level:
     """Passages as the method builds them; an absent key always has a part in common with one."""
     return Level(
-        tokens, (shape,), filler=0.4, stamps=0.6, phrasings=4, shared=0.6, near=1.0, paired=0.3
+        tokens, (shape,), filler=0.3, stamps=0.6, phrasings=99, shared=0.6, near=1.0, paired=0.3
     )
 
 
@@ -69,7 +70,7 @@ def passages(
         return len(writer.encode(passage.pieces)[0]) >= tokens - 100
 
     while len(rows) < count:
-        row = writer.encode(single(writer.rng, wanted, enough, absent).pieces)
+        row = writer.encode(single(writer.source, wanted, enough, absent).pieces)
         if len(row[0]) <= max(tokens, 60):
             rows.append(row)
     return rows
@@ -99,7 +100,7 @@ def answers(model: Any, writer: Writer, count: int) -> dict[str, float]:
     """The share of exact answers by shape and length."""
     figures = {}
     for tokens in tqdm(LENGTHS):
-        for shape in SHAPES:
+        for shape in ALL:
             scores = score(model, passages(writer, shape, tokens, count))
             figures[f"exact_{shape}_{tokens}"] = sum(one.exact for one in scores) / count
     return figures
@@ -108,7 +109,7 @@ def answers(model: Any, writer: Writer, count: int) -> dict[str, float]:
 def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
     """How far entropy tells passages with the evidence from passages without."""
     told, untold = list[float](), list[float]()
-    for shape in SHAPES:
+    for shape in ALL:
         told += [one.entropy for one in score(model, passages(writer, shape, 120, count))]
         untold += [one.entropy for one in score(model, passages(writer, shape, 120, count, True))]
     means = {"entropy_with": sum(told) / len(told), "entropy_without": sum(untold) / len(untold)}
@@ -129,7 +130,7 @@ def measure(folder: Path, count: int, seed: int, dtype: str) -> dict[str, float]
     """All figures, by name."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model.eval()
-    writer = Writer(AutoTokenizer.from_pretrained(folder), seed)
+    writer = Writer(AutoTokenizer.from_pretrained(folder), seed, held_out=True)
     return {
         **answers(model, writer, count),
         **relevance(model, writer, count),
@@ -148,9 +149,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     figures = measure(args.model, args.count, args.seed, args.dtype)
-    print("tokens " + "".join(f"{shape:>8}" for shape in SHAPES))
+    print("tokens " + "".join(f"{shape:>8}" for shape in ALL) + "     all")
     for tokens in LENGTHS:
-        cells = (f"{figures[f'exact_{shape}_{tokens}']:8.3f}" for shape in SHAPES)
+        exact = [figures[f"exact_{shape}_{tokens}"] for shape in ALL]
+        cells = (f"{share:8.3f}" for share in (*exact, sum(exact) / len(exact)))
         print(f"{tokens:6} " + "".join(cells))
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 

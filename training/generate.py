@@ -7,30 +7,35 @@ It knows nothing of tokens, of models, or of how records make a passage.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 
-from stream_app.sample import FIELDS, LEVELS, SERVICES, host, number, value, version, word
-from training.lines import stamp
+from stream_app.sample import LEVELS, SERVICES
+from training.entities import SMALL, Source, stamp
+from training.formats import KINDS, OTHER_WORDS, PAIRS, Ask, Kind
+from training.phrasings import wrap
 
 TEMPLATE = "\nQuestion: {question}\nAnswer: "
-SUBJECTS = {
-    "host": host,
-    "order": number,
-    "user": word,
-    "service": word,
-    "project": word,
-}
+SUBJECTS = ("host", "host", "order", "order", "order", "user", "service", "project")
+SYNTAX = (200, 301, 404, 500)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a line tells: its key, ways to ask for it, and the answer."""
+
+    key: tuple[str, ...]
+    phrases: tuple[str, ...]
+    answer: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line and what it says: the value of a field of a subject."""
+    """One line, its facts, and the entities in it by kind."""
 
     line: str
-    subject: str
-    field: str
-    value: str
-    shape: str
+    format: str
+    facts: tuple[Fact, ...]
+    entities: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -44,87 +49,153 @@ class Level:
     phrasings: int = 1
     absent: float = 0.03
     near: float = 0.7
-    rivals: float = 0.5
     shared: float = 0.0
     tail: float = 0.0
     exams: float = 0.0
     terse: float = 0.0
     paired: float = 0.0
+    joint: float = 0.0
+    others: float = 0.0
+    several: float = 0.0
     real: tuple[str, ...] = ()
 
 
-def draw_field(rng: Random) -> str:
-    """A field; one in four is a made-up word, so that no list of them is learnt."""
-    return word(rng) if rng.random() < 0.25 else rng.choice(FIELDS)
+def known(records: list[Record]) -> set[tuple[str, ...]]:
+    """The keys of all that the records tell."""
+    return {fact.key for record in records for fact in record.facts}
 
 
-def draw_value(rng: Random, name: str) -> str:
-    """A value of the kind the field holds; a made-up field may hold any kind."""
-    return value(rng, name) if name in FIELDS else rng.choice((number, word, version))(rng)
+def fresh(source: Source, level: Level, records: list[Record], shared: float) -> Record:
+    """A record that tells nothing the others do; with the chance `shared` it is like one of them.
 
-
-def draw_subject(rng: Random) -> str:
-    """What a record is about, such as "host web-17"; the kinds hard to tell apart more often."""
-    kind = rng.choices(tuple(SUBJECTS), (4, 6, 3, 3, 3))[0]
-    return f"{kind} {SUBJECTS[kind](rng)}"
-
-
-def keys(records: list[Record]) -> set[tuple[str, str]]:
-    """What the records tell, each a subject and a field."""
-    return {(record.subject, record.field) for record in records}
-
-
-def draw_key(
-    rng: Random, records: list[Record], shared: float, rivals: float = 0.5
-) -> tuple[str, str]:
-    """A key no record has; with the chance `shared` it has one part in common with some.
-
-    With the chance `rivals` that part is the field, so that only the subject tells them apart.
+    Like: of the same format with one entity taken over, or one changed in a single letter.
     """
-    taken = keys(records)
+    taken = known(records)
     while True:
-        subject, name = draw_subject(rng), draw_field(rng)
-        if records and rng.random() < shared:
-            near = rng.choice(records)
-            if rng.random() < rivals:
-                name = near.field
-            else:
-                subject = near.subject
-        if (subject, name) not in taken:
-            return subject, name
+        like = source.rng.choice(records) if records and source.rng.random() < shared else None
+        record = draw(source, level, like)
+        if not any(fact.key in taken for fact in record.facts):
+            return record
 
 
-def write(rng: Random, level: Level, key: tuple[str, str], more: tuple[str, ...]) -> list[Record]:
-    """The records of one line in one of the level's shapes; an app line may hold more fields."""
-    shape, (subject, name) = rng.choice(level.shapes), key
-    names = [name, *more] if shape == "app" else [name]
-    rng.shuffle(names)
-    told = {each: draw_value(rng, each) for each in names}
-    time = stamp(rng) + " " if rng.random() < level.stamps else ""
-    line = _line(rng, shape, time, subject, told) + "\n"
-    return [Record(line, subject, each, value, shape) for each, value in told.items()]
+def draw(source: Source, level: Level, like: Record | None = None) -> Record:
+    """A record of one of the level's formats."""
+    shape = source.rng.choice(level.shapes)
+    if like and like.format in level.shapes and source.rng.random() < 0.8:
+        shape = like.format
+    kinds = [kind for kind in KINDS if kind.format == shape]
+    if shape in PAIRS and (not kinds or source.rng.random() < 0.5):
+        return _pair(source, level, shape, like)
+    kind = source.rng.choice(kinds)
+    return _line(source, level, kind, like)
 
 
-def _line(rng: Random, shape: str, time: str, subject: str, told: dict[str, str]) -> str:
-    bare, (name, value) = subject.split(" ")[1], next(iter(told.items()))
-    if shape == "bare":
-        return f"{bare} {name}={value}"
-    if shape == "app":
-        log = f"{time}{rng.choice(LEVELS)} {rng.choice(SERVICES)} " if time else ""
-        return " ".join([log + subject.replace(" ", "="), *(f"{f}={v}" for f, v in told.items())])
-    if shape == "syslog":
-        return f"{time}{bare} {rng.choice(SERVICES)}[{number(rng)}]: {name} {value}"
-    said = rng.choice((f"the {name} of {bare} is {value}", f"for {bare} the {name} is {value}"))
-    return f"{word(rng).upper()}: {said}"
+def _taken_over(source: Source, like: Record | None) -> dict[str, str]:
+    """One or two entities of another record, some of them changed in a letter."""
+    if like is None:
+        return {}
+    names = [name for name in like.entities if name not in SMALL]
+    some = source.rng.sample(names, min(len(names), source.rng.choice((1, 1, 2))))
+    return {
+        name: source.near(like.entities[name])
+        if name not in ("field", "shape") and source.rng.random() < 0.4
+        else like.entities[name]
+        for name in some
+    }
 
 
-def question(rng: Random, subject: str, name: str, phrasings: int = 4) -> str:
-    """One of the first few ways of asking for a field."""
+def _line(source: Source, level: Level, kind: Kind, like: Record | None) -> Record:
+    """A line of one of the log and talk formats."""
+    found = {slot: _entity(source, slot) for slot in kind.slots}
+    found |= {slot: text for slot, text in _taken_over(source, like).items() if slot in found}
+    facts = tuple(_fact(kind, ask, found) for ask in kind.asks)
+    time = stamp(source.rng) + " " if source.rng.random() < level.stamps else ""
+    time = "" if kind.format == "talk" else time
+    return Record(time + kind.line.format(**found) + "\n", kind.format, facts, found)
+
+
+def _entity(source: Source, slot: str) -> str:
+    if slot == "status":
+        return str(source.rng.choice(SYNTAX))
+    return source.draw("word").upper() if slot == "NAME" else source.draw(slot)
+
+
+def _fact(kind: Kind, ask: Ask, found: dict[str, str]) -> Fact:
+    """The key leaves the wording out: two kinds of line never tell the same."""
+    key = (kind.line, ask.answer, *(found[slot] for slot in ask.keys))
+    phrases = tuple(phrase.format(**found) for phrase in ask.phrases)
+    return Fact(key, phrases, found[ask.answer])
+
+
+def _pair(source: Source, level: Level, shape: str, like: Record | None) -> Record:
+    """A line that says the value of a field of a subject; some say two."""
+    kind, name = source.rng.choice(SUBJECTS), source.field()
+    found = {"subject": f"{kind} {source.draw(kind)}", "field": name}
+    found |= {slot: text for slot, text in _taken_over(source, like).items() if slot in found}
+    names = [found["field"]]
+    if shape in ("app", "json") and source.rng.random() < level.paired:
+        names = list(dict.fromkeys((*names, source.field())))
+    source.rng.shuffle(names)
+    told = {each: source.value(each) for each in names}
+    time = stamp(source.rng) if source.rng.random() < level.stamps else ""
+    line = _paired_line(source, shape, time, found["subject"], told)
+    facts = tuple(pair_fact(found["subject"], each, told[each]) for each in told)
+    return Record(line + "\n", shape, facts, found)
+
+
+def again(source: Source, level: Level, record: Record) -> Record:
+    """Another line about the same field of the same subject, with another value."""
+    name = record.entities["field"]
+    fact = pair_fact(record.entities["subject"], name, source.value(name))
+    shape = source.rng.choice([shape for shape in level.shapes if shape in PAIRS])
+    time = stamp(source.rng) if source.rng.random() < level.stamps else ""
+    line = _paired_line(source, shape, time, record.entities["subject"], {name: fact.answer})
+    return Record(line + "\n", shape, (fact,), record.entities)
+
+
+def pair_fact(subject: str, name: str, value: str) -> Fact:
+    """The fact that a field of a subject has a value."""
     bare = subject.split(" ")[1]
-    forms = (
-        f"{name} of {bare}?",
-        f"What is the {name} of {subject}?",
-        f"What is the {name} of {bare}?",
-        f"Which {name} does {bare} have?",
+    asked = f"Which {name} does {bare} have?"
+    phrases = (f"the {name} of {bare}", f"the {name} of {subject}", asked)
+    others = tuple(
+        phrase.format(each) for phrase in OTHER_WORDS.get(name, ()) for each in (subject, bare)
     )
-    return rng.choice(forms[:phrasings])
+    return Fact(("pair", subject, name), phrases, value, others)
+
+
+def _paired_line(source: Source, shape: str, time: str, subject: str, told: dict[str, str]) -> str:
+    """The text of a line that tells fields of a subject."""
+    rng, (kind, bare) = source.rng, subject.split(" ")
+    first, value = next(iter(told.items()))
+    if shape == "bare":
+        return f"{bare} {first} {value}"
+    if shape == "json":
+        begun = {"ts": time} if time else {}
+        fields = {**begun, "level": rng.choice(LEVELS).lower(), kind: bare, **told}
+        return "{" + ",".join(f'"{key}":"{text}"' for key, text in fields.items()) + "}"
+    time = time and time + " "
+    if shape == "app":
+        start = f"{rng.choice(LEVELS)} {rng.choice(SERVICES)} " if rng.random() < 0.7 else ""
+        return f"{time}{start}{kind}={bare} " + " ".join(f"{k}={v}" for k, v in told.items())
+    if shape == "syslog":
+        return f"{time}{bare} {rng.choice(SERVICES)}[{source.draw('pid')}]: {first} {value}"
+    said = rng.choice((f"the {first} of {bare} is {value}", f"for {bare} the {first} is {value}"))
+    return f"{source.draw('word').upper()}: {said}"
+
+
+def question(source: Source, level: Level, fact: Fact) -> str:
+    """One of the ways to ask for the fact, some in words that are not the line's."""
+    if fact.others and source.rng.random() < level.others:
+        return wrap(source, source.rng.choice(fact.others), level.phrasings)
+    phrases = fact.phrases if level.phrasings > 1 else fact.phrases[:1]
+    return wrap(source, source.rng.choice(phrases), level.phrasings)
+
+
+def joint_question(source: Source, one: Fact, other: Fact) -> str:
+    """A question for two facts at once."""
+    names = [
+        next((phrase for phrase in fact.phrases if not phrase.endswith("?")), "")
+        for fact in (one, other)
+    ]
+    return wrap(source, f"{names[0]} and {names[1]}")

@@ -1,6 +1,5 @@
-"""Lines that say nothing a question asks for: the noise between the records.
+"""Lines that say nothing a question asks for: talk and plain prose between the records.
 
-Shapes follow real logs and talk; all numbers and most names in them are random.
 It knows nothing of questions.
 """
 
@@ -8,9 +7,9 @@ from __future__ import annotations
 
 from random import Random
 
-from stream_app.sample import LEVELS, SERVICES, host, number, pool, version, word
+from stream_app.sample import LEVELS, SERVICES, number, word
+from training.entities import stamp
 
-MONTHS = pool("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 SMALL_TALK = (
     "I think we should move on to the next point",
     "yes , that is what we agreed last time",
@@ -21,25 +20,15 @@ SMALL_TALK = (
     "let us come back to that in the next meeting",
     "I am not sure that this is the right place for it",
 )
-
-
-def clock(rng: Random) -> str:
-    """A time of day."""
-    return f"{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}"
-
-
-def stamp(rng: Random) -> str:
-    """A time, mostly without its date, which would take half the line's tokens."""
-    choice = rng.random()
-    if choice < 0.6:
-        return clock(rng)
-    if choice < 0.8:
-        return f"{rng.choice(MONTHS)} {rng.randint(1, 28):2} {clock(rng)}"
-    return f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}T{clock(rng)}Z"
-
-
-def _address(rng: Random) -> str:
-    return ".".join(str(rng.randint(1, 254)) for _ in range(4))
+OPENINGS = ("In the morning", "After a while", "As always", "Before long", "On the hill", "Later")
+ACTORS = ("the old man", "a neighbour", "the river", "nobody", "the teacher", "her brother")
+DEEDS = ("went on without a word", "took the long way home", "had little to say", "waited outside")
+ENDINGS = (
+    "because the rain would not stop",
+    "and that was all",
+    "as far as one knew",
+    "at last",
+)
 
 
 def request(rng: Random) -> str:
@@ -48,26 +37,16 @@ def request(rng: Random) -> str:
     return f"{start} request {number(rng)} done in {rng.randint(1, 900)} ms"
 
 
-def access(rng: Random) -> str:
-    """A line of a web server's access log."""
-    status = rng.choice((200, 301, 404, 500))
-    return f'{_address(rng)} - - "GET /{word(rng)}/{word(rng)}.html" {status} {number(rng)}'
-
-
-def dpkg(rng: Random) -> str:
-    """A line of a package manager's log."""
-    return f"{stamp(rng)} status installed {word(rng)}:amd64 {version(rng)}-{rng.randint(1, 9)}"
-
-
-def sshd(rng: Random) -> str:
-    """A line of an ssh server's log."""
-    start = f"{stamp(rng)} {host(rng)} sshd[{number(rng)}]:"
-    return f"{start} Accepted publickey for {word(rng)} from {_address(rng)}"
-
-
 def talk(rng: Random) -> str:
     """A turn of a meeting that states no figure."""
     return f"{word(rng).upper()}: {rng.choice(SMALL_TALK)}"
 
 
-FILLERS = (request, access, dpkg, sshd, talk)
+def prose(rng: Random) -> str:
+    """A sentence of plain prose."""
+    parts = (rng.choice(words) for words in (OPENINGS, ACTORS, DEEDS, ENDINGS))
+    opening, actor, deed, ending = parts
+    return f"{opening}, {actor} {deed} {ending}."
+
+
+FILLERS = (request, talk, prose)

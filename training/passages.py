@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 
+from training.entities import Source
 from training.generate import (
     TEMPLATE,
+    Fact,
     Level,
     Record,
-    draw_field,
-    draw_key,
-    draw_value,
-    keys,
+    again,
+    fresh,
+    joint_question,
     question,
-    write,
 )
 from training.lines import FILLERS
 
@@ -40,80 +39,114 @@ class Passage:
     records: list[Record] = field(default_factory=list)
 
 
-def noise(rng: Random, level: Level) -> str:
+def noise(source: Source, level: Level) -> str:
     """A line that answers nothing: made up, or real where there is real text."""
-    if level.real and rng.random() < 0.4:
-        return rng.choice(level.real)
-    return rng.choice(FILLERS)(rng)
+    if level.real and source.rng.random() < 0.4:
+        return source.rng.choice(level.real)
+    return source.rng.choice(FILLERS)(source.rng)
 
 
-def add_record(rng: Random, level: Level, passage: Passage) -> None:
-    """Adds noise, or a line of records with fresh keys."""
-    if rng.random() < level.filler:
-        passage.pieces.append(Piece(noise(rng, level) + "\n"))
+def add_record(source: Source, level: Level, passage: Passage) -> None:
+    """Adds noise, or a line that tells something new."""
+    if source.rng.random() < level.filler:
+        passage.pieces.append(Piece(noise(source, level) + "\n"))
         return
-    taken = keys(passage.records)
-    key = draw_key(rng, passage.records, level.shared, level.rivals)
-    extra = draw_field(rng) if rng.random() < level.paired else key[1]
-    used = extra == key[1] or (key[0], extra) in taken
-    records = write(rng, level, key, () if used else (extra,))
-    passage.records += records
-    passage.pieces.append(Piece(records[0].line))
-
-
-def ask(rng: Random, level: Level, passage: Passage, record: Record | None) -> None:
-    """Asks for what the record tells, or else for what none does: then any value is right."""
-    if record is None:
-        subject, name = draw_key(rng, passage.records, level.near, rivals=0.35)
-        answer = Piece(draw_value(rng, name) + "\n", "guess")
+    pairs = [record for record in passage.records if "subject" in record.entities]
+    if pairs and source.rng.random() < level.several:
+        record = again(source, level, source.rng.choice(pairs))
     else:
-        subject, name = record.subject, record.field
-        answer = Piece(record.value + "\n", "answer")
-    if rng.random() < level.terse:
-        asked = f"{subject.split(' ')[1]} {name}? "
+        record = fresh(source, level, passage.records, level.shared)
+    passage.records.append(record)
+    passage.pieces.append(Piece(record.line))
+
+
+def ask(source: Source, level: Level, passage: Passage, fact: Fact | None) -> None:
+    """Asks for a fact, or else for one that nothing tells: then any value is right."""
+    kind = "answer" if fact else "guess"
+    if fact is None:
+        told = fresh(source, level, passage.records, level.near).facts
+        fact = source.rng.choice(told)
+    if source.rng.random() < level.joint:
+        _ask_two(source, level, passage, fact, kind)
+        return
+    if source.rng.random() < level.terse and fact.key[0] == "pair":
+        asked = f"{fact.key[1].split(' ')[1]} {fact.key[2]}? "
     else:
-        asked = TEMPLATE.format(question=question(rng, subject, name, level.phrasings))
-        asked = asked[1:] if rng.random() < 0.5 else asked
-    passage.pieces += [Piece(asked), answer]
+        asked = _framed(source, question(source, level, fact))
+    passage.pieces += [Piece(asked), Piece(all_of(passage, fact) + "\n", kind)]
 
 
-def dense(rng: Random, level: Level, enough: Callable[[Passage], bool]) -> Passage:
+def all_of(passage: Passage, fact: Fact) -> str:
+    """The fact's answer; where the passage tells several, all of them in its order."""
+    told = [each for record in passage.records for each in record.facts if each.key == fact.key]
+    return ", ".join(dict.fromkeys(each.answer for each in told)) or fact.answer
+
+
+def _framed(source: Source, asked: str) -> str:
+    framed = TEMPLATE.format(question=asked)
+    return framed[1:] if source.rng.random() < 0.5 else framed
+
+
+def _ask_two(source: Source, level: Level, passage: Passage, fact: Fact, kind: str) -> None:
+    """Asks for two facts at once; the answer holds those that are told, in that order."""
+    told = [each for record in passage.records for each in record.facts if each.key != fact.key]
+    if told and source.rng.random() < 0.7:
+        pair = [(fact, kind == "answer"), (source.rng.choice(told), True)]
+    else:
+        absent = fresh(source, level, passage.records, level.near).facts[0]
+        pair = [(fact, kind == "answer"), (absent, False)]
+    source.rng.shuffle(pair)
+    asked = _framed(source, joint_question(source, pair[0][0], pair[1][0]))
+    answers = [all_of(passage, each) for each, present in pair if present]
+    sure = "answer" if answers else "guess"
+    text = ", ".join(answers) if answers else fact.answer
+    passage.pieces += [Piece(asked), Piece(text + "\n", sure)]
+
+
+def any_fact(source: Source, passage: Passage) -> Fact:
+    """One of the facts the passage tells."""
+    return source.rng.choice(source.rng.choice(passage.records).facts)
+
+
+def dense(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
     """Records and questions interleaved, until there is enough of them."""
     passage = Passage()
-    for _ in range(rng.randint(1, 3)):
-        add_record(rng, level, passage)
+    for _ in range(source.rng.randint(1, 3)):
+        add_record(source, level, passage)
     while not enough(passage):
-        if rng.random() < 0.6 and passage.records:
-            absent = rng.random() < level.absent
-            ask(rng, level, passage, None if absent else rng.choice(passage.records))
+        if source.rng.random() < 0.6 and passage.records:
+            absent = source.rng.random() < level.absent
+            ask(source, level, passage, None if absent else any_fact(source, passage))
         else:
-            add_record(rng, level, passage)
+            add_record(source, level, passage)
     return passage
 
 
-def context(rng: Random, level: Level, enough: Callable[[Passage], bool]) -> Passage:
+def context(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
     """Records and noise, until there is enough; some begin in the middle of a line."""
     passage = Passage()
-    if rng.random() < 0.3:
-        cut = noise(rng, level)
-        passage.pieces.append(Piece(cut[rng.randrange(len(cut) + 1) :] + "\n"))
+    if source.rng.random() < 0.3:
+        cut = noise(source, level)
+        passage.pieces.append(Piece(cut[source.rng.randrange(len(cut) + 1) :] + "\n"))
     while not enough(passage) or not passage.records:
-        add_record(rng, level, passage)
+        add_record(source, level, passage)
     return passage
 
 
-def single(rng: Random, level: Level, enough: Callable[[Passage], bool], absent: bool) -> Passage:
+def single(
+    source: Source, level: Level, enough: Callable[[Passage], bool], absent: bool
+) -> Passage:
     """A context with one question behind it, as the method asks it."""
-    passage = context(rng, level, enough)
-    ask(rng, level, passage, None if absent else rng.choice(passage.records))
+    passage = context(source, level, enough)
+    ask(source, level, passage, None if absent else any_fact(source, passage))
     return passage
 
 
-def exam(rng: Random, level: Level, enough: Callable[[Passage], bool]) -> Passage:
+def exam(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
     """A context with questions about many of its records behind it: more to learn per token."""
-    passage = context(rng, level, enough)
-    for record in rng.sample(passage.records, min(8, len(passage.records))):
-        ask(rng, level, passage, record)
-        if rng.random() < level.absent:
-            ask(rng, level, passage, None)
+    passage = context(source, level, enough)
+    for record in source.rng.sample(passage.records, min(8, len(passage.records))):
+        ask(source, level, passage, source.rng.choice(record.facts))
+        if source.rng.random() < level.absent:
+            ask(source, level, passage, None)
     return passage

@@ -17,8 +17,10 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from training.entities import Source
+from training.formats import ALL
 from training.generate import TEMPLATE, Level
-from training.passages import Passage, add_record, ask
+from training.passages import Passage, add_record, any_fact, ask
 
 SPECIAL = ["<s>", "</s>", "<pad>"]
 PIECES = r"\d|\s|\p{L}+|[^\s\d\p{L}]"
@@ -44,12 +46,13 @@ def real_lines(data: Path | None, most: int = 160) -> tuple[str, ...]:
 
 def made_text(rng: Random, passages: int) -> Iterator[str]:
     """Generated records and questions."""
-    level = Level(0, ("app", "syslog", "talk"), filler=0.4, stamps=0.5, phrasings=4)
+    source = Source(rng)
+    level = Level(0, ALL, filler=0.4, stamps=0.5, phrasings=99)
     for _ in range(passages):
         passage = Passage()
         for _ in range(8):
-            add_record(rng, level, passage)
-        ask(rng, level, passage, rng.choice(passage.records) if passage.records else None)
+            add_record(source, level, passage)
+        ask(source, level, passage, any_fact(source, passage) if passage.records else None)
         yield "".join(piece.text for piece in passage.pieces)
 
 

@@ -47,6 +47,17 @@ def new_model(vocabulary: int, width: int, layers: int) -> Any:
     return LLAMA(config)
 
 
+def optimizers(model: Any, rate: float) -> list[Any]:
+    """Muon for the matrices within the layers, AdamW for all else (Muon's own advice)."""
+    inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    outer = [p for p in model.parameters() if all(p is not other for other in inner)]
+    muon: Any = torch.optim.Muon
+    return [
+        muon(inner, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
 def precision(device: str) -> Any:
     """Bfloat16 where the hardware multiplies it fast, else float32."""
     cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -81,10 +92,11 @@ class Trainer:
         self.args, self.device = args, "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or args.out)
         self.model = new_model(len(self.tokenizer), args.width, args.layers).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01
-        )
-        self.step, self.level, self.accuracy, self.since = 0, 0, 0.0, 0
+        if args.start:
+            start = LLAMA.from_pretrained(args.start, dtype=torch.float32)
+            self.model.load_state_dict(start.state_dict())
+        self.optimizers = optimizers(self.model, args.rate)
+        self.step, self.level, self.accuracy, self.since = 0, args.level, 0.0, 0
         if args.resume:
             self.restore(args.resume)
         self.writer = Writer(self.tokenizer, args.seed + self.step, real_lines(args.data))
@@ -94,14 +106,15 @@ class Trainer:
         """Goes on from a checkpoint."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self.step, self.level = state["step"], state["level"]
 
     def save(self) -> None:
         """Writes the checkpoint and the model as it is shipped."""
         state = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "level": self.level,
         }
@@ -114,11 +127,11 @@ class Trainer:
 
     def batch(self) -> Batch:
         """The next batch: this level's, a drill, or now and then one of an easier level."""
-        if self.step < REPEATS:
+        if not self.args.start and self.step < REPEATS:
             return self.writer.repeats(32, 32, len(self.tokenizer))
         level, chance = self.level, self.writer.rng.random()
-        if level > 4 and chance < 0.35:
-            return self.writer.batch(DRILL, TOKENS[4])
+        if level > 5 and chance < 0.25:
+            return self.writer.batch(DRILL, TOKENS[5])
         if level and chance > 0.85:
             level = self.writer.rng.randrange(max(0, level - 3), level)
         return self.writer.batch(LEVELS[level], TOKENS[level])
@@ -126,16 +139,18 @@ class Trainer:
     def learn(self, done: float) -> float:
         """One step; `done` is the share of the time that has gone."""
         slow = min(1.0, (self.step + 1) / 100) * min(1.0, max(0.02, (1 - done) / 0.4))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.args.rate * slow
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.args.rate * slow
         batch = self.batch()
         batch = Batch(batch.ids.to(self.device), batch.kinds.to(self.device))
         with self.autocast:
             loss, right, known = losses(self.model, batch)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         cast(Any, loss).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         self.advance(right / max(1, known))
         return float(loss.detach())
@@ -160,6 +175,8 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=Path("training.csv"))
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from")
+    parser.add_argument("--level", type=int, default=0, help="step of the curriculum to begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)

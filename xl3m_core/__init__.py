@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xl3m_core.answer import Answer, Evidence
     from xl3m_core.context import KeyContext
-    from xl3m_core.engine import XL3M, Engine, Generated
+    from xl3m_core.engine import Engine, Generated
     from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
     from xl3m_core.method import Measure, Method
     from xl3m_core.model import LanguageModel
     from xl3m_core.segment import Segment, Segmenter, Tail, Unit
     from xl3m_core.topk import TopK
+    from xl3m_core.xl3m import XL3M
 
 _HOME = {
     "answer": ("Answer", "Evidence"),
     "context": ("KeyContext",),
-    "engine": ("XL3M", "Engine", "Generated"),
+    "engine": ("Engine", "Generated"),
     "errors": ("MethodError", "ModelError", "QuestionError", "XL3MError"),
     "method": ("Measure", "Method"),
     "model": ("LanguageModel",),
     "segment": ("Segment", "Segmenter", "Tail", "Unit"),
     "topk": ("TopK",),
+    "xl3m": ("XL3M",),
 }
 
 __all__ = [

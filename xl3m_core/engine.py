@@ -1,27 +1,22 @@
 """Engine: score segments against questions, answer from a key context.
-XL3M: the whole method on one text.
 
 Knows the model and the method's numbers; not where the text comes from or where scores go.
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from xl3m_core.answer import Answer, Evidence
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, QuestionError
-from xl3m_core.loading import SMALL
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
-from xl3m_core.method import Method
-from xl3m_core.model import LanguageModel
-from xl3m_core.segment import Segment, Segmenter, Tail
-from xl3m_core.topk import TopK
+from xl3m_core.method import Measure, Method
+from xl3m_core.model import LanguageModel, Past
+from xl3m_core.rows import Row, batches, by_prefix, common_start
+from xl3m_core.segment import Segment, Segmenter
 
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two
 # cores: larger batches are no faster, and a query that comes meanwhile waits for the batch.
@@ -79,12 +74,26 @@ class Engine:
 
         Raises QuestionError for a question that is empty or too long.
         """
-        rows = [self._row(text, question) for text, question in pairs]
-        scores = [0.0] * len(rows)
-        for batch in self._batches([len(row) for row in rows]):
-            suffixes = [self.suffix(pairs[i][1]) for i in batch]
-            for i, score in zip(batch, self._certainty(rows, batch, suffixes), strict=True):
-                scores[i] = round(score, SCORE_DIGITS)
+        return self.scores(pairs, [self.method.measure])[self.method.measure]
+
+    def scores(
+        self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure]
+    ) -> dict[Measure, list[float]]:
+        """`score` by several measures at once.
+
+        Pairs of one text with several questions cost little more than the longest of them: the
+        segment goes through the model once.
+        """
+        rows = self._rows(pairs)
+        shared, single = by_prefix(rows) if self.model.shares else ([], rows)
+        scores = {measure: [0.0] * len(rows) for measure in measures}
+        for read in (self._whole(single, measures), self._behind(shared, measures)):
+            for batch, logits in read:
+                question = _questions(batch).to(logits.device)
+                for measure in measures:
+                    found = certainty(logits, question, measure).tolist()
+                    for row, score in zip(batch, found, strict=True):
+                        scores[measure][row.pair] = round(score, SCORE_DIGITS)
         return scores
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
@@ -123,124 +132,65 @@ class Engine:
             )
         return tuple(ids)
 
-    def _row(self, text: str, question: str) -> list[int]:
+    def _rows(self, pairs: Sequence[tuple[str, str]]) -> list[Row]:
         """[BOS] segment question. Records were counted one by one; joined, the tokenizer may
         need a few more, and those at the segment's start give way."""
-        suffix = self.suffix(question)
-        room = self.model.window - len(suffix) - len(self.model.bos)
-        return [*self.model.bos, *self.model.encode([text])[0][-room:], *suffix]
+        texts = list(dict.fromkeys(text for text, _ in pairs))
+        read = dict(zip(texts, map(tuple, self.model.encode(texts)), strict=True))
+        bos, rows = tuple(self.model.bos), list[Row]()
+        for i, (text, question) in enumerate(pairs):
+            suffix = self.suffix(question)
+            room = self.model.window - len(suffix) - len(bos)
+            rows.append(Row(i, bos + read[text][-room:], suffix))
+        return rows
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows by length, in batches within the token budget; of one length if need be."""
-        batch: list[int] = []
-        for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-            full = batch and (len(batch) + 1) * lengths[batch[0]] > self.batch_tokens
-            odd = batch and not self.model.pads and lengths[i] != lengths[batch[0]]
-            if full or odd:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+    def _whole(
+        self, rows: Sequence[Row], measures: Sequence[Measure]
+    ) -> Iterator[tuple[list[Row], Tensor]]:
+        """Batches of rows, each row on its own, and their logits."""
+        for chosen in batches([*map(len, rows)], self.batch_tokens, even=not self.model.pads):
+            batch = [rows[i] for i in chosen]
+            keep = positions(measures, max(len(row.suffix) for row in batch))
+            yield batch, self.model.logits([row.prefix + row.suffix for row in batch], keep)
 
-    def _certainty(
-        self, rows: list[list[int]], batch: list[int], suffixes: list[tuple[int, ...]]
-    ) -> list[float]:
-        """One batch through the model."""
-        longest = max(map(len, suffixes))
-        keep = positions(self.method.measure, longest)
-        logits = self.model.logits([rows[i] for i in batch], keep)
-        asked = [_asked(rows[i], suffix) for i, suffix in zip(batch, suffixes, strict=True)]
-        padded = [[IGNORE] * (longest - len(ids)) + list(ids) for ids in asked]
-        question = torch.tensor(padded, device=logits.device)
-        scores: list[float] = certainty(logits, question, self.method.measure).tolist()
-        return scores
+    def _behind(
+        self, groups: Sequence[list[Row]], measures: Sequence[Measure]
+    ) -> Iterator[tuple[list[Row], Tensor]]:
+        """Batches of rows whose prefix, and what all questions begin with, was read once."""
+        for chosen in batches([len(group[0].prefix) for group in groups], self.batch_tokens):
+            rows = [(i, row) for i, group in enumerate(chosen) for row in groups[group]]
+            start = common_start([row.suffix for _, row in rows])
+            keep = positions(measures, len(start))
+            past = self.model.read([groups[group][0].prefix + start for group in chosen], keep)
+            width = past.mask.shape[1] - len(start)
+            lengths = [width + len(row.suffix) for _, row in rows]
+            for part in batches(lengths, self.batch_tokens, even=True):
+                batch = [rows[i][1] for i in part]
+                yield batch, self._on(past, [rows[i][0] for i in part], batch, len(start), measures)
 
-
-class XL3M:
-    """The whole method on one text of any length, at hand or still being read."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    @classmethod
-    def load(
-        cls, name: str | Path | None = None, *, window: int | None = None, **method: Any
-    ) -> "XL3M":
-        """Load a model (a folder, a hub id, or the small one that comes with this package).
-
-        window: for a model that does not say how long its own is. method: what `Method.fit`
-        takes, to change its defaults.
-        """
-        model = LanguageModel.load(name or SMALL, window=window)
-        return cls(Engine(model, Method.fit(model.window, **method)))
-
-    def answer(
+    def _on(
         self,
-        text: str | Iterable[str],
-        question: str,
-        *,
-        on_progress: Callable[[int], None] | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Answer:
-        """Answer the question from the text, given whole or in chunks.
+        past: Past,
+        of: Sequence[int],
+        batch: Sequence[Row],
+        start: int,
+        measures: Sequence[Measure],
+    ) -> Tensor:
+        """Logits of a batch of rows of which all but the rest of the question was read.
 
-        Memory holds the k best segments and a few batches, however long the text. on_progress is
-        given the number of tokens scored so far; on_text the answer as it is generated.
+        BOS s1 s2 q1 | q2 q3     likelihood looks at what stands left of the bar too,
+                p0 p1| p2 p3     entropy at the last position alone
         """
-        started = time.perf_counter()
-        self.engine.suffix(question)  # refused before a long text is read
-        best, total = self._scan(_chunks(text), question, on_progress)
-        scanned = time.perf_counter()
-        if not total:
-            return Answer(question=question, error="the text is empty")
-        context = self.engine.assemble([segment for segment, _ in best], question)
-        generated = self.engine.answer(context, question, on_text)
-        scores = {segment.index: score for segment, score in best}
-        return Answer(
-            question=question,
-            answer=generated.text,
-            certainty=generated.certainty,
-            coverage=1.0,
-            evidence=tuple(Evidence.of("", s, scores[s.index]) for s in context.segments),
-            timings={"scan": scanned - started, "answer": time.perf_counter() - scanned},
-        )
-
-    def _scan(
-        self, chunks: Iterable[str], question: str, on_progress: Callable[[int], None] | None
-    ) -> tuple[list[tuple[Segment, float]], int]:
-        """The k most certain segments with their scores, and how many there were in all."""
-        top, kept, total = TopK(self.engine.method.k), dict[int, Segment](), 0
-        for batch in self._segments(chunks):
-            scores = self.engine.score([(segment.text, question) for segment in batch])
-            for segment, score in zip(batch, scores, strict=True):
-                kept[segment.index] = segment
-                kept.pop(top.add(segment.index, score), None)  # type: ignore[arg-type]
-            total += len(batch)
-            if on_progress:
-                on_progress(batch[-1].end_token)
-        return [(kept[index], score) for index, score in top.best()], total
-
-    def _segments(self, chunks: Iterable[str]) -> Iterator[list[Segment]]:
-        """The text's segments, some batches' worth at a time so that lengths sort well."""
-        segmenter, tail, pending = self.engine.segmenter(), Tail(), list[Segment]()
-        for chunk in chunks:
-            tail, new = segmenter.push(tail, chunk)
-            pending += new
-            if sum(segment.tokens for segment in pending) >= 4 * self.engine.batch_tokens:
-                yield pending
-                pending = []
-        pending += segmenter.flush(tail)
-        if pending:
-            yield pending
+        rest = [row.suffix[start:] for row in batch]
+        if positions(measures, 1) == 1:
+            return self.model.on(past, of, rest, 1)
+        logits = self.model.on(past, of, rest, len(rest[0]))
+        return torch.cat([past.logits[torch.tensor(of, device=logits.device)], logits], dim=1)
 
 
-def _asked(row: list[int], suffix: tuple[int, ...]) -> tuple[int, ...]:
-    """What of the question something stands before: all of it, but in a row of nothing else."""
-    return suffix[1:] if len(row) == len(suffix) else suffix
-
-
-def _chunks(text: str | Iterable[str], size: int = 1 << 16) -> Iterator[str]:
-    """The text in pieces of a bounded size, so that no more than one is in work at a time."""
-    for chunk in [text] if isinstance(text, str) else text:
-        yield from (chunk[start : start + size] for start in range(0, len(chunk), size))
+def _questions(batch: Sequence[Row]) -> Tensor:
+    """The rows' questions against the right edge (B, m): of each what something stands before,
+    which is all of it, but in a row of nothing else."""
+    longest = max(len(row.suffix) for row in batch)
+    asked = [row.suffix if row.prefix else row.suffix[1:] for row in batch]
+    return torch.tensor([[IGNORE] * (longest - len(ids)) + list(ids) for ids in asked])

@@ -1,9 +1,12 @@
 """Logits -> certainty: how sure the model is of what follows the question.
 
 The paper's measure (arXiv 2405.17755) is the Shannon entropy of the next-token distribution
-after the question: low entropy, relevant segment. `likelihood` is how well the segment
-predicts the question itself (as in LongLLMLingua). Knows tensors, no model.
+after the question: low entropy, relevant segment. `top_p` is the same without the unlikely
+tokens (as in NBCE), `likelihood` how well the segment predicts the question itself (as in
+LongLLMLingua), `hybrid` the sum of entropy's and likelihood's. Knows tensors, no model.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -11,11 +14,12 @@ from torch import Tensor
 from xl3m_core.method import Measure
 
 IGNORE = -100
+TOP_P = 0.95
 
 
-def positions(measure: Measure, question_tokens: int) -> int:
-    """How many last positions of a row the measure looks at."""
-    return 1 if measure == "entropy" else question_tokens + 1
+def positions(measures: Iterable[Measure], question_tokens: int) -> int:
+    """How many last positions of a row the measures look at."""
+    return 1 if set(measures) <= {"entropy", "top_p"} else question_tokens + 1
 
 
 def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") -> Tensor:
@@ -30,6 +34,8 @@ def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") ->
     """
     if measure == "entropy":
         score = -entropy(logits[:, -1])
+    elif measure == "top_p":
+        score = -entropy(likely(logits[:, -1]))
     elif measure == "likelihood":
         score = likelihood(logits, question)
     else:
@@ -42,6 +48,13 @@ def entropy(logits: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits.float(), dim=-1)
     total: Tensor = torch.special.entr(log_p.exp()).sum(dim=-1)
     return total
+
+
+def likely(logits: Tensor, p: float = TOP_P) -> Tensor:
+    """Log probabilities (B, V), the most likely first: the fewest that make up p, -inf after."""
+    log_p = torch.log_softmax(logits.float(), dim=-1).sort(dim=-1, descending=True).values
+    before = log_p.exp().cumsum(dim=-1) - log_p.exp()
+    return log_p.masked_fill(before >= p, -torch.inf)
 
 
 def likelihood(logits: Tensor, question: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Literal, Self, get_args
 
 from xl3m_core.errors import MethodError
 
-Measure = Literal["entropy", "likelihood", "hybrid"]
+Measure = Literal["entropy", "top_p", "likelihood", "hybrid"]
 """What makes a segment certain; see `measure`."""
 
-MEASURES: tuple[str, ...] = get_args(Measure)
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ Knows token ids and logits; not what a segment or a question is.
 import inspect
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
@@ -24,6 +26,16 @@ TEMPLATE = "\nQuestion: {question}\nAnswer:"
 
 TEMPLATE_KEY = "xl3m_question_template"
 CONTENT = "XL3M-CONTENT-GOES-HERE"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Rows that were read: logits of their last positions (B, keep, V), mask (B, W), and the
+    keys and values (B, heads, W, D) of each layer."""
+
+    logits: Tensor
+    mask: Tensor
+    layers: list[tuple[Tensor, Tensor]]
 
 
 class LanguageModel:
@@ -40,6 +52,7 @@ class LanguageModel:
         self._tokenizing = threading.Lock()
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
+        self.shares = self._can_share()
         if self._looks_ahead():
             raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
 
@@ -93,21 +106,58 @@ class LanguageModel:
 
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
-        width = max(keep, *map(len, rows))
+        ids, mask = self._padded(rows, keep)
+        logits: Tensor = self._forward(ids, mask, keep, use_cache=False).logits
+        return logits[:, -keep:]
+
+    @torch.inference_mode()
+    def read(self, rows: Sequence[Sequence[int]], keep: int) -> Past:
+        """Read rows that others are to go `on` from."""
+        ids, mask = self._padded(rows, keep)
+        output = self._forward(ids, mask, keep, use_cache=True)
+        layers = output.past_key_values.layers
+        if not all(type(layer) is DynamicLayer for layer in layers):
+            raise ModelError(f"{self.config.model_type} does not keep all it has read")
+        return Past(output.logits[:, -keep:], mask, [(x.keys, x.values) for x in layers])
+
+    @torch.inference_mode()
+    def on(self, past: Past, of: Sequence[int], rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+        """`logits` of rows of one length, row i behind the row `of[i]` that was read.
+
+        pad BOS s1 s2 | q1 q2     what is left of the bar is in the cache
+        BOS s1  s2 s3 | q3 q4
+        """
+        ids = torch.tensor(rows, device=self.model.device)
+        at = torch.tensor(of, device=ids.device)
+        mask = torch.cat([past.mask[at], torch.ones_like(ids)], dim=1)
+        cache = DynamicCache([(keys[at], values[at]) for keys, values in past.layers])
+        logits: Tensor = self._forward(
+            ids, mask, keep, use_cache=True, past_key_values=cache
+        ).logits
+        return logits[:, -keep:]
+
+    def _padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
+        width = max(least, *map(len, rows))
         if not self.pads and any(len(row) != width for row in rows):
             raise ModelError(f"{self.config.model_type} takes rows of one length only")
         pad = torch.tensor([width - len(row) for row in rows], device=self.model.device)
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = (torch.arange(width, device=pad.device) >= pad[:, None]).long()
-        inputs = {"input_ids": ids.to(pad.device)}
+        return ids.to(pad.device), mask
+
+    def _forward(self, ids: Tensor, mask: Tensor, keep: int, **cache: Any) -> Any:
+        """The model's output for ids (B, W), given what it has a parameter for; the mask
+        (B, W or more) covers what is in the cache as well."""
+        width = ids.shape[1]
+        inputs = {"input_ids": ids}
         if self.pads:
             inputs["attention_mask"] = mask
         if self.pads and "position_ids" in self._accepts:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         if "logits_to_keep" in self._accepts:
-            inputs["logits_to_keep"] = torch.arange(width - keep, width, device=pad.device)
-        logits: Tensor = self.model(**inputs, use_cache=False).logits
-        return logits[:, -keep:]
+            inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
+        return self.model(**inputs, **cache)
 
     @torch.inference_mode()
     def generate(
@@ -167,6 +217,21 @@ class LanguageModel:
         short, long = [1, 2, 3], [3, 2, 1, 2, 3, 1, 2]
         alone, padded = self.logits([short], 1)[0], self.logits([short, long], 1)[0]
         return _alike(alone, padded)
+
+    def _can_share(self) -> bool:
+        """Whether rows behind one that was read are as good as whole ones: asked as well.
+
+        A model that looks at a sliding window, or has another cache of its own, is left out.
+        """
+        if not self.pads or "past_key_values" not in self._accepts:
+            return False
+        read, ends = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 3], [2, 4]]
+        try:
+            shared = self.on(self.read(read, 1), [0, 1, 1], ends, 2)
+        except Exception:  # whatever a foreign cache raises, whole rows are always right
+            return False
+        whole = [read[i] + end for i, end in zip((0, 1, 1), ends, strict=True)]
+        return _alike(self.logits(whole, 2), shared)
 
     def _looks_ahead(self) -> bool:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""

@@ -1,0 +1,60 @@
+"""The paper's finding on this model: the lower the entropy, the more often the answer is right.
+
+Passages of every format and of segment length, half of them with the evidence and half without; an
+answer without evidence is wrong. Knows the passages and the entropy of the first answer token.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks import plots
+from training.curriculum import Writer
+from training.evaluate import Score, auc, passages, score
+from training.formats import ALL
+from xl3m_core.loading import SMALL
+
+TOKENS, COUNT, SHORT_COUNT, BINS = 128, 200, 20, 10
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a bin of entropy, from sure to unsure, each of the same number of passages."""
+    folder = args.model or SMALL
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model.eval()
+    writer = Writer(AutoTokenizer.from_pretrained(folder), 2_000_003 + args.seed, held_out=True)
+    told, untold = list[Score](), list[Score]()
+    for shape in tqdm(ALL, desc="certainty", disable=None):
+        count = SHORT_COUNT if args.short else COUNT
+        told += score(model, passages(writer, shape, TOKENS, count))
+        untold += score(model, passages(writer, shape, TOKENS, count, absent=True))
+    separated = auc([one.entropy for one in told], [one.entropy for one in untold])
+    pairs = [(one.entropy, one.exact) for one in told] + [(one.entropy, False) for one in untold]
+    return _rows(pairs, separated, Path(args.out))
+
+
+def _rows(pairs: list[tuple[float, bool]], separated: float, out: Path) -> list[dict[str, Any]]:
+    entropy, exact = np.array([e for e, _ in pairs]), np.array([x for _, x in pairs], float)
+    parts = np.array_split(np.argsort(entropy, kind="stable"), BINS)
+    points = [(float(entropy[part].mean()), float(exact[part].mean())) for part in parts]
+    panels = {"accuracy against entropy": {"bins of equal size": points}}
+    plots.lines(out / "certainty.png", panels, "entropy, nats", "exact match")
+    whole = {"rank_correlation": rank_correlation(entropy, exact), "auc": separated}
+    return [
+        {"entropy": e, "exact_match": x, "passages": len(part), **whole}
+        for (e, x), part in zip(points, parts, strict=True)
+    ]
+
+
+def rank_correlation(x: Any, y: Any) -> float:
+    """Spearman's, with ties at their mean rank."""
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+
+
+def _ranks(values: Any) -> Any:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]

@@ -1,0 +1,147 @@
+"""A made-up stream of any length with needles at given depths, each among look-alikes.
+
+All its lines are of the formats the small model reads, with names and wordings its training
+never saw. It is written as it is read, and the same each time; it knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from training.entities import Source
+from training.formats import ALL, PAIRS
+from training.generate import Fact, Level, Record, draw, fresh, joint_question, pair_fact, question
+from training.lines import FILLERS
+
+VARIANTS = ("multikey", "multivalue", "two", "other_words")
+LEVEL = Level(0, ALL, stamps=0.6, phrasings=99, paired=0.3)
+BRIEF = ("sshd", "spark", "systemd", *PAIRS[1:])  # two questions in one must fit the window
+NOISE = 0.3
+LOOK_ALIKES = 8  # lines a needle that share an entity, or all but a letter of one, with it
+CHUNK_LINES = 100
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A question, its exact answer, and the whole lines it is answered by; depth from 0 to 1."""
+
+    question: str
+    answer: str
+    lines: tuple[str, ...]
+    depth: float
+
+
+class Haystack:
+    """Text of about so many tokens, in chunks of whole lines, with one needle a depth.
+
+    count: the lengths of texts in tokens. The second line of a needle of the variants
+    "multivalue" and "two" stands as far from the end as the first from the beginning.
+    """
+
+    def __init__(
+        self,
+        count: Callable[[list[str]], list[int]],
+        tokens: int,
+        variant: str = "multikey",
+        seed: int = 0,
+        depths: Sequence[float] = (0.5,),
+    ) -> None:
+        self.count, self.tokens, self.seed = count, tokens, seed
+        source, records = Source(Random(seed), held_out=True), list[Record]()
+        planted, needles = list[tuple[float, str]](), list[Needle]()
+        for depth in depths:
+            needle, more = _needle(source, variant, depth, records)
+            needles.append(needle)
+            records += more
+            places = (depth, 1 - depth)
+            planted += [(places[i % 2], line) for i, line in enumerate(needle.lines)]
+        self.needles = tuple(needles)
+        self.taken = {fact.key for record in records for fact in record.facts}
+        planted += [(source.rng.random(), line) for line in self._look_alikes(source, records)]
+        self.planted = sorted(planted)
+
+    def _look_alikes(self, source: Source, records: list[Record]) -> Iterator[str]:
+        for record in records:
+            for _ in range(LOOK_ALIKES):
+                yield fresh(source, replace(LEVEL, shapes=(record.format,)), records, 1.0).line
+
+    def __iter__(self) -> Iterator[str]:
+        """The same chunks each time; a planted line begins the chunk that reaches its depth."""
+        source, read, at = Source(Random(self.seed + 1), held_out=True), 0, 0
+        places = [depth for depth, _ in self.planted]
+        while read < self.tokens:
+            upto = bisect_left(places, (read + 1) / self.tokens, lo=at)
+            chunk = [line for _, line in self.planted[at:upto]]
+            at = upto
+            lines = min(CHUNK_LINES, 1 + (self.tokens - read) // 40)
+            chunk += [self._line(source) for _ in range(lines)]
+            text = "".join(chunk)
+            read += self.count([text])[0]
+            yield text
+        if rest := "".join(line for _, line in self.planted[at:]):
+            yield rest
+
+    def _line(self, source: Source) -> str:
+        """Noise, or a line that tells what no needle asks for."""
+        if source.rng.random() < NOISE:
+            return source.rng.choice(FILLERS)(source.rng) + "\n"
+        while True:
+            record = draw(source, LEVEL)
+            if not any(fact.key in self.taken for fact in record.facts):
+                return record.line
+
+
+def _needle(
+    source: Source, variant: str, depth: float, records: list[Record]
+) -> tuple[Needle, list[Record]]:
+    """A needle, and the records it stands in."""
+    if variant == "two":
+        return _two(source, depth, records)
+    if variant == "multikey":
+        record = fresh(source, LEVEL, records, 0.0)
+        fact = source.rng.choice(record.facts)
+        return Needle(question(source, LEVEL, fact), fact.answer, (record.line,), depth), [record]
+    pairs = replace(LEVEL, shapes=PAIRS[1:], paired=0.0)
+    if variant == "multivalue":
+        return _several(source, pairs, depth, records)
+    while True:
+        record = fresh(source, pairs, records, 0.0)
+        fact = record.facts[0]
+        if fact.others:
+            asked = question(source, replace(pairs, others=1.0), fact)
+            return Needle(asked, fact.answer, (record.line,), depth), [record]
+
+
+def _two(source: Source, depth: float, records: list[Record]) -> tuple[Needle, list[Record]]:
+    """A question for two facts of different lines."""
+    level = replace(LEVEL, shapes=BRIEF)
+    one = fresh(source, level, records, 0.0)
+    other = fresh(source, level, [*records, one], 0.0)
+    facts = [_named(source, record) for record in (one, other)]
+    asked = joint_question(source, *facts)
+    answer = ", ".join(fact.answer for fact in facts)
+    return Needle(asked, answer, (one.line, other.line), depth), [one, other]
+
+
+def _named(source: Source, record: Record) -> Fact:
+    return source.rng.choice(record.facts)
+
+
+def _several(
+    source: Source, level: Level, depth: float, records: list[Record]
+) -> tuple[Needle, list[Record]]:
+    """A question whose field of a subject is told twice, with different values."""
+    while True:
+        one = fresh(source, level, records, 0.0)
+        if "subject" in one.entities:
+            break
+    fact = one.facts[0]
+    subject, name = one.entities["subject"], one.entities["field"]
+    again = pair_fact(subject, name, source.value(name))
+    line = f"{subject.replace(' ', '=')} {name}={again.answer}\n"
+    asked = question(source, level, fact)
+    answer = f"{fact.answer}, {again.answer}"
+    return Needle(asked, answer, (one.line, line), depth), [one]

@@ -1,0 +1,227 @@
+"""A live stream to measure: one `xl3m worker` process reads text under standing questions.
+
+Feeds through the project's feeder, never more than a megabyte ahead of the worker, so that
+text costs the same all along. What was scored is read from the stream's state in Redis, not
+from what was sent. Knows the stream's doors; not what the text says or what is made of it.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaProducer
+from redis.asyncio import Redis
+
+from stream_app import client
+from stream_app.errors import UnreachableError
+from stream_app.events import encode
+from stream_app.feeder import CHUNK_BYTES, Pace, feeding
+from stream_app.settings import Settings, variable
+from stream_app.store import StreamStore
+from xl3m_core.errors import XL3MError
+
+STREAM = "haystack"
+MEGABYTE = 1 << 20
+READY_SECONDS = 300.0  # to load a large model
+STALL_SECONDS = 300.0
+STOP_SECONDS = 15.0
+ANSWER_SECONDS = 60.0
+LOG_LINES = 15
+T = TypeVar("T")
+
+
+class LiveError(XL3MError):
+    """The stream did not get to its end; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at the stream: seconds since the feed began, tokens scored for every question,
+    resident memory of the worker and memory used by Redis, in MiB."""
+
+    seconds: float
+    tokens: int
+    rss_mb: float
+    redis_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A stream and the worker that reads it."""
+
+    settings: Settings
+    store: StreamStore
+    redis: Redis
+    worker: asyncio.subprocess.Process
+    log: Path
+
+    async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns; a LiveError with the end of its log if the worker dies first."""
+        task, died = asyncio.create_task(work), asyncio.create_task(self.worker.wait())
+        try:
+            await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+            if died.done():
+                raise LiveError(f"the worker ended with code {died.result()}:\n{self._words()}")
+            return task.result()
+        finally:
+            task.cancel()
+            died.cancel()
+            await asyncio.gather(task, died, return_exceptions=True)
+
+    def _words(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+
+    async def ready(self) -> None:
+        """Return when the worker listens."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while True:
+                    with suppress(UnreachableError):
+                        return await client.ensure_worker(self.redis)
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise LiveError(f"the worker does not listen:\n{self._words()}") from None
+
+    async def stand(self, questions: Sequence[str]) -> None:
+        """Set the questions, and return when they all stand: before the first token is read."""
+        topic, key = self.settings.questions_topic, STREAM.encode()
+        async with AIOKafkaProducer(bootstrap_servers=self.settings.broker_address) as producer:
+            for question in questions:
+                value = encode({"question": question, "add": True})
+                await producer.send_and_wait(topic, value, key=key)
+        async with asyncio.timeout(READY_SECONDS):
+            while len(await self.store.questions(STREAM)) < len(questions):
+                await asyncio.sleep(0.1)
+
+    async def read(
+        self, text: Iterable[str], every: float, on_sample: Callable[[Sample], None]
+    ) -> list[Sample]:
+        """Feed the text; samples so many seconds apart, the last when all of it is scored."""
+        samples = [await self.sample(started := time.perf_counter())]
+        progress = samples[0]
+        feed = asyncio.create_task(self._feed(text))
+        try:
+            while not (feed.done() and await self._scored_all(feed.result())):
+                await asyncio.sleep(every)
+                samples.append(await self.sample(started))
+                on_sample(samples[-1])
+                progress = _progress(progress, samples[-1])
+            return [*samples, await self.sample(started)]
+        finally:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+
+    async def _feed(self, text: Iterable[str]) -> int:
+        """Send the text; how many characters it has."""
+        characters = 0
+
+        async def events() -> AsyncIterator[str]:
+            nonlocal characters
+            pieces = in_events(text)
+            while piece := await asyncio.to_thread(next, pieces, ""):
+                characters += len(piece)
+                yield piece
+
+        async with feeding(self.settings, self.store) as feeder:
+            feeder.pace = feeder.pace or Pace(self.store)
+            await feeder.feed(STREAM, events(), lambda _: None)
+        return characters
+
+    async def _scored_all(self, characters: int) -> bool:
+        """Whether the stream holds so many characters and all its segments are scored."""
+        state = await self.store.load(STREAM)
+        if state.cursor.gaps:
+            raise LiveError(f"the broker dropped {state.cursor.gaps} events before they were read")
+        return state.tail.end >= characters and await self._scored() == state.cursor.head
+
+    async def _scored(self) -> int:
+        """The segments from the first one on that are scored for every question."""
+        ends = []
+        for qid in await self.store.questions(STREAM):
+            scored = await self.store.range(STREAM, qid)
+            if scored is None or scored.lo or scored.skipped:
+                raise LiveError(f"question {qid} is not scored from the first segment on: {scored}")
+            ends.append(scored.hi)
+        return min(ends)
+
+    async def sample(self, started: float) -> Sample:
+        """A look at it now. Tokens: where the last segment that is scored for every question
+        ends, counted from the stream's start in the model's tokens, so overlap counts once."""
+        scored = await self._scored()
+        last = await self.store.segments(STREAM, max(0, scored - 1), scored)
+        tokens = last[0].end_token if last else 0
+        memory: Any = await self.redis.info("memory")
+        rss, used = resident_mb(self.worker.pid), memory["used_memory"] / MEGABYTE
+        return Sample(time.perf_counter() - started, tokens, rss, used)
+
+    async def ask(self, question: str) -> dict[str, Any]:
+        """The answer, as any client gets it."""
+        async for message in client.ask(self.redis, STREAM, question, ANSWER_SECONDS):
+            if message["type"] == "answer":
+                return message
+        raise LiveError(f"no answer to {question!r}")
+
+
+@asynccontextmanager
+async def live(settings: Settings, folder: Path) -> AsyncIterator[Live]:
+    """A worker on the settings' broker and Redis, listening when the block begins."""
+    async with Redis.from_url(settings.redis) as redis, _worker(settings, folder) as worker:
+        store = StreamStore(redis, settings.log_segments, settings.log_bytes)
+        here = Live(settings, store, redis, worker, folder / "worker.log")
+        await here.guarded(here.ready())
+        yield here
+
+
+@asynccontextmanager
+async def _worker(settings: Settings, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    given = {variable(f.name): str(getattr(settings, f.name)) for f in fields(Settings)}
+    with (folder / "worker.log").open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "stream_app", "worker",
+            env=os.environ | given, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def in_events(text: Iterable[str]) -> Iterator[str]:
+    """Chunks of whole lines as events of whole lines, about as large as the feeder's own."""
+    for chunk in text:
+        start = 0
+        while start < len(chunk):
+            end = chunk.rfind("\n", start, start + CHUNK_BYTES) + 1 or start + CHUNK_BYTES
+            yield chunk[start:end]
+            start = end
+
+
+def resident_mb(pid: int) -> float:
+    """A process's resident memory in MiB, as Linux tells it; 0 for one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return 0.0
+    line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
+    return int(line.split()[1]) / 1024
+
+
+def _progress(before: Sample, now: Sample) -> Sample:
+    """The first of the latest samples with as many tokens."""
+    if now.tokens > before.tokens:
+        return now
+    if now.seconds - before.seconds > STALL_SECONDS:
+        raise LiveError(f"nothing was scored for {STALL_SECONDS:.0f} s, at {now.tokens:,} tokens")
+    return before

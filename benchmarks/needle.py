@@ -1,0 +1,148 @@
+"""Whether the method finds and reads one line among look-alikes, by length, depth and variant.
+
+The questions of one haystack are scored together, so its segments go through the model once.
+Every measure ranks the same forward passes; the answer comes from the method's own measure.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.haystack import VARIANTS, Haystack, Needle
+from xl3m_core import XL3M, Engine, Measure, Segment, Tail
+from xl3m_core.method import MEASURES
+
+LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
+SHORT = (1_000, 4_000, 16_000)
+DEPTHS = tuple(i / 10 for i in range(11))
+SEGMENTS = 128  # scored in one call
+RANKERS = (*MEASURES, "rank_sum")
+
+
+def add_arguments(parser: Any) -> None:
+    """What this benchmark alone takes."""
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of the haystacks")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--haystacks", type=int, default=1, help="how many of each kind")
+    parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a variant and length."""
+    engine = XL3M.load(args.model).engine
+    lengths = args.lengths or (SHORT if args.short else LENGTHS)
+    rows = []
+    for variant in args.variants:
+        grid = []
+        for tokens in lengths:
+            found = list(_trials(engine, tokens, variant, args))
+            grid.append([mean(t.exact for t in found if t.needle.depth == d) for d in args.depths])
+            rows.append(_row(variant, tokens, found))
+            print(rows[-1], flush=True)
+        path = Path(args.out) / f"needle_{variant}.png"
+        names = ([f"{tokens:,}" for tokens in lengths], [f"{d:.0%}" for d in args.depths])
+        plots.heat_map(path, grid, *names, f"{variant}: exact match", "depth", "tokens")
+    return rows
+
+
+@dataclass(slots=True)
+class Trial:
+    """One needle, every segment's scores for it, and where its evidence and answer came out."""
+
+    needle: Needle
+    scores: dict[Measure, list[float]] = field(default_factory=dict)
+    evidence: list[list[int]] = field(default_factory=list)
+    best: dict[int, Segment] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    recalled: bool = False
+    exact: bool = False
+
+
+def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace) -> Iterator[Trial]:
+    for n in range(args.haystacks):
+        seed = args.seed + 7919 * n + tokens
+        haystack = Haystack(engine.model.count, tokens, variant, seed, args.depths)
+        trials = [Trial(needle, {each: [] for each in MEASURES}) for needle in haystack.needles]
+        _scan(engine, haystack, trials, f"{variant} {tokens:,}")
+        for trial in trials:
+            _judge(engine, trial)
+        yield from trials
+
+
+def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) -> None:
+    """Score all segments for all needles, keeping texts of the likely ones only."""
+    for trial in trials:
+        trial.evidence = [[] for _ in trial.needle.lines]
+    bar = tqdm(total=haystack.tokens, unit="tok", unit_scale=True, desc=name, disable=None)
+    segments = _segments(engine, haystack, bar)
+    while batch := list(islice(segments, SEGMENTS)):
+        pairs = [(segment.text, t.needle.question) for segment in batch for t in trials]
+        scores = engine.scores(pairs, list(MEASURES))
+        for i, trial in enumerate(trials):
+            for each in MEASURES:
+                trial.scores[each] += scores[each][i :: len(trials)]
+            _keep(engine, trial, batch)
+    bar.close()
+
+
+def _segments(engine: Engine, haystack: Haystack, bar: Any) -> Iterator[Segment]:
+    segmenter, tail = engine.segmenter(), Tail()
+    for chunk in haystack:
+        tail, done = segmenter.push(tail, chunk)
+        yield from done
+        bar.update(engine.model.count([chunk])[0])
+    yield from segmenter.flush(tail)
+
+
+def _keep(engine: Engine, trial: Trial, batch: list[Segment]) -> None:
+    """Note where the evidence is; hold on to what the method's measure ranks highest."""
+    trial.best |= {segment.index: segment for segment in batch}
+    scores = trial.scores[engine.method.measure]
+    best = sorted(trial.best, key=lambda i: (-scores[i], i))[: engine.method.k]
+    trial.best = {i: trial.best[i] for i in best}
+    for line, places in zip(trial.needle.lines, trial.evidence, strict=True):
+        places += [segment.index for segment in batch if line.strip() in segment.text]
+
+
+def _judge(engine: Engine, trial: Trial) -> None:
+    """Rank the evidence by every measure; answer by the method's."""
+    arrays: dict[str, Any] = {name: np.array(trial.scores[name]) for name in MEASURES}
+    places = {name: _places(scores) for name, scores in arrays.items()}
+    places["rank_sum"] = _places(-(places["entropy"] + places["likelihood"]).astype(float))
+    for name in RANKERS:
+        of_lines = [min((int(places[name][i]) for i in at), default=-1) for at in trial.evidence]
+        trial.ranks[name] = max(of_lines) if min(of_lines) >= 0 else len(places[name])
+    trial.recalled = trial.ranks[engine.method.measure] < engine.method.k
+    context = engine.assemble(list(trial.best.values()), trial.needle.question)
+    trial.exact = engine.answer(context, trial.needle.question).text == trial.needle.answer
+    trial.scores = {}
+
+
+def _places(scores: Any) -> Any:
+    """Each segment's place among all, 0 the most certain, the earlier first."""
+    places = np.empty(len(scores), dtype=np.int64)
+    places[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    return places
+
+
+def _row(variant: str, tokens: int, trials: list[Trial]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "variant": variant,
+        "tokens": tokens,
+        "questions": len(trials),
+        "exact_match": mean(trial.exact for trial in trials),
+        "evidence_recall": mean(trial.recalled for trial in trials),
+    }
+    for name in RANKERS:
+        ranks = sorted(trial.ranks[name] for trial in trials)
+        row[f"first4_{name}"] = mean(rank < 4 for rank in ranks)
+        row[f"rank90_{name}"] = ranks[int(0.9 * (len(ranks) - 1))]
+    return row

@@ -1,0 +1,309 @@
+"""How much of the evidence is in the k best segments, on real texts with checked evidence.
+
+Evidence recall @k: the share of a question's evidence, in characters, that lies in the k best
+segments, averaged over questions. A line of LogQA is thus a hit or none, unless it is longer
+than a segment. A rank is that of the first segment with any evidence. The project ships no data.
+"""
+
+import argparse
+import csv
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.bm25 import Bm25
+from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
+from xl3m_core.method import MEASURES
+
+KS = (1, 4, 8, 16)
+RANKERS = ("bm25", *MEASURES, "rank_sum", "calibrated")
+CONTENT_FREE = "N/A"
+NOT_OF_THE_LOG = ("LineId", "EventId", "EventTemplate", "Content")
+SHORT_LINES, SHORT_QUESTIONS, QUESTIONS = 60, 4, 40
+SEED = 0
+
+Span = tuple[int, int]
+"""First and last line, both included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and the lines of the text that answer it."""
+
+    question: str
+    evidence: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text, line by line, and what is asked of it."""
+
+    name: str
+    lines: tuple[str, ...]
+    asked: tuple[Asked, ...]
+
+    @property
+    def text(self) -> str:
+        """The lines as one text."""
+        return "".join(line + "\n" for line in self.lines)
+
+    def evidence(self, asked: Asked) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """For each character of the text, whether it is evidence."""
+        starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
+        mask = np.zeros(starts[-1], dtype=bool)
+        for first, last in asked.evidence:
+            mask[starts[first] : starts[last + 1] - 1] = True
+        return mask
+
+    def head(self, lines: int) -> "Document":
+        """The first lines, and the questions whose evidence is all there."""
+        kept = tuple(a for a in self.asked if all(last < lines for _, last in a.evidence))
+        return replace(self, lines=self.lines[:lines], asked=kept)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark can be told."""
+    parser.add_argument("--data", type=Path, help="a folder with logqa/ and qmsum/")
+    parser.add_argument("--questions", type=int, help="questions a set, sampled with a fixed seed")
+    parser.add_argument(
+        "--segment-words", type=int, help="cut every so many words; default: as the method does"
+    )
+    parser.add_argument("--rankers", nargs="+", choices=RANKERS, default=RANKERS)
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a set and ranker, and a plot of recall over k."""
+    sets = _sets(args)
+    needs_model = not args.segment_words or set(args.rankers) != {"bm25"}
+    engine = XL3M.load(args.model).engine if needs_model else None
+    segmenter = engine.segmenter() if engine else None
+    if args.segment_words:
+        segmenter = Segmenter(_count_words, args.segment_words)
+    assert segmenter
+    rows = []
+    for name, documents in sets.items():
+        fitting = [_fitting(document, engine) for document in documents]
+        refused = _questions(documents) - _questions(fitting)
+        found = _ranks(fitting, segmenter, engine, args.rankers, name)
+        rows += [_row(name, r, found[r], refused) for r in args.rankers if found[r]]
+    _plot(Path(args.out), rows)
+    return rows
+
+
+# --- data ---------------------------------------------------------------------------------
+
+
+def load(folder: Path) -> dict[str, list[Document]]:
+    """Every set below the folder by its name, such as logqa/HDFS or qmsum/val."""
+    logs = sorted(folder.glob("logqa/*/*_structured.csv"))
+    sets = {f"logqa/{log.parent.name}": [read_log(log)] for log in logs}
+    for file in sorted(folder.glob("qmsum/*.jsonl")):
+        sets[f"qmsum/{file.stem}"] = read_meetings(file)
+    return sets
+
+
+def read_log(log: Path) -> Document:
+    """LogQA: a log as a table, and beside it the questions of all its parts."""
+    with log.open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    lines = tuple(_line(record) for record in records)
+    places: dict[str, list[Span]] = {}
+    for i, record in enumerate(records):
+        places.setdefault(record["Content"], []).append((i, i))
+    questions = [q for part in sorted(log.parent.glob("qa.json.*")) for q in _json_lines(part)]
+    asked = [Asked(q["Question"], tuple(places.get(q["RawLog"], ()))) for q in questions]
+    return Document(log.parent.name, lines, tuple(a for a in asked if a.evidence))
+
+
+def read_meetings(file: Path) -> list[Document]:
+    """QMSum: a line a turn; the questions with spans of turns, so not those on the whole."""
+    return [_meeting(f"{file.stem}-{i}", m) for i, m in enumerate(_json_lines(file))]
+
+
+def _meeting(name: str, meeting: dict[str, Any]) -> Document:
+    turns = [f"{t['speaker']}: {t['content']}" for t in meeting["meeting_transcripts"]]
+    asked = [
+        Asked(q["query"], tuple((int(a), int(b)) for a, b in q["relevant_text_span"]))
+        for q in meeting["specific_query_list"]
+    ]
+    return Document(name, tuple(" ".join(turn.split()) for turn in turns), tuple(asked))
+
+
+def _line(record: dict[str, str]) -> str:
+    head = " ".join(value for key, value in record.items() if key not in NOT_OF_THE_LOG)
+    return f"{head}: {record['Content']}"
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            yield json.loads(line)
+
+
+def _sets(args: argparse.Namespace) -> dict[str, list[Document]]:
+    sets = load(args.data) if args.data else {}
+    if not sets:
+        raise SystemExit("retrieval: give --data PATH, a folder with logqa/ and qmsum/ in it")
+    questions = args.questions or (SHORT_QUESTIONS if args.short else QUESTIONS)
+    if args.short:
+        sets = {name: [d.head(SHORT_LINES) for d in docs] for name, docs in sets.items()}
+    return {name: sample(documents, questions) for name, documents in sets.items()}
+
+
+def sample(documents: Sequence[Document], questions: int) -> list[Document]:
+    """So many questions over all documents, those without any left out."""
+    every = [(i, asked) for i, document in enumerate(documents) for asked in document.asked]
+    chosen = random.Random(SEED).sample(every, min(questions, len(every)))
+    kept = [tuple(a for j, a in chosen if i == j) for i in range(len(documents))]
+    pairs = zip(documents, kept, strict=True)
+    return [replace(document, asked=asked) for document, asked in pairs if asked]
+
+
+# --- ranking ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Of one question: the rank, from 0, at which each character of its evidence is found."""
+
+    ranks: np.ndarray[Any, np.dtype[np.int64]]
+    segments: int
+
+
+def _ranks(
+    documents: Sequence[Document],
+    segmenter: Segmenter,
+    engine: Engine | None,
+    rankers: Sequence[str],
+    name: str,
+) -> dict[str, list[Found]]:
+    found: dict[str, list[Found]] = {ranker: [] for ranker in rankers}
+    for document in tqdm(documents, desc=name, disable=None):
+        if not document.asked:
+            continue
+        tail, segments = segmenter.push(Tail(), document.text)
+        segments += segmenter.flush(tail)
+        for ranker, orders in rank(document, segments, engine, rankers).items():
+            for asked, order in zip(document.asked, orders, strict=True):
+                found[ranker].append(find(document.evidence(asked), segments, order))
+    return found
+
+
+def find(
+    evidence: np.ndarray[Any, np.dtype[np.bool_]], segments: Sequence[Segment], order: Sequence[int]
+) -> Found:
+    """Where the segments in that order hold the evidence first."""
+    first = np.full(len(evidence), len(order), dtype=np.int64)
+    for place in reversed(range(len(order))):
+        segment = segments[order[place]]
+        first[segment.start : segment.end] = place
+    return Found(first[evidence], len(order))
+
+
+def rank(
+    document: Document, segments: Sequence[Segment], engine: Engine | None, rankers: Sequence[str]
+) -> dict[str, list[list[int]]]:
+    """By ranker, the order of the segments for each question of the document."""
+    texts = [segment.text for segment in segments]
+    questions = [asked.question for asked in document.asked]
+    orders = {}
+    if "bm25" in rankers:
+        index = Bm25(texts)
+        orders["bm25"] = [index.ranked(question, len(texts)) for question in questions]
+    if engine and set(rankers) != {"bm25"}:
+        orders |= _by_model(engine, texts, questions)
+    return {ranker: orders[ranker] for ranker in rankers}
+
+
+def _by_model(
+    engine: Engine, texts: Sequence[str], questions: Sequence[str]
+) -> dict[str, list[list[int]]]:
+    """Every measure's order; two measures' ranks added; entropy against a question on nothing."""
+    _check_fit(engine, texts, questions)
+    measured = [*questions, CONTENT_FREE]
+    pairs = [(text, question) for text in texts for question in measured]
+    scores: dict[str, np.ndarray[Any, Any]] = {
+        name: np.array(values, dtype=float).reshape(len(texts), len(measured)).T
+        for name, values in engine.scores(pairs, get_args(Measure)).items()
+    }
+    orders: dict[str, list[list[int]]] = {
+        name: [_order(row) for row in values[:-1]] for name, values in scores.items()
+    }
+    both = zip(orders["entropy"], orders["likelihood"], strict=True)
+    orders["rank_sum"] = [_order(-(np.argsort(e) + np.argsort(p))) for e, p in both]
+    entropy = scores["entropy"]
+    orders["calibrated"] = [_order(row - entropy[-1]) for row in entropy[:-1]]
+    return orders
+
+
+def _order(scores: np.ndarray[Any, Any]) -> list[int]:
+    return [int(i) for i in np.argsort(-scores, kind="stable")]
+
+
+def _fitting(document: Document, engine: Engine | None) -> Document:
+    """Without the questions too long for the method: no ranker is asked those."""
+    kept = tuple(a for a in document.asked if engine is None or _fits(engine, a.question))
+    return replace(document, asked=kept)
+
+
+def _fits(engine: Engine, question: str) -> bool:
+    try:
+        engine.suffix(question)
+    except QuestionError:
+        return False
+    return True
+
+
+def _questions(documents: Sequence[Document]) -> int:
+    return sum(len(document.asked) for document in documents)
+
+
+def _check_fit(engine: Engine, texts: Sequence[str], questions: Sequence[str]) -> None:
+    """A segment that gave way to its question would be ranked by what is left of it."""
+    asked = max(len(engine.suffix(question)) for question in questions)
+    longest = max(engine.model.count(texts)) + asked + len(engine.model.bos)
+    if longest > engine.model.window:
+        raise SystemExit(
+            f"retrieval: a segment and its question take {longest} tokens of a window of "
+            f"{engine.model.window}: leave --segment-words out, or take --rankers bm25"
+        )
+
+
+def _count_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+# --- figures ------------------------------------------------------------------------------
+
+
+def _row(name: str, ranker: str, found: Sequence[Found], refused: int) -> dict[str, Any]:
+    first = [int(f.ranks.min()) + 1 for f in found]
+    recall = {
+        f"evidence_recall_{k}": float(np.mean([(f.ranks < k).mean() for f in found])) for k in KS
+    }
+    return {
+        "set": name,
+        "ranker": ranker,
+        "questions": len(found),
+        "refused": refused,
+        "segments": float(np.median([f.segments for f in found])),
+        **recall,
+        "median_rank": float(np.median(first)),
+        "rank_90": float(np.percentile(first, 90)),
+    }
+
+
+def _plot(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    panels: dict[str, dict[str, plots.Points]] = {}
+    for row in rows:
+        points = [(float(k), float(row[f"evidence_recall_{k}"])) for k in KS]
+        panels.setdefault(str(row["set"]), {})[str(row["ranker"])] = points
+    plots.lines(out / "retrieval.png", panels, "k segments", "evidence recall")

@@ -1,0 +1,201 @@
+"""Twenty million tokens through the stream: Kafka, one worker, Redis, and standing questions.
+
+Every question stands before the first token is read; a token counts once it is scored for all
+of them. Speed and memory are sampled on the way, and each question is asked at the end. The
+log's limits are raised so that all of the text is retained: that is part of `redis_mb`.
+"""
+
+import argparse
+import asyncio
+import csv
+import signal
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.haystack import Haystack, Needle
+from benchmarks.live import Live, Sample, live
+from stream_app import embedded
+from stream_app.settings import Settings, kafka_home, variable
+from xl3m_core import LanguageModel
+from xl3m_core.loading import SMALL
+
+TOKENS = 20_000_000
+SHORT = 300_000
+MILLION = 1_000_000
+BYTES_PER_TOKEN = 16
+"""Room in the log for a token: twice what the segmenter takes for the longest."""
+POINTS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one question."""
+
+    question: str
+    expected: str
+    answer: str
+    right: bool
+    evidence: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark alone takes."""
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="how long the text is")
+    parser.add_argument("--standing", type=int, default=5, help="how many stand, evenly deep")
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row; the samples go to a CSV file and two plots in args.out."""
+    given = Settings.from_env(model=args.model)
+    model = LanguageModel.load(given.model or SMALL, window=given.window or None)
+    tokens = SHORT if args.short else args.tokens
+    haystack = Haystack(model.count, tokens, seed=args.seed, depths=depths(args.standing))
+    print(f"the text alone: {characters_per_s(haystack):,.0f} characters/s are made")
+    settings = _retaining(given, tokens)
+    with (
+        tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
+        embedded.redis(Path(folder)) as redis,
+        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+    ):
+        here = replace(settings, broker=kafka.url, redis=redis.url)
+        samples, outcomes = asyncio.run(_run(here, haystack, tokens, Path(folder)))
+    save(samples, Path(args.out))
+    return [row(samples, outcomes) | {"broker": kafka.kind}]
+
+
+def depths(count: int) -> tuple[float, ...]:
+    """So many depths, evenly from the start of the text to its end."""
+    return tuple(i / (count - 1) for i in range(count)) if count > 1 else (0.5,)
+
+
+def characters_per_s(text: Iterable[str], seconds: float = 2.0) -> float:
+    """How fast the text is made (its tokens counted) with nothing else to do."""
+    started, characters = time.perf_counter(), 0
+    for chunk in text:
+        characters += len(chunk)
+        if time.perf_counter() - started > seconds:
+            break
+    return characters / (time.perf_counter() - started)
+
+
+def _retaining(settings: Settings, tokens: int) -> Settings:
+    """The settings, with room in the log for the whole text."""
+    most = max(settings.log_segments, tokens)
+    size = max(settings.log_bytes, tokens * BYTES_PER_TOKEN)
+    print(f"retained is all: {variable('log_segments')}={most} {variable('log_bytes')}={size}")
+    return replace(settings, log_segments=most, log_bytes=size)
+
+
+async def _run(
+    settings: Settings, haystack: Haystack, tokens: int, folder: Path
+) -> tuple[list[Sample], list[Outcome]]:
+    this: Any = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    async with live(settings, folder) as here:
+        return await here.guarded(_read_and_ask(here, haystack, tokens))
+
+
+async def _read_and_ask(
+    here: Live, haystack: Haystack, tokens: int
+) -> tuple[list[Sample], list[Outcome]]:
+    await here.stand([needle.question for needle in haystack.needles])
+    with tqdm(total=tokens, unit="tok", unit_scale=True, desc="scored") as bar:
+
+        def show(sample: Sample) -> None:
+            bar.set_postfix_str(f"worker {sample.rss_mb:.0f} MB, Redis {sample.redis_mb:.0f} MB")
+            bar.update(sample.tokens - bar.n)
+
+        samples = await here.read(haystack, every=min(2.0, max(0.1, tokens / 1e7)), on_sample=show)
+    return samples, [await _ask(here, needle) for needle in haystack.needles]
+
+
+async def _ask(here: Live, needle: Needle) -> Outcome:
+    """Ask for one needle; its evidence is there if all its lines are in the key context."""
+    answer = await here.ask(needle.question)
+    texts = [evidence["text"] for evidence in answer.get("evidence", ())]
+    found = all(any(line in text for text in texts) for line in needle.lines)
+    said = answer.get("answer") or f"({answer.get('error', 'no answer')})"
+    right = said.strip() == needle.answer.strip()
+    verdict = "right" if right else f"WRONG, it is {needle.answer}"
+    where = "in" if found else "NOT in"
+    print(f"{needle.depth:4.0%}  {needle.question}  {said}  ({verdict}; evidence {where} context)")
+    return Outcome(needle.question, needle.answer, said, right, found)
+
+
+def row(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The figures of one run. A "million" is a fifth of the text where that is less."""
+    end, part = samples[-1], part_tokens(samples)
+    second = speed(samples, part, 2 * part)
+    last = speed(samples, end.tokens - part, end.tokens)
+    rss = next(sample.rss_mb for sample in samples if sample.tokens >= part)
+    return {
+        "tokens": end.tokens,
+        "seconds": end.seconds,
+        "tokens_per_s": end.tokens / end.seconds,
+        "tokens_per_s_second_million": second,
+        "tokens_per_s_last_million": last,
+        "throughput_ratio": last / second,
+        "rss_mb_at_1m": rss,
+        "rss_mb_at_end": end.rss_mb,
+        "rss_growth": end.rss_mb / rss - 1,
+        "redis_mb": end.redis_mb,
+        "questions": len(outcomes),
+        "exact_match": sum(outcome.right for outcome in outcomes) / len(outcomes),
+        "evidence_recall": sum(outcome.evidence for outcome in outcomes) / len(outcomes),
+        "million": part,
+    }
+
+
+def part_tokens(samples: Sequence[Sample]) -> int:
+    """The tokens that `million` stands for in a run of this length."""
+    return min(MILLION, samples[-1].tokens // 5)
+
+
+def speed(samples: Sequence[Sample], start: float, end: float) -> float:
+    """Tokens a second between two counts of tokens scored."""
+    return (end - start) / (seconds_at(samples, end) - seconds_at(samples, start))
+
+
+def seconds_at(samples: Sequence[Sample], tokens: float) -> float:
+    """When so many tokens were scored: on the line between the two samples around it."""
+    for before, after in pairwise(samples):
+        if before.tokens <= tokens <= after.tokens and after.tokens > before.tokens:
+            share = (tokens - before.tokens) / (after.tokens - before.tokens)
+            return before.seconds + share * (after.seconds - before.seconds)
+    raise ValueError(f"{tokens:,.0f} tokens were never scored")
+
+
+def save(samples: Sequence[Sample], folder: Path) -> None:
+    """The samples as CSV, and memory and speed against tokens read as plots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "twenty_million.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(field.name for field in fields(Sample))
+        table.writerows(map(astuple, samples))
+    x = "tokens read and scored"
+    plots.lines(folder / "twenty_million_memory.png", {"memory": memory(samples)}, x, "MiB")
+    speed_of = {"speed": {"worker": speeds(samples)}}
+    plots.lines(folder / "twenty_million_speed.png", speed_of, x, "tokens/s")
+
+
+def memory(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
+    """Memory of worker and Redis by tokens."""
+    return {
+        "worker, resident": [(sample.tokens, sample.rss_mb) for sample in samples],
+        "Redis, used": [(sample.tokens, sample.redis_mb) for sample in samples],
+    }
+
+
+def speeds(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+    """Speed by tokens, over parts of one length."""
+    step = samples[-1].tokens / POINTS
+    starts = [step * i for i in range(POINTS)]
+    return [(start + step / 2, speed(samples, start, start + step)) for start in starts]

@@ -1,0 +1,77 @@
+"""The benchmarks' own arithmetic, and each of them once in small on the small model."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import certainty, needle
+from benchmarks.haystack import VARIANTS
+from benchmarks.live import Sample, in_events
+from benchmarks.twenty_million import Outcome, depths, part_tokens, row, seconds_at, speed
+
+
+def steady(tokens: int, per_second: int) -> list[Sample]:
+    return [Sample(t / per_second, t, 400.0, t / 1e6) for t in range(0, tokens + 1, per_second)]
+
+
+def test_a_steady_stream_has_one_speed_and_flat_memory() -> None:
+    samples = steady(5_000_000, 10_000)
+    figures = row(samples, [Outcome("q", "a", "a", True, False)])
+    assert figures["throughput_ratio"] == pytest.approx(1)
+    assert figures["rss_growth"] == 0
+    assert (figures["exact_match"], figures["evidence_recall"]) == (1, 0)
+    assert speed(samples, 1_000_000, 2_000_000) == pytest.approx(10_000)
+    assert part_tokens(samples) == 1_000_000
+    assert part_tokens(steady(100_000, 10_000)) == 20_000
+
+
+def test_time_between_two_samples_is_on_the_line() -> None:
+    samples = [Sample(0, 0, 1, 1), Sample(10, 100, 1, 1), Sample(30, 200, 1, 1)]
+    assert seconds_at(samples, 150) == pytest.approx(20)
+    with pytest.raises(ValueError, match="never scored"):
+        seconds_at(samples, 201)
+
+
+def test_depths_reach_from_start_to_end() -> None:
+    assert depths(5) == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert depths(1) == (0.5,)
+
+
+def test_events_hold_the_text_and_end_with_lines() -> None:
+    text = [f"line {n}\n" * 999 for n in range(5)]
+    events = list(in_events(text))
+    assert "".join(events) == "".join(text)
+    assert all(event.endswith("\n") for event in events)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_needle_gives_a_row_a_length_and_draws_its_map(variant: str, tmp_path: Path) -> None:
+    args = benchmarks.parser().parse_args(
+        f"needle --lengths 600 --variants {variant} --depths 0 1 --out {tmp_path}".split()
+    )
+    (found,) = needle.measure(args)
+    assert (found["variant"], found["tokens"], found["questions"]) == (variant, 600, 2)
+    assert 0 <= found["exact_match"] <= 1
+    assert (tmp_path / f"needle_{variant}.png").stat().st_size > 1000
+    json.dumps(found)
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    assert certainty.rank_correlation(x, x**3) == pytest.approx(1)
+    assert certainty.rank_correlation(x, -x) == pytest.approx(-1)
+    assert certainty.rank_correlation(x, np.array([1.0, 2.0, 2.0, 3.0])) == pytest.approx(
+        0.9487, abs=1e-4
+    )
+
+
+def test_certainty_tells_evidence_from_none(tmp_path: Path) -> None:
+    rows = certainty.measure(Namespace(model=None, short=True, seed=0, out=str(tmp_path)))
+    assert rows[0]["auc"] > 0.8
+    assert rows[0]["rank_correlation"] < -0.3
+    assert rows[0]["exact_match"] > rows[-1]["exact_match"]
+    assert [row["entropy"] for row in rows] == sorted(row["entropy"] for row in rows)
