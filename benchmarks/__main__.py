@@ -8,13 +8,15 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks import certainty, length, needle, retrieval, scoring, twenty_million
+from benchmarks import certainty, length, needle, peers, retrieval, scoring, twenty_million
+from benchmarks.haystack import VARIANTS
 
 ALL: dict[str, Any] = {
     "scoring": scoring,
     "length": length,
     "certainty": certainty,
     "needle": needle,
+    "peers": peers,
     "retrieval": retrieval,
     "twenty_million": twenty_million,
 }
@@ -35,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--short", action="store_true", help="each in under three minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="bench-out", help="folder for plots and samples")
+    made = parser.add_argument_group("needle, peers")
+    made.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all")
+    made.add_argument("--lengths", nargs="+", type=int, help="tokens of a made-up text")
+    made.add_argument("--texts", type=int, help="how many of each kind")
     for name, module in ALL.items():
         if hasattr(module, "add_arguments"):
             module.add_arguments(parser.add_argument_group(name))

@@ -29,9 +29,6 @@ RANKERS = (*MEASURES, "rank_sum")
 
 def add_arguments(parser: Any) -> None:
     """What this benchmark alone takes."""
-    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of the haystacks")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    parser.add_argument("--haystacks", type=int, default=1, help="how many of each kind")
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
 
 
@@ -40,7 +37,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     engine = XL3M.load(args.model).engine
     lengths = args.lengths or (SHORT if args.short else LENGTHS)
     rows = []
-    for variant in args.variants:
+    for variant in args.variants or VARIANTS:
         grid = []
         for tokens in lengths:
             found = list(_trials(engine, tokens, variant, args))
@@ -67,7 +64,7 @@ class Trial:
 
 
 def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace) -> Iterator[Trial]:
-    for n in range(args.haystacks):
+    for n in range(args.texts or 1):
         seed = args.seed + 7919 * n + tokens
         haystack = Haystack(engine.model.count, tokens, variant, seed, args.depths)
         trials = [Trial(needle, {each: [] for each in MEASURES}) for needle in haystack.needles]

@@ -16,7 +16,11 @@ Points = Sequence[tuple[float, float]]
 
 
 def lines(
-    path: Path, panels: Mapping[str, Mapping[str, Points]], x_label: str, y_label: str
+    path: Path,
+    panels: Mapping[str, Mapping[str, Points]],
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
 ) -> Path:
     """One panel beside the other, each a title and its named lines of (x, y) points."""
     figure, axes = _figure(len(panels))
@@ -24,6 +28,7 @@ def lines(
         for name, points in series.items():
             panel.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
         panel.set(title=title, xlabel=x_label, ylabel=y_label)
+        panel.set_xscale("log" if log_x else "linear")
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
     return _save(figure, path)

@@ -132,12 +132,12 @@ def test_top_p_leaves_out_the_unlikely() -> None:
 
 
 @given(SEEDS)
-def test_hybrid_is_the_sum_of_the_two(seed: int) -> None:
+def test_hybrid_weighs_every_token_of_the_question_as_it_weighs_the_answer(seed: int) -> None:
     logits, question = random_logits(seed, 3, 4, 20), torch.tensor([[1, 2, 3]] * 3)
     one, two, both = (
         certainty(logits, question, measure) for measure in ("entropy", "likelihood", "hybrid")
     )
-    assert torch.allclose(one + two, both)
+    assert torch.allclose(one + 3 * two, both)
 
 
 def test_positions_are_those_the_measure_reads() -> None:

@@ -41,7 +41,7 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
     certain = sum(q * math.log(q) for q in p[-1] if q > 0)
     before = range(len(row) - len(asked) - 1, len(row) - 1)
     likely = sum(math.log(p[i][row[i + 1]]) for i in before) / len(asked)
-    return (certain, likely, certain + likely)[MEASURES.index(measure)]
+    return (certain, likely, certain + likely * len(asked))[MEASURES.index(measure)]
 
 
 def greedy(name: str, prompt: list[int], tokens: int, line: bool = True) -> list[int]:

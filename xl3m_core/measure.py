@@ -3,7 +3,8 @@
 The paper's measure (arXiv 2405.17755) is the Shannon entropy of the next-token distribution
 after the question: low entropy, relevant segment. `top_p` is the same without the unlikely
 tokens (as in NBCE), `likelihood` how well the segment predicts the question itself (as in
-LongLLMLingua), `hybrid` the sum of entropy's and likelihood's. Knows tensors, no model.
+LongLLMLingua), `hybrid` both: log p of all of the question, less the entropy of what follows
+it. Knows tensors, no model.
 """
 
 from collections.abc import Iterable
@@ -39,7 +40,8 @@ def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") ->
     elif measure == "likelihood":
         score = likelihood(logits, question)
     else:
-        score = likelihood(logits, question) - entropy(logits[:, -1])
+        whole = likelihood(logits, question) * (question != IGNORE).sum(dim=-1)
+        score = whole - entropy(logits[:, -1])
     return torch.nan_to_num(score, nan=-torch.inf, posinf=0.0, neginf=-torch.inf)
 
 

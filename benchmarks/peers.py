@@ -1,0 +1,244 @@
+"""`python -m benchmarks peers`: the same questions, the same model: XL3M and its alternatives.
+
+Needles in made-up text at several depths, inside the model's window and far beyond it. XL3M's
+questions stand while the text is read, so `tokens_per_s` pays for scoring all of them and
+`query_s` for an answer only; the others pay for a question when it is asked. Each peer runs
+in a process of its own, lengths rising, so `peak_mb` is the peak of it up to that row.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.haystack import VARIANTS, Haystack, Needle
+from benchmarks.rivals import PEERS, WHOLE_INPUT, Peer, Reply, available
+from xl3m_core import XL3M, Engine, XL3MError
+
+LENGTHS, SHORT_LENGTHS = (410, 4_000, 16_000, 64_000), (400, 2_000, 8_000)
+SHORT_VARIANTS = VARIANTS[:1]
+TEXTS = 3
+DEPTHS = (0.15, 0.5, 0.85)
+MOST_TOKENS = 16_384
+TRIMMED = 4_000
+"""Up to so many tokens, a text is cut to its length: look-alikes alone can exceed a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row to measure: a peer, on so many texts of a length and a variant."""
+
+    peer: str
+    variant: str
+    tokens: int
+    seeds: tuple[int, ...]
+    most_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One text read and its needles asked: what came, and the seconds it took."""
+
+    tokens: int
+    exact: tuple[bool, ...]
+    found: tuple[bool | None, ...]
+    read_s: float
+    ask_s: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark can be told."""
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="default: all")
+    parser.add_argument(
+        "--most-tokens", type=int, default=MOST_TOKENS,
+        help="of a text that is read whole; default: %(default)s",
+    )  # fmt: skip
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a peer, variant and length, and a plot of exact answers over the length."""
+    tasks = _tasks(args)
+    rows = []
+    with tqdm(total=sum(map(len, tasks.values())), desc="peers", disable=None) as bar:
+        for peer, some in tasks.items():
+            for row in run(args.model, some):
+                rows.append(row)
+                bar.set_postfix_str(peer)
+                bar.update()
+    _plot(Path(args.out), rows)
+    return rows
+
+
+def _tasks(args: argparse.Namespace) -> dict[str, list[Task]]:
+    """By peer, its rows in the order of length."""
+    peers = [name for name in available() if name in (args.peers or PEERS)]
+    variants = args.variants or (SHORT_VARIANTS if args.short else VARIANTS)
+    lengths = sorted(args.lengths or (SHORT_LENGTHS if args.short else LENGTHS))
+    texts = args.texts or (1 if args.short else TEXTS)
+    seeds = tuple(args.seed + i for i in range(texts))
+    return {
+        peer: [Task(peer, v, n, seeds, args.most_tokens) for n in lengths for v in variants]
+        for peer in peers
+    }
+
+
+# --- one process a peer -------------------------------------------------------------------
+
+_engine: Engine
+
+
+def run(model: str | None, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+    """The rows of one peer, each as it comes, from a process that begins and ends with it.
+
+    The server it is forked from has PyTorch imported and nothing else done.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.peers"])
+    with ProcessPoolExecutor(1, context, _load, (model, torch.get_num_threads())) as pool:
+        for task, row in [(task, pool.submit(_row, task)) for task in tasks]:
+            try:
+                yield row.result()
+            except BrokenProcessPool:
+                yield _empty(task, "its process was killed: out of memory?")
+
+
+def _load(model: str | None, threads: int) -> None:
+    global _engine
+    torch.set_num_threads(threads)
+    _engine = XL3M.load(model).engine
+
+
+def _row(task: Task) -> dict[str, Any]:
+    """Measure it; where that cannot be, a row that says why."""
+    if task.peer in WHOLE_INPUT and task.tokens > task.most_tokens:
+        return _empty(task, f"more than --most-tokens {task.most_tokens}")
+    try:
+        return row(task, [run_text(_engine, task, seed) for seed in task.seeds])
+    except (XL3MError, RuntimeError, IndexError) as error:  # no such position, or no memory for it
+        return _empty(task, str(error).strip().partition("\n")[0])
+
+
+def run_text(engine: Engine, task: Task, seed: int) -> Run:
+    """Read one text and ask about its needles."""
+    haystack = Haystack(engine.model.count, task.tokens, task.variant, seed, DEPTHS)
+    text = trimmed(haystack, seed) if task.tokens <= TRIMMED else haystack
+    tokens = sum(engine.model.count([chunk])[0] for chunk in text)
+    most = tokens + engine.method.question_tokens + engine.method.answer_tokens
+    peer = PEERS[task.peer](engine, most)
+    read_s = _read(peer, text, [needle.question for needle in haystack.needles])
+    started = time.perf_counter()
+    replies = [peer.ask(needle.question) for needle in haystack.needles]
+    ask_s = time.perf_counter() - started
+    pairs = list(zip(haystack.needles, replies, strict=True))
+    exact = tuple(reply.answer.strip() == needle.answer for needle, reply in pairs)
+    return Run(tokens, exact, tuple(found(*pair) for pair in pairs), read_s, ask_s)
+
+
+def trimmed(haystack: Haystack, seed: int) -> list[str]:
+    """The text line by line, without as many lines that are no needle's as it is too long."""
+    lines = "".join(haystack).splitlines(keepends=True)
+    counts = haystack.count(lines)
+    needed = {line.strip() for needle in haystack.needles for line in needle.lines}
+    spare = [i for i, line in enumerate(lines) if line.strip() not in needed]
+    Random(seed).shuffle(spare)
+    gone, excess = set[int](), sum(counts) - haystack.tokens
+    while spare and excess > 0:
+        gone.add(spare.pop())
+        excess = sum(counts) - haystack.tokens - sum(counts[i] for i in gone)
+    return [line for i, line in enumerate(lines) if i not in gone]
+
+
+def _read(peer: Peer, text: Iterable[str], questions: list[str]) -> float:
+    """Seconds to read it, those to make the text up not counted."""
+    chunks = _Timed(text)
+    started = time.perf_counter()
+    peer.read(chunks, questions)
+    return time.perf_counter() - started - chunks.seconds
+
+
+class _Timed:
+    """A text that knows how long it took to make."""
+
+    def __init__(self, text: Iterable[str]) -> None:
+        self.text, self.seconds = text, 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        chunks = iter(self.text)
+        while True:
+            started = time.perf_counter()
+            chunk = next(chunks, None)
+            self.seconds += time.perf_counter() - started
+            if chunk is None:
+                return
+            yield chunk
+
+
+def found(needle: Needle, reply: Reply) -> bool | None:
+    """Whether the needle's lines, whole, were among what the model read; None: it read all."""
+    if reply.seen is None:
+        return None
+    seen = f"\n{reply.seen}\n"
+    return all(f"\n{line.strip()}\n" in seen for line in needle.lines)
+
+
+# --- figures ------------------------------------------------------------------------------
+
+
+def row(task: Task, runs: Sequence[Run]) -> dict[str, Any]:
+    """The figures of all texts as one row."""
+    exact = [hit for run in runs for hit in run.exact]
+    seen = [hit for run in runs for hit in run.found if hit is not None]
+    return {
+        "peer": task.peer,
+        "variant": task.variant,
+        "tokens": round(statistics.mean(run.tokens for run in runs)),
+        "questions": len(exact),
+        "exact_match": float(statistics.mean(exact)),
+        "evidence_recall": float(statistics.mean(seen)) if seen else None,
+        "tokens_per_s": sum(run.tokens for run in runs) / sum(run.read_s for run in runs),
+        "query_s": sum(run.ask_s for run in runs) / len(exact),
+        "peak_mb": peak_mb(),
+        "note": "",
+    }
+
+
+def _empty(task: Task, note: str) -> dict[str, Any]:
+    figures = ("exact_match", "evidence_recall", "tokens_per_s", "query_s", "peak_mb")
+    return {
+        "peer": task.peer,
+        "variant": task.variant,
+        "tokens": task.tokens,
+        "questions": 0,
+        **dict.fromkeys(figures),
+        "note": note,
+    }
+
+
+def peak_mb() -> float:
+    """The most this process held, on the machine and on the GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return float(held + torch.cuda.max_memory_allocated()) / 2**20
+
+
+def _plot(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row["exact_match"] is not None:
+            series = panels.setdefault(row["variant"], {}).setdefault(row["peer"], [])
+            series.append((row["tokens"], row["exact_match"]))
+    if panels:
+        plots.lines(out / "peers.png", panels, "tokens", "exact match", log_x=True)

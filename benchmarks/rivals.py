@@ -1,0 +1,208 @@
+"""What people would use instead of XL3M, and XL3M, behind one interface: read, then ask.
+
+Every peer has the same model, question wording and greedy decoding; those that choose
+segments have the same segments, number of them and prompt, and differ in the ranking alone.
+Knows nothing of needles, clocks or tables.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Protocol
+
+from benchmarks.bm25 import Bm25
+from benchmarks.rivals_cache import CHUNK, CachedText, extend, frame
+from benchmarks.rivals_embedding import PACKAGE, Embedding
+from xl3m_core import Engine, KeyContext, Measure, Segment, Tail, TopK
+from xl3m_core.method import MEASURES
+
+READ_CHUNK = 256
+"""Tokens that a rival which keeps everything reads at once: it bounds the activations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and the text it was read from (None: all of it)."""
+
+    answer: str
+    seen: str | None
+
+
+class Peer(Protocol):
+    """Reads a text once, and then answers."""
+
+    def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
+        """Take the text in. The questions stand from the start, for those who make use of it."""
+
+    def ask(self, question: str) -> Reply:
+        """Answer one of the questions."""
+
+
+class Ranking(Protocol):
+    """An index of texts."""
+
+    def ranked(self, question: str, k: int) -> list[int]:
+        """The k best texts, the best first."""
+
+
+class LastWindow:
+    """Keeps as many of the last lines as go into one prompt."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.lines = engine, list[str]()
+
+    def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
+        """Of each chunk, only lines that can still be in the last window stay."""
+        for chunk in text:
+            lines = self.lines + chunk.splitlines(keepends=True)
+            self.lines = self._last(lines, self.engine.model.window)
+
+    def ask(self, question: str) -> Reply:
+        """The longest end of the text that leaves room for question and answer."""
+        model, asked = self.engine.model, self.engine.model.template.replace("{question}", question)
+        room = model.window - self.engine.method.answer_tokens
+        lines = self._last(self.lines, room)
+        while lines and len(model.prompt("".join(lines) + asked)) > room:
+            lines = lines[1:]
+        seen = "".join(lines)
+        return Reply(self.engine.answer(KeyContext((), seen), question).text, seen)
+
+    def _last(self, lines: list[str], tokens: int) -> list[str]:
+        kept = len(lines)
+        for count in reversed(self.engine.model.count(lines)):
+            tokens -= count
+            if tokens < 0:
+                break
+            kept -= 1
+        return lines[kept:]
+
+
+class Cached:
+    """Reads the text into the model's cache: a window's worth of it, or all."""
+
+    def __init__(
+        self, engine: Engine, size: int | None, rope: str = "default", most: int = 0
+    ) -> None:
+        """most: for how many tokens RoPE is rescaled."""
+        self.engine = engine
+        if rope != "default":
+            extend(engine.model, rope, most)
+        self.head, self.foot = frame(engine.model)
+        chunk = READ_CHUNK if size is None else min(CHUNK, size // 8)
+        self.text = CachedText(engine.model, size, chunk=chunk)
+
+    def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
+        """The prompt up to the question."""
+        self.text.read(self._prompt(text))
+
+    def _prompt(self, text: Iterable[str]) -> Iterator[int]:
+        yield from self.head
+        for chunk in text:
+            yield from self.engine.model.encode([chunk])[0]
+
+    def ask(self, question: str) -> Reply:
+        """The rest of the prompt, and the answer."""
+        model, asked = self.engine.model, self.engine.model.template.replace("{question}", question)
+        rest = [*model.encode([asked])[0], *self.foot]
+        answer, kept = self.text.answer(rest, self.engine.method.answer_tokens)
+        return Reply(answer, None if self.text.size is None else model.decode_within(kept))
+
+
+class Rag:
+    """Ranks all segments for a question, and answers from the k best."""
+
+    def __init__(self, engine: Engine, index: Callable[[Sequence[str]], Ranking]) -> None:
+        self.engine, self.index = engine, index
+
+    def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
+        """Cut the text as XL3M does, and index the segments."""
+        self.segments = [segment for batch in segments(self.engine, text) for segment in batch]
+        self.ranking = self.index([segment.text for segment in self.segments])
+
+    def ask(self, question: str) -> Reply:
+        """The same prompt as XL3M's."""
+        best = self.ranking.ranked(question, self.engine.method.k)
+        return reply(self.engine, [self.segments[i] for i in best], question)
+
+
+class Standing:
+    """XL3M: each segment is scored for every standing question as it is read, and the k best
+    of each are kept. The text is nowhere else."""
+
+    def __init__(self, engine: Engine, measure: Measure) -> None:
+        method = replace(engine.method, measure=measure)
+        self.engine = Engine(engine.model, method, engine.batch_tokens)
+
+    def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
+        """Score all of the text for all questions."""
+        self.best = {question: TopK(self.engine.method.k) for question in questions}
+        self.kept: dict[str, dict[int, Segment]] = {question: {} for question in questions}
+        for batch in segments(self.engine, text):
+            pairs = [(segment, question) for segment in batch for question in questions]
+            scores = self.engine.score([(segment.text, question) for segment, question in pairs])
+            for (segment, question), score in zip(pairs, scores, strict=True):
+                self._keep(question, segment, score)
+
+    def _keep(self, question: str, segment: Segment, score: float) -> None:
+        self.kept[question][segment.index] = segment
+        out = self.best[question].add(segment.index, score)
+        if out is not None:
+            del self.kept[question][out]
+
+    def ask(self, question: str) -> Reply:
+        """From the running top-k."""
+        best = [self.kept[question][index] for index, _ in self.best[question].best()]
+        return reply(self.engine, best, question)
+
+
+def segments(engine: Engine, text: Iterable[str]) -> Iterator[list[Segment]]:
+    """The text's segments, a few forwards' worth at a time."""
+    segmenter, tail, pending = engine.segmenter(), Tail(), list[Segment]()
+    for chunk in text:
+        tail, new = segmenter.push(tail, chunk)
+        pending += new
+        if sum(segment.tokens for segment in pending) >= engine.batch_tokens:
+            yield pending
+            pending = []
+    yield pending + segmenter.flush(tail)
+
+
+def reply(engine: Engine, ranked: Sequence[Segment], question: str) -> Reply:
+    """The answer from the best segments that fit the prompt."""
+    context = engine.assemble(ranked, question)
+    return Reply(engine.answer(context, question).text, context.text)
+
+
+def _whole(rope: str) -> Callable[[Engine, int], Peer]:
+    return lambda engine, tokens: Cached(engine, None, rope, tokens)
+
+
+PEERS: dict[str, Callable[[Engine, int], Peer]] = {
+    "last_window": lambda engine, tokens: LastWindow(engine),
+    "streaming_llm": lambda engine, tokens: Cached(engine, engine.model.window),
+    "extrapolated": _whole("default"),
+    "dynamic_ntk": _whole("dynamic"),
+    "yarn": _whole("yarn"),
+    "bm25_rag": lambda engine, tokens: Rag(engine, Bm25),
+    "embedding_rag": lambda engine, tokens: Rag(
+        engine, partial(Embedding, engine.model.model.device)
+    ),
+}
+"""By name, how to make a peer for a text of about so many tokens, question and answer counted."""
+PEERS |= {
+    f"xl3m_{measure}": lambda engine, tokens, measure=measure: Standing(engine, measure)  # type: ignore[misc]
+    for measure in MEASURES
+}
+
+WHOLE_INPUT = ("extrapolated", "dynamic_ntk", "yarn")
+"""Their memory and their time a token grow with the text."""
+
+
+def available() -> list[str]:
+    """The peers that can run here; says on stderr which cannot, and why."""
+    if find_spec(PACKAGE):
+        return list(PEERS)
+    print(f"peers: embedding_rag is left out: {PACKAGE} is not installed", file=sys.stderr)
+    return [name for name in PEERS if name != "embedding_rag"]

@@ -1,0 +1,210 @@
+"""Rivals that read the text into the model's cache of keys and values, chunk by chunk.
+
+StreamingLLM (arXiv 2309.17453) keeps the first tokens and the latest, at positions counted
+within the cache; the others keep all, at positions the model never saw in training, as they
+are or with RoPE rescaled. Knows the insides of transformers' models; not what is asked.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+from xl3m_core import LanguageModel, ModelError
+
+SINKS = 4
+CHUNK = 64
+"""Tokens read at once: small beside a window, so that a cache of that size stays nearly full."""
+
+
+class CachedText:
+    """A text as the model's keys and values: all of it, or the sinks and the latest."""
+
+    def __init__(
+        self, model: LanguageModel, size: int | None = None, sinks: int = SINKS, chunk: int = CHUNK
+    ) -> None:
+        """size: the most tokens that are kept, positions counted among those; None: no limit."""
+        self.model, self.size, self.sinks, self.chunk = model, size, sinks, chunk
+        self.ids = list[int]()
+        self.cache: Any = DynamicCache()
+        if size is not None:
+            _check_moves(model)
+
+    def read(self, ids: Iterable[int]) -> Tensor:
+        """Put tokens behind what is there; the logits (V,) of what follows."""
+        logits = torch.empty(0)
+        for chunk in in_chunks(ids, self.chunk):
+            self._make_room(len(chunk))
+            logits = self._forward(chunk)
+        return logits
+
+    def answer(self, question: Sequence[int], max_tokens: int) -> tuple[str, list[int]]:
+        """Read the question and go on greedily; the answer, and the tokens kept when it began.
+
+        The cache is afterwards as if nothing had been asked.
+        """
+        before, ids = self._layers(), self.ids
+        logits = self.read(question)
+        kept = self.ids[: len(self.ids) - len(question)]
+        answer = self._continue(logits, max_tokens)
+        self.ids = ids
+        self._restore(before)
+        return answer, kept
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int]) -> Tensor:
+        """Some tokens more; transformers gives them the positions behind those in the cache."""
+        self.ids = self.ids + ids
+        row = torch.tensor([ids], device=self.model.model.device)
+        output = self.model.model(row, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        if self.cache.get_seq_length() != len(self.ids):
+            raise ModelError(
+                f"{self.model.config.model_type} has no plain cache of keys and values"
+            )
+        logits: Tensor = output.logits[0, -1]
+        return logits
+
+    def _continue(self, logits: Tensor, max_tokens: int) -> str:
+        """What `LanguageModel.generate` does, on this cache."""
+        answer, ends = list[int](), _ends(self.model)
+        while len(answer) < max_tokens:
+            token = int(_penalised(self.model, self.ids, logits).argmax())
+            if token in ends:
+                break
+            answer.append(token)
+            if not self.model.chats and "\n" in self.model.decode(answer).lstrip():
+                break
+            logits = self.read([token])
+        return self.model.decode(answer).strip()
+
+    def _make_room(self, tokens: int) -> None:
+        """Drop what stands right behind the sinks, and move up what comes after.
+
+        s s s s x x x r r r   ->   s s s s r r r
+        0 1 2 3 4 5 6 7 8 9        0 1 2 3 4 5 6
+        """
+        drop = 0 if self.size is None else len(self.ids) + tokens - self.size
+        if drop <= 0:
+            return
+        rest = self.sinks + drop
+        for layer in self.cache.layers:
+            layer.values = _without(layer.values, self.sinks, rest)
+            moved = moved_up(self.model, layer.keys[..., rest:, :], drop)
+            layer.keys = torch.cat([layer.keys[..., : self.sinks, :], moved], dim=-2)
+        self.ids = self.ids[: self.sinks] + self.ids[rest:]
+
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values as they are; not held where cutting them off will do."""
+        return [] if self.size is None else [(x.keys, x.values) for x in self.cache.layers]
+
+    def _restore(self, layers: list[tuple[Tensor, Tensor]]) -> None:
+        length = len(self.ids)
+        for layer in self.cache.layers if self.size is None else ():
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+        for layer, (keys, values) in zip(self.cache.layers, layers, strict=False):
+            layer.keys, layer.values = keys, values
+
+
+def in_chunks(ids: Iterable[int], size: int) -> Iterator[list[int]]:
+    """The ids, so many at a time."""
+    left = iter(ids)
+    while chunk := [token for _, token in zip(range(size), left, strict=False)]:
+        yield chunk
+
+
+# --- RoPE ---------------------------------------------------------------------------------
+
+
+def moved_up(model: LanguageModel, keys: Tensor, by: int) -> Tensor:
+    """Keys (..., T, D) as they would be so many positions earlier."""
+    angles = by * _rotary(model)[1].inv_freq.float()
+    cos, sin = (torch.cat([wave, wave]) for wave in (angles.cos(), angles.sin()))
+    turned, rest = keys[..., : len(cos)].float(), keys[..., len(cos) :]
+    left, right = turned.chunk(2, dim=-1)
+    turned = turned * cos - torch.cat([-right, left], dim=-1) * sin
+    return torch.cat([turned.to(keys.dtype), rest], dim=-1)
+
+
+def extend(model: LanguageModel, kind: str, tokens: int) -> None:
+    """Rescale the model's RoPE for a text so long: "default" (as it was), "dynamic" or "yarn"."""
+    window, config = model.window, copy.deepcopy(model.config)
+    was = dict(config.rope_parameters)
+    factor = tokens / window
+    if kind == "yarn" and factor > 1:
+        given = {"factor": factor, "original_max_position_embeddings": window}
+        config.rope_parameters = was | given | {"rope_type": "yarn"}
+    elif kind == "dynamic" and factor > 1:
+        config.rope_parameters = was | {"rope_theta": dynamic_base(config, factor)}
+    name, rotary = _rotary(model)
+    parent, _, child = name.rpartition(".")
+    fresh = type(rotary)(config).to(model.model.device)
+    setattr(model.model.get_submodule(parent), child, fresh)
+
+
+def dynamic_base(config: Any, factor: float) -> float:
+    """The base that transformers' "dynamic" RoPE has at a length of `factor` windows.
+
+    Set for the whole text: growing with it, it would leave keys of many bases in one cache.
+    """
+    rope = config.rope_parameters
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dim = int(head * rope.get("partial_rotary_factor", 1.0))
+    grown = factor * factor - (factor - 1)
+    return float(rope["rope_theta"] * grown ** (dim / (dim - 2)))
+
+
+def _rotary(model: LanguageModel) -> tuple[str, Any]:
+    """The one module that rotates, and its name."""
+    found: list[tuple[str, Any]] = [
+        pair for pair in model.model.named_modules() if hasattr(pair[1], "inv_freq")
+    ]
+    if len(found) != 1:
+        raise ModelError(f"{model.config.model_type} has no single rotary embedding to rescale")
+    return found[0]
+
+
+@torch.inference_mode()
+def _check_moves(model: LanguageModel) -> None:
+    """Whether keys move as `moved_up` says: asked of the model's first layer, not believed."""
+    cache: Any = DynamicCache()
+    row = torch.tensor([[1, 2, 3, 1, 2, 3]], device=model.model.device)
+    model.model(row, past_key_values=cache, use_cache=True)
+    keys = cache.layers[0].keys
+    first, second = keys[..., :3, :], moved_up(model, keys[..., 3:, :], 3)
+    rounding = 1e-3 if keys.dtype == torch.float32 else 0.05
+    if (first - second).abs().max() > rounding * first.abs().max():
+        raise ModelError(f"{model.config.model_type} rotates its keys in a way unknown here")
+
+
+# --- as generate does it ------------------------------------------------------------------
+
+
+def frame(model: LanguageModel) -> tuple[list[int], list[int]]:
+    """What the model's prompt puts before and behind any content."""
+    one, other = model.prompt("0"), model.prompt("x")
+    head = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
+    return head, one[len(head) + len(model.encode(["0"])[0]) :]
+
+
+def _ends(model: LanguageModel) -> set[int]:
+    ends = model.model.generation_config.eos_token_id
+    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
+def _penalised(model: LanguageModel, ids: list[int], logits: Tensor) -> Tensor:
+    """Some models ask in their config that what was said be less likely."""
+    penalty = model.model.generation_config.repetition_penalty or 1.0
+    if penalty == 1.0:
+        return logits
+    row = torch.tensor([ids], device=logits.device)
+    scores: Tensor = RepetitionPenaltyLogitsProcessor(penalty)(row, logits[None].float())
+    return scores[0]
+
+
+def _without(states: Tensor, start: int, end: int) -> Tensor:
+    return torch.cat([states[..., :start, :], states[..., end:, :]], dim=-2)
