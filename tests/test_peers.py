@@ -1,6 +1,5 @@
 """The peers' benchmark: each rival does what it is named after, and every one fills a row."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import peers
+from benchmarks.__main__ import parser
 from benchmarks.haystack import VARIANTS, Haystack
 from benchmarks.rivals import PEERS, LastWindow, Rag, Reply
 from benchmarks.rivals_cache import CachedText, dynamic_base, extend, moved_up
@@ -148,10 +148,8 @@ def test_the_rows_come_in_order_and_are_plotted(
         return (peers._empty(task, "") | {"exact_match": 0.5} for task in tasks)
 
     monkeypatch.setattr(peers, "run", in_this_process)
-    parser = argparse.ArgumentParser()
-    peers.add_arguments(parser)
-    args = parser.parse_args(["--peers", "yarn", "bm25_rag", "--peers-variants", "multikey"])
-    args.model, args.short, args.out, args.seed = None, True, str(tmp_path), 0
+    words = f"--short --out {tmp_path} --variants multikey --peers yarn bm25_rag"
+    args = parser().parse_args(["peers", *words.split()])
     rows = peers.measure(args)
     assert [row["peer"] for row in rows] == ["yarn"] * 3 + ["bm25_rag"] * 3
     assert (tmp_path / "peers.png").exists()
