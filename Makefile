@@ -32,7 +32,7 @@ check: setup
 	$(BIN)/mypy --strict $(CODE)
 
 bench: setup
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks $(or $(ARGS),--short)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -6,12 +6,9 @@ than a segment. A rank is that of the first segment with any evidence. The proje
 """
 
 import argparse
-import csv
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,53 +17,15 @@ from tqdm import tqdm
 
 from benchmarks import plots
 from benchmarks.bm25 import Bm25
+from benchmarks.evidence import Document, load
 from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
 from xl3m_core.method import MEASURES
 
 KS = (1, 4, 8, 16)
 RANKERS = ("bm25", *MEASURES, "rank_sum", "calibrated")
 CONTENT_FREE = "N/A"
-NOT_OF_THE_LOG = ("LineId", "EventId", "EventTemplate", "Content")
 SHORT_LINES, SHORT_QUESTIONS, QUESTIONS = 60, 4, 40
 SEED = 0
-
-Span = tuple[int, int]
-"""First and last line, both included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question and the lines of the text that answer it."""
-
-    question: str
-    evidence: tuple[Span, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A text, line by line, and what is asked of it."""
-
-    name: str
-    lines: tuple[str, ...]
-    asked: tuple[Asked, ...]
-
-    @property
-    def text(self) -> str:
-        """The lines as one text."""
-        return "".join(line + "\n" for line in self.lines)
-
-    def evidence(self, asked: Asked) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """For each character of the text, whether it is evidence."""
-        starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
-        mask = np.zeros(starts[-1], dtype=bool)
-        for first, last in asked.evidence:
-            mask[starts[first] : starts[last + 1] - 1] = True
-        return mask
-
-    def head(self, lines: int) -> "Document":
-        """The first lines, and the questions whose evidence is all there."""
-        kept = tuple(a for a in self.asked if all(last < lines for _, last in a.evidence))
-        return replace(self, lines=self.lines[:lines], asked=kept)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,56 +55,6 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         rows += [_row(name, r, found[r], refused) for r in args.rankers if found[r]]
     _plot(Path(args.out), rows)
     return rows
-
-
-# --- data ---------------------------------------------------------------------------------
-
-
-def load(folder: Path) -> dict[str, list[Document]]:
-    """Every set below the folder by its name, such as logqa/HDFS or qmsum/val."""
-    logs = sorted(folder.glob("logqa/*/*_structured.csv"))
-    sets = {f"logqa/{log.parent.name}": [read_log(log)] for log in logs}
-    for file in sorted(folder.glob("qmsum/*.jsonl")):
-        sets[f"qmsum/{file.stem}"] = read_meetings(file)
-    return sets
-
-
-def read_log(log: Path) -> Document:
-    """LogQA: a log as a table, and beside it the questions of all its parts."""
-    with log.open(newline="", encoding="utf-8") as file:
-        records = list(csv.DictReader(file))
-    lines = tuple(_line(record) for record in records)
-    places: dict[str, list[Span]] = {}
-    for i, record in enumerate(records):
-        places.setdefault(record["Content"], []).append((i, i))
-    questions = [q for part in sorted(log.parent.glob("qa.json.*")) for q in _json_lines(part)]
-    asked = [Asked(q["Question"], tuple(places.get(q["RawLog"], ()))) for q in questions]
-    return Document(log.parent.name, lines, tuple(a for a in asked if a.evidence))
-
-
-def read_meetings(file: Path) -> list[Document]:
-    """QMSum: a line a turn; the questions with spans of turns, so not those on the whole."""
-    return [_meeting(f"{file.stem}-{i}", m) for i, m in enumerate(_json_lines(file))]
-
-
-def _meeting(name: str, meeting: dict[str, Any]) -> Document:
-    turns = [f"{t['speaker']}: {t['content']}" for t in meeting["meeting_transcripts"]]
-    asked = [
-        Asked(q["query"], tuple((int(a), int(b)) for a, b in q["relevant_text_span"]))
-        for q in meeting["specific_query_list"]
-    ]
-    return Document(name, tuple(" ".join(turn.split()) for turn in turns), tuple(asked))
-
-
-def _line(record: dict[str, str]) -> str:
-    head = " ".join(value for key, value in record.items() if key not in NOT_OF_THE_LOG)
-    return f"{head}: {record['Content']}"
-
-
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            yield json.loads(line)
 
 
 def _sets(args: argparse.Namespace) -> dict[str, list[Document]]:

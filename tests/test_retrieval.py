@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import plots, retrieval
+from benchmarks import evidence, plots, retrieval
 from benchmarks.bm25 import Bm25, words
 from xl3m_core import Segment
 
@@ -51,35 +51,35 @@ def arguments(data: Path | None, *more: str) -> argparse.Namespace:
 
 
 def test_a_log_is_read_with_the_place_of_its_evidence(data: Path) -> None:
-    (log,) = retrieval.load(data)["logqa/Made"]
+    (log,) = evidence.load(data)["logqa/Made"]
     assert len(log.lines) == LINES
     assert log.lines[SPECIAL] == "081109 INFO mail.Box: host=web-17, port=8123"
-    assert log.asked == (retrieval.Asked("Which port has web-17?", ((SPECIAL, SPECIAL),)),)
+    assert log.asked == (evidence.Asked("Which port has web-17?", ((SPECIAL, SPECIAL),)),)
 
 
 def test_evidence_is_the_whole_line_and_nothing_else(data: Path) -> None:
-    (log,) = retrieval.load(data)["logqa/Made"]
+    (log,) = evidence.load(data)["logqa/Made"]
     mask = log.evidence(log.asked[0])
     assert len(mask) == len(log.text)
     assert "".join(np.array(list(log.text))[mask]) == log.lines[SPECIAL]
 
 
 def test_a_meeting_is_read_with_both_ends_of_its_spans(data: Path) -> None:
-    (meeting,) = retrieval.load(data)["qmsum/val"]
+    (meeting,) = evidence.load(data)["qmsum/val"]
     assert meeting.lines[3] == "A: turn 3"
-    assert meeting.asked == (retrieval.Asked("What of 3?", ((3, 4), (9, 9))),)
-    evidence = "".join(np.array(list(meeting.text))[meeting.evidence(meeting.asked[0])])
-    assert evidence == "A: turn 3\nA: turn 4A: turn 9"
+    assert meeting.asked == (evidence.Asked("What of 3?", ((3, 4), (9, 9))),)
+    told = "".join(np.array(list(meeting.text))[meeting.evidence(meeting.asked[0])])
+    assert told == "A: turn 3\nA: turn 4A: turn 9"
 
 
 def test_the_head_keeps_only_questions_it_can_answer(data: Path) -> None:
-    (meeting,) = retrieval.load(data)["qmsum/val"]
+    (meeting,) = evidence.load(data)["qmsum/val"]
     assert meeting.head(9).asked == ()
     assert meeting.head(10).asked == meeting.asked
 
 
 def test_a_sample_is_the_same_each_time_and_no_larger(data: Path) -> None:
-    document = retrieval.Document("d", ("x",), tuple(retrieval.Asked(str(i), ()) for i in range(9)))
+    document = evidence.Document("d", ("x",), tuple(evidence.Asked(str(i), ()) for i in range(9)))
     samples = [retrieval.sample([document, document], 5) for _ in range(2)]
     assert samples[0] == samples[1]
     assert sum(len(d.asked) for d in samples[0]) == 5

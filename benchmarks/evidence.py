@@ -1,0 +1,102 @@
+"""Real texts with checked evidence, read where they lie: LogQA's logs and QMSum's meetings.
+
+A text is lines; a question's evidence is spans of them. It knows the files' formats, nothing of
+segments or ranking.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NOT_OF_THE_LOG = ("LineId", "EventId", "EventTemplate", "Content")
+
+Span = tuple[int, int]
+"""First and last line, both included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and the lines of the text that answer it."""
+
+    question: str
+    evidence: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text, line by line, and what is asked of it."""
+
+    name: str
+    lines: tuple[str, ...]
+    asked: tuple[Asked, ...]
+
+    @property
+    def text(self) -> str:
+        """The lines as one text."""
+        return "".join(line + "\n" for line in self.lines)
+
+    def evidence(self, asked: Asked) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """For each character of the text, whether it is evidence."""
+        starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
+        mask = np.zeros(starts[-1], dtype=bool)
+        for first, last in asked.evidence:
+            mask[starts[first] : starts[last + 1] - 1] = True
+        return mask
+
+    def head(self, lines: int) -> "Document":
+        """The first lines, and the questions whose evidence is all there."""
+        kept = tuple(a for a in self.asked if all(last < lines for _, last in a.evidence))
+        return replace(self, lines=self.lines[:lines], asked=kept)
+
+
+def load(folder: Path) -> dict[str, list[Document]]:
+    """Every set below the folder by its name, such as logqa/HDFS or qmsum/val."""
+    logs = sorted(folder.glob("logqa/*/*_structured.csv"))
+    sets = {f"logqa/{log.parent.name}": [read_log(log)] for log in logs}
+    for file in sorted(folder.glob("qmsum/*.jsonl")):
+        sets[f"qmsum/{file.stem}"] = read_meetings(file)
+    return sets
+
+
+def read_log(log: Path) -> Document:
+    """LogQA: a log as a table, and beside it the questions of all its parts."""
+    with log.open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    lines = tuple(_line(record) for record in records)
+    places: dict[str, list[Span]] = {}
+    for i, record in enumerate(records):
+        places.setdefault(record["Content"], []).append((i, i))
+    questions = [q for part in sorted(log.parent.glob("qa.json.*")) for q in _json_lines(part)]
+    asked = [Asked(q["Question"], tuple(places.get(q["RawLog"], ()))) for q in questions]
+    return Document(log.parent.name, lines, tuple(a for a in asked if a.evidence))
+
+
+def read_meetings(file: Path) -> list[Document]:
+    """QMSum: a line a turn; the questions with spans of turns, so not those on the whole."""
+    return [_meeting(f"{file.stem}-{i}", m) for i, m in enumerate(_json_lines(file))]
+
+
+def _meeting(name: str, meeting: dict[str, Any]) -> Document:
+    turns = [f"{t['speaker']}: {t['content']}" for t in meeting["meeting_transcripts"]]
+    asked = [
+        Asked(q["query"], tuple((int(a), int(b)) for a, b in q["relevant_text_span"]))
+        for q in meeting["specific_query_list"]
+    ]
+    return Document(name, tuple(" ".join(turn.split()) for turn in turns), tuple(asked))
+
+
+def _line(record: dict[str, str]) -> str:
+    head = " ".join(value for key, value in record.items() if key not in NOT_OF_THE_LOG)
+    return f"{head}: {record['Content']}"
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            yield json.loads(line)
