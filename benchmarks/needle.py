@@ -29,12 +29,13 @@ RANKERS = (*MEASURES, "rank_sum")
 
 def add_arguments(parser: Any) -> None:
     """What this benchmark alone takes."""
+    parser.add_argument("--measure", choices=MEASURES, default=MEASURES[0], help="to answer by")
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a variant and length."""
-    engine = XL3M.load(args.model).engine
+    engine = XL3M.load(args.model, measure=args.measure).engine
     lengths = args.lengths or (SHORT if args.short else LENGTHS)
     rows = []
     for variant in args.variants or VARIANTS:

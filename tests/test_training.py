@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer
 
 from stream_app.sample import service_log
 from training.curriculum import DRILL, LEVELS, Writer
+from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
 from training.evaluate import passages, score
@@ -91,6 +93,15 @@ def test_a_near_entity_differs_in_one_place(seed: int, text: str, held_out: bool
     near = Source(Random(seed), held_out).near(text)
     assert sum(a != b for a, b in zip(text, near, strict=True)) <= 1
     assert near.startswith("host ") == text.startswith("host ")
+
+
+def test_a_resumed_log_goes_on_where_it_was_saved(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text("50,0,1.0,0.1,1\n100,0,0.9,0.2,2\n150,0,0.8,0.3,3\n")
+    second.write_text("150,1,0.7,0.4,1\n200,1,0.6,0.5,2\n")
+    rows = read([first, second])
+    assert [row[0] for row in rows] == [50, 100, 150, 200]
+    assert rows[2][1] == 1
 
 
 @given(st.integers(0, 500), st.integers())

@@ -86,7 +86,7 @@ class Writer:
             budget = Budget(self.rng.randint(30, level.tokens - 30))
             passage = single(self.source, level, budget, self.rng.random() < 2 * level.absent)
         elif kind == "exam":
-            budget = Budget(self.rng.randint(level.tokens // 3, 2 * level.tokens // 3))
+            budget = Budget(self.rng.randint(level.tokens // 4, level.tokens // 2))
             passage = exam(self.source, level, budget)
         else:
             passage = dense(self.source, level, Budget(level.tokens))

@@ -6,6 +6,7 @@ about was ever learnt. It knows nothing of lines or questions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
 from zlib import crc32
@@ -123,6 +124,7 @@ DRAWS: dict[str, Callable[[Random], str]] = {
     "service": word,
     "project": word,
 }
+TOO_HIGH = re.compile(r"\d\.(25[6-9]|2[6-9]\d|[3-9]\d\d)\b|^(25[6-9]|2[6-9]\d|[3-9]\d\d)\.\d")
 SMALL = {"day", "count", "moment", "price"}  # too few to hold any out
 
 
@@ -156,13 +158,15 @@ class Source:
                 return drawn
 
     def near(self, text: str) -> str:
-        """The same text with one letter or digit of its last word changed; of the same half."""
+        """The same text with one digit, or else letter, of its last word changed; same half."""
         places = [at for at in range(text.rfind(" ") + 1, len(text)) if text[at].isalnum()]
+        places = [at for at in places if text[at].isdigit()] or places
         for at in self.rng.sample(places, len(places)):
             signs = "123456789" if text[at].isdigit() else "abdefgiklmnoprstuvz"
             for sign in self.rng.sample(signs, len(signs)):
                 changed = text[:at] + sign + text[at + 1 :]
-                if sign != text[at].lower() and self._mine(changed.split(" ")[-1]):
+                word = changed.split(" ")[-1]
+                if sign != text[at].lower() and self._mine(word) and not TOO_HIGH.search(word):
                     return changed
         return text
 

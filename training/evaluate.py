@@ -132,6 +132,7 @@ def measure(folder: Path, count: int, seed: int, dtype: str) -> dict[str, float]
     model.eval()
     writer = Writer(AutoTokenizer.from_pretrained(folder), seed, held_out=True)
     return {
+        "count": count,
         **answers(model, writer, count),
         **relevance(model, writer, count),
         **logs(model, writer, count),

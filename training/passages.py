@@ -145,7 +145,7 @@ def single(
 def exam(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
     """A context with questions about many of its records behind it: more to learn per token."""
     passage = context(source, level, enough)
-    for record in source.rng.sample(passage.records, min(8, len(passage.records))):
+    for record in source.rng.sample(passage.records, min(16, len(passage.records))):
         ask(source, level, passage, source.rng.choice(record.facts))
         if source.rng.random() < level.absent:
             ask(source, level, passage, None)
