@@ -134,5 +134,5 @@ def test_the_small_model_answers_and_knows_when_it_cannot(model: LanguageModel) 
     writer = Writer(TOKENIZER, seed=11, held_out=True)
     told = score(model.model, passages(writer, "app", 300, 30))
     untold = score(model.model, passages(writer, "app", 120, 30, absent=True))
-    assert sum(s.exact for s in told) >= 22
+    assert sum(s.exact for s in told) >= 20
     assert max(sum(s.entropy for s in told) / 30, 0.3) < sum(s.entropy for s in untold) / 30
