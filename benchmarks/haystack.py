@@ -13,7 +13,7 @@ from random import Random
 
 from training.entities import Source
 from training.formats import ALL, PAIRS
-from training.generate import Fact, Level, Record, draw, fresh, joint_question, pair_fact, question
+from training.generate import Level, Record, draw, fresh, joint_question, pair_fact, question
 from training.lines import FILLERS
 
 VARIANTS = ("multikey", "multivalue", "two", "other_words")
@@ -120,14 +120,10 @@ def _two(source: Source, depth: float, records: list[Record]) -> tuple[Needle, l
     level = replace(LEVEL, shapes=BRIEF)
     one = fresh(source, level, records, 0.0)
     other = fresh(source, level, [*records, one], 0.0)
-    facts = [_named(source, record) for record in (one, other)]
+    facts = [source.rng.choice(record.facts) for record in (one, other)]
     asked = joint_question(source, *facts)
     answer = ", ".join(fact.answer for fact in facts)
     return Needle(asked, answer, (one.line, other.line), depth), [one, other]
-
-
-def _named(source: Source, record: Record) -> Fact:
-    return source.rng.choice(record.facts)
 
 
 def _several(

@@ -7,7 +7,7 @@ Every measure ranks the same forward passes; the answer comes from the method's 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks import plots
 from benchmarks.haystack import VARIANTS, Haystack, Needle
-from xl3m_core import XL3M, Engine, Measure, Segment, Tail
+from xl3m_core import XL3M, Engine, Measure, Segment
 from xl3m_core.method import MEASURES
 
 LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
@@ -80,7 +80,7 @@ def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) ->
     for trial in trials:
         trial.evidence = [[] for _ in trial.needle.lines]
     bar = tqdm(total=haystack.tokens, unit="tok", unit_scale=True, desc=name, disable=None)
-    segments = _segments(engine, haystack, bar)
+    segments = chain.from_iterable(engine.segmenter().batches(haystack, 1))
     while batch := list(islice(segments, SEGMENTS)):
         pairs = [(segment.text, t.needle.question) for segment in batch for t in trials]
         scores = engine.scores(pairs, list(MEASURES))
@@ -88,16 +88,8 @@ def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) ->
             for each in MEASURES:
                 trial.scores[each] += scores[each][i :: len(trials)]
             _keep(engine, trial, batch)
+        bar.update(batch[-1].end_token - bar.n)
     bar.close()
-
-
-def _segments(engine: Engine, haystack: Haystack, bar: Any) -> Iterator[Segment]:
-    segmenter, tail = engine.segmenter(), Tail()
-    for chunk in haystack:
-        tail, done = segmenter.push(tail, chunk)
-        yield from done
-        bar.update(engine.model.count([chunk])[0])
-    yield from segmenter.flush(tail)
 
 
 def _keep(engine: Engine, trial: Trial, batch: list[Segment]) -> None:

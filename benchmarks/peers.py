@@ -156,8 +156,8 @@ def trimmed(haystack: Haystack, seed: int) -> list[str]:
     Random(seed).shuffle(spare)
     gone, excess = set[int](), sum(counts) - haystack.tokens
     while spare and excess > 0:
-        gone.add(spare.pop())
-        excess = sum(counts) - haystack.tokens - sum(counts[i] for i in gone)
+        gone.add(i := spare.pop())
+        excess -= counts[i]
     return [line for i, line in enumerate(lines) if i not in gone]
 
 

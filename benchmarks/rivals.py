@@ -15,7 +15,7 @@ from typing import Protocol
 from benchmarks.bm25 import Bm25
 from benchmarks.rivals_cache import CHUNK, CachedText, extend, frame
 from benchmarks.rivals_embedding import PACKAGE, Embedding
-from xl3m_core import Engine, KeyContext, Measure, Segment, Tail, TopK
+from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES
 
 READ_CHUNK = 256
@@ -158,15 +158,8 @@ class Standing:
 
 
 def segments(engine: Engine, text: Iterable[str]) -> Iterator[list[Segment]]:
-    """The text's segments, a few forwards' worth at a time."""
-    segmenter, tail, pending = engine.segmenter(), Tail(), list[Segment]()
-    for chunk in text:
-        tail, new = segmenter.push(tail, chunk)
-        pending += new
-        if sum(segment.tokens for segment in pending) >= engine.batch_tokens:
-            yield pending
-            pending = []
-    yield pending + segmenter.flush(tail)
+    """The text's segments, a forward's worth at a time."""
+    return engine.segmenter().batches(text, engine.batch_tokens)
 
 
 def reply(engine: Engine, ranked: Sequence[Segment], question: str) -> Reply:

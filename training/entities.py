@@ -93,7 +93,6 @@ def count(rng: Random) -> str:
 DRAWS: dict[str, Callable[[Random], str]] = {
     "host": host,
     "user": word,
-    "who": word,
     "name": lambda rng: word(rng).capitalize(),
     "ip": address,
     "peer": address,
@@ -111,7 +110,6 @@ DRAWS: dict[str, Callable[[Random], str]] = {
     "group": word,
     "topic": lambda rng: f"{word(rng)}-{rng.randint(0, 31)}",
     "member": identifier,
-    "id": identifier,
     "rdd": lambda rng: f"rdd_{rng.randint(1, 99)}_{rng.randint(0, 99)}",
     "amount": amount,
     "free": amount,

@@ -15,7 +15,7 @@ from training.phrasings import wrap
 
 TEMPLATE = "\nQuestion: {question}\nAnswer: "
 SUBJECTS = ("host", "host", "order", "order", "order", "user", "service", "project")
-SYNTAX = (200, 301, 404, 500)
+STATUSES = (200, 301, 404, 500)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _taken_over(source: Source, like: Record | None) -> dict[str, str]:
     some = source.rng.sample(names, min(len(names), source.rng.choice((1, 1, 2))))
     return {
         name: source.near(like.entities[name])
-        if name not in ("field", "shape") and source.rng.random() < 0.4
+        if name != "field" and source.rng.random() < 0.4
         else like.entities[name]
         for name in some
     }
@@ -116,7 +116,7 @@ def _line(source: Source, level: Level, kind: Kind, like: Record | None) -> Reco
 
 def _entity(source: Source, slot: str) -> str:
     if slot == "status":
-        return str(source.rng.choice(SYNTAX))
+        return str(source.rng.choice(STATUSES))
     return source.draw("word").upper() if slot == "NAME" else source.draw(slot)
 
 

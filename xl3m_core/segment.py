@@ -6,7 +6,7 @@ tail, a plain value that can be stored and taken up again. Knows a token counter
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 TokenCounter = Callable[[Sequence[str]], list[int]]
@@ -95,6 +95,19 @@ class Segmenter:
             rest = rest[len(piece.text) :]
         tail, segments = self._pack(tail, units)
         return replace(tail, partial=rest, partial_ms=rest_ms if rest else None), segments
+
+    def batches(self, chunks: Iterable[str], tokens: int) -> Iterator[list[Segment]]:
+        """The segments of a whole text, given in chunks: so many tokens of them or more at a
+        time, and the rest; never none."""
+        tail, pending = Tail(), list[Segment]()
+        for chunk in chunks:
+            tail, new = self.push(tail, chunk)
+            pending += new
+            if sum(segment.tokens for segment in pending) >= tokens:
+                yield pending
+                pending = []
+        if pending := pending + self.flush(tail):
+            yield pending
 
     def flush(self, tail: Tail) -> list[Segment]:
         """The segments the tail would make if the stream ended here; the tail stays as it is."""

@@ -13,7 +13,7 @@ from xl3m_core.engine import Engine
 from xl3m_core.loading import SMALL
 from xl3m_core.method import Method
 from xl3m_core.model import LanguageModel
-from xl3m_core.segment import Segment, Tail
+from xl3m_core.segment import Segment
 from xl3m_core.topk import TopK
 
 
@@ -71,7 +71,8 @@ class XL3M:
     ) -> tuple[list[tuple[Segment, float]], int]:
         """The k most certain segments with their scores, and how many there were in all."""
         top, kept, total = TopK(self.engine.method.k), dict[int, Segment](), 0
-        for batch in self._segments(chunks):
+        several = 4 * self.engine.batch_tokens  # some forwards' worth, so that lengths sort well
+        for batch in self.engine.segmenter().batches(chunks, several):
             scores = self.engine.score([(segment.text, question) for segment in batch])
             for segment, score in zip(batch, scores, strict=True):
                 kept[segment.index] = segment
@@ -80,19 +81,6 @@ class XL3M:
             if on_progress:
                 on_progress(batch[-1].end_token)
         return [(kept[index], score) for index, score in top.best()], total
-
-    def _segments(self, chunks: Iterable[str]) -> Iterator[list[Segment]]:
-        """The text's segments, some batches' worth at a time so that lengths sort well."""
-        segmenter, tail, pending = self.engine.segmenter(), Tail(), list[Segment]()
-        for chunk in chunks:
-            tail, new = segmenter.push(tail, chunk)
-            pending += new
-            if sum(segment.tokens for segment in pending) >= 4 * self.engine.batch_tokens:
-                yield pending
-                pending = []
-        pending += segmenter.flush(tail)
-        if pending:
-            yield pending
 
 
 def _chunks(text: str | Iterable[str], size: int = 1 << 16) -> Iterator[str]:
