@@ -1,21 +1,23 @@
 """The steps of the training, from terse short passages to the full window, and their batches.
 
-A step is passed when enough answers are right. It knows nothing of the model or of learning.
+A step is passed when enough answers are right. Knows nothing of the model or of learning.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from random import Random
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from training.entities import Source
 from training.formats import ALL
 from training.generate import Level
-from training.passages import Passage, Piece, dense, exam, single
+from training.passages import Passage, Piece, dense, exam
 
 FIRST = ("app", "syslog", "talk")
 SHORT = Level(128, ("bare", *FIRST), filler=0.1, stamps=0.3, phrasings=99, absent=0.05, shared=0.6)
@@ -39,9 +41,9 @@ LEVELS = (
     Level(96, ("bare", *FIRST), shared=0.5, phrasings=4),
     SHORT,
     replace(HARD, tokens=192, filler=0.1, absent=0.1, exams=0.3, joint=0.0),
-    replace(HARD, tokens=256, tail=0.2, exams=0.5),
-    replace(HARD, tokens=384, tail=0.25, exams=0.5),
-    replace(HARD, tail=0.25, exams=0.5),
+    replace(HARD, tokens=256, exams=0.7),
+    replace(HARD, tokens=384, exams=0.75),
+    replace(HARD, exams=0.75),
 )
 DRILL = replace(HARD, tokens=192, filler=0.1, shared=0.95, exams=0.6, absent=0.25, near=0.95)
 GATES = (0.9, 0.9, 0.9, 0.92, 0.93, 0.9, 0.93, 0.95, 2.0)
@@ -49,11 +51,63 @@ KINDS = {"text": 0, "answer": 1, "guess": 2}
 
 
 @dataclass(frozen=True)
+class Row:
+    """A passage's token ids, and of each token its kind and its question's number."""
+
+    ids: list[int]
+    kinds: list[int]
+    turns: list[int]
+
+    def only(self, turns: set[int]) -> Row:
+        """The row without the other questions."""
+        kept = [i for i, turn in enumerate(self.turns) if turn in turns]
+        return Row(*([part[i] for i in kept] for part in (self.ids, self.kinds, self.turns)))
+
+    def first(self, tokens: int) -> Row:
+        """The row, cut off after so many tokens."""
+        return Row(self.ids[:tokens], self.kinds[:tokens], self.turns[:tokens])
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Token ids (B, T), and what each token is: 0 text, 1 answer, 2 guess, -1 padding."""
+    """Token ids (B, T), and what each token is: 0 text, 1 answer, 2 guess, -1 padding.
+
+    `turns` (B, T) says which question a token belongs to, 0 the passage they are all about:
+
+        turns  0  0  0  1  1  2  2     a question sees the passage and itself, and stands
+        place  0  1  2  3  4  3  4     right behind the passage, as if it were alone
+    """
 
     ids: Tensor
     kinds: Tensor
+    turns: Tensor
+
+    @classmethod
+    def of(cls, rows: list[Row], pad: int) -> Batch:
+        """Rows padded on the right."""
+        ids = pad_sequence([torch.tensor(row.ids) for row in rows], True, pad)
+        kinds = pad_sequence([torch.tensor(row.kinds) for row in rows], True, -1)
+        turns = pad_sequence([torch.tensor(row.turns) for row in rows], True, -1)
+        return cls(ids, kinds, turns)
+
+    def to(self, device: str) -> Batch:
+        """The batch on a device."""
+        return Batch(self.ids.to(device), self.kinds.to(device), self.turns.to(device))
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model is given: all tokens but the last, where they stand and what they see."""
+        turns = self.turns[:, :-1]
+        if not bool((turns > 0).any()):
+            return {"input_ids": self.ids[:, :-1]}
+        seen = (turns[:, None, :] == 0) | (turns[:, None, :] == turns[:, :, None])
+        seen = seen.tril()
+        mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -1e9)
+        places = seen.sum(-1) - 1
+        return {
+            "input_ids": self.ids[:, :-1],
+            "attention_mask": mask[:, None],
+            "position_ids": places,
+        }
 
 
 class Writer:
@@ -70,46 +124,42 @@ class Writer:
         self.source = Source(self.rng, held_out)
         self.bos, self.pad = int(tokenizer.bos_token_id), int(tokenizer.pad_token_id)
 
-    def encode(self, pieces: list[Piece]) -> tuple[list[int], list[int]]:
-        """A row of ids and their kinds; pieces meet only where tokens do."""
+    def encode(self, pieces: list[Piece]) -> Row:
+        """The pieces as one row; they meet only where tokens do."""
         texts = [piece.text for piece in pieces]
-        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        ids, kinds = [self.bos], [0]
-        for piece, row in zip(pieces, rows, strict=True):
-            ids += row
-            kinds += [KINDS[piece.kind]] * len(row)
-        return ids, kinds
+        parts = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        row = Row([self.bos], [0], [0])
+        for piece, ids in zip(pieces, parts, strict=True):
+            row.ids.extend(ids)
+            row.kinds.extend([KINDS[piece.kind]] * len(ids))
+            row.turns.extend([piece.turn] * len(ids))
+        return row
 
-    def row(self, level: Level, kind: str) -> tuple[list[int], list[int]]:
-        """One passage of at most the level's length."""
-        if kind == "single":
-            budget = Budget(self.rng.randint(30, level.tokens - 30))
-            passage = single(self.source, level, budget, self.rng.random() < 2 * level.absent)
-        elif kind == "exam":
-            budget = Budget(self.rng.randint(level.tokens // 4, level.tokens // 2))
-            passage = exam(self.source, level, budget)
-        else:
-            passage = dense(self.source, level, Budget(level.tokens))
-        ids, kinds = self.encode(passage.pieces)
-        if kind == "single" and len(ids) > level.tokens:
-            return self.row(level, kind)
-        return ids[: level.tokens], kinds[: level.tokens]
+    def exam(self, level: Level, length: int) -> Row:
+        """A passage of about that many tokens and questions behind it, each within the window."""
+        while True:
+            row = self.encode(exam(self.source, level, Budget(length)).pieces)
+            room = level.tokens - row.turns.count(0)
+            sizes = Counter(row.turns)
+            fits = {turn for turn, size in sizes.items() if turn == 0 or size <= room}
+            if len(fits) > 1:
+                return row.only(fits)
 
     def batch(self, level: Level, tokens: int) -> Batch:
         """Rows that together have about that many tokens, all of one kind."""
-        level, chance = replace(level, real=self.real), self.rng.random()
-        kind = "single" if chance < level.tail else "dense"
-        if level.tail <= chance < level.tail + level.exams:
-            kind = "exam"
-        if kind == "single" and self.rng.random() < 0.6:
-            level = replace(level, tokens=min(level.tokens, 160), absent=0.25)
-        elif kind == "exam" and self.rng.random() < 0.6:
-            level = replace(level, shared=0.9)
-        rows = [self.row(level, kind) for _ in range(max(4, tokens // level.tokens))]
-        width = max(len(ids) for ids, _ in rows)
-        ids = [row + [self.pad] * (width - len(row)) for row, _ in rows]
-        kinds = [row + [-1] * (width - len(row)) for _, row in rows]
-        return Batch(torch.tensor(ids), torch.tensor(kinds))
+        level = replace(level, real=self.real)
+        if self.rng.random() < level.exams:
+            full = 0.7 if self.rng.random() < 0.6 else 0.05
+            length = round(level.tokens * self.rng.uniform(full, 0.95))
+            level = replace(level, shared=0.9 if self.rng.random() < 0.6 else level.shared)
+            rows = [self.exam(level, length)]
+            count = max(2, round(tokens / len(rows[0].ids)))
+            rows += [self.exam(level, length) for _ in range(count - 1)]
+        else:
+            budget, count = Budget(level.tokens), max(4, tokens // level.tokens)
+            pieces = (dense(self.source, level, budget).pieces for _ in range(count))
+            rows = [self.encode(each).first(level.tokens) for each in pieces]
+        return Batch.of(rows, self.pad)
 
     def repeats(self, rows: int, length: int, vocabulary: int) -> Batch:
         """Random tokens, and the same again: the shortest way to learn copying."""
@@ -119,7 +169,7 @@ class Writer:
         )
         kinds = torch.zeros(rows, 2 * length, dtype=torch.long)
         kinds[:, length + 1 :] = 1
-        return Batch(torch.cat([once, once], 1), kinds)
+        return Batch(torch.cat([once, once], 1), kinds, torch.zeros_like(kinds))
 
 
 class Budget:

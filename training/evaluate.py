@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stream_app.sample import service_log
-from training.curriculum import Writer
+from training.curriculum import Batch, Row, Writer
 from training.formats import ALL
 from training.generate import TEMPLATE, Level
 from training.passages import Passage, Piece, single
@@ -44,34 +44,32 @@ def level(shape: str, tokens: int) -> Level:
 
 
 @torch.inference_mode()
-def score(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[Score]:
+def score(model: Any, rows: list[Row]) -> list[Score]:
     """Scores rows that end with their answer; padding on the right disturbs nothing."""
     if len(rows) > ROWS:
         return score(model, rows[:ROWS]) + score(model, rows[ROWS:])
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
-    logits = model(ids).logits.float()
+    logits = model(Batch.of(rows, pad=0).ids).logits.float()
     scores = []
-    for index, (row, kinds) in enumerate(rows):
-        first = next(place for place, kind in enumerate(kinds) if kind > 0)
-        guess = logits[index, first - 1 : len(row) - 1].argmax(-1).tolist()
+    for index, row in enumerate(rows):
+        first = next(place for place, kind in enumerate(row.kinds) if kind > 0)
+        guess = logits[index, first - 1 : len(row.ids) - 1].argmax(-1).tolist()
         logs = logits[index, first - 1].log_softmax(-1)
-        scores.append(Score(guess == row[first:], float(-(logs.exp() * logs).sum())))
+        scores.append(Score(guess == row.ids[first:], float(-(logs.exp() * logs).sum())))
     return scores
 
 
 def passages(
     writer: Writer, shape: str, tokens: int, count: int, absent: bool = False
-) -> list[tuple[list[int], list[int]]]:
+) -> list[Row]:
     """Rows with one question and at most that many tokens, seldom less than two lines short."""
-    wanted, rows = level(shape, tokens), list[tuple[list[int], list[int]]]()
+    wanted, rows = level(shape, tokens), list[Row]()
 
     def enough(passage: Passage) -> bool:
-        return len(writer.encode(passage.pieces)[0]) >= tokens - 100
+        return len(writer.encode(passage.pieces).ids) >= tokens - 100
 
     while len(rows) < count:
         row = writer.encode(single(writer.source, wanted, enough, absent).pieces)
-        if len(row[0]) <= max(tokens, 60):
+        if len(row.ids) <= max(tokens, 60):
             rows.append(row)
     return rows
 

@@ -50,7 +50,6 @@ class Level:
     absent: float = 0.03
     near: float = 0.7
     shared: float = 0.0
-    tail: float = 0.0
     exams: float = 0.0
     terse: float = 0.0
     paired: float = 0.0

@@ -7,7 +7,7 @@ the model is to write. It knows nothing of tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from training.entities import Source
 from training.generate import (
@@ -22,13 +22,19 @@ from training.generate import (
 )
 from training.lines import FILLERS
 
+QUESTIONS = 14
+
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text: `text`, an `answer`, or a `guess` that nothing before it tells."""
+    """A stretch of text: `text`, an `answer`, or a `guess` that nothing before it tells.
+
+    Of questions that stand side by side each has its `turn`, from 1; the rest is turn 0.
+    """
 
     text: str
     kind: str = "text"
+    turn: int = 0
 
 
 @dataclass
@@ -143,10 +149,12 @@ def single(
 
 
 def exam(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
-    """A context with questions about many of its records behind it: more to learn per token."""
+    """A context with questions about it side by side behind it: more to learn per token."""
     passage = context(source, level, enough)
-    for record in source.rng.sample(passage.records, min(16, len(passage.records))):
-        ask(source, level, passage, source.rng.choice(record.facts))
-        if source.rng.random() < level.absent:
-            ask(source, level, passage, None)
+    told = len(passage.pieces)
+    for record in source.rng.choices(passage.records, k=QUESTIONS):
+        absent = source.rng.random() < level.absent
+        ask(source, level, passage, None if absent else source.rng.choice(record.facts))
+    for place in range(told, len(passage.pieces)):
+        passage.pieces[place] = replace(passage.pieces[place], turn=1 + (place - told) // 2)
     return passage

@@ -70,7 +70,7 @@ def losses(model: Any, batch: Batch) -> tuple[Tensor, float, int]:
 
     Of ordinary text one token in five is predicted: it is mostly chance, and costs time.
     """
-    states = model.model(input_ids=batch.ids[:, :-1]).last_hidden_state
+    states = model.model(**batch.inputs()).last_hidden_state
     goals, kinds = batch.ids[:, 1:], batch.kinds[:, 1:]
     some = (kinds == 0) & (torch.rand(kinds.shape, device=kinds.device) < 0.2)
     asked = kinds > 0
@@ -142,8 +142,7 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.args.rate * slow
-        batch = self.batch()
-        batch = Batch(batch.ids.to(self.device), batch.kinds.to(self.device))
+        batch = self.batch().to(self.device)
         with self.autocast:
             loss, right, known = losses(self.model, batch)
         self.model.zero_grad()
