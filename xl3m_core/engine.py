@@ -14,8 +14,8 @@ from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, QuestionError
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
-from xl3m_core.model import LanguageModel, Past
-from xl3m_core.rows import Row, batches, by_prefix, common_start
+from xl3m_core.model import LanguageModel
+from xl3m_core.rows import Row, batches, by_questions, common_start
 from xl3m_core.segment import Segment, Segmenter
 
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two
@@ -85,9 +85,10 @@ class Engine:
         segment goes through the model once.
         """
         rows = self._rows(pairs)
-        shared, single = by_prefix(rows) if self.model.shares else ([], rows)
+        room = self.model.window if self.model.shares else 0
+        shared, single = by_questions(rows, room) if room else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        for read in (self._whole(single, measures), self._behind(shared, measures)):
+        for read in (self._whole(single, measures), self._forked(shared, measures)):
             for batch, logits in read:
                 question = _questions(batch).to(logits.device)
                 for measure in measures:
@@ -153,39 +154,21 @@ class Engine:
             keep = positions(measures, max(len(row.suffix) for row in batch))
             yield batch, self.model.logits([row.prefix + row.suffix for row in batch], keep)
 
-    def _behind(
-        self, groups: Sequence[list[Row]], measures: Sequence[Measure]
+    def _forked(
+        self, alike: Sequence[list[list[Row]]], measures: Sequence[Measure]
     ) -> Iterator[tuple[list[Row], Tensor]]:
-        """Batches of rows whose prefix, and what all questions begin with, was read once."""
-        for chosen in batches([len(group[0].prefix) for group in groups], self.batch_tokens):
-            rows = [(i, row) for i, group in enumerate(chosen) for row in groups[group]]
-            start = common_start([row.suffix for _, row in rows])
-            keep = positions(measures, len(start))
-            past = self.model.read([groups[group][0].prefix + start for group in chosen], keep)
-            width = past.mask.shape[1] - len(start)
-            lengths = [width + len(row.suffix) for _, row in rows]
-            for part in batches(lengths, self.batch_tokens, even=True):
-                batch = [rows[i][1] for i in part]
-                yield batch, self._on(past, [rows[i][0] for i in part], batch, len(start), measures)
-
-    def _on(
-        self,
-        past: Past,
-        of: Sequence[int],
-        batch: Sequence[Row],
-        start: int,
-        measures: Sequence[Measure],
-    ) -> Tensor:
-        """Logits of a batch of rows of which all but the rest of the question was read.
-
-        BOS s1 s2 q1 | q2 q3     likelihood looks at what stands left of the bar too,
-                p0 p1| p2 p3     entropy at the last position alone
-        """
-        rest = [row.suffix[start:] for row in batch]
-        if positions(measures, 1) == 1:
-            return self.model.on(past, of, rest, 1)
-        logits = self.model.on(past, of, rest, len(rest[0]))
-        return torch.cat([past.logits[torch.tensor(of, device=logits.device)], logits], dim=1)
+        """Batches of rows with one question each, their segment read once for all that is asked."""
+        for groups in alike:
+            suffixes = [row.suffix for row in groups[0]]
+            start = common_start(suffixes)
+            ends = [suffix[len(start) :] for suffix in suffixes]
+            keep = [positions(measures, len(suffix)) for suffix in suffixes]
+            asked = sum(map(len, ends))
+            lengths = [len(group[0].prefix + start) + asked for group in groups]
+            for chosen in batches(lengths, self.batch_tokens):
+                rows = [groups[i][0].prefix + start for i in chosen]
+                for end, logits in enumerate(self.model.fork(rows, ends, keep)):
+                    yield [groups[i][end] for i in chosen], logits
 
 
 def _questions(batch: Sequence[Row]) -> Tensor:

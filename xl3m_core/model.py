@@ -8,14 +8,12 @@ Knows token ids and logits; not what a segment or a question is.
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
-from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
@@ -26,16 +24,6 @@ TEMPLATE = "\nQuestion: {question}\nAnswer:"
 
 TEMPLATE_KEY = "xl3m_question_template"
 CONTENT = "XL3M-CONTENT-GOES-HERE"
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Rows that were read: logits of their last positions (B, keep, V), mask (B, W), and the
-    keys and values (B, heads, W, D) of each layer."""
-
-    logits: Tensor
-    mask: Tensor
-    layers: list[tuple[Tensor, Tensor]]
 
 
 class LanguageModel:
@@ -107,34 +95,43 @@ class LanguageModel:
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
         ids, mask = self._padded(rows, keep)
-        logits: Tensor = self._forward(ids, mask, keep, use_cache=False).logits
+        width = ids.shape[1]
+        inputs: dict[str, Any] = {"input_ids": ids}
+        if self.pads:
+            inputs["attention_mask"] = mask
+        if self.pads and "position_ids" in self._accepts:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        if "logits_to_keep" in self._accepts:
+            inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
+        logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits[:, -keep:]
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[Sequence[int]], keep: int) -> Past:
-        """Read rows that others are to go `on` from."""
-        ids, mask = self._padded(rows, keep)
-        output = self._forward(ids, mask, keep, use_cache=True)
-        layers = output.past_key_values.layers
-        if not all(type(layer) is DynamicLayer for layer in layers):
-            raise ModelError(f"{self.config.model_type} does not keep all it has read")
-        return Past(output.logits[:, -keep:], mask, [(x.keys, x.values) for x in layers])
+    def fork(
+        self, rows: Sequence[Sequence[int]], ends: Sequence[Sequence[int]], keep: Sequence[int]
+    ) -> list[Tensor]:
+        """`logits` of every row with each of the ends behind it, the row read once.
 
-    @torch.inference_mode()
-    def on(self, past: Past, of: Sequence[int], rows: Sequence[Sequence[int]], keep: int) -> Tensor:
-        """`logits` of rows of one length, row i behind the row `of[i]` that was read.
+            pad BOS s1 s2 | q1 q2 | p1 p2 p3     an end sees the row and itself, and has the
+            BOS s1  s2 s3 | q1 q2 | p1 p2 p3     places right behind the row
 
-        pad BOS s1 s2 | q1 q2     what is left of the bar is in the cache
-        BOS s1  s2 s3 | q3 q4
+        For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
-        ids = torch.tensor(rows, device=self.model.device)
-        at = torch.tensor(of, device=ids.device)
-        mask = torch.cat([past.mask[at], torch.ones_like(ids)], dim=1)
-        cache = DynamicCache([(keys[at], values[at]) for keys, values in past.layers])
-        logits: Tensor = self._forward(
-            ids, mask, keep, use_cache=True, past_key_values=cache
-        ).logits
-        return logits[:, -keep:]
+        own = torch.tensor([i for i, end in enumerate(ends) for _ in end])
+        ids, mask = self._padded(rows, max(k - len(end) for k, end in zip(keep, ends, strict=True)))
+        width, device = ids.shape[1], ids.device
+        tails = torch.tensor([token for end in ends for token in end], device=device)
+        ids = torch.cat([ids, tails.expand(len(ids), -1)], dim=1)
+        columns = _columns([*map(len, ends)], width, keep)
+        kept = torch.tensor(sorted({column for each in columns for column in each}), device=device)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=_forked(mask, own.to(device), self.model.dtype),
+            position_ids=_places(mask, own.to(device)),
+            logits_to_keep=kept,
+        )
+        at = {column: i for i, column in enumerate(kept.tolist())}
+        return [output.logits[:, [at[column] for column in each]] for each in columns]
 
     def _padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
@@ -145,19 +142,6 @@ class LanguageModel:
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = (torch.arange(width, device=pad.device) >= pad[:, None]).long()
         return ids.to(pad.device), mask
-
-    def _forward(self, ids: Tensor, mask: Tensor, keep: int, **cache: Any) -> Any:
-        """The model's output for ids (B, W), given what it has a parameter for; the mask
-        (B, W or more) covers what is in the cache as well."""
-        width = ids.shape[1]
-        inputs = {"input_ids": ids}
-        if self.pads:
-            inputs["attention_mask"] = mask
-        if self.pads and "position_ids" in self._accepts:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
-        if "logits_to_keep" in self._accepts:
-            inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
-        return self.model(**inputs, **cache)
 
     @torch.inference_mode()
     def generate(
@@ -219,19 +203,25 @@ class LanguageModel:
         return _alike(alone, padded)
 
     def _can_share(self) -> bool:
-        """Whether rows behind one that was read are as good as whole ones: asked as well.
+        """Whether the ends of a forked row are as good as whole rows: asked as well.
 
-        A model that looks at a sliding window, or has another cache of its own, is left out.
+        A model that looks at less than all that was read is left out.
         """
-        if not self.pads or "past_key_values" not in self._accepts:
+        needed = {"position_ids", "logits_to_keep"}
+        if not (self.pads and needed <= self._accepts and self._sees_all()):
             return False
-        read, ends = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 3], [2, 4]]
+        read, ends = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 4, 3]]
         try:
-            shared = self.on(self.read(read, 1), [0, 1, 1], ends, 2)
-        except Exception:  # whatever a foreign cache raises, whole rows are always right
+            shared = self.fork(read, ends, [2, 2])
+        except Exception:  # whatever a foreign model raises, whole rows are always right
             return False
-        whole = [read[i] + end for i, end in zip((0, 1, 1), ends, strict=True)]
-        return _alike(self.logits(whole, 2), shared)
+        whole = [self.logits([row + end for row in read], 2) for end in ends]
+        return all(map(_alike, whole, shared))
+
+    def _sees_all(self) -> bool:
+        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        sliding = getattr(self.config, "sliding_window", None) or self.window
+        return kinds <= {"full_attention", "sliding_attention"} and sliding >= self.window
 
     def _looks_ahead(self) -> bool:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""
@@ -244,6 +234,35 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
     rounding = 1e-3 if one.dtype == torch.float32 else 0.05
     return bool((p - q).abs().max() < rounding * p.abs().max())
+
+
+def _columns(sizes: Sequence[int], width: int, keep: Sequence[int]) -> list[list[int]]:
+    """Where the last positions of a row of that width and each of its ends stand."""
+    columns, start = list[list[int]](), width
+    for size, count in zip(sizes, keep, strict=True):
+        row = range(width - max(0, count - size), width)
+        columns.append([*row, *range(start + max(0, size - count), start + size)])
+        start += size
+    return columns
+
+
+def _places(mask: Tensor, own: Tensor) -> Tensor:
+    """Position ids (B, W + E) of rows with mask (B, W), and of their ends: token by token (E,)
+    the number of the end it is of."""
+    row = (mask.cumsum(-1) - 1).clamp(min=0)
+    within = (own[:, None] == own).tril().sum(-1)
+    return torch.cat([row, row[:, -1:] + within], dim=1)
+
+
+def _forked(mask: Tensor, own: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is seen, as numbers to be added to attention: (B, 1, W + E, W + E)."""
+    width = mask.shape[1]
+    of = torch.cat([own.new_full((width,), -1), own])
+    seen = ((of == -1) | (of == of[:, None])).tril()
+    read = torch.cat([mask.bool(), mask.new_ones(len(mask), len(own)).bool()], dim=1)
+    hidden = ~(seen & read[:, None, :])
+    added = torch.zeros(hidden.shape, dtype=dtype, device=mask.device)
+    return added.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
 
 
 class _LineEnd(StoppingCriteria):

@@ -21,18 +21,36 @@ class Row:
         return len(self.prefix) + len(self.suffix)
 
 
-def by_prefix(rows: Sequence[Row]) -> tuple[list[list[Row]], list[Row]]:
-    """Rows that share their prefix with another question's, together; and the others."""
-    groups: dict[Ids, list[Row]] = {}
+def by_questions(rows: Sequence[Row], room: int) -> tuple[list[list[list[Row]]], list[Row]]:
+    """Rows of one segment together, and such groups that ask the same together; and the rows
+    that have their segment to themselves.
+
+    What a group asks has `room` tokens at most, or is one question; the rest is another group.
+    """
+    segments: dict[Ids, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.prefix, []).append(row)
-    shared, single = list[list[Row]](), list[Row]()
-    for prefix, group in groups.items():
-        if prefix and len({row.suffix for row in group}) > 1:
-            shared.append(group)
-        else:
+        segments.setdefault(row.prefix, []).append(row)
+    alike: dict[tuple[Ids, ...], list[list[Row]]] = {}
+    single = list[Row]()
+    for prefix, group in segments.items():
+        if not prefix or len({row.suffix for row in group}) == 1:
             single += group
-    return shared, single
+            continue
+        for part in _parts(sorted(group, key=lambda row: row.suffix), room):
+            alike.setdefault(tuple(row.suffix for row in part), []).append(part)
+    return list(alike.values()), single
+
+
+def _parts(rows: Sequence[Row], room: int) -> Iterator[list[Row]]:
+    """The rows in order, their questions within the room."""
+    part, size = list[Row](), 0
+    for row in rows:
+        if part and size + len(row.suffix) > room:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += len(row.suffix)
+    yield part
 
 
 def common_start(suffixes: Sequence[Ids]) -> Ids:
