@@ -111,7 +111,7 @@ class Questions:
             qid = self.scoring.question_id(asked.question)
             now = Asked(asked.question, set_at=time.time())
             await self.store.ask(asked.stream, qid, now, keep=asked.add)
-        self.scoring.changed(asked.stream)
+        self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
 

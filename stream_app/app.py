@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> faust.App:
     redis = Redis.from_url(settings.redis)
     store = StreamStore(redis, settings.log_segments, settings.log_bytes)
     health = Health()
-    scoring = Scoring(engine, store, health, settings.backlog_tokens)
+    scoring = Scoring(engine, store, health, settings.backlog_tokens, settings.step_ms / 1000)
     partitions = Partitions(store, settings.tokens_topic)
     answering = Answering(settings, engine, store, scoring, health)
     door = PubSubDoor(settings, redis, answering, scoring, health)
@@ -123,9 +123,13 @@ def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Hea
         owned, lost = await patiently(health, "assignment", ingest.partitions.assign, now, broker)
         ingest.forget()
         for partition in lost:
-            scoring.disown(await patiently(health, "assignment", ingest.store.streams, partition))
+            scoring.streams.disown(
+                await patiently(health, "assignment", ingest.store.streams, partition)
+            )
         for partition in owned:
-            scoring.own(await patiently(health, "assignment", ingest.store.streams, partition))
+            scoring.streams.own(
+                await patiently(health, "assignment", ingest.store.streams, partition)
+            )
 
     signal: Any = app.on_rebalance_complete
     signal.connect(assigned, weak=False)

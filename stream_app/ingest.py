@@ -169,7 +169,7 @@ class Ingest:
             state = state or await self._reload(commit)
             self.states[commit.stream] = state
             if self.partitions.owns(arrivals[commit.stream][0].source):
-                self.scoring.grew(commit.stream, state.cursor)
+                self.scoring.streams.grew(commit.stream, state.cursor)
         return self._left(arrivals)
 
     async def _load(self, streams: list[str]) -> None:

@@ -66,11 +66,11 @@ class PubSubDoor:
             await pubsub.subscribe(keys.QUERY_CHANNEL, keys.QUESTION_CHANNEL)
             self.health.waiting.pop("pubsub", None)
             # What was said while nobody listened is lost: look at every stream's questions again.
-            for stream in list(self.scoring.streams):
-                self.scoring.changed(stream)
+            for stream in list(self.scoring.streams.watched):
+                self.scoring.streams.changed(stream)
             async for message in pubsub.listen():
                 if message["channel"].decode() == keys.QUESTION_CHANNEL:
-                    self.scoring.changed(message["data"].decode(errors="replace"))
+                    self.scoring.streams.changed(message["data"].decode(errors="replace"))
                 else:
                     tasks.create_task(self._guarded(message["data"]))
 

@@ -56,7 +56,9 @@ class Settings:
     measure: Measure = "entropy"
 
     batch_tokens: int = 4096
-    """Tokens in one forward of the model; queries and scoring take turns between forwards."""
+    """Tokens in one forward of the model."""
+    step_ms: int = 100
+    """Queries and scoring take turns: how long, about, the model is at scoring without a break."""
     backlog_tokens: int = 65_536
     """Ingest waits while more than this is read but not scored for a current question."""
     log_segments: int = 200_000
@@ -116,7 +118,9 @@ class Settings:
 
 
 _LEAST = dict.fromkeys(("window", "segment_tokens", "question_tokens", "answer_tokens", "k"), 0)
-_LEAST |= dict.fromkeys(("batch_tokens", "backlog_tokens", "log_segments", "log_bytes"), 1)
+_LEAST |= dict.fromkeys(
+    ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
+)
 _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0}
 

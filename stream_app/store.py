@@ -185,6 +185,15 @@ class StreamStore:
             replies = await pipe.execute()
         return [None if reply < 0 else bool(reply) for reply in replies]
 
+    async def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish each (channel, message), all in one round trip."""
+        if not messages:
+            return
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for channel, message in messages:
+                pipe.publish(channel, message)
+            await pipe.execute()
+
     async def view(self, stream: str, qid: str) -> View | None:
         """All a query needs in one round trip; None if the question has no range."""
         async with self.redis.pipeline(transaction=True) as pipe:

@@ -15,10 +15,20 @@ NAN = float("nan")
 
 @dataclass(slots=True)
 class Standing:
-    """A question of a stream and what is scored for it."""
+    """A question of a stream, what is scored for it, and what will be when all is written that
+    is under way."""
 
     asked: Asked
     range: Range
+    planned: Range = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.planned = replace(self.range)
+
+    def owed(self, cursor: Cursor, back: bool) -> int:
+        """Segments not under way: of the live edge; with `back`, of all that is retained."""
+        behind = max(0, self.planned.lo - cursor.first) if back else 0
+        return max(0, cursor.head - self.planned.hi) + behind
 
     def lacks(self, head: int, first: int) -> bool:
         """Whether anything from `first` up to `head` is not scored."""
@@ -27,17 +37,32 @@ class Standing:
 
 @dataclass(slots=True)
 class Watched:
-    """A stream as scoring sees it; owned: its live edge is this worker's to score."""
+    """A stream as scoring sees it; owned: its live edge is this worker's to score; waiters: how
+    many queries wait for it here."""
 
     cursor: Cursor
     owned: bool = False
+    waiters: int = 0
     questions: dict[str, Standing] = field(default_factory=dict)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def current(self) -> dict[str, Standing]:
+        """The questions that were not only asked once."""
+        return {q: standing for q, standing in self.questions.items() if not standing.asked.until}
+
+    def take(self, standing: dict[str, Standing]) -> None:
+        """The questions as they were read now; of those that are as they were known, what is
+        under way stays known."""
+        known = self.questions
+        self.questions = {
+            qid: known[qid] if known.get(qid) == read else read for qid, read in standing.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Segments lo up to hi of a stream, to be scored for a question whose range is `seen`."""
+    """Segments lo up to hi of a stream, to be scored for a question whose range will be `seen`
+    once all that was planned before is written."""
 
     stream: str
     qid: str
@@ -47,16 +72,19 @@ class Work:
     hi: int
 
 
-def next_work(stream: str, qid: str, watched: Watched | None, most: int, back: bool) -> Work | None:
-    """At most so many segments of the range's live edge, or (if `back`) of what lies before it."""
-    standing = watched.questions.get(qid) if watched else None
-    if watched is None or standing is None:
-        return None
-    seen, cursor = replace(standing.range), watched.cursor
+def next_work(stream: str, qid: str, watched: Watched, most: int, back: bool) -> Work | None:
+    """At most so many segments of the range's live edge, or (if `back`) of what lies before it.
+
+    They are under way from now on: the next call gives what follows.
+    """
+    standing, cursor = watched.questions[qid], watched.cursor
+    seen, planned = replace(standing.planned), standing.planned
     if seen.hi < cursor.head:
-        return Work(stream, qid, standing, seen, seen.hi, min(seen.hi + most, cursor.head))
+        planned.hi = min(seen.hi + most, cursor.head)
+        return Work(stream, qid, standing, seen, seen.hi, planned.hi)
     if back and seen.lo > cursor.first:
-        return Work(stream, qid, standing, seen, max(cursor.first, seen.lo - most), seen.lo)
+        planned.lo = max(cursor.first, seen.lo - most)
+        return Work(stream, qid, standing, seen, planned.lo, seen.lo)
     return None
 
 

@@ -88,7 +88,8 @@ class Letters:
 
 
 class HashEngine(Engine):
-    """Scores by a hash, answers with the number of segments it was given."""
+    """Scores by a hash, answers with the number of segments it was given. A batch: so many
+    segments behind the question `q?`."""
 
     def __init__(self, k: int = 3, segment_tokens: int = 12, batch_segments: int = 8) -> None:
         method = Method.fit(
@@ -98,7 +99,7 @@ class HashEngine(Engine):
             question_tokens=40,
             k=k,
         )
-        tokens = batch_segments * (method.segment_tokens + method.question_tokens)
+        tokens = batch_segments * (method.segment_tokens + len("\nQ: q?\nA:"))
         super().__init__(cast(LanguageModel, Letters()), method, tokens)
         self.scored: list[tuple[str, str]] = []
 

@@ -45,13 +45,13 @@ class World:
         commit = Commit(stream, base, new, tail, "t/0", 1, offset)
         (state,) = await self.store.commit([commit])
         assert state is not None
-        self.scoring.grew(stream, state.cursor)
+        self.scoring.streams.grew(stream, state.cursor)
 
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
         """A current question."""
         qid = self.scoring.question_id(question)
         await self.store.ask(stream, qid, Asked(question, set_at=set_at))
-        self.scoring.changed(stream)
+        self.scoring.streams.changed(stream)
         return qid
 
     async def ask(self, stream: str, question: str | None = None, deadline: float = 30) -> Answer:

@@ -222,7 +222,7 @@ async def test_what_was_written_without_a_reply_is_scored_all_the_same(
 ) -> None:
     here = await site(FailingStore(redis_client, after=1), fresh("topic"), 0)
     await here.ingest.apply(here.lines("record 1\n", "record 2\n"))
-    seen = here.ingest.scoring.streams[here.topic]
+    seen = here.ingest.scoring.streams.watched[here.topic]
     assert await here.ingest.scoring.step() is False
     assert seen.cursor == (await here.state()).cursor
 

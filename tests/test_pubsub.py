@@ -228,19 +228,19 @@ async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
 
 async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
     (worker,) = one.workers
-    worker.scoring.own([stream])
-    await until(lambda: worker.scoring.streams[stream].cursor.version == 1)
+    worker.scoring.streams.own([stream])
+    await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
     await worker.store.ask(stream, qid, Asked("q?"))
     await one.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
-    await until(lambda: worker.scoring.streams[stream].questions)
+    await until(lambda: worker.scoring.streams.watched[stream].questions)
 
 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
     (worker,), updates = one.workers, client.updates(one.redis, stream)
     assert await anext(updates) == {}
     await worker.store.ask(stream, worker.scoring.question_id("q?"), Asked("q?"))
-    worker.scoring.own([stream])
+    worker.scoring.streams.own([stream])
     async with asyncio.timeout(20):
         update = await anext(updates)
     assert (update["stream"], update["question"]) == (stream, "q?")

@@ -57,7 +57,7 @@ class World:
         (state,) = await self.store.commit([commit])
         assert state is not None
         for scoring in (self.scoring, *also):
-            scoring.grew(stream, state.cursor)
+            scoring.streams.grew(stream, state.cursor)
         return state.cursor
 
     async def ask(self, stream: str, question: str = "q?", ttl: float = 0) -> str:
@@ -65,7 +65,7 @@ class World:
         qid = self.scoring.question_id(question)
         until = time.time() + ttl if ttl else 0.0
         await self.store.ask(stream, qid, Asked(question, until), keep=True)
-        self.scoring.changed(stream)
+        self.scoring.streams.changed(stream)
         return qid
 
     async def drain(self) -> int:
@@ -141,7 +141,7 @@ async def test_any_interleaving_comes_to_what_the_batch_does(
     await world.drain()
     for stream, question in current:
         await world.assert_equals_batch(stream, question)
-    assert (world.scoring.backlog(), world.scoring.behind) == (0, {})
+    assert (world.scoring.streams.backlog(), world.scoring.streams.behind) == (0, {})
 
 
 @on_redis
@@ -175,7 +175,7 @@ async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fr
         [Commit(stream, await store.load(stream), segments, tail, "t/0", 1, 1)]
     )
     assert state is not None
-    world.scoring.grew(stream, state.cursor)
+    world.scoring.streams.grew(stream, state.cursor)
     await world.drain()
     scores = engine.score([(segment.text, "which pump?") for segment in segments])
     assert await world.scores(stream, qid) == pytest.approx(scores, abs=2e-4)
@@ -190,9 +190,10 @@ async def test_the_live_edge_comes_before_the_history(world: World, fresh: Fresh
     qid = await world.ask(stream)
     await world.grow(stream, 3)
     await world.scoring.step()
-    assert await world.range(stream, qid) == Range(20, 23)
+    assert await world.range(stream, qid) == Range(15, 23)
+    await world.grow(stream, 9)
     await world.scoring.step()
-    assert await world.range(stream, qid) == Range(12, 23)
+    assert await world.range(stream, qid) == Range(15, 31)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -216,7 +217,7 @@ async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) ->
     covering = asyncio.create_task(world.scoring.cover(asked, once, time.monotonic() + 60))
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.scoring.step()
-    assert await world.range(asked, once) == Range(2, 8)  # three quarters of a step
+    assert await world.range(asked, once) == Range(3, 8)  # three quarters of a step
     assert await world.range(current, standing) == Range(38, 40)
     await world.drain()
     await covering
@@ -267,7 +268,7 @@ async def test_a_step_is_one_batch_of_the_model(world: World, fresh: Fresh) -> N
     await world.grow(stream, 50)
     await world.scoring.step()
     assert isinstance(world.engine, HashEngine)
-    assert len(world.engine.scored) == world.scoring.step_segments == 8
+    assert len(world.engine.scored) == 8
 
 
 # -- when others write too -----------------------------------------------------------------------
@@ -281,7 +282,7 @@ async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh
     await other.step()
     await other.step()
     await world.scoring.step()
-    assert stream in world.scoring.stale
+    assert stream in world.scoring.streams.stale
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -319,7 +320,7 @@ async def test_what_is_read_last_is_what_is_kept(
     early = asyncio.create_task(world.scoring.cover(stream, "unknown", time.monotonic() + 60))
     await until(lambda: world.store.questions is questions)
     await world.ask(stream)
-    later = asyncio.create_task(world.scoring._refresh())
+    later = asyncio.create_task(world.scoring.streams.refresh())
     for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
         await world.store.redis.ping()
     gate.set()
@@ -336,7 +337,10 @@ async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fres
     await world.store.end_questions(stream)
     await world.drain()
     assert await world.store.range(stream, qid) is None
-    assert (world.scoring.backlog(), world.scoring.streams[stream].questions) == (0, {})
+    assert (world.scoring.streams.backlog(), world.scoring.streams.watched[stream].questions) == (
+        0,
+        {},
+    )
 
 
 async def test_a_question_too_long_is_left_alone(world: World, fresh: Fresh) -> None:
@@ -352,7 +356,7 @@ async def test_a_current_question_another_model_scored_is_begun_anew(
     stream = fresh("stream")
     await world.grow(stream, 30)
     await world.store.ask(stream, "another-model", Asked("q?"))
-    world.scoring.own([stream])
+    world.scoring.streams.own([stream])
     await world.drain()
     assert list(await world.store.questions(stream)) == [world.scoring.question_id("q?")]
     assert await world.store.range(stream, "another-model") is None
@@ -378,6 +382,7 @@ async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: F
     await world.grow(stream, 7)
     world.store.redis = FailingPublish(redis_client)
     await world.drain()
+    assert world.store.redis.failed
     assert await world.range(stream, qid) == Range(0, 7, 3)
 
 
@@ -390,10 +395,19 @@ class FailingPublish:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.redis, name)
 
-    async def publish(self, channel: str, message: bytes) -> None:
-        failed, self.failed = self.failed, True
-        if not failed:
-            raise ConnectionError("broken")
+    def pipeline(self, transaction: bool) -> Any:
+        pipe: Any = self.redis.pipeline(transaction=transaction)
+        execute = pipe.execute
+
+        async def fail_first() -> Any:
+            publishes = any(args[0] == "PUBLISH" for args, _ in pipe.command_stack)
+            if publishes and not self.failed:
+                self.failed = True
+                raise ConnectionError("broken")
+            return await execute()
+
+        pipe.execute = fail_first
+        return pipe
 
 
 # -- back-pressure and retention -----------------------------------------------------------------
@@ -403,10 +417,10 @@ async def test_ingest_waits_while_too_much_is_unscored(store: StreamStore, fresh
     world, stream = World(store, backlog=3 * 12), fresh("stream")
     await world.ask(stream)
     await world.grow(stream, 20)
-    await world.scoring._refresh()
-    assert world.scoring.backlog() == 20
+    await world.scoring.streams.refresh()
+    assert world.scoring.streams.backlog() == 20
     waiting = asyncio.create_task(world.scoring.room())
-    while world.scoring.backlog() > 3:
+    while world.scoring.streams.backlog() > 3:
         await asyncio.sleep(0)
         assert not waiting.done()
         await world.scoring.step()
@@ -421,10 +435,10 @@ async def test_only_current_questions_of_owned_streams_hold_ingest_back(
     for stream in (mine, lost):
         await world.ask(stream)
         await world.grow(stream, 20)
-    await world.scoring._refresh()
-    assert world.scoring.backlog() == 40
-    world.scoring.disown([lost, fresh("unheard of")])
-    assert world.scoring.backlog() == 20
+    await world.scoring.streams.refresh()
+    assert world.scoring.streams.backlog() == 40
+    world.scoring.streams.disown([lost, fresh("unheard of")])
+    assert world.scoring.streams.backlog() == 20
     await world.drain()
     await world.scoring.room()
 
@@ -478,7 +492,7 @@ async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
         await asyncio.gather(*(other.cover(stream, qid, time.monotonic() + 0) for qid in qids))
     for i in range(5):
         await world.assert_equals_batch(stream, f"{i}?")
-    assert (other.streams, other.behind, other.waiters) == ({}, {}, [])
+    assert (other.streams.watched, other.streams.behind, other.waiters) == ({}, {}, [])
 
 
 async def test_queries_that_come_and_go_do_not_disturb_each_other(
@@ -494,7 +508,7 @@ async def test_queries_that_come_and_go_do_not_disturb_each_other(
         await other.cover(stream, qid, time.monotonic() + 0)
 
     await asyncio.gather(*map(impatient, range(40)))
-    assert (other.streams, other.waiters) == ({}, [])
+    assert (other.streams.watched, other.waiters) == ({}, [])
 
 
 async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fresh: Fresh) -> None:
@@ -503,7 +517,7 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     qid = await world.ask(stream, ttl=60)
     covering = asyncio.create_task(other.cover(stream, qid, time.monotonic() + 60))
     await until(lambda: other.waiters and other.waiters[0].head)
-    for change in (other.own, other.disown):
+    for change in (other.streams.own, other.streams.disown):
         change([stream])
         other._settle()
         await other.step()
@@ -511,7 +525,7 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     await settled(other)
     await covering
     await world.assert_equals_batch(stream)
-    assert other.streams == {}
+    assert other.streams.watched == {}
 
 
 async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh) -> None:
@@ -521,7 +535,7 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
     covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.store.end_questions(stream)
-    world.scoring.changed(stream)
+    world.scoring.streams.changed(stream)
     await world.drain()
     await covering
 
@@ -561,7 +575,7 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
 
     async def reread(extensions: Any, k: int) -> Any:
         done = await extend(extensions, k)
-        await world.scoring._load(stream)
+        await world.scoring.streams.load(stream)
         return done
 
     monkeypatch.setattr(world.store, "extend", reread)

@@ -1,0 +1,104 @@
+"""Plan: which segments the next step scores, within the tokens it may have.
+
+Streams share a step alike, and what one of them does not need the others get. Pure: watched
+streams in, work out. Knows no store and no model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from stream_app.work import Watched, Work, next_work
+
+MOST_BATCHES = 16
+INERTIA = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Questions of one stream that are to be scored."""
+
+    stream: str
+    watched: Watched
+    qids: Sequence[str]
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """Those that the stream has (still), and what they ask."""
+        questions = self.watched.questions
+        return {qid: questions[qid].asked.question for qid in self.qids if qid in questions}
+
+    def owed(self, back: bool) -> int:
+        """Segments that are not under way: of the live edges, with `back` of what is before."""
+        questions, cursor = self.watched.questions, self.watched.cursor
+        return sum(questions[qid].owed(cursor, back) for qid in self.asked)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The work of one step, which has `room` for so many tokens more."""
+
+    room: int
+    segment_tokens: int
+    question_tokens: Callable[[str], int]
+    work: list[Work] = field(default_factory=list)
+    tokens: int = 0
+
+    def add(self, wanted: Sequence[Wanted], room: int, back: bool) -> None:
+        """Put in what is wanted, in no more than the room: those that owe least first, so that
+        what they leave of their share goes to those that owe more."""
+        fitting = self._fitting(wanted, room, back)
+        for i, each in enumerate(sorted(fitting, key=lambda each: each.owed(back))):
+            spent = self._take(each, room // (len(fitting) - i), back)
+            room -= spent
+            self.room -= spent
+            self.tokens += spent
+
+    def _fitting(self, wanted: Sequence[Wanted], room: int, back: bool) -> list[Wanted]:
+        """As many as a segment each fits of, in their order; one at least if the plan is empty."""
+        fitting = list[Wanted]()
+        for each in wanted:
+            if each.owed(back):
+                room -= self._cost(each)
+                if room < 0 and (fitting or self.work):
+                    break
+                fitting.append(each)
+        return fitting
+
+    def _cost(self, wanted: Wanted) -> int:
+        """Tokens of one segment and all that is asked of it."""
+        return self.segment_tokens + sum(map(self.question_tokens, wanted.asked.values()))
+
+    def _take(self, wanted: Wanted, share: int, back: bool) -> int:
+        """Work for each of the questions, one segment at least; how many tokens it has.
+
+        Questions that stand alike get the same segments, which then are read once.
+        """
+        most = max(1, share // self._cost(wanted))
+        spent, segments = 0, set[int]()
+        for qid, question in wanted.asked.items():
+            if work := next_work(wanted.stream, qid, wanted.watched, most, back):
+                self.work.append(work)
+                segments.update(range(work.lo, work.hi))
+                spent += self.question_tokens(question) * (work.hi - work.lo)
+        return spent + self.segment_tokens * len(segments)
+
+
+class StepSize:
+    """How many tokens a step may have, so that the model is busy no longer than `seconds`.
+
+    Begins with one batch of the model, and stays there if `seconds` is 0.
+    """
+
+    def __init__(self, batch_tokens: int, least: int, seconds: float) -> None:
+        self.tokens = max(batch_tokens, least)
+        self.least, self.most = least, max(least, MOST_BATCHES * batch_tokens)
+        self.seconds = seconds
+        self._speed = 0.0
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """A step of so many tokens took so long."""
+        if not self.seconds or not tokens:
+            return
+        speed = tokens / max(seconds, 1e-6)
+        self._speed = INERTIA * self._speed + (1 - INERTIA) * speed if self._speed else speed
+        self.tokens = min(max(self.least, int(self._speed * self.seconds)), self.most)

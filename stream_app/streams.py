@@ -1,0 +1,125 @@
+"""Streams: what this worker knows of the streams it scores, kept as Redis has it.
+
+A stream is watched while its partition is this worker's, or a query waits for it here. Knows
+the store; not when anything is scored, nor by what.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from stream_app.standing import StandingQuestions
+from stream_app.state import Cursor, LostWritesError
+from stream_app.store import StreamStore
+from stream_app.work import Watched
+
+RELOADED_AT_ONCE = 64
+
+
+class Streams:
+    """`behind`: those that have something to score, by turns; `stale`: those to be read again.
+
+    wake: called when there is something to do.
+    """
+
+    def __init__(
+        self, store: StreamStore, standing: StandingQuestions, wake: Callable[[], None]
+    ) -> None:
+        self.store = store
+        self.standing = standing
+        self.wake = wake
+        self.watched: dict[str, Watched] = {}
+        self.behind: dict[str, None] = {}
+        self.stale: set[str] = set()
+
+    def own(self, streams: list[str]) -> None:
+        """The live edges of these streams are this worker's from now on."""
+        for stream in streams:
+            self.watched.setdefault(stream, Watched(Cursor())).owned = True
+            self.reload(stream)
+
+    def disown(self, streams: list[str]) -> None:
+        """Another worker owns these streams now; what a query waits for is scored here still."""
+        for stream in streams:
+            if stream in self.watched:
+                self.watched[stream].owned = False
+                self.drop(stream)
+
+    def grew(self, stream: str, cursor: Cursor) -> None:
+        """The log of a stream of this worker's was written to."""
+        watched = self.watched.get(stream)
+        if watched is None or not watched.owned:
+            self.own([stream])
+        elif watched.cursor.questions != cursor.questions:
+            self.reload(stream)
+        else:
+            watched.cursor = cursor
+            self.look_at(stream)
+
+    def changed(self, stream: str) -> None:
+        """The stream's questions were changed."""
+        if stream in self.watched:
+            self.reload(stream)
+
+    def backlog(self) -> int:
+        """Segments read but not scored for a current question of an owned stream."""
+        return sum(
+            max(0, watched.cursor.head - standing.range.hi)
+            for stream in self.behind
+            if (watched := self.watched[stream]).owned
+            for standing in watched.current().values()
+        )
+
+    def reload(self, stream: str) -> None:
+        """The stream is not as it was seen: it will be read again."""
+        self.stale.add(stream)
+        self.wake()
+
+    async def refresh(self) -> None:
+        """Read the stale streams again, some at a time."""
+        while self.stale:
+            some = [self.stale.pop() for _ in range(min(len(self.stale), RELOADED_AT_ONCE))]
+            try:
+                await asyncio.gather(*map(self.load, some))
+            except BaseException:
+                self.stale.update(some)
+                raise
+
+    async def load(self, stream: str) -> None:
+        """Read where the stream stands, its questions and their ranges; one reader at a time, so
+        that what was read last is what is kept. Raises LostWritesError if it went back."""
+        watched = self.watched.get(stream)
+        if watched is None:
+            return
+        async with watched.loading:
+            known = watched.cursor.version
+            cursor = (await self.store.load(stream)).cursor
+            if cursor.version < known:
+                raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
+            standing = await self.standing.of(stream, watched.owned)
+        if cursor.version >= watched.cursor.version:
+            watched.cursor = cursor
+        watched.take(standing)
+        if self.watched.get(stream) is watched:
+            self.look_at(stream)
+
+    def look_at(self, stream: str) -> None:
+        """Note whether the stream has anything to score."""
+        watched = self.watched[stream]
+        cursor = watched.cursor
+        if any(each.lacks(cursor.head, cursor.first) for each in watched.current().values()):
+            self.behind.setdefault(stream)
+            self.wake()
+        else:
+            self.behind.pop(stream, None)
+
+    def had_a_turn(self, streams: set[str]) -> None:
+        """These are last the next time, in the order they have now."""
+        for stream in [each for each in self.behind if each in streams]:
+            self.behind[stream] = self.behind.pop(stream)
+
+    def drop(self, stream: str) -> None:
+        """Forget the stream if it is neither owned nor waited for."""
+        watched = self.watched[stream]
+        if not watched.owned and not watched.waiters:
+            del self.watched[stream]
+            self.behind.pop(stream, None)
