@@ -145,6 +145,35 @@ async def test_any_interleaving_comes_to_what_the_batch_does(
 
 
 @on_redis
+@given(st.lists(GROW | ASK, max_size=12))
+async def test_steps_that_overlap_come_to_what_steps_one_by_one_do(
+    redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]]
+) -> None:
+    world, names = World(StreamStore(redis_client, PLENTY, PLENTY)), {s: fresh(s) for s in "ab"}
+    current = {(names["a"], "one?")}
+    await world.ask(names["a"], "one?")
+    async with running(world.scoring):
+        for what, stream, value in ops:
+            if what == "grow":
+                await world.grow(names[stream], value)
+            else:
+                await world.ask(names[stream], value)
+                current.add((names[stream], value))
+        for stream in names.values():
+            await world.grow(stream, 20)
+        heads = {s: (await world.store.load(s)).cursor.head for s in names.values()}
+        for stream, question in current:
+            qid = world.scoring.question_id(question)
+            while await world.range(stream, qid) != Range(0, heads[stream]):
+                pass  # a round trip each time
+    assert isinstance(world.engine, HashEngine)
+    needed = sum(heads[stream] for stream, _ in current)
+    assert len(world.engine.scored) == needed, "nothing is scored twice"
+    for stream, question in current:
+        await world.assert_equals_batch(stream, question)
+
+
+@on_redis
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(0, 8))
 async def test_two_scorings_of_a_stream_lose_and_double_nothing(
     redis_client: Redis, fresh: Fresh, grows: list[int], asked_at: int

@@ -9,21 +9,25 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 from zlib import crc32
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from stream_app.sample import service_log
-from training.curriculum import DRILL, LEVELS, Writer
+from training.curriculum import DRILL, LEVELS, Batch, Writer
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
 from training.evaluate import passages, score
 from training.generate import TEMPLATE, Level
+from training.grow import grown
 from training.passages import Passage, dense, single
+from training.train import new_model
 from xl3m_core.loading import SMALL
 from xl3m_core.model import LanguageModel
 
@@ -93,6 +97,39 @@ def test_a_near_entity_differs_in_one_place(seed: int, text: str, held_out: bool
     near = Source(Random(seed), held_out).near(text)
     assert sum(a != b for a, b in zip(text, near, strict=True)) <= 1
     assert near.startswith("host ") == text.startswith("host ")
+
+
+@given(st.integers(), st.integers(60, 400))
+@settings(max_examples=20, deadline=None)
+def test_questions_side_by_side_are_read_as_if_each_were_alone(seed: int, length: int) -> None:
+    row = Writer(TOKENIZER, seed).exam(LEVELS[-1], length)
+    batch = Batch.of([row], TOKENIZER.pad_token_id)
+    torch.manual_seed(0)
+    model: Any = new_model(len(TOKENIZER), 32, 2)
+    together = model(**batch.inputs()).logits[0]
+    for turn in set(row.turns) - {0}:
+        alone = row.only({0, turn})
+        assert len(alone.ids) <= LEVELS[-1].tokens
+        places = [i for i, of in enumerate(row.turns[:-1]) if of in (0, turn)]
+        logits = model(torch.tensor([alone.ids])).logits[0, : len(places)]
+        torch.testing.assert_close(together[places], logits, rtol=1e-3, atol=1e-3)
+
+
+def test_a_grown_model_computes_the_same_and_all_of_it_learns() -> None:
+    torch.manual_seed(0)
+    small: Any = new_model(200, 32, 3)
+    large, ids = grown(small), torch.randint(0, 200, (2, 300))
+    assert large.config.hidden_size == 2 * small.config.hidden_size
+    torch.testing.assert_close(large(ids).logits, small(ids).logits, rtol=1e-4, atol=1e-4)
+    before = {name: weight.clone() for name, weight in large.named_parameters()}
+    descent = torch.optim.Adam(large.parameters(), lr=1e-3)
+    for _ in range(2):  # what stood behind zeros at first moves in the second step
+        large.zero_grad()
+        large(ids, labels=ids).loss.backward()
+        descent.step()
+    for name, weight in large.named_parameters():
+        still = (weight == before[name]).float().mean()
+        assert still < 0.01 or "embed" in name or "lm_head" in name, name
 
 
 def test_a_resumed_log_goes_on_where_it_was_saved(tmp_path: Path) -> None:

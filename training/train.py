@@ -91,10 +91,11 @@ class Trainer:
         torch.manual_seed(args.seed)
         self.args, self.device = args, "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or args.out)
-        self.model = new_model(len(self.tokenizer), args.width, args.layers).to(self.device)
         if args.start:
-            start = LLAMA.from_pretrained(args.start, dtype=torch.float32)
-            self.model.load_state_dict(start.state_dict())
+            self.model = LLAMA.from_pretrained(args.start, dtype=torch.float32).train()
+        else:
+            self.model = new_model(len(self.tokenizer), args.width, args.layers)
+        self.model.to(self.device)
         self.optimizers = optimizers(self.model, args.rate)
         self.step, self.level, self.accuracy, self.since = 0, args.level, 0.0, 0
         if args.resume:

@@ -129,6 +129,7 @@ class LanguageModel:
             attention_mask=_forked(mask, own.to(device), self.model.dtype),
             position_ids=_places(mask, own.to(device)),
             logits_to_keep=kept,
+            use_cache=False,
         )
         at = {column: i for i, column in enumerate(kept.tolist())}
         return [output.logits[:, [at[column] for column in each]] for each in columns]

@@ -1,0 +1,99 @@
+"""Plan: a step keeps to its tokens, gives every stream its share, and never the same work twice."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.plan import Plan, StepSize, Wanted
+from stream_app.state import Asked, Cursor, Range
+from stream_app.work import Standing, Watched
+
+SEGMENT, QUESTION = 12, 5
+LIVE = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))
+
+
+def stream(retained: int, live: int, questions: int) -> Watched:
+    """One with so many segments before its questions' ranges, and so many behind."""
+    standing = {
+        f"q{i}": Standing(Asked(f"{i}?"), Range(retained, retained)) for i in range(questions)
+    }
+    return Watched(Cursor(head=retained + live), owned=True, questions=standing)
+
+
+def wanted(streams: list[Watched]) -> list[Wanted]:
+    return [Wanted(f"s{i}", each, [*each.questions]) for i, each in enumerate(streams)]
+
+
+def plan(room: int) -> Plan:
+    return Plan(room, SEGMENT, lambda _: QUESTION)
+
+
+def cost(watched: Watched) -> int:
+    return SEGMENT + QUESTION * len(watched.questions)
+
+
+@given(st.lists(LIVE, max_size=6), st.integers(1, 400), st.integers(-5, 400))
+def test_a_step_keeps_to_its_room_unless_it_is_one_segment(
+    given_: list[tuple[int, int, int]], room: int, share: int
+) -> None:
+    streams, step = [stream(*each) for each in given_], plan(room)
+    owing = any(each.owed(True) for each in wanted(streams))
+    step.add(wanted(streams[:2]), min(share, room), back=True)
+    step.add(wanted(streams), step.room, back=False)
+    step.add(wanted(streams), step.room, back=True)
+    assert step.tokens <= room or step.tokens <= max(map(cost, streams))
+    assert step.tokens + step.room == room
+    assert bool(step.work) is owing
+
+
+@given(st.lists(LIVE, min_size=1, max_size=4), st.integers(1, 200))
+def test_step_by_step_everything_is_planned_once(
+    given_: list[tuple[int, int, int]], room: int
+) -> None:
+    streams, done = [stream(*each) for each in given_], list[tuple[str, str, int]]()
+    while True:
+        step = plan(room)
+        step.add(wanted(streams), room, back=True)
+        if not step.work:
+            break
+        done += [(w.stream, w.qid, i) for w in step.work for i in range(w.lo, w.hi)]
+    assert sorted(done) == [
+        (f"s{i}", qid, index)
+        for i, each in enumerate(streams)
+        for qid in sorted(each.questions)
+        for index in range(each.cursor.head)
+    ]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(0, 60))
+def test_what_a_stream_leaves_the_others_get(owed: list[int], segments: int) -> None:
+    room = (SEGMENT + QUESTION) * max(segments, len(owed))
+    streams, step = [stream(0, live, 1) for live in owed], plan(room)
+    step.add(wanted(streams), room, back=False)
+    got = [each.questions["q0"].planned.hi for each in streams]
+    assert sum(got) == min(sum(owed), max(segments, len(owed)))
+    least = min((g for g, o in zip(got, owed, strict=True) if g < o), default=max(got))
+    assert all(g <= least + 1 for g in got), "nobody has more while another goes short"
+
+
+def test_questions_that_stand_alike_get_the_same_segments() -> None:
+    one, step = stream(0, 30, 3), plan(200)
+    step.add(wanted([one]), 200, back=False)
+    assert {(w.lo, w.hi) for w in step.work} == {(0, 200 // cost(one))}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 10)), max_size=30))
+def test_a_step_is_never_less_than_a_row_nor_without_bound(steps: list[tuple[int, float]]) -> None:
+    size = StepSize(batch_tokens=256, least=20, seconds=0.1)
+    for tokens, seconds in steps:
+        size.took(tokens, seconds)
+        assert 20 <= size.tokens <= 16 * 256
+
+
+def test_a_step_takes_on_the_size_that_fits_its_time() -> None:
+    size = StepSize(batch_tokens=256, least=20, seconds=0.1)
+    for _ in range(40):
+        size.took(size.tokens, size.tokens / 5000)
+    assert abs(size.tokens - 500) < 5
+    fixed = StepSize(batch_tokens=256, least=20, seconds=0.0)
+    fixed.took(256, 9.0)
+    assert fixed.tokens == 256
