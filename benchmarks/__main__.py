@@ -8,11 +8,21 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks import certainty, length, needle, peers, retrieval, scoring, twenty_million
+from benchmarks import (
+    certainty,
+    length,
+    needle,
+    peers,
+    questions,
+    retrieval,
+    scoring,
+    twenty_million,
+)
 from benchmarks.haystack import VARIANTS
 
 ALL: dict[str, Any] = {
     "scoring": scoring,
+    "questions": questions,
     "length": length,
     "certainty": certainty,
     "needle": needle,

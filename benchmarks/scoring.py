@@ -1,71 +1,100 @@
-"""How near `Engine.score` comes to the bare forward pass on the same rows.
+"""How near `Engine.score` comes to the hardware, and to the bare forward on the same rows.
 
-Whole rounds of both, in turns, so that a machine whose speed drifts slows both. The median
-of the ratios is the figure: what tokenising, padding, entropy and Python cost.
+Whole rounds of both, in turns, so that a machine whose speed drifts slows both; the median of
+the ratios is the figure. `of_peak`: the FLOP/s of the model's own arithmetic over the best
+matrix product of this machine in the same type. Shapes other than the model's are random.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from benchmarks.hardware import forward_flops, peak_flops, random_llama, seconds
 from stream_app.sample import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.loading import SMALL
 
 QUESTION = "What is the port of host web-137?"
-SEGMENTS = 400
+WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 32, 16
+ROWS = {"model": 128, "100M": 16, "1B": 4, "7B": 64}
 ROUNDS = 5
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark alone takes."""
+    parser.add_argument("--shapes", nargs="+", choices=[*ROWS], help="default: model, 100M, 1B")
+
+
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a batch size."""
-    language_model = LanguageModel.load(args.model or SMALL)
-    method = Method.fit(language_model.window)
-    sizes = (1024, 4096, 16384)
-    engines = [Engine(language_model, method, batch_tokens) for batch_tokens in sizes]
-    segments = made_up(engines[0], SEGMENTS)
-    return [_row(engine, segments) for engine in tqdm(engines, desc="scoring", disable=None)]
+    """One row a shape."""
+    small = LanguageModel.load(args.model or SMALL)
+    device, dtype = str(small.model.device).split(":")[0], small.model.dtype
+    peak = peak_flops(device, dtype)
+    shapes = args.shapes or (["model", "100M"] if args.short else ["model", "100M", "1B"])
+    rows = []
+    for shape in tqdm(shapes, desc="scoring", disable=None):
+        other = shape != "model" and random_llama(shape, device, dtype)
+        model = LanguageModel(other, small.tokenizer, WINDOW) if other else small
+        rows.append({"shape": shape} | _row(model, ROWS[shape], peak, device))
+    return rows
+
+
+def engine_of_full_rows(model: LanguageModel) -> Engine:
+    """One whose rows fill a window of 512 tokens."""
+    segment = WINDOW - QUESTION_TOKENS - ANSWER_TOKENS - 1
+    return Engine(
+        model,
+        Method.fit(
+            WINDOW,
+            segment_tokens=segment,
+            overlap_tokens=0,
+            question_tokens=QUESTION_TOKENS,
+            answer_tokens=ANSWER_TOKENS,
+            k=1,
+        ),
+    )
 
 
 def made_up(engine: Engine, count: int) -> list[Segment]:
     """That many segments of a made-up log."""
-    lines, _ = service_log(lines=count * 8, seed=1)
+    lines, _ = service_log(lines=count * engine.method.segment_tokens // 12, seed=1)
     return engine.segmenter().push(Tail(), "\n".join(lines) + "\n")[1][:count]
 
 
-def _row(engine: Engine, segments: list[Segment]) -> dict[str, Any]:
-    pairs = [(segment.text, QUESTION) for segment in segments]
-    rows = [[*engine.model.bos, *ids, *engine.suffix(QUESTION)] for ids in _ids(engine, segments)]
+def _row(model: LanguageModel, count: int, peak: float, device: str) -> dict[str, Any]:
+    engine = engine_of_full_rows(model)
+    pairs = [(segment.text, QUESTION) for segment in made_up(engine, count)]
+    read = model.encode([text for text, _ in pairs])
+    rows = [[*model.bos, *ids, *engine.suffix(QUESTION)] for ids in read]
     rows.sort(key=len, reverse=True)
-    size = max(1, engine.batch_tokens // len(rows[0]))
-    tokens = sum(map(len, rows))
+    batches = _padded(model, rows, max(1, engine.batch_tokens // len(rows[0])))
+    flops = forward_flops(model.model, [*map(len, rows)], keep=1)
     whole, bare = [], []
     for _ in range(ROUNDS):
-        whole.append(_seconds(lambda: engine.score(pairs)))
-        bare.append(_seconds(lambda: _forward(engine, rows, size)))
-    ratio = median(b / w for b, w in zip(bare, whole, strict=True))
+        whole.append(seconds(lambda: engine.score(pairs), device))
+        bare.append(seconds(lambda: _forward(model, batches), device))
     return {
-        "batch_tokens": engine.batch_tokens,
-        "tokens_per_s": tokens / median(whole),
-        "bare_tokens_per_s": tokens / median(bare),
-        "of_bare_forward": ratio,
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "tokens_per_s": sum(map(len, rows)) / median(whole),
+        "gflop_per_s": flops / median(whole) / 1e9,
+        "of_peak": flops / median(whole) / peak,
+        "bare_of_peak": flops / median(bare) / peak,
+        "of_bare_forward": median(b / w for b, w in zip(bare, whole, strict=True)),
     }
 
 
-def _ids(engine: Engine, segments: list[Segment]) -> list[list[int]]:
-    return engine.model.encode([segment.text for segment in segments])
+def _padded(
+    model: LanguageModel, rows: list[list[int]], size: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Ids and mask of each batch, on the device already."""
+    return [model.padded(rows[start : start + size], 1) for start in range(0, len(rows), size)]
 
 
-def _forward(engine: Engine, rows: list[list[int]], size: int) -> None:
-    for start in range(0, len(rows), size):
-        engine.model.logits(rows[start : start + size], keep=1)
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+@torch.inference_mode()
+def _forward(model: LanguageModel, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """The model as its users call it."""
+    for ids, mask in batches:
+        model.model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)

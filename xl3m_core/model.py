@@ -94,7 +94,7 @@ class LanguageModel:
 
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
-        ids, mask = self._padded(rows, keep)
+        ids, mask = self.padded(rows, keep)
         width = ids.shape[1]
         inputs: dict[str, Any] = {"input_ids": ids}
         if self.pads:
@@ -118,7 +118,7 @@ class LanguageModel:
         For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
         own = torch.tensor([i for i, end in enumerate(ends) for _ in end])
-        ids, mask = self._padded(rows, max(k - len(end) for k, end in zip(keep, ends, strict=True)))
+        ids, mask = self.padded(rows, max(k - len(end) for k, end in zip(keep, ends, strict=True)))
         width, device = ids.shape[1], ids.device
         tails = torch.tensor([token for end in ends for token in end], device=device)
         ids = torch.cat([ids, tails.expand(len(ids), -1)], dim=1)
@@ -134,7 +134,7 @@ class LanguageModel:
         at = {column: i for i, column in enumerate(kept.tolist())}
         return [output.logits[:, [at[column] for column in each]] for each in columns]
 
-    def _padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
+    def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
         width = max(least, *map(len, rows))
         if not self.pads and any(len(row) != width for row in rows):

@@ -1,0 +1,80 @@
+"""What this machine can multiply, and how much a model has to: the ratio says what is wasted.
+
+A peak is the best of a few large matrix products in the model's own type, measured in the same
+run as what it is held against. Knows Llama's shapes; nothing of segments or questions.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SIZES = (1024, 2048, 4096)
+TRIES = 3
+
+SHAPES = {
+    "100M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
+    "1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22},
+    "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32},
+}
+HEAD = 64
+WORDS = 32_000
+
+
+def random_llama(shape: str, device: str, dtype: torch.dtype) -> Any:
+    """A Llama of that shape with random weights: its speed does not depend on them."""
+    sizes = SHAPES[shape]
+    make: Any = LlamaConfig
+    config = make(
+        **sizes,
+        vocab_size=WORDS,
+        num_attention_heads=sizes["hidden_size"] // HEAD,
+        num_key_value_heads=sizes["hidden_size"] // HEAD,
+        max_position_embeddings=4096,
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            build: Any = LlamaForCausalLM
+            return build(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def peak_flops(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest of a few products of square matrices."""
+    return max(_product_flops(size, device, dtype) for size in SIZES)
+
+
+def _product_flops(size: int, device: str, dtype: torch.dtype) -> float:
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(TRIES))
+
+
+def seconds(call: Callable[[], Any], device: str = "cpu") -> float:
+    """How long the call takes, until the device has done what it was told."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def forward_flops(model: Any, lengths: Sequence[int], keep: int) -> float:
+    """Multiplications and additions that rows of these lengths need, `keep` logits each.
+
+    Two for each weight of a linear layer and token, and what attention needs where every token
+    looks at itself and those before it: the PaLM paper's count (arXiv 2204.02311, appendix B)
+    for the forward pass, but nothing for what the mask hides. Padding does not count.
+    """
+    inner = sum(p.numel() for p in model.model.layers.parameters() if p.ndim == 2)
+    config = model.config
+    heads = config.num_attention_heads * config.head_dim * config.num_hidden_layers
+    attention = sum(2 * heads * length * (length + 1) for length in lengths)
+    head = config.hidden_size * config.vocab_size * keep * len(lengths)
+    return float(2 * (inner * sum(lengths) + head) + attention)

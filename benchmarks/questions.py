@@ -1,0 +1,68 @@
+"""What more standing questions cost: the time to score the same segments for 1, 2, … 32.
+
+Every count is timed in each round, so that a machine whose speed drifts slows all; the figure
+is the median of the ratios to one question. Asked one by one, n questions cost n times one.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.hardware import seconds
+from benchmarks.scoring import engine_of_full_rows, made_up
+from training.entities import Source
+from training.generate import Level, draw, question
+from xl3m_core import Engine, LanguageModel, Method
+from xl3m_core.loading import SMALL
+
+COUNTS = (1, 2, 4, 8, 16, 32)
+SEGMENTS, ROUNDS = 64, 5
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a length of segments and count of questions, and a plot."""
+    model = LanguageModel.load(args.model or SMALL)
+    engines = {
+        "short segments": Engine(model, Method.fit(model.window)),
+        "full rows": engine_of_full_rows(model),
+    }
+    rows = [row for name, engine in engines.items() for row in _rows(name, engine, args)]
+    series = {
+        name: [(row["questions"], row["of_one"]) for row in rows if row["segments"] == name]
+        for name in engines
+    }
+    path = Path(args.out) / "questions.png"
+    plots.lines(path, {"cost": series}, "standing questions", "time over that of one question")
+    return rows
+
+
+def asked(count: int, seed: int) -> list[str]:
+    """So many different questions about lines of a log."""
+    source, level = Source(Random(seed), held_out=True), Level(0, ("app", "sshd", "kafka"))
+    records = [draw(source, level) for _ in range(count)]
+    return [question(source, level, record.facts[0]) for record in records]
+
+
+def _rows(name: str, engine: Engine, args: argparse.Namespace) -> list[dict[str, Any]]:
+    texts = [segment.text for segment in made_up(engine, SEGMENTS)]
+    questions = asked(max(COUNTS), args.seed)
+    taken: dict[int, list[float]] = {count: [] for count in COUNTS}
+    for _ in tqdm(range(ROUNDS), desc=f"questions, {name}", disable=None):
+        for count, spent in taken.items():
+            pairs = [(text, each) for text in texts for each in questions[:count]]
+            spent.append(seconds(partial(engine.score, pairs)))
+    return [
+        {
+            "segments": name,
+            "questions": count,
+            "of_one": median(t / one for t, one in zip(spent, taken[1], strict=True)),
+            "seconds": median(spent),
+        }
+        for count, spent in taken.items()
+    ]
