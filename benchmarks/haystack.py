@@ -13,7 +13,7 @@ from random import Random
 
 from training.entities import Source
 from training.formats import ALL, PAIRS
-from training.generate import Level, Record, draw, fresh, joint_question, pair_fact, question
+from training.generate import Level, Record, again, draw, fresh, joint_question, question
 from training.lines import FILLERS
 
 VARIANTS = ("multikey", "multivalue", "two", "other_words")
@@ -134,10 +134,7 @@ def _several(
         one = fresh(source, level, records, 0.0)
         if "subject" in one.entities:
             break
-    fact = one.facts[0]
-    subject, name = one.entities["subject"], one.entities["field"]
-    again = pair_fact(subject, name, source.value(name))
-    line = f"{subject.replace(' ', '=')} {name}={again.answer}\n"
+    other, fact = again(source, level, one), one.facts[0]
+    answer = f"{fact.answer}, {other.facts[0].answer}"
     asked = question(source, level, fact)
-    answer = f"{fact.answer}, {again.answer}"
-    return Needle(asked, answer, (one.line, line), depth), [one]
+    return Needle(asked, answer, (one.line, other.line), depth), [one]

@@ -15,6 +15,7 @@ from stream_app.sample import FIELDS, host, number, pool, value, version, word
 
 HELD_OUT = 8  # one value in so many
 MONTHS = pool("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
+STATUSES = pool("200 301 404 500")
 DAYS = pool("Monday Tuesday Wednesday Thursday Friday")
 
 
@@ -94,6 +95,8 @@ DRAWS: dict[str, Callable[[Random], str]] = {
     "host": host,
     "user": word,
     "name": lambda rng: word(rng).capitalize(),
+    "NAME": lambda rng: word(rng).upper(),
+    "status": lambda rng: rng.choice(STATUSES),
     "ip": address,
     "peer": address,
     "port": number,
@@ -123,7 +126,7 @@ DRAWS: dict[str, Callable[[Random], str]] = {
     "project": word,
 }
 TOO_HIGH = re.compile(r"\d\.(25[6-9]|2[6-9]\d|[3-9]\d\d)\b|^(25[6-9]|2[6-9]\d|[3-9]\d\d)\.\d")
-SMALL = {"day", "count", "moment", "price"}  # too few to hold any out
+SMALL = {"day", "count", "moment", "price", "status"}  # too few to hold any out
 
 
 class Source:

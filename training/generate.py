@@ -15,7 +15,6 @@ from training.phrasings import wrap
 
 TEMPLATE = "\nQuestion: {question}\nAnswer: "
 SUBJECTS = ("host", "host", "order", "order", "order", "user", "service", "project")
-STATUSES = (200, 301, 404, 500)
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,12 @@ def _taken_over(source: Source, like: Record | None) -> dict[str, str]:
 
 def _line(source: Source, level: Level, kind: Kind, like: Record | None) -> Record:
     """A line of one of the log and talk formats."""
-    found = {slot: _entity(source, slot) for slot in kind.slots}
+    found = {slot: source.draw(slot) for slot in kind.slots}
     found |= {slot: text for slot, text in _taken_over(source, like).items() if slot in found}
     facts = tuple(_fact(kind, ask, found) for ask in kind.asks)
     time = stamp(source.rng) + " " if source.rng.random() < level.stamps else ""
     time = "" if kind.format == "talk" else time
     return Record(time + kind.line.format(**found) + "\n", kind.format, facts, found)
-
-
-def _entity(source: Source, slot: str) -> str:
-    if slot == "status":
-        return str(source.rng.choice(STATUSES))
-    return source.draw("word").upper() if slot == "NAME" else source.draw(slot)
 
 
 def _fact(kind: Kind, ask: Ask, found: dict[str, str]) -> Fact:
