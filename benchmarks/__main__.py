@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import (
     certainty,
+    late,
     length,
     needle,
     peers,
@@ -28,6 +29,7 @@ ALL: dict[str, Any] = {
     "needle": needle,
     "peers": peers,
     "retrieval": retrieval,
+    "late": late,
     "twenty_million": twenty_million,
 }
 

@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import plots
-from benchmarks.bm25 import Bm25
 from benchmarks.evidence import Document, load
+from stream_app.bm25 import Bm25
 from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
 from xl3m_core.method import MEASURES
 

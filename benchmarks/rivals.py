@@ -12,9 +12,9 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Protocol
 
-from benchmarks.bm25 import Bm25
 from benchmarks.rivals_cache import CHUNK, CachedText, extend, frame
 from benchmarks.rivals_embedding import PACKAGE, Embedding
+from stream_app.bm25 import Bm25
 from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES
 

@@ -15,6 +15,7 @@ from stream_app.partitions import Broker, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
+from stream_app.scout import Scout
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
@@ -30,7 +31,8 @@ def create_app(settings: Settings) -> faust.App:
     redis = Redis.from_url(settings.redis)
     store = StreamStore(redis, settings.log_segments, settings.log_bytes)
     health = Health()
-    scoring = Scoring(engine, store, health, settings.backlog_tokens, settings.step_ms / 1000)
+    scout, step_seconds = Scout(settings.redis), settings.step_ms / 1000
+    scoring = Scoring(engine, store, health, settings.backlog_tokens, step_seconds, scout)
     partitions = Partitions(store, settings.tokens_topic)
     answering = Answering(settings, engine, store, scoring, health)
     door = PubSubDoor(settings, redis, answering, scoring, health)

@@ -78,8 +78,8 @@ class Plan:
         for qid, question in wanted.asked.items():
             if work := next_work(wanted.stream, qid, wanted.watched, most, back):
                 self.work.append(work)
-                segments.update(range(work.lo, work.hi))
-                spent += self.question_tokens(question) * (work.hi - work.lo)
+                segments.update(work.indices)
+                spent += self.question_tokens(question) * len(work.indices)
         return spent + self.segment_tokens * len(segments)
 
 

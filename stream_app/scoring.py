@@ -8,7 +8,9 @@ Knows ranges and segments; no Kafka, no answers.
 
 import asyncio
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from stream_app import keys
 from stream_app.events import encode
 from stream_app.patience import Health, patiently
 from stream_app.plan import Plan, StepSize, Wanted
+from stream_app.scout import Scout
 from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, Extension
 from stream_app.store import StreamStore
@@ -26,6 +29,9 @@ from stream_app.work import Watched, Work, extension
 from xl3m_core import Engine, Segment
 
 logger = logging.getLogger("xl3m")
+
+SCOUTED_SEGMENTS = 2000
+SCOUTED_SHARE = 0.05
 T = TypeVar("T")
 
 
@@ -65,9 +71,11 @@ class Scoring:
         health: Health,
         backlog_tokens: int,
         step_seconds: float = 0.0,
+        scout: Scout | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
+        self.scout = scout
         self.health = health
         self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
         method = engine.method
@@ -101,13 +109,30 @@ class Scoring:
             waiter.head = watched.cursor.head
             self._settle()
             self._wake.set()
-            await asyncio.wait_for(waiter.covered, until - time.monotonic())
+            scouting = asyncio.create_task(self._look_ahead(watched, stream, qid))
+            try:
+                await asyncio.wait_for(waiter.covered, until - time.monotonic())
+            finally:
+                scouting.cancel()
         except TimeoutError:
             logger.info("stream %r: a query's deadline came before its log was covered", stream)
         finally:
             self.waiters.remove(waiter)
             watched.waiters -= 1
             self.streams.drop(stream)
+
+    async def _look_ahead(self, watched: Watched, stream: str, qid: str) -> None:
+        """Where much is not scored yet, have it looked through for what to score first."""
+        standing = watched.questions.get(qid)
+        if not (self.scout and standing) or qid in watched.picks:
+            return
+        lo, planned = watched.cursor.first, standing.planned
+        if planned.lo - lo < SCOUTED_SEGMENTS:
+            return
+        watched.picks[qid] = picks = deque[int]()
+        most = math.ceil(SCOUTED_SHARE * (planned.lo - lo))
+        picks += await self.scout.picks(stream, standing.asked.question, lo, planned.lo, most)
+        self._wake.set()
 
     async def on_model(self, call: Callable[[], T]) -> T:
         """Run a call on the model's thread, behind the step that is running."""
@@ -183,10 +208,16 @@ class Scoring:
 
     async def _read(self, work: list[Work]) -> list[list[Segment]]:
         """Each work's segments; what several questions need is read once."""
-        spans = list(dict.fromkeys((w.stream, w.lo, w.hi) for w in work))
-        found = await asyncio.gather(*(self.store.segments(*span) for span in spans))
+        store = self.store
+        spans = list(dict.fromkeys((w.stream, w.lo, w.hi, w.picks) for w in work))
+        found = await asyncio.gather(
+            *(
+                store.picked(stream, picks) if picks else store.segments(stream, lo, hi)
+                for stream, lo, hi, picks in spans
+            )
+        )
         read = dict(zip(spans, found, strict=True))
-        return [read[w.stream, w.lo, w.hi] for w in work]
+        return [read[w.stream, w.lo, w.hi, w.picks] for w in work]
 
     def _start(self, step: Step) -> "asyncio.Future[list[float]]":
         """Have the model score the step."""

@@ -75,8 +75,14 @@ class StreamStore:
         """Segments lo up to hi of the log, those that are still retained."""
         if lo >= hi:
             return []
-        entries = await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
-        return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
+        return _segments(await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1"))
+
+    async def picked(self, stream: str, indices: Sequence[int]) -> list[Segment]:
+        """Those segments of the log that are still retained, in one round trip."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for index in indices:
+                pipe.xrange(keys.log(stream), f"{index}-1", f"{index}-1")
+            return [segment for entries in await pipe.execute() for segment in _segments(entries)]
 
     # -- partitions ------------------------------------------------------------------------
 
@@ -218,6 +224,10 @@ class StreamStore:
     def _expire(self, pipe: Any, stream: str, qid: str, head: int, until: float) -> None:
         for name in _question_keys(stream, qid, head):
             pipe.expireat(name, int(until)) if until else pipe.persist(name)
+
+
+def _segments(entries: Any) -> list[Segment]:
+    return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
 
 
 def _script(name: str) -> str:

@@ -5,6 +5,8 @@ Pure: ranges and scores in, work and extensions out. Knows no store and no model
 
 import asyncio
 from array import array
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from stream_app.state import Asked, Cursor, Extension, Range
@@ -38,12 +40,13 @@ class Standing:
 @dataclass(slots=True)
 class Watched:
     """A stream as scoring sees it; owned: its live edge is this worker's to score; waiters: how
-    many queries wait for it here."""
+    many queries wait for it here; picks: what is to be scored first for a question."""
 
     cursor: Cursor
     owned: bool = False
     waiters: int = 0
     questions: dict[str, Standing] = field(default_factory=dict)
+    picks: dict[str, deque[int]] = field(default_factory=dict)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def current(self) -> dict[str, Standing]:
@@ -57,12 +60,13 @@ class Watched:
         self.questions = {
             qid: known[qid] if known.get(qid) == read else read for qid, read in standing.items()
         }
+        self.picks = {qid: picks for qid, picks in self.picks.items() if qid in standing}
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """Segments lo up to hi of a stream, to be scored for a question whose range will be `seen`
-    once all that was planned before is written."""
+    once all that was planned before is written; or `picks`, which leave the range as it is."""
 
     stream: str
     qid: str
@@ -70,15 +74,24 @@ class Work:
     seen: Range
     lo: int
     hi: int
+    picks: tuple[int, ...] = ()
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """The segments to be scored."""
+        return self.picks or range(self.lo, self.hi)
 
 
 def next_work(stream: str, qid: str, watched: Watched, most: int, back: bool) -> Work | None:
-    """At most so many segments of the range's live edge, or (if `back`) of what lies before it.
+    """At most so many segments of the range's live edge, or (if `back`) of what lies before it,
+    those first that were picked out.
 
     They are under way from now on: the next call gives what follows.
     """
     standing, cursor = watched.questions[qid], watched.cursor
     seen, planned = replace(standing.planned), standing.planned
+    if back and (picks := _next_picks(watched.picks.get(qid), seen, most)):
+        return Work(stream, qid, standing, seen, seen.hi, seen.hi, picks)
     if seen.hi < cursor.head:
         planned.hi = min(seen.hi + most, cursor.head)
         return Work(stream, qid, standing, seen, seen.hi, planned.hi)
@@ -86,6 +99,15 @@ def next_work(stream: str, qid: str, watched: Watched, most: int, back: bool) ->
         planned.lo = max(cursor.first, seen.lo - most)
         return Work(stream, qid, standing, seen, planned.lo, seen.lo)
     return None
+
+
+def _next_picks(picks: deque[int] | None, planned: Range, most: int) -> tuple[int, ...]:
+    """Take so many, leaving out what the range has or will have."""
+    taken = list[int]()
+    while picks and len(taken) < most:
+        if not planned.lo <= (pick := picks.popleft()) < planned.hi:
+            taken.append(pick)
+    return tuple(sorted(taken))
 
 
 def extension(w: Work, scores: dict[Segment, float], k: int) -> Extension:
@@ -104,5 +126,5 @@ def extension(w: Work, scores: dict[Segment, float], k: int) -> Extension:
         start=w.lo,
         scores=array("f", [by_index.get(i, NAN) for i in range(w.lo, w.hi)]).tobytes(),
         best=[(s, chosen[s.index]) for s in scores if s.index in chosen],
-        skipped=(w.hi - w.lo) - len(scores),
+        skipped=len(w.indices) - len(scores) if not w.picks else 0,
     )

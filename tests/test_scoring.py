@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from stream_app import keys, patience
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
+from stream_app.scout import Scout
 from stream_app.state import Asked, Commit, Cursor, Range
 from stream_app.store import StreamStore
 from tests import tiny
@@ -555,6 +556,34 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     await covering
     await world.assert_equals_batch(stream)
     assert other.streams.watched == {}
+
+
+class Pointing(Scout):
+    """A scout that names these segments."""
+
+    def __init__(self, *picks: int) -> None:
+        self.named = picks
+
+    async def picks(self, *_: Any) -> list[int]:
+        return [*self.named]
+
+
+async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.scoring.SCOUTED_SEGMENTS", 50)
+    stream = fresh("stream")
+    await world.grow(stream, 100)
+    world.scoring.scout = Pointing(7, 98, 23)
+    qid = await world.ask(stream, ttl=60)
+    covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
+    await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
+    await world.scoring.step()
+    view = await world.store.view(stream, qid)
+    assert view and {segment.index for segment, _ in view.top} == {7, 23, 98}
+    await world.drain()
+    await covering
+    await world.assert_equals_batch(stream)
 
 
 async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh) -> None:

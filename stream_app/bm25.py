@@ -1,4 +1,4 @@
-"""BM25 over segments: the ranker by words that XL3M is compared with.
+"""BM25 over segments: the ranker by words, cheap beside a model's.
 
 The scores are those of the bm25s package; the words are this file's: an identifier such as
 web-17 or blk_-160899 counts whole and in parts. Knows texts, no model.
@@ -6,6 +6,7 @@ web-17 or blk_-160899 counts whole and in parts. Knows texts, no model.
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -19,14 +20,24 @@ class Bm25:
     """An index of texts."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.index = bm25s.BM25()
-        self.index.index([words(text) for text in texts], show_progress=False)
+        self.texts, self.index = len(texts), bm25s.BM25()
+        read = [words(text) for text in texts]
+        self.known = {word for each in read for word in each}
+        if self.known:
+            self.index.index(read, show_progress=False)
 
     def ranked(self, question: str, k: int) -> list[int]:
         """The k best texts, the best first; of equal scores the earlier text."""
-        scores = self.index.get_scores(words(question))
-        best = np.argsort(-scores, kind="stable")[:k]
+        best = np.argsort(-self.scores(question), kind="stable")[:k]
         return [int(i) for i in best]
+
+    def scores(self, question: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Each text's score, 0 for one that has no word of the question."""
+        asked = [word for word in words(question) if word in self.known]
+        if not asked:
+            return np.zeros(self.texts, dtype=np.float32)
+        found: np.ndarray[Any, np.dtype[np.float32]] = self.index.get_scores(asked)
+        return found
 
 
 def words(text: str) -> list[str]:

@@ -1,0 +1,64 @@
+"""A question that comes late: what scoring a twentieth of the log first has found.
+
+BM25 names that twentieth, as it does for a query over a long log, and the model scores it. Found:
+all lines of the needle are in the k most certain. `exact`: the same when all is scored. Knows
+the scout's order and the engine; no Redis.
+"""
+
+import argparse
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.haystack import VARIANTS, Haystack
+from stream_app.scoring import SCOUTED_SHARE
+from stream_app.scout import BLOCK, best
+from xl3m_core import XL3M, Engine, Segment, Tail, TopK
+
+TOKENS, SHORT_TOKENS = 256_000, 16_000
+DEPTHS = tuple(i / 10 for i in range(11))
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a variant."""
+    engine = XL3M.load(args.model).engine
+    tokens = args.lengths[0] if args.lengths else SHORT_TOKENS if args.short else TOKENS
+    variants = args.variants or VARIANTS
+    return [_row(engine, v, tokens, args.seed) for v in tqdm(variants, desc="late", disable=None)]
+
+
+def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]:
+    haystack = Haystack(engine.model.count, tokens, variant, seed, DEPTHS)
+    segments = engine.segmenter().push(Tail(), "".join(haystack))[1]
+    most = math.ceil(SCOUTED_SHARE * len(segments))
+    first, exact = 0, 0
+    for needle in haystack.needles:
+        named = asyncio.run(best(_blocks(segments), needle.question, most))
+        first += found(engine, [segments[i] for i in named], needle.question, needle.lines)
+        exact += found(engine, segments, needle.question, needle.lines)
+    count = len(haystack.needles)
+    return {
+        "variant": variant,
+        "tokens": tokens,
+        "share_scored": most / len(segments),
+        "evidence_recall": first / count,
+        "evidence_recall_exact": exact / count,
+    }
+
+
+def found(engine: Engine, segments: Sequence[Segment], question: str, lines: Sequence[str]) -> bool:
+    """Whether all the lines are in the k most certain of the segments."""
+    top = TopK(engine.method.k)
+    scores = engine.score([(segment.text, question) for segment in segments])
+    for place, score in enumerate(scores):
+        top.add(place, score)
+    texts = [segments[place].text for place, _ in top.best()]
+    return all(any(line in text for text in texts) for line in lines)
+
+
+async def _blocks(segments: Sequence[Segment]) -> AsyncIterator[Sequence[Segment]]:
+    for start in range(0, len(segments), BLOCK):
+        yield segments[start : start + BLOCK]
