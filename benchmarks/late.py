@@ -8,7 +8,7 @@ the scout's order and the engine; no Redis.
 import argparse
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -34,27 +34,34 @@ def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]
     haystack = Haystack(engine.model.count, tokens, variant, seed, DEPTHS)
     segments = engine.segmenter().push(Tail(), "".join(haystack))[1]
     most = math.ceil(SCOUTED_SHARE * len(segments))
-    first, exact = 0, 0
-    for needle in haystack.needles:
+    needles, first, exact = haystack.needles, 0, 0
+    pairs = [(segment.text, needle.question) for segment in segments for needle in needles]
+    scores = engine.score(pairs)
+    for i, needle in enumerate(needles):
+        each = scores[i :: len(needles)]
         named = asyncio.run(best(_blocks(segments), needle.question, most))
-        first += found(engine, [segments[i] for i in named], needle.question, needle.lines)
-        exact += found(engine, segments, needle.question, needle.lines)
-    count = len(haystack.needles)
+        first += found(segments, each, named, engine.method.k, needle.lines)
+        exact += found(segments, each, range(len(segments)), engine.method.k, needle.lines)
     return {
         "variant": variant,
         "tokens": tokens,
         "share_scored": most / len(segments),
-        "evidence_recall": first / count,
-        "evidence_recall_exact": exact / count,
+        "evidence_recall": first / len(needles),
+        "evidence_recall_exact": exact / len(needles),
     }
 
 
-def found(engine: Engine, segments: Sequence[Segment], question: str, lines: Sequence[str]) -> bool:
-    """Whether all the lines are in the k most certain of the segments."""
-    top = TopK(engine.method.k)
-    scores = engine.score([(segment.text, question) for segment in segments])
-    for place, score in enumerate(scores):
-        top.add(place, score)
+def found(
+    segments: Sequence[Segment],
+    scores: Sequence[float],
+    scored: Iterable[int],
+    k: int,
+    lines: Sequence[str],
+) -> bool:
+    """Whether all the lines are in the k most certain of the segments that were scored."""
+    top = TopK(k)
+    for place in scored:
+        top.add(place, scores[place])
     texts = [segments[place].text for place, _ in top.best()]
     return all(any(line in text for text in texts) for line in lines)
 
