@@ -30,12 +30,15 @@ RANKERS = (*MEASURES, "rank_sum")
 def add_arguments(parser: Any) -> None:
     """What this benchmark alone takes."""
     parser.add_argument("--measure", choices=MEASURES, default=MEASURES[0], help="to answer by")
+    parser.add_argument(
+        "--k", type=int, help="segments to answer from; default: as the method does"
+    )
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a variant and length."""
-    engine = XL3M.load(args.model, measure=args.measure).engine
+    engine = XL3M.load(args.model, measure=args.measure, k=args.k).engine
     lengths = args.lengths or (SHORT if args.short else LENGTHS)
     rows = []
     for variant in args.variants or VARIANTS:

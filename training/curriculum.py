@@ -136,7 +136,12 @@ class Writer:
         return row
 
     def exam(self, level: Level, length: int) -> Row:
-        """A passage of about that many tokens and questions behind it, each within the window."""
+        """A passage of about that many tokens and questions behind it, each within the window.
+
+        Most are of one format, as a log is: there many lines could be the one asked for.
+        """
+        if self.rng.random() < 0.7:
+            level = replace(level, shapes=(self.rng.choice(level.shapes),))
         while True:
             row = self.encode(exam(self.source, level, Budget(length)).pieces)
             room = level.tokens - row.turns.count(0)
@@ -149,7 +154,7 @@ class Writer:
         """Rows that together have about that many tokens, all of one kind."""
         level = replace(level, real=self.real)
         if self.rng.random() < level.exams:
-            full = 0.7 if self.rng.random() < 0.6 else 0.05
+            full = 0.7 if self.rng.random() < 0.8 else 0.05
             length = round(level.tokens * self.rng.uniform(full, 0.95))
             level = replace(level, shared=0.9 if self.rng.random() < 0.6 else level.shared)
             rows = [self.exam(level, length)]

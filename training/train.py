@@ -25,6 +25,8 @@ from training.tokenizer import real_lines
 LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
 TOKENS = (2048, 2048, 2048, 2048, 2048, 2560, 3072, 3584, 4096)
 REPEATS = 300
+GUESS = 0.3
+"""What an answer counts that nothing tells: it is chance, and only its spread is to be learnt."""
 
 
 def new_model(vocabulary: int, width: int, layers: int) -> Any:
@@ -77,9 +79,10 @@ def losses(model: Any, batch: Batch) -> tuple[Tensor, float, int]:
     chosen = asked | some
     logits = model.lm_head(states[chosen]).float()
     each = cross_entropy(logits, goals[chosen], reduction="none")
-    answer = asked[chosen]
-    loss = each[answer].mean() + 0.1 * each[~answer].mean()
-    known = kinds[chosen] == 1
+    kind = kinds[chosen]
+    known, answer = kind == 1, kind > 0
+    weight = torch.where(known, 1.0, GUESS)[answer]
+    loss = (each[answer] * weight).sum() / weight.sum() + 0.1 * each[~answer].mean()
     right = (logits.argmax(-1) == goals[chosen])[known].sum()
     return loss, float(right), int(known.sum())
 
@@ -131,9 +134,9 @@ class Trainer:
         if not self.args.start and self.step < REPEATS:
             return self.writer.repeats(32, 32, len(self.tokenizer))
         level, chance = self.level, self.writer.rng.random()
-        if level > 5 and chance < 0.25:
+        if level > 5 and chance < 0.1:
             return self.writer.batch(DRILL, TOKENS[5])
-        if level and chance > 0.85:
+        if level and chance > 0.9:
             level = self.writer.rng.randrange(max(0, level - 3), level)
         return self.writer.batch(LEVELS[level], TOKENS[level])
 
