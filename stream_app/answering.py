@@ -17,6 +17,7 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, View, current_question
 from stream_app.store import StreamStore
+from stream_app.warming import Warming
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 
 logger = logging.getLogger("xl3m")
@@ -37,12 +38,14 @@ class Answering:
         engine: Engine,
         store: StreamStore,
         scoring: Scoring,
+        warming: Warming,
         health: Health,
     ) -> None:
         self.settings = settings
         self.engine = engine
         self.store = store
         self.scoring = scoring
+        self.warming = warming
         self.health = health
 
     async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
@@ -67,6 +70,7 @@ class Answering:
         clock.lap("tail")
         context, generated = await self._generate(ranked, question, on_text)
         clock.lap("generate")
+        self.warming.asked(query.stream, qid, question)
         scores = {segment.index: score for segment, score in ranked}
         return Answer(
             question=question,

@@ -19,6 +19,7 @@ from stream_app.scout import Scout
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
+from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
 
 
@@ -34,7 +35,8 @@ def create_app(settings: Settings) -> faust.App:
     scout, step_seconds = Scout(settings.redis), settings.step_ms / 1000
     scoring = Scoring(engine, store, health, settings.backlog_tokens, step_seconds, scout)
     partitions = Partitions(store, settings.tokens_topic)
-    answering = Answering(settings, engine, store, scoring, health)
+    warming = Warming(engine, store, scoring, health)
+    answering = Answering(settings, engine, store, scoring, warming, health)
     door = PubSubDoor(settings, redis, answering, scoring, health)
 
     app = create_faust(settings)
@@ -55,7 +57,7 @@ def create_app(settings: Settings) -> faust.App:
             and (ingest.working or scoring.working or app.rebalancing)
         ),
     )
-    for service in (scoring, door, watchdog):
+    for service in (scoring, warming, door, watchdog):
         app.task(_named(service))
     _on_assignment(app, ingest, scoring, health)
     return app

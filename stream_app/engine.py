@@ -13,5 +13,9 @@ def create_engine(settings: Settings) -> Engine:
     """Load the model and fit the method to its window. Raises ModelError and MethodError."""
     logging: Any = transformers.utils.logging
     logging.disable_progress_bar()  # loading is not what a command is about
-    model = LanguageModel.load(settings.model or SMALL, window=settings.window or None)
+    model = LanguageModel.load(
+        settings.model or SMALL,
+        window=settings.window or None,
+        warm_bytes=settings.warm_mb << 20,
+    )
     return Engine(model, settings.method(model.window), settings.batch_tokens)

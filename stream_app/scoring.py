@@ -87,6 +87,7 @@ class Scoring:
         self.question_id = standing.id
         self.streams = Streams(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
+        self.on_change: Callable[[str, str], None] = lambda stream, qid: None
         self.steps = 0
         self.working = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -248,6 +249,9 @@ class Scoring:
             if reply
         ]
         await patiently(self.health, "scoring", self.store.tell, told)
+        for w, reply in zip(step.work, changed, strict=True):
+            if reply:
+                self.on_change(w.stream, w.qid)
 
     def _apply(self, w: Work, made: Extension, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""

@@ -59,6 +59,8 @@ class Settings:
     """Tokens in one forward of the model."""
     step_ms: int = 100
     """Queries and scoring take turns: how long, about, the model is at scoring without a break."""
+    warm_mb: int = 256
+    """Memory for what the model has read of prompts that may come again."""
     backlog_tokens: int = 65_536
     """Ingest waits while more than this is read but not scored for a current question."""
     log_segments: int = 200_000
@@ -117,12 +119,14 @@ class Settings:
             raise SettingsError(f"{variable('query_deadline')} must be at most {MAX_DEADLINE:.0f}")
 
 
-_LEAST = dict.fromkeys(("window", "segment_tokens", "question_tokens", "answer_tokens", "k"), 0)
+_LEAST = dict.fromkeys(
+    ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k"), 0
+)
 _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
 _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
-_LEAST |= {"overlap_tokens": -1, "query_deadline": 0}
+_LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "warm_mb": 0}
 
 
 def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:

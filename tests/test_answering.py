@@ -19,6 +19,7 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit
 from stream_app.store import StreamStore
+from stream_app.warming import HOT_QUESTIONS, Warming
 from tests import tiny
 from tests.fakes import PLENTY, HashEngine, best, on_redis, running
 from xl3m_core import XL3M, Answer, Engine, Tail
@@ -36,7 +37,10 @@ class World:
         self.store = StreamStore(redis, log_segments, PLENTY)
         self.scoring = Scoring(self.engine, self.store, Health(), PLENTY)
         settings = Settings(question_ttl=100)
-        self.answering = Answering(settings, self.engine, self.store, self.scoring, Health())
+        self.warming = Warming(self.engine, self.store, self.scoring, Health())
+        self.answering = Answering(
+            settings, self.engine, self.store, self.scoring, self.warming, Health()
+        )
 
     async def read(self, stream: str, text: str, offset: int = 1) -> None:
         """The text as the stream's next event."""
@@ -115,6 +119,45 @@ async def test_a_stream_of_a_single_unfinished_line_is_answered_from(
     answer = await world.ask(stream, "q?")
     assert [(e.text, e.start, e.end) for e in answer.evidence] == [("one", 0, 3)]
     assert answer.coverage == 1.0
+
+
+async def test_the_prompt_of_a_question_asked_before_is_read_when_its_segments_change(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    engine = tiny.engine(tiny.model("qwen2"), answer_tokens=8)
+    world, stream = World(redis_client, engine), fresh("stream")
+    await world.set(stream, "which?")
+    text = "".join(f"pump {i} is {'low' if i % 7 else 'down'}\n" for i in range(40))
+    await world.read(stream, text[:60])
+    await world.ask(stream)
+    await world.read(stream, text[60:], offset=2)
+    while await world.scoring.step():
+        pass
+    assert world.warming.cold
+    await world.warming.warm()
+    read, hook = (
+        list[int](),
+        engine.model.model.register_forward_pre_hook(
+            lambda _, args, inputs: read.append(inputs["input_ids"].shape[1]), with_kwargs=True
+        ),
+    )
+    answer = await world.ask(stream)
+    hook.remove()
+    rows = [size for size in read if size > 1]  # of the tail that is scored, and the prompt
+    assert answer.answer == XL3M(engine).answer(text, "which?").answer
+    assert sum(rows) < len(engine.model.prompt("".join(e.text for e in answer.evidence)))
+
+
+async def test_a_question_that_nobody_asked_is_not_read_ahead(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.set(stream, "q?")
+    await world.read(stream, lines(40))
+    while await world.scoring.step():
+        pass
+    assert not world.warming.cold
+    for i in range(100):
+        world.warming.asked(stream, f"{i}", "q?")
+    assert len(world.warming.hot) == HOT_QUESTIONS
 
 
 # -- refusals ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit
 from stream_app.store import StreamStore
+from stream_app.warming import Warming
 from tests.fakes import PLENTY, HashEngine, running, until
 
 Fresh = Callable[[str], str]
@@ -32,7 +33,8 @@ class Worker:
         engine, health, settings = HashEngine(), Health(), Settings(max_event_bytes=4096)
         self.store = StreamStore(redis, PLENTY, PLENTY)
         self.scoring = Scoring(engine, self.store, health, PLENTY)
-        answering = Answering(settings, engine, self.store, self.scoring, health)
+        warming = Warming(engine, self.store, self.scoring, health)
+        answering = Answering(settings, engine, self.store, self.scoring, warming, health)
         self.door = PubSubDoor(settings, redis, answering, self.scoring, health)
         self.answered: list[str] = []
         self.asked = answering.answer

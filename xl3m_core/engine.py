@@ -106,6 +106,10 @@ class Engine:
         budget = self.model.window - self.method.answer_tokens
         return KeyContext.assemble(ranked, budget, prompted)
 
+    def prepare(self, ranked: Sequence[Segment], question: str) -> None:
+        """Read the prompt that an answer from these segments would begin with, to be fast then."""
+        self.model.prefill(self._prompt(self.assemble(ranked, question).text, question))
+
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
     ) -> Generated:

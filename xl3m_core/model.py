@@ -18,18 +18,26 @@ from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
+from xl3m_core.warm import WarmPrompts
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
 
 TEMPLATE_KEY = "xl3m_question_template"
 CONTENT = "XL3M-CONTENT-GOES-HERE"
+WARM_BYTES = 256 << 20
 
 
 class LanguageModel:
     """A causal LM and its tokenizer. Not for use by two threads at once, but for `encode`."""
 
-    def __init__(self, model: Any, tokenizer: Any, window: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        window: int | None = None,
+        warm_bytes: int = WARM_BYTES,
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
@@ -41,6 +49,7 @@ class LanguageModel:
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
         self.shares = self._can_share()
+        self.warm = WarmPrompts(warm_bytes if self.shares else 0)
         if self._looks_ahead():
             raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
 
@@ -52,13 +61,15 @@ class LanguageModel:
         device: str | None = None,
         dtype: str | None = None,
         window: int | None = None,
+        warm_bytes: int = WARM_BYTES,
     ) -> "LanguageModel":
         """Load a model from a folder or the hub; code that comes with a model is not run.
 
+        warm_bytes: memory for what was read of prompts, so that it is not read again.
         Raises ModelError when there is no such model, or it is no causal LM.
         """
         model, tokenizer = load(str(name), device, dtype)
-        return cls(model, tokenizer, window)
+        return cls(model, tokenizer, window, warm_bytes)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added; special tokens' names in it stay text."""
@@ -155,8 +166,10 @@ class LanguageModel:
         """
         ids = torch.tensor([list(prompt)], device=self.model.device)
         stop = [] if self.chats else [_LineEnd(self.decode, len(prompt))]
+        warm = {"past_key_values": self.warm.take(prompt)} if self.shares else {}
         output = self.model.generate(
             ids,
+            **warm,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_tokens,
             do_sample=False,
@@ -167,8 +180,20 @@ class LanguageModel:
             return_dict_in_generate=True,
             output_logits=True,
         )
+        if self.shares:
+            self.warm.keep(prompt, output.past_key_values)
         text = self.decode(output.sequences[0, len(prompt) :].tolist())
         return text, output.logits[0][0]
+
+    @torch.inference_mode()
+    def prefill(self, prompt: Sequence[int]) -> None:
+        """Read a prompt that `generate` is likely to be given, so that it is fast then."""
+        if not self.shares:
+            return
+        cache = self.warm.take(prompt)
+        ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.model.device)
+        self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self.warm.keep(prompt, cache)
 
     @property
     def chats(self) -> bool:

@@ -1,0 +1,72 @@
+"""Warming: the prompts of questions that are asked again are read before they are asked.
+
+A question that was asked lately is hot. When its top-k changes, its key context is spliced and
+read by the model, which keeps what it read. Knows the store and the engine; answers nothing.
+"""
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from stream_app.patience import Health, patiently
+from stream_app.scoring import Scoring
+from stream_app.store import StreamStore
+from xl3m_core import Engine
+
+logger = logging.getLogger("xl3m")
+
+HOT_QUESTIONS = 32
+HOT_SECONDS = 600.0
+EVERY_SECONDS = 1.0
+
+
+class Warming:
+    """One per worker."""
+
+    def __init__(
+        self, engine: Engine, store: StreamStore, scoring: Scoring, health: Health
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.scoring = scoring
+        self.health = health
+        self.hot: dict[tuple[str, str], tuple[str, float]] = {}
+        self.cold: set[tuple[str, str]] = set()
+        self._wake = asyncio.Event()
+        scoring.on_change = self.changed
+
+    def asked(self, stream: str, qid: str, question: str) -> None:
+        """The question was answered: it is the hottest now."""
+        self.hot.pop((stream, qid), None)
+        self.hot[stream, qid] = (question, time.monotonic())
+        while len(self.hot) > HOT_QUESTIONS:
+            del self.hot[next(iter(self.hot))]
+
+    def changed(self, stream: str, qid: str) -> None:
+        """The question's top-k is another."""
+        asked = self.hot.get((stream, qid))
+        if asked and time.monotonic() - asked[1] < HOT_SECONDS:
+            self.cold.add((stream, qid))
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Warm what has gone cold, each question once a second at most."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.warm()
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def warm(self) -> None:
+        """Read the prompts of all hot questions that have another key context now."""
+        while self.cold:
+            stream, qid = self.cold.pop()
+            view = await patiently(self.health, "warming", self.store.view, stream, qid)
+            if view is None or (stream, qid) not in self.hot:
+                continue
+            question, best = self.hot[stream, qid][0], [segment for segment, _ in view.top]
+            try:
+                await self.scoring.on_model(partial(self.engine.prepare, best, question))
+            except RuntimeError as error:  # out of memory, say: the query will tell
+                logger.warning("stream %r: could not read ahead: %s", stream, error)

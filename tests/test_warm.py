@@ -1,0 +1,71 @@
+"""Warm prompts: what was read before changes how fast an answer comes, and not the answer."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import tiny
+from xl3m_core import LanguageModel
+
+SHARING = [name for name in tiny.CONFIGS if tiny.model(name).shares]
+PARTS = st.lists(st.integers(3, 30), min_size=1, max_size=40)
+
+
+def fresh(name: str, warm_bytes: int) -> LanguageModel:
+    cold = tiny.model(name)
+    return LanguageModel(cold.model, cold.tokenizer, cold.window, warm_bytes)
+
+
+@pytest.mark.parametrize("name", SHARING)
+@given(st.lists(st.tuples(PARTS, PARTS, st.booleans()), min_size=2, max_size=5))
+@settings(max_examples=15, deadline=None)
+def test_an_answer_is_the_same_whatever_was_read_before(name: str, asked: Any) -> None:
+    warm, cold, start = fresh(name, 1 << 20), fresh(name, 0), list[int]()
+    for more, question, ahead in asked:
+        start = [*start[: len(more)], *more]
+        prompt = [0, *start, *question]
+        if ahead:
+            warm.prefill(prompt)
+        text, first = warm.generate(prompt, 8)
+        expected, logits = cold.generate(prompt, 8)
+        assert text == expected
+        torch.testing.assert_close(first, logits, rtol=1e-3, atol=1e-3)
+    assert warm.warm.caches and not cold.warm.caches
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_of_a_prompt_read_ahead_one_token_is_left_to_read(name: str) -> None:
+    model, read = fresh(name, 1 << 20), list[int]()
+    prompt = [0, *range(5, 90)]
+    model.prefill(prompt)
+    hook = model.model.register_forward_pre_hook(
+        lambda _, args, inputs: read.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    model.generate(prompt, 4)
+    model.prefill([*prompt[:60], 7, 8])
+    hook.remove()
+    assert read[0] == 1
+    assert read[-1] == 2
+
+
+@given(st.lists(PARTS, max_size=8), st.integers(0, 60_000))
+@settings(max_examples=20, deadline=None)
+def test_memory_has_a_bound_and_the_latest_stay(prompts: list[list[int]], limit: int) -> None:
+    model, last = fresh("llama", limit), list[int]()
+    for i, prompt in enumerate(prompts):
+        last = [i, *prompt]
+        model.prefill(last)
+        assert model.warm.bytes <= limit
+    if model.warm.caches:
+        assert tuple(last) in model.warm.caches
+
+
+@pytest.mark.parametrize("name", sorted(set(tiny.CONFIGS) - set(SHARING)))
+def test_other_models_keep_nothing(name: str) -> None:
+    model = fresh(name, 1 << 20)
+    model.prefill([0, 5, 6])
+    model.generate([0, *range(5, 40)], 4)
+    assert not model.warm.caches
