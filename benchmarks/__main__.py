@@ -14,9 +14,11 @@ from benchmarks import (
     length,
     needle,
     peers,
+    query,
     questions,
     retrieval,
     scoring,
+    stream,
     twenty_million,
 )
 from benchmarks.haystack import VARIANTS
@@ -24,6 +26,8 @@ from benchmarks.haystack import VARIANTS
 ALL: dict[str, Any] = {
     "scoring": scoring,
     "questions": questions,
+    "stream": stream,
+    "query": query,
     "length": length,
     "certainty": certainty,
     "needle": needle,

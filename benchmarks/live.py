@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ STOP_SECONDS = 15.0
 ANSWER_SECONDS = 60.0
 LOG_LINES = 15
 T = TypeVar("T")
+Process = asyncio.subprocess.Process
 
 
 class LiveError(XL3MError):
@@ -58,7 +59,7 @@ class Live:
     settings: Settings
     store: StreamStore
     redis: Redis
-    worker: asyncio.subprocess.Process
+    worker: Process
     log: Path
 
     async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
@@ -178,24 +179,28 @@ async def live(settings: Settings, folder: Path) -> AsyncIterator[Live]:
         yield here
 
 
+def _worker(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Process]:
+    return process(settings, folder / "worker.log", ["-m", "stream_app", "worker"])
+
+
 @asynccontextmanager
-async def _worker(settings: Settings, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(settings: Settings, log: Path, command: list[str]) -> AsyncIterator[Process]:
+    """A Python process with these settings, its output in the log; gone after the block."""
     given = {variable(f.name): str(getattr(settings, f.name)) for f in fields(Settings)}
-    with (folder / "worker.log").open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "stream_app", "worker",
-            env=os.environ | given, stdout=output, stderr=output,
-        )  # fmt: skip
+    with log.open("wb") as output:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, *command, env=os.environ | given, stdout=output, stderr=output
+        )
     try:
-        yield process
+        yield child
     finally:
         with suppress(ProcessLookupError):
-            process.terminate()
+            child.terminate()
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(child.wait(), STOP_SECONDS)
         with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+            child.kill()
+        await child.wait()
 
 
 def in_events(text: Iterable[str]) -> Iterator[str]:

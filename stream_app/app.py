@@ -21,14 +21,16 @@ from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
+from xl3m_core import Engine
 
 
-def create_app(settings: Settings) -> faust.App:
-    """A Faust app that is a whole worker: run it with `faust.Worker`.
+def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
+    """A Faust app that is a whole worker: run it with `faust.Worker`. engine: if it is not to be
+    the one that the settings ask for.
 
     Raises ModelError or MethodError when the model cannot be had or its window is too short.
     """
-    engine = create_engine(settings)
+    engine = engine or create_engine(settings)
     redis = Redis.from_url(settings.redis)
     store = StreamStore(redis, settings.log_segments, settings.log_bytes)
     health = Health()

@@ -1,0 +1,133 @@
+"""What a query with a current question waits for: its state from Redis, and the first token.
+
+Assembly: everything from Redis in one round trip, ranked and spliced, beside a bare read of as
+many bytes by the same client, with many streams alive. First token: `generate` beside the
+bare forward of the same prompt, cold, and with the prompt read ahead. Turn by turn, in one run.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from redis.asyncio import Redis
+from tqdm import tqdm
+
+from benchmarks.hardware import random_llama, seconds
+from benchmarks.scoring import made_up
+from stream_app import embedded, keys
+from stream_app.state import Asked, Commit, Extension, Range
+from stream_app.store import StreamStore
+from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
+from xl3m_core.loading import SMALL
+
+QUESTION = "What is the port of host web-137?"
+QID = "question"
+STREAMS, SHORT_STREAMS = 1000, 100
+READS, PROMPTS = 2000, 10
+PLENTY = 1 << 40
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a thing that is waited for."""
+    engine = Engine(model := LanguageModel.load(args.model or SMALL), Method.fit(model.window))
+    streams = SHORT_STREAMS if args.short else STREAMS
+    with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
+        rows = asyncio.run(_assembly(redis.url, engine, streams))
+    big = random_llama("100M", "cpu", model.model.dtype)
+    other = LanguageModel(big, model.tokenizer, model.window)
+    shapes = {"this model": engine, "100M": Engine(other, Method.fit(other.window))}
+    for shape, each in tqdm(shapes.items(), desc="first token", disable=None):
+        rows += _first_token(shape, each)
+    return rows
+
+
+async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, Any]]:
+    async with Redis.from_url(url) as redis:
+        store = StreamStore(redis, PLENTY, PLENTY)
+        names = [f"stream {i}" for i in range(streams)]
+        segments = made_up(engine, 20)
+        for name in tqdm(names, desc="streams", disable=None):
+            await _fill(store, name, segments, engine.method.k)
+        texts: Any = await redis.hvals(keys.text(names[0], QID))
+        size = sum(map(len, texts))
+        await redis.set("bytes", b"x" * size)
+
+        async def whole(i: int) -> None:
+            view = await store.view(names[i % streams], QID)
+            assert view
+            engine.assemble([segment for segment, _ in view.top], QUESTION)
+
+        calls: dict[str, Callable[[int], Awaitable[Any]]] = {
+            "bare read": lambda _: redis.get("bytes"),
+            "state and top-k read": lambda i: store.view(names[i % streams], QID),
+            "key context assembled": whole,
+        }
+        spent: dict[str, list[float]] = {what: [] for what in calls}
+        for i in tqdm(range(READS), desc="reads", disable=None):
+            for what, call in calls.items():
+                started = perf_counter()
+                await call(i)
+                spent[what].append(perf_counter() - started)
+    bare = _p99(spent["bare read"])
+    return [_row(what, median(times), _p99(times), _p99(times) / bare, "p99 of a bare read")
+            for what, times in spent.items()]  # fmt: skip
+
+
+async def _fill(store: StreamStore, name: str, segments: list[Segment], k: int) -> None:
+    """A stream of those segments, the first k of them the best."""
+    base = await store.load(name)
+    await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
+    await store.ask(name, QID, Asked(QUESTION))
+    count = len(segments)
+    best = [(segment, -i / 10) for i, segment in enumerate(segments[:k])]
+    seen = Range(count, count)
+    await store.extend([Extension(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k)
+
+
+def _first_token(shape: str, engine: Engine) -> list[dict[str, Any]]:
+    """The prompt grows a new start each time, so that nothing of it was read before."""
+    model, spent = engine.model, dict[str, list[float]]()
+    segments = made_up(engine, PROMPTS + engine.method.k)
+    for i in range(PROMPTS):
+        context = engine.assemble(segments[i : i + engine.method.k], QUESTION)
+        prompt = model.prompt(context.text + model.template.replace("{question}", QUESTION))
+        for what, call in {
+            "bare": lambda prompt=prompt: _forward(model, prompt),
+            "cold": lambda prompt=prompt: model.generate(prompt, 1),
+            "warm": lambda prompt=prompt: model.generate(prompt, 1),
+        }.items():
+            if what == "cold":
+                model.warm.caches.clear()
+            spent.setdefault(what, []).append(seconds(call))
+    of = {"cold": "bare", "warm": "cold"}
+    return [
+        _row(
+            f"first token, {what}, {shape}",
+            median(spent[what]),
+            max(spent[what]),
+            median(a / b for a, b in zip(spent[what], spent[rival], strict=True)),
+            rival,
+        )
+        for what, rival in of.items()
+    ]
+
+
+@torch.inference_mode()
+def _forward(model: LanguageModel, prompt: list[int]) -> None:
+    model.model(input_ids=torch.tensor([prompt]), use_cache=True, logits_to_keep=1)
+
+
+def _p99(times: list[float]) -> float:
+    return sorted(times)[int(0.99 * (len(times) - 1))]
+
+
+def _row(what: str, middle: float, high: float, ratio: float, rival: str) -> dict[str, Any]:
+    return {
+        "what": what, "median_ms": middle * 1e3, "p99_ms": high * 1e3, "ratio": ratio, "of": rival
+    }  # fmt: skip
