@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.haystack import Haystack
-from benchmarks.live import STREAM, Live, live, process
+from benchmarks.live import STREAM, Live, LiveError, Process, live, process
 from benchmarks.twenty_million import speed
 from stream_app import embedded
 from stream_app.engine import create_engine
@@ -93,20 +93,28 @@ async def _carried(settings: Settings, count: int, folder: Path, command: list[s
     await ensure_topics(here)
     await _fill(here, count)
     output = folder / f"{name}.log"
-    async with process(here, output, ["-m", "benchmarks.carriers", *command]):
+    async with (
+        _reader(here) as store,
+        process(here, output, ["-m", "benchmarks.carriers", *command]) as child,
+    ):
         if command[0] == "bare":
-            return (count - 1) / await _told(output)
-        async with _reader(here) as store:
-            return await _rate(store, count)
+            return (count - 1) / await _told(child, output)
+        return await _rate(child, store, count)
 
 
-async def _told(output: Path) -> float:
+async def _told(child: Process, output: Path) -> float:
     """The seconds a process says it took, once it does."""
     while True:
+        _check(child)
         said = [line for line in output.read_text().splitlines() if line.startswith("took ")]
         if said:
             return float(said[0].split()[1])
         await asyncio.sleep(0.1)
+
+
+def _check(child: Process) -> None:
+    if child.returncode is not None:
+        raise LiveError(f"the worker ended with code {child.returncode}")
 
 
 async def _fill(settings: Settings, count: int) -> None:
@@ -124,10 +132,11 @@ async def _reader(settings: Settings) -> AsyncIterator[StreamStore]:
         yield StreamStore(redis, 1, 1)
 
 
-async def _rate(store: StreamStore, count: int) -> float:
+async def _rate(child: Process, store: StreamStore, count: int) -> float:
     """From the first look at which anything was read to the one at which all was."""
     first, begun = 0.0, 0
     while True:
+        _check(child)
         read = sum((await store.load(STREAM)).cursor.next.values())
         now = time.perf_counter()
         if read and not begun:

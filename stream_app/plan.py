@@ -29,8 +29,14 @@ class Wanted:
 
     def owed(self, back: bool) -> int:
         """Segments that are not under way: of the live edges, with `back` of what is before."""
-        questions, cursor = self.watched.questions, self.watched.cursor
-        return sum(questions[qid].owed(cursor, back) for qid in self.asked)
+        return sum(self._owed(qid, back) for qid in self.asked)
+
+    def most_owing(self, back: bool) -> list[tuple[str, str]]:
+        """Ids and questions, those first that owe most."""
+        return sorted(self.asked.items(), key=lambda asked: -self._owed(asked[0], back))
+
+    def _owed(self, qid: str, back: bool) -> int:
+        return self.watched.questions[qid].owed(self.watched.cursor, back)
 
 
 @dataclass(slots=True)
@@ -43,23 +49,28 @@ class Plan:
     work: list[Work] = field(default_factory=list)
     tokens: int = 0
 
-    def add(self, wanted: Sequence[Wanted], room: int, back: bool) -> None:
-        """Put in what is wanted, in no more than the room: those that owe least first, so that
-        what they leave of their share goes to those that owe more."""
-        fitting = self._fitting(wanted, room, back)
+    def add(
+        self, wanted: Sequence[Wanted], room: int, back: bool, at_least_one: bool = False
+    ) -> None:
+        """Put in what is wanted, in the room, or a segment more: those first that owe least, as
+        what they leave of their share goes to those that owe more. at_least_one: a segment of
+        one stream, whether or not it fits."""
+        fitting = self._fitting(wanted, room, back, at_least_one or not self.work)
         for i, each in enumerate(sorted(fitting, key=lambda each: each.owed(back))):
             spent = self._take(each, room // (len(fitting) - i), back)
             room -= spent
             self.room -= spent
             self.tokens += spent
 
-    def _fitting(self, wanted: Sequence[Wanted], room: int, back: bool) -> list[Wanted]:
-        """As many as a segment each fits of, in their order; one at least if the plan is empty."""
+    def _fitting(
+        self, wanted: Sequence[Wanted], room: int, back: bool, at_least_one: bool
+    ) -> list[Wanted]:
+        """As many as a segment each fits of, in their order."""
         fitting = list[Wanted]()
         for each in wanted:
             if each.owed(back):
                 room -= self._cost(each)
-                if room < 0 and (fitting or self.work):
+                if room < 0 and (fitting or not at_least_one):
                     break
                 fitting.append(each)
         return fitting
@@ -69,13 +80,17 @@ class Plan:
         return self.segment_tokens + sum(map(self.question_tokens, wanted.asked.values()))
 
     def _take(self, wanted: Wanted, share: int, back: bool) -> int:
-        """Work for each of the questions, one segment at least; how many tokens it has.
+        """Work for the questions, one segment at least; how many tokens it has.
 
-        Questions that stand alike get the same segments, which then are read once.
+        Questions that stand alike get the same segments, which then are read once. Of others
+        those that owe most come first, and when the share is used up the rest wait.
         """
-        most = max(1, share // self._cost(wanted))
+        share = max(share, self._cost(wanted))
+        most = share // self._cost(wanted)
         spent, segments = 0, set[int]()
-        for qid, question in wanted.asked.items():
+        for qid, question in wanted.most_owing(back):
+            if spent + self.segment_tokens * len(segments) >= share:
+                break
             if work := next_work(wanted.stream, qid, wanted.watched, most, back):
                 self.work.append(work)
                 segments.update(work.indices)

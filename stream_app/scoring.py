@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from stream_app import keys
@@ -132,7 +132,11 @@ class Scoring:
             return
         watched.picks[qid] = picks = deque[int]()
         most = math.ceil(SCOUTED_SHARE * (planned.lo - lo))
-        picks += await self.scout.picks(stream, standing.asked.question, lo, planned.lo, most)
+        try:
+            picks += await self.scout.picks(stream, standing.asked.question, lo, planned.lo, most)
+        finally:
+            if not picks:  # cancelled, say: whoever asks next tries again
+                watched.picks.pop(qid, None)
         self._wake.set()
 
     async def on_model(self, call: Callable[[], T]) -> T:
@@ -187,8 +191,8 @@ class Scoring:
         plan = Plan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
         waiting, behind = self._waiting(), self._behind()
         plan.add(waiting, plan.room * (3 if behind else 4) // 4, back=True)
-        for back in (False, True):
-            plan.add(behind, plan.room, back)
+        plan.add(behind, plan.room, back=False, at_least_one=True)
+        plan.add(behind, plan.room, back=True)
         self.streams.had_a_turn({work.stream for work in plan.work})
         self.waiters[:] = self.waiters[1:] + self.waiters[:1]
         return plan
@@ -225,9 +229,12 @@ class Scoring:
 
         def score() -> list[float]:
             began = time.perf_counter()
-            scores = self.engine.score(step.pairs)
-            self.size.took(step.tokens, time.perf_counter() - began)
+            scores = self.engine.score(pairs)
+            share = len(pairs) / sum(len(work.indices) for work in step.work)
+            self.size.took(round(step.tokens * share), time.perf_counter() - began)
             return scores
+
+        pairs = step.pairs
 
         return asyncio.get_running_loop().run_in_executor(self.thread, score)
 
@@ -257,6 +264,7 @@ class Scoring:
         """Take the store's word for what became of an extension."""
         watched = self.streams.watched.get(w.stream)
         if changed is None or watched is None or watched.questions.get(w.qid) is not w.standing:
+            w.standing.planned = replace(w.standing.range)
             self.streams.reload(w.stream)
         else:
             scored = w.standing.range

@@ -8,6 +8,7 @@ What it picks is a guess at an order and no more: everything is scored in the en
 import asyncio
 import heapq
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 
@@ -22,18 +23,22 @@ logger = logging.getLogger("xl3m")
 
 # Memory is that of one block, however long the log. Words are as rare as they are in theirs.
 BLOCK = 10_000
+NICE = 10
 
 
 class Scout:
-    """Looks through logs in the Redis of that URL."""
+    """Looks through logs in the Redis of that URL, one at a time."""
 
     def __init__(self, redis: str) -> None:
         self.redis = redis
+        self._one = asyncio.Semaphore(1)
 
     async def picks(self, stream: str, question: str, lo: int, hi: int, most: int) -> list[int]:
         """Of the segments lo up to hi the most promising, the best first; none if it fails."""
         try:
-            return list(unpack(await _child(pack((self.redis, stream, question, lo, hi, most)))))
+            async with self._one:
+                reply = await _child(pack((self.redis, stream, question, lo, hi, most)))
+            return list(unpack(reply))
         except OSError as error:
             logger.warning("stream %r is scored as it lies: %s", stream, error)
             return []
@@ -75,6 +80,7 @@ async def _blocks(
 
 
 async def _main() -> None:
+    os.nice(NICE)
     redis, stream, question, lo, hi, most = unpack(sys.stdin.buffer.read())
     async with Redis.from_url(redis) as client:
         store = StreamStore(client, 1, 1)

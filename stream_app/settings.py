@@ -126,7 +126,7 @@ _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
 _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
-_LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "warm_mb": 0}
+_LEAST |= {"overlap_tokens": -1, "query_deadline": 0}
 
 
 def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:

@@ -22,7 +22,7 @@ class Standing:
 
     asked: Asked
     range: Range
-    planned: Range = field(init=False, compare=False)
+    planned: Range = field(init=False)
 
     def __post_init__(self) -> None:
         self.planned = replace(self.range)
@@ -56,10 +56,12 @@ class Watched:
     def take(self, standing: dict[str, Standing]) -> None:
         """The questions as they were read now; of those that are as they were known, what is
         under way stays known."""
-        known = self.questions
-        self.questions = {
-            qid: known[qid] if known.get(qid) == read else read for qid, read in standing.items()
-        }
+        for qid, read in standing.items():
+            known = self.questions.get(qid)
+            if known and known.range == read.range:
+                known.asked = read.asked
+                standing[qid] = known
+        self.questions = standing
         self.picks = {qid: picks for qid, picks in self.picks.items() if qid in standing}
 
 
@@ -93,7 +95,7 @@ def next_work(stream: str, qid: str, watched: Watched, most: int, back: bool) ->
     if back and (picks := _next_picks(watched.picks.get(qid), seen, most)):
         return Work(stream, qid, standing, seen, seen.hi, seen.hi, picks)
     if seen.hi < cursor.head:
-        planned.hi = min(seen.hi + most, cursor.head)
+        planned.hi = min(max(seen.hi, cursor.first) + most, cursor.head)
         return Work(stream, qid, standing, seen, seen.hi, planned.hi)
     if back and seen.lo > cursor.first:
         planned.lo = max(cursor.first, seen.lo - most)

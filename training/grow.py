@@ -23,7 +23,12 @@ FEEDERS = ("q_proj", "v_proj", "gate_proj", "up_proj")
 
 
 def grown(small: Any) -> Any:
-    """The model with twice the width, the size of each head and the size of each MLP."""
+    """The model with twice the width, the size of each head and the size of each MLP.
+
+    Raises ValueError for one whose heads share keys.
+    """
+    if small.config.num_key_value_heads != small.config.num_attention_heads:
+        raise ValueError("heads that share keys are not grown")
     config = small.config.__class__.from_dict(small.config.to_dict())
     for size in ("hidden_size", "intermediate_size", "head_dim"):
         setattr(config, size, 2 * getattr(config, size))

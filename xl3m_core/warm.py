@@ -10,7 +10,7 @@ from typing import Any
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 LEAST = 16
-"""Tokens; a shorter common start is not worth giving up a longer prompt for."""
+"""Tokens; for a shorter common start, or less than half of it, no prompt is given up."""
 
 
 class WarmPrompts:
@@ -24,8 +24,8 @@ class WarmPrompts:
         """A cache of what the prompt begins with, as far as any has it, and never all of it: the
         last token is to be read. It is the caller's from now on; see `keep`."""
         shared = {ids: _common(ids, prompt) for ids in self.caches}
-        best = max(shared, key=shared.__getitem__, default=())
-        if shared.get(best, 0) < LEAST:
+        best = max(shared, key=lambda ids: (shared[ids], -len(ids)), default=())
+        if shared.get(best, 0) < max(LEAST, len(best) // 2):
             return DynamicCache()
         return _cropped(self.caches.pop(best), min(shared[best], len(prompt) - 1))
 
@@ -33,15 +33,22 @@ class WarmPrompts:
         """Keep a cache that has read the prompt, and perhaps what was generated behind it."""
         if not all(type(layer) is DynamicLayer for layer in cache.layers):
             return
-        self.caches[tuple(prompt)] = _cropped(cache, len(prompt))
+        cache = _cropped(cache, len(prompt))
+        self.caches.pop(tuple(prompt), None)
+        if _bytes(cache) > self.max_bytes:
+            return
+        self.caches[tuple(prompt)] = cache
         while self.bytes > self.max_bytes:
             del self.caches[next(iter(self.caches))]
 
     @property
     def bytes(self) -> int:
         """What all of it takes."""
-        layers = [layer for cache in self.caches.values() for layer in cache.layers]
-        return sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
+        return sum(map(_bytes, self.caches.values()))
+
+
+def _bytes(cache: Any) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
