@@ -7,6 +7,7 @@ nothing, over those of a bare Faust agent that only acknowledges. All in one run
 
 import argparse
 import asyncio
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from benchmarks.live import STREAM, Live, LiveError, Process, live, process
 from benchmarks.twenty_million import speed
 from stream_app import embedded
 from stream_app.engine import create_engine
+from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
@@ -32,6 +34,7 @@ from xl3m_core import Engine, Tail
 
 TOKENS, SHORT_TOKENS = 1_000_000, 150_000
 EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
+LINES = 1000
 WARM_UP = 0.2  # of the text, before the clock runs
 
 
@@ -106,9 +109,8 @@ async def _told(child: Process, output: Path) -> float:
     """The seconds a process says it took, once it does."""
     while True:
         _check(child)
-        said = [line for line in output.read_text().splitlines() if line.startswith("took ")]
-        if said:
-            return float(said[0].split()[1])
+        if said := re.search(r"took ([\d.]+)\s", output.read_text()):
+            return float(said[1])
         await asyncio.sleep(0.1)
 
 
@@ -118,10 +120,14 @@ def _check(child: Process) -> None:
 
 
 async def _fill(settings: Settings, count: int) -> None:
-    line = ("x=1 " * EVENT_BYTES)[: EVENT_BYTES - 1].encode() + b"\n"
+    """Events of a few whole lines each, about 200 bytes."""
+    lines = service_log(LINES, seed=1)[0]
+    each = round(EVENT_BYTES * len(lines) / len("\n".join(lines)))
+    starts = range(0, len(lines) - each, each)
+    events = ["".join(f"{line}\n" for line in lines[at : at + each]).encode() for at in starts]
     async with AIOKafkaProducer(bootstrap_servers=settings.broker_address, linger_ms=20) as to:
-        for _ in tqdm(range(count), desc="events", disable=None):
-            await to.send(settings.tokens_topic, line, key=STREAM.encode())
+        for i in tqdm(range(count), desc="events", disable=None):
+            await to.send(settings.tokens_topic, events[i % len(events)], key=STREAM.encode())
         await to.flush()
 
 
