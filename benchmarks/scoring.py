@@ -19,8 +19,8 @@ from xl3m_core.loading import SMALL
 
 QUESTION = "What is the port of host web-137?"
 WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 32, 16
-ROWS = {"model": 128, "100M": 16, "1B": 4, "7B": 64}
-ROUNDS = 5
+ROWS = {"model": 128, "100M": 8, "1B": 4, "7B": 64}
+ROUNDS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
