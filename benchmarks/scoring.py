@@ -18,7 +18,7 @@ from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.loading import SMALL
 
 QUESTION = "What is the port of host web-137?"
-WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 32, 16
+WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 64, 16
 ROWS = {"model": 128, "100M": 8, "1B": 4, "7B": 64}
 ROUNDS = 3
 
