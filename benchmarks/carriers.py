@@ -13,7 +13,7 @@ from typing import Any
 import faust
 
 from stream_app import agents
-from stream_app.app import create_app, create_faust
+from stream_app.app import create_app, create_faust, raw_topic
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
 from xl3m_core import Engine
@@ -40,8 +40,7 @@ def bare(settings: Settings, count: int) -> faust.App:
             if seen == count:
                 print(f"took {time.perf_counter() - started}", flush=True)
 
-    topic = app.topic(settings.tokens_topic, key_serializer="raw", value_serializer="raw")
-    agents.agent(app, topic, handle)
+    agents.agent(app, raw_topic(app, settings.tokens_topic), handle)
     return app
 
 

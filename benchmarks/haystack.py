@@ -33,6 +33,10 @@ class Needle:
     lines: tuple[str, ...]
     depth: float
 
+    def told_by(self, texts: Sequence[str]) -> bool:
+        """Whether all its lines are in the texts."""
+        return all(any(line in text for text in texts) for line in self.lines)
+
 
 class Haystack:
     """Text of about so many tokens, in chunks of whole lines, with one needle a depth.

@@ -9,17 +9,18 @@ import argparse
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks.haystack import VARIANTS, Haystack
+from benchmarks.needle import DEPTHS
 from stream_app.scoring import SCOUTED_SHARE
 from stream_app.scout import BLOCK, best
-from xl3m_core import XL3M, Engine, Segment, Tail, TopK
+from xl3m_core import XL3M, Engine, Segment, TopK
 
 TOKENS, SHORT_TOKENS = 256_000, 16_000
-DEPTHS = tuple(i / 10 for i in range(11))
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]:
     haystack = Haystack(engine.model.count, tokens, variant, seed, DEPTHS)
-    segments = engine.segmenter().push(Tail(), "".join(haystack))[1]
+    segments = list(chain.from_iterable(engine.segmenter().batches(haystack, 1)))
     most = math.ceil(SCOUTED_SHARE * len(segments))
     needles, first, exact = haystack.needles, 0, 0
     pairs = [(segment.text, needle.question) for segment in segments for needle in needles]
@@ -40,8 +41,8 @@ def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]
     for i, needle in enumerate(needles):
         each = scores[i :: len(needles)]
         named = asyncio.run(best(_blocks(segments), needle.question, most))
-        first += found(segments, each, named, engine.method.k, needle.lines)
-        exact += found(segments, each, range(len(segments)), engine.method.k, needle.lines)
+        first += needle.told_by(found(segments, each, named, engine.method.k))
+        exact += needle.told_by(found(segments, each, range(len(segments)), engine.method.k))
     return {
         "variant": variant,
         "tokens": tokens,
@@ -52,18 +53,13 @@ def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]
 
 
 def found(
-    segments: Sequence[Segment],
-    scores: Sequence[float],
-    scored: Iterable[int],
-    k: int,
-    lines: Sequence[str],
-) -> bool:
-    """Whether all the lines are in the k most certain of the segments that were scored."""
+    segments: Sequence[Segment], scores: Sequence[float], scored: Iterable[int], k: int
+) -> list[str]:
+    """The k most certain of the segments that were scored."""
     top = TopK(k)
     for place in scored:
         top.add(place, scores[place])
-    texts = [segments[place].text for place, _ in top.best()]
-    return all(any(line in text for text in texts) for line in lines)
+    return [segments[place].text for place, _ in top.best()]
 
 
 async def _blocks(segments: Sequence[Segment]) -> AsyncIterator[Sequence[Segment]]:

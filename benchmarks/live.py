@@ -64,19 +64,7 @@ class Live:
 
     async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work returns; a LiveError with the end of its log if the worker dies first."""
-        task, died = asyncio.create_task(work), asyncio.create_task(self.worker.wait())
-        try:
-            await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
-            if died.done():
-                raise LiveError(f"the worker ended with code {died.result()}:\n{self._words()}")
-            return task.result()
-        finally:
-            task.cancel()
-            died.cancel()
-            await asyncio.gather(task, died, return_exceptions=True)
-
-    def _words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        return await guarded(self.worker, self.log, work)
 
     async def ready(self) -> None:
         """Return when the worker listens."""
@@ -87,7 +75,7 @@ class Live:
                         return await client.ensure_worker(self.redis)
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise LiveError(f"the worker does not listen:\n{self._words()}") from None
+            raise LiveError(f"the worker does not listen:\n{_words(self.log)}") from None
 
     async def stand(self, questions: Sequence[str]) -> None:
         """Set the questions, and return when they all stand: before the first token is read."""
@@ -167,6 +155,24 @@ class Live:
             if message["type"] == "answer":
                 return message
         raise LiveError(f"no answer to {question!r}")
+
+
+async def guarded(child: Process, log: Path, work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns; a LiveError with the end of the log if the process dies first."""
+    task, died = asyncio.create_task(work), asyncio.create_task(child.wait())
+    try:
+        await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+        if died.done():
+            raise LiveError(f"the worker ended with code {died.result()}:\n{_words(log)}")
+        return task.result()
+    finally:
+        task.cancel()
+        died.cancel()
+        await asyncio.gather(task, died, return_exceptions=True)
+
+
+def _words(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
 
 @asynccontextmanager

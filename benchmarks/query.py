@@ -96,7 +96,7 @@ def _first_token(shape: str, engine: Engine) -> list[dict[str, Any]]:
     segments = made_up(engine, PROMPTS + engine.method.k)
     for i in range(PROMPTS):
         context = engine.assemble(segments[i : i + engine.method.k], QUESTION)
-        prompt = model.prompt(context.text + model.template.replace("{question}", QUESTION))
+        prompt = engine.prompt(context.text, QUESTION)
         for what, call in {
             "bare": lambda prompt=prompt: _forward(model, prompt),
             "cold": lambda prompt=prompt: model.generate(prompt, 1),

@@ -61,7 +61,7 @@ class LastWindow:
 
     def ask(self, question: str) -> Reply:
         """The longest end of the text that leaves room for question and answer."""
-        model, asked = self.engine.model, self.engine.model.template.replace("{question}", question)
+        model, asked = self.engine.model, self.engine.ask(question)
         room = model.window - self.engine.method.answer_tokens
         lines = self._last(self.lines, room)
         while lines and len(model.prompt("".join(lines) + asked)) > room:
@@ -104,7 +104,7 @@ class Cached:
 
     def ask(self, question: str) -> Reply:
         """The rest of the prompt, and the answer."""
-        model, asked = self.engine.model, self.engine.model.template.replace("{question}", question)
+        model, asked = self.engine.model, self.engine.ask(question)
         rest = [*model.encode([asked])[0], *self.foot]
         answer, kept = self.text.answer(rest, self.engine.method.answer_tokens)
         return Reply(answer, None if self.text.size is None else model.decode_within(kept))

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.haystack import Haystack
-from benchmarks.live import STREAM, Live, LiveError, Process, live, process
+from benchmarks.live import STREAM, Live, guarded, live, process
 from benchmarks.twenty_million import speed
 from stream_app import embedded
 from stream_app.engine import create_engine
@@ -30,7 +31,7 @@ from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
-from xl3m_core import Engine, Tail
+from xl3m_core import Engine
 
 TOKENS, SHORT_TOKENS = 1_000_000, 150_000
 EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
@@ -54,7 +55,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         count = SHORT_EVENTS if args.short else EVENTS
         bare = asyncio.run(_carried(here, count, Path(folder), ["bare", str(count)]))
         free = asyncio.run(_carried(here, count, Path(folder), ["free"]))
-    alone = _scored(engine, "".join(haystack), haystack.needles[0].question)
+    alone = _scored(engine, haystack)
     return [
         {
             "what": "scoring, tokens/s",
@@ -78,9 +79,10 @@ async def _read(here: Live, haystack: Haystack) -> float:
     return speed(samples, WARM_UP * end, end)
 
 
-def _scored(engine: Engine, text: str, question: str) -> float:
+def _scored(engine: Engine, haystack: Haystack) -> float:
     """Tokens of the text a second, each counted once however often segments overlap."""
-    segments = engine.segmenter().push(Tail(), text)[1]
+    question = haystack.needles[0].question
+    segments = list(chain.from_iterable(engine.segmenter().batches(haystack, 1)))
     start = round(WARM_UP * len(segments))
     engine.score([(segment.text, question) for segment in segments[:start]])
     started = time.perf_counter()
@@ -101,22 +103,16 @@ async def _carried(settings: Settings, count: int, folder: Path, command: list[s
         process(here, output, ["-m", "benchmarks.carriers", *command]) as child,
     ):
         if command[0] == "bare":
-            return (count - 1) / await _told(child, output)
-        return await _rate(child, store, count)
+            return (count - 1) / await guarded(child, output, _told(output))
+        return await guarded(child, output, _rate(store, count))
 
 
-async def _told(child: Process, output: Path) -> float:
+async def _told(output: Path) -> float:
     """The seconds a process says it took, once it does."""
     while True:
-        _check(child)
         if said := re.search(r"took ([\d.]+)\s", output.read_text()):
             return float(said[1])
         await asyncio.sleep(0.1)
-
-
-def _check(child: Process) -> None:
-    if child.returncode is not None:
-        raise LiveError(f"the worker ended with code {child.returncode}")
 
 
 async def _fill(settings: Settings, count: int) -> None:
@@ -138,11 +134,10 @@ async def _reader(settings: Settings) -> AsyncIterator[StreamStore]:
         yield StreamStore(redis, 1, 1)
 
 
-async def _rate(child: Process, store: StreamStore, count: int) -> float:
+async def _rate(store: StreamStore, count: int) -> float:
     """From the first look at which anything was read to the one at which all was."""
     first, begun = 0.0, 0
     while True:
-        _check(child)
         read = sum((await store.load(STREAM)).cursor.next.values())
         now = time.perf_counter()
         if read and not begun:

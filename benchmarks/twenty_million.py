@@ -121,7 +121,7 @@ async def _ask(here: Live, needle: Needle) -> Outcome:
     """Ask for one needle; its evidence is there if all its lines are in the key context."""
     answer = await here.ask(needle.question)
     texts = [evidence["text"] for evidence in answer.get("evidence", ())]
-    found = all(any(line in text for text in texts) for line in needle.lines)
+    found = needle.told_by(texts)
     said = answer.get("answer") or f"({answer.get('error', 'no answer')})"
     right = said.strip() == needle.answer.strip()
     verdict = "right" if right else f"WRONG, it is {needle.answer}"

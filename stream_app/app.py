@@ -42,7 +42,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     door = PubSubDoor(settings, redis, answering, scoring, health)
 
     app = create_faust(settings)
-    topic = {name: _topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
+    topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]))
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     questions = agents.Questions(settings, store, scoring, bury, health)
@@ -101,7 +101,8 @@ def create_faust(settings: Settings) -> faust.App:
     )
 
 
-def _topic(app: faust.App, name: str) -> Any:
+def raw_topic(app: faust.App, name: str) -> Any:
+    """A topic whose keys and values are decoded by us."""
     return app.topic(name, key_serializer="raw", value_serializer="raw")
 
 

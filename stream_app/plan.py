@@ -4,7 +4,7 @@ Streams share a step alike, and what one of them does not need the others get. P
 streams in, work out. Knows no store and no model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stream_app.work import Watched, Work, next_work
@@ -41,16 +41,21 @@ class Wanted:
 
 @dataclass(slots=True)
 class Plan:
-    """The work of one step, which has `room` for so many tokens more."""
+    """The work of one step, which may have so many tokens."""
 
-    room: int
+    size: int
     segment_tokens: int
     question_tokens: Callable[[str], int]
     work: list[Work] = field(default_factory=list)
     tokens: int = 0
 
+    @property
+    def room(self) -> int:
+        """Tokens it may have beside those it has."""
+        return self.size - self.tokens
+
     def add(
-        self, wanted: Sequence[Wanted], room: int, back: bool, at_least_one: bool = False
+        self, wanted: Iterable[Wanted], room: int, back: bool, at_least_one: bool = False
     ) -> None:
         """Put in what is wanted, in the room, or a segment more: those first that owe least, as
         what they leave of their share goes to those that owe more. at_least_one: a segment of
@@ -59,11 +64,10 @@ class Plan:
         for i, each in enumerate(sorted(fitting, key=lambda each: each.owed(back))):
             spent = self._take(each, room // (len(fitting) - i), back)
             room -= spent
-            self.room -= spent
             self.tokens += spent
 
     def _fitting(
-        self, wanted: Sequence[Wanted], room: int, back: bool, at_least_one: bool
+        self, wanted: Iterable[Wanted], room: int, back: bool, at_least_one: bool
     ) -> list[Wanted]:
         """As many as a segment each fits of, in their order."""
         fitting = list[Wanted]()

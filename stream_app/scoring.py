@@ -11,9 +11,10 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from stream_app import keys
@@ -139,9 +140,9 @@ class Scoring:
                 watched.picks.pop(qid, None)
         self._wake.set()
 
-    async def on_model(self, call: Callable[[], T]) -> T:
+    def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Run a call on the model's thread, behind the step that is running."""
-        return await asyncio.get_running_loop().run_in_executor(self.thread, call)
+        return asyncio.get_running_loop().run_in_executor(self.thread, call)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -189,10 +190,10 @@ class Scoring:
         """
         method, suffix = self.engine.method, self.engine.suffix
         plan = Plan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
-        waiting, behind = self._waiting(), self._behind()
-        plan.add(waiting, plan.room * (3 if behind else 4) // 4, back=True)
-        plan.add(behind, plan.room, back=False, at_least_one=True)
-        plan.add(behind, plan.room, back=True)
+        behind = next(self._behind(), None)
+        plan.add(self._waiting(), plan.room * (3 if behind else 4) // 4, back=True)
+        plan.add(self._behind(), plan.room, back=False, at_least_one=True)
+        plan.add(self._behind(), plan.room, back=True)
         self.streams.had_a_turn({work.stream for work in plan.work})
         self.waiters[:] = self.waiters[1:] + self.waiters[:1]
         return plan
@@ -205,11 +206,12 @@ class Scoring:
         watched = self.streams.watched
         return [Wanted(s, watched[s], [*qids]) for s, qids in asked.items()]
 
-    def _behind(self) -> list[Wanted]:
-        """Owned streams that have something to score for a current question."""
-        watched = self.streams.watched
-        owned = [s for s in self.streams.behind if watched[s].owned]
-        return [Wanted(s, watched[s], [*watched[s].current()]) for s in owned]
+    def _behind(self) -> Iterator[Wanted]:
+        """Owned streams that have something to score for a current question; there may be
+        thousands, and a step has room for few."""
+        for stream in self.streams.behind:
+            if (watched := self.streams.watched[stream]).owned:
+                yield Wanted(stream, watched, [*watched.current()])
 
     async def _read(self, work: list[Work]) -> list[list[Segment]]:
         """Each work's segments; what several questions need is read once."""
@@ -226,17 +228,15 @@ class Scoring:
 
     def _start(self, step: Step) -> "asyncio.Future[list[float]]":
         """Have the model score the step."""
+        return self.on_model(partial(self._score, step))
 
-        def score() -> list[float]:
-            began = time.perf_counter()
-            scores = self.engine.score(pairs)
-            share = len(pairs) / sum(len(work.indices) for work in step.work)
-            self.size.took(round(step.tokens * share), time.perf_counter() - began)
-            return scores
-
-        pairs = step.pairs
-
-        return asyncio.get_running_loop().run_in_executor(self.thread, score)
+    def _score(self, step: Step) -> list[float]:
+        """On the model's thread. Of what was planned, some may be gone from the log."""
+        pairs, began = step.pairs, time.perf_counter()
+        scores = self.engine.score(pairs)
+        share = len(pairs) / sum(len(work.indices) for work in step.work)
+        self.size.took(round(step.tokens * share), time.perf_counter() - began)
+        return scores
 
     async def _finish(self, step: Step, found: list[float]) -> None:
         """Write the step's scores, and let go who waited for them."""
@@ -245,20 +245,17 @@ class Scoring:
             extension(w, {segment: next(scores) for segment in segments}, k)
             for w, segments in zip(step.work, step.segments, strict=True)
         ]
-        changed = await patiently(self.health, "scoring", self.store.extend, extensions, k)
-        for w, made, reply in zip(step.work, extensions, changed, strict=True):
+        replies = await patiently(self.health, "scoring", self.store.extend, extensions, k)
+        written = list(zip(step.work, extensions, replies, strict=True))
+        for w, made, reply in written:
             self._apply(w, made, reply)
         self.steps += 1
         self._let_go()
-        told = [
-            (keys.update_channel(w.stream), _update(w, made))
-            for w, made, reply in zip(step.work, extensions, changed, strict=True)
-            if reply
-        ]
+        changed = [(w, made) for w, made, reply in written if reply]
+        told = [(keys.update_channel(w.stream), _update(w, made)) for w, made in changed]
         await patiently(self.health, "scoring", self.store.tell, told)
-        for w, reply in zip(step.work, changed, strict=True):
-            if reply:
-                self.on_change(w.stream, w.qid)
+        for w, _ in changed:
+            self.on_change(w.stream, w.qid)
 
     def _apply(self, w: Work, made: Extension, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""

@@ -128,5 +128,5 @@ def extension(w: Work, scores: dict[Segment, float], k: int) -> Extension:
         start=w.lo,
         scores=array("f", [by_index.get(i, NAN) for i in range(w.lo, w.hi)]).tobytes(),
         best=[(s, chosen[s.index]) for s in scores if s.index in chosen],
-        skipped=len(w.indices) - len(scores) if not w.picks else 0,
+        skipped=0 if w.picks else (w.hi - w.lo) - len(scores),
     )

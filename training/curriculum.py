@@ -18,6 +18,7 @@ from training.entities import Source
 from training.formats import ALL
 from training.generate import Level
 from training.passages import Passage, Piece, dense, exam
+from xl3m_core.sight import side_by_side
 
 FIRST = ("app", "syslog", "talk")
 SHORT = Level(128, ("bare", *FIRST), filler=0.1, stamps=0.3, phrasings=99, absent=0.05, shared=0.6)
@@ -72,10 +73,8 @@ class Row:
 class Batch:
     """Token ids (B, T), and what each token is: 0 text, 1 answer, 2 guess, -1 padding.
 
-    `turns` (B, T) says which question a token belongs to, 0 the passage they are all about:
-
-        turns  0  0  0  1  1  2  2     a question sees the passage and itself, and stands
-        place  0  1  2  3  4  3  4     right behind the passage, as if it were alone
+    `turns` (B, T) says which question a token belongs to, 0 the passage they are all about; see
+    `xl3m_core.sight`.
     """
 
     ids: Tensor
@@ -99,13 +98,10 @@ class Batch:
         turns = self.turns[:, :-1]
         if not bool((turns > 0).any()):
             return {"input_ids": self.ids[:, :-1]}
-        seen = (turns[:, None, :] == 0) | (turns[:, None, :] == turns[:, :, None])
-        seen = seen.tril()
-        mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -1e9)
-        places = seen.sum(-1) - 1
+        sight, places = side_by_side(turns, torch.float32)
         return {
             "input_ids": self.ids[:, :-1],
-            "attention_mask": mask[:, None],
+            "attention_mask": sight,
             "position_ids": places,
         }
 

@@ -101,35 +101,37 @@ class Engine:
         """The key context for a question from segments, the most certain first."""
 
         def prompted(texts: Sequence[str]) -> list[int]:
-            return [len(self._prompt(text, question)) for text in texts]
+            return [len(self.prompt(text, question)) for text in texts]
 
         budget = self.model.window - self.method.answer_tokens
         return KeyContext.assemble(ranked, budget, prompted)
 
     def prepare(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
-        self.model.prefill(self._prompt(self.assemble(ranked, question).text, question))
+        self.model.prefill(self.prompt(self.assemble(ranked, question).text, question))
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
     ) -> Generated:
         """Generate the answer to the question from the key context, greedily."""
-        prompt = self._prompt(context.text, question)
+        prompt = self.prompt(context.text, question)
         text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         return Generated(text.strip(), certain)
 
-    def _prompt(self, context: str, question: str) -> list[int]:
-        return self.model.prompt(context + self._ask(question))
+    def prompt(self, context: str, question: str) -> list[int]:
+        """Token ids of a key context's text with the question behind it, ready to be answered."""
+        return self.model.prompt(context + self.ask(question))
 
-    def _ask(self, question: str) -> str:
+    def ask(self, question: str) -> str:
+        """The question in the model's wording, as it stands behind a segment or a context."""
         return self.model.template.replace("{question}", question)
 
     def _suffix(self, question: str) -> tuple[int, ...]:
         """The question as the ids that end every one of its rows."""
         if not question.strip():
             raise QuestionError("the question is empty")
-        ids = self.model.encode([self._ask(question)])[0]
+        ids = self.model.encode([self.ask(question)])[0]
         if len(ids) > self.method.question_tokens:
             raise QuestionError(
                 f"the question takes {len(ids)} tokens with its frame, and the method leaves it "

@@ -18,6 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
+from xl3m_core.sight import side_by_side
 from xl3m_core.warm import WarmPrompts
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
@@ -128,17 +129,19 @@ class LanguageModel:
 
         For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
-        own = torch.tensor([i for i, end in enumerate(ends) for _ in end])
         ids, mask = self.padded(rows, max(k - len(end) for k, end in zip(keep, ends, strict=True)))
         width, device = ids.shape[1], ids.device
         tails = torch.tensor([token for end in ends for token in end], device=device)
         ids = torch.cat([ids, tails.expand(len(ids), -1)], dim=1)
+        own = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
+        turns = torch.cat([mask - 1, own.expand(len(ids), -1)], dim=1)
+        sight, places = side_by_side(turns, self.model.dtype)
         columns = _columns([*map(len, ends)], width, keep)
         kept = torch.tensor(sorted({column for each in columns for column in each}), device=device)
         output = self.model(
             input_ids=ids,
-            attention_mask=_forked(mask, own.to(device), self.model.dtype),
-            position_ids=_places(mask, own.to(device)),
+            attention_mask=sight,
+            position_ids=places,
             logits_to_keep=kept,
             use_cache=False,
         )
@@ -270,25 +273,6 @@ def _columns(sizes: Sequence[int], width: int, keep: Sequence[int]) -> list[list
         columns.append([*row, *range(start + max(0, size - count), start + size)])
         start += size
     return columns
-
-
-def _places(mask: Tensor, own: Tensor) -> Tensor:
-    """Position ids (B, W + E) of rows with mask (B, W), and of their ends: token by token (E,)
-    the number of the end it is of."""
-    row = (mask.cumsum(-1) - 1).clamp(min=0)
-    within = (own[:, None] == own).tril().sum(-1)
-    return torch.cat([row, row[:, -1:] + within], dim=1)
-
-
-def _forked(mask: Tensor, own: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is seen, as numbers to be added to attention: (B, 1, W + E, W + E)."""
-    width = mask.shape[1]
-    of = torch.cat([own.new_full((width,), -1), own])
-    seen = ((of == -1) | (of == of[:, None])).tril()
-    read = torch.cat([mask.bool(), mask.new_ones(len(mask), len(own)).bool()], dim=1)
-    hidden = ~(seen & read[:, None, :])
-    added = torch.zeros(hidden.shape, dtype=dtype, device=mask.device)
-    return added.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
 
 
 class _LineEnd(StoppingCriteria):

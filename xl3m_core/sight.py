@@ -1,0 +1,23 @@
+"""What tokens of a row see when several ends stand side by side behind one start.
+
+        turns  0  0  0  1  1  2  2     an end sees the start and itself, and has the places
+        place  0  1  2  3  4  3  4     right behind the start, as if it were alone
+
+Knows tensors; not what the start and the ends say.
+"""
+
+import torch
+from torch import Tensor
+
+
+def side_by_side(turns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What to add to attention (B, 1, T, T), and position ids (B, T).
+
+    turns: (B, T), 0 for a token of the start, n for one of the nth end, -1 for padding, which
+    nobody sees.
+    """
+    keys, queries = turns[:, None, :], turns[:, :, None]
+    seen = ((keys == 0) | ((keys == queries) & (keys > 0))).tril()
+    added = torch.zeros(seen.shape, dtype=dtype, device=turns.device)
+    added.masked_fill_(~seen, torch.finfo(dtype).min)
+    return added[:, None], (seen.sum(-1) - 1).clamp(min=0)
