@@ -7,6 +7,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 ARGS ?=
 BIN := .venv/bin
+SPEED := scoring questions stream query growth late
 STAMP := .venv/.complete
 CODE := $(wildcard xl3m_core stream_app training tests benchmarks)
 
@@ -32,7 +33,7 @@ check: setup
 	$(BIN)/mypy --strict $(CODE)
 
 bench: setup
-	$(BIN)/python -m benchmarks $(or $(ARGS),--short)
+	$(BIN)/python -m benchmarks $(or $(ARGS),$(SPEED) --short)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,8 @@
 """`python -m benchmarks [NAME ...] [options]`: runs the benchmarks named, or all.
 
-Each prints a table and then one line of JSON; plots go to a folder. "retrieval" is among all
-where --data names texts to read. Knows names and options only.
+Each prints a table and then one line of JSON; plots go to a folder. What of all that is a ratio
+stands in one more table at the end. "retrieval" is among all where --data names texts to read.
+Knows names and options only.
 """
 
 import argparse
@@ -10,8 +11,9 @@ from typing import Any
 
 from benchmarks import (
     certainty,
+    gpu,
+    growth,
     late,
-    length,
     needle,
     peers,
     query,
@@ -28,7 +30,8 @@ ALL: dict[str, Any] = {
     "questions": questions,
     "stream": stream,
     "query": query,
-    "length": length,
+    "growth": growth,
+    "gpu": gpu,
     "certainty": certainty,
     "needle": needle,
     "peers": peers,
@@ -42,8 +45,17 @@ def main() -> None:
     """Run and print."""
     chosen = parser().parse_args()
     asked_for = [name for name in ALL if name != "retrieval" or chosen.data]
+    ratios = list[dict[str, Any]]()
     for name in chosen.names or asked_for:
-        show(name, ALL[name].measure(chosen))
+        rows = ALL[name].measure(chosen)
+        if not rows:
+            continue
+        table(name, rows)
+        print(json.dumps({"benchmark": name, "rows": rows}))
+        if hasattr(ALL[name], "ratios"):
+            ratios += [{"benchmark": name, **r._asdict()} for r in ALL[name].ratios(rows)]
+    if ratios:
+        table("ratios", ratios)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,15 +76,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def show(name: str, rows: list[dict[str, Any]]) -> None:
-    """The rows as a table, and as one line of JSON."""
+def table(name: str, rows: list[dict[str, Any]]) -> None:
+    """Print the rows under their columns' names."""
     print(f"\n{name}")
-    if not rows:
-        return
-    print("  ".join(f"{column:>18}" for column in rows[0]))
-    for row in rows:
-        print("  ".join(f"{_short(value):>18}" for value in row.values()))
-    print(json.dumps({"benchmark": name, "rows": rows}))
+    cells = [[*rows[0]], *([*map(_short, row.values())] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 def _short(value: Any) -> str:

@@ -14,26 +14,20 @@ from transformers import LlamaConfig, LlamaForCausalLM
 SIZES = (1024, 2048, 4096)
 TRIES = 3
 
+NAMES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 SHAPES = {
-    "100M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
-    "1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22},
-    "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32},
+    "100M": (768, 2048, 12, 12),
+    "1B": (2048, 5632, 22, 32),
+    "7B": (4096, 11008, 32, 32),
 }
-HEAD = 64
 WORDS = 32_000
 
 
 def random_llama(shape: str, device: str, dtype: torch.dtype) -> Any:
     """A Llama of that shape with random weights: its speed does not depend on them."""
-    sizes = SHAPES[shape]
     make: Any = LlamaConfig
-    config = make(
-        **sizes,
-        vocab_size=WORDS,
-        num_attention_heads=sizes["hidden_size"] // HEAD,
-        num_key_value_heads=sizes["hidden_size"] // HEAD,
-        max_position_embeddings=4096,
-    )
+    sizes = dict(zip(NAMES, SHAPES[shape], strict=True))
+    config = make(**sizes, vocab_size=WORDS, max_position_embeddings=4096)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

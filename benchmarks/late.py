@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.haystack import VARIANTS, Haystack
 from benchmarks.needle import DEPTHS
+from benchmarks.ratios import Ratio
 from stream_app.scoring import SCOUTED_SHARE
 from stream_app.scout import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK
@@ -50,6 +51,11 @@ def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]
         "evidence_recall": first / len(needles),
         "evidence_recall_exact": exact / len(needles),
     }
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """Evidence found, of all there is."""
+    return [Ratio(f"{r['variant']} found early", r["evidence_recall"], "0.95") for r in rows]
 
 
 def found(

@@ -9,7 +9,15 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -190,9 +198,12 @@ def _worker(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Pro
 
 
 @asynccontextmanager
-async def process(settings: Settings, log: Path, command: list[str]) -> AsyncIterator[Process]:
+async def process(
+    settings: Settings, log: Path, command: list[str], env: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
     """A Python process with these settings, its output in the log; gone after the block."""
     given = {variable(f.name): str(getattr(settings, f.name)) for f in fields(Settings)}
+    given |= env or {}
     with log.open("wb") as output:
         child = await asyncio.create_subprocess_exec(
             sys.executable, *command, env=os.environ | given, stdout=output, stderr=output
@@ -217,6 +228,20 @@ def in_events(text: Iterable[str]) -> Iterator[str]:
             end = chunk.rfind("\n", start, start + CHUNK_BYTES) + 1 or start + CHUNK_BYTES
             yield chunk[start:end]
             start = end
+
+
+def stored(text: Iterable[str], path: Path) -> Iterator[str]:
+    """The text in chunks of whole lines from a file it is written to now, so that making it
+    takes nothing from the worker while it reads."""
+    with path.open("w", newline="") as file:
+        file.writelines(text)
+    return _lines(path)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(newline="") as file:
+        while lines := file.readlines(CHUNK_BYTES):
+            yield "".join(lines)
 
 
 def resident_mb(pid: int) -> float:

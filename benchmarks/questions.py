@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from benchmarks import plots
 from benchmarks.hardware import seconds
+from benchmarks.ratios import Ratio
 from benchmarks.scoring import engine_of_full_rows, made_up
 from training.entities import Source
 from training.generate import Level, draw, question
@@ -40,6 +41,16 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     path = Path(args.out) / "questions.png"
     plots.lines(path, {"cost": series}, "standing questions", "time over that of one question")
     return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """Of one question's cost."""
+    goals = {8: "at most 1.6", 32: "at most 3.5"}
+    return [
+        Ratio(f"{row['questions']} questions, {row['segments']}", row["of_one"], goal)
+        for row in rows
+        if (goal := goals.get(row["questions"]))
+    ]
 
 
 def asked(count: int, seed: int) -> list[str]:

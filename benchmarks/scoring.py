@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.hardware import forward_flops, peak_flops, random_llama, seconds
+from benchmarks.ratios import Ratio
 from stream_app.sample import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.loading import SMALL
@@ -38,8 +39,16 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     for shape in tqdm(shapes, desc="scoring", disable=None):
         other = shape != "model" and random_llama(shape, device, dtype)
         model = LanguageModel(other, small.tokenizer, WINDOW) if other else small
-        rows.append({"shape": shape} | _row(model, ROWS[shape], peak, device))
+        rows.append({"shape": shape} | scored(model, ROWS[shape], peak, device))
     return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """Of the hardware, and of the bare forward."""
+    goals = {"model": "0.40", "100M": "0.65", "1B": "0.75"}
+    peak = [Ratio(f"{r['shape']} of peak", r["of_peak"], goals.get(r["shape"], "")) for r in rows]
+    bare = [Ratio(f"{r['shape']} of bare forward", r["of_bare_forward"], "0.97") for r in rows]
+    return peak + bare
 
 
 def engine_of_full_rows(model: LanguageModel) -> Engine:
@@ -64,7 +73,8 @@ def made_up(engine: Engine, count: int) -> list[Segment]:
     return engine.segmenter().push(Tail(), "\n".join(lines) + "\n")[1][:count]
 
 
-def _row(model: LanguageModel, count: int, peak: float, device: str) -> dict[str, Any]:
+def scored(model: LanguageModel, count: int, peak: float, device: str) -> dict[str, Any]:
+    """What scoring so many segments comes to; peak in FLOP/s."""
     engine = engine_of_full_rows(model)
     pairs = [(segment.text, QUESTION) for segment in made_up(engine, count)]
     read = model.encode([text for text, _ in pairs])

@@ -1,8 +1,9 @@
 """How near the stream comes to scoring alone, and to carrying events alone.
 
-`scoring`: tokens/s from Kafka to Redis with one standing question, over those of `Engine.score`
-on the same segments back to back. `carrying`: events/s of the worker with a model that costs
-nothing, over those of a bare Faust agent that only acknowledges. All in one run, one after another.
+`scoring`: tokens/s from Kafka to Redis under a standing question, over those of `Engine.score`
+on the same segments, taken before and after. `two workers`: the same text by two that share the
+cores, over one. `carrying`: events/s of the worker with a model that costs nothing, over those of a
+bare Faust agent that only acknowledges. All topics are full before a worker starts.
 """
 
 import argparse
@@ -10,101 +11,184 @@ import asyncio
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from itertools import chain
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 from uuid import uuid4
 
+import torch
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.haystack import Haystack
-from benchmarks.live import STREAM, Live, guarded, live, process
-from benchmarks.twenty_million import speed
+from benchmarks.live import STREAM, guarded, in_events, process
+from benchmarks.ratios import Ratio
 from stream_app import embedded
 from stream_app.engine import create_engine
 from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
+from stream_app.standing import StandingQuestions
+from stream_app.state import Asked
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
-from xl3m_core import Engine
+from xl3m_core import Engine, Segment
 
-TOKENS, SHORT_TOKENS = 1_000_000, 150_000
+TOKENS, SHORT_TOKENS = 1_000_000, 100_000
 EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
 LINES = 1000
 WARM_UP = 0.2  # of the text, before the clock runs
+PARTITIONS = 4  # of the topic: one part of the text in each
+WORKER = ["-m", "stream_app", "worker"]
+LOOK_SECONDS = 0.02
+PLENTY = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is read under one question: several streams of their own."""
+
+    parts: dict[str, Haystack]
+    question: str
+
+    @classmethod
+    def made(cls, engine: Engine, tokens: int, seed: int) -> "Text":
+        """A text of about so many tokens in all."""
+        each = tokens // PARTITIONS
+        parts = [Haystack(engine.model.count, each, seed=seed + i) for i in range(PARTITIONS)]
+        named = {f"part {i}": part for i, part in enumerate(parts)}
+        return cls(named, parts[0].needles[0].question)
+
+    def segments(self, engine: Engine) -> list[list[Segment]]:
+        """The segments of each stream."""
+        segmenter = engine.segmenter()
+        return [[*chain.from_iterable(segmenter.batches(p, 1))] for p in self.parts.values()]
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row each."""
     settings = Settings.from_env(model=args.model)
     engine = create_engine(settings)
-    tokens = SHORT_TOKENS if args.short else TOKENS
-    haystack = Haystack(engine.model.count, tokens, seed=args.seed)
+    text = Text.made(engine, SHORT_TOKENS if args.short else TOKENS, args.seed)
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
         embedded.redis(Path(folder)) as redis,
         embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
         here = replace(settings, broker=kafka.url, redis=redis.url)
-        streamed = asyncio.run(_streamed(here, haystack, Path(folder)))
-        count = SHORT_EVENTS if args.short else EVENTS
-        bare = asyncio.run(_carried(here, count, Path(folder), ["bare", str(count)]))
-        free = asyncio.run(_carried(here, count, Path(folder), ["free"]))
-    alone = _scored(engine, haystack)
+        return asyncio.run(_rows(here, engine, text, args.short, Path(folder)))
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """Of scoring alone, of one worker, and of a bare agent."""
+    goals = {"scoring": "0.95", "two workers": "0.95", "carrying": "0.80"}
+    return [Ratio(r["what"], r["ratio"], goals[r["what"].split(",")[0]]) for r in rows]
+
+
+async def _rows(
+    settings: Settings, engine: Engine, text: Text, short: bool, folder: Path
+) -> list[dict[str, Any]]:
+    before = _alone(engine, text)
+    one = await _streamed(settings, engine, text, 1, folder)
+    alone = mean((before, _alone(engine, text)))
+    two = await _streamed(settings, engine, text, 2, folder)
+    count = SHORT_EVENTS if short else EVENTS
+    bare = await _carried(settings, count, folder, ["bare", str(count)])
+    free = await _carried(settings, count, folder, ["free"])
     return [
-        {
-            "what": "scoring, tokens/s",
-            "stream": streamed,
-            "alone": alone,
-            "ratio": streamed / alone,
-        },
-        {"what": "carrying, events/s", "stream": free, "alone": bare, "ratio": free / bare},
+        _row("scoring, tokens/s", one, alone),
+        _row("two workers, tokens/s", two, one),
+        _row("carrying, events/s", free, bare),
     ]
 
 
-async def _streamed(settings: Settings, haystack: Haystack, folder: Path) -> float:
-    async with live(settings, folder) as here:
-        return await here.guarded(_read(here, haystack))
+def _row(what: str, speed: float, rival: float) -> dict[str, Any]:
+    return {"what": what, "speed": speed, "rival": rival, "ratio": speed / rival}
 
 
-async def _read(here: Live, haystack: Haystack) -> float:
-    await here.stand([haystack.needles[0].question])
-    samples = await here.read(haystack, every=0.1, on_sample=lambda _: None)
-    end = samples[-1].tokens
-    return speed(samples, WARM_UP * end, end)
-
-
-def _scored(engine: Engine, haystack: Haystack) -> float:
+def _alone(engine: Engine, text: Text) -> float:
     """Tokens of the text a second, each counted once however often segments overlap."""
-    question = haystack.needles[0].question
-    segments = list(chain.from_iterable(engine.segmenter().batches(haystack, 1)))
-    start = round(WARM_UP * len(segments))
-    engine.score([(segment.text, question) for segment in segments[:start]])
+    segments = [segment for part in text.segments(engine) for segment in part]
+    pairs = [(segment.text, text.question) for segment in segments]
+    engine.score(pairs[: round(WARM_UP * len(pairs))])
     started = time.perf_counter()
-    engine.score([(segment.text, question) for segment in segments[start:]])
-    tokens = segments[-1].end_token - segments[start].start_token
-    return tokens / (time.perf_counter() - started)
+    engine.score(pairs)
+    return _new_tokens(segments) / (time.perf_counter() - started)
+
+
+async def _streamed(
+    settings: Settings, engine: Engine, text: Text, workers: int, folder: Path
+) -> float:
+    """Tokens a second by so many workers, which share the cores."""
+    here = await _fresh(settings)
+    parts = text.segments(engine)
+    tokens = _new_tokens([segment for part in parts for segment in part])
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
+    outputs = [folder / f"{here.group}-{i}.log" for i in range(workers)]
+    async with _reader(here) as store, AsyncExitStack() as running:
+        qid = StandingQuestions(engine, store).id(text.question)
+        await _send(here, text)
+        for stream in text.parts:
+            await store.ask(stream, qid, Asked(text.question, set_at=time.time()))
+        work: Coroutine[Any, Any, float] = _rate(
+            partial(_scored, store, qid, text), sum(map(len, parts))
+        )
+        for output in outputs:
+            child = await running.enter_async_context(process(here, output, WORKER, threads))
+            work = guarded(child, output, work)
+        return await work * tokens / sum(map(len, parts))
+
+
+def _new_tokens(segments: Sequence[Segment]) -> float:
+    """Tokens of the text that so many segments hold, by how far each goes beyond the last."""
+    ends = [
+        before.end_token if before.index < after.index else 0
+        for before, after in pairwise(segments)
+    ]
+    return sum(s.end_token - end for s, end in zip(segments, [0, *ends], strict=True))
+
+
+async def _send(settings: Settings, text: Text) -> None:
+    """Each stream into a partition of its own."""
+    async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as to:
+        for partition, (stream, part) in enumerate(text.parts.items()):
+            for event in in_events(part):
+                value, key = event.encode(), stream.encode()
+                await to.send(settings.tokens_topic, value, key=key, partition=partition)
+        await to.flush()
+
+
+async def _scored(store: StreamStore, qid: str, text: Text) -> int:
+    """Segments scored of all streams."""
+    ranges = [await store.range(stream, qid) for stream in text.parts]
+    return sum(each.hi - each.lo for each in ranges if each)
+
+
+async def _fresh(settings: Settings) -> Settings:
+    """With a tokens topic and a group that nobody used before."""
+    name = uuid4().hex[:8]
+    here = replace(settings, tokens_topic=f"tokens-{name}", group=f"group-{name}")
+    await ensure_topics(here)
+    return here
 
 
 async def _carried(settings: Settings, count: int, folder: Path, command: list[str]) -> float:
     """Events a second of a topic that is full before the worker starts."""
-    name = uuid4().hex[:8]
-    here = replace(settings, tokens_topic=f"tokens-{name}", group=f"group-{name}")
-    await ensure_topics(here)
+    here = await _fresh(settings)
     await _fill(here, count)
-    output = folder / f"{name}.log"
+    output = folder / f"{here.group}.log"
     async with (
         _reader(here) as store,
         process(here, output, ["-m", "benchmarks.carriers", *command]) as child,
     ):
         if command[0] == "bare":
             return (count - 1) / await guarded(child, output, _told(output))
-        return await guarded(child, output, _rate(store, count))
+        return await guarded(child, output, _rate(partial(_read, store), count))
 
 
 async def _told(output: Path) -> float:
@@ -131,17 +215,22 @@ async def _fill(settings: Settings, count: int) -> None:
 async def _reader(settings: Settings) -> AsyncIterator[StreamStore]:
     async with Redis.from_url(settings.redis) as redis:
         await redis.flushdb()
-        yield StreamStore(redis, 1, 1)
+        yield StreamStore(redis, PLENTY, PLENTY)
 
 
-async def _rate(store: StreamStore, count: int) -> float:
-    """From the first look at which anything was read to the one at which all was."""
+async def _read(store: StreamStore) -> int:
+    """Events whose text is in Redis."""
+    return sum((await store.load(STREAM)).cursor.next.values())
+
+
+async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
+    """So many a second, from the look at which the warm-up was over to the one at which all was
+    done."""
     first, begun = 0.0, 0
     while True:
-        read = sum((await store.load(STREAM)).cursor.next.values())
-        now = time.perf_counter()
-        if read and not begun:
-            first, begun = now, read
-        if read >= count:
-            return (read - begun) / max(now - first, 1e-9)
-        await asyncio.sleep(0.01)
+        reached, now = await done(), time.perf_counter()
+        if reached >= WARM_UP * count and not begun:
+            first, begun = now, reached
+        if reached >= count:
+            return (reached - begun) / max(now - first, 1e-9)
+        await asyncio.sleep(LOOK_SECONDS)

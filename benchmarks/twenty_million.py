@@ -10,8 +10,7 @@ import asyncio
 import csv
 import signal
 import tempfile
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks import plots
 from benchmarks.haystack import Haystack, Needle
-from benchmarks.live import Live, Sample, live
+from benchmarks.live import Live, Sample, live, stored
 from stream_app import embedded
 from stream_app.settings import Settings, kafka_home, variable
 from xl3m_core import LanguageModel
@@ -58,7 +57,6 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     model = LanguageModel.load(given.model or SMALL, window=given.window or None)
     tokens = SHORT if args.short else args.tokens
     haystack = Haystack(model.count, tokens, seed=args.seed, depths=depths(args.standing))
-    print(f"the text alone: {characters_per_s(haystack):,.0f} characters/s are made")
     settings = _retaining(given, tokens)
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
@@ -74,16 +72,6 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def depths(count: int) -> tuple[float, ...]:
     """So many depths, evenly from the start of the text to its end."""
     return tuple(i / (count - 1) for i in range(count)) if count > 1 else (0.5,)
-
-
-def characters_per_s(text: Iterable[str], seconds: float = 2.0) -> float:
-    """How fast the text is made (its tokens counted) with nothing else to do."""
-    started, characters = time.perf_counter(), 0
-    for chunk in text:
-        characters += len(chunk)
-        if time.perf_counter() - started > seconds:
-            break
-    return characters / (time.perf_counter() - started)
 
 
 def _retaining(settings: Settings, tokens: int) -> Settings:
@@ -106,6 +94,9 @@ async def _run(
 async def _read_and_ask(
     here: Live, haystack: Haystack, tokens: int
 ) -> tuple[list[Sample], list[Outcome]]:
+    text = stored(
+        tqdm(haystack, desc="text", unit=" chunks", disable=None), here.log.parent / "text"
+    )
     await here.stand([needle.question for needle in haystack.needles])
     with tqdm(total=tokens, unit="tok", unit_scale=True, desc="scored") as bar:
 
@@ -113,7 +104,7 @@ async def _read_and_ask(
             bar.set_postfix_str(f"worker {sample.rss_mb:.0f} MB, Redis {sample.redis_mb:.0f} MB")
             bar.update(sample.tokens - bar.n)
 
-        samples = await here.read(haystack, every=min(2.0, max(0.1, tokens / 1e7)), on_sample=show)
+        samples = await here.read(text, every=min(2.0, max(0.1, tokens / 1e7)), on_sample=show)
     return samples, [await _ask(here, needle) for needle in haystack.needles]
 
 

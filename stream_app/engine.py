@@ -17,5 +17,6 @@ def create_engine(settings: Settings) -> Engine:
         settings.model or SMALL,
         window=settings.window or None,
         warm_bytes=settings.warm_mb << 20,
+        compiled=settings.compiled,
     )
     return Engine(model, settings.method(model.window), settings.batch_tokens)

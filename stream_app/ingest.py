@@ -204,10 +204,8 @@ class Ingest:
 
     def _commit(self, stream: str, fresh: list[Arrival]) -> Commit:
         base = self.states[stream]
-        tail, segments = base.tail, []
-        for arrival in fresh:
-            tail, new = self.segmenter.push(tail, arrival.chunk.text, arrival.chunk.time_ms)
-            segments += new
+        chunks = ((arrival.chunk.text, arrival.chunk.time_ms) for arrival in fresh)
+        tail, segments = self.segmenter.extend(base.tail, chunks)
         source = fresh[0].source
         return Commit(
             stream=stream,

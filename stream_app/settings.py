@@ -57,6 +57,8 @@ class Settings:
 
     batch_tokens: int = 4096
     """Tokens in one forward of the model."""
+    compiled: bool = False
+    """Score with `torch.compile`: a minute to begin with, then faster; needs a C++ compiler."""
     step_ms: int = 100
     """Queries and scoring take turns: how long, about, the model is at scoring without a break."""
     warm_mb: int = 256
@@ -129,6 +131,9 @@ _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0}
 
 
+_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
 def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:
     """Where a Kafka distribution lies that may be started, if KAFKA_HOME says so."""
     home = (os.environ if env is None else env).get("KAFKA_HOME")
@@ -151,7 +156,11 @@ def variable(name: str) -> str:
 def _convert(name: str, text: str, default: Any) -> Any:
     """The variable's text as the type of its default."""
     try:
+        if isinstance(default, bool):
+            return _SWITCH[text.lower()]
         return type(default)(text)
+    except KeyError:
+        raise SettingsError(f"{name} must be one of {', '.join(_SWITCH)}, not {text!r}") from None
     except ValueError:
         kind = {int: "a whole number", float: "a number"}[type(default)]
         raise SettingsError(f"{name} must be {kind}, not {text!r}") from None

@@ -4,6 +4,7 @@ The twin is written here once more, naively: one unpadded row, one full forward,
 """
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
 from xl3m_core.loading import best_dtype
 from xl3m_core.measure import entropy
-from xl3m_core.model import _Pieces
+from xl3m_core.writing import Pieces
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
 PAIRS = [
@@ -96,6 +97,24 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
     assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=2e-4)
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_scores_are_the_same() -> None:
+    compiled = LanguageModel(tiny.network("llama"), tiny.tokenizer(), compiled=True)
+    asked = [*PAIRS, *((text, "how many?") for text, _ in PAIRS)]  # alone, and side by side
+    scores = tiny.engine(compiled).score(asked)
+    assert compiled.shares
+    assert scores == pytest.approx(tiny.engine(tiny.model("llama")).score(asked), abs=2e-4)
+
+
+def test_a_model_that_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(ModelError, match="cannot be compiled: no C"):
+        LanguageModel.load(compiled=True)
+
+
 class Masked(tiny.Maskless):
     """A model that takes a mask; `disturb` is what becomes of its logits in a wide batch."""
 
@@ -169,7 +188,7 @@ def test_pieces_are_whole_characters_and_lose_no_space_behind_a_line(written: An
     text = "one two\n three\n\n  ☃漢字 four, five"
     ids = written(text, add_special_tokens=False)["input_ids"]
     pieces: list[str] = []
-    stream = _Pieces(written.decode, pieces.append)
+    stream = Pieces(written.decode, pieces.append)
     for put in ([[0, 0]], *([i] for i in ids)):
         stream.put(torch.tensor(put))
     stream.end()

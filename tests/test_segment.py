@@ -44,6 +44,25 @@ def test_any_chunking_gives_the_same_segments(
     assert segments_of(segmenter, list(text)) == segments_of(segmenter, [text])
 
 
+@given(TEXT, st.lists(st.integers(0, 400)), st.integers(1, 40))
+def test_chunks_together_are_as_one_by_one(text: str, cuts: list[int], size: int) -> None:
+    segmenter = Segmenter(bytes_of, size, size // 2)
+    chunks = [(chunk, time) for time, chunk in enumerate(split_at(text, cuts))]
+    tail, segments = Tail(), list[Segment]()
+    for chunk, time in chunks:
+        tail, new = segmenter.push(tail, chunk, time)
+        segments += new
+    assert segmenter.extend(Tail(), chunks) == (tail, segments)
+
+
+@given(st.text("aé☃\U0001f40d", min_size=1, max_size=600), st.integers(4, 40))
+def test_pieces_of_a_long_record_about_fill_their_segments(text: str, size: int) -> None:
+    segmenter = Segmenter(bytes_of, size)
+    segments = segments_of(segmenter, [text])
+    assert all(len(s.text) <= segmenter.longest_record for s in segments)
+    assert sum(s.tokens for s in segments) / len(segments) > size / 8 or len(segments) < 3
+
+
 @given(TEXT, st.integers(4, 40), st.integers(0, 39))
 def test_segments_cover_the_text_and_offsets_tell_where(text: str, size: int, overlap: int) -> None:
     segmenter = Segmenter(bytes_of, size, min(overlap, size - 1))

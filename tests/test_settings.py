@@ -13,6 +13,8 @@ CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "
 
 def another(name: str, default: Any) -> Any:
     """A value the field does not have by default."""
+    if isinstance(default, bool):
+        return not default
     return CHOSEN.get(name, f"{default}x" if isinstance(default, str) else default + 7)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from stream_app.sample import service_log
-from training.curriculum import DRILL, LEVELS, Batch, Writer
+from training.curriculum import DRILL, HARD, LEVELS, Batch, Writer
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
@@ -113,6 +113,16 @@ def test_questions_side_by_side_are_read_as_if_each_were_alone(seed: int, length
         places = [i for i, of in enumerate(row.turns[:-1]) if of in (0, turn)]
         logits = model(torch.tensor([alone.ids])).logits[0, : len(places)]
         torch.testing.assert_close(together[places], logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("level", [DRILL, *LEVELS[5:]])
+@pytest.mark.parametrize("shape", HARD.shapes)
+def test_an_exam_leaves_room_for_a_question_whatever_the_format(level: Level, shape: str) -> None:
+    writer = Writer(TOKENIZER, seed=3)
+    for length in (10, round(0.95 * level.tokens)):
+        row = writer.exam(replace(level, shapes=(shape,)), length)
+        assert max(row.turns) > 0
+        assert row.turns.count(0) < level.tokens
 
 
 def test_a_grown_model_computes_the_same_and_all_of_it_learns() -> None:

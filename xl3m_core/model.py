@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 from xl3m_core.errors import ModelError
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
 from xl3m_core.sight import side_by_side
 from xl3m_core.warm import WarmPrompts
+from xl3m_core.writing import LineEnd, Pieces
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
@@ -38,8 +37,10 @@ class LanguageModel:
         tokenizer: Any,
         window: int | None = None,
         warm_bytes: int = WARM_BYTES,
+        compiled: bool = False,
     ) -> None:
         self.model = model.eval()
+        self._forward: Any = torch.compile(model, dynamic=True) if compiled else model
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
         self.window = window or window_of(self.config, tokenizer)
@@ -63,28 +64,47 @@ class LanguageModel:
         dtype: str | None = None,
         window: int | None = None,
         warm_bytes: int = WARM_BYTES,
+        compiled: bool = False,
     ) -> "LanguageModel":
         """Load a model from a folder or the hub; code that comes with a model is not run.
 
         warm_bytes: memory for what was read of prompts, so that it is not read again.
-        Raises ModelError when there is no such model, or it is no causal LM.
+        compiled: score with `torch.compile`, which takes a minute to begin with.
+        Raises ModelError when there is no such model, it is no causal LM, or cannot be compiled.
         """
         model, tokenizer = load(str(name), device, dtype)
-        return cls(model, tokenizer, window, warm_bytes)
+        try:
+            return cls(model, tokenizer, window, warm_bytes, compiled)
+        except RuntimeError as error:
+            if not compiled:
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ModelError(f"{str(name)!r} cannot be compiled: {reason}") from error
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added; special tokens' names in it stay text."""
         if not texts:
             return []
         with self._tokenizing:
-            ids = self.tokenizer(
-                list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
-            )
-        return list(ids["input_ids"])
+            if backend := self._backend():
+                found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+                return [encoding.ids for encoding in found]
+            plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+            return list(self.tokenizer(list(texts), **plain)["input_ids"])
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
         return [len(ids) for ids in self.encode(texts)]
+
+    def _backend(self) -> Any:
+        """The tokenizer in Rust, told as `encode` needs it: called itself, it spends no time on
+        masks and the like. None if there is none."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend:
+            backend.no_truncation()
+            backend.no_padding()
+            backend.encode_special_tokens = True
+        return backend
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
@@ -115,7 +135,7 @@ class LanguageModel:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         if "logits_to_keep" in self._accepts:
             inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
-        logits: Tensor = self.model(**inputs, use_cache=False).logits
+        logits: Tensor = self._forward(**inputs, use_cache=False).logits
         return logits[:, -keep:]
 
     @torch.inference_mode()
@@ -138,7 +158,7 @@ class LanguageModel:
         sight, places = side_by_side(turns, self.model.dtype)
         columns = _columns([*map(len, ends)], width, keep)
         kept = torch.tensor(sorted({column for each in columns for column in each}), device=device)
-        output = self.model(
+        output = self._forward(
             input_ids=ids,
             attention_mask=sight,
             position_ids=places,
@@ -168,7 +188,7 @@ class LanguageModel:
         answer ends with its line: a base model would go on and ask itself the next question.
         """
         ids = torch.tensor([list(prompt)], device=self.model.device)
-        stop = [] if self.chats else [_LineEnd(self.decode, len(prompt))]
+        stop = [] if self.chats else [LineEnd(self.decode, len(prompt))]
         warm = {"past_key_values": self.warm.take(prompt)} if self.shares else {}
         output = self.model.generate(
             ids,
@@ -179,7 +199,7 @@ class LanguageModel:
             num_beams=1,
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
             stopping_criteria=stop,
-            streamer=_Pieces(self.decode, on_text) if on_text else None,
+            streamer=Pieces(self.decode, on_text) if on_text else None,
             return_dict_in_generate=True,
             output_logits=True,
         )
@@ -273,38 +293,3 @@ def _columns(sizes: Sequence[int], width: int, keep: Sequence[int]) -> list[list
         columns.append([*row, *range(start + max(0, size - count), start + size)])
         start += size
     return columns
-
-
-class _LineEnd(StoppingCriteria):
-    """Stops when the line that was begun behind the prompt ends."""
-
-    def __init__(self, decode: Callable[[list[int]], str], prompt_tokens: int) -> None:
-        self.decode, self.prompt_tokens = decode, prompt_tokens
-
-    def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        text = self.decode(ids[0, self.prompt_tokens :].tolist())
-        return torch.tensor(["\n" in text.lstrip()], device=ids.device)
-
-
-class _Pieces(BaseStreamer):
-    """Hands generated text on as soon as it is whole characters."""
-
-    def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], None]) -> None:
-        self.decode, self.on_text = decode, on_text
-        self.prompted, self.ids, self.given = False, list[int](), 0
-
-    def put(self, value: Tensor) -> None:
-        """The prompt, and then each token."""
-        if self.prompted:
-            self.ids += value.tolist()
-            self._give(self.decode(self.ids).rstrip("\ufffd"))
-        self.prompted = True
-
-    def end(self) -> None:
-        """What is left, whole or not."""
-        self._give(self.decode(self.ids))
-
-    def _give(self, text: str) -> None:
-        if len(text) > self.given:
-            self.on_text(text[self.given :])
-            self.given = len(text)

@@ -5,11 +5,12 @@ with the last records of the one before it (the overlap). What is not yet a segm
 tail, a plain value that can be stored and taken up again. Knows a token counter, no model.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 TokenCounter = Callable[[Sequence[str]], list[int]]
+Record = tuple[str, int | None]
+"""A record's text and its time in milliseconds since the epoch, if known."""
 
 # A record this many characters a token long is cut without waiting for its end. Twice the
 # usual four: only text that a tokenizer packs unusually well is cut for its characters.
@@ -85,16 +86,26 @@ class Segmenter:
 
     def push(self, tail: Tail, text: str, time_ms: int | None = None) -> tuple[Tail, list[Segment]]:
         """Take in the next chunk: the new tail, and the segments it completed."""
-        began_ms = tail.partial_ms if tail.partial else time_ms
-        *lines, rest = (tail.partial + text).split("\n")
-        units = self._records([line + "\n" for line in lines], began_ms, time_ms)
-        rest_ms = time_ms if lines else began_ms
-        while len(rest) >= self.longest_record:
-            piece = self._piece(rest)
-            units.append(Unit(piece.text, piece.tokens, rest_ms))
-            rest = rest[len(piece.text) :]
-        tail, segments = self._pack(tail, units)
-        return replace(tail, partial=rest, partial_ms=rest_ms if rest else None), segments
+        return self.extend(tail, [(text, time_ms)])
+
+    def extend(
+        self, tail: Tail, chunks: Iterable[tuple[str, int | None]]
+    ) -> tuple[Tail, list[Segment]]:
+        """`push` of each (text, time_ms) in turn, their records counted together."""
+        units, records = list[Unit](), list[Record]()
+        partial, began_ms = tail.partial, tail.partial_ms
+        for text, time_ms in chunks:
+            began_ms = began_ms if partial else time_ms
+            *lines, partial = (partial + text).split("\n")
+            for line in lines:
+                records.append((line + "\n", began_ms))
+                began_ms = time_ms
+            if pieces := self._pieces(partial, began_ms, self.longest_record):
+                units += self._units(records) + pieces
+                records.clear()
+                partial = partial[sum(len(piece.text) for piece in pieces) :]
+        tail, segments = self._pack(tail, units + self._units(records))
+        return replace(tail, partial=partial, partial_ms=began_ms if partial else None), segments
 
     def batches(self, chunks: Iterable[str], tokens: int) -> Iterator[list[Segment]]:
         """The segments of a whole text, given in chunks: so many tokens of them or more at a
@@ -111,92 +122,90 @@ class Segmenter:
 
     def flush(self, tail: Tail) -> list[Segment]:
         """The segments the tail would make if the stream ended here; the tail stays as it is."""
-        rest = [tail.partial] if tail.partial else []
-        tail, segments = self._pack(tail, self._records(rest, tail.partial_ms, tail.partial_ms))
-        return segments + ([_segment(tail)] if len(tail.units) > tail.seen else [])
+        rest = [(tail.partial, tail.partial_ms)] if tail.partial else []
+        tail, segments = self._pack(tail, self._units(rest))
+        return segments + ([_Open(tail).segment()] if len(tail.units) > tail.seen else [])
 
-    def _records(
-        self, records: list[str], first_ms: int | None, later_ms: int | None
-    ) -> list[Unit]:
+    def _units(self, records: Sequence[Record]) -> list[Unit]:
         """Whole records as units; those too long for a segment in pieces."""
-        units: list[Unit] = []
-        counts = self.count(records) if records else []
-        for i, (record, tokens) in enumerate(zip(records, counts, strict=True)):
-            time_ms = later_ms if i else first_ms
-            if tokens <= self.segment_tokens and len(record) < self.longest_record:
-                units.append(Unit(record, max(tokens, 1), time_ms))
+        short = list({text: None for text, _ in records if len(text) < self.longest_record})
+        counts = dict(zip(short, self.count(short), strict=True)) if short else {}
+        units = list[Unit]()
+        for text, time_ms in records:
+            tokens = counts.get(text, self.segment_tokens + 1)
+            if tokens <= self.segment_tokens:
+                units.append(Unit(text, max(tokens, 1), time_ms))
             else:
-                units += [replace(piece, time_ms=time_ms) for piece in self._pieces(record)]
+                units += self._pieces(text, time_ms)
         return units
 
-    def _pieces(self, record: str) -> Iterator[Unit]:
-        """A record too long for a segment, in order, each piece as long as fits."""
-        start = 0
-        while start < len(record):
-            piece = self._piece(record[start : start + self.longest_record])
-            yield piece
-            start += len(piece.text)
+    def _pieces(self, text: str, time_ms: int | None, least: int = 1) -> list[Unit]:
+        """What of the text is cut off in pieces, while `least` characters or more are left."""
+        pieces, start = list[Unit](), 0
+        while len(text) - start >= least:
+            pieces.append(self._piece(text[start : start + self.longest_record], time_ms))
+            start += len(pieces[-1].text)
+        return pieces
 
-    def _piece(self, text: str) -> Unit:
-        """The longest start of `text` that fits a segment.
+    def _piece(self, text: str, time_ms: int | None) -> Unit:
+        """A start of `text` that about fills a segment, and fits it.
 
-        Looks at `longest_record` characters and no further, so that where a record is cut
-        does not depend on how much of it had arrived.
+        The text is never longer than `longest_record`, so that where a record is cut does not
+        depend on how much of it had arrived.
         """
-        text = text[: self.longest_record]
+        while (tokens := self.count([text])[0]) > self.segment_tokens and len(text) > 1:
+            fitting = len(text) * self.segment_tokens // tokens
+            text = text[: max(1, min(fitting, len(text) - 1))]
+        return Unit(text, max(tokens, 1), time_ms)
 
-        def tokens(chars: int) -> int:
-            return self.count([text[:chars]])[0]
-
-        if tokens(len(text)) > self.segment_tokens:
-            fitting = bisect_right(range(1, len(text)), self.segment_tokens, key=tokens)
-            text = text[: max(fitting, 1)]
-        return Unit(text, max(tokens(len(text)), 1))
-
-    def _pack(self, tail: Tail, fresh: list[Unit]) -> tuple[Tail, list[Segment]]:
+    def _pack(self, tail: Tail, fresh: Iterable[Unit]) -> tuple[Tail, list[Segment]]:
         """Put units behind the tail's; whenever one does not fit, a segment is complete."""
-        segments: list[Segment] = []
+        segments, open_ = list[Segment](), _Open(tail)
         for unit in fresh:
-            if _tokens(tail.units) + unit.tokens > self.segment_tokens:
-                if len(tail.units) > tail.seen:
-                    segments.append(_segment(tail))
-                    tail = replace(tail, index=tail.index + 1)
-                tail = self._keep_overlap(tail, self.segment_tokens - unit.tokens)
-            tail = replace(tail, units=(*tail.units, unit))
-        return tail, segments
+            if open_.tokens + unit.tokens > self.segment_tokens:
+                if len(open_.units) > open_.seen:
+                    segments.append(open_.segment())
+                    open_.index += 1
+                open_.keep(min(self.overlap_tokens, self.segment_tokens - unit.tokens))
+            open_.units.append(unit)
+            open_.tokens += unit.tokens
+        return open_.tail(), segments
 
-    def _keep_overlap(self, tail: Tail, room: int) -> Tail:
-        """Drop units from the front until what is left is overlap and leaves room for the next."""
-        limit = max(0, min(self.overlap_tokens, room))
-        drop, tokens = 0, _tokens(tail.units)
-        while tokens > limit:
-            tokens -= tail.units[drop].tokens
+
+class _Open:
+    """A tail's units while others are put behind them."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.index, self.start, self.start_token = tail.index, tail.start, tail.start_token
+        self.units, self.seen = list(tail.units), tail.seen
+        self.tokens = sum(unit.tokens for unit in tail.units)
+
+    def keep(self, tokens: int) -> None:
+        """Drop units from the front until no more than so many tokens are left: the overlap."""
+        drop = 0
+        while self.tokens > max(0, tokens):
+            self.tokens -= self.units[drop].tokens
+            self.start_token += self.units[drop].tokens
+            self.start += len(self.units[drop].text)
             drop += 1
-        dropped, kept = tail.units[:drop], tail.units[drop:]
-        return replace(
-            tail,
-            start=tail.start + sum(len(unit.text) for unit in dropped),
-            start_token=tail.start_token + _tokens(dropped),
-            units=kept,
-            seen=len(kept),
+        del self.units[:drop]
+        self.seen = len(self.units)
+
+    def segment(self) -> Segment:
+        """The units as the segment they complete."""
+        text = "".join(unit.text for unit in self.units)
+        times = [unit.time_ms for unit in self.units if unit.time_ms is not None]
+        return Segment(
+            index=self.index,
+            text=text,
+            start=self.start,
+            end=self.start + len(text),
+            start_token=self.start_token,
+            end_token=self.start_token + self.tokens,
+            start_ms=min(times, default=None),
+            end_ms=max(times, default=None),
         )
 
-
-def _tokens(units: Sequence[Unit]) -> int:
-    return sum(unit.tokens for unit in units)
-
-
-def _segment(tail: Tail) -> Segment:
-    """The tail's units as the segment they complete."""
-    text = "".join(unit.text for unit in tail.units)
-    times = [unit.time_ms for unit in tail.units if unit.time_ms is not None]
-    return Segment(
-        index=tail.index,
-        text=text,
-        start=tail.start,
-        end=tail.start + len(text),
-        start_token=tail.start_token,
-        end_token=tail.start_token + _tokens(tail.units),
-        start_ms=min(times, default=None),
-        end_ms=max(times, default=None),
-    )
+    def tail(self) -> Tail:
+        """The units as a tail; nothing of an unfinished record."""
+        return Tail(self.index, self.start, self.start_token, tuple(self.units), self.seen)

@@ -1,0 +1,72 @@
+"""What a large model costs on this machine's accelerator: a Llama-2-7B's shape, random weights.
+
+Speed does not depend on the weights. Rows of 512 tokens; everything is held against the best matrix
+product of the same device in the same type, or against another figure of the same run. Without
+an accelerator it says so and measures nothing, unless a smaller shape is named.
+"""
+
+import argparse
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.hardware import SHAPES, peak_flops, random_llama, seconds
+from benchmarks.query import first_token
+from benchmarks.questions import asked
+from benchmarks.scoring import ROWS, WINDOW, engine_of_full_rows, made_up, scored
+from xl3m_core import Engine, LanguageModel, Method
+
+TOKENS = 20_000_000
+ASKED = (8, 32)
+LLAMA_2_WINDOW = 4096
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark alone takes."""
+    parser.add_argument("--shape", choices=[*SHAPES], help="default: 7B, on an accelerator only")
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a figure."""
+    there = torch.cuda.is_available()
+    if not (there or args.shape):
+        print("no accelerator here; --shape 100M tries this benchmark on the CPU")
+        return []
+    device, dtype = ("cuda", torch.bfloat16) if there else ("cpu", torch.float32)
+    shape, tokenizer = args.shape or "7B", LanguageModel.load(device="cpu").tokenizer
+    network = random_llama(shape, device, dtype)
+    model = LanguageModel(network, tokenizer, WINDOW)
+    rows = _scoring(model, shape, device, dtype) + _questions(model, shape, device)
+    query = Engine(LanguageModel(network, tokenizer, LLAMA_2_WINDOW), Method.fit(LLAMA_2_WINDOW))
+    return rows + [
+        _row(f"{each['what']}, ms", each["median_ms"], each["ratio"], each["of"])
+        for each in first_token(shape, query, device)
+    ]
+
+
+def _scoring(
+    model: LanguageModel, shape: str, device: str, dtype: torch.dtype
+) -> list[dict[str, Any]]:
+    figures = scored(model, ROWS[shape], peak_flops(device, dtype), device)
+    speed = figures["tokens_per_s"]
+    return [
+        _row("scoring, GFLOP/s", figures["gflop_per_s"], figures["of_peak"], "peak"),
+        _row("scoring, tokens/s", speed, figures["of_bare_forward"], "bare forward"),
+        _row("20M tokens, hours", TOKENS / speed / 3600, 1.0, "this speed"),
+    ]
+
+
+def _questions(model: LanguageModel, shape: str, device: str) -> list[dict[str, Any]]:
+    """The same segments under more questions."""
+    engine = engine_of_full_rows(model)
+    texts = [segment.text for segment in made_up(engine, ROWS[shape])]
+    questions, taken = asked(max(ASKED), seed=0), dict[int, float]()
+    for count in (1, 1, *ASKED):  # the first one warms up
+        pairs = [(text, each) for text in texts for each in questions[:count]]
+        taken[count] = seconds(partial(engine.score, pairs), device)
+    return [_row(f"{n} questions, s", taken[n], taken[n] / taken[1], "one") for n in ASKED]
+
+
+def _row(what: str, figure: float, ratio: float, rival: str) -> dict[str, Any]:
+    return {"what": what, "figure": figure, "ratio": ratio, "of": rival}

@@ -1,0 +1,147 @@
+"""How cost grows: with the length of a text, with the streams alive, and with k.
+
+`length`: the whole method on one text. `streams`: the same traffic spread over so many, each
+with a standing question, written, planned and scored by a model that costs nothing. `k`: a
+query's state read and its key context assembled. What questions cost, `questions` measures.
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from redis.asyncio import Redis
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.carriers import Free
+from benchmarks.hardware import seconds
+from benchmarks.haystack import Haystack
+from benchmarks.live import resident_mb
+from benchmarks.query import PLENTY, QID, QUESTION, fill
+from benchmarks.ratios import Ratio
+from benchmarks.scoring import made_up
+from stream_app import embedded
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.state import Asked, Commit, State
+from stream_app.store import StreamStore
+from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
+from xl3m_core.loading import SMALL
+
+LENGTHS, SHORT_LENGTHS = (10_000, 30_000, 100_000, 300_000), (5_000, 10_000, 20_000, 40_000)
+STREAMS, SHORT_STREAMS = (1, 10, 100, 1000, 10_000), (1, 10, 100, 1000)
+TRAFFIC, ROUNDS = 500, 5  # segments a round
+KS, READS = (1, 2, 4, 8, 16), 500
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a size, and a plot of each kind."""
+    engine = Engine(model := LanguageModel.load(args.model or SMALL), Method.fit(model.window))
+    lengths = SHORT_LENGTHS if args.short else LENGTHS
+    rows = [_length(engine, tokens) for tokens in tqdm(lengths, desc="length", disable=None)]
+    with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
+        streams = SHORT_STREAMS if args.short else STREAMS
+        rows += [
+            _streams(redis.url, engine, n) for n in tqdm(streams, desc="streams", disable=None)
+        ]
+        rows += [_k(redis.url, model, k) for k in tqdm(KS, desc="k", disable=None)]
+    for kind in ("length", "streams", "k"):
+        points = [(row["at"], row["cost"]) for row in rows if row["with"] == kind]
+        unit = next(row["unit"] for row in rows if row["with"] == kind)
+        path = Path(args.out) / f"growth_{kind}.png"
+        plots.lines(path, {f"cost by {kind}": {"": points}}, kind, unit, log_x=kind == "streams")
+    return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """From the smallest to the largest of each kind; of length, the cost of a token."""
+    found = list[Ratio]()
+    for kind, goal in (("length", "1: linear"), ("streams", "flat"), ("k", "flat")):
+        first, *_, last = (row for row in rows if row["with"] == kind)
+        ratio = last["cost"] / first["cost"]
+        ratio *= first["at"] / last["at"] if kind == "length" else 1
+        found.append(Ratio(f"{kind} {first['at']:,} to {last['at']:,}", ratio, goal))
+    return found
+
+
+def _length(engine: Engine, tokens: int) -> dict[str, Any]:
+    text = Haystack(engine.model.count, tokens)
+    spent = seconds(partial(XL3M(engine).answer, text, text.needles[0].question))
+    return _row("length", tokens, spent, "seconds")
+
+
+def _streams(url: str, engine: Engine, count: int) -> dict[str, Any]:
+    free = Free(engine.model, engine.method, engine.batch_tokens)
+    return _row("streams", count, asyncio.run(_spread(url, free, count)), "ms a segment")
+
+
+async def _spread(url: str, engine: Engine, count: int) -> float:
+    """Milliseconds from a segment's being cut to its score's being written."""
+    async with Redis.from_url(url) as redis:
+        await redis.flushdb()
+        store = StreamStore(redis, PLENTY, PLENTY)
+        scoring = Scoring(engine, store, Health(), PLENTY)
+        names = [f"stream {i}" for i in range(count)]
+        for name in names:
+            await store.ask(name, scoring.question_id(QUESTION), Asked(QUESTION, set_at=1.0))
+        scoring.streams.own(names)
+        while await scoring.step():
+            pass
+        segments, spent = made_up(engine, TRAFFIC), list[float]()
+        for i in range(ROUNDS):
+            busy = [names[(i * TRAFFIC + j) % count] for j in range(min(count, TRAFFIC))]
+            started = perf_counter()
+            await _traffic(scoring, busy, segments)
+            spent.append(perf_counter() - started)
+    return 1000 * median(spent) / TRAFFIC
+
+
+async def _traffic(scoring: Scoring, names: Sequence[str], segments: list[Segment]) -> None:
+    """The segments as the next of these streams, in equal parts, until all are scored."""
+    store, each = scoring.store, iter(segments)
+    commits = [
+        _commit(name, state, [*islice(each, len(segments) // len(names))])
+        for name, state in zip(names, await store.load_all(names), strict=True)
+    ]
+    for commit, state in zip(commits, await store.commit(commits), strict=True):
+        assert state, "nobody else writes"
+        scoring.streams.grew(commit.stream, state.cursor)
+    while await scoring.step():
+        pass
+
+
+def _commit(stream: str, base: State, segments: list[Segment]) -> Commit:
+    offset = base.cursor.next.get("t/0", 0) + 1
+    return Commit(stream, base, segments, Tail(), "t/0", 1, offset)
+
+
+def _k(url: str, model: LanguageModel, k: int) -> dict[str, Any]:
+    engine = Engine(model, Method.fit(model.window, k=k))
+    return _row("k", k, asyncio.run(_assembled(url, engine)), "ms a query")
+
+
+async def _assembled(url: str, engine: Engine) -> float:
+    """Milliseconds to read a stream's state and splice its k best segments."""
+    async with Redis.from_url(url) as redis:
+        store, spent = StreamStore(redis, PLENTY, PLENTY), list[float]()
+        name = f"of {engine.method.k}"
+        await fill(store, name, made_up(engine, 20), engine.method.k)
+        for _ in range(READS):
+            started = perf_counter()
+            view = await store.view(name, QID)
+            assert view
+            engine.assemble([segment for segment, _ in view.top], QUESTION)
+            spent.append(perf_counter() - started)
+    return 1000 * median(spent)
+
+
+def _row(kind: str, at: int, cost: float, unit: str) -> dict[str, Any]:
+    return {"with": kind, "at": at, "cost": cost, "unit": unit, "rss_mb": resident_mb(os.getpid())}
