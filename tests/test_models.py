@@ -98,6 +98,7 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_compiled_scores_are_the_same() -> None:
     compiled = LanguageModel(tiny.network("llama"), tiny.tokenizer(), compiled=True)
     asked = [*PAIRS, *((text, "how many?") for text, _ in PAIRS)]  # alone, and side by side

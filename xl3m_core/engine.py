@@ -85,7 +85,7 @@ class Engine:
         segment goes through the model once.
         """
         rows = self._rows(pairs)
-        room = min(self.model.window, self.batch_tokens) if self.model.shares else 0
+        room = self.batch_tokens // 2 if self.model.shares else 0
         shared, single = by_questions(rows, room) if room else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
         for read in (self._whole(single, measures), self._forked(shared, measures)):

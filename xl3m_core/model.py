@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from xl3m_core.errors import ModelError
+from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
-from xl3m_core.sight import side_by_side
 from xl3m_core.warm import WarmPrompts
 from xl3m_core.writing import LineEnd, Pieces
 
@@ -144,29 +144,11 @@ class LanguageModel:
     ) -> list[Tensor]:
         """`logits` of every row with each of the ends behind it, the row read once.
 
-            pad BOS s1 s2 | q1 q2 | p1 p2 p3     an end sees the row and itself, and has the
-            BOS s1  s2 s3 | q1 q2 | p1 p2 p3     places right behind the row
-
         For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
-        ids, mask = self.padded(rows, max(k - len(end) for k, end in zip(keep, ends, strict=True)))
-        width, device = ids.shape[1], ids.device
-        tails = torch.tensor([token for end in ends for token in end], device=device)
-        ids = torch.cat([ids, tails.expand(len(ids), -1)], dim=1)
-        own = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
-        turns = torch.cat([mask - 1, own.expand(len(ids), -1)], dim=1)
-        sight, places = side_by_side(turns, self.model.dtype)
-        columns = _columns([*map(len, ends)], width, keep)
-        kept = torch.tensor(sorted({column for each in columns for column in each}), device=device)
-        output = self._forward(
-            input_ids=ids,
-            attention_mask=sight,
-            position_ids=places,
-            logits_to_keep=kept,
-            use_cache=False,
-        )
-        at = {column: i for i, column in enumerate(kept.tolist())}
-        return [output.logits[:, [at[column] for column in each]] for each in columns]
+        most = max(1, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
+        fork = Fork(self._forward, self.model.dtype, *self.padded(rows, most), most)
+        return fork.logits(ends, keep)
 
     def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
@@ -283,13 +265,3 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
     rounding = 1e-3 if one.dtype == torch.float32 else 0.05
     return bool((p - q).abs().max() < rounding * p.abs().max())
-
-
-def _columns(sizes: Sequence[int], width: int, keep: Sequence[int]) -> list[list[int]]:
-    """Where the last positions of a row of that width and each of its ends stand."""
-    columns, start = list[list[int]](), width
-    for size, count in zip(sizes, keep, strict=True):
-        row = range(width - max(0, count - size), width)
-        columns.append([*row, *range(start + max(0, size - count), start + size)])
-        start += size
-    return columns

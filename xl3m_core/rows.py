@@ -3,10 +3,12 @@
 Pure: token ids in, plans out. Knows no model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 Ids = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +38,30 @@ def by_questions(rows: Sequence[Row], room: int) -> tuple[list[list[list[Row]]],
         if not prefix or len({row.suffix for row in group}) == 1:
             single += group
             continue
-        for part in _parts(sorted(group, key=lambda row: row.suffix), room):
+        for part in parts(sorted(group, key=_suffix), _asked, room):
             alike.setdefault(tuple(row.suffix for row in part), []).append(part)
     return list(alike.values()), single
 
 
-def _parts(rows: Sequence[Row], room: int) -> Iterator[list[Row]]:
-    """The rows in order, their questions within the room."""
-    part, size = list[Row](), 0
-    for row in rows:
-        if part and size + len(row.suffix) > room:
+def _suffix(row: Row) -> Ids:
+    return row.suffix
+
+
+def _asked(row: Row) -> int:
+    return len(row.suffix)
+
+
+def parts(items: Sequence[T], size: Callable[[T], int], room: int) -> Iterator[list[T]]:
+    """The items in order, so many together that their sizes are within the room, or one."""
+    part, total = list[T](), 0
+    for item in items:
+        if part and total + size(item) > room:
             yield part
-            part, size = [], 0
-        part.append(row)
-        size += len(row.suffix)
-    yield part
+            part, total = [], 0
+        part.append(item)
+        total += size(item)
+    if part:
+        yield part
 
 
 def common_start(suffixes: Sequence[Ids]) -> Ids:

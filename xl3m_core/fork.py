@@ -1,0 +1,79 @@
+"""Fork: rows that are read once, and ends that are read behind them, each as if it were alone.
+
+    pad BOS s1 s2 | q1 q2 | p1 p2 p3     an end sees the row and itself, and has the
+    BOS s1  s2 s3 | q1 q2 | p1 p2 p3     places right behind the row
+
+The row's keys and values are kept until all ends are read. Knows a network; not what rows and
+ends say.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from xl3m_core.rows import parts
+from xl3m_core.sight import side_by_side
+
+TOGETHER = 256
+"""Tokens of ends that are read at once: each is held against all the others, and sees none."""
+
+
+class Fork:
+    """Rows, read when it is made. ids, mask: (B, W), padded on the left; `most`: as many of the
+    rows' last logits are kept, one at least."""
+
+    def __init__(
+        self, forward: Callable[..., Any], dtype: torch.dtype, ids: Tensor, mask: Tensor, most: int
+    ) -> None:
+        self.forward, self.dtype, self.mask = forward, dtype, mask
+        self.cache: Any = DynamicCache()
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        self.start = self._read(ids, mask, places, [*range(ids.shape[1] - most, ids.shape[1])])
+
+    def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> list[Tensor]:
+        """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""
+        whole, counts = list[Tensor](), iter(keep)
+        for group in parts(ends, len, TOGETHER):
+            kept = [next(counts) for _ in group]
+            for end, own, count in zip(group, self._ends(group, kept), kept, strict=True):
+                before = self.start[:, self.start.shape[1] - max(0, count - len(end)) :]
+                whole.append(torch.cat([before, own], dim=1))
+        return whole
+
+    def _ends(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
+        """Their own logits, as far as they are kept."""
+        device, (rows, width) = self.mask.device, self.mask.shape
+        ids = torch.tensor([token for end in ends for token in end], device=device)
+        turns = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
+        turns = torch.cat([self.mask - 1, turns.expand(rows, -1)], dim=1)
+        sight, places = side_by_side(turns, self.dtype)
+        sizes = [min(count, len(end)) for end, count in zip(ends, keep, strict=True)]
+        kept = _last([*map(len, ends)], sizes)
+        logits = self._read(ids.expand(rows, -1), sight[:, :, width:], places[:, width:], kept)
+        self.cache.crop(-len(ids))
+        return logits.split(sizes, dim=1)
+
+    def _read(self, ids: Tensor, mask: Tensor, places: Tensor, kept: Sequence[int]) -> Tensor:
+        """Logits (B, kept, V) of ids behind what was read, which then are read as well."""
+        output = self.forward(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(kept, device=ids.device),
+        )
+        logits: Tensor = output.logits
+        return logits
+
+
+def _last(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Where the last tokens stand of ends of those sizes in a row, of each as many as counted."""
+    columns, stop = list[int](), 0
+    for size, count in zip(sizes, counts, strict=True):
+        stop += size
+        columns += range(stop - count, stop)
+    return columns
