@@ -1,5 +1,5 @@
 # What a developer and CI type alike. Needs make and python3 (3.11 or newer, with venv).
-#   make demo | test | check | bench | format | clean         (each makes .venv first)
+#   make demo | test | chaos | check | bench | format | clean         (each makes .venv first)
 #   make test ARGS="-k segment"                               more words for pytest or the benchmarks
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch without CUDA
 
@@ -11,7 +11,7 @@ SPEED := scoring questions stream query growth late
 STAMP := .venv/.complete
 CODE := $(wildcard xl3m_core stream_app training tests benchmarks)
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test chaos check bench format clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup
+	$(BIN)/python -m pytest tests/chaos -s $(or $(ARGS),--faults 40 --kills 50)
 
 check: setup
 	$(BIN)/ruff check .

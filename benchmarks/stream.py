@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.haystack import Haystack
-from benchmarks.live import STREAM, guarded, in_events, process
+from benchmarks.live import STREAM, LiveError, guarded, in_events, process
 from benchmarks.ratios import Ratio
 from stream_app import embedded
 from stream_app.engine import create_engine
@@ -37,7 +37,7 @@ from stream_app.standing import StandingQuestions
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
-from xl3m_core import Engine, Segment
+from xl3m_core import Engine, Segment, Tail
 
 TOKENS, SHORT_TOKENS = 1_000_000, 100_000
 EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
@@ -46,6 +46,7 @@ WARM_UP = 0.2  # of the text, before the clock runs
 PARTITIONS = 4  # of the topic: one part of the text in each
 WORKER = ["-m", "stream_app", "worker"]
 LOOK_SECONDS = 0.02
+STALL_SECONDS = 600.0
 PLENTY = 1 << 40
 
 
@@ -65,9 +66,9 @@ class Text:
         return cls(named, parts[0].needles[0].question)
 
     def segments(self, engine: Engine) -> list[list[Segment]]:
-        """The segments of each stream."""
-        segmenter = engine.segmenter()
-        return [[*chain.from_iterable(segmenter.batches(p, 1))] for p in self.parts.values()]
+        """The completed segments of each stream."""
+        chunks = ([(chunk, None) for chunk in part] for part in self.parts.values())
+        return [engine.segmenter().extend(Tail(), each)[1] for each in chunks]
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -138,8 +139,9 @@ async def _streamed(
         work: Coroutine[Any, Any, float] = _rate(
             partial(_scored, store, qid, text), sum(map(len, parts))
         )
-        for output in outputs:
-            child = await running.enter_async_context(process(here, output, WORKER, threads))
+        started = [process(here, output, WORKER, threads) for output in outputs]
+        children = [await running.enter_async_context(each) for each in started]
+        for child, output in zip(children, outputs, strict=True):
             work = guarded(child, output, work)
         return await work * tokens / sum(map(len, parts))
 
@@ -227,8 +229,11 @@ async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
     """So many a second, from the look at which the warm-up was over to the one at which all was
     done."""
     first, begun = 0.0, 0
+    deadline = time.perf_counter() + STALL_SECONDS
     while True:
         reached, now = await done(), time.perf_counter()
+        if now > deadline:
+            raise LiveError(f"{reached:,} of {count:,} were done in {STALL_SECONDS:.0f} s")
         if reached >= WARM_UP * count and not begun:
             first, begun = now, reached
         if reached >= count:

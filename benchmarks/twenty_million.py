@@ -94,9 +94,8 @@ async def _run(
 async def _read_and_ask(
     here: Live, haystack: Haystack, tokens: int
 ) -> tuple[list[Sample], list[Outcome]]:
-    text = stored(
-        tqdm(haystack, desc="text", unit=" chunks", disable=None), here.log.parent / "text"
-    )
+    chunks = tqdm(haystack, desc="text", unit=" chunks", disable=None)
+    text = await asyncio.to_thread(stored, chunks, here.log.parent / "text")
     await here.stand([needle.question for needle in haystack.needles])
     with tqdm(total=tokens, unit="tok", unit_scale=True, desc="scored") as bar:
 

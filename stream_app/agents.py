@@ -47,7 +47,9 @@ def sender(topic: Any) -> Send:
     return send
 
 
-def dead_letters(send: Send) -> Callable[[Any, str], Awaitable[None]]:
+def dead_letters(
+    send: Send, on_burial: Callable[[], None] = lambda: None
+) -> Callable[[Any, str], Awaitable[None]]:
     """Puts an event that cannot be used where a person can look at it."""
 
     async def bury(event: Any, reason: str) -> None:
@@ -56,6 +58,7 @@ def dead_letters(send: Send) -> Callable[[Any, str], Awaitable[None]]:
         # The event's key keeps its dead letters in order, unless the key itself is what is wrong.
         key = m.key if m.key and len(m.key) <= STREAM_BYTES else None
         await send(key, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
+        on_burial()
 
     return bury
 

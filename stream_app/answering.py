@@ -47,13 +47,17 @@ class Answering:
         self.scoring = scoring
         self.warming = warming
         self.health = health
+        self.on_answer: Callable[[Answer, float], None] = lambda answer, seconds: None
 
     async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
         """The answer, or one with `error` and the reason. on_text gets the text as it comes."""
+        began = time.perf_counter()
         try:
-            return await self._answer(query, on_text)
+            answer = await self._answer(query, on_text)
         except (Refused, QuestionError) as error:
-            return Answer(question=query.question or "", error=str(error))
+            answer = Answer(question=query.question or "", error=str(error))
+        self.on_answer(answer, time.perf_counter() - began)
+        return answer
 
     async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
         clock = Clock()

@@ -3,17 +3,20 @@
 from typing import Any, cast
 
 import faust
-from mode import CrashingSupervisor
+from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
 from stream_app import agents
 from stream_app.answering import Answering
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
+from stream_app.http import Http
 from stream_app.ingest import Ingest
+from stream_app.metrics import Metrics
 from stream_app.partitions import Broker, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.pubsub import PubSubDoor
+from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
@@ -43,7 +46,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
 
     app = create_faust(settings)
     topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
-    bury = agents.dead_letters(agents.sender(topic["dead_letters"]))
+    metrics = Metrics(scoring, answering, health)
+    bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     questions = agents.Questions(settings, store, scoring, bury, health)
     queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury)
@@ -59,6 +63,10 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
             and (ingest.working or scoring.working or app.rebalancing)
         ),
     )
+    ready = Readiness(settings, redis, health, lambda: _is_settled(app))
+    http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
+    if settings.http_port:
+        app.add_dependency(_FromTheStart(http))
     for service in (scoring, warming, door, watchdog):
         app.task(_named(service))
     _on_assignment(app, ingest, scoring, health)
@@ -82,7 +90,8 @@ def create_faust(settings: Settings) -> faust.App:
         agent_supervisor=CrashingSupervisor,
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=1.0,
-        broker_session_timeout=30.0,
+        broker_session_timeout=settings.session_seconds,
+        broker_heartbeat_interval=settings.session_seconds / 10,
         broker_request_timeout=160.0,
         # Waiting for the model is no reason to be thrown out of the group; see the watchdog.
         broker_max_poll_interval=1_000_000.0,
@@ -114,6 +123,24 @@ def _named(service: Any) -> Any:
 
     run.__name__ = run.__qualname__ = type(service).__name__.lower()
     return run
+
+
+class _FromTheStart(Service):
+    """Runs a service as soon as the app starts: what `app.task` is given waits for the first
+    assignment, and that waits for Redis and the other workers."""
+
+    def __init__(self, service: Any) -> None:
+        super().__init__()
+        self.service = service
+
+    async def on_start(self) -> None:
+        """Called by Faust."""
+        self.add_future(self.service.run())
+
+
+def _is_settled(app: faust.App) -> bool:
+    """Whether partitions were assigned, and none are about to come or go."""
+    return bool(app.rebalancing_count and not app.rebalancing and not app.should_stop)
 
 
 def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Health) -> None:

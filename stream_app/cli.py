@@ -1,8 +1,8 @@
-"""The command line: worker, feed, ask, watch, streams, run, demo.
+"""The command line: worker, feed, ask, watch, streams, run, demo, doctor.
 
 Each verb is a few lines that load what it needs when it is called, so that help is instant.
-Exit codes: 0 done; 1 there is no answer; 2 wrong usage or settings; 3 broker, Redis or
-worker out of reach; 130 interrupted.
+Exit codes: 0 done; 1 there is no answer, or the doctor found something to mend; 2 wrong usage
+or settings, or another version's Redis; 3 broker, Redis or worker out of reach; 130 interrupted.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stream_app.settings import Settings
 
 EXIT_NO_ANSWER = 1
+EXIT_TO_MEND = 1
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 
@@ -149,3 +150,13 @@ def demo(lines: int, **given: Any) -> None:
     from stream_app.demo import run_demo
 
     run_demo(_settings(**given), lines)
+
+
+@cli.command()
+@options("broker", "redis", "model")
+def doctor(**given: Any) -> None:
+    """Look at all that a worker needs, and say what to mend."""
+    from stream_app import doctor
+
+    if not doctor.run(**given):
+        sys.exit(EXIT_TO_MEND)

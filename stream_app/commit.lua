@@ -2,9 +2,10 @@
 --
 -- KEYS  log, tail, cursor
 -- ARGV  version the caller started from, topic/partition, epoch, next offset, gaps found,
---       tail, most segments, most bytes, then the segments
+--       tail, most segments, most bytes, run id of the Redis it trusts ('' for any), then the segments
 -- Returns {1, version, head, first, question version}; {0} if another wrote meanwhile;
--- {-1} if a later owner of the partition has written: the caller is a zombie.
+-- {-1} if a later owner of the partition has written: the caller is a zombie; {-2} if Redis has
+-- been started again since the caller looked at it.
 local log, tail, cursor = KEYS[1], KEYS[2], KEYS[3]
 local partition, epoch = ARGV[2], tonumber(ARGV[3])
 
@@ -12,12 +13,14 @@ local function number(field)
   return tonumber(redis.call('HGET', cursor, field) or 0)
 end
 
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+if ARGV[9] ~= '' and ARGV[9] ~= run then return {-2} end
 if number('epoch:' .. partition) > epoch then return {-1} end
 local version = number('version')
 if version ~= tonumber(ARGV[1]) then return {0} end
 
 local head, first, bytes = number('head'), number('first'), number('bytes')
-for i = 9, #ARGV do
+for i = 10, #ARGV do
   redis.call('XADD', log, head .. '-1', 's', ARGV[i])
   head, bytes = head + 1, bytes + #ARGV[i]
 end

@@ -2,6 +2,7 @@
 
 XL3MError
 ├── SettingsError       a setting that cannot be used
+├── SchemaError         what lies in Redis was laid out by another version
 └── UnreachableError    the broker, Redis or a worker does not answer
 """
 
@@ -10,6 +11,10 @@ from xl3m_core.errors import XL3MError
 
 class SettingsError(XL3MError, ValueError):
     """A setting that cannot be used; the message names its variable."""
+
+
+class SchemaError(XL3MError, RuntimeError):
+    """What lies in Redis was laid out by another version of this program."""
 
 
 class UnreachableError(XL3MError, ConnectionError):

@@ -5,6 +5,7 @@ strictly in the order of offsets. Knows events that can be acknowledged; not who
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,11 @@ from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Commit, LostWritesError, State
+from stream_app.state import Commit, LostWritesError, RestartedError, State
 from stream_app.store import StreamStore
 from xl3m_core import Engine
+
+logger = logging.getLogger("xl3m")
 
 BATCH_EVENTS = 512
 # A batch is closed, and reading pauses, at this many bytes for each token that scoring may be
@@ -126,13 +129,27 @@ class Ingest:
         await self.scoring.room()
         ours = [(owned, event) for event in batch if (owned := self.partitions.of(event.message))]
         arrivals = await self._arrivals(ours)
-        while arrivals:
-            arrivals = await patiently(self.health, "ingest", self._write, arrivals)
-        # A partition lost while all this went on is another's to speak for now.
-        done = [(owned, event) for owned, event in ours if self.partitions.owns(owned)]
-        await patiently(self.health, "ingest", self.partitions.advance, done)
+        while (done := await self._taken(arrivals, ours)) is None:
+            self.states.clear()
+            await patiently(self.health, "ingest", self.partitions.trust)
         for _, event in done:
             event.ack()
+
+    async def _taken(
+        self, arrivals: dict[str, list[Arrival]], ours: list[tuple[Owned, Any]]
+    ) -> list[tuple[Owned, Any]] | None:
+        """Write, note the positions; what may be acknowledged then. None if Redis was started
+        again meanwhile: what was written before may be lost, so all of it is looked at again."""
+        try:
+            while arrivals:
+                arrivals = await patiently(self.health, "ingest", self._write, arrivals)
+            # A partition lost while all this went on is another's to speak for now.
+            done = [(owned, event) for owned, event in ours if self.partitions.owns(owned)]
+            await patiently(self.health, "ingest", self.partitions.advance, done)
+            return done
+        except RestartedError:
+            logger.warning("Redis was started again: seeing what it holds")
+            return None
 
     async def _arrivals(self, batch: list[tuple[Owned, Any]]) -> dict[str, list[Arrival]]:
         """The usable events by stream, each stream's in order."""
@@ -177,8 +194,11 @@ class Ingest:
         if self._forget or len(self.states.keys() | streams) > CACHED_STREAMS:
             self.states.clear()
             self._forget = False
-        missing = [stream for stream in streams if stream not in self.states]
-        self.states |= zip(missing, await self.store.load_all(missing), strict=True)
+        if missing := [stream for stream in streams if stream not in self.states]:
+            self.states |= zip(missing, await self.store.load_all(missing), strict=True)
+            # A Redis that went back must not be taken at its word: events it lost would count as
+            # seen once a later one of their stream is written.
+            await self.partitions.check()
 
     async def _reload(self, refused: Commit) -> State:
         """Where the stream stands now that it was written meanwhile, by another or by a try whose

@@ -7,7 +7,8 @@ Redis Cluster. Knows names only.
 from hashlib import blake2b
 from urllib.parse import quote
 
-PREFIX = "xl3m:1"
+SCHEMA = 1
+PREFIX = f"xl3m:{SCHEMA}"
 SCORES_PER_BLOCK = 65_536
 SCORE_BYTES = 4
 
@@ -21,6 +22,11 @@ def _quoted(name: str) -> str:
 
 def _of_stream(stream: str, what: str) -> str:
     return f"{PREFIX}:{{{_quoted(stream)}}}:{what}"
+
+
+def schema() -> str:
+    """The number of the schema in which a worker wrote here; the same name in every schema."""
+    return "xl3m:schema"
 
 
 def log(stream: str) -> str:

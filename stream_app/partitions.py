@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stream_app.state import LostWritesError
 from stream_app.store import StreamStore
 
 logger = logging.getLogger("xl3m")
@@ -73,6 +74,7 @@ class Partitions:
         """
         now = {_plain(tp): tp for tp in assigned if tp.topic == self.topic}
         taken = {}
+        run_id = await self.store.run_id()
         if now:
             committed = await broker.seek_to_committed()
             ends = await broker.highwaters(*now.values())
@@ -80,8 +82,26 @@ class Partitions:
                 taken[plain] = await self._take_over(plain, ends.get(tp))
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
-        self.owned = taken
+        self.owned, self.store.trusted = taken, run_id
         return list(taken), lost
+
+    async def check(self) -> None:
+        """See that Redis has all that this worker left there. Raises LostWritesError: positions
+        are written last, so if these are there, all is."""
+        for plain, owned in self.owned.items():
+            position, _ = await self.store.position(plain)
+            if _reached(position) < _reached(owned.position):
+                raise LostWritesError(
+                    f"{plain}: Redis holds it up to {position}, but this worker left it at "
+                    f"{owned.position}: it lost writes, perhaps in a restart. This worker ends; "
+                    "the next one reads again what is missing."
+                )
+
+    async def trust(self) -> None:
+        """Write again to a Redis that was started again, if it has all that was left there."""
+        run_id = await self.store.run_id()
+        await self.check()
+        self.store.trusted = run_id
 
     def of(self, message: Any) -> Owned | None:
         """The partition a message came from, None if this worker does not own it (any more)."""
@@ -114,6 +134,10 @@ class Partitions:
             offset, made = 0, made + 1
             await self.store.begin_anew(plain, made)
         return Owned(f"{plain}#{made}" if made else plain, epoch, offset, offset)
+
+
+def _reached(position: int | None) -> int:
+    return -1 if position is None else position
 
 
 def _plain(where: Any) -> str:

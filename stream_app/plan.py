@@ -54,6 +54,11 @@ class Plan:
         """Tokens it may have beside those it has."""
         return self.size - self.tokens
 
+    @property
+    def fill(self) -> float:
+        """Tokens it has over those it may have; at times more than 1."""
+        return self.tokens / self.size
+
     def add(
         self, wanted: Iterable[Wanted], room: int, back: bool, at_least_one: bool = False
     ) -> None:

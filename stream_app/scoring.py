@@ -48,11 +48,13 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Work that goes through the model in one go: its segments, and about how many tokens."""
+    """Work that goes through the model in one go: its segments, about how many tokens, and what
+    share that is of those it may have."""
 
     work: list[Work]
     segments: list[list[Segment]]
     tokens: int
+    fill: float
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -89,6 +91,7 @@ class Scoring:
         self.streams = Streams(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
         self.on_change: Callable[[str, str], None] = lambda stream, qid: None
+        self.on_step: Callable[[float, float], None] = lambda fill, seconds: None
         self.steps = 0
         self.working = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -181,7 +184,7 @@ class Scoring:
         if not plan.work:
             return None
         segments = await patiently(self.health, "planning", self._read, plan.work)
-        return Step(plan.work, segments, plan.tokens)
+        return Step(plan.work, segments, plan.tokens, plan.fill)
 
     def _plan(self) -> Plan:
         """The next step's work: queries, then live edges, then history.
@@ -235,7 +238,9 @@ class Scoring:
         pairs, began = step.pairs, time.perf_counter()
         scores = self.engine.score(pairs)
         share = len(pairs) / sum(len(work.indices) for work in step.work)
-        self.size.took(round(step.tokens * share), time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self.size.took(round(step.tokens * share), seconds)
+        self.on_step(step.fill, seconds)
         return scores
 
     async def _finish(self, step: Step, found: list[float]) -> None:

@@ -73,8 +73,13 @@ class Settings:
     question_ttl: int = 3600
     """Seconds the scores of a question that was only asked once are kept."""
     max_event_bytes: int = 1_048_576
+    session_seconds: float = 30.0
+    """The partitions of a worker that was silent for so long go to the others."""
     stall_seconds: float = 300.0
     """The worker ends itself when it holds events and gets nowhere for so long."""
+    http_port: int = 0
+    http_host: str = "127.0.0.1"
+    """Where a worker serves /metrics, /healthz and /readyz; port 0: nowhere."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Self:
@@ -111,24 +116,28 @@ class Settings:
         for name, allowed in schemes.items():
             if not _is_address(getattr(self, name), allowed):
                 raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
+        if not self.http_host:  # which would mean every address there is
+            raise SettingsError(f"{variable('http_host')} must be an address of this machine")
         for name, choices in {"format": get_args(Format), "measure": get_args(Measure)}.items():
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{variable(name)} must be one of {', '.join(choices)}")
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < math.inf:  # so that NaN is refused as well
                 raise SettingsError(f"{variable(name)} must be at least {least}, and finite")
-        if self.query_deadline > MAX_DEADLINE:
-            raise SettingsError(f"{variable('query_deadline')} must be at most {MAX_DEADLINE:.0f}")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise SettingsError(f"{variable(name)} must be at most {most:.0f}")
 
 
 _LEAST = dict.fromkeys(
-    ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k"), 0
+    ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k", "http_port"), 0
 )
 _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
 _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
-_LEAST |= {"overlap_tokens": -1, "query_deadline": 0}
+_LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
+_MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
 
 
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -143,6 +152,9 @@ def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:
 def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(address)
+        if "kafka" in schemes:  # there may be several, but nobody's password, which would be shown
+            return parts.scheme in schemes and bool(parts.netloc) and "@" not in parts.netloc
+        _ = parts.port  # what is none may be part of a password that is not percent-encoded
     except ValueError:
         return False
     return parts.scheme in schemes and bool(parts.netloc or (parts.scheme == "unix" and parts.path))

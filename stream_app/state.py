@@ -18,6 +18,11 @@ class LostWritesError(RuntimeError):
     """Redis no longer has what it said it had: this worker must stop and start over from there."""
 
 
+class RestartedError(RuntimeError):
+    """Redis is not the process it was when this worker last held its positions against it: it may
+    have lost its last writes, so nothing is written before they were held against it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by

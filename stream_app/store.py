@@ -21,6 +21,7 @@ from stream_app.state import (
     FencedError,
     LostWritesError,
     Range,
+    RestartedError,
     State,
     View,
 )
@@ -28,12 +29,17 @@ from xl3m_core import Segment
 
 
 class StreamStore:
-    """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
+    """The state of all streams. `log_segments` and `log_bytes` bound each stream's log.
+
+    trusted: the run id of the Redis that may be written to, '' for any; one that was started again
+    has another. Commits and positions are refused there with a RestartedError.
+    """
 
     def __init__(self, redis: Redis, log_segments: int, log_bytes: int) -> None:
         # redis-py types a reply as the union of all its forms; this client's are bytes.
         self.redis: Any = redis
         self.limits = (log_segments, log_bytes)
+        self.trusted = ""
         self._commit = redis.register_script(_script("commit.lua"))
         self._scores = redis.register_script(_script("scores.lua"))
         self._position = redis.register_script(_script("position.lua"))
@@ -69,7 +75,7 @@ class StreamStore:
         names = [keys.log(c.stream), keys.tail(c.stream), keys.cursor(c.stream)]
         where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
         segments = [pack_segment(segment) for segment in c.segments]
-        return names, [*where, pack_tail(c.tail), *self.limits, *segments]
+        return names, [*where, pack_tail(c.tail), *self.limits, self.trusted, *segments]
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """Segments lo up to hi of the log, those that are still retained."""
@@ -83,6 +89,10 @@ class StreamStore:
             for index in indices:
                 pipe.xrange(keys.log(stream), f"{index}-1", f"{index}-1")
             return [segment for entries in await pipe.execute() for segment in _segments(entries)]
+
+    async def run_id(self) -> str:
+        """Names the running process of Redis."""
+        return str((await self.redis.info("server"))["run_id"])
 
     # -- partitions ------------------------------------------------------------------------
 
@@ -103,10 +113,12 @@ class StreamStore:
         written last, so a Redis that lost anything of a partition lost this as well."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for partition, epoch, old, new in moves:
-                args = ["" if old is None else old, new, epoch]
+                args = ["" if old is None else old, new, epoch, self.trusted]
                 await self._position([keys.partition(partition)], args, client=pipe)
             replies = await pipe.execute()
         for (partition, epoch, _, _), reply in zip(moves, replies, strict=True):
+            if reply == -2:
+                raise RestartedError
             if reply < 0:
                 raise FencedError(f"{partition} has a later owner than epoch {epoch}")
             if reply == 0:
@@ -257,6 +269,8 @@ def _cursor(fields: dict[bytes, bytes]) -> Cursor:
 
 
 def _committed(commit: Commit, reply: list[int]) -> State | None:
+    if reply[0] == -2:
+        raise RestartedError
     if reply[0] == -1:
         raise FencedError(
             f"stream {commit.stream!r}: {commit.partition} has a later owner than epoch "

@@ -5,6 +5,8 @@ broker's metadata; not what the topics carry.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -15,20 +17,23 @@ from stream_app.settings import Settings, variable
 
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
+ASKED_SECONDS = 40.0
 
 
-async def ensure_topics(settings: Settings) -> str:
-    """See that all topics are there, asking for those that are missing; returns the cluster's id.
-
-    Raises UnreachableError when there is no broker, or it makes no topics by itself.
-    """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.broker_address)
+@asynccontextmanager
+async def administering(
+    settings: Settings, seconds: float = ASKED_SECONDS
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A broker that answers, within so many seconds each time it is asked. Raises
+    UnreachableError when it does not, or no longer."""
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.broker_address, request_timeout_ms=round(seconds * 1000)
+    )
     try:
         await admin.start()
-        cluster = await admin.describe_cluster()
-        missing = set(topic_names(settings)) - set(await admin.list_topics())
-        if missing:
-            await _ask_for(settings, sorted(missing))
+        yield admin
+    except UnreachableError:  # an OSError too, and has said what is wrong
+        raise
     except (KafkaError, OSError) as error:
         raise UnreachableError(
             f"no Kafka broker at {settings.broker_address} ({type(error).__name__}): start one, "
@@ -36,7 +41,30 @@ async def ensure_topics(settings: Settings) -> str:
         ) from error
     finally:
         await admin.close()
+
+
+async def ensure_topics(settings: Settings) -> str:
+    """See that all topics are there, asking for those that are missing; returns the cluster's id.
+
+    Raises UnreachableError when there is no broker, or it makes no topics by itself.
+    """
+    async with administering(settings) as admin:
+        cluster = await admin.describe_cluster()
+        missing = set(topic_names(settings)) - set(await admin.list_topics())
+        if missing:
+            await _ask_for(settings, sorted(missing))
     return str(cluster.get("cluster_id", ""))
+
+
+async def partition_counts(settings: Settings) -> dict[str, int]:
+    """How many partitions each of the topics has that are there; makes none.
+
+    Raises UnreachableError when there is no broker.
+    """
+    async with administering(settings) as admin:
+        known = await admin.describe_topics()
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in known}
+    return {name: counts[name] for name in topic_names(settings) if name in counts}
 
 
 async def _ask_for(settings: Settings, missing: list[str]) -> None:

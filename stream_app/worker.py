@@ -13,6 +13,7 @@ import click
 import faust
 
 from stream_app.client import connected
+from stream_app.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home
 from stream_app.topics import ensure_topics
 
@@ -42,9 +43,10 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
 
 
 async def check(settings: Settings) -> None:
-    """See that the broker and Redis answer, make missing topics.
+    """See that the broker and Redis answer, make missing topics, note the schema.
 
-    Raises UnreachableError, which says what to start or to set.
+    Raises UnreachableError, which says what to start or to set, and SchemaError.
     """
-    async with connected(settings.redis):
+    async with connected(settings.redis) as redis:
+        await ensure_schema(redis)
         await ensure_topics(settings)

@@ -26,6 +26,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much chaos, and which."""
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos-seed", type=int, default=0, help="which schedule of faults")
+    group.addoption("--faults", type=int, default=10, help="one of every kind is 10")
+    group.addoption("--kills", type=int, default=0, help="workers killed beside these")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing has run yet."""
     config.stash[_ON] = {}

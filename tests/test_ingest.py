@@ -262,6 +262,43 @@ async def test_a_redis_that_lost_what_it_took_is_not_passed_over(
     assert here.offsets == [0, 1]
 
 
+async def test_a_redis_that_lost_a_stream_not_at_hand_is_not_written_to(
+    here: Site, redis_client: Redis
+) -> None:
+    await here.ingest.apply(here.lines("record 0\n"))
+    await redis_client.delete(
+        keys.cursor(here.topic), keys.tail(here.topic), keys.log(here.topic),
+        keys.partition(f"{here.topic}/0"),
+    )  # fmt: skip
+    here.ingest.forget()
+    with pytest.raises(LostWritesError, match="lost writes"):
+        await here.ingest.apply(here.lines("record 1\n", start=1))
+    assert await here.state() == State(), "a later event would hide the lost one"
+
+
+async def test_what_a_restart_took_between_write_and_position_is_written_again(
+    here: Site, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await here.ingest.apply(here.lines("record 0\n"))
+    names = [make(here.topic) for make in (keys.cursor, keys.tail)]
+    saved = [await redis_client.dump(name) for name in names]
+    advance, calls = here.ingest.partitions.advance, list[int]()
+
+    async def restarted(done: list[tuple[Owned, Any]]) -> None:
+        calls.append(len(done))
+        if len(calls) == 1:
+            here.ingest.store.trusted = "a process that is gone"
+            for name, value in zip(names, saved, strict=True):
+                await redis_client.restore(name, 0, value or b"", replace=True)
+        await advance(done)
+
+    monkeypatch.setattr(here.ingest.partitions, "advance", restarted)
+    await here.ingest.apply(here.lines("record 1\n", start=1))
+    assert calls == [1, 1]
+    assert here.offsets == [0, 1]
+    await assert_holds(here, "record 0\nrecord 1\n")
+
+
 # -- events that are not as they should be -------------------------------------------------------
 
 

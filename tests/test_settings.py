@@ -42,6 +42,7 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("broker", "localhost:9092"),
         ("broker", "kafka://"),
         ("broker", "kafka://[::1"),
+        ("broker", "kafka://user:word@host:9092"),
         ("redis", "http://localhost"),
         ("redis", ""),
         ("format", "yaml"),
@@ -54,6 +55,8 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("question_ttl", "0"),
         ("stall_seconds", "0"),
         ("query_deadline", "inf"),
+        ("http_port", "65536"),
+        ("http_host", ""),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, text: str) -> None:
@@ -64,9 +67,10 @@ def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, text: s
 def test_addresses_stay_out_of_repr_and_out_of_errors() -> None:
     secret = "redis://user:secret@host"
     assert "secret" not in repr(Settings.from_env({"XL3M_REDIS": secret}))
-    with pytest.raises(SettingsError) as refused:
-        Settings.from_env({"XL3M_REDIS": secret.replace("redis", "http")})
-    assert "secret" not in str(refused.value)
+    for wrong in (secret.replace("redis", "http"), secret.replace("@", "/@")):
+        with pytest.raises(SettingsError) as refused:
+            Settings.from_env({"XL3M_REDIS": wrong})
+        assert "secret" not in str(refused.value)
 
 
 def test_what_is_given_wins_and_none_is_not_given() -> None:

@@ -145,7 +145,7 @@ class Writer:
             fits = {turn for turn, size in sizes.items() if turn == 0 or size <= room}
             if len(fits) > 1:
                 return row.only(fits)
-            length -= level.tokens // 16  # questions of this format are longer than what was left
+            length -= 1 + level.tokens // 16  # its questions are longer than what was left
 
     def batch(self, level: Level, tokens: int) -> Batch:
         """Rows that together have about that many tokens, all of one kind."""

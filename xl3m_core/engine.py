@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, QuestionError
+from xl3m_core.fork import TOGETHER
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
 from xl3m_core.model import LanguageModel
@@ -85,7 +86,7 @@ class Engine:
         segment goes through the model once.
         """
         rows = self._rows(pairs)
-        room = self.batch_tokens // 2 if self.model.shares else 0
+        room = max(1, self.batch_tokens // 2) if self.model.shares else 0
         shared, single = by_questions(rows, room) if room else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
         for read in (self._whole(single, measures), self._forked(shared, measures)):
@@ -170,7 +171,7 @@ class Engine:
             start = common_start(suffixes)
             ends = [suffix[len(start) :] for suffix in suffixes]
             keep = [positions(measures, len(suffix)) for suffix in suffixes]
-            asked = sum(map(len, ends))
+            asked = min(sum(map(len, ends)), TOGETHER)
             lengths = [len(group[0].prefix + start) + asked for group in groups]
             for chosen in batches(lengths, self.batch_tokens):
                 rows = [groups[i][0].prefix + start for i in chosen]

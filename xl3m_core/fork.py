@@ -7,7 +7,7 @@ The row's keys and values are kept until all ends are read. Knows a network; not
 ends say.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,15 +33,14 @@ class Fork:
         places = (mask.cumsum(-1) - 1).clamp(min=0)
         self.start = self._read(ids, mask, places, [*range(ids.shape[1] - most, ids.shape[1])])
 
-    def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> list[Tensor]:
+    def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
         """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""
-        whole, counts = list[Tensor](), iter(keep)
+        counts = iter(keep)
         for group in parts(ends, len, TOGETHER):
             kept = [next(counts) for _ in group]
             for end, own, count in zip(group, self._ends(group, kept), kept, strict=True):
                 before = self.start[:, self.start.shape[1] - max(0, count - len(end)) :]
-                whole.append(torch.cat([before, own], dim=1))
-        return whole
+                yield torch.cat([before, own], dim=1)
 
     def _ends(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
         """Their own logits, as far as they are kept."""

@@ -7,7 +7,7 @@ Knows token ids and logits; not what a segment or a question is.
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,14 @@ class LanguageModel:
     @torch.inference_mode()
     def fork(
         self, rows: Sequence[Sequence[int]], ends: Sequence[Sequence[int]], keep: Sequence[int]
-    ) -> list[Tensor]:
-        """`logits` of every row with each of the ends behind it, the row read once.
+    ) -> Iterator[Tensor]:
+        """`logits` of every row with each of the ends behind it in turn, the row read once.
 
         For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
         most = max(1, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
         fork = Fork(self._forward, self.model.dtype, *self.padded(rows, most), most)
-        return fork.logits(ends, keep)
+        yield from fork.logits(ends, keep)
 
     def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
@@ -243,7 +243,7 @@ class LanguageModel:
             return False
         read, ends = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 4, 3]]
         try:
-            shared = self.fork(read, ends, [2, 2])
+            shared = [*self.fork(read, ends, [2, 2])]
         except Exception:  # whatever a foreign model raises, whole rows are always right
             return False
         whole = [self.logits([row + end for row in read], 2) for end in ends]

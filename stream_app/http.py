@@ -1,0 +1,74 @@
+"""Http: a door for those who run a worker: /metrics, /healthz, /readyz.
+
+No way in for events or queries, and no passwords out. Knows a registry and whom to ask for the
+reasons not to be ready; nothing of streams.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from stream_app.errors import SettingsError
+from stream_app.settings import variable
+
+logger = logging.getLogger("xl3m")
+
+# A probe that is under way when the worker ends may finish.
+CLOSING_SECONDS = 3.0
+
+Reasons = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+class Http:
+    """One per worker. reasons: why the worker is not ready, empty if it is."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, reasons: Reasons) -> None:
+        self.host = host
+        self.port = port
+        self.registry = registry
+        self.reasons = reasons
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises SettingsError if the port cannot be had."""
+        runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=CLOSING_SECONDS)
+        await runner.setup()
+        try:
+            await self._listen(runner)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    def app(self) -> web.Application:
+        """The three paths."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        return app
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        try:
+            await web.TCPSite(runner, self.host, self.port).start()
+        except OSError as error:
+            raise SettingsError(
+                f"{variable('http_port')}: cannot listen on {self.host}:{self.port} "
+                f"({error.strerror}): every worker of a machine needs a port of its own"
+            ) from error
+        logger.info("metrics and health at http://%s:%d", self.host, self.port)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        """On the event loop, so that what is read does not change meanwhile."""
+        body = generate_latest(self.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        """That this is sent says that the process lives and its event loop turns."""
+        return web.json_response({"alive": True})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reasons = dict(await self.reasons())
+        body = {"ready": not reasons, "reasons": reasons}
+        return web.json_response(body, status=503 if reasons else 200)

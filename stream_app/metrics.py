@@ -1,0 +1,109 @@
+"""Metrics: what a worker tells Prometheus of itself, in a registry of its own.
+
+What the worker's state shows is read off it when somebody asks; steps, answers and dead letters
+leave no trace there and are told as they happen. No label names a stream: there may be
+thousands. Knows the parts of a worker; not who asks, nor how.
+"""
+
+import math
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from stream_app.answering import Answering
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.streams import Streams
+from xl3m_core import Answer
+
+FILL_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
+SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
+OUTCOMES = ("complete", "partial", "refused")
+
+
+class Metrics:
+    """One per worker; several in one process have nothing in common."""
+
+    def __init__(self, scoring: Scoring, answering: Answering, health: Health) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._read_off(scoring, health)
+        self._fill = self._histogram(
+            "xl3m_step_fill_ratio", "Tokens of a scoring step over its size", FILL_BUCKETS
+        )
+        self._score_seconds = self._histogram(
+            "xl3m_score_seconds", "How long the model was at one step", SECONDS_BUCKETS
+        )
+        self._query_seconds = self._histogram(
+            "xl3m_query_seconds", "From a query's start to its answer", SECONDS_BUCKETS
+        )
+        self._queries = Counter(
+            "xl3m_queries",
+            "Queries answered: complete, partial (not all was scored in time), or refused",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in OUTCOMES:  # so that each is there, at 0, before its first query
+            self._queries.labels(outcome)
+        buried = Counter("xl3m_dead_letters", "Events that were unusable", registry=self.registry)
+        self.dead_letter: Callable[[], None] = buried.inc
+        scoring.on_step = self.stepped
+        answering.on_answer = self.answered
+
+    def stepped(self, fill: float, seconds: float) -> None:
+        """A step went through the model. Called on the model's thread."""
+        self._fill.observe(fill)
+        self._score_seconds.observe(seconds)
+
+    def answered(self, answer: Answer, seconds: float) -> None:
+        """A query has its answer."""
+        self._query_seconds.observe(seconds)
+        self._queries.labels(outcome_of(answer)).inc()
+
+    def _read_off(self, scoring: Scoring, health: Health) -> None:
+        streams, segment_tokens = scoring.streams, scoring.engine.method.segment_tokens
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "xl3m_lag_tokens": (
+                "Tokens read and not yet scored, over all standing questions",
+                lambda: streams.backlog() * segment_tokens,
+            ),
+            "xl3m_streams_watched": (
+                "Streams this worker owns, or answers a query about",
+                lambda: len(streams.watched),
+            ),
+            "xl3m_coverage_ratio": (
+                "The least share scored for any standing question; NaN without one",
+                lambda: least_coverage(streams),
+            ),
+            "xl3m_gaps": (
+                "Offsets that never came, on the streams this worker owns",
+                lambda: sum(w.cursor.gaps for w in streams.watched.values() if w.owned),
+            ),
+            "xl3m_health_waiting": (
+                "Steps that wait for Redis",
+                lambda: len(health.waiting),
+            ),
+        }
+        for name, (what, read) in gauges.items():
+            Gauge(name, what, registry=self.registry).set_function(read)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, what, buckets=buckets, registry=self.registry)
+
+
+def least_coverage(streams: Streams) -> float:
+    """Over the standing questions of owned streams that have segments."""
+    shares = (
+        standing.range.coverage(watched.cursor.head)
+        for watched in streams.watched.values()
+        if watched.owned and watched.cursor.head
+        for standing in watched.current().values()
+    )
+    return min(shares, default=math.nan)
+
+
+def outcome_of(answer: Answer) -> str:
+    """One of OUTCOMES."""
+    if answer.error is not None:
+        return "refused"
+    return "complete" if answer.coverage >= 1 else "partial"

@@ -1,0 +1,46 @@
+"""Schema: how what lies in Redis is laid out has a number, so that no worker misreads another's.
+
+The first worker notes its own; one that finds a different number does not start. Knows the
+number; not the layout.
+"""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.errors import SchemaError
+
+
+async def ensure_schema(redis: Redis) -> None:
+    """Note this program's schema if none is noted yet. Raises SchemaError if another one is."""
+    await redis.set(keys.schema(), keys.SCHEMA, nx=True)
+    await check_schema(redis)
+
+
+async def check_schema(redis: Redis) -> int | None:
+    """The schema noted in Redis, None if there is none yet; notes nothing. Raises SchemaError if
+    it is not this program's."""
+    noted: Any = await redis.get(keys.schema())  # bytes, as this client answers
+    if noted is None:
+        return None
+    text = noted.decode(errors="replace")
+    if not text.isdecimal():
+        raise SchemaError(f"the key {keys.schema()} in Redis is {text[:20]!r}, not a number")
+    if int(text) != keys.SCHEMA:
+        raise SchemaError(_difference(int(text)))
+    return keys.SCHEMA
+
+
+def _difference(noted: int) -> str:
+    """What to do depends on who is the older."""
+    mine = keys.SCHEMA
+    if noted > mine:
+        return (
+            f"Redis holds schema {noted}, written by a newer xl3m; this one knows {mine}: upgrade "
+            "this worker, or give it a Redis (or a database of it) of its own"
+        )
+    return (
+        f"Redis holds schema {noted}, written by an older xl3m; this one knows {mine} and cannot "
+        "read it: give it a Redis (or a database of it) of its own"
+    )

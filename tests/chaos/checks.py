@@ -1,0 +1,80 @@
+"""What must hold when nothing is broken any more: all of it, and no more than once.
+
+Reads the topics and the streams' state; knows nothing of what was done to the workers.
+"""
+
+import json
+from collections import Counter
+
+from stream_app import client
+from tests.chaos.world import BAD, World
+from tests.workers import offline
+from xl3m_core import Segment, TopK
+
+
+async def settle(world: World) -> Counter[str]:
+    """Wait for the end state and hold it against an undisturbed run's; how much was checked."""
+    checks = Counter[str]()
+    texts = await world.texts()
+    for stream in world.streams:
+        # A Redis that lost its last second may have lost a question: whoever cares asks again.
+        await world.ask(stream, world.questions[stream])
+    for stream in world.streams:
+        checks += await _stream(world, stream, texts[stream])
+    checks += await _dead_letters(world)
+    return checks + await _answers(world)
+
+
+async def _stream(world: World, stream: str, text: str) -> Counter[str]:
+    """The log to the byte, and the k best segments."""
+    store, engine, question = world.site.store, world.site.engine, world.questions[stream]
+    segments, scores = offline(engine, text, question)
+
+    async def done() -> bool:
+        known = await client.describe(store, stream)
+        covered = {q["question"]: q["coverage"] for q in known["questions"]}
+        read = (await store.load(stream)).tail.end
+        return bool(read == len(text) and covered.get(question) == 1.0)
+
+    await world.until(done, f"{stream!r} with {len(segments)} segments scored for {question!r}")
+    found = await store.segments(stream, 0, len(segments) + 1)
+    assert [_said(s) for s in found] == [_said(s) for s in segments], stream
+    top = TopK(engine.method.k)
+    for segment, score in zip(segments, scores, strict=True):
+        top.add(segment.index, score)
+    seen = await client.top(store, stream, question)
+    assert seen and [s["index"] for s in seen["top"]] == [index for index, _ in top.best()], stream
+    return Counter({"streams": 1, "segments": len(segments), "best segments": len(top.best())})
+
+
+def _said(segment: Segment) -> tuple[str, int, int, int, int]:
+    """All that a segment is but its times: those of a record sent twice are two."""
+    return segment.text, segment.start, segment.end, segment.start_token, segment.end_token
+
+
+async def _dead_letters(world: World) -> Counter[str]:
+    """Every bad event is there with its place, and nothing else is."""
+    sent = {(r.partition, r.offset) for r in await world.topic("tokens") if r.value == BAD}
+    buried = set[tuple[int, int]]()
+
+    async def all_buried() -> bool:
+        letters = [json.loads(record.value) for record in await world.topic("dead_letters")]
+        buried.update((letter["partition"], letter["offset"]) for letter in letters)
+        return buried >= sent
+
+    await world.until(all_buried, f"{len(sent)} dead letters")
+    assert buried == sent, f"wrongly buried: {buried - sent}"
+    return Counter({"dead letters": len(sent)})
+
+
+async def _answers(world: World) -> Counter[str]:
+    """Every query has its answer, whatever it says; through Kafka perhaps the same one twice."""
+    ids = list[str]()
+
+    async def answered() -> bool:
+        ids[:] = [json.loads(record.value)["id"] for record in await world.topic("answers")]
+        return set(ids) >= set(world.asked)
+
+    await world.until(answered, f"answers to {len(world.asked)} queries")
+    assert set(ids) == set(world.asked)
+    return Counter({"queries": len(world.asked), "answered twice": len(ids) - len(set(ids))})

@@ -1,0 +1,84 @@
+"""Faults: what may happen to a system that runs. Each ends with the world whole again.
+
+Knows the world's handles; nothing of what the workers do about it.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+from tests.chaos.world import World
+
+QUESTIONS = ("is the valve ok?", "which pump is low?", "what is 42?", "how is the pressure?")
+ZOMBIE_SECONDS = 9.0  # beyond the session timeout of six
+AWAY_SECONDS = 2.0
+FULL_SECONDS = 3.0
+
+
+async def kill(world: World) -> None:
+    """A worker dies."""
+    if alive := world.alive():
+        world.rng.choice(alive).kill()
+
+
+async def zombie(world: World) -> None:
+    """A worker stands still until others have its partitions, and wakes up."""
+    if alive := world.alive():
+        worker = world.rng.choice(alive)
+        worker.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(ZOMBIE_SECONDS)
+        if worker.returncode is None:
+            worker.send_signal(signal.SIGCONT)
+
+
+async def scale(world: World) -> None:
+    """Partitions move: there are more workers, or fewer."""
+    world.wanted = world.rng.choice([n for n in (1, 2, 3) if n != world.wanted])
+
+
+async def redis_dies(world: World) -> None:
+    """Redis is killed, loses what it had not synced, and comes back a while later."""
+    world.redis.kill()
+    await asyncio.sleep(world.rng.uniform(0, AWAY_SECONDS))
+    await asyncio.to_thread(world.redis.start)
+
+
+async def broker_dies(world: World) -> None:
+    """The broker is killed, and comes back a while later."""
+    world.kafka.kill()
+    await asyncio.sleep(world.rng.uniform(0, AWAY_SECONDS))
+    await asyncio.to_thread(world.kafka.start)
+
+
+async def cut(world: World) -> None:
+    """Every connection to Redis is reset."""
+    world.proxy.cut()
+
+
+async def fill(world: World) -> None:
+    """Redis has no memory left for a while."""
+    await world.site.redis.config_set("maxmemory", 1)
+    await asyncio.sleep(FULL_SECONDS)
+    await world.site.redis.config_set("maxmemory", 0)
+
+
+async def duplicate(world: World) -> None:
+    """A stretch of the topic is there once more, at new offsets: it is text like any other."""
+    for record in (await world.topic("tokens"))[-20:]:
+        await world.send("tokens", record.key.decode(), record.value)
+
+
+async def another_question(world: World) -> None:
+    """A stream's question is changed in mid-stream, perhaps to one it had before."""
+    await world.ask(world.rng.choice(world.streams), world.rng.choice(QUESTIONS))
+
+
+async def query(world: World) -> None:
+    """Somebody wants an answer now."""
+    await world.query()
+
+
+Fault = Callable[[World], Awaitable[None]]
+ALL: tuple[Fault, ...] = (
+    kill, zombie, scale, redis_dies, broker_dies, cut, fill, duplicate, another_question, query
+)  # fmt: skip

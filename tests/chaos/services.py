@@ -1,0 +1,59 @@
+"""A Redis and a Kafka that can be killed and started again where they were.
+
+Knows how to find and kill their processes; not what is kept in them.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+
+from stream_app import embedded
+from stream_app.child import free_port
+from stream_app.embedded import Service
+
+
+class Restartable:
+    """A service on one port and one folder through all its lives. mark: what its process's
+    command line holds, and no other's."""
+
+    def __init__(self, start: Callable[[], AbstractContextManager[Service]], mark: str) -> None:
+        self.start_it, self.mark = start, mark
+        self.life = ExitStack()
+
+    def start(self) -> Service:
+        """Run, and be ready."""
+        return self.life.enter_context(self.start_it())
+
+    def kill(self) -> None:
+        """End at once, with whatever is in memory lost."""
+        os.kill(self.pid(), signal.SIGKILL)
+        self.life.close()
+
+    def pid(self) -> int:
+        """The process: a child of this one, which may have children by the same name."""
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                command = (path / "cmdline").read_bytes().decode(errors="replace")
+                if parent == os.getpid() and self.mark in command:
+                    return int(path.name)
+        raise ProcessLookupError(f"no process with {self.mark!r}")
+
+
+def redis(folder: Path) -> Restartable:
+    """With an append-only file, so that it loses a second of writes at most."""
+    port = free_port()
+    return Restartable(
+        lambda: embedded.redis(folder, appendonly=True, port=port), f"127.0.0.1:{port}"
+    )
+
+
+def kafka(folder: Path, home: Path) -> Restartable:
+    """One node."""
+    port = free_port()
+    return Restartable(
+        lambda: embedded.kafka(folder, kafka_home=home, port=port),
+        str(folder.absolute() / "server.properties"),
+    )

@@ -1,0 +1,59 @@
+"""Faults at random while streams are fed: the end is that of a run nobody disturbed.
+
+`--chaos-seed` draws another schedule, `--faults` says how many, `--kills` how many more of them are
+a worker's death: `make chaos` is the long form.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream_app.settings import kafka_home
+from tests.chaos.checks import settle
+from tests.chaos.faults import ALL, QUESTIONS, Fault, kill
+from tests.chaos.world import World, world
+
+PAUSE = 2.0  # seconds between two faults at most
+PACE = 0.02  # and between two events
+
+
+def schedule(seed: int, faults: int, kills: int) -> list[Fault]:
+    """Every kind in turn, as far as it goes, and the kills among them, in random order."""
+    drawn = [ALL[i % len(ALL)] for i in range(faults)] + [kill] * kills
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+async def disturb(world: World, plan: list[Fault]) -> None:
+    """One fault after another while records come."""
+    for stream in world.streams:
+        await world.ask(stream, world.rng.choice(QUESTIONS))
+    feeding = asyncio.create_task(world.feed(PACE))
+    try:
+        for fault in plan:
+            await asyncio.sleep(world.rng.uniform(0, PAUSE))
+            await fault(world)
+    finally:
+        world.fed = True
+        await feeding
+
+
+@pytest.mark.timeout(7200)
+async def test_faults_cost_time_and_nothing_else(
+    pytestconfig: pytest.Config, tmp_path: Path, fresh: Callable[[str], str]
+) -> None:
+    if not (home := kafka_home()):
+        pytest.skip("needs a Kafka to kill: set KAFKA_HOME")
+    options = ("--chaos-seed", "--faults", "--kills")
+    seed, faults, kills = (pytestconfig.getoption(name) for name in options)
+    plan = schedule(seed, faults, kills)
+    print(f"seed {seed}:", *(fault.__name__ for fault in plan))
+    async with world(tmp_path, home, seed, fresh) as made:
+        await disturb(made, plan)
+        checks = await settle(made)
+    done = Counter(fault.__name__ for fault in plan)
+    print(f"faults: {dict(done)}; workers ended: {dict(Counter(made.ended))}; held: {dict(checks)}")

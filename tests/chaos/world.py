@@ -1,0 +1,164 @@
+"""The world that faults are done to: services, workers that are kept alive, streams that are fed.
+
+What went into the topics is read back from them at the end, so that the expectation does not rest
+on what a producer believes. Knows how to feed and to ask; not what is broken, nor when.
+"""
+
+import asyncio
+import json
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+
+from tests.chaos import services
+from tests.chaos.proxy import Proxy, proxied
+from tests.workers import Site, site
+
+STREAMS = 6
+END_SECONDS = 240.0
+BAD = b"caf\xe9"
+WORDS = ("pump", "valve", "pressure", "low", "ok", "Übertrag", "気圧", "x" * 60, "", "42")
+
+
+@dataclass
+class World:
+    """One run. wanted: how many workers there are to be; asked: ids of queries sent."""
+
+    site: Site
+    redis: services.Restartable
+    kafka: services.Restartable
+    proxy: Proxy
+    rng: random.Random
+    streams: list[str]
+    wanted: int = 2
+    fed: bool = False
+    asked: list[str] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    questions: dict[str, str] = field(default_factory=dict)
+
+    def alive(self) -> list[asyncio.subprocess.Process]:
+        """The workers that run."""
+        return [worker for worker in self.site.workers if worker.returncode is None]
+
+    async def keep(self) -> None:
+        """Do what a supervisor does: start what ended, stop what is too many."""
+        while True:
+            for worker in set(self.site.workers) - set(self.alive()):
+                self.ended.append(worker.returncode or 0)
+                self.site.workers.remove(worker)
+            alive = self.alive()
+            for _ in range(self.wanted - len(alive)):
+                await self.site.start()
+            for worker in alive[self.wanted :]:
+                worker.terminate()
+            await asyncio.sleep(0.2)
+
+    async def feed(self, pace: float) -> None:
+        """Records of every stream, some of them bad, until told that it is enough."""
+        while not self.fed:
+            stream = self.rng.choice(self.streams)
+            bad = self.rng.random() < 0.02
+            lines = [" ".join(self.rng.choices(WORDS, k=self.rng.randrange(12))) for _ in range(4)]
+            await self.send("tokens", stream, BAD if bad else "\n".join(lines).encode())
+            await asyncio.sleep(pace * self.rng.random())
+
+    async def ask(self, stream: str, question: str) -> None:
+        """Make it the stream's only question."""
+        self.questions[stream] = question
+        await self.send("questions", stream, question.encode())
+
+    async def query(self) -> None:
+        """Ask something once."""
+        self.asked.append(f"query-{len(self.asked)}")
+        value = {"id": self.asked[-1], "question": "is the valve ok?", "deadline": 5}
+        await self.send("queries", self.rng.choice(self.streams), json.dumps(value).encode())
+
+    async def send(self, topic: str, stream: str, value: bytes) -> None:
+        """Until the broker has it, or has it twice: what is expected is read from the topic."""
+        while True:
+            try:
+                await self.site.send(topic, stream, value)
+                return
+            except KafkaError:
+                await asyncio.sleep(0.2)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Wait for what must come true once nothing is broken any more."""
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                while not await _holds(condition):
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            log = (self.site.folder / "workers.log").read_text(errors="replace")[-6000:]
+            raise AssertionError(f"{what} did not come true; the workers said:\n{log}") from None
+
+    async def topic(self, name: str) -> list[Any]:
+        """All records of a topic now, in the order of their offsets."""
+        settings = self.site.settings
+        topic = getattr(settings, f"{name}_topic")
+        numbers = await self.site.producer.partitions_for(topic)
+        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        async with AIOKafkaConsumer(bootstrap_servers=settings.broker_address) as consumer:
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            ends = await consumer.end_offsets(partitions)
+            records = list[Any]()
+            for partition, end in ends.items():
+                while await consumer.position(partition) < end:
+                    for some in (await consumer.getmany(partition, timeout_ms=500)).values():
+                        records += some
+        return records
+
+    async def texts(self) -> dict[str, str]:
+        """What each stream was fed, by the topic."""
+        texts = defaultdict[str, str](str)
+        for record in await self.topic("tokens"):
+            if record.value != BAD:
+                text = record.value.decode()
+                texts[record.key.decode()] += text if text.endswith("\n") else text + "\n"
+        return texts
+
+
+async def _holds(condition: Callable[[], Awaitable[bool]]) -> bool:
+    with suppress(RedisError, KafkaError, OSError):
+        return await condition()
+    return False
+
+
+@asynccontextmanager
+async def world(
+    folder: Path, home: Path, seed: int, fresh: Callable[[str], str]
+) -> AsyncIterator[World]:
+    """Services of its own; workers reach Redis through the proxy."""
+    redis, kafka = services.redis(folder / "redis"), services.kafka(folder / "kafka", home)
+    try:
+        at, broker = redis.start(), kafka.start()
+        port = int(at.url.rsplit(":", 1)[1].split("/")[0])
+        async with (
+            proxied(port) as proxy,
+            site(
+                broker.url, at.url, folder, fresh, session_seconds=6.0, query_deadline=5.0
+            ) as here,
+        ):
+            url = f"redis://127.0.0.1:{proxy.port}/0"
+            here.settings = replace(here.settings, redis=url)
+            streams = [fresh(f"stream {i}/ü") for i in range(STREAMS)]
+            made = World(here, redis, kafka, proxy, random.Random(seed), streams)
+            keeper = asyncio.create_task(made.keep())
+            try:
+                yield made
+            finally:
+                keeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeper
+    finally:
+        redis.life.close()
+        kafka.life.close()

@@ -1,0 +1,209 @@
+"""The doctor finds what has to be mended, says so in a line, and touches nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_app import embedded, keys
+from stream_app.doctor import Finding, examine, kafka_findings, model_finding, redis_findings, run
+from stream_app.errors import SchemaError, UnreachableError
+from stream_app.schema import check_schema, ensure_schema
+from stream_app.settings import Settings
+from stream_app.topics import ensure_topics, partition_counts, topic_names
+from tests import tiny
+from tests.test_cli import xl3m
+from tests.workers import TOPICS
+
+Fresh = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model's folder."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny.save(tiny.make("llama"), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def topics(fresh: Fresh) -> dict[str, Any]:
+    """Names of topics that are not there yet."""
+    return {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+
+
+@pytest.fixture
+async def empty(redis_url: str) -> AsyncIterator[tuple[str, Redis]]:
+    """A database of the Redis that holds nothing, for what there is one of in each."""
+    url = f"{redis_url.rpartition('/')[0]}/9"
+    async with Redis.from_url(url) as redis:
+        await redis.flushdb()
+        yield url, redis
+        await redis.flushdb()
+
+
+async def found(findings: AsyncIterator[Finding]) -> dict[str, Finding]:
+    return {finding.what: finding async for finding in findings}
+
+
+# -- Redis -----------------------------------------------------------------------------------
+
+
+async def test_a_redis_that_keeps_what_it_is_given_is_well(tmp_path: Path) -> None:
+    with embedded.redis(tmp_path, appendonly=True) as service:
+        seen = await found(redis_findings(Settings(redis=service.url)))
+    assert {finding.mark for finding in seen.values()} == {"ok"}
+    assert "version" in seen["Redis"].said
+
+
+async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warned_of(
+    tmp_path: Path,
+) -> None:
+    with embedded.redis(tmp_path) as service:
+        async with Redis.from_url(service.url) as redis:
+            await redis.config_set("maxmemory-policy", "allkeys-lru")
+        seen = await found(redis_findings(Settings(redis=service.url)))
+    assert seen["Redis maxmemory-policy"].mark == "MEND"
+    assert "noeviction" in seen["Redis maxmemory-policy"].said
+    assert seen["Redis appendonly"].mark == "WARN"
+
+
+async def test_services_out_of_reach_are_named_without_a_password() -> None:
+    nowhere = Settings(redis="redis://user:secret@127.0.0.1:1", broker="kafka://127.0.0.1:1")
+    seen = await found(redis_findings(nowhere)) | await found(kafka_findings(nowhere))
+    assert {what: finding.mark for what, finding in seen.items()} == {
+        "Redis": "MEND",
+        "Kafka": "MEND",
+    }
+    assert "secret" not in f"{seen}"
+
+
+# -- the schema ------------------------------------------------------------------------------
+
+
+async def test_the_first_worker_notes_the_schema(empty: tuple[str, Redis]) -> None:
+    _, redis = empty
+    assert await check_schema(redis) is None
+    for _ in range(2):
+        await ensure_schema(redis)
+        assert await redis.get(keys.schema()) == b"1"
+    assert keys.schema() == "xl3m:schema"
+
+
+@pytest.mark.parametrize("noted", ["2", "0", "one", b"\xff"])
+async def test_another_schema_is_refused_and_left_as_it_is(
+    empty: tuple[str, Redis], noted: str | bytes
+) -> None:
+    _, redis = empty
+    await redis.set(keys.schema(), noted)
+    before = await redis.get(keys.schema())
+    with pytest.raises(SchemaError):
+        await ensure_schema(redis)
+    assert await redis.get(keys.schema()) == before
+
+
+async def test_a_worker_does_not_start_on_a_newer_schema(empty: tuple[str, Redis]) -> None:
+    url, redis = empty
+    await redis.set(keys.schema(), 7)
+    done = xl3m("worker", XL3M_REDIS=url)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "schema 7" in line and "newer" in line
+
+
+async def test_the_doctor_shows_the_schema_and_notes_none(empty: tuple[str, Redis]) -> None:
+    url, redis = empty
+    assert (await found(redis_findings(Settings(redis=url))))["schema"].mark == "ok"
+    assert not await redis.exists(keys.schema())
+    await redis.set(keys.schema(), 7)
+    assert (await found(redis_findings(Settings(redis=url))))["schema"].mark == "MEND"
+
+
+# -- Kafka -----------------------------------------------------------------------------------
+
+
+async def test_topics_that_are_missing_are_named_and_not_made(
+    broker: embedded.Service, topics: dict[str, Any]
+) -> None:
+    settings = Settings(broker=broker.url, **topics)
+    for _ in range(2):
+        seen = await found(kafka_findings(settings))
+        assert seen["Kafka"].mark == "ok"
+        missing = {what for what, finding in seen.items() if finding.mark == "MEND"}
+        assert missing == {f"topic {name}" for name in topic_names(settings)}
+    assert await partition_counts(settings) == {}
+
+
+async def test_topics_are_shown_with_their_partitions(
+    broker: embedded.Service, topics: dict[str, Any]
+) -> None:
+    settings = Settings(broker=broker.url, **topics)
+    await ensure_topics(settings)
+    counts = await partition_counts(settings)
+    seen = await found(kafka_findings(settings))
+    assert {finding.mark for finding in seen.values()} == {"ok"}
+    for name in topic_names(settings):
+        assert f"partitions: {counts[name]}" in seen[f"topic {name}"].said
+    assert "share" in seen[f"topic {settings.tokens_topic}"].said
+
+
+async def test_a_broker_that_makes_no_topics_is_not_called_absent(
+    broker: embedded.Service, topics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.topics.CREATION_SECONDS", 0.0)
+    with pytest.raises(UnreachableError, match="create them"):
+        await ensure_topics(Settings(broker=broker.url, **topics))
+
+
+# -- settings, model, and all of it ----------------------------------------------------------
+
+
+def test_the_model_is_loaded_and_the_method_fitted(model: str) -> None:
+    well = Settings(model=model)
+    assert model_finding(well).mark == "ok"
+    for ill in (replace(well, model="/no/such/model"), replace(well, segment_tokens=100_000)):
+        assert model_finding(ill).mark == "MEND"
+
+
+def test_settings_that_cannot_be_used_end_the_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XL3M_REDIS", "http://user:secret@host")
+    (only,) = examine()
+    assert only.mark == "MEND" and "XL3M_REDIS" in only.said
+    assert "secret" not in str(only)
+
+
+def test_all_is_a_line_each_and_the_verdict(
+    broker: embedded.Service,
+    redis_url: str,
+    model: str,
+    topics: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in topics.items():
+        monkeypatch.setenv(f"XL3M_{name.upper()}", value)
+    given = {"broker": broker.url, "redis": redis_url, "model": model}
+    assert not run(**given)
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("MEND: topic ")]) == len(TOPICS)
+    assert all(line.split(":")[0] in ("ok", "WARN", "MEND") for line in lines)
+
+
+def test_the_command_ends_with_1_when_there_is_something_to_mend() -> None:
+    done = xl3m("doctor", "--model", "/no/such/model")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    marks = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert marks == ["ok", "MEND", "MEND", "MEND"]
+
+
+def test_the_command_ends_with_0_when_all_is_well(
+    broker: embedded.Service, redis_url: str, model: str
+) -> None:
+    asyncio.run(ensure_topics(Settings(broker=broker.url)))
+    done = xl3m("doctor", "--model", model, XL3M_BROKER=broker.url, XL3M_REDIS=redis_url)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,312 @@
+"""Metrics say what the worker's state says; it is ready when there is no reason not to be."""
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from stream_app import embedded
+from stream_app.agents import dead_letters
+from stream_app.answering import Answering
+from stream_app.app import create_app
+from stream_app.child import free_port
+from stream_app.errors import SettingsError
+from stream_app.events import Query
+from stream_app.http import Http
+from stream_app.metrics import Metrics
+from stream_app.patience import Health
+from stream_app.readiness import Readiness
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Asked, Commit
+from stream_app.store import StreamStore
+from stream_app.warming import Warming
+from tests.fakes import PLENTY, Event, HashEngine, Message, running, until
+from tests.workers import site
+
+Fresh = Callable[[str], str]
+
+
+class World:
+    """A worker without Kafka, and its metrics."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.engine, self.health = HashEngine(), Health()
+        self.store = StreamStore(redis, PLENTY, PLENTY)
+        self.scoring = Scoring(self.engine, self.store, self.health, PLENTY)
+        warming = Warming(self.engine, self.store, self.scoring, self.health)
+        self.answering = Answering(
+            Settings(), self.engine, self.store, self.scoring, warming, self.health
+        )
+        self.metrics = Metrics(self.scoring, self.answering, self.health)
+
+    async def grow(self, stream: str, segments: int, gaps: int = 0) -> None:
+        """So many segments more of a stream that is this worker's."""
+        base = await self.store.load(stream)
+        width, count = self.engine.method.segment_tokens, segments + (base.cursor.version == 0)
+        text = "".join(f"{i}".rjust(width - 1, ".") + "\n" for i in range(count))
+        tail, new = self.engine.segmenter().push(base.tail, text)
+        assert len(new) == segments
+        offset = base.cursor.version + 1
+        (state,) = await self.store.commit(
+            [Commit(stream, base, new, tail, "t/0", 1, offset, gaps)]
+        )
+        assert state is not None
+        self.scoring.streams.grew(stream, state.cursor)
+        await self.scoring.streams.refresh()
+
+    async def set(self, stream: str, question: str = "q?") -> None:
+        """A standing question."""
+        qid = self.scoring.question_id(question)
+        await self.store.ask(stream, qid, Asked(question))
+        self.scoring.streams.changed(stream)
+        await self.scoring.streams.refresh()
+
+    def value(self, name: str, **labels: str) -> float:
+        """A metric as it would be scraped now."""
+        value = self.metrics.registry.get_sample_value(name, labels)
+        assert value is not None, name
+        return value
+
+
+@pytest.fixture
+def world(redis_client: Redis) -> World:
+    """One that nothing has happened in."""
+    return World(redis_client)
+
+
+async def test_lag_falls_to_nothing_as_steps_are_taken(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.set(stream)
+    await world.grow(stream, 30)
+    assert world.value("xl3m_lag_tokens") == 30 * world.engine.method.segment_tokens
+    assert world.value("xl3m_coverage_ratio") == 0
+    steps = 0
+    while await world.scoring.step():
+        steps += 1
+    assert steps > 1
+    assert world.value("xl3m_lag_tokens") == 0
+    assert world.value("xl3m_coverage_ratio") == 1
+    assert world.value("xl3m_score_seconds_count") == steps
+    assert world.value("xl3m_step_fill_ratio_count") == steps
+    assert 0 < world.value("xl3m_step_fill_ratio_sum") <= 1.25 * steps
+
+
+async def test_coverage_is_that_of_the_worst_question_of_an_owned_stream(
+    world: World, fresh: Fresh
+) -> None:
+    assert math.isnan(world.value("xl3m_coverage_ratio"))
+    one, other = fresh("stream"), fresh("stream")
+    await world.set(one)
+    await world.grow(one, 4)
+    while await world.scoring.step():
+        pass
+    await world.set(one, "late?")
+    await world.grow(other, 3)
+    assert world.value("xl3m_streams_watched") == 2
+    assert world.value("xl3m_coverage_ratio") == 0
+    world.scoring.streams.watched[one].waiters = 1
+    world.scoring.streams.disown([one])
+    assert world.value("xl3m_streams_watched") == 2
+    assert math.isnan(world.value("xl3m_coverage_ratio"))
+
+
+async def test_gaps_are_those_of_owned_streams(world: World, fresh: Fresh) -> None:
+    one, other = fresh("stream"), fresh("stream")
+    await world.grow(one, 1, gaps=3)
+    await world.grow(one, 1, gaps=2)
+    await world.grow(other, 1, gaps=1)
+    assert world.value("xl3m_gaps") == 6
+    world.scoring.streams.watched[one].waiters = 1
+    world.scoring.streams.disown([one])
+    assert world.value("xl3m_streams_watched") == 2
+    assert world.value("xl3m_gaps") == 1
+
+
+async def test_queries_are_counted_by_what_became_of_them(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.grow(stream, 5)
+    await world.answering.answer(Query("1", fresh("unknown"), "q?", 0))
+    await world.answering.answer(Query("2", stream, "q?", 0))
+    async with running(world.scoring):
+        await world.answering.answer(Query("3", stream, "q?", 30))
+    for outcome in ("refused", "partial", "complete"):
+        assert world.value("xl3m_queries_total", outcome=outcome) == 1
+    assert world.value("xl3m_query_seconds_count") == 3
+
+
+async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
+    sent: list[bytes] = []
+
+    async def send(key: bytes | None, value: bytes) -> None:
+        assert world.value("xl3m_dead_letters_total") == len(sent)
+        sent.append(value)
+
+    bury = dead_letters(send, world.metrics.dead_letter)
+    for offset in range(3):
+        await bury(Event(Message("t", 0, offset, None, None, b"?")), "why")
+    assert world.value("xl3m_dead_letters_total") == 3
+
+
+async def test_what_waits_is_counted(world: World) -> None:
+    assert world.value("xl3m_health_waiting") == 0
+    world.health.waiting["scoring"] = "away"
+    assert world.value("xl3m_health_waiting") == 1
+
+
+async def test_two_workers_of_a_process_count_apart(
+    world: World, redis_client: Redis, fresh: Fresh
+) -> None:
+    other = World(redis_client)
+    await world.grow(fresh("stream"), 2)
+    world.metrics.dead_letter()
+    assert world.value("xl3m_streams_watched") == 1
+    assert other.value("xl3m_streams_watched") == other.value("xl3m_dead_letters_total") == 0
+
+
+# -- the door --------------------------------------------------------------------------------
+
+
+def http(reasons: dict[str, str], registry: CollectorRegistry | None = None, port: int = 0) -> Http:
+    async def asked() -> dict[str, str]:
+        return reasons
+
+    return Http("127.0.0.1", port, registry or CollectorRegistry(), asked)
+
+
+@pytest.fixture
+async def reasons() -> dict[str, str]:
+    """Why the door's worker is not ready; there is no reason at first."""
+    return {}
+
+
+@pytest.fixture
+async def door(world: World, reasons: dict[str, str]) -> AsyncIterator[Any]:
+    """Asks the door of that world."""
+    async with TestClient(TestServer(http(reasons, world.metrics.registry).app())) as client:
+        yield client
+
+
+async def test_metrics_name_no_stream(door: Any, world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.set(stream)
+    await world.grow(stream, 5)
+    await world.scoring.step()
+    reply = await door.get("/metrics")
+    text = await reply.text()
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("text/plain; version=")
+    assert set(re.findall(r'[{,](\w+)="', text)) == {"le", "outcome"}
+    assert stream not in text and "q?" not in text
+    assert "xl3m_streams_watched 1.0" in text.splitlines()
+
+
+async def test_the_readme_names_every_metric(door: Any) -> None:
+    text = await (await door.get("/metrics")).text()
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    families = re.findall(r"^# TYPE (xl3m_\w+) (?!gauge$)|^# TYPE (xl3m_\w+) gauge", text, re.M)
+    served = {name for pair in families for name in pair if name and "_created" not in name}
+    named = set(re.findall(r"`(xl3m_\w+)[{`]", readme))
+    assert served == named
+
+
+async def test_health_is_there_while_the_worker_is_not_ready(
+    door: Any, reasons: dict[str, str]
+) -> None:
+    assert (await door.get("/readyz")).status == 200
+    reasons["partitions"] = "not assigned now"
+    reply = await door.get("/readyz")
+    assert reply.status == 503
+    assert await reply.json() == {"ready": False, "reasons": reasons}
+    assert (await door.get("/healthz")).status == 200
+    assert (await door.get("/")).status == 404
+
+
+async def test_it_serves_until_it_is_cancelled() -> None:
+    port = free_port()
+    service = http({}, port=port)
+    async with aiohttp.ClientSession() as session, running(service):
+        await until(lambda: answers(session, port))
+    async with aiohttp.ClientSession() as session:
+        assert not await answers(session, port)
+    assert free_port(port) == port
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    port = free_port()
+    taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", port)
+    async with taken:
+        with pytest.raises(SettingsError, match=rf"XL3M_HTTP_PORT.*{port}"):
+            await http({}, port=port).run()
+
+
+async def answers(session: aiohttp.ClientSession, port: int, path: str = "healthz") -> bool:
+    """Whether it says 200."""
+    try:
+        async with session.get(f"http://127.0.0.1:{port}/{path}") as reply:
+            return reply.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+# -- readiness -------------------------------------------------------------------------------
+
+
+async def test_a_worker_is_ready_when_nothing_is_lacking(
+    redis_client: Redis, broker: embedded.Service
+) -> None:
+    health, assigned = Health(), [False]
+    ready = Readiness(Settings(broker=broker.url), redis_client, health, lambda: assigned[0])
+    assert await ready.reasons() == {"partitions": "not assigned now"}
+    assigned[0] = True
+    assert await ready.reasons() == {}
+    health.waiting["scoring"] = "Redis is full"
+    assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
+
+
+async def test_services_out_of_reach_are_reasons_without_a_password() -> None:
+    nowhere = "redis://user:secret@127.0.0.1:1"
+    settings = Settings(broker="kafka://127.0.0.1:1", redis=nowhere)
+    async with Redis.from_url(nowhere) as redis:
+        reasons = await Readiness(settings, redis, Health(), lambda: True).reasons()
+    assert set(reasons) == {"redis", "kafka"}
+    assert "secret" not in json.dumps(reasons)
+
+
+# -- a whole worker --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", [0, 1])
+def test_a_worker_has_the_door_only_where_a_port_is_set(port: int) -> None:
+    app = create_app(Settings(http_port=port), HashEngine())
+    children: list[Any] = list(app._children)
+    assert [type(child.service) for child in children] == [Http] * bool(port)
+
+
+async def test_a_running_worker_is_ready_and_ends_cleanly(
+    broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    port = free_port()
+    async with (
+        site(broker.url, redis_url, tmp_path, fresh, http_port=port) as here,
+        aiohttp.ClientSession() as session,
+    ):
+        worker = await here.start()
+        await here.until(lambda: answers(session, port, "readyz"))
+        assert await answers(session, port)
+        async with session.get(f"http://127.0.0.1:{port}/metrics") as reply:
+            assert "xl3m_lag_tokens 0.0" in (await reply.text()).splitlines()
+        began = time.monotonic()
+        assert await here.stop(worker) == 0
+        assert time.monotonic() - began < 30
+        assert "Traceback" not in (tmp_path / "workers.log").read_text()
