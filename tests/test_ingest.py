@@ -280,7 +280,7 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
     here: Site, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await here.ingest.apply(here.lines("record 0\n"))
-    names = [make(here.topic) for make in (keys.cursor, keys.tail)]
+    names = [make(here.topic) for make in (keys.cursor, keys.tail, keys.log)]
     saved = [await redis_client.dump(name) for name in names]
     advance, calls = here.ingest.partitions.advance, list[int]()
 
@@ -289,7 +289,9 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
         if len(calls) == 1:
             here.ingest.store.trusted = "a process that is gone"
             for name, value in zip(names, saved, strict=True):
-                await redis_client.restore(name, 0, value or b"", replace=True)
+                await redis_client.delete(name)
+                if value:
+                    await redis_client.restore(name, 0, value)
         await advance(done)
 
     monkeypatch.setattr(here.ingest.partitions, "advance", restarted)

@@ -53,7 +53,7 @@ class Fork:
         kept = _last([*map(len, ends)], sizes)
         logits = self._read(ids.expand(rows, -1), sight[:, :, width:], places[:, width:], kept)
         self.cache.crop(-len(ids))
-        return logits.split(sizes, dim=1)
+        return torch.split(logits, sizes, dim=1)
 
     def _read(self, ids: Tensor, mask: Tensor, places: Tensor, kept: Sequence[int]) -> Tensor:
         """Logits (B, kept, V) of ids behind what was read, which then are read as well."""
