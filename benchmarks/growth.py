@@ -39,6 +39,7 @@ from xl3m_core.loading import SMALL
 LENGTHS, SHORT_LENGTHS = (10_000, 30_000, 100_000, 300_000), (5_000, 10_000, 20_000, 40_000)
 STREAMS, SHORT_STREAMS = (1, 10, 100, 1000, 10_000), (1, 10, 100, 1000)
 TRAFFIC, ROUNDS = 500, 5  # segments a round
+FEW = 100
 KS, READS = (1, 2, 4, 8, 16), 500
 
 
@@ -62,10 +63,15 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """From the smallest to the largest of each kind; of length, the cost of a token."""
+    """From the smallest to the largest of each kind; of length, the cost of a token; of streams
+    from 100 on, where each has few segments of the traffic."""
     found = list[Ratio]()
-    for kind, goal in (("length", "1: linear"), ("streams", "flat"), ("k", "flat")):
-        first, *_, last = (row for row in rows if row["with"] == kind)
+    for kind, goal in (("length", "1: linear"), ("streams", "1: flat"), ("k", "1: flat")):
+        first, *_, last = (
+            row
+            for row in rows
+            if row["with"] == kind and not (kind == "streams" and row["at"] < FEW)
+        )
         ratio = last["cost"] / first["cost"]
         ratio *= first["at"] / last["at"] if kind == "length" else 1
         found.append(Ratio(f"{kind} {first['at']:,} to {last['at']:,}", ratio, goal))

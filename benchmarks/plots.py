@@ -30,7 +30,8 @@ def lines(
         panel.set(title=title, xlabel=x_label, ylabel=y_label)
         panel.set_xscale("log" if log_x else "linear")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
+        if any(series):
+            panel.legend(fontsize="small")
     return _save(figure, path)
 
 

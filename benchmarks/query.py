@@ -31,6 +31,7 @@ QUESTION = "What is the port of host web-137?"
 QID = "question"
 STREAMS, SHORT_STREAMS = 1000, 100
 READS, PROMPTS = 2000, 10
+SEGMENTS = 20  # of a stream
 PLENTY = 1 << 40
 
 
@@ -63,9 +64,9 @@ async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, An
     async with Redis.from_url(url) as redis:
         store = StreamStore(redis, PLENTY, PLENTY)
         names = [f"stream {i}" for i in range(streams)]
-        segments = made_up(engine, 20)
-        for name in tqdm(names, desc="streams", disable=None):
-            await fill(store, name, segments, engine.method.k)
+        segments = made_up(engine, SEGMENTS + streams)  # no two streams say the same
+        for i, name in enumerate(tqdm(names, desc="streams", disable=None)):
+            await fill(store, name, segments[i : i + SEGMENTS], engine.method.k)
         texts: Any = await redis.hvals(keys.text(names[0], QID))
         size = sum(map(len, texts))
         await redis.set("bytes", b"x" * size)

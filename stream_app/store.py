@@ -12,11 +12,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app import keys
-from stream_app.packing import pack, pack_segment, pack_tail, unpack, unpack_segment, unpack_tail
+from stream_app.packing import pack, pack_segment, pack_tail, unpack_segment, unpack_tail
+from stream_app.replies import to_asked, to_cursor, to_pairs, to_range, to_segments, to_state
 from stream_app.state import (
     Asked,
     Commit,
-    Cursor,
     Extension,
     FencedError,
     LostWritesError,
@@ -43,6 +43,7 @@ class StreamStore:
         self._commit = redis.register_script(_script("commit.lua"))
         self._scores = redis.register_script(_script("scores.lua"))
         self._position = redis.register_script(_script("position.lua"))
+        self._view = redis.register_script(_script("view.lua"))
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -58,7 +59,7 @@ class StreamStore:
                 pipe.get(keys.tail(stream))
             replies = iter(await pipe.execute())
         return [
-            State(_cursor(fields), unpack_tail(tail))
+            State(to_cursor(fields), unpack_tail(tail))
             for fields, tail in zip(replies, replies, strict=True)
         ]
 
@@ -69,7 +70,7 @@ class StreamStore:
             for commit in commits:
                 await self._commit(*self._commit_call(commit), client=pipe)
             replies = await pipe.execute()
-        return [_committed(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
+        return [to_state(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
 
     def _commit_call(self, c: Commit) -> tuple[list[str], list[Any]]:
         names = [keys.log(c.stream), keys.tail(c.stream), keys.cursor(c.stream)]
@@ -81,14 +82,14 @@ class StreamStore:
         """Segments lo up to hi of the log, those that are still retained."""
         if lo >= hi:
             return []
-        return _segments(await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1"))
+        return to_segments(await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1"))
 
     async def picked(self, stream: str, indices: Sequence[int]) -> list[Segment]:
         """Those segments of the log that are still retained, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for index in indices:
                 pipe.xrange(keys.log(stream), f"{index}-1", f"{index}-1")
-            return [segment for entries in await pipe.execute() for segment in _segments(entries)]
+            return [segment for entries in await pipe.execute() for segment in to_segments(entries)]
 
     async def run_id(self) -> str:
         """Names the running process of Redis."""
@@ -155,7 +156,7 @@ class StreamStore:
         """
 
         async def write(pipe: Any) -> None:
-            known = _asked(await pipe.hgetall(keys.questions(stream)))
+            known = to_asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
             pipe.multi()
             if asked.until and qid in known and not known[qid].until:
@@ -176,7 +177,7 @@ class StreamStore:
         """End every current question of the stream, or the one of that id."""
 
         async def write(pipe: Any) -> None:
-            known = _asked(await pipe.hgetall(keys.questions(stream)))
+            known = to_asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
             pipe.multi()
             for qid in [q for q, asked in known.items() if not asked.until and only in (None, q)]:
@@ -187,12 +188,12 @@ class StreamStore:
 
     async def questions(self, stream: str) -> dict[str, Asked]:
         """The stream's questions by id, without those whose time is over."""
-        known = _asked(await self.redis.hgetall(keys.questions(stream)))
+        known = to_asked(await self.redis.hgetall(keys.questions(stream)))
         return {qid: asked for qid, asked in known.items() if not _is_over(asked)}
 
     async def range(self, stream: str, qid: str) -> Range | None:
         """The question's scored range, None if it has none (any more)."""
-        return _range(await self.redis.hgetall(keys.scored_range(stream, qid)))
+        return to_range(await self.redis.hgetall(keys.scored_range(stream, qid)))
 
     async def extend(self, extensions: Sequence[Extension], k: int) -> list[bool | None]:
         """Write each extension, all in one round trip: whether the top-k changed, or None if it
@@ -214,20 +215,18 @@ class StreamStore:
 
     async def view(self, stream: str, qid: str) -> View | None:
         """All a query needs in one round trip; None if the question has no range."""
-        async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(keys.cursor(stream))
-            pipe.get(keys.tail(stream))
-            pipe.hgetall(keys.scored_range(stream, qid))
-            pipe.zrange(keys.top(stream, qid), 0, -1, withscores=True)
-            pipe.hgetall(keys.text(stream, qid))
-            fields, tail, edges, scores, texts = await pipe.execute()
-        scored = _range(edges)
+        own = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
+        fields, tail, edges, scores, texts = await self._view(
+            [keys.cursor(stream), keys.tail(stream), *own]
+        )
+        scored = to_range(to_pairs(edges))
         if scored is None:
             return None
-        best = [(int(index), score, texts[index]) for index, score in scores]
+        blobs = to_pairs(texts)
+        best = [(int(i), float(score), blobs[i]) for i, score in to_pairs(scores).items()]
         best.sort(key=lambda item: (-item[1], item[0]))
         top = [(unpack_segment(index, blob), score) for index, score, blob in best]
-        return View(State(_cursor(fields), unpack_tail(tail)), scored, top)
+        return View(State(to_cursor(to_pairs(fields)), unpack_tail(tail)), scored, top)
 
     def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
         pipe.hdel(keys.questions(stream), qid)
@@ -238,16 +237,8 @@ class StreamStore:
             pipe.expireat(name, int(until)) if until else pipe.persist(name)
 
 
-def _segments(entries: Any) -> list[Segment]:
-    return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
-
-
 def _script(name: str) -> str:
     return files("stream_app").joinpath(name).read_text()
-
-
-def _asked(fields: dict[bytes, bytes]) -> dict[str, Asked]:
-    return {qid.decode(): Asked(*unpack(blob)) for qid, blob in fields.items()}
 
 
 def _is_over(asked: Asked) -> bool:
@@ -259,36 +250,6 @@ def _question_keys(stream: str, qid: str, head: int) -> list[str]:
     blocks = range(head // keys.SCORES_PER_BLOCK + 2)
     named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
     return named + [keys.scores(stream, qid, block) for block in blocks]
-
-
-def _cursor(fields: dict[bytes, bytes]) -> Cursor:
-    named = {name.decode(): int(value) for name, value in fields.items()}
-    plain = {f: named.get(f, 0) for f in ("version", "head", "first", "gaps", "questions")}
-    next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
-    return Cursor(**plain, next=next_)
-
-
-def _committed(commit: Commit, reply: list[int]) -> State | None:
-    if reply[0] == -2:
-        raise RestartedError
-    if reply[0] == -1:
-        raise FencedError(
-            f"stream {commit.stream!r}: {commit.partition} has a later owner than epoch "
-            f"{commit.epoch}; nothing from offset {commit.next_offset - 1} was written"
-        )
-    if reply[0] == 0:
-        return None
-    old, (_, version, head, first, questions) = commit.base.cursor, reply
-    next_ = old.next | {commit.partition: commit.next_offset}
-    return State(
-        Cursor(version, head, first, old.gaps + commit.gaps, questions, next_), commit.tail
-    )
-
-
-def _range(fields: dict[bytes, bytes]) -> Range | None:
-    if not fields:
-        return None
-    return Range(int(fields[b"lo"]), int(fields[b"hi"]), int(fields.get(b"skipped", 0)))
 
 
 def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:

@@ -49,6 +49,7 @@ class Engine:
         self._check_frame()
         self.batch_tokens = batch_tokens
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
+        self.prompt = lru_cache(maxsize=64)(self._prompt)
 
     def _check_frame(self) -> None:
         """A chat template takes its part of the window too: a segment must fit beside it."""
@@ -120,8 +121,9 @@ class Engine:
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         return Generated(text.strip(), certain)
 
-    def prompt(self, context: str, question: str) -> list[int]:
-        """Token ids of a key context's text with the question behind it, ready to be answered."""
+    def _prompt(self, context: str, question: str) -> list[int]:
+        """Token ids of a key context's text with the question behind it, ready to be answered. As
+        `prompt` it is remembered: who assembles a context counts its tokens, and then answers."""
         return self.model.prompt(context + self.ask(question))
 
     def ask(self, question: str) -> str:

@@ -1,0 +1,61 @@
+"""Replies: what Redis gives -> the values of a stream's state.
+
+Knows the layout of hashes and entries; not how they are asked for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stream_app.packing import unpack, unpack_segment
+from stream_app.state import Asked, Commit, Cursor, FencedError, Range, RestartedError, State
+from xl3m_core import Segment
+
+
+def to_segments(entries: Any) -> list[Segment]:
+    """Entries of the log."""
+    return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
+
+
+def to_pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """What Redis gives as a list of names and values in turn."""
+    each = iter(flat)
+    return dict(zip(each, each, strict=True))
+
+
+def to_asked(fields: dict[bytes, bytes]) -> dict[str, Asked]:
+    """A stream's questions by id."""
+    return {qid.decode(): Asked(*unpack(blob)) for qid, blob in fields.items()}
+
+
+def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
+    """Where a stream stands; a new one if there is nothing."""
+    named = {name.decode(): int(value) for name, value in fields.items()}
+    plain = {f: named.get(f, 0) for f in ("version", "head", "first", "gaps", "questions")}
+    next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
+    return Cursor(**plain, next=next_)
+
+
+def to_state(commit: Commit, reply: list[int]) -> State | None:
+    """The state a commit made, None if another wrote meanwhile. Raises FencedError and
+    RestartedError."""
+    if reply[0] == -2:
+        raise RestartedError
+    if reply[0] == -1:
+        raise FencedError(
+            f"stream {commit.stream!r}: {commit.partition} has a later owner than epoch "
+            f"{commit.epoch}; nothing from offset {commit.next_offset - 1} was written"
+        )
+    if reply[0] == 0:
+        return None
+    old, (_, version, head, first, questions) = commit.base.cursor, reply
+    next_ = old.next | {commit.partition: commit.next_offset}
+    return State(
+        Cursor(version, head, first, old.gaps + commit.gaps, questions, next_), commit.tail
+    )
+
+
+def to_range(fields: dict[bytes, bytes]) -> Range | None:
+    """A question's range, None if it has none."""
+    if not fields:
+        return None
+    return Range(int(fields[b"lo"]), int(fields[b"hi"]), int(fields.get(b"skipped", 0)))
