@@ -41,6 +41,7 @@ STALL_SECONDS = 300.0
 STOP_SECONDS = 15.0
 ANSWER_SECONDS = 60.0
 LOG_LINES = 15
+WORKER = ["-m", "stream_app", "worker"]
 T = TypeVar("T")
 Process = asyncio.subprocess.Process
 
@@ -194,7 +195,7 @@ async def live(settings: Settings, folder: Path) -> AsyncIterator[Live]:
 
 
 def _worker(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Process]:
-    return process(settings, folder / "worker.log", ["-m", "stream_app", "worker"])
+    return process(settings, folder / "worker.log", WORKER)
 
 
 @asynccontextmanager

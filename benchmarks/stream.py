@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,7 +26,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.haystack import Haystack
-from benchmarks.live import STREAM, LiveError, guarded, in_events, process
+from benchmarks.live import STREAM, WORKER, LiveError, guarded, in_events, process
 from benchmarks.ratios import Ratio
 from stream_app import embedded
 from stream_app.engine import create_engine
@@ -44,7 +43,6 @@ EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
 LINES = 1000
 WARM_UP = 0.2  # of the text, before the clock runs
 PARTITIONS = 4  # of the topic: one part of the text in each
-WORKER = ["-m", "stream_app", "worker"]
 LOOK_SECONDS = 0.02
 STALL_SECONDS = 600.0
 PLENTY = 1 << 40
@@ -94,10 +92,11 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 async def _rows(
     settings: Settings, engine: Engine, text: Text, short: bool, folder: Path
 ) -> list[dict[str, Any]]:
-    before = _alone(engine, text)
-    one = await _streamed(settings, engine, text, 1, folder)
-    alone = mean((before, _alone(engine, text)))
-    two = await _streamed(settings, engine, text, 2, folder)
+    parts = text.segments(engine)
+    before = _alone(engine, text.question, parts)
+    one = await _streamed(settings, engine, text, parts, 1, folder)
+    alone = mean((before, _alone(engine, text.question, parts)))
+    two = await _streamed(settings, engine, text, parts, 2, folder)
     count = SHORT_EVENTS if short else EVENTS
     bare = await _carried(settings, count, folder, ["bare", str(count)])
     free = await _carried(settings, count, folder, ["free"])
@@ -112,23 +111,25 @@ def _row(what: str, speed: float, rival: float) -> dict[str, Any]:
     return {"what": what, "speed": speed, "rival": rival, "ratio": speed / rival}
 
 
-def _alone(engine: Engine, text: Text) -> float:
+def _alone(engine: Engine, question: str, parts: Sequence[Sequence[Segment]]) -> float:
     """Tokens of the text a second, each counted once however often segments overlap."""
-    segments = [segment for part in text.segments(engine) for segment in part]
-    pairs = [(segment.text, text.question) for segment in segments]
+    pairs = [(segment.text, question) for part in parts for segment in part]
     engine.score(pairs[: round(WARM_UP * len(pairs))])
     started = time.perf_counter()
     engine.score(pairs)
-    return _new_tokens(segments) / (time.perf_counter() - started)
+    return _tokens(parts) / (time.perf_counter() - started)
 
 
 async def _streamed(
-    settings: Settings, engine: Engine, text: Text, workers: int, folder: Path
+    settings: Settings,
+    engine: Engine,
+    text: Text,
+    parts: Sequence[Sequence[Segment]],
+    workers: int,
+    folder: Path,
 ) -> float:
     """Tokens a second by so many workers, which share the cores."""
-    here = await _fresh(settings)
-    parts = text.segments(engine)
-    tokens = _new_tokens([segment for part in parts for segment in part])
+    here, count = await _fresh(settings), sum(map(len, parts))
     threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
     outputs = [folder / f"{here.group}-{i}.log" for i in range(workers)]
     async with _reader(here) as store, AsyncExitStack() as running:
@@ -136,23 +137,17 @@ async def _streamed(
         await _send(here, text)
         for stream in text.parts:
             await store.ask(stream, qid, Asked(text.question, set_at=time.time()))
-        work: Coroutine[Any, Any, float] = _rate(
-            partial(_scored, store, qid, text), sum(map(len, parts))
-        )
+        work: Coroutine[Any, Any, float] = _rate(partial(_scored, store, qid, text), count)
         started = [process(here, output, WORKER, threads) for output in outputs]
         children = [await running.enter_async_context(each) for each in started]
         for child, output in zip(children, outputs, strict=True):
             work = guarded(child, output, work)
-        return await work * tokens / sum(map(len, parts))
+        return await work * _tokens(parts) / count
 
 
-def _new_tokens(segments: Sequence[Segment]) -> float:
-    """Tokens of the text that so many segments hold, by how far each goes beyond the last."""
-    ends = [
-        before.end_token if before.index < after.index else 0
-        for before, after in pairwise(segments)
-    ]
-    return sum(s.end_token - end for s, end in zip(segments, [0, *ends], strict=True))
+def _tokens(parts: Sequence[Sequence[Segment]]) -> int:
+    """Tokens of the text that is in the segments of each part."""
+    return sum(part[-1].end_token for part in parts)
 
 
 async def _send(settings: Settings, text: Text) -> None:

@@ -88,8 +88,9 @@ class Partitions:
     async def check(self) -> None:
         """See that Redis has all that this worker left there. Raises LostWritesError: positions
         are written last, so if these are there, all is."""
-        for plain, owned in self.owned.items():
-            position, _ = await self.store.position(plain)
+        held = dict(self.owned)
+        positions = await self.store.positions([*held])
+        for (plain, owned), (position, _) in zip(held.items(), positions, strict=True):
             if _reached(position) < _reached(owned.position):
                 raise LostWritesError(
                     f"{plain}: Redis holds it up to {position}, but this worker left it at "

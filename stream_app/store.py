@@ -104,8 +104,15 @@ class StreamStore:
     async def position(self, partition: str) -> tuple[int | None, int]:
         """The partition's first offset not in Redis (None: nothing is), and how often its topic
         was made again."""
-        next_, made = await self.redis.hmget(keys.partition(partition), ["next", "made"])
-        return (None if next_ is None else int(next_)), int(made or 0)
+        return (await self.positions([partition]))[0]
+
+    async def positions(self, partitions: Sequence[str]) -> list[tuple[int | None, int]]:
+        """`position` of each, in one round trip."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for partition in partitions:
+                pipe.hmget(keys.partition(partition), ["next", "made"])
+            replies = await pipe.execute()
+        return [(None if next_ is None else int(next_), int(made or 0)) for next_, made in replies]
 
     async def move_positions(self, moves: Sequence[tuple[str, int, int | None, int]]) -> None:
         """Note for each (partition, epoch, old, new) that everything before `new` is in Redis,

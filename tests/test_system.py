@@ -17,8 +17,7 @@ from stream_app import client, embedded
 from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.events import decode
-from tests.workers import Site, offline, site
-from xl3m_core import TopK
+from tests.workers import Site, best_of, offline, site
 
 Fresh = Callable[[str], str]
 
@@ -76,13 +75,11 @@ async def assert_equals_offline(here: Site, stream: str, question: str, text: st
     assert [(s.text, s.start, s.end, s.end_token) for s in found] == [
         (s.text, s.start, s.end, s.end_token) for s in segments
     ]
-    top = TopK(engine.method.k)
-    for segment, score in zip(segments, scores, strict=True):
-        top.add(segment.index, score)
+    best = best_of(engine, segments, scores)
     seen = await client.top(here.store, stream, question)
     assert seen is not None
-    assert [s["index"] for s in seen["top"]] == [index for index, _ in top.best()]
-    assert [s["score"] for s in seen["top"]] == pytest.approx([s for _, s in top.best()], abs=1e-3)
+    assert [s["index"] for s in seen["top"]] == [index for index, _ in best]
+    assert [s["score"] for s in seen["top"]] == pytest.approx([s for _, s in best], abs=1e-3)
 
 
 async def test_streams_equal_an_offline_run_though_a_worker_stops_and_starts(

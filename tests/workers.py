@@ -21,7 +21,7 @@ from stream_app.settings import Settings, variable
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
 from tests import tiny
-from xl3m_core import Engine, LanguageModel, Segment, Tail
+from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
 
 WAIT_SECONDS = 60.0
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
@@ -119,6 +119,16 @@ async def site(
         finally:
             for worker in here.workers:
                 await here.stop(worker, signal.SIGKILL)
+
+
+def best_of(
+    engine: Engine, segments: list[Segment], scores: list[float]
+) -> list[tuple[int, float]]:
+    """Index and score of the k best, the most certain first."""
+    top = TopK(engine.method.k)
+    for segment, score in zip(segments, scores, strict=True):
+        top.add(segment.index, score)
+    return top.best()
 
 
 def offline(engine: Engine, text: str, question: str) -> tuple[list[Segment], list[float]]:

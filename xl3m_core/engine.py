@@ -87,8 +87,8 @@ class Engine:
         segment goes through the model once.
         """
         rows = self._rows(pairs)
-        room = max(1, self.batch_tokens // 2) if self.model.shares else 0
-        shared, single = by_questions(rows, room) if room else ([], rows)
+        room = max(1, self.batch_tokens // 2)
+        shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
         for read in (self._whole(single, measures), self._forked(shared, measures)):
             for batch, logits in read:

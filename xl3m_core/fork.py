@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from xl3m_core.rows import parts
-from xl3m_core.sight import side_by_side
+from xl3m_core.sight import places_of, side_by_side
 
 TOGETHER = 256
 """Tokens of ends that are read at once: each is held against all the others, and sees none."""
@@ -30,8 +30,8 @@ class Fork:
     ) -> None:
         self.forward, self.dtype, self.mask = forward, dtype, mask
         self.cache: Any = DynamicCache()
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        self.start = self._read(ids, mask, places, [*range(ids.shape[1] - most, ids.shape[1])])
+        kept = range(ids.shape[1] - most, ids.shape[1])
+        self.start = self._read(ids, mask, places_of(mask), kept)
 
     def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
         """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""

@@ -23,8 +23,12 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> tupl
         model, tokenizer = _load(name, dtype or best_dtype(device))
         return model.to(device), tokenizer
     except Exception as error:  # a broken folder makes the libraries below raise anything
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"cannot load a causal LM from {name!r}: {reason}") from error
+        raise ModelError(f"cannot load a causal LM from {name!r}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library says, or else what kind of error it is."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:

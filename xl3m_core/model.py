@@ -16,7 +16,8 @@ from torch import Tensor
 
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
-from xl3m_core.loading import SMALL, fingerprint, load, window_of
+from xl3m_core.loading import SMALL, fingerprint, load, reason, window_of
+from xl3m_core.sight import places_of
 from xl3m_core.warm import WarmPrompts
 from xl3m_core.writing import LineEnd, Pieces
 
@@ -78,8 +79,7 @@ class LanguageModel:
         except RuntimeError as error:
             if not compiled:
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ModelError(f"{str(name)!r} cannot be compiled: {reason}") from error
+            raise ModelError(f"{str(name)!r} cannot be compiled: {reason(error)}") from error
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added; special tokens' names in it stay text."""
@@ -132,7 +132,7 @@ class LanguageModel:
         if self.pads:
             inputs["attention_mask"] = mask
         if self.pads and "position_ids" in self._accepts:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = places_of(mask)
         if "logits_to_keep" in self._accepts:
             inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
         logits: Tensor = self._forward(**inputs, use_cache=False).logits

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 
+def places_of(mask: Tensor) -> Tensor:
+    """Position ids (B, W) of rows padded on the left: the first token seen is at 0."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
 def side_by_side(turns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What to add to attention (B, 1, T, T), and position ids (B, T).
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 from stream_app import client
 from tests.chaos.world import BAD, World
-from tests.workers import offline
-from xl3m_core import Segment, TopK
+from tests.workers import best_of, offline
+from xl3m_core import Segment
 
 
 async def settle(world: World) -> Counter[str]:
@@ -39,12 +39,10 @@ async def _stream(world: World, stream: str, text: str) -> Counter[str]:
     await world.until(done, f"{stream!r} with {len(segments)} segments scored for {question!r}")
     found = await store.segments(stream, 0, len(segments) + 1)
     assert [_said(s) for s in found] == [_said(s) for s in segments], stream
-    top = TopK(engine.method.k)
-    for segment, score in zip(segments, scores, strict=True):
-        top.add(segment.index, score)
+    best = best_of(engine, segments, scores)
     seen = await client.top(store, stream, question)
-    assert seen and [s["index"] for s in seen["top"]] == [index for index, _ in top.best()], stream
-    return Counter({"streams": 1, "segments": len(segments), "best segments": len(top.best())})
+    assert seen and [s["index"] for s in seen["top"]] == [index for index, _ in best], stream
+    return Counter({"streams": 1, "segments": len(segments), "best segments": len(best)})
 
 
 def _said(segment: Segment) -> tuple[str, int, int, int, int]:
