@@ -26,6 +26,7 @@ from xl3m_core import (
     Segment,
     Tail,
 )
+from xl3m_core.lanes import Lanes
 from xl3m_core.method import MEASURES
 
 QUESTION = "which pump is down?"
@@ -115,6 +116,17 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
     engine = tiny.engine(tiny.model(), batch_tokens=budget)
     parts = engine.score(pairs[:cut]) + engine.score(pairs[cut:])
     assert engine.score(pairs) == pytest.approx(parts, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
+    one, several = tiny.engine(tiny.model(name)), tiny.engine(tiny.model(name))
+    one.lanes, several.lanes = Lanes(1), Lanes(lanes)
+    slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
+    for measure in ALL:
+        assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
+    assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)

@@ -5,7 +5,7 @@ Knows the model and the method's numbers; not where the text comes from or where
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, QuestionError
 from xl3m_core.fork import TOGETHER
+from xl3m_core.lanes import Lanes
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
 from xl3m_core.model import LanguageModel
@@ -48,6 +49,7 @@ class Engine:
             )
         self._check_frame()
         self.batch_tokens = batch_tokens
+        self.lanes = Lanes.on(model.device)
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
         self.prompt = lru_cache(maxsize=64)(self._prompt)
 
@@ -86,10 +88,27 @@ class Engine:
         Pairs of one text with several questions cost little more than the longest of them: the
         segment goes through the model once.
         """
-        rows = self._rows(pairs)
+        rows = sorted(self._rows(pairs), key=len)
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
+        lanes = min(self.lanes.count, max(1, len(rows) // 2))
+        self.lanes.run(
+            [
+                partial(self._fill, scores, single[n::lanes], [alike[n::lanes] for alike in shared])
+                for n in range(lanes)
+            ]
+        )
+        return scores
+
+    def _fill(
+        self,
+        scores: dict[Measure, list[float]],
+        single: Sequence[Row],
+        shared: Sequence[list[list[Row]]],
+    ) -> None:
+        """Score the rows, and put each pair's scores in its place."""
+        measures = list(scores)
         for read in (self._whole(single, measures), self._forked(shared, measures)):
             for batch, logits in read:
                 question = _questions(batch).to(logits.device)
@@ -97,7 +116,6 @@ class Engine:
                     found = certainty(logits, question, measure).tolist()
                     for row, score in zip(batch, found, strict=True):
                         scores[measure][row.pair] = round(score, SCORE_DIGITS)
-        return scores
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
         """The key context for a question from segments, the most certain first."""
@@ -168,7 +186,7 @@ class Engine:
         self, alike: Sequence[list[list[Row]]], measures: Sequence[Measure]
     ) -> Iterator[tuple[list[Row], Tensor]]:
         """Batches of rows with one question each, their segment read once for all that is asked."""
-        for groups in alike:
+        for groups in filter(None, alike):
             suffixes = [row.suffix for row in groups[0]]
             start = common_start(suffixes)
             ends = [suffix[len(start) :] for suffix in suffixes]

@@ -155,7 +155,7 @@ class LanguageModel:
         width = max(least, *map(len, rows))
         if not self.pads and any(len(row) != width for row in rows):
             raise ModelError(f"{self.config.model_type} takes rows of one length only")
-        pad = torch.tensor([width - len(row) for row in rows], device=self.model.device)
+        pad = torch.tensor([width - len(row) for row in rows], device=self.device)
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = (torch.arange(width, device=pad.device) >= pad[:, None]).long()
         return ids.to(pad.device), mask
@@ -169,7 +169,7 @@ class LanguageModel:
         on_text is given the text piece by piece as it comes. Without a chat template the
         answer ends with its line: a base model would go on and ask itself the next question.
         """
-        ids = torch.tensor([list(prompt)], device=self.model.device)
+        ids = torch.tensor([list(prompt)], device=self.device)
         stop = [] if self.chats else [LineEnd(self.decode, len(prompt))]
         warm = {"past_key_values": self.warm.take(prompt)} if self.shares else {}
         output = self.model.generate(
@@ -196,9 +196,14 @@ class LanguageModel:
         if not self.shares:
             return
         cache = self.warm.take(prompt)
-        ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.model.device)
+        ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.device)
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         self.warm.keep(prompt, cache)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and its logits."""
+        return torch.device(self.model.device)
 
     @property
     def chats(self) -> bool:
