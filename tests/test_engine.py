@@ -4,6 +4,7 @@ The model is tiny and its weights are random, so answers mean nothing; that they
 """
 
 import gc
+import math
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -253,6 +254,14 @@ def test_progress_counts_the_tokens_scored_and_text_comes_as_it_is_generated() -
 def test_a_text_of_nothing_has_no_answer() -> None:
     answer = xl3m().answer("", QUESTION)
     assert (answer.answer, answer.evidence, answer.error) == ("", (), "the text is empty")
+
+
+def test_a_model_without_numbers_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = xl3m()
+    monkeypatch.setattr(whole.engine, "score", lambda pairs: [-math.inf] * len(pairs))
+    answer = whole.answer(TEXT, QUESTION)
+    assert (answer.answer, answer.evidence) == ("", ())
+    assert "no segment can be read" in str(answer.error)
 
 
 @pytest.mark.parametrize("chat", [None, tiny.CHAT])

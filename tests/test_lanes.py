@@ -1,12 +1,15 @@
 """Lanes: calls side by side, their threads, their order and their errors."""
 
+import gc
 import threading
 from functools import partial
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from xl3m_core.lanes import Lanes
+from xl3m_core.lanes import Lanes, shares
 
 
 def test_calls_run_side_by_side_and_return_in_their_order() -> None:
@@ -30,11 +33,30 @@ def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own() -> Non
         torch.set_num_threads(before)
 
 
-def test_what_a_call_raises_comes_out_and_the_threads_are_as_before() -> None:
-    before = torch.get_num_threads()
+def test_what_a_call_raises_comes_out_when_all_have_ended_and_the_threads_are_as_before() -> None:
+    before, failed, ended = torch.get_num_threads(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    def last() -> None:
+        failed.wait(30)
+        gc.collect()  # goes on for a while after the other has failed
+        ended.set()
+
     with pytest.raises(ZeroDivisionError):
-        Lanes(2).run([lambda: 1 // 0, lambda: 1])
+        Lanes(2).run([fail, last])
+    assert ended.is_set()
     assert torch.get_num_threads() == before
+
+
+@given(st.integers(1, 64), st.integers(1, 8))
+def test_no_thread_is_left_over_and_no_lane_is_without_one(threads: int, lanes: int) -> None:
+    each = shares(threads, lanes)
+    assert len(each) == lanes
+    assert sum(each) == max(threads, lanes)
+    assert max(each) - min(each) <= 1
 
 
 def test_one_lane_where_the_processor_does_not_score() -> None:

@@ -5,7 +5,7 @@ has one of the cores; two at a batch each do not. Knows threads; not what is cal
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -28,15 +28,23 @@ class Lanes:
         return cls(min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1)
 
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """What each call returns, in their order; raises what one of them raises."""
+        """What each call returns, in their order. When all have ended, raises what the first of
+        those that failed did."""
         if len(calls) < 2:
             return [call() for call in calls]
         threads = torch.get_num_threads()
-        share = max(1, threads // len(calls))
-        try:
-            return list(self._pool.map(lambda call: _with_threads(share, call), calls))
-        finally:
-            torch.set_num_threads(threads)
+        begun = [
+            self._pool.submit(_with_threads, share, call)
+            for share, call in zip(shares(threads, len(calls)), calls, strict=True)
+        ]
+        wait(begun)
+        torch.set_num_threads(threads)
+        return [one.result() for one in begun]
+
+
+def shares(threads: int, lanes: int) -> list[int]:
+    """The threads as evenly as can be, one a lane at least."""
+    return [max(1, (threads + i) // lanes) for i in range(lanes)]
 
 
 def _with_threads(count: int, call: Callable[[], T]) -> T:

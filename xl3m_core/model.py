@@ -30,7 +30,8 @@ WARM_BYTES = 256 << 20
 
 
 class LanguageModel:
-    """A causal LM and its tokenizer. Not for use by two threads at once, but for `encode`."""
+    """A causal LM and its tokenizer. `encode` is for any thread; `logits` and `fork` for several
+    at once where `by_several` says so; all else for one at a time, with nothing beside it."""
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class LanguageModel:
         self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         self.fingerprint = fingerprint(model)
+        # Compiled code is for one number of threads, and scaled places are the last row's.
+        self.by_several = not compiled and not _scales_places(self.config)
         self._tokenizing = threading.Lock()
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
@@ -263,6 +266,12 @@ class LanguageModel:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""
         one, other = (self.logits([[1, 2, 3, last]], 4)[0, 0] for last in (3, 4))
         return not _alike(one, other)
+
+
+def _scales_places(config: Any) -> bool:
+    """Whether the network keeps how places were turned for the longest row it last read."""
+    kinds = str(getattr(config, "rope_parameters", None))
+    return "dynamic" in kinds or "longrope" in kinds
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -32,7 +32,7 @@ class Segment:
 
     Offsets count from the start of the stream, half open: `start`/`end` in characters,
     `start_token`/`end_token` in the model's tokens, records tokenised one by one.
-    Times are those of its first and last records, in milliseconds since the epoch.
+    Times are the earliest and the latest of its records, in milliseconds since the epoch.
     """
 
     index: int
