@@ -20,6 +20,7 @@ EXIT_NO_ANSWER = 1
 EXIT_TO_MEND = 1
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def main() -> None:
@@ -45,6 +46,23 @@ def cli() -> None:
 
     Every setting can also be given as an environment variable XL3M_...; the README lists them.
     """
+
+
+class Text(click.ParamType):
+    """Text of a person's, not the bytes a shell may pass on instead."""
+
+    name = "text"
+
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        """The text as it is."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("it is not UTF-8", param, ctx)
+        return value
+
+
+TEXT = Text()
 
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -74,7 +92,7 @@ def _settings(**given: Any) -> "Settings":
 @options("broker", "redis", "model")
 @click.option("--group", help="Kafka consumer group.  [XL3M_GROUP]")
 @click.option("--embedded", is_flag=True, help="Start a broker and a Redis just for this worker.")
-@click.option("--loglevel", default="info", show_default=True)
+@click.option("--loglevel", type=click.Choice(LEVELS), default="info", show_default=True)
 def worker(embedded: bool, loglevel: str, **given: Any) -> None:
     """Read the tokens topic, score, answer. Run as many as you like."""
     from stream_app.worker import run_embedded, run_worker
@@ -84,7 +102,7 @@ def worker(embedded: bool, loglevel: str, **given: Any) -> None:
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--stream", help="The stream to feed; by default a file's name.")
+@click.option("--stream", type=TEXT, help="The stream to feed; by default a file's name.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written to the file later.")
 @options("broker", "redis")
 def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
@@ -95,8 +113,8 @@ def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
 
 
 @cli.command()
-@click.argument("stream")
-@click.argument("question", required=False)
+@click.argument("stream", type=TEXT)
+@click.argument("question", type=TEXT, required=False)
 @click.option("--deadline", type=float, help="Seconds to score for at most.")
 @options("redis", "json")
 def ask(
@@ -111,8 +129,8 @@ def ask(
 
 
 @cli.command()
-@click.argument("stream")
-@click.option("-q", "--question", help="Make this the stream's current question first.")
+@click.argument("stream", type=TEXT)
+@click.option("-q", "--question", type=TEXT, help="Make this the stream's current question first.")
 @options("broker", "redis", "json")
 def watch(stream: str, question: str | None, as_json: bool, **given: Any) -> None:
     """Show the running top-k of a stream's current question as it changes."""
@@ -132,7 +150,7 @@ def streams(as_json: bool, **given: Any) -> None:
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, allow_dash=True))
-@click.option("-q", "--question", "questions", required=True, multiple=True)
+@click.option("-q", "--question", "questions", type=TEXT, required=True, multiple=True)
 @options("model", "json")
 def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Answer from a file of any length, without any server."""
@@ -143,7 +161,13 @@ def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> 
 
 
 @cli.command()
-@click.option("--lines", default=3000, show_default=True, help="Lines of log to stream.")
+@click.option(
+    "--lines",
+    type=click.IntRange(1),
+    default=3000,
+    show_default=True,
+    help="Lines of log to stream.",
+)
 @options("model")
 def demo(lines: int, **given: Any) -> None:
     """Everything at once, on this machine, with nothing installed; under two minutes."""

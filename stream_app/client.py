@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stream_app import keys
-from stream_app.errors import UnreachableError
+from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
 from stream_app.settings import variable
 from stream_app.store import StreamStore
@@ -25,17 +25,28 @@ ANSWER_SECONDS = 60.0
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Redis]:
     """A Redis that answers. Raises UnreachableError when it does not, or no longer."""
-    redis = Redis.from_url(url)
     try:
+        redis = Redis.from_url(url)
         await redis.ping()
+    except (TypeError, ValueError) as error:  # not of what the caller does with the Redis
+        raise SettingsError(
+            f"{variable('redis')}: an option behind the ? is unknown or of no use"
+        ) from error
+    except RedisError as error:
+        raise _unreachable(error) from error
+    try:
         yield redis
     except RedisError as error:
-        raise UnreachableError(
-            f"Redis does not answer ({error}): start one, or name another with --redis or "
-            f"{variable('redis')}"
-        ) from error
+        raise _unreachable(error) from error
     finally:
         await redis.aclose()
+
+
+def _unreachable(error: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"Redis does not answer ({error}): start one, or name another with --redis or "
+        f"{variable('redis')}"
+    )
 
 
 async def ask(

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from stream_app import client
+from stream_app.events import stream_name
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
@@ -35,6 +36,10 @@ async def feed(settings: Settings, source: Path, stream: str | None, follow: boo
     if not piped and not source.exists():
         raise click.BadParameter(f"there is no file {source}")
     files = files_of(source)
+    if not files:
+        raise click.BadParameter(f"no file in {source} is text and may be read")
+    for name in [stream] if stream else files:
+        stream_name(name)  # refused before anything is sent
     total = None if follow or piped else sum(path.stat().st_size for path in files.values())
     async with (
         client.connected(settings.redis) as redis,
@@ -55,12 +60,13 @@ async def feed(settings: Settings, source: Path, stream: str | None, follow: boo
 async def ask(settings: Settings, stream: str, question: str | None, as_json: bool) -> bool:
     """Print the answer as it comes, then what it rests on; False if there is none."""
     answer: dict[str, Any] = {"error": "no answer came"}
+    stream_name(stream)
     async with client.connected(settings.redis) as redis:
         async for message in client.ask(redis, stream, question, settings.query_deadline):
-            if message["type"] == "answer":
+            if message.get("type") == "answer":
                 answer = message
             elif not as_json:
-                click.echo(message["text"], nl=False)
+                click.echo(message.get("text", ""), nl=False)
     answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:
         click.echo(json.dumps(answer, ensure_ascii=False))
@@ -93,6 +99,7 @@ def show_segment(segment: dict[str, Any]) -> None:
 
 async def watch(settings: Settings, stream: str, question: str | None, as_json: bool) -> None:
     """Set the question, then print its top-k whenever it changed."""
+    stream_name(stream)
     async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         await client.ensure_worker(redis)

@@ -4,8 +4,8 @@ The only place that reads it. Each field is `XL3M_` and its name in capitals; wh
 given keeps the default below. Knows no part that uses them.
 """
 
-import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -112,6 +112,9 @@ class Settings:
         return urlsplit(self.broker).netloc
 
     def _check(self) -> None:
+        for each in fields(self):
+            if not _is_text(getattr(self, each.name)):
+                raise SettingsError(f"{variable(each.name)} is not UTF-8")
         schemes = {"broker": ("kafka",), "redis": ("redis", "rediss", "unix")}
         for name, allowed in schemes.items():
             if not _is_address(getattr(self, name), allowed):
@@ -121,9 +124,15 @@ class Settings:
         for name, choices in {"format": get_args(Format), "measure": get_args(Measure)}.items():
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{variable(name)} must be one of {', '.join(choices)}")
+        topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
+        for name in topics:
+            if not _TOPIC.fullmatch(getattr(self, name)):
+                raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
+        if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
+            raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
         for name, least in _LEAST.items():
-            if not least <= getattr(self, name) < math.inf:  # so that NaN is refused as well
-                raise SettingsError(f"{variable(name)} must be at least {least}, and finite")
+            if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
+                raise SettingsError(f"{variable(name)} must be from {least} to 2^53")
         for name, most in _MOST.items():
             if getattr(self, name) > most:
                 raise SettingsError(f"{variable(name)} must be at most {most:.0f}")
@@ -140,6 +149,19 @@ _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # b
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
 
 
+# Beyond this neither Redis' scripts nor floats count exactly.
+_BEYOND = 2**53
+_TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can be written as UTF-8; what a shell passes on may not be."""
+    try:
+        return not isinstance(value, str) or value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -153,7 +175,9 @@ def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(address)
         if "kafka" in schemes:  # there may be several, but nobody's password, which would be shown
-            return parts.scheme in schemes and bool(parts.netloc) and "@" not in parts.netloc
+            hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
+            named = all(host.hostname and (host.port or 1) for host in hosts)
+            return parts.scheme in schemes and named and "@" not in parts.netloc
         _ = parts.port  # what is none may be part of a password that is not percent-encoded
     except ValueError:
         return False

@@ -328,3 +328,15 @@ def test_ids_from_within_a_text_keep_their_leading_space() -> None:
     model = LanguageModel(tiny.network("llama"), tokenizer, tiny.WINDOW)
     assert model.decode([2]) == "world"
     assert model.decode_within([1]) + model.decode_within([2]) == " hello world"
+
+
+def test_an_id_the_tokenizer_does_not_have_is_refused() -> None:
+    model = tiny.model()
+    with pytest.raises(IndexError, match=f"no token {tiny.VOCAB}"):
+        model.decode_within([5, tiny.VOCAB])
+    assert model.decode_within([tiny.VOCAB - 1])
+
+
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character() -> None:
+    whole, odd = tiny.model().encode(["a\N{REPLACEMENT CHARACTER}b", "a\udcffb"])
+    assert whole == odd

@@ -57,6 +57,14 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("query_deadline", "inf"),
         ("http_port", "65536"),
         ("http_host", ""),
+        ("broker", "kafka://host:port"),
+        ("broker", "kafka://:9092"),
+        ("tokens_topic", ""),
+        ("tokens_topic", "a topic"),
+        ("tokens_topic", "xl3m.answers"),
+        ("dead_letters_topic", "x" * 250),
+        ("log_bytes", str(2**53)),
+        ("group", "\udcff"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, text: str) -> None:

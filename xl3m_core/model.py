@@ -85,15 +85,22 @@ class LanguageModel:
             raise ModelError(f"{str(name)!r} cannot be compiled: {reason(error)}") from error
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, nothing added; special tokens' names in it stay text."""
+        """Token ids of each text, nothing added; special tokens' names in it stay text. Half of a
+        surrogate pair, which no UTF-8 holds, is read as U+FFFD."""
         if not texts:
             return []
+        try:
+            return self._encode(list(texts))
+        except (TypeError, UnicodeEncodeError):
+            return self._encode([*map(_whole, texts)])
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
         with self._tokenizing:
             if backend := self._backend():
-                found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+                found = backend.encode_batch_fast(texts, add_special_tokens=False)
                 return [encoding.ids for encoding in found]
             plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-            return list(self.tokenizer(list(texts), **plain)["input_ids"])
+            return list(self.tokenizer(texts, **plain)["input_ids"])
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
@@ -116,7 +123,10 @@ class LanguageModel:
 
     def decode_within(self, ids: Sequence[int]) -> str:
         """The text of token ids that stand within a text: some tokenizers drop a space at the
-        start of what they decode, so another token goes before."""
+        start of what they decode, so another token goes before. Raises IndexError for an id the
+        tokenizer does not have: its text would be missing without a word."""
+        if max(ids, default=0) >= (most := len(self.tokenizer)):
+            raise IndexError(f"the tokenizer has {most} tokens, and no token {max(ids)}")
         anchor = self.encode(["x"])[0]
         return self.decode([*anchor, *ids]).removeprefix(self.decode(anchor))
 
@@ -272,6 +282,11 @@ def _scales_places(config: Any) -> bool:
     """Whether the network keeps how places were turned for the longest row it last read."""
     kinds = str(getattr(config, "rope_parameters", None))
     return "dynamic" in kinds or "longrope" in kinds
+
+
+def _whole(text: str) -> str:
+    """The text with each lone surrogate as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
