@@ -24,6 +24,7 @@ from stream_app.events import (
     decode_question,
     encode,
 )
+from stream_app.limits import FullError, too_many_streams
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
@@ -89,18 +90,24 @@ class Questions:
     async def run(self, events: AsyncIterator[Any]) -> None:
         """Take them one by one."""
         async for event in events:
-            message = event.message
-            try:
-                asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
-                if asked.question is not None:
-                    self.scoring.engine.suffix(asked.question)
-                await patiently(self.health, "questions", self._set, asked)
-            except QuestionError as error:
-                await self.bury(event, str(error))
-                await patiently(self.health, "questions", self._tell, asked, str(error))
-            except BadEvent as error:
-                await self.bury(event, str(error))
+            await self._take(event)
             event.ack()
+
+    async def _take(self, event: Any) -> None:
+        """Do what it asks for, or bury it."""
+        message = event.message
+        try:
+            asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
+        except BadEvent as error:
+            await self.bury(event, str(error))
+            return
+        try:
+            if asked.question is not None:
+                self.scoring.engine.suffix(asked.question)
+            await patiently(self.health, "questions", self._set, asked)
+        except (QuestionError, FullError) as error:
+            await self.bury(event, str(error))
+            await patiently(self.health, "questions", self._tell, asked, str(error))
 
     async def _tell(self, asked: Question, error: str) -> None:
         """Whoever watches the stream should not wait for a question that was refused."""
@@ -111,12 +118,19 @@ class Questions:
         if asked.question is None:
             await self.store.end_questions(asked.stream)
         else:
-            qid = self.scoring.question_id(asked.question)
-            now = Asked(asked.question, set_at=time.time())
-            await self.store.ask(asked.stream, qid, now, keep=asked.add)
+            await self._ask(asked.stream, asked.question, asked.add)
         self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
+
+    async def _ask(self, stream: str, question: str, add: bool) -> None:
+        """A stream may be asked before anything is read of it, and counts from then on."""
+        most = self.settings.max_streams
+        if await self.store.enlist([(stream, "")], most):
+            raise FullError(too_many_streams(stream, most))
+        qid, now = self.scoring.question_id(question), Asked(question, set_at=time.time())
+        most = self.settings.max_questions
+        await self.store.ask(stream, qid, now, keep=add, most=most)
 
 
 class Queries:
