@@ -80,7 +80,7 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
     if info.get("aof_enabled"):
         yield Finding("ok", "Redis appendonly", "on")
     else:
-        said = "it is off: a restart may lose standing questions, and what was read is read again"
+        said = "it is off: a restart may lose what was read and asked, and Kafka is read again"
         yield Finding("WARN", "Redis appendonly", said)
 
 

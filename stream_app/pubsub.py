@@ -7,7 +7,7 @@ keeps nothing: who hears no answer asks again with the same id, and gets the sam
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -55,6 +55,7 @@ class PubSubDoor:
         self.health = health
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
+        self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
 
     async def run(self) -> None:
         """Listen, and listen again when Redis was away."""
@@ -71,6 +72,9 @@ class PubSubDoor:
         async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(keys.QUERY_CHANNEL, keys.QUESTION_CHANNEL)
             self.health.waiting.pop("pubsub", None)
+            # A Redis that was started again breaks this connection, and may have lost something.
+            for look in self.on_listening:
+                await look()
             # What was said while nobody listened is lost: look at every stream's questions again.
             for stream in list(self.scoring.streams.watched):
                 self.scoring.streams.changed(stream)

@@ -5,6 +5,7 @@ are acknowledged in the order they came in, whenever their answers are there.
 import asyncio
 import json
 import random
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,13 @@ from redis.asyncio import Redis
 from stream_app import client, keys
 from stream_app.agents import Queries, Questions
 from stream_app.events import Query
+from stream_app.partitions import Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
+from stream_app.state import LostWritesError
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, Event, HashEngine, Message, running, until
+from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, running, until
 from xl3m_core import Answer
 
 Fresh = Callable[[str], str]
@@ -35,13 +38,14 @@ async def coming(events: list[Event]) -> AsyncIterator[Event]:
 class Site:
     """Where events end: acknowledged, among the dead letters, answered."""
 
+    topic: str = "t"
     acked: list[Event] = field(default_factory=list)
     letters: list[tuple[Event, str]] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
 
     def event(self, offset: int, key: str | None, value: bytes | None) -> Event:
         """An event of a topic."""
-        message = Message("t", 0, offset, 1.0, key.encode() if key else None, value)
+        message = Message(self.topic, 0, offset, 1.0, key.encode() if key else None, value)
         return Event(message, self.acked)
 
     async def bury(self, event: Any, reason: str) -> None:
@@ -65,14 +69,32 @@ class Asking(Site):
         self.store, engine = StreamStore(redis, PLENTY, PLENTY), HashEngine()
         scoring = Scoring(engine, self.store, Health(), PLENTY)
         settings = Settings(max_event_bytes=4096, **changes)
-        self.agent = Questions(settings, self.store, scoring, self.bury, Health())
+        self.topic = f"topic-{uuid.uuid4().hex}"
+        self.partitions = Partitions(self.store, self.topic)
+        self.agent = Questions(settings, self.partitions, scoring, self.bury, Health())
+        self.offset = 0
 
-    async def take(self, stream: str | None, *values: bytes | None) -> None:
-        """Each value as an event; all are acknowledged, in order."""
-        events = [self.event(i, stream, value) for i, value in enumerate(values)]
+    async def assigned(self) -> FakeBroker:
+        """The partition becomes this worker's; what the broker was told then."""
+        tp = TP(self.topic, 0)
+        broker = FakeBroker({tp: self.offset}, {tp: self.offset})
+        await self.partitions.assign([tp], broker)
+        return broker
+
+    async def take(self, stream: str | None, *values: bytes | None) -> list[Event]:
+        """Each value as the topic's next event; all are acknowledged, in order."""
+        if not self.partitions.owned:
+            await self.assigned()
+        events = [self.event(self.offset + i, stream, value) for i, value in enumerate(values)]
         self.acked.clear()
         await self.agent.run(coming(events))
         assert self.acked == events
+        self.offset += len(events)
+        return events
+
+    async def again(self, *events: Event) -> None:
+        """The same events, delivered once more."""
+        await self.agent.run(coming([Event(event.message, []) for event in events]))
 
     async def standing(self, stream: str) -> set[str]:
         """The stream's questions."""
@@ -128,6 +150,65 @@ async def test_questions_make_no_more_streams_than_there_may_be(
     assert all("XL3M_MAX_STREAMS" in reason for _, reason in site.letters)
     left = [key async for key in redis_client.scan_iter(match=f"*{streams[1]}*")]
     assert left == [] and streams[0] in await site.store.streams()
+
+
+async def test_a_question_done_is_not_done_again_when_its_event_comes_again(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    events = await site.take(stream, b"old?", b"new?")
+    await site.again(*events)
+    await site.assigned()
+    await site.again(*events)
+    assert await site.standing(stream) == {"new?"}
+    assert (await site.store.load(stream)).cursor.questions == 2
+
+
+async def test_questions_that_redis_lost_are_delivered_again_and_set(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    events = await site.take(stream, b"old?", b"new?", added("more?"))
+    await redis_client.delete(keys.questions(stream))
+    await redis_client.hset(keys.partition(f"{site.topic}/0"), "next", "1")
+    with pytest.raises(LostWritesError, match="lost writes"):
+        await site.partitions.check()
+    broker = await site.assigned()
+    assert broker.commits == [{TP(site.topic, 0): 1}]
+    await site.again(*events[1:])
+    assert await site.standing(stream) == {"new?", "more?"}
+
+
+async def test_a_question_that_redis_lost_before_it_was_noted_is_set_again(
+    redis_client: Redis, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"old?")
+    advance, calls = site.partitions.advance, list[int]()
+
+    async def restarted(done: list[Any]) -> None:
+        calls.append(len(done))
+        if len(calls) == 1:
+            site.store.trusted = "a process that is gone"
+            await redis_client.delete(keys.questions(stream))
+        await advance(done)
+
+    monkeypatch.setattr(site.partitions, "advance", restarted)
+    await site.take(stream, b"new?")
+    assert calls == [1, 1]
+    assert await site.standing(stream) == {"new?"}
+
+
+async def test_questions_of_a_partition_not_owned_are_left_to_its_owner(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"mine?")
+    await site.partitions.assign([], FakeBroker())
+    event = site.event(1, stream, b"theirs?")
+    await site.agent.run(coming([event]))
+    assert event not in site.acked
+    assert await site.standing(stream) == {"mine?"}
 
 
 # -- queries -------------------------------------------------------------------------------------
