@@ -49,7 +49,11 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     metrics = Metrics(scoring, answering, health)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
-    questions = agents.Questions(settings, store, scoring, bury, health)
+    asked = Partitions(
+        StreamStore(redis, settings.log_segments, settings.log_bytes), settings.questions_topic
+    )
+    questions = agents.Questions(settings, asked, scoring, bury, health)
+    door.on_listening = (partitions.check, asked.check)
     queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury)
     agents.agent(app, topic["tokens"], ingest.run)
     agents.agent(app, topic["questions"], questions.run)
@@ -69,7 +73,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
         app.add_dependency(_FromTheStart(http))
     for service in (scoring, warming, door, watchdog):
         app.task(_named(service))
-    _on_assignment(app, ingest, scoring, health)
+    _on_assignment(app, ingest, asked, scoring, health)
     return app
 
 
@@ -143,7 +147,9 @@ def _is_settled(app: faust.App) -> bool:
     return bool(app.rebalancing_count and not app.rebalancing and not app.should_stop)
 
 
-def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Health) -> None:
+def _on_assignment(
+    app: faust.App, ingest: Ingest, asked: Partitions, scoring: Scoring, health: Health
+) -> None:
     """When partitions come and go, so do the streams to score.
 
     Faust awaits this signal after the new assignment is known and before it seeks to the
@@ -154,6 +160,7 @@ def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Hea
     async def assigned(sender: Any, **_: Any) -> None:
         broker = cast(Broker, app.consumer)
         now = app.consumer.assignment()
+        await patiently(health, "assignment", asked.assign, now, broker)
         owned, lost = await patiently(health, "assignment", ingest.partitions.assign, now, broker)
         ingest.forget()
         for partition in lost:

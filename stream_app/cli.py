@@ -25,6 +25,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
+    from stream_app.terminal import say, shown
     from xl3m_core.errors import XL3MError
 
     try:
@@ -32,10 +33,11 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
+        error.message = shown(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (XL3MError, OSError) as error:
-        click.echo(f"xl3m: {error}", err=True)
+        say(f"xl3m: {error}", err=True)
         sys.exit(EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2)
 
 

@@ -4,7 +4,6 @@ Reads and prints; the work is the feeder's and the client's.
 """
 
 import asyncio
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stream_app.events import stream_name
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
+from stream_app.terminal import in_line, say, say_json, shown
 from xl3m_core import Answer
 
 WIDTH = 100
@@ -66,10 +66,10 @@ async def ask(settings: Settings, stream: str, question: str | None, as_json: bo
             if message.get("type") == "answer":
                 answer = message
             elif not as_json:
-                click.echo(message.get("text", ""), nl=False)
+                say(message.get("text", ""), nl=False)
     answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        say_json(answer)
     else:
         show_answer(answer)
     return "error" not in answer
@@ -78,23 +78,23 @@ async def ask(settings: Settings, stream: str, question: str | None, as_json: bo
 def show_answer(answer: dict[str, Any]) -> None:
     """What the answer, already printed, rests on."""
     if "error" in answer:
-        click.echo(f"no answer: {answer['error']}", err=True)
+        say(f"no answer: {answer['error']}", err=True)
         return
-    click.echo(
+    say(
         f"\n\n  certainty {answer['certainty']:.3f} nats   coverage {answer['coverage']:.1%}"
         f"   as of {answer['as_of'] or 'the end'}"
     )
     for evidence in answer["evidence"]:
         show_segment(evidence)
     steps = "   ".join(f"{step} {seconds:.3f} s" for step, seconds in answer["timings"].items())
-    click.echo(f"  {steps}")
+    say(f"  {steps}")
 
 
 def show_segment(segment: dict[str, Any]) -> None:
     """One line: index, certainty, and as much of the text as fits."""
-    text = " | ".join(segment["text"].split("\n")).strip(" |")
+    text = " | ".join(shown(segment["text"]).split("\n")).strip(" |")
     short = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
-    click.echo(f"  #{segment['index']:<7} {segment['score']:8.3f}  {short}")
+    say(f"  #{segment['index']:<7} {segment['score']:8.3f}  {short}")
 
 
 async def watch(settings: Settings, stream: str, question: str | None, as_json: bool) -> None:
@@ -125,10 +125,11 @@ async def _show_current(store: StreamStore, stream: str, as_json: bool) -> None:
 def show_top(seen: dict[str, Any], as_json: bool) -> None:
     """The running top-k."""
     if as_json:
-        click.echo(json.dumps(seen, ensure_ascii=False))
+        say_json(seen)
         return
     lo, hi = seen["range"]
-    click.echo(f"{seen['stream']}: {seen['question']}   scored [{lo}, {hi}) of {seen['segments']}")
+    what = in_line(f"{seen['stream']}: {seen['question']}")
+    say(f"{what}   scored [{lo}, {hi}) of {seen['segments']}")
     for segment in seen["top"]:
         show_segment(segment)
 
@@ -153,10 +154,10 @@ async def streams(settings: Settings, as_json: bool) -> None:
         for stream in await store.streams():
             known = await client.describe(store, stream)
             if as_json:
-                click.echo(json.dumps(known, ensure_ascii=False))
+                say_json(known)
                 continue
             asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
-            click.echo(
-                f"{stream}   {known['segments']} segments, {known['retained']} retained, "
-                f"{known['gaps']} missing   {asked}"
+            say(
+                f"{in_line(stream)}   {known['segments']} segments, {known['retained']} retained, "
+                f"{known['gaps']} missing   {in_line(asked)}"
             )

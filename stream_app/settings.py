@@ -73,6 +73,12 @@ class Settings:
     question_ttl: int = 3600
     """Seconds the scores of a question that was only asked once are kept."""
     max_event_bytes: int = 1_048_576
+    max_streams: int = 100_000
+    """In all of the Redis. What would make one more is a dead letter; those there are go on."""
+    max_questions: int = 64
+    """Standing ones of a stream; one more is a dead letter."""
+    max_asked: int = 128
+    """Questions asked once whose scores a stream keeps; one more takes the oldest one's place."""
     session_seconds: float = 30.0
     """The partitions of a worker that was silent for so long go to the others."""
     stall_seconds: float = 300.0
@@ -145,6 +151,7 @@ _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
 _LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
+_LEAST |= dict.fromkeys(("max_streams", "max_questions", "max_asked"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
 

@@ -9,12 +9,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import faust
 
 from stream_app.client import connected
+from stream_app.http import check_port
 from stream_app.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home
+from stream_app.terminal import say
 from stream_app.topics import ensure_topics
 
 
@@ -37,16 +38,18 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
         embedded.redis(Path(folder)) as redis,
         embedded.kafka(Path(folder), kafka_home=home) as kafka,
     ):
-        click.echo(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
-        click.echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
+        say(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
+        say(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
         run_worker(replace(settings, broker=kafka.url, redis=redis.url), loglevel)
 
 
 async def check(settings: Settings) -> None:
-    """See that the broker and Redis answer, make missing topics, note the schema.
+    """See that the port can be had and broker and Redis answer, make missing topics, note the
+    schema. The port comes first: it is looked at while nothing knows of this worker.
 
-    Raises UnreachableError, which says what to start or to set, and SchemaError.
+    Raises SettingsError, SchemaError, and UnreachableError, which say what to start or to set.
     """
+    await check_port(settings.http_host, settings.http_port)
     async with connected(settings.redis) as redis:
         await ensure_schema(redis)
         await ensure_topics(settings)

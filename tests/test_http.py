@@ -22,7 +22,7 @@ from stream_app.app import create_app
 from stream_app.child import free_port
 from stream_app.errors import SettingsError
 from stream_app.events import Query
-from stream_app.http import Http
+from stream_app.http import Http, check_port
 from stream_app.metrics import Metrics
 from stream_app.patience import Health
 from stream_app.readiness import Readiness
@@ -248,6 +248,29 @@ async def test_a_port_that_is_taken_is_named() -> None:
     async with taken:
         with pytest.raises(SettingsError, match=rf"XL3M_HTTP_PORT.*{port}"):
             await http({}, port=port).run()
+
+
+async def test_a_worker_whose_port_is_taken_ends_before_it_joins_and_says_which(
+    broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    port = free_port()
+    taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", port)
+    async with taken, site(broker.url, redis_url, tmp_path, fresh, http_port=port) as here:
+        worker = await here.start()
+        assert await asyncio.wait_for(worker.wait(), 60) == 2
+    (line,) = (tmp_path / "workers.log").read_text().splitlines()
+    assert line.startswith(f"xl3m: XL3M_HTTP_PORT: cannot listen on 127.0.0.1:{port} (")
+
+
+async def test_a_port_that_was_looked_at_can_be_had_and_one_that_is_none_is_named() -> None:
+    port = free_port()
+    await check_port("127.0.0.1", port)
+    await check_port("127.0.0.1", 0)
+    async with await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", port):
+        with pytest.raises(SettingsError, match="XL3M_HTTP_PORT"):
+            await check_port("127.0.0.1", port)
+    with pytest.raises(SettingsError, match="XL3M_HTTP_PORT"):
+        await check_port("203.0.113.1", port)  # an address of no machine
 
 
 async def answers(session: aiohttp.ClientSession, port: int, path: str = "healthz") -> bool:
