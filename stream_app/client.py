@@ -48,7 +48,8 @@ def _client(url: str) -> Redis:
     """A client that has not connected yet. Raises SettingsError if the URL's options are wrong."""
     try:
         redis = Redis.from_url(url)
-        redis.connection_pool.make_connection()  # here they are looked at, for the first time
+        pool: Any = redis.connection_pool
+        pool.make_connection()  # here they are looked at, for the first time
     except (TypeError, ValueError):
         raise SettingsError(
             f"{variable('redis')} has an option behind its ? that redis-py does not take there: "

@@ -7,7 +7,7 @@ given keeps the default below. Knows no part that uses them.
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -125,6 +125,15 @@ class Settings:
             k=self.k or None,
             measure=self.measure,
         )
+
+    def embedded(self, broker: str, redis: str) -> Self:
+        """The same on services of our own, which do not ask who comes in."""
+        if self.kafka_security != "PLAINTEXT":
+            raise SettingsError(
+                "the embedded Kafka does not ask who comes in: unset "
+                f"{variable('kafka_security')} and what goes with it"
+            )
+        return replace(self, broker=broker, redis=redis)
 
     @property
     def broker_address(self) -> str:

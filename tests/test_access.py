@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,17 @@ def test_requests_are_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixtur
         log.debug("Request to %s: %s", "here", "hunter2")
         log.info("let in")
     assert "hunter2" not in caplog.text and "let in" in caplog.text
+
+
+def test_every_secret_stays_out_of_repr() -> None:
+    hidden = {field.name for field in fields(Settings) if not field.repr}
+    marked: Any = dict.fromkeys(hidden, "hunter2")
+    assert {"broker", "redis", "kafka_password", "kafka_token_file"} <= hidden
+    assert "hunter2" not in repr(replace(Settings(), **marked))
+
+
+def test_services_of_our_own_do_not_ask_who_comes_in() -> None:
+    urls: Any = {"broker": "kafka://ours:1", "redis": "redis://ours:2"}
+    assert Settings(k=3).embedded(**urls) == Settings(k=3, **urls)
+    with pytest.raises(SettingsError, match="unset XL3M_KAFKA_SECURITY"):
+        settings(**SCRAM).embedded(**urls)

@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +174,11 @@ async def admin(redis: secured.SecuredRedis) -> AsyncIterator[Redis]:
         yield client_
 
 
+async def told(client_: Any, *words: str) -> Any:
+    """What Redis says to a command; redis-py types none of these."""
+    return await client_.execute_command(*words)
+
+
 async def refused(admin: Redis) -> list[Any]:
     """What was asked for without a right; that of a client to tell its name matters to nobody."""
     log: Any = await admin.acl_log()
@@ -223,7 +227,7 @@ async def test_a_worker_and_who_asks_have_no_other_rights(redis: secured.Secured
         async with Redis.from_url(redis.users[user]) as client_:
             for words in others + [("get", "xl3m:schema")] * (user == "asker"):
                 with pytest.raises(NoPermissionError):
-                    await client_.execute_command(*words)
+                    await told(client_, *words)
 
 
 @pytest.mark.parametrize(
@@ -299,16 +303,9 @@ async def test_a_worker_that_is_not_let_in_any_more_writes_no_secrets(
     ):
         await here.start("--loglevel", "debug")
         await here.until(lambda: answers(session, port, "readyz"))
-        await admin.execute_command("ACL", "SETUSER", "worker", "resetpass", ">changed")
+        await told(admin, "ACL", "SETUSER", "worker", "resetpass", ">changed")
         await admin.client_kill_filter(user="worker")
         async with session.get(f"http://127.0.0.1:{port}/readyz") as reply:
             said = await reply.text()
     assert reply.status == 503 and "redis" in json.loads(said)["reasons"]
     assert secured.REDIS_PASSWORD not in said + (tmp_path / "workers.log").read_text()
-
-
-def test_every_secret_stays_out_of_repr() -> None:
-    hidden = {f.name for f in fields(Settings) if not f.repr}
-    marked = replace(Settings(), **dict.fromkeys(hidden, "hunter2"))
-    assert {"broker", "redis", "kafka_password", "kafka_token_file"} <= hidden
-    assert "hunter2" not in repr(marked) + str(marked)
