@@ -26,6 +26,9 @@ from stream_app.settings import Settings, variable
 if TYPE_CHECKING:
     from faust.auth import Credentials
 
+_OTHER_NAME = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
 
 def kafka(settings: Settings) -> dict[str, Any]:
     """What every aiokafka client is given: where the broker is and how to get in.
@@ -99,11 +102,13 @@ def unreachable(settings: Settings, error: Exception) -> UnreachableError:
     at, security = settings.broker_address, variable("kafka_security")
     match error:
         case ssl.SSLCertVerificationError():
-            said = (
-                f"the certificate of the Kafka broker at {at} is not trusted "
-                f"({error.verify_message.rstrip('.')}): name the file of the authority that "
-                f"vouches for it in {variable('kafka_ca')}"
+            why = error.verify_message.rstrip(".")
+            mend = (
+                f"name it in {variable('broker')} as its certificate does"
+                if error.verify_code in _OTHER_NAME
+                else f"name the file of the authority that vouches for it in {variable('kafka_ca')}"
             )
+            said = f"the certificate of the Kafka broker at {at} is not trusted ({why}): {mend}"
         case ssl.SSLError():
             said = f"no TLS with the Kafka broker at {at} ({error.reason}): see {security}"
         case SaslAuthenticationFailed():

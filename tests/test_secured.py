@@ -103,6 +103,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "a stranger's certificate": ("SCRAM-SHA-512", {"kafka_ca": "stranger"}, "XL3M_KAFKA_CA"),
     "authorities of the system": ("SCRAM-SHA-512", {"kafka_ca": ""}, "XL3M_KAFKA_CA"),
+    "a certificate for another name": ("SCRAM-SHA-512", {"broker": "elsewhere"}, "XL3M_BROKER as"),
     "no TLS": (
         "PLAIN",
         dict.fromkeys(("kafka_ca", "kafka_mechanism", "kafka_user", "kafka_password"), "")
@@ -116,8 +117,12 @@ def refusal(why: str, kafka: secured.Kafka, folder: Path) -> tuple[dict[str, Any
     """Settings that do not get in, and the variable to be named."""
     name, wrong, named = REFUSALS[why]
     (folder / "stale").write_text("hunter2")
-    files = {"stale": str(folder / "stale"), "stranger": str(kafka.certificates.stranger)}
-    wrong = {what: files.get(value, value) for what, value in wrong.items()}
+    meant = {
+        "stale": str(folder / "stale"),
+        "stranger": str(kafka.certificates.stranger),
+        "elsewhere": kafka.doors["SASL_SSL"].replace(secured.HOST, "localhost"),
+    }
+    wrong = {what: meant.get(value, value) for what, value in wrong.items()}
     return way(name, kafka, folder) | wrong, named
 
 
@@ -235,6 +240,7 @@ async def test_a_worker_and_who_asks_have_no_other_rights(redis: secured.Secured
     [
         (secured.REDIS_PASSWORD, "hunter3", 3, "password"),
         ("ca.pem", "stranger.pem", 3, "certificate verify failed"),
+        (f"@{secured.HOST}", "@localhost", 3, "certificate verify failed"),
         ("rediss:", "redis:", 2, "ssl_"),
         ("ssl_ca_certs=", "ssl_nonsense=", 2, "XL3M_REDIS"),
     ],
