@@ -1,7 +1,7 @@
-"""Access: how to get in to Kafka, in the form that each client wants, and why it was refused.
+"""Access: how to get in to Kafka, in the form that each client wants.
 
 Certificates, passwords and tokens go through here and nowhere else. Knows TLS and SASL; not
-what is read or written once inside.
+whether it works, nor what is read or written once inside.
 """
 
 import asyncio
@@ -11,23 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import (
-    KafkaConnectionError,
-    KafkaError,
-    SaslAuthenticationFailed,
-    UnsupportedSaslMechanismError,
-)
-from aiokafka.protocol.metadata import MetadataRequest
 
-from stream_app.errors import SettingsError, UnreachableError
+from stream_app.errors import SettingsError
 from stream_app.settings import Settings, variable
 
 if TYPE_CHECKING:
     from faust.auth import Credentials
-
-_OTHER_NAME = (62, 64)
-"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 def kafka(settings: Settings) -> dict[str, Any]:
@@ -69,82 +58,6 @@ def faust_credentials(settings: Settings) -> "Credentials | None":
             mechanism=settings.kafka_mechanism,
         )
     return SSLCredentials(context) if context else None
-
-
-async def knock(settings: Settings, options: dict[str, Any], seconds: float) -> None:
-    """Be let in by one broker and told of the cluster, within so many seconds for each.
-
-    aiokafka's own clients tell the reason why they were not to their log alone. Raises
-    UnreachableError with the reason of the first broker.
-    """
-    options = kafka(settings)
-    reasons: list[Exception] = []
-    for host, port, _ in collect_hosts(options.pop("bootstrap_servers"), randomize=False):
-        try:
-            door = await create_conn(
-                host, port, request_timeout_ms=round(seconds * 1000), **options
-            )
-            try:
-                seen = await door.send(MetadataRequest([]))
-            finally:
-                door.close()
-            # aiokafka does not see that a token was refused; then the broker tells nothing more.
-            if settings.kafka_mechanism != "OAUTHBEARER" or seen.brokers:
-                return
-            reasons.append(SaslAuthenticationFailed())
-        except (KafkaError, OSError, ValueError) as error:  # ValueError: a false proof in SCRAM
-            reasons.append(error)
-    raise unreachable(settings, reasons[0]) from reasons[0]
-
-
-def unreachable(settings: Settings, error: Exception) -> UnreachableError:
-    """What to do about it. What the broker says is not repeated: it might repeat a token."""
-    at, security = settings.broker_address, variable("kafka_security")
-    match error:
-        case ssl.SSLCertVerificationError():
-            why = error.verify_message.rstrip(".")
-            mend = (
-                f"name it in {variable('broker')} as its certificate does"
-                if error.verify_code in _OTHER_NAME
-                else f"name the file of the authority that vouches for it in {variable('kafka_ca')}"
-            )
-            said = f"the certificate of the Kafka broker at {at} is not trusted ({why}): {mend}"
-        case ssl.SSLError():
-            said = f"no TLS with the Kafka broker at {at} ({error.reason}): see {security}"
-        case SaslAuthenticationFailed():
-            said = f"the Kafka broker at {at} refuses {_who(settings)}"
-        case UnsupportedSaslMechanismError():
-            said = (
-                f"the Kafka broker at {at} does not take {settings.kafka_mechanism}: see "
-                f"{variable('kafka_mechanism')}"
-            )
-        case KafkaConnectionError() | ConnectionResetError():
-            said = (
-                f"the Kafka broker at {at} closes the connection: see whether it wants another "
-                f"{security}{_or_refuses(settings)}"
-            )
-        case _:
-            said = (
-                f"no Kafka broker at {at} ({type(error).__name__}): start one, or name another "
-                f"with --broker or {variable('broker')}"
-            )
-    return UnreachableError(said)
-
-
-def _who(settings: Settings) -> str:
-    if settings.kafka_mechanism == "OAUTHBEARER":
-        return f"the token: see the file that {variable('kafka_token_file')} names"
-    names = f"{variable('kafka_user')} and {variable('kafka_password')}"
-    return f"the user {settings.kafka_user!r} or the password: see {names}"
-
-
-def _or_refuses(settings: Settings) -> str:
-    """What else it may not like, when it closes the connection without a word."""
-    if settings.kafka_mechanism == "OAUTHBEARER":
-        return f", or refuses {_who(settings)}"
-    if settings.kafka_security == "SSL":
-        return f", or {variable('kafka_certificate')}"
-    return ""
 
 
 class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from stream_app import access
+from stream_app import access, refusal
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 
@@ -28,7 +28,7 @@ async def administering(
     """A broker that answers, within so many seconds each time it is asked. Raises
     UnreachableError when it does not, or no longer, or does not let us in."""
     options = access.kafka(settings)
-    await access.knock(settings, options, seconds)
+    await refusal.knock(settings, options, seconds)
     admin = AIOKafkaAdminClient(**options, request_timeout_ms=round(seconds * 1000))
     try:
         await admin.start()
@@ -36,7 +36,7 @@ async def administering(
     except UnreachableError:  # an OSError too, and has said what is wrong
         raise
     except (KafkaError, OSError) as error:
-        raise access.unreachable(settings, error) from error
+        raise refusal.unreachable(settings, error) from error
     finally:
         await admin.close()
 

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from stream_app import access
+from stream_app import access, refusal
 from stream_app.errors import SettingsError
 from stream_app.settings import SECRETS, Settings, variable
 from tests import secured
@@ -184,7 +184,7 @@ async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_pat
 
 def test_what_a_broker_says_is_not_repeated() -> None:
     for error in (SaslAuthenticationFailed("token hunter2"), KafkaConnectionError("hunter2")):
-        assert "hunter2" not in str(access.unreachable(settings(**SCRAM), error))
+        assert "hunter2" not in str(refusal.unreachable(settings(**SCRAM), error))
 
 
 def test_requests_are_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixture) -> None:
