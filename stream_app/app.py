@@ -6,7 +6,7 @@ import faust
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
-from stream_app import agents
+from stream_app import access, agents
 from stream_app.answering import Answering
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
@@ -89,6 +89,7 @@ def create_faust(settings: Settings) -> faust.App:
     return faust.App(
         settings.group,
         broker=settings.broker,
+        broker_credentials=access.faust_credentials(settings),
         key_serializer="raw",
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from stream_app import keys
 from stream_app.errors import SettingsError, UnreachableError
@@ -24,29 +24,38 @@ ANSWER_SECONDS = 60.0
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Redis]:
-    """A Redis that answers. Raises UnreachableError when it does not, or no longer."""
+    """A Redis that answers. Raises UnreachableError when it does not, or no longer, or does not
+    let us in."""
+    redis = _client(url)
     try:
-        redis = Redis.from_url(url)
         await redis.ping()
-    except (TypeError, ValueError) as error:  # not of what the caller does with the Redis
-        raise SettingsError(
-            f"{variable('redis')}: an option behind the ? is unknown or of no use"
+        yield redis
+    except (AuthenticationError, NoPermissionError) as error:
+        raise UnreachableError(
+            f"Redis refuses ({error}): see user and password in {variable('redis')}, and the "
+            "user's rights"
         ) from error
     except RedisError as error:
-        raise _unreachable(error) from error
-    try:
-        yield redis
-    except RedisError as error:
-        raise _unreachable(error) from error
+        raise UnreachableError(
+            f"Redis does not answer ({error}): start one, or name another with --redis or "
+            f"{variable('redis')}"
+        ) from error
     finally:
         await redis.aclose()
 
 
-def _unreachable(error: Exception) -> UnreachableError:
-    return UnreachableError(
-        f"Redis does not answer ({error}): start one, or name another with --redis or "
-        f"{variable('redis')}"
-    )
+def _client(url: str) -> Redis:
+    """A client that has not connected yet. Raises SettingsError if the URL's options are wrong."""
+    try:
+        redis = Redis.from_url(url)
+        pool: Any = redis.connection_pool
+        pool.make_connection()  # here they are looked at, for the first time
+    except (TypeError, ValueError):
+        raise SettingsError(
+            f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
+            "see `Redis.from_url`; those that begin with ssl_ go with rediss://"
+        ) from None
+    return redis
 
 
 async def ask(

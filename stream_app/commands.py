@@ -138,11 +138,12 @@ async def set_question(settings: Settings, stream: str, question: str) -> None:
     """Make it the stream's current question, through the questions topic."""
     from aiokafka import AIOKafkaProducer
 
+    from stream_app import access
     from stream_app.events import encode
     from stream_app.topics import ensure_topics
 
     await ensure_topics(settings)
-    async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer:
+    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
         value = encode({"question": question})
         await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,7 @@ def run_demo(settings: Settings, lines: int) -> None:
         embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
         say(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
-        here = replace(settings, broker=kafka.url, redis=redis.url)
-        asyncio.run(_run(here, lines, Path(folder)))
+        asyncio.run(_run(settings.embedded(kafka.url, redis.url), lines, Path(folder)))
 
 
 async def _run(settings: Settings, lines: int, folder: Path) -> None:

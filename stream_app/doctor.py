@@ -65,7 +65,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
             for finding in _redis_info(await redis.info()):
                 yield finding
             yield await _schema(redis)
-    except UnreachableError as error:
+    except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Redis", str(error))
 
 
@@ -96,7 +96,7 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Does it answer, and has it the topics?"""
     try:
         counts = await partition_counts(settings)
-    except UnreachableError as error:
+    except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")

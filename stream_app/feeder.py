@@ -18,6 +18,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from stream_app import access
 from stream_app.events import encode, stream_name
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
@@ -108,8 +109,7 @@ async def feeding(settings: Settings, store: StreamStore) -> AsyncIterator[Feede
     """A feeder on a broker that answers; paced if that is librdkafka's mock cluster."""
     cluster = await ensure_topics(settings)
     pace = Pace(store) if cluster.startswith("mock") else None
-    address = settings.broker_address
-    async with AIOKafkaProducer(bootstrap_servers=address, linger_ms=5) as producer:
+    async with AIOKafkaProducer(**access.kafka(settings), linger_ms=5) as producer:
         yield Feeder(settings, producer, pace)
 
 

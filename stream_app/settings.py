@@ -7,7 +7,7 @@ given keeps the default below. Knows no part that uses them.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -19,14 +19,34 @@ MAX_DEADLINE = 90.0
 """Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
 
 Format = Literal["lines", "json", "msgpack"]
+Security = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+SECRETS = ("redis", "kafka_password")
+"""Settings that may lie in a file, named by their variable and `_FILE`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Frozen; derive a changed copy with `dataclasses.replace`. Addresses stay out of `repr`."""
+    """Frozen; derive a changed copy with `dataclasses.replace`. Addresses and secrets stay out of
+    `repr`."""
 
     broker: str = field(default="kafka://127.0.0.1:9092", repr=False)
     redis: str = field(default="redis://127.0.0.1:6379/0", repr=False)
+
+    kafka_security: Security = "PLAINTEXT"
+    """How to get in, named as Kafka names it: SSL encrypts, SASL says who we are."""
+    kafka_mechanism: Mechanism = ""
+    kafka_user: str = ""
+    kafka_password: str = field(default="", repr=False)
+    kafka_token_file: str = field(default="", repr=False)
+    """For OAUTHBEARER; it is read again for each connection, so it may be renewed."""
+    kafka_ca: str = field(default="", repr=False)
+    """PEM file of the authorities that may vouch for the broker; empty: the system's."""
+    kafka_certificate: str = field(default="", repr=False)
+    kafka_key: str = field(default="", repr=False)
+    """PEM files that say who we are; a key may lie in the certificate's file."""
+
     model: str = ""
     """A folder or a hub id; empty for the small model that comes along."""
     window: int = 0
@@ -90,7 +110,7 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Settings from the environment, overridden by what is given and not None."""
-        env = os.environ if env is None else env
+        env = _with_secrets(os.environ if env is None else env)
         values = {
             f.name: _convert(name, env[name], f.default)
             for f in fields(cls)
@@ -112,6 +132,15 @@ class Settings:
             measure=self.measure,
         )
 
+    def embedded(self, broker: str, redis: str) -> Self:
+        """The same on services of our own, which do not ask who comes in."""
+        if self.kafka_security != "PLAINTEXT":
+            raise SettingsError(
+                "the embedded Kafka does not ask who comes in: unset "
+                f"{variable('kafka_security')} and what goes with it"
+            )
+        return replace(self, broker=broker, redis=redis)
+
     @property
     def broker_address(self) -> str:
         """host:port of the broker."""
@@ -127,15 +156,17 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
         if not self.http_host:  # which would mean every address there is
             raise SettingsError(f"{variable('http_host')} must be an address of this machine")
-        for name, choices in {"format": get_args(Format), "measure": get_args(Measure)}.items():
-            if getattr(self, name) not in choices:
-                raise SettingsError(f"{variable(name)} must be one of {', '.join(choices)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                named = ", ".join(filter(None, get_args(choices)))
+                raise SettingsError(f"{variable(name)} must be one of {named}")
         topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
         for name in topics:
             if not _TOPIC.fullmatch(getattr(self, name)):
                 raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
         if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
             raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
+        self._check_kafka()
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
                 raise SettingsError(f"{variable(name)} must be from {least} to 2^53")
@@ -143,7 +174,41 @@ class Settings:
             if getattr(self, name) > most:
                 raise SettingsError(f"{variable(name)} must be at most {most:.0f}")
 
+    def _check_kafka(self) -> None:
+        """What is given to get in has to go together: less is no way in, more would do nothing."""
+        named = {name: getattr(self, name) for name in ("kafka_security", "kafka_mechanism")}
+        how = " and ".join(f"{variable(name)}={value}" for name, value in named.items() if value)
+        for name, wanted in self._wanted().items():
+            given = bool(getattr(self, name))
+            if wanted and not given:
+                raise SettingsError(f"{how} needs {variable(name)}{_or_file(name)}: set it")
+            if given and wanted is False:
+                raise SettingsError(
+                    f"{variable(name)} is of no use with {how}: unset it, or set "
+                    f"{variable('kafka_security')} to what the broker wants"
+                )
 
+    def _wanted(self) -> dict[str, bool | None]:
+        """Of each setting whether it has to be given; None where it may."""
+        sasl, tls = self.kafka_security.startswith("SASL"), self.kafka_security.endswith("SSL")
+        token = self.kafka_mechanism == "OAUTHBEARER"
+        return {
+            "kafka_mechanism": sasl,
+            "kafka_user": sasl and not token,
+            "kafka_password": sasl and not token,
+            "kafka_token_file": sasl and token,
+            "kafka_ca": None if tls else False,
+            "kafka_key": None if tls else False,
+            "kafka_certificate": (bool(self.kafka_key) or None) if tls else False,
+        }
+
+
+_CHOICES: dict[str, Any] = {
+    "format": Format,
+    "measure": Measure,
+    "kafka_security": Security,
+    "kafka_mechanism": Mechanism,
+}
 _LEAST = dict.fromkeys(
     ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k", "http_port"), 0
 )
@@ -194,6 +259,34 @@ def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"XL3M_{name.upper()}"
+
+
+def _or_file(name: str) -> str:
+    return f" (or {variable(name)}_FILE)" if name in SECRETS else ""
+
+
+def _with_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and in it the secrets whose files it names."""
+    read = dict(env)
+    for name in map(variable, SECRETS):
+        if not (path := env.get(f"{name}_FILE")):
+            continue
+        if env.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: unset one of them")
+        read[name] = _secret(f"{name}_FILE", path)
+    return read
+
+
+def _secret(name: str, path: str) -> str:
+    """What the file holds. Not even its path is named: it might be the secret itself."""
+    try:
+        text = Path(path).read_text("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{name} must name a file that can be read ({why})") from None
+    if not text:
+        raise SettingsError(f"{name} names an empty file: write the secret into it")
+    return text
 
 
 def _convert(name: str, text: str, default: Any) -> Any:

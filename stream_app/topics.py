@@ -12,8 +12,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from stream_app import access, refusal
 from stream_app.errors import UnreachableError
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
 
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
@@ -25,20 +26,17 @@ async def administering(
     settings: Settings, seconds: float = ASKED_SECONDS
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     """A broker that answers, within so many seconds each time it is asked. Raises
-    UnreachableError when it does not, or no longer."""
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.broker_address, request_timeout_ms=round(seconds * 1000)
-    )
+    UnreachableError when it does not, or no longer, or does not let us in."""
+    options = access.kafka(settings)
+    await refusal.knock(settings, options, seconds)
+    admin = AIOKafkaAdminClient(**options, request_timeout_ms=round(seconds * 1000))
     try:
         await admin.start()
         yield admin
     except UnreachableError:  # an OSError too, and has said what is wrong
         raise
     except (KafkaError, OSError) as error:
-        raise UnreachableError(
-            f"no Kafka broker at {settings.broker_address} ({type(error).__name__}): start one, "
-            f"or name another with --broker or {variable('broker')}"
-        ) from error
+        raise refusal.unreachable(settings, error) from error
     finally:
         await admin.close()
 
@@ -69,7 +67,7 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
 
 async def _ask_for(settings: Settings, missing: list[str]) -> None:
     """A broker that makes topics by itself makes those it is asked about."""
-    async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer:
+    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
         try:
             async with asyncio.timeout(CREATION_SECONDS):
                 for name in missing:

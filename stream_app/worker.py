@@ -6,7 +6,6 @@ start. Knows how to start an app; what the app does is `app.py`'s.
 
 import asyncio
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import faust
@@ -40,7 +39,7 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
     ):
         say(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
         say(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
-        run_worker(replace(settings, broker=kafka.url, redis=redis.url), loglevel)
+        run_worker(settings.embedded(kafka.url, redis.url), loglevel)
 
 
 async def check(settings: Settings) -> None:

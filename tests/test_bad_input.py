@@ -14,12 +14,13 @@ from redis.asyncio import Redis
 from stream_app import client, keys
 from stream_app.agents import Queries, Questions
 from stream_app.events import QUESTION_CHARS, decode, encode
+from stream_app.partitions import Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Commit
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, Event, HashEngine, Letters, Message, batch, until
+from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Letters, Message, batch, until
 from tests.test_ingest import Site, site
 from tests.test_pubsub import Asker, Worker, place
 from xl3m_core import Segment
@@ -223,7 +224,7 @@ class Doors:
 
     async def events(self, values: list[bytes]) -> AsyncIterator[Event]:
         for i, value in enumerate(values):
-            yield Event(Message("t", 0, i, 1.0, self.stream.encode(), value), self.acked)
+            yield Event(Message(self.stream, 0, i, 1.0, self.stream.encode(), value), self.acked)
 
 
 def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:
@@ -236,7 +237,9 @@ async def test_bad_questions_are_dead_letters_and_the_next_is_set(
 ) -> None:
     store, health, doors = StreamStore(redis_client, PLENTY, PLENTY), Health(), Doors(fresh("s"))
     scoring = Scoring(HashEngine(), store, health, PLENTY)
-    questions = Questions(Settings(), store, scoring, doors.bury, health)
+    partitions, tp = Partitions(store, doors.stream), TP(doors.stream, 0)
+    await partitions.assign([tp], FakeBroker({tp: 0}, {tp: 0}))
+    questions = Questions(Settings(), partitions, scoring, doors.bury, health)
     last = ("</s>" + ODD[3]).encode()
     values = [*(value for value, _ in BAD_ASKING), last]
     async with redis_client.pubsub(ignore_subscribe_messages=True) as pubsub:

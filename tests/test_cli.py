@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.settings import Settings, variable
+from stream_app.settings import SECRETS, Settings, variable
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +94,7 @@ def test_run_answers_from_a_file_one_object_a_line(model: str, tmp_path: Path) -
 def test_the_readme_names_every_setting_and_no_other() -> None:
     named = set(re.findall(r"XL3M_[A-Z_]+", (ROOT / "README.md").read_text()))
     known = {variable(field.name) for field in fields(Settings)}
+    known |= {f"{variable(name)}_FILE" for name in SECRETS}
     assert named - {"XL3M_TEST_BROKER"} == known
 
 
