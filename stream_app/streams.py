@@ -86,15 +86,21 @@ class Streams:
 
     async def load(self, stream: str) -> None:
         """Read where the stream stands, its questions and their ranges; one reader at a time, so
-        that what was read last is what is kept. Raises LostWritesError if it went back."""
+        that what was read last is what is kept. Raises LostWritesError if it went back, or is to
+        be read again from Kafka, which is the next owner's part."""
         watched = self.watched.get(stream)
         if watched is None:
             return
         async with watched.loading:
-            known = watched.cursor.version
+            known = watched.cursor
             cursor = (await self.store.load(stream)).cursor
-            if cursor.version < known:
+            if cursor.version < known.version:
                 raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
+            if watched.owned and known.version and cursor.rebuilt > known.rebuilt:
+                raise LostWritesError(
+                    f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it "
+                    "again from Kafka."
+                )
             standing = await self.standing.of(stream, watched.owned)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor

@@ -48,13 +48,18 @@ class Site:
         model = LanguageModel.load(self.settings.model)
         return Engine(model, self.settings.method(model.window))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command of this site is started with."""
+        env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
+        return os.environ | env | {"OMP_NUM_THREADS": "1"}
+
     async def start(self) -> asyncio.subprocess.Process:
         """One more worker."""
-        env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
         with (self.folder / "workers.log").open("ab") as log:
             worker = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "stream_app", "worker",
-                env=os.environ | env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log,
+                env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         self.workers.append(worker)
         return worker
