@@ -18,6 +18,7 @@ from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_j
 from stream_app.patience import PASSING, Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
+from stream_app.stopping import Stopping
 
 logger = logging.getLogger("xl3m")
 
@@ -42,12 +43,14 @@ class PubSubDoor:
         answering: Answering,
         scoring: Scoring,
         health: Health,
+        stopping: Stopping,
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
         self.answering = answering
         self.scoring = scoring
         self.health = health
+        self.stopping = stopping
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
 
     async def run(self) -> None:
@@ -78,7 +81,12 @@ class PubSubDoor:
         """One query must not end the door for the others."""
         try:
             async with self.places:
-                await self._query(data)
+                await self.stopping.admit()
+                self.stopping.begun()
+                try:
+                    await self._query(data)
+                finally:
+                    self.stopping.finished()
         except PASSING as error:
             logger.error("a query through pub/sub is lost, its asker may ask again: %s", error)
 

@@ -19,6 +19,7 @@ MAX_DEADLINE = 90.0
 """Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
 
 Format = Literal["lines", "json", "msgpack"]
+LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,10 @@ class Settings:
     """The partitions of a worker that was silent for so long go to the others."""
     stall_seconds: float = 300.0
     """The worker ends itself when it holds events and gets nowhere for so long."""
+    stop_seconds: float = 25.0
+    """A worker that is told to stop has ended by then."""
+    log_format: LogFormat = "text"
+    """Of a worker's log."""
     http_port: int = 0
     http_host: str = "127.0.0.1"
     """Where a worker serves /metrics, /healthz and /readyz; port 0: nowhere."""
@@ -118,7 +123,7 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
         if not self.http_host:  # which would mean every address there is
             raise SettingsError(f"{variable('http_host')} must be an address of this machine")
-        for name, choices in {"format": get_args(Format), "measure": get_args(Measure)}.items():
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{variable(name)} must be one of {', '.join(choices)}")
         for name, least in _LEAST.items():
@@ -129,13 +134,15 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be at most {most:.0f}")
 
 
+_CHOICES = {"format": get_args(Format), "measure": get_args(Measure)}
+_CHOICES |= {"log_format": get_args(LogFormat)}
 _LEAST = dict.fromkeys(
     ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k", "http_port"), 0
 )
 _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
-_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
+_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds", "stop_seconds"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
 
