@@ -19,6 +19,7 @@ from stream_app.schema import check_schema, noted_schema
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
+from stream_app.weights import weight
 from xl3m_core import Answer
 
 if TYPE_CHECKING:
@@ -144,19 +145,22 @@ async def set_question(settings: Settings, stream: str, question: str) -> None:
         await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 
 
-async def streams(settings: Settings, as_json: bool) -> None:
-    """One line a stream."""
+async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
+    """One line a stream; memory: with what its keys take in Redis."""
     async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)
+            if memory:
+                known["bytes"], _ = await weight(store, stream)
             if as_json:
                 click.echo(json.dumps(known, ensure_ascii=False))
                 continue
             asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
+            taken = f", {known['bytes'] / 1024:.0f} KiB" if memory else ""
             click.echo(
                 f"{stream}   {known['segments']} segments, {known['retained']} retained, "
-                f"{known['gaps']} missing   {asked}"
+                f"{known['gaps']} missing{taken}   {asked}"
             )
 
 
