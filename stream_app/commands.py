@@ -178,8 +178,9 @@ async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
         store = _store(settings, redis)
         names = await store.streams() if stream is None else [stream]
         plans = [_allowed(n, await rebuilding.plan(store, n, held), yes) for n in names]
+        left = await rebuilding.found(store, stream)
         for planned in plans:
-            await rebuilding.begin_anew(store, planned, held)
+            await rebuilding.begin_anew(store, planned, held, left)
             click.echo(str(planned))
         await _say_who_reads(redis)
 

@@ -41,6 +41,11 @@ def of_stream(stream: str) -> str:
     return _of_stream(stream, "*")
 
 
+def of_streams() -> str:
+    """A pattern that all names of any stream match, and no other."""
+    return f"{PREFIX}:{{*}}:*"
+
+
 def log(stream: str) -> str:
     """The segment log: a Redis Stream, ids are segment indices."""
     return _of_stream(stream, "log")

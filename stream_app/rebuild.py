@@ -5,7 +5,7 @@ them from the start, and the other streams of these partitions skip what they ho
 layout in Redis and the offsets in Kafka; no text.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,22 @@ async def plan(store: StreamStore, stream: str, retained: Retained) -> Rebuildin
     return Rebuilding(stream, tuple(feeding), missing, offsets)
 
 
-async def begin_anew(store: StreamStore, planned: Rebuilding, retained: Retained) -> None:
+async def found(store: StreamStore, stream: str | None = None) -> dict[bytes, list[bytes]]:
+    """All names there are of the stream, or of every stream, by what they begin with."""
+    names = dict[bytes, list[bytes]]()
+    async for name in store.redis.scan_iter(
+        keys.of_stream(stream) if stream else keys.of_streams(), AT_ONCE
+    ):
+        names.setdefault(_stem(name), []).append(name)
+    return names
+
+
+async def begin_anew(
+    store: StreamStore,
+    planned: Rebuilding,
+    retained: Retained,
+    names: Mapping[bytes, Sequence[bytes]],
+) -> None:
     """In one step: (1) the partitions get a new epoch, so that who owns them now is refused, and
     stand at the first offset that Kafka has; (2) log, tail and all scores go; (3) the cursor
     keeps what fences older owners, and counts what is missing; (4) questions stay, with nothing
@@ -72,7 +87,7 @@ async def begin_anew(store: StreamStore, planned: Rebuilding, retained: Retained
     """
     stream, feeding = planned.stream, planned.partitions
     cursor_key, asked_key = keys.cursor(stream), keys.questions(stream)
-    left = [name async for name in store.redis.scan_iter(keys.of_stream(stream), AT_ONCE)]
+    left = names.get(_stem(keys.of_stream(stream).encode()), ())
 
     async def write(pipe: Any) -> None:
         cursor = to_cursor(await pipe.hgetall(cursor_key))
@@ -111,6 +126,11 @@ async def throw_away_older(redis: Redis) -> int:
     return count
 
 
+def _stem(name: bytes) -> bytes:
+    """What all names of a stream begin with: no stream's has a brace of its own."""
+    return name.partition(b"}")[0]
+
+
 def to_place(fields: Mapping[bytes, bytes]) -> Place:
     """A partition's hash."""
     return Place(*(int(fields.get(name, 0)) for name in (b"epoch", b"next", b"made")))
@@ -147,7 +167,9 @@ def _set_back(place: Place, offsets: tuple[int, int]) -> dict[str, int]:
     return {"epoch": place.epoch + 1, "next": offsets[0], "made": _made(place, offsets)}
 
 
-def _drop(pipe: Any, stream: str, head: int, asked: Mapping[str, Any], left: list[bytes]) -> None:
+def _drop(
+    pipe: Any, stream: str, head: int, asked: Mapping[str, Any], left: Sequence[bytes]
+) -> None:
     """All that the stream has but its cursor, its questions and their ranges. left: what was found
     by name, should there be more than there ought to be."""
     ranges = {keys.scored_range(stream, qid) for qid in asked}

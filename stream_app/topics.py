@@ -74,6 +74,8 @@ async def retained(settings: Settings, topic: str) -> dict[str, tuple[int, int]]
     try:
         async with consumer, asyncio.timeout(ASKED_SECONDS):
             count = (await partition_counts(settings)).get(topic, 0)
+            if not count:
+                return {}
             partitions = [TopicPartition(topic, number) for number in range(count)]
             starts = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)

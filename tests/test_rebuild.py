@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from stream_app import client, embedded, keys, rebuild
 from stream_app.embedded import Service
 from stream_app.errors import SchemaError
-from stream_app.rebuild import Retained, begin_anew, plan, throw_away_older
-from stream_app.state import Asked, Extension, FencedError, LostWritesError, Range
+from stream_app.rebuild import Retained, begin_anew, found, plan, throw_away_older
+from stream_app.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.test_ingest import assert_holds
@@ -39,7 +39,7 @@ async def begin(store: StreamStore, stream: str, retained: Retained) -> None:
     """Rebuild it."""
     planned = await plan(store, stream, retained)
     assert planned
-    await begin_anew(store, planned, retained)
+    await begin_anew(store, planned, retained, await found(store, stream))
 
 
 async def kept(redis: Any, stream: str) -> dict[bytes, bytes]:
@@ -90,6 +90,19 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
     await here.ingest.partitions.assign([TP(topic, 0)], broker)
     assert broker.seeks == {TP(topic, 0): 0}
+
+
+async def test_an_owner_from_before_is_refused_by_the_stream_itself(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines("a\n"))
+    (owned,) = here.ingest.partitions.owned.values()
+    await begin(store, topic, {f"{topic}/0": (0, 1)})
+    state = await here.state()
+    with pytest.raises(FencedError):
+        await store.commit([Commit(topic, state, [], state.tail, owned.name, owned.epoch, 9)])
 
 
 async def test_the_owner_is_told_and_ends_though_nothing_comes(
@@ -143,6 +156,17 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
     assert (await store.load(topic)).tail.end == 0
 
 
+async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh) -> None:
+    here = [await reader(store, fresh("a {b}: *")) for _ in range(2)]
+    for one in here:
+        await store.ask(one.topic, "q", Asked("q?"))
+    every = await found(store)
+    for one in here:
+        (names,) = (await found(store, one.topic)).values()
+        assert sorted(names) == sorted(await kept(store.redis, one.topic)) and len(names) == 3
+        assert sorted(names) in [sorted(some) for some in every.values()]
+
+
 # -- what Kafka no longer has ----------------------------------------------------------------
 
 
@@ -154,7 +178,7 @@ async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fr
     planned = await plan(store, topic, retained)
     assert planned and (planned.missing, planned.offsets) == (4, 5)
     assert planned.partitions == (f"{topic}/0",)
-    await begin_anew(store, planned, retained)
+    await begin(store, topic, retained)
     assert (await here.state()).cursor.gaps == 4
     assert await store.position(f"{topic}/0") == (4, 0)
     assert await store.position(f"{topic}/1") == (None, 0)
