@@ -331,6 +331,25 @@ async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to
     assert (await here.store.load(one)).cursor.gaps == 5
 
 
+async def test_an_older_schema_stays_while_workers_listen(
+    broker: Service, tmp_path: Path, fresh: Fresh
+) -> None:
+    with embedded.redis(tmp_path / "r") as redis:
+        async with site(broker.url, redis.url, tmp_path, fresh) as here:
+            await here.redis.mset({keys.schema(): 0, "xl3m:0:{s}:log": 1})
+            async with here.redis.pubsub() as worker:
+                await worker.subscribe(keys.QUERY_CHANNEL)
+                code, said = await xl3m_rebuild(here, "--all")
+            assert code == 2 and "stop them first" in said
+            assert await here.redis.get(keys.schema()) == b"0"
+            code, said = await xl3m_rebuild(here, "--stream", "s")
+            assert code == 2 and "xl3m rebuild --all" in said
+            code, said = await xl3m_rebuild(here, "--all")
+            assert code == 0 and "1 keys of an older version are gone" in said
+            names: list[Any] = await here.redis.keys()
+            assert names == [keys.schema().encode()]
+
+
 async def test_all_streams_at_once_come_to_what_they_were(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:

@@ -9,6 +9,7 @@ from stream_app.errors import SettingsError
 from stream_app.settings import Settings, kafka_home, variable
 
 CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}
+CHOSEN |= {"log_format": "json"}
 
 
 def another(name: str, default: Any) -> Any:
@@ -46,6 +47,8 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("redis", "http://localhost"),
         ("redis", ""),
         ("format", "yaml"),
+        ("log_format", "xml"),
+        ("stop_seconds", "0"),
         ("measure", "loudness"),
         ("batch_tokens", "0"),
         ("backlog_tokens", "0"),
