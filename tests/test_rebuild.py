@@ -25,6 +25,9 @@ from tests.test_ingest import site as reader
 from tests.test_system import assert_equals_offline, chunks, finished, log_text
 from tests.workers import Site, offline, site
 
+# Workers come and go, and Kafka with them: on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(300)
+
 Fresh = Callable[[str], str]
 QUESTION = "which pump?"
 

@@ -21,6 +21,9 @@ from tests.chaos import services
 from tests.test_system import chunks, finished, has_begun, log_text, says
 from tests.workers import Site, offline, site
 
+# Workers come and go, and Kafka with them: on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(300)
+
 Fresh = Callable[[str], str]
 
 BOUND = 12.0
