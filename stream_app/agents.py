@@ -30,6 +30,7 @@ from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
+from stream_app.stopping import Stopping
 from xl3m_core import QuestionError
 
 logger = logging.getLogger("xl3m")
@@ -165,9 +166,12 @@ class Questions:
 class Queries:
     """Events of the queries topic: several are answered at once, acknowledged in order."""
 
-    def __init__(self, settings: Settings, answering: Answering, send: Send, bury: Any) -> None:
+    def __init__(
+        self, settings: Settings, answering: Answering, send: Send, bury: Any, stopping: Stopping
+    ) -> None:
         self.settings = settings
         self.answering = answering
+        self.stopping = stopping
         self.send = send
         self.bury = bury
 
@@ -177,6 +181,8 @@ class Queries:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._acknowledge(begun))
             async for event in events:
+                await self.stopping.admit()
+                self.stopping.begun()
                 await begun.put((event, tasks.create_task(self._answer(event))))
 
     async def _acknowledge(self, begun: "asyncio.Queue[tuple[Any, asyncio.Task[None]]]") -> None:
@@ -184,6 +190,7 @@ class Queries:
             event, answered = await begun.get()
             await answered
             event.ack()
+            self.stopping.finished()
 
     async def _answer(self, event: Any) -> None:
         m = event.message

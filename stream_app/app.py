@@ -20,14 +20,36 @@ from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
+from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
+from stream_app.weights import Weights
 from xl3m_core import Engine
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
+class App(faust.App):
+    """A Faust app that ends within a bound: Faust itself waits for all that is unacknowledged,
+    however long that takes."""
+
+    stopping: Stopping
+
+    async def on_stop(self) -> None:
+        """Called by Faust; also for a worker that ends by an error."""
+        self.stopping.begin()
+        await super().on_stop()
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        """Called before partitions go, and before the consumer stops. Then a batch that is being
+        read is left as it is, since it will be delivered again; queries are not."""
+        if not self.should_stop:
+            await super()._consumer_wait_empty(consumer, logger)
+        elif not self.crashed:
+            await self.stopping.queries()
+
+
+def create_app(settings: Settings, engine: Engine | None = None) -> App:
     """A Faust app that is a whole worker: run it with `faust.Worker`. engine: if it is not to be
     the one that the settings ask for.
 
@@ -42,11 +64,12 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     partitions = Partitions(store, settings.tokens_topic)
     warming = Warming(engine, store, scoring, health)
     answering = Answering(settings, engine, store, scoring, warming, health)
-    door = PubSubDoor(settings, redis, answering, scoring, health)
-
     app = create_faust(settings)
+    stopping = app.stopping
+    door = PubSubDoor(settings, redis, answering, scoring, health, stopping)
     topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
-    metrics = Metrics(scoring, answering, health)
+    weights = Weights(store, scoring.streams)
+    metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     asked = Partitions(
@@ -54,7 +77,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     )
     questions = agents.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
-    queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury)
+    queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)
     agents.agent(app, topic["tokens"], ingest.run)
     agents.agent(app, topic["questions"], questions.run)
     agents.agent(app, topic["queries"], queries.run)
@@ -71,13 +94,13 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
         app.add_dependency(_FromTheStart(http))
-    for service in (scoring, warming, door, watchdog):
+    for service in (scoring, warming, door, watchdog, weights):
         app.task(_named(service))
     _on_assignment(app, ingest, asked, scoring, health)
     return app
 
 
-def create_faust(settings: Settings) -> faust.App:
+def create_faust(settings: Settings) -> App:
     """A bare Faust app, set so that no event is acknowledged before its work is done."""
     from faust import streams
 
@@ -86,7 +109,7 @@ def create_faust(settings: Settings) -> faust.App:
             "Faust runs without its C extension and would acknowledge events it skipped: "
             "unset NO_CYTHON, and install a faust-streaming wheel for this platform"
         )
-    return faust.App(
+    app = App(
         settings.group,
         broker=settings.broker,
         broker_credentials=access.faust_credentials(settings),
@@ -113,6 +136,8 @@ def create_faust(settings: Settings) -> faust.App:
         worker_redirect_stdouts=False,
         store="memory://",
     )
+    app.stopping = Stopping(settings.stop_seconds)
+    return app
 
 
 def raw_topic(app: faust.App, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: worker, feed, ask, watch, streams, run, demo, doctor.
+"""The command line: worker, feed, ask, watch, streams, rebuild, run, demo, doctor.
 
 Each verb is a few lines that load what it needs when it is called, so that help is instant.
 Exit codes: 0 done; 1 there is no answer, or the doctor found something to mend; 2 wrong usage
@@ -6,12 +6,15 @@ or settings, or another version's Redis; 3 broker, Redis or worker out of reach;
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from xl3m_core.errors import XL3MError
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
@@ -26,7 +29,6 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
     from stream_app.terminal import say, shown
-    from xl3m_core.errors import XL3MError
 
     try:
         cli(standalone_mode=False)
@@ -38,7 +40,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (XL3MError, OSError) as error:
         say(f"xl3m: {error}", err=True)
-        sys.exit(EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2)
+        sys.exit(_code(error))
+
+
+def _code(error: Exception) -> int:
+    return EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,7 +105,14 @@ def worker(embedded: bool, loglevel: str, **given: Any) -> None:
     """Read the tokens topic, score, answer. Run as many as you like."""
     from stream_app.worker import run_embedded, run_worker
 
-    (run_embedded if embedded else run_worker)(_settings(**given), loglevel)
+    settings = _settings(**given)
+    try:
+        (run_embedded if embedded else run_worker)(settings, loglevel)
+    except (XL3MError, OSError) as error:
+        if settings.log_format != "json":
+            raise
+        logging.getLogger("xl3m").critical("%s", error)
+        sys.exit(_code(error))
 
 
 @cli.command()
@@ -142,12 +155,31 @@ def watch(stream: str, question: str | None, as_json: bool, **given: Any) -> Non
 
 
 @cli.command()
+@click.option("--memory", is_flag=True, help="And what each takes in Redis.")
 @options("redis", "json")
-def streams(as_json: bool, **given: Any) -> None:
+def streams(memory: bool, as_json: bool, **given: Any) -> None:
     """List the streams and what is known of them."""
     from stream_app import commands
 
-    asyncio.run(commands.streams(_settings(**given), as_json))
+    asyncio.run(commands.streams(_settings(**given), as_json, memory))
+
+
+@cli.command()
+@click.option("--stream", help="The stream to begin anew.")
+@click.option("--all", "every", is_flag=True, help="All streams; also an older version's Redis.")
+@click.option("--yes", is_flag=True, help="Also where Kafka no longer has all of it.")
+@options("broker", "redis")
+def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
+    """Throw away what Redis holds of a stream, questions apart, and have workers read it again.
+
+    Workers may run: those that own the stream's partitions end, and their successors read them
+    from the start.
+    """
+    from stream_app import commands
+
+    if bool(stream) == every:
+        raise click.UsageError("name one --stream, or say --all")
+    asyncio.run(commands.rebuild(_settings(**given), stream, yes))
 
 
 @cli.command()

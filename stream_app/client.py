@@ -85,9 +85,14 @@ async def ask(
 
 async def ensure_worker(redis: Redis) -> None:
     """Raise UnreachableError if no worker listens."""
-    client: Any = redis
-    if not (await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1]:
+    if not await workers(redis):
         raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
+
+
+async def workers(redis: Redis) -> int:
+    """How many workers listen."""
+    client: Any = redis
+    return int((await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1])
 
 
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the commands that talk to a running system do: feed, ask, watch, streams.
+"""What the commands that talk to a running system do: feed, ask, watch, streams, rebuild.
 
 Reads and prints; the work is the feeder's and the client's.
 """
@@ -6,7 +6,7 @@ Reads and prints; the work is the feeder's and the client's.
 import asyncio
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from redis.asyncio import Redis
@@ -14,11 +14,17 @@ from tqdm import tqdm
 
 from stream_app import client
 from stream_app.events import stream_name
+from stream_app.keys import SCHEMA
+from stream_app.schema import check_schema, noted_schema
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
 from stream_app.terminal import in_line, say, say_json, shown
+from stream_app.weights import weight
 from xl3m_core import Answer
+
+if TYPE_CHECKING:
+    from stream_app.rebuild import Rebuilding
 
 WIDTH = 100
 FIELDS = {field.name for field in fields(Answer)}
@@ -148,17 +154,74 @@ async def set_question(settings: Settings, stream: str, question: str) -> None:
         await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 
 
-async def streams(settings: Settings, as_json: bool) -> None:
-    """One line a stream."""
+async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
+    """One line a stream; memory: with what its keys take in Redis."""
     async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)
+            if memory:
+                known["bytes"], _ = await weight(store, stream)
             if as_json:
                 say_json(known)
                 continue
             asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
+            taken = f", {known['bytes'] / 1024:.0f} KiB" if memory else ""
             say(
                 f"{in_line(stream)}   {known['segments']} segments, {known['retained']} retained, "
-                f"{known['gaps']} missing   {in_line(asked)}"
+                f"{known['gaps']} missing{taken}   {in_line(asked)}"
             )
+
+
+async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
+    """Begin the stream anew, or all streams; nothing is touched if one of them would lose what
+    Kafka no longer has, unless that is said to be right."""
+    from stream_app import rebuild as rebuilding
+    from stream_app.topics import retained
+
+    async with client.connected(settings.redis) as redis:
+        held = await retained(settings, settings.tokens_topic)
+        if stream is None:
+            await _throw_away_older(redis)
+        await check_schema(redis)
+        store = _store(settings, redis)
+        names = await store.streams() if stream is None else [stream]
+        plans = [_allowed(n, await rebuilding.plan(store, n, held), yes) for n in names]
+        left = await rebuilding.found(store, stream)
+        for planned in plans:
+            await rebuilding.begin_anew(store, planned, held, left)
+            say(str(planned))
+        await _say_who_reads(redis)
+
+
+async def _throw_away_older(redis: Redis) -> None:
+    from stream_app.rebuild import throw_away_older
+
+    if await noted_schema(redis) not in (None, SCHEMA) and await client.workers(redis):
+        raise click.UsageError("workers of another version listen on this Redis: stop them first")
+    if count := await throw_away_older(redis):
+        say(f"{count} keys of an older version are gone: set the standing questions again")
+
+
+def _allowed(stream: str, planned: "Rebuilding | None", yes: bool) -> "Rebuilding":
+    if planned is None:
+        raise click.UsageError(
+            f"nothing is known of a stream {stream!r}: `xl3m streams` lists them"
+        )
+    if planned.missing and not yes:
+        raise click.UsageError(
+            f"stream {stream!r}: Kafka no longer has {planned.missing} of the offsets it was read "
+            "from; what was in them would be gone. Nothing was done. --yes goes on all the same, "
+            "and counts them as missing"
+        )
+    return planned
+
+
+async def _say_who_reads(redis: Redis) -> None:
+    if listening := await client.workers(redis):
+        say(
+            f"Of the workers that listen ({listening}), those that own these partitions end: what "
+            "starts them again has them read."
+        )
+    else:
+        say("No worker listens: the next one that starts reads.")

@@ -20,6 +20,7 @@ from stream_app.limits import too_many_queries
 from stream_app.patience import PASSING, Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
+from stream_app.stopping import Stopping
 from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")
@@ -47,12 +48,14 @@ class PubSubDoor:
         answering: Answering,
         scoring: Scoring,
         health: Health,
+        stopping: Stopping,
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
         self.answering = answering
         self.scoring = scoring
         self.health = health
+        self.stopping = stopping
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
         self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
@@ -108,8 +111,13 @@ class PubSubDoor:
 
     async def _wait(self, query: Query) -> None:
         async with self.places:
+            await self.stopping.admit()
             del self.waiting[query]
-            await self._query(query)
+            self.stopping.begun()
+            try:
+                await self._query(query)
+            finally:
+                self.stopping.finished()
 
     async def _query(self, query: Query) -> None:
         if await self._claim(query):

@@ -24,6 +24,8 @@ Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"
 
 SECRETS = ("redis", "kafka_password")
 """Settings that may lie in a file, named by their variable and `_FILE`."""
+LogFormat = Literal["text", "json"]
+Dtype = Literal["", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Settings:
     """A folder or a hub id; empty for the small model that comes along."""
     window: int = 0
     """The model's window in tokens; 0 takes what its config says."""
+    dtype: Dtype = ""
+    """Of the weights; empty for bfloat16 where the hardware multiplies it fast, else float32."""
     group: str = "xl3m"
     """The Kafka consumer group; workers of one group share the partitions."""
 
@@ -103,6 +107,10 @@ class Settings:
     """The partitions of a worker that was silent for so long go to the others."""
     stall_seconds: float = 300.0
     """The worker ends itself when it holds events and gets nowhere for so long."""
+    stop_seconds: float = 25.0
+    """A worker that is told to stop has ended by then."""
+    log_format: LogFormat = "text"
+    """Of a worker's log."""
     http_port: int = 0
     http_host: str = "127.0.0.1"
     """Where a worker serves /metrics, /healthz and /readyz; port 0: nowhere."""
@@ -206,6 +214,8 @@ class Settings:
 _CHOICES: dict[str, Any] = {
     "format": Format,
     "measure": Measure,
+    "log_format": LogFormat,
+    "dtype": Dtype,
     "kafka_security": Security,
     "kafka_mechanism": Mechanism,
 }
@@ -215,7 +225,7 @@ _LEAST = dict.fromkeys(
 _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
-_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
+_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds", "stop_seconds"), 1)
 _LEAST |= dict.fromkeys(("max_streams", "max_questions", "max_asked"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}

@@ -28,7 +28,8 @@ class RestartedError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by
-    topic/partition; gaps: offsets that never came; questions: version of the questions."""
+    topic/partition; gaps: offsets that never came; questions: version of the questions; rebuilt:
+    how often its log was begun anew."""
 
     version: int = 0
     head: int = 0
@@ -36,6 +37,7 @@ class Cursor:
     gaps: int = 0
     questions: int = 0
     next: dict[str, int] = field(default_factory=dict)
+    rebuilt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,13 @@ class Asked:
 
 @dataclass(slots=True)
 class Range:
-    """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were."""
+    """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were.
+    rebuilt: how often it was begun anew with its log, so that no score of an older one gets in."""
 
     lo: int
     hi: int
     skipped: int = 0
+    rebuilt: int = 0
 
     def coverage(self, head: int, tail: int = 0) -> float:
         """The share of all segments ever, `tail` scored ones behind the head included."""

@@ -249,10 +249,10 @@ class StreamStore:
 
     def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
         pipe.hdel(keys.questions(stream), qid)
-        pipe.unlink(*_question_keys(stream, qid, head))
+        pipe.unlink(*question_keys(stream, qid, head))
 
     def _expire(self, pipe: Any, stream: str, qid: str, head: int, until: float) -> None:
-        for name in _question_keys(stream, qid, head):
+        for name in question_keys(stream, qid, head):
             pipe.expireat(name, int(until)) if until else pipe.persist(name)
 
 
@@ -260,7 +260,7 @@ def _script(name: str) -> str:
     return files("stream_app").joinpath(name).read_text()
 
 
-def _question_keys(stream: str, qid: str, head: int) -> list[str]:
+def question_keys(stream: str, qid: str, head: int) -> list[str]:
     """All that a question has; of score blocks one more, should the head move on meanwhile."""
     blocks = range(head // keys.SCORES_PER_BLOCK + 2)
     named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
@@ -270,7 +270,8 @@ def _question_keys(stream: str, qid: str, head: int) -> list[str]:
 def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
     names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
     names.append(keys.cursor(e.stream))
-    args: list[Any] = [e.seen.lo, e.seen.hi, e.lo, e.hi, e.skipped, k, len(e.best)]
+    seen = [e.seen.lo, e.seen.hi, e.seen.rebuilt]
+    args: list[Any] = [*seen, e.lo, e.hi, e.skipped, k, len(e.best)]
     for segment, score in e.best:
         args += [f"{segment.index:012d}", repr(score), pack_segment(segment)]
     for block, offset, scores in _blocks(e.start, e.scores):

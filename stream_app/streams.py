@@ -10,6 +10,7 @@ from collections.abc import Callable
 from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, LostWritesError
 from stream_app.store import StreamStore
+from stream_app.sums import Sums
 from stream_app.work import Watched
 
 RELOADED_AT_ONCE = 64
@@ -30,6 +31,7 @@ class Streams:
         self.watched: dict[str, Watched] = {}
         self.behind: dict[str, None] = {}
         self.stale: set[str] = set()
+        self.sums = Sums()
 
     def own(self, streams: list[str]) -> None:
         """The live edges of these streams are this worker's from now on."""
@@ -42,6 +44,7 @@ class Streams:
         for stream in streams:
             if stream in self.watched:
                 self.watched[stream].owned = False
+                self.sums.note(stream, None)
                 self.drop(stream)
 
     def grew(self, stream: str, cursor: Cursor) -> None:
@@ -62,12 +65,7 @@ class Streams:
 
     def backlog(self) -> int:
         """Segments read but not scored for a current question of an owned stream."""
-        return sum(
-            max(0, watched.cursor.head - standing.range.hi)
-            for stream in self.behind
-            if (watched := self.watched[stream]).owned
-            for standing in watched.current().values()
-        )
+        return self.sums.backlog
 
     def reload(self, stream: str) -> None:
         """The stream is not as it was seen: it will be read again."""
@@ -86,15 +84,21 @@ class Streams:
 
     async def load(self, stream: str) -> None:
         """Read where the stream stands, its questions and their ranges; one reader at a time, so
-        that what was read last is what is kept. Raises LostWritesError if it went back."""
+        that what was read last is what is kept. Raises LostWritesError if it went back, or is to
+        be read again from Kafka, which is the next owner's part."""
         watched = self.watched.get(stream)
         if watched is None:
             return
         async with watched.loading:
-            known = watched.cursor.version
+            known = watched.cursor
             cursor = (await self.store.load(stream)).cursor
-            if cursor.version < known:
+            if cursor.version < known.version:
                 raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
+            if watched.owned and known.version and cursor.rebuilt > known.rebuilt:
+                raise LostWritesError(
+                    f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it "
+                    "again from Kafka."
+                )
             standing = await self.standing.of(stream, watched.owned)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
@@ -106,6 +110,7 @@ class Streams:
         """Note whether the stream has anything to score."""
         watched = self.watched[stream]
         cursor = watched.cursor
+        self.sums.note(stream, watched)
         if any(each.lacks(cursor.head, cursor.first) for each in watched.current().values()):
             self.behind.setdefault(stream)
             self.wake()
@@ -122,4 +127,5 @@ class Streams:
         watched = self.watched[stream]
         if not watched.owned and not watched.waiters:
             del self.watched[stream]
+            self.sums.note(stream, None)
             self.behind.pop(stream, None)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -63,6 +63,26 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
         known = await admin.describe_topics()
     counts = {topic["topic"]: len(topic["partitions"]) for topic in known}
     return {name: counts[name] for name in topic_names(settings) if name in counts}
+
+
+async def retained(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:
+    """The first offset that the broker still has of each topic/partition, and the one that comes
+    next. Raises UnreachableError when there is no broker."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker_address)
+    try:
+        async with consumer, asyncio.timeout(ASKED_SECONDS):
+            count = (await partition_counts(settings)).get(topic, 0)
+            if not count:
+                return {}
+            partitions = [TopicPartition(topic, number) for number in range(count)]
+            starts = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
+    except (KafkaError, TimeoutError) as error:
+        raise UnreachableError(
+            f"the broker at {settings.broker_address} does not say what it holds of {topic} "
+            f"({type(error).__name__}): try again"
+        ) from error
+    return {f"{tp.topic}/{tp.partition}": (starts[tp], ends[tp]) for tp in partitions}
 
 
 async def _ask_for(settings: Settings, missing: list[str]) -> None:

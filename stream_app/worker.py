@@ -5,11 +5,16 @@ start. Knows how to start an app; what the app does is `app.py`'s.
 """
 
 import asyncio
+import logging.config
+import signal
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import faust
+from mode.utils.logging import level_number
 
+from stream_app import logs
 from stream_app.client import connected
 from stream_app.http import check_port
 from stream_app.schema import ensure_schema
@@ -17,14 +22,43 @@ from stream_app.settings import Settings, kafka_home
 from stream_app.terminal import say
 from stream_app.topics import ensure_topics
 
+if TYPE_CHECKING:
+    from stream_app.app import App
+
+# A shell says so of a process that a signal ended.
+SIGNALLED = 128
+
 
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
     """Run until SIGTERM or SIGINT; leaves the process with Faust's exit code."""
+    as_json = logs.as_json(level_number(loglevel)) if settings.log_format == "json" else None
+    if as_json:
+        logging.config.dictConfig(as_json)
+        logs.take_over()
     asyncio.run(check(settings))
     from stream_app.app import create_app
 
     app = create_app(settings)
-    faust.Worker(app, loglevel=loglevel, quiet=True).execute_from_commandline()
+    if as_json:
+        logs.take_over()  # of the libraries loaded since
+    Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True).execute_from_commandline()
+
+
+class Worker(faust.Worker):
+    """Faust's, with an end: told to stop it has so long to, told once more it ends at once."""
+
+    app: "App"
+
+    def install_signal_handlers(self) -> None:
+        """Beside those of the event loop, which do not run while it is stuck."""
+        super().install_signal_handlers()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told)
+
+    def _told(self, number: int, frame: Any) -> None:
+        if self.app.stopping.told:
+            self.app.stopping.end_now(SIGNALLED + number)
+        self.app.stopping.begin()
 
 
 def run_embedded(settings: Settings, loglevel: str = "info") -> None:

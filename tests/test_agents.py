@@ -21,6 +21,7 @@ from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import LostWritesError
+from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, running, until
 from xl3m_core import Answer
@@ -246,7 +247,7 @@ async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_ans
     site, slow = Site(), Slow()
     events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(10)]
     events[4].message = events[4].message._replace(value=b"\xff")
-    agent = Queries(Settings(), slow, site.send, site.bury)  # type: ignore[arg-type]
+    agent = Queries(Settings(), slow, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
     order = [i for i in range(10) if i != 4]
     random.Random(seed).shuffle(order)
     async with running(Service(agent, events)):
@@ -264,7 +265,7 @@ async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_ans
 async def test_no_more_queries_are_begun_than_may_be_at_once() -> None:
     site, slow = Site(), Slow()
     events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(60)]
-    agent = Queries(Settings(), slow, site.send, site.bury)  # type: ignore[arg-type]
+    agent = Queries(Settings(), slow, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
     async with running(Service(agent, events)):
         for number in range(60):
             await until(lambda n=number: f"{n}" in slow.gates)  # type: ignore[misc]

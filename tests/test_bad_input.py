@@ -19,6 +19,7 @@ from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Commit
+from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Letters, Message, batch, until
 from tests.test_ingest import Site, site
@@ -279,7 +280,7 @@ async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
 ) -> None:
     worker: Worker = one.workers[0]
     doors = Doors(stream)
-    queries = Queries(Settings(), worker.door.answering, doors.send, doors.bury)
+    queries = Queries(Settings(), worker.door.answering, doors.send, doors.bury, Stopping(60.0))
     values = [*(value for value, _ in BAD_QUERIES), encode({"id": "../{x}\x00", "question": "q?"})]
 
     running = asyncio.create_task(queries.run(doors.events(values)))

@@ -42,7 +42,14 @@ def test_help_does_not_wait_for_the_model_libraries() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("ask", "s", "q?"), ("streams",), ("feed", __file__), ("worker",), ("watch", "s")],
+    [
+        ("ask", "s", "q?"),
+        ("streams",),
+        ("feed", __file__),
+        ("worker",),
+        ("watch", "s"),
+        ("rebuild", "--all"),
+    ],
 )
 def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -> None:
     done = xl3m(*words)
@@ -55,6 +62,9 @@ def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -
     ("words", "env", "named"),
     [
         (("ask",), {}, "STREAM"),
+        (("rebuild",), {}, "--stream"),
+        (("rebuild", "--all", "--stream", "s"), {}, "--all"),
+        (("worker",), {"XL3M_LOG_FORMAT": "xml"}, "XL3M_LOG_FORMAT"),
         (("feed", "/no/such/file"), {}, "/no/such/file"),
         (("streams",), {"XL3M_K": "many"}, "XL3M_K"),
         (("streams", "--redis", "http://x"), {}, "XL3M_REDIS"),

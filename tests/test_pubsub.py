@@ -19,6 +19,7 @@ from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit
+from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from stream_app.warming import Warming
 from tests.fakes import PLENTY, HashEngine, running, until
@@ -35,7 +36,7 @@ class Worker:
         self.scoring = Scoring(engine, self.store, health, PLENTY)
         warming = Warming(engine, self.store, self.scoring, health)
         answering = Answering(settings, engine, self.store, self.scoring, warming, health)
-        self.door = PubSubDoor(settings, redis, answering, self.scoring, health)
+        self.door = PubSubDoor(settings, redis, answering, self.scoring, health, Stopping(20))
         self.answered: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()

@@ -58,7 +58,7 @@ def env(settings: dict[str, Any]) -> dict[str, str]:
 
 async def command(here: Site, *words: str) -> subprocess.CompletedProcess[str]:
     """A command with the site's settings."""
-    return await asyncio.to_thread(lambda: xl3m(*words, **here.env))
+    return await asyncio.to_thread(lambda: xl3m(*words, **here.environment))
 
 
 def rights() -> dict[str, str]:
@@ -208,7 +208,7 @@ async def test_a_worker_and_who_asks_have_the_rights_they_need(
 
         await here.until(read)
         await here.send("questions", stream, b'{"question": "and who else?", "add": true}')
-        asker = here.env | {"XL3M_REDIS": redis.users["asker"]}
+        asker = here.environment | {"XL3M_REDIS": redis.users["asker"]}
         done = await asyncio.to_thread(lambda: xl3m("ask", stream, "is all well?", **asker))
         assert done.returncode == 0, done.stderr
         for words in (("ask", stream, "who?"), ("ask", stream), ("streams",), ("doctor",)):

@@ -21,6 +21,7 @@ NEEDS: dict[str, dict[str, str]] = {
     "kafka_certificate": {"kafka_security": "SSL"},
     "kafka_key": {"kafka_security": "SSL", "kafka_certificate": "ours.pem"},
 }
+CHOSEN |= {"log_format": "json", "dtype": "float32"}
 
 
 def another(name: str, default: Any) -> Any:
@@ -61,6 +62,8 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("redis", "http://localhost"),
         ("redis", ""),
         ("format", "yaml"),
+        ("log_format", "xml"),
+        ("stop_seconds", "0"),
         ("measure", "loudness"),
         ("batch_tokens", "0"),
         ("backlog_tokens", "0"),

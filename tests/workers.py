@@ -46,20 +46,21 @@ class Site:
     @property
     def engine(self) -> Engine:
         """The engine the workers have, for runs without them."""
-        model = LanguageModel.load(self.settings.model)
+        model = LanguageModel.load(self.settings.model, dtype=self.settings.dtype)
         return Engine(model, self.settings.method(model.window))
 
     @property
-    def env(self) -> dict[str, str]:
-        """The settings as a process is given them."""
-        return {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
+    def environment(self) -> dict[str, str]:
+        """What a command of this site is started with."""
+        env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
+        return os.environ | env | {"OMP_NUM_THREADS": "1"}
 
     async def start(self, *options: str) -> asyncio.subprocess.Process:
         """One more worker."""
         with (self.folder / "workers.log").open("ab") as log:
             worker = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "stream_app", "worker", *options,
-                env=os.environ | self.env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log,
+                env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         self.workers.append(worker)
         return worker
@@ -109,9 +110,11 @@ async def site(
     model = folder / "model"
     tiny.save(tiny.make("llama"), model)
     topics: dict[str, Any] = {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+    # In bfloat16 a score depends on what is scored beside it: equality would be a matter of luck.
     settings = Settings(
-        broker=broker, redis=redis_url, model=str(model), group=fresh("group"), **topics, **changes
-    )
+        broker=broker, redis=redis_url, model=str(model), dtype="float32", group=fresh("group"),
+        **topics, **changes,
+    )  # fmt: skip
     await ensure_topics(settings)
     async with (
         Redis.from_url(redis_url) as redis,
