@@ -14,6 +14,7 @@ from benchmarks import (
     gpu,
     growth,
     late,
+    load,
     needle,
     peers,
     query,
@@ -37,6 +38,7 @@ ALL: dict[str, Any] = {
     "peers": peers,
     "retrieval": retrieval,
     "late": late,
+    "load": load,
     "twenty_million": twenty_million,
 }
 

@@ -1,10 +1,12 @@
-"""Two workers whose model costs nothing: what carrying events costs without one.
+"""Workers whose model costs nothing, or as much as it is told to.
 
 `bare` is a Faust agent that acknowledges events and does no more; `free` is the whole worker with
-scores made up. Run as `python -m benchmarks.carriers bare COUNT` or `free`, with the settings in
-the environment. `bare` prints how long all but the first of COUNT events took.
+scores made up; `paced` the same at so many tokens a second. Run as `python -m benchmarks.carriers
+bare COUNT`, `free` or `paced SPEED`, with the settings in the environment. `bare` prints how long
+all but the first of COUNT events took.
 """
 
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +27,17 @@ class Free(Engine):
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
         return [-1.0] * len(pairs)
+
+
+class Paced(Free):
+    """Takes its time: that of a full segment for each."""
+
+    speed = math.inf
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Nothing is certain."""
+        time.sleep(len(pairs) * self.method.segment_tokens / self.speed)
+        return super().score(pairs)
 
 
 def bare(settings: Settings, count: int) -> faust.App:
@@ -50,10 +63,21 @@ def free(settings: Settings) -> faust.App:
     return create_app(settings, Free(real.model, real.method, real.batch_tokens))
 
 
+def paced(settings: Settings, speed: float) -> faust.App:
+    """The whole worker, at so many tokens a second."""
+    real = create_engine(settings)
+    engine = Paced(real.model, real.method, real.batch_tokens)
+    engine.speed = speed
+    return create_app(settings, engine)
+
+
 def main() -> None:
     """Run one until it is told to stop."""
-    settings = Settings.from_env()
-    app = bare(settings, int(sys.argv[2])) if sys.argv[1] == "bare" else free(settings)
+    settings, (kind, *number) = Settings.from_env(), sys.argv[1:]
+    if kind == "bare":
+        app = bare(settings, int(number[0]))
+    else:
+        app = paced(settings, float(number[0])) if kind == "paced" else free(settings)
     faust.Worker(app, loglevel="warning", quiet=True).execute_from_commandline()
 
 

@@ -5,7 +5,8 @@ the store; not when anything is scored, nor by what.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, LostWritesError
@@ -62,12 +63,22 @@ class Streams:
 
     def backlog(self) -> int:
         """Segments read but not scored for a current question of an owned stream."""
-        return sum(
-            max(0, watched.cursor.head - standing.range.hi)
-            for stream in self.behind
-            if (watched := self.watched[stream]).owned
-            for standing in watched.current().values()
-        )
+        return sum(unscored for _, unscored in self._unscored())
+
+    def backlogs(self) -> Counter[str]:
+        """The same by topic/partition; a stream's counts for each partition that ever fed it."""
+        backlogs = Counter[str]()
+        for cursor, unscored in self._unscored():
+            for partition in cursor.next:
+                backlogs[partition] += unscored
+        return backlogs
+
+    def _unscored(self) -> Iterator[tuple[Cursor, int]]:
+        for stream in self.behind:
+            if (watched := self.watched[stream]).owned:
+                head = watched.cursor.head
+                ends = [standing.range.hi for standing in watched.current().values()]
+                yield watched.cursor, sum(max(0, head - hi) for hi in ends)
 
     def reload(self, stream: str) -> None:
         """The stream is not as it was seen: it will be read again."""
