@@ -16,7 +16,6 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import load_burst, load_hot, load_soak, load_streams
-from benchmarks.live import LiveError
 from benchmarks.ratios import Ratio
 from stream_app import embedded
 from stream_app.settings import Settings, kafka_home
@@ -37,7 +36,8 @@ def add_arguments(group: Any) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a figure."""
     if not kafka_home():
-        raise LiveError("load needs a real Kafka: set KAFKA_HOME to an unpacked distribution")
+        print("load needs a real Kafka: set KAFKA_HOME to an unpacked distribution")
+        return []
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
         embedded.redis(Path(folder)) as redis,

@@ -25,13 +25,13 @@ async def measure(
     settings: Settings, folder: Path, seconds: float, speed: float, backlog: int
 ) -> dict[str, Any]:
     """So many seconds of TIMES what the model scores, in tokens a second."""
-    events = round(seconds * TIMES * speed / TOKENS)
     async with loaded(settings, folder, ["paced", f"{speed}"], backlog_tokens=backlog) as here:
-        return await guarded(here.worker, here.log, _run(here, events, seconds))
+        return await guarded(here.worker, here.log, run(here, seconds, speed))
 
 
-async def _run(here: Loaded, events: int, seconds: float) -> dict[str, Any]:
-    streams = here.names(STREAMS)
+async def run(here: Loaded, seconds: float, speed: float) -> dict[str, Any]:
+    """The burst, on a worker whose model has that speed."""
+    streams, events = here.names(STREAMS), round(seconds * TIMES * speed / TOKENS)
     await here.ask(streams)
     await _send(here, streams, STREAMS, 0)  # the first events are not looked at
     await here.until(here.is_done, "the first events scored")
@@ -55,8 +55,8 @@ async def _send(here: Loaded, streams: list[str], events: int, seconds: float) -
 
 
 def bound(backlog: int) -> int:
-    """Tokens that may be read and not scored: of each partition the backlog, and a batch's bytes
-    beyond it. A token is more than three bytes here, and overlaps count twice."""
+    """Tokens that may be read and not scored: of each partition the backlog and a batch beyond it.
+    This text has more than a token for two bytes, with overlaps counted twice."""
     return PARTITIONS * backlog * (1 + BYTES_PER_TOKEN // 2)
 
 

@@ -40,15 +40,18 @@ class Expected:
         default_factory=lambda: defaultdict(deque)
     )
     waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    reached: dict[str, int] = field(default_factory=dict)
 
     def came(self, here: Loaded, stream: str, text: str, at: float, name: str) -> None:
         """An event; one that completes no segment is not waited for."""
         self.tails[stream], new = here.engine.segmenter().push(self.tails[stream], text)
         if new:
             self.events[stream].append((new[-1].index + 1, at, name))
+            self.scored(stream, self.reached.get(stream, 0), time.time())
 
     def scored(self, stream: str, hi: int, now: float) -> None:
         """The stream's range reaches that far now."""
+        self.reached[stream] = hi
         waiting = self.events[stream]
         while waiting and waiting[0][0] <= hi:
             _, at, name = waiting.popleft()

@@ -4,6 +4,7 @@ import sys
 from typing import Any, cast
 
 import faust
+from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
@@ -157,8 +158,8 @@ def _on_full_queues(app: faust.App, queues: Queues) -> None:
     as a gap. What Faust clears its queues of was not handed out yet; what is in the queues was,
     and Faust would wait for it to be acknowledged.
     """
-    queues.pause = lambda partition: app.consumer.on_buffer_full(partition)
-    queues.resume = lambda partition: app.consumer.on_buffer_drop(partition)
+    queues.pause = lambda partition: app.consumer.on_buffer_full(TP(*partition))
+    queues.resume = lambda partition: app.consumer.on_buffer_drop(TP(*partition))
     queues.abandon = lambda event: app.consumer.unacked.discard(event.message)
     app.flow_control.manage_queue(cast(Any, queues))
 
