@@ -55,9 +55,9 @@ async def _send(here: Loaded, streams: list[str], events: int, seconds: float) -
 
 
 def bound(backlog: int) -> int:
-    """Tokens that may be read and not scored: of each partition the backlog and a batch beyond it.
-    This text has more than a token for two bytes, with overlaps counted twice."""
-    return PARTITIONS * backlog * (1 + BYTES_PER_TOKEN // 2)
+    """Tokens that may be read and not scored: of each partition the backlog and a batch beyond it,
+    of which a token has a byte at least."""
+    return PARTITIONS * backlog * (1 + BYTES_PER_TOKEN)
 
 
 def _figures(here: Loaded, seen: list[Seen], sent: float) -> dict[str, Any]:

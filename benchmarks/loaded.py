@@ -161,11 +161,11 @@ async def loaded(
     ):
         store = StreamStore(redis, here.log_segments, here.log_bytes)
         made = Loaded(here, engine, store, producer, http, p, log)
-        await guarded(p, log, made.until(lambda: _answers(made), "the worker answers"))
+        await guarded(p, log, made.until(lambda: is_ready(made), "the worker answers"))
         yield made
 
 
-async def _answers(here: Loaded) -> bool:
+async def is_ready(here: Loaded) -> bool:
     """Whether it is there, and has partitions."""
     try:
         async with here.http.get(f"http://127.0.0.1:{here.settings.http_port}/readyz") as reply:

@@ -4,7 +4,6 @@ Real workers on a real Kafka and a real Redis, with a model as fast as each test
 streams come to is held against an offline run.
 """
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from stream_app.settings import Settings
 
 LINES = 8
 MINUTE = 60.0
+CRAWLING = ["paced", "400"]  # tokens a second: four segments
 
 
 @pytest.fixture
@@ -46,21 +46,22 @@ async def test_each_of_many_streams_is_complete_and_right(
         assert segments >= len(streams)
 
 
+async def is_held(here: Loaded) -> bool:
+    """Whether more is unscored than one partition may have."""
+    return (await here.look()).unscored > here.settings.backlog_tokens
+
+
 async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
     settings: Settings, tmp_path: Path
 ) -> None:
     """All of the flood is in Kafka, and its partition held, when the slow ones' events come."""
-    model, backlog = ["paced", "400"], 4096
-    async with loaded.loaded(settings, tmp_path, model, backlog_tokens=backlog) as here:
+    async with loaded.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
         hot, *slow = here.names(7)
         await here.ask([hot, *slow])
         await send(here, [hot], [0], 2000)
 
-        async def is_held() -> bool:
-            return (await here.look()).unscored > backlog
-
         async def check() -> None:
-            await here.until(is_held, "the hot stream is far behind")
+            await here.until(lambda: is_held(here), "the hot stream is far behind")
             held = (await here.store.load(hot)).cursor
             await send(here, slow, [1 + i % (PARTITIONS - 1) for i in range(len(slow))], 1)
             await here.complete(slow)
@@ -69,30 +70,36 @@ async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
         await guarded(here.worker, here.log, check())
 
 
-async def test_a_burst_leaves_the_worker_small_and_all_comes_through_though_another_joins(
+async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_read_again(
     settings: Settings, tmp_path: Path
 ) -> None:
-    speed, seconds, backlog = 20_000, 0.4, 2048
-    model = ["paced", str(speed)]
-    async with loaded.loaded(settings, tmp_path, model, backlog_tokens=backlog) as here:
-        second, log = replace(here.settings, http_port=free_port()), tmp_path / "second.log"
-        running = asyncio.create_task(
-            guarded(here.worker, here.log, load_burst.run(here, seconds, speed))
+    """It would take minutes to score what it has read; the one that joins takes no time at all."""
+    async with loaded.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
+        streams, log = here.names(PARTITIONS), tmp_path / "second.log"
+        await here.ask(streams)
+        await send(here, streams, [*range(PARTITIONS)], 250)
+        await guarded(
+            here.worker, here.log, here.until(lambda: is_held(here), "all are far behind")
         )
-        command = ["-m", "benchmarks.carriers", *model]
-        await here.until(lambda: under_way(here), "the burst is under way")
-        async with process(second, log, command, {"OMP_NUM_THREADS": "1"}) as other:
-            figures = await guarded(other, log, running_to_its_end(running))
-        assert figures["segments right"] > 0
-        assert 0 < figures["most tokens unscored"] <= figures["their bound"]
+        second = replace(here, settings=replace(here.settings, http_port=free_port()))
+
+        async def take_over() -> None:
+            await here.until(lambda: loaded.is_ready(second), "the second worker has partitions")
+            here.worker.terminate()
+            await here.worker.wait()
+            await here.complete(streams)
+
+        command = ["-m", "benchmarks.carriers", "free"]
+        async with process(second.settings, log, command, {"OMP_NUM_THREADS": "1"}) as other:
+            await guarded(other, log, take_over())
 
 
-async def under_way(here: Loaded) -> bool:
-    return await here.read() > 2 * load_burst.STREAMS
-
-
-async def running_to_its_end(task: "asyncio.Task[dict[str, float]]") -> dict[str, float]:
-    return await task
+async def test_a_burst_is_read_no_faster_than_it_may_be_and_all_comes_through(
+    settings: Settings, tmp_path: Path
+) -> None:
+    figures = await load_burst.measure(settings, tmp_path, 0.3, 20_000, 2048)
+    assert figures["segments right"] > 0
+    assert 0 < figures["most tokens unscored"] <= figures["their bound"]
 
 
 async def test_a_soak_ends_with_all_scored_and_its_plot(settings: Settings, tmp_path: Path) -> None:
