@@ -18,7 +18,7 @@ from stream_app.settings import Settings
 
 LINES = 8
 MINUTE = 60.0
-CRAWLING = ["paced", "400"]  # tokens a second: four segments
+CRAWLING = ["paced", "800"]  # tokens a second: eight segments
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
 async def test_a_burst_is_read_no_faster_than_it_may_be_and_all_comes_through(
     settings: Settings, tmp_path: Path
 ) -> None:
-    figures = await load_burst.measure(settings, tmp_path, 0.3, 20_000, 2048)
+    figures = await load_burst.measure(settings, tmp_path, 0.15, 20_000, 2048)
     assert figures["segments right"] > 0
     assert 0 < figures["most tokens unscored"] <= figures["their bound"]
 
 
 async def test_a_soak_ends_with_all_scored_and_its_plot(settings: Settings, tmp_path: Path) -> None:
-    figures = await load_soak.measure(settings, tmp_path, 3.0, tmp_path / "soak.png")
+    figures = await load_soak.measure(settings, tmp_path, 2.0, tmp_path / "soak.png")
     assert figures["segments right"] > 0
     assert (tmp_path / "soak.png").stat().st_size > 1000
 
