@@ -1,5 +1,5 @@
 # What a developer and CI type alike. Needs make and python3 (3.11 or newer, with venv).
-#   make demo | test | chaos | check | bench | format | clean         (each makes .venv first)
+#   make demo | test | chaos | fuzz | check | bench | format | clean         (each makes .venv first)
 #   make test ARGS="-k segment"                               more words for pytest or the benchmarks
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch without CUDA
 
@@ -11,7 +11,7 @@ SPEED := scoring questions stream query growth late
 STAMP := .venv/.complete
 CODE := $(wildcard xl3m_core stream_app training tests benchmarks)
 
-.PHONY: setup demo test chaos check bench format clean
+.PHONY: setup demo test chaos fuzz check bench format clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,12 @@ test: setup
 
 chaos: setup
 	$(BIN)/python -m pytest tests/chaos -s $(or $(ARGS),--faults 40 --kills 50)
+
+fuzz: setup
+	$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	$(BIN)/python -m pip install --disable-pip-version-check -q atheris -c constraints.txt || \
+	echo 'no atheris for this machine: by mutation alone'
+	TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.fuzz $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

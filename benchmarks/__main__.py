@@ -42,6 +42,23 @@ ALL: dict[str, Any] = {
     "twenty_million": twenty_million,
 }
 
+EVERY: dict[str, dict[str, Any]] = {
+    "--model": {"help": "a folder or a hub id; default: the small model; without effect on gpu"},
+    "--short": {
+        "action": "store_true",
+        "help": "smaller sizes, and --tokens goes unheard; without effect on questions",
+    },
+    "--seed": {
+        "type": int,
+        "default": 0,
+        "help": "of made-up text; without effect on scoring, query, growth, gpu, retrieval, load",
+    },
+    "--out": {
+        "default": "bench-out",
+        "help": "folder for plots and samples; without effect on scoring, stream, query, gpu, late",
+    },
+}
+
 
 def main() -> None:
     """Run and print."""
@@ -63,15 +80,16 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """The options of all benchmarks; those that one alone takes are grouped under its name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*ALL, []], metavar="NAME", default=[])
-    parser.add_argument("--model", help="a folder or a hub id; by default the small model")
-    parser.add_argument("--short", action="store_true", help="each in under three minutes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="bench-out", help="folder for plots and samples")
-    made = parser.add_argument_group("needle, peers")
-    made.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all")
-    made.add_argument("--lengths", nargs="+", type=int, help="tokens of a made-up text")
-    made.add_argument("--texts", type=int, help="how many of each kind")
+    names = f"default: all of {', '.join(ALL)}"
+    parser.add_argument(
+        "names", nargs="*", choices=[*ALL, []], metavar="NAME", default=[], help=names
+    )
+    for option, told in EVERY.items():
+        parser.add_argument(option, **told)
+    made = parser.add_argument_group("needle, peers, late")
+    made.add_argument("--variants", nargs="+", choices=VARIANTS, help="of needles; default: all")
+    made.add_argument("--lengths", nargs="+", type=int, help="of the made-up texts, in tokens")
+    made.add_argument("--texts", type=int, help="of each variant and length")
     for name, module in ALL.items():
         if hasattr(module, "add_arguments"):
             module.add_arguments(parser.add_argument_group(name))

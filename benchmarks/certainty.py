@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import plots
 from training.curriculum import Writer
-from training.evaluate import Score, auc, passages, score
+from training.evaluate import SEGMENT, Score, auc, passages, score
 from training.formats import ALL
 from xl3m_core.loading import SMALL
 
-TOKENS, COUNT, SHORT_COUNT, BINS = 128, 200, 20, 10
+COUNT, SHORT_COUNT, BINS = 200, 20, 10
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -30,8 +30,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     told, untold = list[Score](), list[Score]()
     for shape in tqdm(ALL, desc="certainty", disable=None):
         count = SHORT_COUNT if args.short else COUNT
-        told += score(model, passages(writer, shape, TOKENS, count))
-        untold += score(model, passages(writer, shape, TOKENS, count, absent=True))
+        told += score(model, passages(writer, shape, SEGMENT, count))
+        untold += score(model, passages(writer, shape, SEGMENT, count, absent=True))
     separated = auc([one.entropy for one in told], [one.entropy for one in untold])
     pairs = [(one.entropy, one.exact) for one in told] + [(one.entropy, False) for one in untold]
     return _rows(pairs, separated, Path(args.out))

@@ -6,19 +6,18 @@ an accelerator it says so and measures nothing, unless a smaller shape is named.
 """
 
 import argparse
-from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.hardware import SHAPES, peak_flops, random_llama, seconds
-from benchmarks.query import first_token
-from benchmarks.questions import asked
-from benchmarks.scoring import ROWS, WINDOW, engine_of_full_rows, made_up, scored
+from benchmarks.hardware import SHAPES, peak_flops, random_llama
+from benchmarks.query import PROMPTS, SHORT_PROMPTS, first_token
+from benchmarks.questions import costs
+from benchmarks.scoring import ROWS, WINDOW, engine_of_full_rows, scored
 from xl3m_core import Engine, LanguageModel, Method
 
 TOKENS = 20_000_000
-ASKED = (8, 32)
+ASKED = (1, 8, 32)
 LLAMA_2_WINDOW = 4096
 WARM_BYTES = 8 << 30  # a prompt of that window takes 2 GiB of keys and values
 
@@ -41,9 +40,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = _scoring(model, shape, device, dtype) + _questions(model, shape, device)
     reader = LanguageModel(network, tokenizer, LLAMA_2_WINDOW, warm_bytes=WARM_BYTES)
     query = Engine(reader, Method.fit(LLAMA_2_WINDOW))
+    prompts = SHORT_PROMPTS if args.short else PROMPTS
     return rows + [
         _row(f"{each['what']}, ms", each["median_ms"], each["ratio"], each["of"])
-        for each in first_token(shape, query, device)
+        for each in first_token(shape, query, prompts, device)
     ]
 
 
@@ -61,13 +61,8 @@ def _scoring(
 
 def _questions(model: LanguageModel, shape: str, device: str) -> list[dict[str, Any]]:
     """The same segments under more questions."""
-    engine = engine_of_full_rows(model)
-    texts = [segment.text for segment in made_up(engine, ROWS[shape])]
-    questions, taken = asked(max(ASKED), seed=0), dict[int, float]()
-    for count in (1, 1, *ASKED):  # the first one warms up
-        pairs = [(text, each) for text in texts for each in questions[:count]]
-        taken[count] = seconds(partial(engine.score, pairs), device)
-    return [_row(f"{n} questions, s", taken[n], taken[n] / taken[1], "one") for n in ASKED]
+    cost = costs(engine_of_full_rows(model), ROWS[shape], ASKED, seed=0, device=device)
+    return [_row(f"{n} questions, s", cost[n].seconds, cost[n].of_one, "one") for n in ASKED[1:]]
 
 
 def _row(what: str, figure: float, ratio: float, rival: str) -> dict[str, Any]:

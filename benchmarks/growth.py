@@ -1,8 +1,9 @@
 """How cost grows: with the length of a text, with the streams alive, and with k.
 
-`length`: the whole method on one text. `streams`: the same traffic spread over so many, each
-with a standing question, written, planned and scored by a model that costs nothing. `k`: a
-query's state read and its key context assembled. What questions cost, `questions` measures.
+`length`: the whole method on one text, made before the clock runs. `streams`: the same traffic
+spread over so many, each with a standing question, written, planned and scored by a model that
+costs nothing. `k`: a query's state read and its key context assembled. What questions cost,
+`questions` measures.
 """
 
 import argparse
@@ -22,12 +23,12 @@ from tqdm import tqdm
 
 from benchmarks import plots
 from benchmarks.carriers import Free
-from benchmarks.hardware import seconds
 from benchmarks.haystack import Haystack
 from benchmarks.live import resident_mb
 from benchmarks.query import PLENTY, QID, QUESTION, fill
 from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
+from benchmarks.turns import in_turns
 from stream_app import embedded
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
@@ -37,6 +38,7 @@ from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.loading import SMALL
 
 LENGTHS, SHORT_LENGTHS = (10_000, 30_000, 100_000, 300_000), (5_000, 10_000, 20_000, 40_000)
+READINGS = 2  # of each text
 STREAMS, SHORT_STREAMS = (1, 10, 100, 1000, 10_000), (1, 10, 100, 1000)
 TRAFFIC, ROUNDS = 500, 5  # segments a round
 FEW = 100
@@ -46,8 +48,7 @@ KS, READS = (1, 2, 4, 8, 16), 500
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a size, and a plot of each kind."""
     engine = Engine(model := LanguageModel.load(args.model or SMALL), Method.fit(model.window))
-    lengths = SHORT_LENGTHS if args.short else LENGTHS
-    rows = [_length(engine, tokens) for tokens in tqdm(lengths, desc="length", disable=None)]
+    rows = by_length(engine, SHORT_LENGTHS if args.short else LENGTHS)
     with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
         streams = SHORT_STREAMS if args.short else STREAMS
         rows += [
@@ -78,10 +79,22 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
     return found
 
 
-def _length(engine: Engine, tokens: int) -> dict[str, Any]:
-    text = Haystack(engine.model.count, tokens)
-    spent = seconds(partial(XL3M(engine).answer, text, text.needles[0].question))
-    return _row("length", tokens, spent, "seconds")
+def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """A row a length, the texts read in turns; resident memory as the first reading left it."""
+    calls, resident = dict[int, partial[None]](), dict[int, float]()
+
+    def read(tokens: int, text: list[str], question: str) -> None:
+        XL3M(engine).answer(text, question)
+        resident.setdefault(tokens, resident_mb(os.getpid()))
+
+    for tokens in tqdm(lengths, desc="length", disable=None):
+        made = Haystack(engine.model.count, tokens)
+        calls[tokens] = partial(read, tokens, [*made], made.needles[0].question)
+    taken = in_turns(calls, READINGS)
+    return [
+        _row("length", tokens, median(spent), "seconds") | {"rss_mb": resident[tokens]}
+        for tokens, spent in taken.items()
+    ]
 
 
 def _streams(url: str, engine: Engine, count: int) -> dict[str, Any]:

@@ -6,9 +6,10 @@ never saw. It is written as it is read, and the same each time; it knows nothing
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from random import Random
 
 from training.entities import Source
@@ -22,6 +23,7 @@ BRIEF = ("sshd", "spark", "systemd", *PAIRS[1:])  # two questions in one must fi
 NOISE = 0.3
 LOOK_ALIKES = 8  # lines a needle that share an entity, or all but a letter of one, with it
 CHUNK_LINES = 100
+LINE_TOKENS = 60  # a long line: so many are written as surely find room
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class Needle:
 
 
 class Haystack:
-    """Text of about so many tokens, in chunks of whole lines, with one needle a depth.
+    """Text of so many tokens, less a line at most, in chunks of whole lines; a needle a depth.
 
     count: the lengths of texts in tokens. The second line of a needle of the variants
-    "multivalue" and "two" stands as far from the end as the first from the beginning.
+    "multivalue" and "two" stands as far from the end as the first from the beginning. Look-alikes
+    take half of what the needles leave at most, so that a short text has fewer of them.
     """
 
     def __init__(
@@ -64,29 +67,26 @@ class Haystack:
             planted += [(places[i % 2], line) for i, line in enumerate(needle.lines)]
         self.needles = tuple(needles)
         self.taken = {fact.key for record in records for fact in record.facts}
-        planted += [(source.rng.random(), line) for line in self._look_alikes(source, records)]
-        self.planted = sorted(planted)
-
-    def _look_alikes(self, source: Source, records: list[Record]) -> Iterator[str]:
-        for record in records:
-            for _ in range(LOOK_ALIKES):
-                yield fresh(source, replace(LEVEL, shapes=(record.format,)), records, 1.0).line
+        room = tokens - sum(count([line for _, line in planted]))
+        alike = [*_look_alikes(source, records)]
+        sizes = [*accumulate(count(alike))]
+        fitting = bisect_right(sizes, room // 2)
+        self.noise = room - max(sizes[:fitting], default=0)
+        spread = [((i + source.rng.random()) / fitting, alike[i]) for i in range(fitting)]
+        self.planted = sorted(planted + spread)
+        if self.noise < 0:
+            raise ValueError(f"the lines asked for do not fit {tokens} tokens: ask fewer a text")
 
     def __iter__(self) -> Iterator[str]:
-        """The same chunks each time; a planted line begins the chunk that reaches its depth."""
-        source, read, at = Source(Random(self.seed + 1), held_out=True), 0, 0
-        places = [depth for depth, _ in self.planted]
-        while read < self.tokens:
-            upto = bisect_left(places, (read + 1) / self.tokens, lo=at)
-            chunk = [line for _, line in self.planted[at:upto]]
-            at = upto
-            lines = min(CHUNK_LINES, 1 + (self.tokens - read) // 40)
-            chunk += [self._line(source) for _ in range(lines)]
-            text = "".join(chunk)
-            read += self.count([text])[0]
-            yield text
-        if rest := "".join(line for _, line in self.planted[at:]):
-            yield rest
+        """The same chunks each time."""
+        source, written = Source(Random(self.seed + 1), held_out=True), 0
+        for depth, line in [*self.planted, (1.0, "")]:
+            while (room := round(depth * self.noise) - written) >= LINE_TOKENS:
+                lines = min(CHUNK_LINES, room // LINE_TOKENS)
+                text = "".join(self._line(source) for _ in range(lines))
+                written += self.count([text])[0]
+                yield text
+            yield line
 
     def _line(self, source: Source) -> str:
         """Noise, or a line that tells what no needle asks for."""
@@ -96,6 +96,13 @@ class Haystack:
             record = draw(source, LEVEL)
             if not any(fact.key in self.taken for fact in record.facts):
                 return record.line
+
+
+def _look_alikes(source: Source, records: list[Record]) -> Iterator[str]:
+    """Lines that share something with the records; one of each before a second of any."""
+    for _ in range(LOOK_ALIKES):
+        for record in records:
+            yield fresh(source, replace(LEVEL, shapes=(record.format,)), records, 1.0).line
 
 
 def _needle(

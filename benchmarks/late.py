@@ -8,9 +8,10 @@ the scout's order and the engine; no Redis.
 import argparse
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import chain, product
+from statistics import mean
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -21,41 +22,64 @@ from stream_app.scoring import SCOUTED_SHARE
 from stream_app.scout import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 
-TOKENS, SHORT_TOKENS = 256_000, 16_000
+LENGTHS, SHORT_LENGTHS = (256_000,), (16_000,)
+TEXTS, SHORT_TEXTS = 3, 1  # of each length, with a question a depth
+
+
+class Outcome(NamedTuple):
+    """Of one question: the share of the log scored first, and when the evidence was found."""
+
+    share: float
+    early: bool
+    exact: bool
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a variant."""
+    """One row a variant and length."""
     engine = XL3M.load(args.model).engine
-    tokens = args.lengths[0] if args.lengths else SHORT_TOKENS if args.short else TOKENS
-    variants = args.variants or VARIANTS
-    return [_row(engine, v, tokens, args.seed) for v in tqdm(variants, desc="late", disable=None)]
+    lengths = args.lengths or (SHORT_LENGTHS if args.short else LENGTHS)
+    texts = args.texts or (SHORT_TEXTS if args.short else TEXTS)
+    rows = [*product(args.variants or VARIANTS, lengths)]
+    return [
+        _row(engine, variant, tokens, texts, args.seed)
+        for variant, tokens in tqdm(rows, desc="late", disable=None)
+    ]
 
 
-def _row(engine: Engine, variant: str, tokens: int, seed: int) -> dict[str, Any]:
-    haystack = Haystack(engine.model.count, tokens, variant, seed, DEPTHS)
+def _row(engine: Engine, variant: str, tokens: int, texts: int, seed: int) -> dict[str, Any]:
+    outcomes = list[Outcome]()
+    for n in range(texts):
+        own = seed + 7919 * n + tokens
+        outcomes += _outcomes(engine, Haystack(engine.model.count, tokens, variant, own, DEPTHS))
+    return {
+        "variant": variant,
+        "tokens": tokens,
+        "questions": len(outcomes),
+        "share_scored": mean(each.share for each in outcomes),
+        "evidence_recall": mean(each.early for each in outcomes),
+        "evidence_recall_exact": mean(each.exact for each in outcomes),
+    }
+
+
+def _outcomes(engine: Engine, haystack: Haystack) -> Iterator[Outcome]:
     segments = list(chain.from_iterable(engine.segmenter().batches(haystack, 1)))
-    most = math.ceil(SCOUTED_SHARE * len(segments))
-    needles, first, exact = haystack.needles, 0, 0
+    most, needles = math.ceil(SCOUTED_SHARE * len(segments)), haystack.needles
     pairs = [(segment.text, needle.question) for segment in segments for needle in needles]
     scores = engine.score(pairs)
     for i, needle in enumerate(needles):
         each = scores[i :: len(needles)]
         named = asyncio.run(best(_blocks(segments), needle.question, most))
-        first += needle.told_by(found(segments, each, named, engine.method.k))
-        exact += needle.told_by(found(segments, each, range(len(segments)), engine.method.k))
-    return {
-        "variant": variant,
-        "tokens": tokens,
-        "share_scored": most / len(segments),
-        "evidence_recall": first / len(needles),
-        "evidence_recall_exact": exact / len(needles),
-    }
+        early = needle.told_by(found(segments, each, named, engine.method.k))
+        exact = needle.told_by(found(segments, each, range(len(segments)), engine.method.k))
+        yield Outcome(most / len(segments), early, exact)
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
     """Evidence found, of all there is."""
-    return [Ratio(f"{r['variant']} found early", r["evidence_recall"], "0.95") for r in rows]
+    return [
+        Ratio(f"{r['variant']}, {r['tokens']:,} tokens, found early", r["evidence_recall"], "0.95")
+        for r in rows
+    ]
 
 
 def found(

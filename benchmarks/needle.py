@@ -1,7 +1,8 @@
 """Whether the method finds and reads one line among look-alikes, by length, depth and variant.
 
-The questions of one haystack are scored together, so its segments go through the model once.
-Every measure ranks the same forward passes; the answer comes from the method's own measure.
+A short text has one needle, so that each is an independent trial; in a long one there are as many
+as depths, scored together, so that its segments go through the model once. Every measure ranks
+the same forward passes; the answer comes from the method's own measure.
 """
 
 import argparse
@@ -24,6 +25,10 @@ LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
 SHORT = (1_000, 4_000, 16_000)
 DEPTHS = tuple(i / 10 for i in range(11))
 SEGMENTS = 128  # scored in one call
+ALONE = 32_000
+"""Texts up to so many tokens have one needle each."""
+TEXTS = {length: 3 for length in LENGTHS if length < 100_000}
+"""Texts of a length, at every depth; of longer ones there is one."""
 RANKERS = (*MEASURES, "rank_sum")
 
 
@@ -68,9 +73,11 @@ class Trial:
 
 
 def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace) -> Iterator[Trial]:
-    for n in range(args.texts or 1):
+    groups = [(depth,) for depth in args.depths] if tokens <= ALONE else [tuple(args.depths)]
+    texts = args.texts or (1 if args.short else TEXTS.get(tokens, 1))
+    for n, depths in enumerate(groups * texts):
         seed = args.seed + 7919 * n + tokens
-        haystack = Haystack(engine.model.count, tokens, variant, seed, args.depths)
+        haystack = Haystack(engine.model.count, tokens, variant, seed, depths)
         trials = [Trial(needle, {each: [] for each in MEASURES}) for needle in haystack.needles]
         _scan(engine, haystack, trials, f"{variant} {tokens:,}")
         for trial in trials:
@@ -82,7 +89,9 @@ def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) ->
     """Score all segments for all needles, keeping texts of the likely ones only."""
     for trial in trials:
         trial.evidence = [[] for _ in trial.needle.lines]
-    bar = tqdm(total=haystack.tokens, unit="tok", unit_scale=True, desc=name, disable=None)
+    bar = tqdm(
+        total=haystack.tokens, unit="tok", unit_scale=True, desc=name, disable=None, leave=False
+    )
     segments = chain.from_iterable(engine.segmenter().batches(haystack, 1))
     while batch := list(islice(segments, SEGMENTS)):
         pairs = [(segment.text, t.needle.question) for segment in batch for t in trials]

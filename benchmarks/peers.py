@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -33,8 +32,6 @@ SHORT_VARIANTS = VARIANTS[:1]
 TEXTS = 3
 DEPTHS = (0.15, 0.5, 0.85)
 MOST_TOKENS = 16_384
-TRIMMED = 4_000
-"""Up to so many tokens, a text is cut to its length: look-alikes alone can exceed a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,31 +131,16 @@ def _row(task: Task) -> dict[str, Any]:
 def run_text(engine: Engine, task: Task, seed: int) -> Run:
     """Read one text and ask about its needles."""
     haystack = Haystack(engine.model.count, task.tokens, task.variant, seed, DEPTHS)
-    text = trimmed(haystack, seed) if task.tokens <= TRIMMED else haystack
-    tokens = sum(engine.model.count([chunk])[0] for chunk in text)
+    tokens = sum(engine.model.count([chunk])[0] for chunk in haystack)
     most = tokens + engine.method.question_tokens + engine.method.answer_tokens
     peer = PEERS[task.peer](engine, most)
-    read_s = _read(peer, text, [needle.question for needle in haystack.needles])
+    read_s = _read(peer, haystack, [needle.question for needle in haystack.needles])
     started = time.perf_counter()
     replies = [peer.ask(needle.question) for needle in haystack.needles]
     ask_s = time.perf_counter() - started
     pairs = list(zip(haystack.needles, replies, strict=True))
     exact = tuple(reply.answer.strip() == needle.answer for needle, reply in pairs)
     return Run(tokens, exact, tuple(found(*pair) for pair in pairs), read_s, ask_s)
-
-
-def trimmed(haystack: Haystack, seed: int) -> list[str]:
-    """The text line by line, without as many lines that are no needle's as it is too long."""
-    lines = "".join(haystack).splitlines(keepends=True)
-    counts = haystack.count(lines)
-    needed = {line.strip() for needle in haystack.needles for line in needle.lines}
-    spare = [i for i, line in enumerate(lines) if line.strip() not in needed]
-    Random(seed).shuffle(spare)
-    gone, excess = set[int](), sum(counts) - haystack.tokens
-    while spare and excess > 0:
-        gone.add(i := spare.pop())
-        excess -= counts[i]
-    return [line for i, line in enumerate(lines) if i not in gone]
 
 
 def _read(peer: Peer, text: Iterable[str], questions: list[str]) -> float:

@@ -2,13 +2,16 @@
 
 Assembly: everything from Redis in one round trip, ranked and spliced, beside a bare read of as
 many bytes by the same client, with many streams alive. First token: `generate` beside the
-bare forward of the same prompt, cold, and with the prompt read ahead. Turn by turn, in one run.
+bare forward of the same prompt, cold, and with the prompt read ahead. Turn by turn, in one run,
+the bare forward now before and now after the others.
 """
 
 import argparse
 import asyncio
+import math
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -21,6 +24,7 @@ from tqdm import tqdm
 from benchmarks.hardware import random_llama, seconds
 from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
+from benchmarks.turns import ratio
 from stream_app import embedded, keys
 from stream_app.state import Asked, Commit, Extension, Range
 from stream_app.store import StreamStore
@@ -30,7 +34,8 @@ from xl3m_core.loading import SMALL
 QUESTION = "What is the port of host web-137?"
 QID = "question"
 STREAMS, SHORT_STREAMS = 1000, 100
-READS, PROMPTS = 2000, 10
+READS, PROMPTS, SHORT_PROMPTS = 2000, 100, 20
+ORDERS = ("bare", "cold", "warm"), ("cold", "warm", "bare")  # warm is what cold left behind
 SEGMENTS = 20  # of a stream
 PLENTY = 1 << 40
 
@@ -45,7 +50,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     other = LanguageModel(big, model.tokenizer, model.window)
     shapes = {"this model": engine, "100M": Engine(other, Method.fit(other.window))}
     for shape, each in tqdm(shapes.items(), desc="first token", disable=None):
-        rows += first_token(shape, each)
+        rows += first_token(shape, each, SHORT_PROMPTS if args.short else PROMPTS)
     return rows
 
 
@@ -87,9 +92,10 @@ async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, An
                 started = perf_counter()
                 await call(i)
                 spent[what].append(perf_counter() - started)
-    bare = _p99(spent["bare read"])
-    return [_row(what, median(times), _p99(times), _p99(times) / bare, "p99 of a bare read")
-            for what, times in spent.items()]  # fmt: skip
+    bare = p99(spent["bare read"])
+    return [
+        _row(what, times, p99(times) / bare, "p99 of a bare read") for what, times in spent.items()
+    ]
 
 
 async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -> None:
@@ -103,32 +109,35 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     await store.extend([Extension(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k)
 
 
-def first_token(shape: str, engine: Engine, device: str = "cpu") -> list[dict[str, Any]]:
+def first_token(
+    shape: str, engine: Engine, prompts: int, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """The prompt grows a new start each time, so that nothing of it was read before."""
-    model, spent = engine.model, dict[str, list[float]]()
-    segments = made_up(engine, PROMPTS + engine.method.k)
-    for i in range(PROMPTS):
-        context = engine.assemble(segments[i : i + engine.method.k], QUESTION)
+    segments, k = made_up(engine, prompts + 1 + engine.method.k), engine.method.k
+    waits = list[dict[str, float]]()
+    for i in range(prompts + 1):
+        context = engine.assemble(segments[i : i + k], QUESTION)
         prompt = engine.prompt(context.text, QUESTION)
-        for what, call in {
-            "bare": lambda prompt=prompt: _forward(model, prompt),
-            "cold": lambda prompt=prompt: model.generate(prompt, 1),
-            "warm": lambda prompt=prompt: model.generate(prompt, 1),
-        }.items():
-            if what == "cold":
-                model.warm.caches.clear()
-            spent.setdefault(what, []).append(seconds(call, device))
-    of = {"cold": "bare", "warm": "cold"}
+        waits.append(waited(engine.model, prompt, ORDERS[i % 2], device))
+    del waits[0]  # it warmed up
+    spent = {what: [each[what] for each in waits] for what in ORDERS[0]}
     return [
-        _row(
-            f"first token, {what}, {shape}",
-            median(spent[what]),
-            _p99(spent[what]),
-            median(a / b for a, b in zip(spent[what], spent[rival], strict=True)),
-            rival,
-        )
-        for what, rival in of.items()
+        _row(f"first token, {what}, {shape}", spent[what], ratio(spent[what], spent[rival]), rival)
+        for what, rival in {"cold": "bare", "warm": "cold"}.items()
     ]
+
+
+def waited(
+    model: LanguageModel, prompt: list[int], order: Sequence[str], device: str
+) -> dict[str, float]:
+    """The seconds to the prompt's next token each way."""
+    spent = dict[str, float]()
+    for what in order:
+        if what == "cold":
+            model.warm.caches.clear()
+        call = _forward if what == "bare" else _generated
+        spent[what] = seconds(partial(call, model, prompt), device)
+    return spent
 
 
 @torch.inference_mode()
@@ -137,11 +146,22 @@ def _forward(model: LanguageModel, prompt: list[int]) -> None:
     model.model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
 
-def _p99(times: list[float]) -> float:
-    return sorted(times)[int(0.99 * (len(times) - 1))]
+def _generated(model: LanguageModel, prompt: list[int]) -> None:
+    model.generate(prompt, 1)
 
 
-def _row(what: str, middle: float, high: float, ratio: float, rival: str) -> dict[str, Any]:
+def p99(times: Sequence[float]) -> float:
+    """What 99 of 100 do not exceed; of fewer than a hundred that is the largest."""
+    return sorted(times)[math.ceil(0.99 * len(times)) - 1]
+
+
+def _row(what: str, times: Sequence[float], ratio: float, rival: str) -> dict[str, Any]:
     return {
-        "what": what, "median_ms": middle * 1e3, "p99_ms": high * 1e3, "ratio": ratio, "of": rival
-    }  # fmt: skip
+        "what": what,
+        "times": len(times),
+        "median_ms": median(times) * 1e3,
+        "high_ms": p99(times) * 1e3,
+        "high": "p99" if len(times) >= 100 else "largest",
+        "ratio": ratio,
+        "of": rival,
+    }

@@ -1,29 +1,37 @@
 """What more standing questions cost: the time to score the same segments for 1, 2, … 32.
 
-Every count is timed in each round, so that a machine whose speed drifts slows all; the figure
-is the median of the ratios to one question. Asked one by one, n questions cost n times one.
+Every count is timed in each round; the figure is the median of the ratios to one question.
+Asked one by one, n questions cost n times one.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from benchmarks import plots
-from benchmarks.hardware import seconds
 from benchmarks.ratios import Ratio
 from benchmarks.scoring import engine_of_full_rows, made_up
+from benchmarks.turns import in_turns, ratio
 from training.entities import Source
 from training.generate import Level, draw, question
 from xl3m_core import Engine, LanguageModel, Method
 from xl3m_core.loading import SMALL
 
 COUNTS = (1, 2, 4, 8, 16, 32)
-SEGMENTS, ROUNDS = 64, 5
+SEGMENTS, ROUNDS = 64, 4
+
+
+class Cost(NamedTuple):
+    """What so many questions cost together."""
+
+    seconds: float
+    of_one: float
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -33,7 +41,11 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         "short segments": Engine(model, Method.fit(model.window)),
         "full rows": engine_of_full_rows(model),
     }
-    rows = [row for name, engine in engines.items() for row in _rows(name, engine, args)]
+    rows = [
+        {"segments": name, "questions": count, "of_one": cost.of_one, "seconds": cost.seconds}
+        for name, engine in tqdm(engines.items(), desc="questions", disable=None)
+        for count, cost in costs(engine, SEGMENTS, COUNTS, args.seed).items()
+    ]
     series = {
         name: [(row["questions"], row["of_one"]) for row in rows if row["segments"] == name]
         for name in engines
@@ -60,20 +72,14 @@ def asked(count: int, seed: int) -> list[str]:
     return [question(source, level, record.facts[0]) for record in records]
 
 
-def _rows(name: str, engine: Engine, args: argparse.Namespace) -> list[dict[str, Any]]:
-    texts = [segment.text for segment in made_up(engine, SEGMENTS)]
-    questions = asked(max(COUNTS), args.seed)
-    taken: dict[int, list[float]] = {count: [] for count in COUNTS}
-    for _ in tqdm(range(ROUNDS), desc=f"questions, {name}", disable=None):
-        for count, spent in taken.items():
-            pairs = [(text, each) for text in texts for each in questions[:count]]
-            spent.append(seconds(partial(engine.score, pairs)))
-    return [
-        {
-            "segments": name,
-            "questions": count,
-            "of_one": median(t / one for t, one in zip(spent, taken[1], strict=True)),
-            "seconds": median(spent),
-        }
-        for count, spent in taken.items()
-    ]
+def costs(
+    engine: Engine, segments: int, counts: Sequence[int], seed: int, device: str = "cpu"
+) -> dict[int, Cost]:
+    """The cost of each count of questions about so many segments; one of the counts is 1."""
+    texts, questions = made_up(engine, segments), asked(max(counts), seed)
+    calls = {
+        count: partial(engine.score, [(s.text, each) for s in texts for each in questions[:count]])
+        for count in counts
+    }
+    taken = in_turns(calls, ROUNDS, device)
+    return {count: Cost(median(spent), ratio(spent, taken[1])) for count, spent in taken.items()}

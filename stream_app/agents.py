@@ -24,11 +24,13 @@ from stream_app.events import (
     decode_question,
     encode,
 )
+from stream_app.limits import FullError, too_many_streams
+from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Asked
-from stream_app.store import StreamStore
+from stream_app.state import Asked, RestartedError
+from stream_app.stopping import Stopping
 from xl3m_core import QuestionError
 
 logger = logging.getLogger("xl3m")
@@ -75,32 +77,67 @@ def agent(
 
 
 class Questions:
-    """Events of the questions topic: set, add or end a stream's current questions."""
+    """Events of the questions topic: set, add or end a stream's current questions.
+
+    partitions: those of this topic, on a store of their own, so that what one writer of this
+    worker makes sure of in a Redis that was started again is not taken for the other's.
+    """
 
     def __init__(
-        self, settings: Settings, store: StreamStore, scoring: Scoring, bury: Any, health: Health
+        self,
+        settings: Settings,
+        partitions: Partitions,
+        scoring: Scoring,
+        bury: Any,
+        health: Health,
     ) -> None:
         self.settings = settings
-        self.store = store
+        self.partitions = partitions
+        self.store = partitions.store
         self.scoring = scoring
         self.bury = bury
         self.health = health
 
     async def run(self, events: AsyncIterator[Any]) -> None:
-        """Take them one by one."""
+        """Take them one by one: do what one asks for, note that it is done, acknowledge it. What
+        Redis has noted is done; what Redis lost is delivered again at the next assignment."""
         async for event in events:
-            message = event.message
-            try:
-                asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
-                if asked.question is not None:
-                    self.scoring.engine.suffix(asked.question)
-                await patiently(self.health, "questions", self._set, asked)
-            except QuestionError as error:
-                await self.bury(event, str(error))
-                await patiently(self.health, "questions", self._tell, asked, str(error))
-            except BadEvent as error:
-                await self.bury(event, str(error))
-            event.ack()
+            owned = self.partitions.of(event.message)
+            if owned is None:
+                continue
+            while event.message.offset >= (owned.position or 0) and self.partitions.owns(owned):
+                await self._take(event)
+                await self._note(owned, event)
+            if self.partitions.owns(owned):
+                event.ack()
+
+    async def _note(self, owned: Owned, event: Any) -> None:
+        """Move the position behind the event, or find out that Redis was started again and may have
+        lost what it asked for."""
+        if not self.partitions.owns(owned):
+            return
+        try:
+            done = [(owned, event)]
+            await patiently(self.health, "questions", self.partitions.advance, done)
+        except RestartedError:
+            logger.warning("Redis was started again: seeing what it holds")
+            await patiently(self.health, "questions", self.partitions.trust)
+
+    async def _take(self, event: Any) -> None:
+        """Do what it asks for, or bury it."""
+        message = event.message
+        try:
+            asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
+        except BadEvent as error:
+            await self.bury(event, str(error))
+            return
+        try:
+            if asked.question is not None:
+                self.scoring.engine.suffix(asked.question)
+            await patiently(self.health, "questions", self._set, asked)
+        except (QuestionError, FullError) as error:
+            await self.bury(event, str(error))
+            await patiently(self.health, "questions", self._tell, asked, str(error))
 
     async def _tell(self, asked: Question, error: str) -> None:
         """Whoever watches the stream should not wait for a question that was refused."""
@@ -111,20 +148,30 @@ class Questions:
         if asked.question is None:
             await self.store.end_questions(asked.stream)
         else:
-            qid = self.scoring.question_id(asked.question)
-            now = Asked(asked.question, set_at=time.time())
-            await self.store.ask(asked.stream, qid, now, keep=asked.add)
+            await self._ask(asked.stream, asked.question, asked.add)
         self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
+
+    async def _ask(self, stream: str, question: str, add: bool) -> None:
+        """A stream may be asked before anything is read of it, and counts from then on."""
+        most = self.settings.max_streams
+        if await self.store.enlist([(stream, "")], most):
+            raise FullError(too_many_streams(stream, most))
+        qid, now = self.scoring.question_id(question), Asked(question, set_at=time.time())
+        most = self.settings.max_questions
+        await self.store.ask(stream, qid, now, keep=add, most=most)
 
 
 class Queries:
     """Events of the queries topic: several are answered at once, acknowledged in order."""
 
-    def __init__(self, settings: Settings, answering: Answering, send: Send, bury: Any) -> None:
+    def __init__(
+        self, settings: Settings, answering: Answering, send: Send, bury: Any, stopping: Stopping
+    ) -> None:
         self.settings = settings
         self.answering = answering
+        self.stopping = stopping
         self.send = send
         self.bury = bury
 
@@ -134,6 +181,8 @@ class Queries:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._acknowledge(begun))
             async for event in events:
+                await self.stopping.admit()
+                self.stopping.begun()
                 await begun.put((event, tasks.create_task(self._answer(event))))
 
     async def _acknowledge(self, begun: "asyncio.Queue[tuple[Any, asyncio.Task[None]]]") -> None:
@@ -141,6 +190,7 @@ class Queries:
             event, answered = await begun.get()
             await answered
             event.ack()
+            self.stopping.finished()
 
     async def _answer(self, event: Any) -> None:
         m = event.message

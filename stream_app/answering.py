@@ -99,7 +99,8 @@ class Answering:
             raise Refused(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
         qid, now = self.scoring.question_id(question), time.time()
-        await self.store.ask(stream, qid, Asked(question, now + self.settings.question_ttl, now))
+        asked = Asked(question, now + self.settings.question_ttl, now)
+        await self.store.ask(stream, qid, asked, most=self.settings.max_asked)
         return question, qid
 
     def _rank(self, view: View, question: str) -> tuple[list[tuple[Segment, float]], int]:

@@ -8,7 +8,7 @@ from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
-from stream_app import agents
+from stream_app import access, agents
 from stream_app.answering import Answering
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
@@ -23,14 +23,36 @@ from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
+from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
+from stream_app.weights import Weights
 from xl3m_core import Engine
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
+class App(faust.App):
+    """A Faust app that ends within a bound: Faust itself waits for all that is unacknowledged,
+    however long that takes."""
+
+    stopping: Stopping
+
+    async def on_stop(self) -> None:
+        """Called by Faust; also for a worker that ends by an error."""
+        self.stopping.begin()
+        await super().on_stop()
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        """Called before partitions go, and before the consumer stops. Then a batch that is being
+        read is left as it is, since it will be delivered again; queries are not."""
+        if not self.should_stop:
+            await super()._consumer_wait_empty(consumer, logger)
+        elif not self.crashed:
+            await self.stopping.queries()
+
+
+def create_app(settings: Settings, engine: Engine | None = None) -> App:
     """A Faust app that is a whole worker: run it with `faust.Worker`. engine: if it is not to be
     the one that the settings ask for.
 
@@ -45,17 +67,22 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     partitions = Partitions(store, settings.tokens_topic)
     warming = Warming(engine, store, scoring, health)
     answering = Answering(settings, engine, store, scoring, warming, health)
-    door = PubSubDoor(settings, redis, answering, scoring, health)
-
     app = create_faust(settings)
+    stopping = app.stopping
+    door = PubSubDoor(settings, redis, answering, scoring, health, stopping)
     topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
     topic["tokens"].maxsize = sys.maxsize
-    metrics = Metrics(scoring, answering, health)
+    weights = Weights(store, scoring.streams)
+    metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
-    questions = agents.Questions(settings, store, scoring, bury, health)
-    queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury)
+    asked = Partitions(
+        StreamStore(redis, settings.log_segments, settings.log_bytes), settings.questions_topic
+    )
+    questions = agents.Questions(settings, asked, scoring, bury, health)
+    door.on_listening = (partitions.check, asked.check)
+    queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)
     agents.agent(app, topic["tokens"], ingest.run)
     agents.agent(app, topic["questions"], questions.run)
     agents.agent(app, topic["queries"], queries.run)
@@ -72,14 +99,14 @@ def create_app(settings: Settings, engine: Engine | None = None) -> faust.App:
     http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
         app.add_dependency(_FromTheStart(http))
-    for service in (scoring, warming, door, watchdog):
+    for service in (scoring, warming, door, watchdog, weights):
         app.task(_named(service))
     _on_full_queues(app, ingest.queues)
-    _on_assignment(app, ingest, scoring, health)
+    _on_assignment(app, ingest, asked, scoring, health)
     return app
 
 
-def create_faust(settings: Settings) -> faust.App:
+def create_faust(settings: Settings) -> App:
     """A bare Faust app, set so that no event is acknowledged before its work is done."""
     from faust import streams
 
@@ -88,9 +115,10 @@ def create_faust(settings: Settings) -> faust.App:
             "Faust runs without its C extension and would acknowledge events it skipped: "
             "unset NO_CYTHON, and install a faust-streaming wheel for this platform"
         )
-    return faust.App(
+    app = App(
         settings.group,
         broker=settings.broker,
+        broker_credentials=access.faust_credentials(settings),
         key_serializer="raw",
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,
@@ -116,6 +144,8 @@ def create_faust(settings: Settings) -> faust.App:
         worker_redirect_stdouts=False,
         store="memory://",
     )
+    app.stopping = Stopping(settings.stop_seconds)
+    return app
 
 
 def raw_topic(app: faust.App, name: str) -> Any:
@@ -164,7 +194,9 @@ def _on_full_queues(app: faust.App, queues: Queues) -> None:
     app.flow_control.manage_queue(cast(Any, queues))
 
 
-def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Health) -> None:
+def _on_assignment(
+    app: faust.App, ingest: Ingest, asked: Partitions, scoring: Scoring, health: Health
+) -> None:
     """When partitions come and go, so do the streams to score.
 
     Faust awaits this signal after the new assignment is known and before it seeks to the
@@ -175,6 +207,7 @@ def _on_assignment(app: faust.App, ingest: Ingest, scoring: Scoring, health: Hea
     async def assigned(sender: Any, **_: Any) -> None:
         broker = cast(Broker, app.consumer)
         now = app.consumer.assignment()
+        await patiently(health, "assignment", asked.assign, now, broker)
         owned, lost = await patiently(health, "assignment", ingest.partitions.assign, now, broker)
         ingest.forget()
         for partition in lost:

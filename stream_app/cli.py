@@ -1,4 +1,4 @@
-"""The command line: worker, feed, ask, watch, streams, run, demo, doctor.
+"""The command line: worker, feed, ask, watch, streams, rebuild, run, demo, doctor.
 
 Each verb is a few lines that load what it needs when it is called, so that help is instant.
 Exit codes: 0 done; 1 there is no answer, or the doctor found something to mend; 2 wrong usage
@@ -6,12 +6,15 @@ or settings, or another version's Redis; 3 broker, Redis or worker out of reach;
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from xl3m_core.errors import XL3MError
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
@@ -20,22 +23,28 @@ EXIT_NO_ANSWER = 1
 EXIT_TO_MEND = 1
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
-    from xl3m_core.errors import XL3MError
+    from stream_app.terminal import say, shown
 
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
+        error.message = shown(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (XL3MError, OSError) as error:
-        click.echo(f"xl3m: {error}", err=True)
-        sys.exit(EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2)
+        say(f"xl3m: {error}", err=True)
+        sys.exit(_code(error))
+
+
+def _code(error: Exception) -> int:
+    return EXIT_UNREACHABLE if isinstance(error, ConnectionError) else 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,6 +54,23 @@ def cli() -> None:
 
     Every setting can also be given as an environment variable XL3M_...; the README lists them.
     """
+
+
+class Text(click.ParamType):
+    """Text of a person's, not the bytes a shell may pass on instead."""
+
+    name = "text"
+
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        """The text as it is."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("it is not UTF-8", param, ctx)
+        return value
+
+
+TEXT = Text()
 
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -74,17 +100,24 @@ def _settings(**given: Any) -> "Settings":
 @options("broker", "redis", "model")
 @click.option("--group", help="Kafka consumer group.  [XL3M_GROUP]")
 @click.option("--embedded", is_flag=True, help="Start a broker and a Redis just for this worker.")
-@click.option("--loglevel", default="info", show_default=True)
+@click.option("--loglevel", type=click.Choice(LEVELS), default="info", show_default=True)
 def worker(embedded: bool, loglevel: str, **given: Any) -> None:
     """Read the tokens topic, score, answer. Run as many as you like."""
     from stream_app.worker import run_embedded, run_worker
 
-    (run_embedded if embedded else run_worker)(_settings(**given), loglevel)
+    settings = _settings(**given)
+    try:
+        (run_embedded if embedded else run_worker)(settings, loglevel)
+    except (XL3MError, OSError) as error:
+        if settings.log_format != "json":
+            raise
+        logging.getLogger("xl3m").critical("%s", error)
+        sys.exit(_code(error))
 
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--stream", help="The stream to feed; by default a file's name.")
+@click.option("--stream", type=TEXT, help="The stream to feed; by default a file's name.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written to the file later.")
 @options("broker", "redis")
 def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
@@ -95,8 +128,8 @@ def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
 
 
 @cli.command()
-@click.argument("stream")
-@click.argument("question", required=False)
+@click.argument("stream", type=TEXT)
+@click.argument("question", type=TEXT, required=False)
 @click.option("--deadline", type=float, help="Seconds to score for at most.")
 @options("redis", "json")
 def ask(
@@ -111,8 +144,8 @@ def ask(
 
 
 @cli.command()
-@click.argument("stream")
-@click.option("-q", "--question", help="Make this the stream's current question first.")
+@click.argument("stream", type=TEXT)
+@click.option("-q", "--question", type=TEXT, help="Make this the stream's current question first.")
 @options("broker", "redis", "json")
 def watch(stream: str, question: str | None, as_json: bool, **given: Any) -> None:
     """Show the running top-k of a stream's current question as it changes."""
@@ -122,17 +155,36 @@ def watch(stream: str, question: str | None, as_json: bool, **given: Any) -> Non
 
 
 @cli.command()
+@click.option("--memory", is_flag=True, help="And what each takes in Redis.")
 @options("redis", "json")
-def streams(as_json: bool, **given: Any) -> None:
+def streams(memory: bool, as_json: bool, **given: Any) -> None:
     """List the streams and what is known of them."""
     from stream_app import commands
 
-    asyncio.run(commands.streams(_settings(**given), as_json))
+    asyncio.run(commands.streams(_settings(**given), as_json, memory))
+
+
+@cli.command()
+@click.option("--stream", help="The stream to begin anew.")
+@click.option("--all", "every", is_flag=True, help="All streams; also an older version's Redis.")
+@click.option("--yes", is_flag=True, help="Also where Kafka no longer has all of it.")
+@options("broker", "redis")
+def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
+    """Throw away what Redis holds of a stream, questions apart, and have workers read it again.
+
+    Workers may run: those that own the stream's partitions end, and their successors read them
+    from the start.
+    """
+    from stream_app import commands
+
+    if bool(stream) == every:
+        raise click.UsageError("name one --stream, or say --all")
+    asyncio.run(commands.rebuild(_settings(**given), stream, yes))
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, allow_dash=True))
-@click.option("-q", "--question", "questions", required=True, multiple=True)
+@click.option("-q", "--question", "questions", type=TEXT, required=True, multiple=True)
 @options("model", "json")
 def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Answer from a file of any length, without any server."""
@@ -143,7 +195,13 @@ def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> 
 
 
 @cli.command()
-@click.option("--lines", default=3000, show_default=True, help="Lines of log to stream.")
+@click.option(
+    "--lines",
+    type=click.IntRange(1),
+    default=3000,
+    show_default=True,
+    help="Lines of log to stream.",
+)
 @options("model")
 def demo(lines: int, **given: Any) -> None:
     """Everything at once, on this machine, with nothing installed; under two minutes."""

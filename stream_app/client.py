@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from stream_app import keys
-from stream_app.errors import UnreachableError
+from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
 from stream_app.settings import variable
 from stream_app.store import StreamStore
@@ -24,11 +24,17 @@ ANSWER_SECONDS = 60.0
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Redis]:
-    """A Redis that answers. Raises UnreachableError when it does not, or no longer."""
-    redis = Redis.from_url(url)
+    """A Redis that answers. Raises UnreachableError when it does not, or no longer, or does not
+    let us in."""
+    redis = _client(url)
     try:
         await redis.ping()
         yield redis
+    except (AuthenticationError, NoPermissionError) as error:
+        raise UnreachableError(
+            f"Redis refuses ({error}): see user and password in {variable('redis')}, and the "
+            "user's rights"
+        ) from error
     except RedisError as error:
         raise UnreachableError(
             f"Redis does not answer ({error}): start one, or name another with --redis or "
@@ -36,6 +42,20 @@ async def connected(url: str) -> AsyncIterator[Redis]:
         ) from error
     finally:
         await redis.aclose()
+
+
+def _client(url: str) -> Redis:
+    """A client that has not connected yet. Raises SettingsError if the URL's options are wrong."""
+    try:
+        redis = Redis.from_url(url)
+        pool: Any = redis.connection_pool
+        pool.make_connection()  # here they are looked at, for the first time
+    except (TypeError, ValueError):
+        raise SettingsError(
+            f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
+            "see `Redis.from_url`; those that begin with ssl_ go with rediss://"
+        ) from None
+    return redis
 
 
 async def ask(
@@ -65,9 +85,14 @@ async def ask(
 
 async def ensure_worker(redis: Redis) -> None:
     """Raise UnreachableError if no worker listens."""
-    client: Any = redis
-    if not (await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1]:
+    if not await workers(redis):
         raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
+
+
+async def workers(redis: Redis) -> int:
+    """How many workers listen."""
+    client: Any = redis
+    return int((await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1])
 
 
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:

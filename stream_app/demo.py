@@ -11,12 +11,11 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import click
 from redis.asyncio import Redis
 
 from stream_app import client, commands, embedded, keys
@@ -25,6 +24,7 @@ from stream_app.feeder import feeding
 from stream_app.sample import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store import StreamStore
+from stream_app.terminal import say
 
 STREAM = "this-machine"
 OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")
@@ -52,9 +52,8 @@ def run_demo(settings: Settings, lines: int) -> None:
         embedded.redis(Path(folder)) as redis,
         embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
-        click.echo(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
-        here = replace(settings, broker=kafka.url, redis=redis.url)
-        asyncio.run(_run(here, lines, Path(folder)))
+        say(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
+        asyncio.run(_run(settings.embedded(kafka.url, redis.url), lines, Path(folder)))
 
 
 async def _run(settings: Settings, lines: int, folder: Path) -> None:
@@ -79,7 +78,7 @@ async def _show(demo: Demo) -> None:
     facts = demo.facts
     await _stream(demo, facts[len(facts) // 3].question)
     right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
-    click.echo(f"\n{sum(right)} of {len(right)} answers are right.")
+    say(f"\n{sum(right)} of {len(right)} answers are right.")
 
 
 def _material(lines: int) -> tuple[list[str], list[Fact]]:
@@ -87,9 +86,7 @@ def _material(lines: int) -> tuple[list[str], list[Fact]]:
     made, facts = service_log(lines // 2, seed=random.randrange(1 << 30))
     own = next((path for path in map(Path, OWN_LOGS) if _readable(path)), None)
     real = own.read_text(errors="replace").splitlines()[-(lines - len(made)) :] if own else []
-    click.echo(
-        f"stream  {len(made)} made-up lines" + (f" among {len(real)} of {own}" if own else "")
-    )
+    say(f"stream  {len(made)} made-up lines" + (f" among {len(real)} of {own}" if own else ""))
     mixed = [line for pair in zip_longest(made, real) for line in pair if line is not None]
     return mixed, facts
 
@@ -123,7 +120,7 @@ async def _worker(
 
 
 async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, folder: Path) -> None:
-    click.echo("worker  loading the model …")
+    say("worker  loading the model …")
     try:
         async with asyncio.timeout(READY_SECONDS):
             while process.returncode is None:
@@ -141,7 +138,7 @@ def _last_words(folder: Path) -> str:
 
 async def _stream(demo: Demo, question: str) -> None:
     """Feed the lines with a question standing, and show its top-k while they come."""
-    click.echo(f"\nstanding question: {question}")
+    say(f"\nstanding question: {question}")
     await commands.set_question(demo.settings, STREAM, question)
     watching = asyncio.create_task(_show_top(demo, question))
     async with feeding(demo.settings, demo.store) as feeder:
@@ -181,14 +178,14 @@ async def _show_once(demo: Demo, question: str) -> None:
 
 async def _ask(demo: Demo, fact: Fact) -> bool:
     """Ask a question whose answer is known; whether the answer is right."""
-    click.echo(f"\n? {fact.question}\n! ", nl=False)
+    say(f"\n? {fact.question}\n! ", nl=False)
     answer: dict[str, Any] = {}
     async for message in client.ask(demo.redis, STREAM, fact.question, deadline=60):
         if message["type"] == "text":
-            click.echo(message["text"], nl=False)
+            say(message["text"], nl=False)
         else:
             answer = message
     right = answer.get("answer") == fact.answer
-    click.echo(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
+    say(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
     commands.show_answer(answer)
     return right

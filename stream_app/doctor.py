@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import click
 from redis.asyncio import Redis
 
 from stream_app.client import connected
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.schema import check_schema
 from stream_app.settings import Settings
+from stream_app.terminal import say
 from stream_app.topics import partition_counts, topic_names
 from xl3m_core.errors import XL3MError
 
@@ -40,7 +40,7 @@ def run(**given: Any) -> bool:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it says is said here
     well = True
     for finding in examine(**given):
-        click.echo(str(finding))
+        say(str(finding))
         well = well and finding.mark != "MEND"
     return well
 
@@ -65,7 +65,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
             for finding in _redis_info(await redis.info()):
                 yield finding
             yield await _schema(redis)
-    except UnreachableError as error:
+    except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Redis", str(error))
 
 
@@ -80,7 +80,7 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
     if info.get("aof_enabled"):
         yield Finding("ok", "Redis appendonly", "on")
     else:
-        said = "it is off: a restart may lose standing questions, and what was read is read again"
+        said = "it is off: a restart may lose what was read and asked, and Kafka is read again"
         yield Finding("WARN", "Redis appendonly", said)
 
 
@@ -96,7 +96,7 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Does it answer, and has it the topics?"""
     try:
         counts = await partition_counts(settings)
-    except UnreachableError as error:
+    except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")

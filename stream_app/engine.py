@@ -16,6 +16,7 @@ def create_engine(settings: Settings) -> Engine:
     model = LanguageModel.load(
         settings.model or SMALL,
         window=settings.window or None,
+        dtype=settings.dtype or None,
         warm_bytes=settings.warm_mb << 20,
         compiled=settings.compiled,
     )

@@ -75,30 +75,30 @@ def decode_chunk(
     stream = _text(key, "key") if key else source
     if settings.format == "lines":
         text = _text(value, "value")
-        return Chunk(_stream(stream), text if text.endswith("\n") else text + "\n", time_ms)
+        return Chunk(stream_name(stream), text if text.endswith("\n") else text + "\n", time_ms)
     fields = _map(value, want="json" if settings.format == "json" else "msgpack")
     time_ms = _time(fields.get(settings.time_field or "time"), time_ms)
     if settings.format == "json":
         if settings.key_field:
             stream = _field(fields, settings.key_field, str)
         text = _field(fields, settings.text_field, str)
-        return Chunk(_stream(stream), text if text.endswith("\n") else text + "\n", time_ms)
+        return Chunk(stream_name(stream), text if text.endswith("\n") else text + "\n", time_ms)
     if "ids" in fields:
-        return Chunk(_stream(stream), _decode_ids(fields["ids"], decode_ids), time_ms)
-    return Chunk(_stream(stream), _field(fields, "text", str), time_ms)
+        return Chunk(stream_name(stream), _decode_ids(fields["ids"], decode_ids), time_ms)
+    return Chunk(stream_name(stream), _field(fields, "text", str), time_ms)
 
 
 def decode_question(key: bytes | None, value: bytes | None, limit: int) -> Question:
     """An event of the questions topic: a map, plain text, or nothing to end the questions."""
     stream = _text(key, "key") if key else None
     if not value:
-        return Question(_stream(stream), None)
+        return Question(stream_name(stream), None)
     fields = _map_or_text(_sized(value, limit), "question")
     if "question" not in fields:  # a typing error must not end the questions
         raise BadEvent("field 'question' is missing")
     question = _field(fields, "question", str, None)
     add = _field(fields, "add", bool, False)
-    return Question(_stream(fields.get("stream", stream)), _question(question), add)
+    return Question(stream_name(fields.get("stream", stream)), _question(question), add)
 
 
 def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "") -> Query:
@@ -113,7 +113,7 @@ def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "
     if not query_id or len(query_id.encode()) > STREAM_BYTES:
         raise BadEvent(f"field 'id' must be a text of 1 to {STREAM_BYTES} bytes")
     question = _question(_field(fields, "question", str, None))
-    return Query(query_id, _stream(stream), question, deadline, is_json(value))
+    return Query(query_id, stream_name(stream), question, deadline, is_json(value))
 
 
 def id_of(value: bytes, limit: int) -> str:
@@ -220,12 +220,14 @@ def _encodable(text: str, what: str) -> None:
         raise BadEvent(f"{what} holds a lone surrogate, which is not text") from None
 
 
-def _stream(stream: Any) -> str:
+def stream_name(stream: Any) -> str:
+    """The name, if a stream may be called so. Raises BadEvent."""
     if not isinstance(stream, str) or not stream:
         raise BadEvent("no stream: give the event a key, or a field 'stream'")
     _encodable(stream, "the stream's name")
     if len(stream.encode()) > STREAM_BYTES:
-        raise BadEvent(f"the stream's name is longer than {STREAM_BYTES} bytes")
+        size = len(stream.encode())
+        raise BadEvent(f"the stream's name has {size} bytes, more than the {STREAM_BYTES} allowed")
     return stream
 
 
@@ -233,7 +235,9 @@ def _question(question: str | None) -> str | None:
     if question is not None and not question.strip():
         raise BadEvent("the question is empty")
     if question is not None and len(question) > QUESTION_CHARS:
-        raise BadEvent(f"the question is longer than {QUESTION_CHARS} characters")
+        raise BadEvent(
+            f"the question has {len(question)} characters, more than the {QUESTION_CHARS} allowed"
+        )
     return question.strip() if question is not None else None
 
 
@@ -257,9 +261,12 @@ def _iso(text: str) -> int:
     """Milliseconds since the epoch; a time without a zone is UTC."""
     try:
         time = datetime.fromisoformat(text)
-        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+        time_ms = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise BadEvent("the time field is neither a number nor ISO 8601") from None
+    if time_ms < 0:  # as for numbers
+        raise BadEvent("the time field is before 1970")
+    return time_ms
 
 
 def _decode_ids(ids: Any, decode_ids: Decoder) -> str:

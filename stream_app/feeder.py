@@ -9,6 +9,7 @@ import asyncio
 import codecs
 import logging
 import os
+import stat
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from stream_app.events import encode
+from stream_app import access
+from stream_app.events import encode, stream_name
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
@@ -48,7 +50,8 @@ class Feeder:
         self, stream: str, chunks: AsyncIterator[str], on_bytes: Callable[[int], None]
     ) -> None:
         """Send the chunks, in order, and return when the broker has all of them."""
-        topic, key, sent = self.settings.tokens_topic, stream.encode(), deque[Any]()
+        key, sent = stream_name(stream).encode(), deque[Any]()
+        topic = self.settings.tokens_topic
         async for text in chunks:
             value = self._encode(text)
             sent.append(await self.producer.send(topic, value=value, key=key))
@@ -106,8 +109,7 @@ async def feeding(settings: Settings, store: StreamStore) -> AsyncIterator[Feede
     """A feeder on a broker that answers; paced if that is librdkafka's mock cluster."""
     cluster = await ensure_topics(settings)
     pace = Pace(store) if cluster.startswith("mock") else None
-    address = settings.broker_address
-    async with AIOKafkaProducer(bootstrap_servers=address, linger_ms=5) as producer:
+    async with AIOKafkaProducer(**access.kafka(settings), linger_ms=5) as producer:
         yield Feeder(settings, producer, pace)
 
 
@@ -127,6 +129,7 @@ async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
             elif not reader.replaced():
                 await asyncio.sleep(FOLLOW_SECONDS)
             leaving = not leaving and reader.replaced()
+        reader.end()
         if rest := reader.rest():
             yield rest
     finally:
@@ -165,10 +168,17 @@ class Reader:
             now, ours = self.path.stat(), os.fstat(self.file)
         except FileNotFoundError:  # between the old file and the new one
             return False
+        if not stat.S_ISREG(ours.st_mode):  # a pipe is never cut short
+            return False
         return now.st_ino != ours.st_ino or now.st_size < os.lseek(self.file, 0, os.SEEK_CUR)
+
+    def end(self) -> None:
+        """There is no more of this file: half a character at its end is U+FFFD too."""
+        self._rest += self.decoder.decode(b"", final=True)
 
     def begin_anew(self) -> None:
         """Go on with the file that has the name now."""
+        self.end()
         self.close()
         self._open()
 
@@ -181,9 +191,14 @@ def files_of(source: Path) -> dict[str, Path]:
     """The file itself, or all files of a folder that may be read and look like text; each by
     the stream's name, which is the file's, within the folder."""
     if not source.is_dir():
-        return {"stdin" if str(source) == "-" else source.name: source}
+        return {"stdin" if str(source) == "-" else _name(Path(source.name)): source}
     found = sorted(path for path in source.rglob("*") if path.is_file() and _is_text(path))
-    return {str(path.relative_to(source)): path for path in found}
+    return {_name(path.relative_to(source)): path for path in found}
+
+
+def _name(path: Path) -> str:
+    """As text: on Linux a file may be called by any bytes."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _is_text(path: Path) -> bool:

@@ -6,7 +6,8 @@ reasons not to be ready; nothing of streams.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -20,6 +21,27 @@ logger = logging.getLogger("xl3m")
 CLOSING_SECONDS = 3.0
 
 Reasons = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+async def check_port(host: str, port: int) -> None:
+    """Raise SettingsError if the port cannot be had; 0 is none. Nobody can connect meanwhile."""
+    if port:
+        with _named(host, port):
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
+            server.close()
+
+
+@contextmanager
+def _named(host: str, port: int) -> Iterator[None]:
+    """What keeps a port from being had is said with its name."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"{variable('http_port')}: cannot listen on {host}:{port} ({error.strerror}): every "
+            "worker of a machine needs a port of its own"
+        ) from error
 
 
 class Http:
@@ -50,13 +72,8 @@ class Http:
         return app
 
     async def _listen(self, runner: web.AppRunner) -> None:
-        try:
+        with _named(self.host, self.port):
             await web.TCPSite(runner, self.host, self.port).start()
-        except OSError as error:
-            raise SettingsError(
-                f"{variable('http_port')}: cannot listen on {self.host}:{self.port} "
-                f"({error.strerror}): every worker of a machine needs a port of its own"
-            ) from error
         logger.info("metrics and health at http://%s:%d", self.host, self.port)
 
     async def _metrics(self, request: web.Request) -> web.Response:

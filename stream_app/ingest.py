@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_app.events import BadEvent, Chunk, decode_chunk
+from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.queues import Queues
@@ -35,9 +36,14 @@ class Arrival:
     """A chunk, where it came from, and how many offsets before it never came."""
 
     source: Owned
-    offset: int
+    event: Any
     chunk: Chunk
     gap: int
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+        return int(self.event.message.offset)
 
     @property
     def partition(self) -> str:
@@ -96,9 +102,9 @@ class Ingest:
 
     async def apply(self, batch: list[Any]) -> None:
         """The delivery guarantee, in order: (1) dead-letter what cannot be used, (2) write the
-        rest to Redis, (3) note the positions, (4) acknowledge. Whatever fails before (4) is
-        delivered again, and (2) does nothing for what is already there. Nothing here waits for
-        the model: a rebalance waits for a batch."""
+        rest to Redis, but for what would make one stream too many, (3) note the positions,
+        (4) acknowledge. Whatever fails before (4) is delivered again, and (2) does nothing for
+        what is already there. Nothing here waits for the model: a rebalance waits for a batch."""
         ours = [(owned, event) for event in batch if (owned := self.partitions.of(event.message))]
         arrivals = await self._arrivals(ours)
         while (done := await self._taken(arrivals, ours)) is None:
@@ -113,6 +119,7 @@ class Ingest:
         """Write, note the positions; what may be acknowledged then. None if Redis was started
         again meanwhile: what was written before may be lost, so all of it is looked at again."""
         try:
+            await self._admit(arrivals)
             while arrivals:
                 arrivals = await patiently(self.health, "ingest", self._write, arrivals)
             # A partition lost while all this went on is another's to speak for now.
@@ -133,7 +140,7 @@ class Ingest:
             except BadEvent as error:
                 await self.dead_letters(event, str(error))
                 continue
-            arrival = Arrival(source, event.message.offset, chunk, source.take_gap())
+            arrival = Arrival(source, event, chunk, source.take_gap())
             arrivals.setdefault(chunk.stream, []).append(arrival)
         return arrivals
 
@@ -148,11 +155,31 @@ class Ingest:
             decode_ids=self.decode_ids,
         )
 
+    async def _admit(self, arrivals: dict[str, list[Arrival]]) -> None:
+        """List the streams that are new, and dead-letter what is of one too many. A stream that
+        is listed is never one too many, whoever listed it."""
+        for stream in await patiently(self.health, "ingest", self._enlist, arrivals):
+            self.states.pop(stream, None)
+            for arrival in arrivals.pop(stream):
+                arrival.source.gap += arrival.gap  # is counted on the next stream that has room
+                reason = too_many_streams(stream, self.settings.max_streams)
+                await self.dead_letters(arrival.event, reason)
+
+    async def _enlist(self, arrivals: dict[str, list[Arrival]]) -> frozenset[str]:
+        """Those there is no room for."""
+        await self._load(list(arrivals))
+        new = {
+            (stream, arrival.partition): None
+            for stream, waiting in arrivals.items()
+            for arrival in waiting
+            if arrival.partition not in self.states[stream].cursor.next
+        }
+        return await self.store.enlist([*new], self.settings.max_streams)
+
     async def _write(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
         """One step of every stream in one round trip; returns what is still to be written."""
         await self._load(list(arrivals))
         commits = await asyncio.to_thread(self._advance, arrivals)
-        await self.store.enlist([(c.stream, c.partition) for c in commits if _is_new(c)])
         states = await self.store.commit(commits)
         for commit, state in zip(commits, states, strict=True):
             state = state or await self._reload(commit)
@@ -218,8 +245,3 @@ class Ingest:
     def _left(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
         left = {stream: self._unseen(stream, waiting) for stream, waiting in arrivals.items()}
         return {stream: waiting for stream, waiting in left.items() if waiting}
-
-
-def _is_new(commit: Commit) -> bool:
-    """Whether the partition has never fed the stream before."""
-    return commit.partition not in commit.base.cursor.next

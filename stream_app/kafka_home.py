@@ -11,7 +11,7 @@ import socket
 import struct
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,15 +27,29 @@ _HEADER = struct.Struct(">iiii")  # the answer's size, correlation id, throttle 
 
 
 @contextmanager
-def node(home: Path, folder: Path, *, partitions: int, port: int) -> Iterator[None]:
-    """A broker and controller in one, its data in the folder, taken up again if it is there."""
+def node(
+    home: Path,
+    folder: Path,
+    *,
+    partitions: int,
+    port: int,
+    doors: Mapping[str, int] | None = None,
+    more: Mapping[str, object] | None = None,
+    users: Sequence[str] = (),
+) -> Iterator[None]:
+    """A broker and controller in one, its data in the folder, taken up again if it is there.
+
+    doors: further listeners, each security protocol with its port; more: settings of these;
+    users: of SCRAM, as `kafka-storage.sh --add-scram` wants them.
+    """
     _check(home)
     folder = folder.absolute()
-    properties = _write_properties(folder, port, partitions)
+    properties = _write_properties(folder, port, partitions, doors or {}, more or {})
     log = folder / "kafka.log"
     if not (folder / "data" / "meta.properties").exists():
         storage = home / "bin" / "kafka-storage.sh"
         identity = ["-t", _cluster_id(), "--standalone"]
+        identity += [word for user in users for word in ("--add-scram", user)]
         run([str(storage), "format", *identity, "-c", str(properties)], log)
     # `env` hands the script its variables without this process reading or changing its own.
     variables = ["env", f"LOG_DIR={folder / 'logs'}", f"KAFKA_HEAP_OPTS={_HEAP}"]
@@ -79,8 +93,12 @@ def _java_version() -> int:
     return int(version[1]) if version else 0
 
 
-def _write_properties(folder: Path, port: int, partitions: int) -> Path:
-    node_url = f"PLAINTEXT://127.0.0.1:{port}"
+def _write_properties(
+    folder: Path, port: int, partitions: int, doors: Mapping[str, int], more: Mapping[str, object]
+) -> Path:
+    listeners = {"PLAINTEXT": port} | dict(doors)
+    node_url = ",".join(f"{name}://127.0.0.1:{at}" for name, at in listeners.items())
+    protocols = ",".join(f"{name}:{name}" for name in listeners)
     controller = f"127.0.0.1:{free_port(besides=port)}"
     settings = {
         "process.roles": "broker,controller",
@@ -89,7 +107,7 @@ def _write_properties(folder: Path, port: int, partitions: int) -> Path:
         "controller.listener.names": "CONTROLLER",
         "listeners": f"{node_url},CONTROLLER://{controller}",
         "advertised.listeners": node_url,
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listener.security.protocol.map": f"CONTROLLER:PLAINTEXT,{protocols}",
         "log.dirs": folder / "data",
         "auto.create.topics.enable": "true",
         "num.partitions": partitions,
@@ -100,7 +118,7 @@ def _write_properties(folder: Path, port: int, partitions: int) -> Path:
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
-    }
+    } | dict(more)
     path = folder / "server.properties"
     path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     return path

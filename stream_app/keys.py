@@ -8,12 +8,19 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 SCHEMA = 1
-PREFIX = f"xl3m:{SCHEMA}"
 SCORES_PER_BLOCK = 65_536
 SCORE_BYTES = 4
 
 QUERY_CHANNEL = "xl3m:query"
 QUESTION_CHANNEL = "xl3m:question"
+
+
+def prefix(schema: int) -> str:
+    """What all names of a schema begin with."""
+    return f"xl3m:{schema}"
+
+
+PREFIX = prefix(SCHEMA)
 
 
 def _quoted(name: str) -> str:
@@ -27,6 +34,16 @@ def _of_stream(stream: str, what: str) -> str:
 def schema() -> str:
     """The number of the schema in which a worker wrote here; the same name in every schema."""
     return "xl3m:schema"
+
+
+def of_stream(stream: str) -> str:
+    """A pattern that all names of the stream match, and no other."""
+    return _of_stream(stream, "*")
+
+
+def of_streams() -> str:
+    """A pattern that all names of any stream match, and no other."""
+    return f"{PREFIX}:{{*}}:*"
 
 
 def log(stream: str) -> str:

@@ -5,7 +5,6 @@ leave no trace there and are told as they happen. No label names a stream: there
 thousands. Knows the parts of a worker; not who asks, nor how.
 """
 
-import math
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -13,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from stream_app.answering import Answering
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
-from stream_app.streams import Streams
+from stream_app.weights import Weights
 from xl3m_core import Answer
 
 FILL_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
@@ -24,10 +23,12 @@ OUTCOMES = ("complete", "partial", "refused")
 class Metrics:
     """One per worker; several in one process have nothing in common."""
 
-    def __init__(self, scoring: Scoring, answering: Answering, health: Health) -> None:
+    def __init__(
+        self, scoring: Scoring, answering: Answering, health: Health, weights: Weights
+    ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._read_off(scoring, health)
+        self._read_off(scoring, health, weights)
         self._fill = self._histogram(
             "xl3m_step_fill_ratio", "Tokens of a scoring step over its size", FILL_BUCKETS
         )
@@ -60,7 +61,7 @@ class Metrics:
         self._query_seconds.observe(seconds)
         self._queries.labels(outcome_of(answer)).inc()
 
-    def _read_off(self, scoring: Scoring, health: Health) -> None:
+    def _read_off(self, scoring: Scoring, health: Health, weights: Weights) -> None:
         streams, segment_tokens = scoring.streams, scoring.engine.method.segment_tokens
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "xl3m_lag_tokens": (
@@ -73,11 +74,19 @@ class Metrics:
             ),
             "xl3m_coverage_ratio": (
                 "The least share scored for any standing question; NaN without one",
-                lambda: least_coverage(streams),
+                streams.sums.coverage,
             ),
             "xl3m_gaps": (
                 "Offsets that never came, on the streams this worker owns",
-                lambda: sum(w.cursor.gaps for w in streams.watched.values() if w.owned),
+                lambda: streams.sums.gaps,
+            ),
+            "xl3m_redis_bytes": (
+                "Redis memory of the streams this worker owns, judged by some",
+                lambda: weights.total,
+            ),
+            "xl3m_redis_largest_bytes": (
+                "The most that one of them was seen to take",
+                lambda: weights.largest,
             ),
             "xl3m_health_waiting": (
                 "Steps that wait for Redis",
@@ -89,17 +98,6 @@ class Metrics:
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, what, buckets=buckets, registry=self.registry)
-
-
-def least_coverage(streams: Streams) -> float:
-    """Over the standing questions of owned streams that have segments."""
-    shares = (
-        standing.range.coverage(watched.cursor.head)
-        for watched in streams.watched.values()
-        if watched.owned and watched.cursor.head
-        for standing in watched.current().values()
-    )
-    return min(shares, default=math.nan)
 
 
 def outcome_of(answer: Answer) -> str:

@@ -3,7 +3,6 @@
 Reads the file in chunks, so that its length does not matter. Knows the method; no stream.
 """
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from stream_app.commands import show_answer
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
+from stream_app.terminal import say, say_json
 from xl3m_core import XL3M
 
 CHUNK_CHARS = 1 << 16
@@ -30,9 +30,9 @@ def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: boo
                 _chunks(file), question, on_progress=partial(_advance, bar)
             ).to_dict()
         if as_json:
-            click.echo(json.dumps(answer, ensure_ascii=False))
+            say_json(answer)
         else:
-            click.echo(f"{question}\n{answer['answer']}", nl=False)
+            say(f"{question}\n{answer['answer']}", nl=False)
             show_answer(answer)
         answered = answered and "error" not in answer
     return answered

@@ -139,7 +139,12 @@ class Partitions:
             )  # fmt: skip
             offset, made = 0, made + 1
             await self.store.begin_anew(plain, made)
-        return Owned(f"{plain}#{made}" if made else plain, epoch, offset, offset)
+        return Owned(name_of(plain, made), epoch, offset, offset)
+
+
+def name_of(partition: str, made: int) -> str:
+    """The name under which a partition's offsets are kept, if its topic was made again so often."""
+    return f"{partition}#{made}" if made else partition
 
 
 def _reached(position: int | None) -> int:

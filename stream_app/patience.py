@@ -59,6 +59,9 @@ async def patiently(
             logger.error("%s waits for Redis: %s; next try in %.1f s", step, error, pause)
             await asyncio.sleep(pause)
             tries += 1
+        except Exception:  # Redis answered
+            health.waiting.pop(step, None)
+            raise
 
 
 def _end_if_cancelled() -> None:

@@ -7,6 +7,7 @@ keeps nothing: who hears no answer asks again with the same id, and gets the sam
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,13 +16,18 @@ from stream_app import keys
 from stream_app.agents import answered
 from stream_app.answering import Answering
 from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
+from stream_app.limits import too_many_queries
 from stream_app.patience import PASSING, Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
+from stream_app.stopping import Stopping
+from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")
 
 QUERIES_AT_ONCE = 16
+# So many more wait for a place; the next is refused.
+QUERIES_WAITING = 256
 # A claim outlives the deadline by this much, for generating. After that a query whose worker died
 # may be asked again.
 CLAIM_SLACK = 60
@@ -42,13 +48,17 @@ class PubSubDoor:
         answering: Answering,
         scoring: Scoring,
         health: Health,
+        stopping: Stopping,
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
         self.answering = answering
         self.scoring = scoring
         self.health = health
+        self.stopping = stopping
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
+        self.waiting: dict[Query, asyncio.Task[None]] = {}
+        self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
 
     async def run(self) -> None:
         """Listen, and listen again when Redis was away."""
@@ -65,6 +75,9 @@ class PubSubDoor:
         async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(keys.QUERY_CHANNEL, keys.QUESTION_CHANNEL)
             self.health.waiting.pop("pubsub", None)
+            # A Redis that was started again breaks this connection, and may have lost something.
+            for look in self.on_listening:
+                await look()
             # What was said while nobody listened is lost: look at every stream's questions again.
             for stream in list(self.scoring.streams.watched):
                 self.scoring.streams.changed(stream)
@@ -72,28 +85,67 @@ class PubSubDoor:
                 if message["channel"].decode() == keys.QUESTION_CHANNEL:
                     self.scoring.streams.changed(message["data"].decode(errors="replace"))
                 else:
-                    tasks.create_task(self._guarded(message["data"]))
+                    await self._guarded(self._take, message["data"], tasks)
 
-    async def _guarded(self, data: bytes) -> None:
+    async def _guarded(self, step: Callable[..., Awaitable[None]], *args: Any) -> None:
         """One query must not end the door for the others."""
         try:
-            async with self.places:
-                await self._query(data)
+            await step(*args)
         except PASSING as error:
             logger.error("a query through pub/sub is lost, its asker may ask again: %s", error)
 
-    async def _query(self, data: bytes) -> None:
+    async def _take(self, data: bytes, tasks: asyncio.TaskGroup) -> None:
+        """Let a query wait for its place, if it is one and as many may wait: nothing is kept of it
+        before. Refusals are sent one by one, so that more of them wait in Redis and not here."""
         try:
             query = decode_query(None, data, self.settings.max_event_bytes)
         except BadEvent as error:
             await self._refuse(data, str(error))
             return
+        if len(self.waiting) >= QUERIES_WAITING:
+            await self._see_who_waits()
+        if len(self.waiting) >= QUERIES_WAITING:
+            await self._turn_away(query)
+        elif query not in self.waiting:
+            self.waiting[query] = tasks.create_task(self._guarded(self._wait, query))
+
+    async def _wait(self, query: Query) -> None:
+        async with self.places:
+            await self.stopping.admit()
+            del self.waiting[query]
+            self.stopping.begun()
+            try:
+                await self._query(query)
+            finally:
+                self.stopping.finished()
+
+    async def _query(self, query: Query) -> None:
         if await self._claim(query):
             try:
                 await self._answer(query)
             except PASSING:
                 await self.redis.delete(keys.claim(query.id))
                 raise
+
+    async def _see_who_waits(self) -> None:
+        """Those that others answer, or have answered, wait here for nothing: let them go."""
+        waiting = list(self.waiting)
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for query in waiting:
+                pipe.exists(keys.claim(query.id))
+            claimed = await pipe.execute()
+        for query, is_claimed in zip(waiting, claimed, strict=True):
+            if is_claimed and query in self.waiting:
+                self.waiting.pop(query).cancel()
+
+    async def _turn_away(self, query: Query) -> None:
+        """Of workers that are all full one says so."""
+        if await self._claim(query, REPEAT_MS):
+            reason = too_many_queries(QUERIES_WAITING)
+            refusal = Answer(question=query.question or "", error=reason)
+            self.answering.on_answer(refusal, 0.0)
+            fields = {"type": "answer"} | refusal.to_dict()
+            await self._publish(query.id, answered(query, fields))
 
     async def _refuse(self, data: bytes, reason: str) -> None:
         """Tell the asker, if it can be told from the message who that is."""
@@ -102,11 +154,12 @@ class PubSubDoor:
             refusal = {"type": "answer", "id": query_id, "error": reason}
             await self._publish(query_id, encode(refusal, is_json(data)))
 
-    async def _claim(self, query: Query) -> bool:
-        """True for one worker only; an answer that is already there is published again."""
+    async def _claim(self, query: Query, lease_ms: int = 0) -> bool:
+        """True for one worker only; an answer that is already there is published again. The lease
+        is one for answering, if no other is given."""
         deadline = self.settings.query_deadline if query.deadline is None else query.deadline
-        lease = int(deadline) + CLAIM_SLACK
-        if await self.redis.set(keys.claim(query.id), CLAIMED, nx=True, ex=lease):
+        lease_ms = lease_ms or 1000 * (int(deadline) + CLAIM_SLACK)
+        if await self.redis.set(keys.claim(query.id), CLAIMED, nx=True, px=lease_ms):
             return True
         answer = await self.redis.get(keys.claim(query.id))
         if answer not in (None, CLAIMED) and await self._first_to_repeat(query):

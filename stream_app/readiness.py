@@ -10,7 +10,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app.errors import UnreachableError
+from stream_app.errors import SettingsError, UnreachableError
 from stream_app.patience import Health
 from stream_app.settings import Settings
 from stream_app.topics import administering
@@ -53,5 +53,5 @@ class Readiness:
         try:
             async with administering(self.settings, ASKED_SECONDS):
                 return ""
-        except UnreachableError as error:
+        except (UnreachableError, SettingsError) as error:  # a file it needs may be gone
             return str(error)

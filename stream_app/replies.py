@@ -10,6 +10,8 @@ from stream_app.packing import unpack, unpack_segment
 from stream_app.state import Asked, Commit, Cursor, FencedError, Range, RestartedError, State
 from xl3m_core import Segment
 
+_NUMBERS = ("version", "head", "first", "gaps", "questions", "rebuilt")
+
 
 def to_segments(entries: Any) -> list[Segment]:
     """Entries of the log."""
@@ -30,7 +32,7 @@ def to_asked(fields: dict[bytes, bytes]) -> dict[str, Asked]:
 def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
     """Where a stream stands; a new one if there is nothing."""
     named = {name.decode(): int(value) for name, value in fields.items()}
-    plain = {f: named.get(f, 0) for f in ("version", "head", "first", "gaps", "questions")}
+    plain = {f: named.get(f, 0) for f in _NUMBERS}
     next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
     return Cursor(**plain, next=next_)
 
@@ -50,7 +52,8 @@ def to_state(commit: Commit, reply: list[int]) -> State | None:
     old, (_, version, head, first, questions) = commit.base.cursor, reply
     next_ = old.next | {commit.partition: commit.next_offset}
     return State(
-        Cursor(version, head, first, old.gaps + commit.gaps, questions, next_), commit.tail
+        Cursor(version, head, first, old.gaps + commit.gaps, questions, next_, old.rebuilt),
+        commit.tail,
     )
 
 
@@ -58,4 +61,7 @@ def to_range(fields: dict[bytes, bytes]) -> Range | None:
     """A question's range, None if it has none."""
     if not fields:
         return None
-    return Range(int(fields[b"lo"]), int(fields[b"hi"]), int(fields.get(b"skipped", 0)))
+    return Range(
+        *(int(fields[name]) for name in (b"lo", b"hi")),
+        *(int(fields.get(name, 0)) for name in (b"skipped", b"rebuilt")),
+    )

@@ -21,15 +21,21 @@ async def ensure_schema(redis: Redis) -> None:
 async def check_schema(redis: Redis) -> int | None:
     """The schema noted in Redis, None if there is none yet; notes nothing. Raises SchemaError if
     it is not this program's."""
+    noted = await noted_schema(redis)
+    if noted not in (None, keys.SCHEMA):
+        raise SchemaError(_difference(noted))
+    return noted
+
+
+async def noted_schema(redis: Redis) -> int | None:
+    """The schema noted in Redis, whosever it is. Raises SchemaError if it is not a number."""
     noted: Any = await redis.get(keys.schema())  # bytes, as this client answers
     if noted is None:
         return None
     text = noted.decode(errors="replace")
     if not text.isdecimal():
         raise SchemaError(f"the key {keys.schema()} in Redis is {text[:20]!r}, not a number")
-    if int(text) != keys.SCHEMA:
-        raise SchemaError(_difference(int(text)))
-    return keys.SCHEMA
+    return int(text)
 
 
 def _difference(noted: int) -> str:
@@ -42,5 +48,5 @@ def _difference(noted: int) -> str:
         )
     return (
         f"Redis holds schema {noted}, written by an older xl3m; this one knows {mine} and cannot "
-        "read it: give it a Redis (or a database of it) of its own"
+        "read it: `xl3m rebuild --all` throws it away and has workers read Kafka again"
     )

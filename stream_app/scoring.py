@@ -98,6 +98,8 @@ class Scoring:
 
     def far_behind(self) -> set[str]:
         """Partitions of whose streams more is read and unscored than the backlog allows."""
+        if self.streams.backlog() <= self.backlog_segments:
+            return set()  # all together they are not: there may be thousands of streams
         backlogs = self.streams.backlogs()
         return {name for name, unscored in backlogs.items() if unscored > self.backlog_segments}
 

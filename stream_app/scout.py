@@ -48,16 +48,17 @@ async def _child(request: bytes) -> bytes:
     """What a process of its own makes of the request. Raises ChildProcessError."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stream_app.scout", stdin=pipe, stdout=pipe
+        sys.executable, "-m", "stream_app.scout", stdin=pipe, stdout=pipe, stderr=pipe
     )
     try:
-        reply, _ = await process.communicate(request)
+        reply, said = await process.communicate(request)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise ChildProcessError(f"looking through it ended with code {process.returncode}")
+        why = said.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ChildProcessError(f"looking through it ended with code {process.returncode}: {why}")
     return reply
 
 

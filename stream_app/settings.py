@@ -4,10 +4,10 @@ The only place that reads it. Each field is `XL3M_` and its name in capitals; wh
 given keeps the default below. Knows no part that uses them.
 """
 
-import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -19,18 +19,42 @@ MAX_DEADLINE = 90.0
 """Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
 
 Format = Literal["lines", "json", "msgpack"]
+Security = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+SECRETS = ("redis", "kafka_password")
+"""Settings that may lie in a file, named by their variable and `_FILE`."""
+LogFormat = Literal["text", "json"]
+Dtype = Literal["", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Frozen; derive a changed copy with `dataclasses.replace`. Addresses stay out of `repr`."""
+    """Frozen; derive a changed copy with `dataclasses.replace`. Addresses and secrets stay out of
+    `repr`."""
 
     broker: str = field(default="kafka://127.0.0.1:9092", repr=False)
     redis: str = field(default="redis://127.0.0.1:6379/0", repr=False)
+
+    kafka_security: Security = "PLAINTEXT"
+    """How to get in, named as Kafka names it: SSL encrypts, SASL says who we are."""
+    kafka_mechanism: Mechanism = ""
+    kafka_user: str = ""
+    kafka_password: str = field(default="", repr=False)
+    kafka_token_file: str = field(default="", repr=False)
+    """For OAUTHBEARER; it is read again for each connection, so it may be renewed."""
+    kafka_ca: str = field(default="", repr=False)
+    """PEM file of the authorities that may vouch for the broker; empty: the system's."""
+    kafka_certificate: str = field(default="", repr=False)
+    kafka_key: str = field(default="", repr=False)
+    """PEM files that say who we are; a key may lie in the certificate's file."""
+
     model: str = ""
     """A folder or a hub id; empty for the small model that comes along."""
     window: int = 0
     """The model's window in tokens; 0 takes what its config says."""
+    dtype: Dtype = ""
+    """Of the weights; empty for bfloat16 where the hardware multiplies it fast, else float32."""
     group: str = "xl3m"
     """The Kafka consumer group; workers of one group share the partitions."""
 
@@ -74,10 +98,20 @@ class Settings:
     question_ttl: int = 3600
     """Seconds the scores of a question that was only asked once are kept."""
     max_event_bytes: int = 1_048_576
+    max_streams: int = 100_000
+    """In all of the Redis. What would make one more is a dead letter; those there are go on."""
+    max_questions: int = 64
+    """Standing ones of a stream; one more is a dead letter."""
+    max_asked: int = 128
+    """Questions asked once whose scores a stream keeps; one more takes the oldest one's place."""
     session_seconds: float = 30.0
     """The partitions of a worker that was silent for so long go to the others."""
     stall_seconds: float = 300.0
     """The worker ends itself when it holds events and gets nowhere for so long."""
+    stop_seconds: float = 25.0
+    """A worker that is told to stop has ended by then."""
+    log_format: LogFormat = "text"
+    """Of a worker's log."""
     http_port: int = 0
     http_host: str = "127.0.0.1"
     """Where a worker serves /metrics, /healthz and /readyz; port 0: nowhere."""
@@ -85,7 +119,7 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Settings from the environment, overridden by what is given and not None."""
-        env = os.environ if env is None else env
+        env = _with_secrets(os.environ if env is None else env)
         values = {
             f.name: _convert(name, env[name], f.default)
             for f in fields(cls)
@@ -107,38 +141,108 @@ class Settings:
             measure=self.measure,
         )
 
+    def embedded(self, broker: str, redis: str) -> Self:
+        """The same on services of our own, which do not ask who comes in."""
+        if self.kafka_security != "PLAINTEXT":
+            raise SettingsError(
+                "the embedded Kafka does not ask who comes in: unset "
+                f"{variable('kafka_security')} and what goes with it"
+            )
+        return replace(self, broker=broker, redis=redis)
+
     @property
     def broker_address(self) -> str:
         """host:port of the broker."""
         return urlsplit(self.broker).netloc
 
     def _check(self) -> None:
+        for each in fields(self):
+            if not _is_text(getattr(self, each.name)):
+                raise SettingsError(f"{variable(each.name)} is not UTF-8")
         schemes = {"broker": ("kafka",), "redis": ("redis", "rediss", "unix")}
         for name, allowed in schemes.items():
             if not _is_address(getattr(self, name), allowed):
                 raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
         if not self.http_host:  # which would mean every address there is
             raise SettingsError(f"{variable('http_host')} must be an address of this machine")
-        for name, choices in {"format": get_args(Format), "measure": get_args(Measure)}.items():
-            if getattr(self, name) not in choices:
-                raise SettingsError(f"{variable(name)} must be one of {', '.join(choices)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                named = ", ".join(filter(None, get_args(choices)))
+                raise SettingsError(f"{variable(name)} must be one of {named}")
+        topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
+        for name in topics:
+            if not _TOPIC.fullmatch(getattr(self, name)):
+                raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
+        if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
+            raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
+        self._check_kafka()
         for name, least in _LEAST.items():
-            if not least <= getattr(self, name) < math.inf:  # so that NaN is refused as well
-                raise SettingsError(f"{variable(name)} must be at least {least}, and finite")
+            if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
+                raise SettingsError(f"{variable(name)} must be from {least} to 2^53")
         for name, most in _MOST.items():
             if getattr(self, name) > most:
                 raise SettingsError(f"{variable(name)} must be at most {most:.0f}")
 
+    def _check_kafka(self) -> None:
+        """What is given to get in has to go together: less is no way in, more would do nothing."""
+        named = {name: getattr(self, name) for name in ("kafka_security", "kafka_mechanism")}
+        how = " and ".join(f"{variable(name)}={value}" for name, value in named.items() if value)
+        for name, wanted in self._wanted().items():
+            given = bool(getattr(self, name))
+            if wanted and not given:
+                raise SettingsError(f"{how} needs {variable(name)}{_or_file(name)}: set it")
+            if given and wanted is False:
+                raise SettingsError(
+                    f"{variable(name)} is of no use with {how}: unset it, or set "
+                    f"{variable('kafka_security')} to what the broker wants"
+                )
 
+    def _wanted(self) -> dict[str, bool | None]:
+        """Of each setting whether it has to be given; None where it may."""
+        sasl, tls = self.kafka_security.startswith("SASL"), self.kafka_security.endswith("SSL")
+        token = self.kafka_mechanism == "OAUTHBEARER"
+        return {
+            "kafka_mechanism": sasl,
+            "kafka_user": sasl and not token,
+            "kafka_password": sasl and not token,
+            "kafka_token_file": sasl and token,
+            "kafka_ca": None if tls else False,
+            "kafka_key": None if tls else False,
+            "kafka_certificate": (bool(self.kafka_key) or None) if tls else False,
+        }
+
+
+_CHOICES: dict[str, Any] = {
+    "format": Format,
+    "measure": Measure,
+    "log_format": LogFormat,
+    "dtype": Dtype,
+    "kafka_security": Security,
+    "kafka_mechanism": Mechanism,
+}
 _LEAST = dict.fromkeys(
     ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k", "http_port"), 0
 )
 _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
-_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds"), 1)
+_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds", "stop_seconds"), 1)
+_LEAST |= dict.fromkeys(("max_streams", "max_questions", "max_asked"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
+
+
+# Beyond this neither Redis' scripts nor floats count exactly.
+_BEYOND = 2**53
+_TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can be written as UTF-8; what a shell passes on may not be."""
+    try:
+        return not isinstance(value, str) or value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -154,7 +258,9 @@ def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(address)
         if "kafka" in schemes:  # there may be several, but nobody's password, which would be shown
-            return parts.scheme in schemes and bool(parts.netloc) and "@" not in parts.netloc
+            hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
+            named = all(host.hostname and (host.port or 1) for host in hosts)
+            return parts.scheme in schemes and named and "@" not in parts.netloc
         _ = parts.port  # what is none may be part of a password that is not percent-encoded
     except ValueError:
         return False
@@ -164,6 +270,34 @@ def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"XL3M_{name.upper()}"
+
+
+def _or_file(name: str) -> str:
+    return f" (or {variable(name)}_FILE)" if name in SECRETS else ""
+
+
+def _with_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and in it the secrets whose files it names."""
+    read = dict(env)
+    for name in map(variable, SECRETS):
+        if not (path := env.get(f"{name}_FILE")):
+            continue
+        if env.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: unset one of them")
+        read[name] = _secret(f"{name}_FILE", path)
+    return read
+
+
+def _secret(name: str, path: str) -> str:
+    """What the file holds. Not even its path is named: it might be the secret itself."""
+    try:
+        text = Path(path).read_text("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{name} must name a file that can be read ({why})") from None
+    if not text:
+        raise SettingsError(f"{name} names an empty file: write the secret into it")
+    return text
 
 
 def _convert(name: str, text: str, default: Any) -> Any:

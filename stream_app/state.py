@@ -4,9 +4,11 @@ A step names the state it starts from. Knows what there is to know of a stream; 
 it is kept.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stream_app.limits import FullError, too_many_questions
 from xl3m_core import Segment, Tail
 
 
@@ -26,7 +28,8 @@ class RestartedError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by
-    topic/partition; gaps: offsets that never came; questions: version of the questions."""
+    topic/partition; gaps: offsets that never came; questions: version of the questions; rebuilt:
+    how often its log was begun anew."""
 
     version: int = 0
     head: int = 0
@@ -34,6 +37,7 @@ class Cursor:
     gaps: int = 0
     questions: int = 0
     next: dict[str, int] = field(default_factory=dict)
+    rebuilt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,13 @@ class Asked:
 
 @dataclass(slots=True)
 class Range:
-    """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were."""
+    """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were.
+    rebuilt: how often it was begun anew with its log, so that no score of an older one gets in."""
 
     lo: int
     hi: int
     skipped: int = 0
+    rebuilt: int = 0
 
     def coverage(self, head: int, tail: int = 0) -> float:
         """The share of all segments ever, `tail` scored ones behind the head included."""
@@ -112,3 +118,25 @@ def current_question(asked: Mapping[str, Asked]) -> str | None:
     """Of a stream's questions the current one that was set last."""
     current = [a for a in asked.values() if not a.until]
     return max(current, key=lambda a: a.set_at).question if current else None
+
+
+def is_over(asked: Asked) -> bool:
+    """Whether its scores have gone."""
+    return 0 < asked.until < time.time()
+
+
+def giving_way(
+    known: Mapping[str, Asked], qid: str, asked: Asked, keep: bool, most: int
+) -> list[str]:
+    """Which questions go when this one comes: those whose time is over, those it replaces, and
+    where there is no room the one of its kind that goes first. Raises FullError."""
+    others = {other: theirs for other, theirs in known.items() if other != qid}
+    gone = [q for q, theirs in others.items() if is_over(theirs) or not (keep or theirs.until)]
+    kind = [q for q, a in others.items() if q not in gone and bool(a.until) == bool(asked.until)]
+    is_there = qid in known and bool(known[qid].until) == bool(asked.until)
+    if is_there or len(kind) < most:
+        return gone
+    if not asked.until:
+        raise FullError(too_many_questions(most))
+    kind.sort(key=lambda q: known[q].until)
+    return gone + kind[: len(kind) - most + 1]

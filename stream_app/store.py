@@ -4,7 +4,6 @@ Every change is one atomic step that names the state it starts from, so that a s
 twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
 """
 
-import time
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -24,8 +23,12 @@ from stream_app.state import (
     RestartedError,
     State,
     View,
+    giving_way,
+    is_over,
 )
 from xl3m_core import Segment
+
+NO_LIMIT = 1 << 40
 
 
 class StreamStore:
@@ -44,6 +47,7 @@ class StreamStore:
         self._scores = redis.register_script(_script("scores.lua"))
         self._position = redis.register_script(_script("position.lua"))
         self._view = redis.register_script(_script("view.lua"))
+        self._enlist = redis.register_script(_script("enlist.lua"))
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -141,15 +145,18 @@ class StreamStore:
         """The partition's topic was made again, for the `made`th time: nothing of it is read."""
         await self.redis.hset(keys.partition(partition), mapping={"next": 0, "made": made})
 
-    async def enlist(self, streams: Sequence[tuple[str, str]]) -> None:
-        """Make (stream, topic/partition) pairs known to those who list streams."""
+    async def enlist(
+        self, streams: Sequence[tuple[str, str]], most: int = NO_LIMIT
+    ) -> frozenset[str]:
+        """Make (stream, topic/partition) pairs known to those who list streams; topic/partition is
+        '' if nothing feeds it yet. Returns those left out because there would be more than `most`
+        streams: never one that is listed, and never too few, however many workers list."""
         if not streams:
-            return
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for stream, partition in streams:
-                pipe.sadd(keys.streams(), stream)
-                pipe.sadd(keys.streams(partition.split("#")[0]), stream)
-            await pipe.execute()
+            return frozenset()
+        lists = [keys.streams(partition.split("#")[0]) for _, partition in streams]
+        names = [stream for stream, _ in streams]
+        refused = await self._enlist([keys.streams(), *lists], [most, *names])
+        return frozenset(name.decode() for name in refused)
 
     async def streams(self, partition: str = "") -> list[str]:
         """All streams, or those of one topic/partition."""
@@ -158,10 +165,14 @@ class StreamStore:
 
     # -- questions and their ranges ----------------------------------------------------------
 
-    async def ask(self, stream: str, qid: str, asked: Asked, *, keep: bool = True) -> None:
+    async def ask(
+        self, stream: str, qid: str, asked: Asked, *, keep: bool = True, most: int = NO_LIMIT
+    ) -> None:
         """Give the stream a question. Its range starts empty at the head, unless it has one.
 
-        keep: leave the stream's other current questions; else they end.
+        keep: leave the stream's other current questions; else they end. most: so many of its kind
+        there may be. One more that is current raises FullError; one more that is asked once takes
+        the place of the one that nobody asked for the longest time.
         """
 
         async def write(pipe: Any) -> None:
@@ -170,9 +181,8 @@ class StreamStore:
             pipe.multi()
             if asked.until and qid in known and not known[qid].until:
                 return
-            for other, theirs in known.items():
-                if other != qid and (_is_over(theirs) or not (keep or theirs.until)):
-                    self._forget(pipe, stream, other, head)
+            for other in giving_way(known, qid, asked, keep, most):
+                self._forget(pipe, stream, other, head)
             for edge in ("lo", "hi"):
                 pipe.hsetnx(keys.scored_range(stream, qid), edge, head)
             self._expire(pipe, stream, qid, head, asked.until)
@@ -189,16 +199,18 @@ class StreamStore:
             known = to_asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
             pipe.multi()
-            for qid in [q for q, asked in known.items() if not asked.until and only in (None, q)]:
+            ended = [q for q, asked in known.items() if not asked.until and only in (None, q)]
+            for qid in ended:
                 self._forget(pipe, stream, qid, head)
-            pipe.hincrby(keys.cursor(stream), "questions", 1)
+            if ended:  # else a stream that nobody knows would be there from now on
+                pipe.hincrby(keys.cursor(stream), "questions", 1)
 
         await self.redis.transaction(write, keys.questions(stream))
 
     async def questions(self, stream: str) -> dict[str, Asked]:
         """The stream's questions by id, without those whose time is over."""
         known = to_asked(await self.redis.hgetall(keys.questions(stream)))
-        return {qid: asked for qid, asked in known.items() if not _is_over(asked)}
+        return {qid: asked for qid, asked in known.items() if not is_over(asked)}
 
     async def range(self, stream: str, qid: str) -> Range | None:
         """The question's scored range, None if it has none (any more)."""
@@ -239,10 +251,10 @@ class StreamStore:
 
     def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
         pipe.hdel(keys.questions(stream), qid)
-        pipe.unlink(*_question_keys(stream, qid, head))
+        pipe.unlink(*question_keys(stream, qid, head))
 
     def _expire(self, pipe: Any, stream: str, qid: str, head: int, until: float) -> None:
-        for name in _question_keys(stream, qid, head):
+        for name in question_keys(stream, qid, head):
             pipe.expireat(name, int(until)) if until else pipe.persist(name)
 
 
@@ -250,11 +262,7 @@ def _script(name: str) -> str:
     return files("stream_app").joinpath(name).read_text()
 
 
-def _is_over(asked: Asked) -> bool:
-    return 0 < asked.until < time.time()
-
-
-def _question_keys(stream: str, qid: str, head: int) -> list[str]:
+def question_keys(stream: str, qid: str, head: int) -> list[str]:
     """All that a question has; of score blocks one more, should the head move on meanwhile."""
     blocks = range(head // keys.SCORES_PER_BLOCK + 2)
     named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
@@ -264,7 +272,8 @@ def _question_keys(stream: str, qid: str, head: int) -> list[str]:
 def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
     names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
     names.append(keys.cursor(e.stream))
-    args: list[Any] = [e.seen.lo, e.seen.hi, e.lo, e.hi, e.skipped, k, len(e.best)]
+    seen = [e.seen.lo, e.seen.hi, e.seen.rebuilt]
+    args: list[Any] = [*seen, e.lo, e.hi, e.skipped, k, len(e.best)]
     for segment, score in e.best:
         args += [f"{segment.index:012d}", repr(score), pack_segment(segment)]
     for block, offset, scores in _blocks(e.start, e.scores):

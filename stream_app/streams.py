@@ -6,11 +6,12 @@ the store; not when anything is scored, nor by what.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, LostWritesError
 from stream_app.store import StreamStore
+from stream_app.sums import NOTHING, Sums
 from stream_app.work import Watched
 
 RELOADED_AT_ONCE = 64
@@ -31,6 +32,7 @@ class Streams:
         self.watched: dict[str, Watched] = {}
         self.behind: dict[str, None] = {}
         self.stale: set[str] = set()
+        self.sums = Sums()
 
     def own(self, streams: list[str]) -> None:
         """The live edges of these streams are this worker's from now on."""
@@ -43,6 +45,7 @@ class Streams:
         for stream in streams:
             if stream in self.watched:
                 self.watched[stream].owned = False
+                self.sums.note(stream, None)
                 self.drop(stream)
 
     def grew(self, stream: str, cursor: Cursor) -> None:
@@ -63,22 +66,16 @@ class Streams:
 
     def backlog(self) -> int:
         """Segments read but not scored for a current question of an owned stream."""
-        return sum(unscored for _, unscored in self._unscored())
+        return self.sums.backlog
 
     def backlogs(self) -> Counter[str]:
         """The same by topic/partition; a stream's counts for each partition that ever fed it."""
         backlogs = Counter[str]()
-        for cursor, unscored in self._unscored():
-            for partition in cursor.next:
+        for stream in self.behind:
+            unscored = self.sums.of.get(stream, NOTHING).backlog
+            for partition in self.watched[stream].cursor.next if unscored else ():
                 backlogs[partition] += unscored
         return backlogs
-
-    def _unscored(self) -> Iterator[tuple[Cursor, int]]:
-        for stream in self.behind:
-            if (watched := self.watched[stream]).owned:
-                head = watched.cursor.head
-                ends = [standing.range.hi for standing in watched.current().values()]
-                yield watched.cursor, sum(max(0, head - hi) for hi in ends)
 
     def reload(self, stream: str) -> None:
         """The stream is not as it was seen: it will be read again."""
@@ -97,15 +94,21 @@ class Streams:
 
     async def load(self, stream: str) -> None:
         """Read where the stream stands, its questions and their ranges; one reader at a time, so
-        that what was read last is what is kept. Raises LostWritesError if it went back."""
+        that what was read last is what is kept. Raises LostWritesError if it went back, or is to
+        be read again from Kafka, which is the next owner's part."""
         watched = self.watched.get(stream)
         if watched is None:
             return
         async with watched.loading:
-            known = watched.cursor.version
+            known = watched.cursor
             cursor = (await self.store.load(stream)).cursor
-            if cursor.version < known:
+            if cursor.version < known.version:
                 raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
+            if watched.owned and known.version and cursor.rebuilt > known.rebuilt:
+                raise LostWritesError(
+                    f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it "
+                    "again from Kafka."
+                )
             standing = await self.standing.of(stream, watched.owned)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
@@ -117,6 +120,7 @@ class Streams:
         """Note whether the stream has anything to score."""
         watched = self.watched[stream]
         cursor = watched.cursor
+        self.sums.note(stream, watched)
         if any(each.lacks(cursor.head, cursor.first) for each in watched.current().values()):
             self.behind.setdefault(stream)
             self.wake()
@@ -133,4 +137,5 @@ class Streams:
         watched = self.watched[stream]
         if not watched.owned and not watched.waiters:
             del self.watched[stream]
+            self.sums.note(stream, None)
             self.behind.pop(stream, None)

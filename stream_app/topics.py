@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from stream_app import access, refusal
 from stream_app.errors import UnreachableError
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
 
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
@@ -25,20 +26,17 @@ async def administering(
     settings: Settings, seconds: float = ASKED_SECONDS
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     """A broker that answers, within so many seconds each time it is asked. Raises
-    UnreachableError when it does not, or no longer."""
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.broker_address, request_timeout_ms=round(seconds * 1000)
-    )
+    UnreachableError when it does not, or no longer, or does not let us in."""
+    options = access.kafka(settings)
+    await refusal.knock(settings, options, seconds)
+    admin = AIOKafkaAdminClient(**options, request_timeout_ms=round(seconds * 1000))
     try:
         await admin.start()
         yield admin
     except UnreachableError:  # an OSError too, and has said what is wrong
         raise
     except (KafkaError, OSError) as error:
-        raise UnreachableError(
-            f"no Kafka broker at {settings.broker_address} ({type(error).__name__}): start one, "
-            f"or name another with --broker or {variable('broker')}"
-        ) from error
+        raise refusal.unreachable(settings, error) from error
     finally:
         await admin.close()
 
@@ -67,9 +65,29 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
     return {name: counts[name] for name in topic_names(settings) if name in counts}
 
 
+async def retained(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:
+    """The first offset that the broker still has of each topic/partition, and the one that comes
+    next. Raises UnreachableError when there is no broker."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker_address)
+    try:
+        async with consumer, asyncio.timeout(ASKED_SECONDS):
+            count = (await partition_counts(settings)).get(topic, 0)
+            if not count:
+                return {}
+            partitions = [TopicPartition(topic, number) for number in range(count)]
+            starts = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
+    except (KafkaError, TimeoutError) as error:
+        raise UnreachableError(
+            f"the broker at {settings.broker_address} does not say what it holds of {topic} "
+            f"({type(error).__name__}): try again"
+        ) from error
+    return {f"{tp.topic}/{tp.partition}": (starts[tp], ends[tp]) for tp in partitions}
+
+
 async def _ask_for(settings: Settings, missing: list[str]) -> None:
     """A broker that makes topics by itself makes those it is asked about."""
-    async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer:
+    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
         try:
             async with asyncio.timeout(CREATION_SECONDS):
                 for name in missing:

@@ -19,22 +19,27 @@ from stream_app import embedded, kafka_home
 VERSION = "4.2.1"
 _PROJECT = Path(__file__).parent / "kafka"
 _MAVEN_S = 300
+_FROM_MAVEN = f"Apache Kafka {VERSION} (Maven)"
 
 
 @contextmanager
 def best(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[embedded.Service]:
     """The best broker at hand, started in the folder if it has to be."""
-    if home := environment.get("KAFKA_HOME"):
-        with embedded.kafka(folder, kafka_home=Path(home)) as service:
-            yield service
-    elif maven := from_maven(_cache(environment)):
-        with embedded.kafka(folder, kafka_home=maven) as service:
-            yield replace(service, kind=f"Apache Kafka {VERSION} (Maven)")
+    if found := home(environment):
+        with embedded.kafka(folder, kafka_home=found) as service:
+            kind = service.kind if environment.get("KAFKA_HOME") else _FROM_MAVEN
+            yield replace(service, kind=kind)
     elif address := environment.get("XL3M_TEST_BROKER"):
         yield running(address)
     else:
         with embedded.kafka(folder) as service:
             yield service
+
+
+def home(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The home of a Kafka that can be started."""
+    named = environment.get("KAFKA_HOME")
+    return Path(named) if named else from_maven(_cache(environment))
 
 
 def is_real_required(environment: Mapping[str, str] = os.environ) -> bool:

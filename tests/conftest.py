@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app import embedded
-from tests import brokers
+from tests import brokers, secured
 
 _NEEDS_KAFKA = "needs a real Kafka: set KAFKA_HOME"
 _ON = pytest.StashKey[dict[str, str]]()
@@ -67,6 +67,23 @@ def durable_broker(broker: embedded.Service, pytestconfig: pytest.Config) -> emb
         pytest.skip(_NEEDS_KAFKA)
     pytestconfig.stash[_RAN_ON_KAFKA] += 1
     return broker
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[secured.Kafka]:
+    """A real Kafka that lets in only whom it knows."""
+    home = brokers.home()
+    if home is None:
+        pytest.skip(_NEEDS_KAFKA)
+    with secured.kafka(home, tmp_path_factory.mktemp("gate")) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def secured_kafka(gate: secured.Kafka, pytestconfig: pytest.Config) -> secured.Kafka:
+    """The same, counted."""
+    pytestconfig.stash[_RAN_ON_KAFKA] += 1
+    return gate
 
 
 @pytest.fixture

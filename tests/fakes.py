@@ -65,6 +65,7 @@ class Letters:
     bos = (0,)
     pads = True
     chats = False
+    by_several = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Code points."""

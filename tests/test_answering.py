@@ -7,6 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
@@ -212,6 +213,28 @@ async def test_a_question_that_ends_meanwhile_is_said_to_have(
     assert answer.error is not None and "ended" in answer.error
 
 
+@pytest.mark.parametrize("step", ["score", "answer"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("no kernel")])
+async def test_a_model_that_fails_is_an_answer_and_the_next_query_is_answered(
+    error: RuntimeError, step: str, world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, calls = fresh("stream"), list[Any]()
+    await world.set(stream, "q?")
+    await world.read(stream, lines(3))
+    await world.ask(stream)
+
+    def fails(*args: Any) -> Any:
+        calls.append(args)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.engine, step, fails)
+        answer = await world.ask(stream)
+    assert calls and answer.error == f"the model failed: {error}"
+    assert (answer.answer, answer.evidence) == ("", ())
+    assert (await world.ask(stream)).error is None
+
+
 # -- what an answer says of itself ---------------------------------------------------------------
 
 
@@ -274,6 +297,22 @@ async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fre
     assert (await world.store.questions(stream))[qid].until == pytest.approx(time.time() + 100, 20)
     for name in (keys.scored_range(stream, qid), keys.top(stream, qid), keys.text(stream, qid)):
         assert 0 < await world.store.redis.ttl(name) <= 100
+
+
+async def test_a_flood_of_questions_keeps_to_its_bound_and_each_is_answered(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    world, stream = World(redis_client), fresh("stream")
+    world.answering.settings = Settings(max_asked=3)
+    await world.set(stream, "standing?")
+    await world.read(stream, lines(9))
+    for number in range(8):
+        assert (await world.ask(stream, f"{number}?")).error is None
+    kept = await world.store.questions(stream)
+    assert {a.question for a in kept.values()} == {"standing?", "5?", "6?", "7?"}
+    names = [key async for key in redis_client.scan_iter(match=f"*{stream}*")]
+    qids = {name.split(b":")[-1] for name in names if b":range:" in name or b":top:" in name}
+    assert qids == {qid.encode() for qid in kept}
 
 
 async def test_the_current_question_asked_by_its_words_stays(world: World, fresh: Fresh) -> None:

@@ -1,6 +1,8 @@
 """The benchmarks' own arithmetic, and each of them once in small on the small model."""
 
+import inspect
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import certainty, needle
+from benchmarks import certainty, late, needle, questions
 from benchmarks.haystack import VARIANTS
 from benchmarks.live import Sample, in_events
 from benchmarks.twenty_million import Outcome, depths, part_tokens, row, seconds_at, speed
@@ -58,6 +60,56 @@ def test_needle_gives_a_row_a_length_and_draws_its_map(variant: str, tmp_path: P
     assert 0 <= found["exact_match"] <= 1
     assert (tmp_path / f"needle_{variant}.png").stat().st_size > 1000
     json.dumps(found)
+
+
+def test_late_gives_a_row_a_length_of_as_many_texts_as_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(late, "DEPTHS", (0.0, 0.5, 1.0))
+    told = ["late", "--lengths", "600", "1200", "--texts", "2", "--variants", "multikey"]
+    rows = late.measure(benchmarks.parser().parse_args(told))
+    assert [(row["tokens"], row["questions"]) for row in rows] == [(600, 6), (1200, 6)]
+    assert all(0 <= row["evidence_recall"] <= 1 for row in rows)
+    assert len({ratio.what for ratio in late.ratios(rows)}) == 2
+
+
+def test_late_decides_its_aim_on_33_questions_or_more() -> None:
+    assert late.TEXTS * len(needle.DEPTHS) >= 33
+
+
+def test_both_kinds_of_segments_have_an_aim_in_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kinds = ("short segments", "full rows")
+    rows = [
+        {"segments": kind, "questions": count, "of_one": 1.0, "seconds": 1.0}
+        for kind in kinds
+        for count in questions.COUNTS
+    ]
+    benchmarks.table("ratios", [ratio._asdict() for ratio in questions.ratios(rows)])
+    told = capsys.readouterr().out
+    for kind in kinds:
+        assert re.search(f"8 questions, {kind} .* at most 1.6\n", told)
+        assert re.search(f"32 questions, {kind} .* at most 3.5\n", told)
+
+
+@pytest.mark.parametrize("option", ["model", "short", "seed", "out"])
+def test_help_names_the_benchmarks_that_do_not_hear_an_option(option: str) -> None:
+    named = benchmarks.EVERY[f"--{option}"]["help"].partition("without effect on ")[2]
+    assert set(filter(None, named.split(", "))) == {*benchmarks.ALL} - readers(option)
+
+
+@pytest.mark.parametrize("option", ["variants", "lengths", "texts"])
+def test_help_groups_an_option_under_the_benchmarks_that_hear_it(option: str) -> None:
+    groups = benchmarks.parser()._action_groups
+    (group,) = (g for g in groups if option in {action.dest for action in g._group_actions})
+    assert set(str(group.title).split(", ")) == readers(option)
+
+
+def readers(option: str) -> set[str]:
+    """The benchmarks that read an option."""
+    read = re.compile(rf"\bargs\.{option}\b")
+    return {name for name, it in benchmarks.ALL.items() if read.search(inspect.getsource(it))}
 
 
 def test_rank_correlation_is_spearmans() -> None:

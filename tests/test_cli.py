@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.settings import Settings, variable
+from stream_app.settings import SECRETS, Settings, variable
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,14 @@ def test_help_does_not_wait_for_the_model_libraries() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("ask", "s", "q?"), ("streams",), ("feed", __file__), ("worker",), ("watch", "s")],
+    [
+        ("ask", "s", "q?"),
+        ("streams",),
+        ("feed", __file__),
+        ("worker",),
+        ("watch", "s"),
+        ("rebuild", "--all"),
+    ],
 )
 def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -> None:
     done = xl3m(*words)
@@ -55,6 +62,9 @@ def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -
     ("words", "env", "named"),
     [
         (("ask",), {}, "STREAM"),
+        (("rebuild",), {}, "--stream"),
+        (("rebuild", "--all", "--stream", "s"), {}, "--all"),
+        (("worker",), {"XL3M_LOG_FORMAT": "xml"}, "XL3M_LOG_FORMAT"),
         (("feed", "/no/such/file"), {}, "/no/such/file"),
         (("streams",), {"XL3M_K": "many"}, "XL3M_K"),
         (("streams", "--redis", "http://x"), {}, "XL3M_REDIS"),
@@ -94,6 +104,7 @@ def test_run_answers_from_a_file_one_object_a_line(model: str, tmp_path: Path) -
 def test_the_readme_names_every_setting_and_no_other() -> None:
     named = set(re.findall(r"XL3M_[A-Z_]+", (ROOT / "README.md").read_text()))
     known = {variable(field.name) for field in fields(Settings)}
+    known |= {f"{variable(name)}_FILE" for name in SECRETS}
     assert named - {"XL3M_TEST_BROKER"} == known
 
 

@@ -4,6 +4,7 @@ The model is tiny and its weights are random, so answers mean nothing; that they
 """
 
 import gc
+import math
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -26,6 +27,7 @@ from xl3m_core import (
     Segment,
     Tail,
 )
+from xl3m_core.lanes import Lanes
 from xl3m_core.method import MEASURES
 
 QUESTION = "which pump is down?"
@@ -115,6 +117,17 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
     engine = tiny.engine(tiny.model(), batch_tokens=budget)
     parts = engine.score(pairs[:cut]) + engine.score(pairs[cut:])
     assert engine.score(pairs) == pytest.approx(parts, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
+    one, several = tiny.engine(tiny.model(name)), tiny.engine(tiny.model(name))
+    one.lanes, several.lanes = Lanes(1), Lanes(lanes)
+    slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
+    for measure in ALL:
+        assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
+    assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
@@ -241,6 +254,14 @@ def test_progress_counts_the_tokens_scored_and_text_comes_as_it_is_generated() -
 def test_a_text_of_nothing_has_no_answer() -> None:
     answer = xl3m().answer("", QUESTION)
     assert (answer.answer, answer.evidence, answer.error) == ("", (), "the text is empty")
+
+
+def test_a_model_without_numbers_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = xl3m()
+    monkeypatch.setattr(whole.engine, "score", lambda pairs: [-math.inf] * len(pairs))
+    answer = whole.answer(TEXT, QUESTION)
+    assert (answer.answer, answer.evidence) == ("", ())
+    assert "no segment can be read" in str(answer.error)
 
 
 @pytest.mark.parametrize("chat", [None, tiny.CHAT])

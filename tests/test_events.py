@@ -196,11 +196,11 @@ def test_a_map_without_a_question_ends_nothing(value: bytes) -> None:
     ("fields", "reason"),
     [
         ({"question": "  "}, "the question is empty"),
-        ({"question": "x" * (QUESTION_CHARS + 1)}, "longer than 65536 characters"),
+        ({"question": "x" * (QUESTION_CHARS + 1)}, "has 65537 characters, more than the 65536"),
         ({"question": 7}, "'question' must be str, not int"),
         ({"question": "q", "add": "yes"}, "'add' must be bool, not str"),
         ({"question": "q", "stream": 7}, "no stream"),
-        ({"question": "q", "stream": "é" * 129}, "longer than 256 bytes"),
+        ({"question": "q", "stream": "é" * 129}, "has 258 bytes, more than the 256"),
     ],
 )
 def test_what_is_wrong_with_a_question_is_said(fields: dict[str, Any], reason: str) -> None:
@@ -230,7 +230,7 @@ def test_the_stream_is_the_key_or_else_the_topic_and_partition() -> None:
     assert chunk(None, b"x").stream == chunk(b"", b"x").stream == "t/0"
     with pytest.raises(BadEvent, match="key is not UTF-8: byte 1"):
         chunk(b"s\xff", b"x")
-    with pytest.raises(BadEvent, match="longer than 256 bytes"):
+    with pytest.raises(BadEvent, match="257 bytes, more than the 256"):
         chunk(b"s" * 257, b"x")
 
 

@@ -1,14 +1,31 @@
 """The feeder: what is read is what the file holds, in whole records, whatever happens to it."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
-from stream_app import feeder
-from stream_app.feeder import files_of, read_file
+from stream_app import embedded, feeder
+from stream_app.embedded import Service
+from stream_app.feeder import Pace, feeding, files_of, read_file
+from stream_app.settings import Settings
+from stream_app.store import StreamStore
+from stream_app.topics import TOPICS
+
+Fresh = Callable[[str], str]
+
+
+class Sent(NamedTuple):
+    """What a producer says of an event that the broker has."""
+
+    topic: str
+    partition: int
+    offset: int
 
 
 async def read(path: Path) -> list[str]:
@@ -59,6 +76,48 @@ async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path
     path.write_text("four\n")
     assert await anext(chunks) == "last of the old\n"
     assert await anext(chunks) == "four\n"
+
+
+async def test_what_is_cut_off_before_it_was_read_is_lost_and_what_follows_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\n")
+    chunks = read_file(path, follow=True)
+    assert await anext(chunks) == "one\n"
+    with path.open("a") as file:
+        file.write("never seen\n")
+    path.write_text("2\n")
+    assert await anext(chunks) == "2\n"
+    for text in ("never seen\n", "three\n"):
+        (tmp_path / "new").write_text(text)
+        (tmp_path / "new").rename(path)
+    assert await anext(chunks) == "three\n"
+
+
+async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: Fresh) -> None:
+    store, topic = StreamStore(redis_client, 1, 1), fresh("topic")
+    pace = Pace(store, limit=20)
+    for offset in range(2):
+        await pace.wait(Sent(topic, 0, offset), 10)
+    waiting = asyncio.create_task(pace.wait(Sent(topic, 0, 2), 10))
+    await store.move_positions([(f"{topic}/1", 0, None, 9)])  # another partition
+    done, _ = await asyncio.wait([waiting], timeout=3 * feeder.FOLLOW_SECONDS)
+    assert not done
+    await store.move_positions([(f"{topic}/0", 0, None, 1)])
+    await asyncio.wait_for(waiting, 20)
+    assert pace.bytes == 20
+
+
+async def test_only_a_broker_that_drops_is_paced(
+    broker: Service, redis_client: Redis, tmp_path: Path, fresh: Fresh
+) -> None:
+    store = StreamStore(redis_client, 1, 1)
+    names: dict[str, Any] = {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+    with embedded.kafka(tmp_path) as mock:
+        for service in (mock, broker):
+            async with feeding(Settings(broker=service.url, **names), store) as made:
+                assert bool(made.pace) == (not service.durable)
 
 
 async def test_a_character_written_in_two_halves_stays_one(tmp_path: Path) -> None:

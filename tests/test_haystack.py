@@ -1,42 +1,66 @@
-"""The made-up text of the benchmarks: its needles stand where they are said to, and only once."""
+"""The made-up text of the benchmarks: as long as asked for, each needle once and in its place."""
+
+from collections.abc import Callable
 
 import pytest
 
 from benchmarks.haystack import VARIANTS, Haystack
+from xl3m_core import LanguageModel
 
-DEPTHS = (0.0, 0.3, 1.0)
+DEPTHS = tuple(i / 10 for i in range(11))
+LENGTHS = (2_500, 16_000)
 
 
-def words(texts: list[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
+@pytest.fixture(scope="module")
+def count() -> Callable[[list[str]], list[int]]:
+    return LanguageModel.load().count
 
 
 @pytest.fixture(params=VARIANTS)
-def haystack(request: pytest.FixtureRequest) -> Haystack:
-    return Haystack(words, 5000, request.param, seed=4, depths=DEPTHS)
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_it_reads_the_same_each_time(haystack: Haystack) -> None:
-    assert "".join(haystack) == "".join(haystack)
-
-
-def test_it_has_about_the_length_it_should(haystack: Haystack) -> None:
-    assert 5000 <= words(["".join(haystack)])[0] <= 6000
-
-
-def test_each_needle_stands_once_and_at_its_depth(haystack: Haystack) -> None:
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_needles_stand_once_and_in_their_places(
+    count: Callable[[list[str]], list[int]], variant: str, tokens: int
+) -> None:
+    haystack = Haystack(count, tokens, variant, seed=4, depths=DEPTHS)
     text = "".join(haystack)
+    assert "".join(haystack) == text, "it reads the same each time"
+    assert count([text])[0] == pytest.approx(tokens, abs=100)
     for needle, depth in zip(haystack.needles, DEPTHS, strict=True):
-        assert [text.count(line) for line in needle.lines] == [1] * len(needle.lines)
-        assert text.index(needle.lines[0]) / len(text) == pytest.approx(depth, abs=0.25)
+        places = (depth, 1 - depth)
+        for i, line in enumerate(needle.lines):
+            assert text.count(line) == 1
+            before = count([text[: text.index(line)]])[0]
+            assert before / tokens == pytest.approx(places[i % 2], abs=0.08)
 
 
-def test_the_answer_stands_in_the_needles_lines(haystack: Haystack) -> None:
-    for needle in haystack.needles:
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_needle_alone_in_a_short_text_is_where_it_is_asked_to_be(
+    count: Callable[[list[str]], list[int]], depth: float
+) -> None:
+    haystack = Haystack(count, 1_000, seed=4, depths=(depth,))
+    text = "".join(haystack)
+    assert count([text])[0] == pytest.approx(1_000, abs=100)
+    before = count([text[: text.index(haystack.needles[0].lines[0])]])[0]
+    assert before / 1_000 == pytest.approx(depth, abs=0.2)
+
+
+def test_the_answer_stands_in_the_needles_lines(
+    count: Callable[[list[str]], list[int]], variant: str
+) -> None:
+    for needle in Haystack(count, 5_000, variant, depths=DEPTHS).needles:
         for part, line in zip(needle.answer.split(", "), needle.lines, strict=True):
             assert part in line
 
 
-def test_another_seed_is_another_text() -> None:
-    one, other = (Haystack(words, 500, seed=seed) for seed in (1, 2))
+def test_another_seed_is_another_text(count: Callable[[list[str]], list[int]]) -> None:
+    one, other = (Haystack(count, 500, seed=seed) for seed in (1, 2))
     assert "".join(one) != "".join(other)
+
+
+def test_needles_that_do_not_fit_are_refused(count: Callable[[list[str]], list[int]]) -> None:
+    with pytest.raises(ValueError, match="do not fit 300 tokens"):
+        Haystack(count, 300, depths=DEPTHS)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,14 +16,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from stream_app import embedded
+from stream_app import embedded, keys, weights
 from stream_app.agents import dead_letters
 from stream_app.answering import Answering
 from stream_app.app import create_app
 from stream_app.child import free_port
 from stream_app.errors import SettingsError
 from stream_app.events import Query
-from stream_app.http import Http
+from stream_app.http import Http, check_port
 from stream_app.metrics import Metrics
 from stream_app.patience import Health
 from stream_app.readiness import Readiness
@@ -30,7 +31,9 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit
 from stream_app.store import StreamStore
+from stream_app.sums import sum_of
 from stream_app.warming import Warming
+from stream_app.weights import Weights, weight
 from tests.fakes import PLENTY, Event, HashEngine, Message, running, until
 from tests.workers import site
 
@@ -48,7 +51,8 @@ class World:
         self.answering = Answering(
             Settings(), self.engine, self.store, self.scoring, warming, self.health
         )
-        self.metrics = Metrics(self.scoring, self.answering, self.health)
+        self.weights = Weights(self.store, self.scoring.streams)
+        self.metrics = Metrics(self.scoring, self.answering, self.health, self.weights)
 
     async def grow(self, stream: str, segments: int, gaps: int = 0) -> None:
         """So many segments more of a stream that is this worker's."""
@@ -131,6 +135,66 @@ async def test_gaps_are_those_of_owned_streams(world: World, fresh: Fresh) -> No
     world.scoring.streams.disown([one])
     assert world.value("xl3m_streams_watched") == 2
     assert world.value("xl3m_gaps") == 1
+
+
+async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: Fresh) -> None:
+    names, rng = [fresh("stream") for _ in range(5)], random.Random(1)
+    streams, most = world.scoring.streams, 0
+    for turn in range(60):
+        stream = rng.choice(names)
+        match turn % 5:
+            case 0 | 1:
+                await world.grow(stream, rng.randint(1, 5), gaps=rng.randint(0, 2))
+            case 2:
+                await world.set(stream, rng.choice(["q?", "r?"]))
+            case 3:
+                streams.disown([stream])
+            case 4:
+                await world.scoring.step()
+        walked = [sum_of(w) for w in streams.watched.values() if w.owned]
+        assert streams.sums.backlog == sum(each.backlog for each in walked)
+        assert streams.sums.gaps == sum(each.gaps for each in walked)
+        most = max(most, streams.sums.backlog)
+        least = min((s.coverage for s in walked if s.coverage == s.coverage), default=math.nan)
+        assert streams.sums.coverage() == pytest.approx(least, nan_ok=True)
+    assert most > 0
+
+
+async def test_memory_is_judged_by_a_few_streams_at_a_time(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [fresh("stream") for _ in range(4)]
+    for i, stream in enumerate(names):
+        await world.set(stream)
+        await world.grow(stream, 5 + 20 * i)
+    sizes = [(await weight(world.store, stream))[0] for stream in names]
+    assert sizes == sorted(sizes) and sizes[0] > 0
+    assert world.value("xl3m_redis_bytes") == 0
+    monkeypatch.setattr(weights, "COMMANDS", 12)  # two streams of eleven
+    await world.weights.weigh()
+    assert [*world.weights.of] == names[:2]
+    assert world.value("xl3m_redis_bytes") == 2 * sum(sizes[:2])
+    await world.weights.weigh()
+    assert world.value("xl3m_redis_bytes") == sum(sizes)
+    assert world.value("xl3m_redis_largest_bytes") == sizes[-1]
+    await world.weights.weigh()
+    assert [*world.weights.of] == names[2:] + names[:2]
+    world.scoring.streams.disown(names[1:])
+    assert world.value("xl3m_redis_bytes") == world.value("xl3m_redis_largest_bytes") == sizes[0]
+
+
+async def test_a_stream_weighs_what_its_keys_do(world: World, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    await world.set(stream)
+    await world.grow(stream, 9)
+    while await world.scoring.step():
+        pass
+    redis = world.store.redis
+    names = [name async for name in redis.scan_iter(keys.of_stream(stream))]
+    assert len(names) == 8
+    size, commands = await weight(world.store, stream)
+    assert size == sum([await redis.memory_usage(name) for name in names])
+    assert commands == 2 + 4 + 5
 
 
 async def test_queries_are_counted_by_what_became_of_them(world: World, fresh: Fresh) -> None:
@@ -248,6 +312,29 @@ async def test_a_port_that_is_taken_is_named() -> None:
     async with taken:
         with pytest.raises(SettingsError, match=rf"XL3M_HTTP_PORT.*{port}"):
             await http({}, port=port).run()
+
+
+async def test_a_worker_whose_port_is_taken_ends_before_it_joins_and_says_which(
+    broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    port = free_port()
+    taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", port)
+    async with taken, site(broker.url, redis_url, tmp_path, fresh, http_port=port) as here:
+        worker = await here.start()
+        assert await asyncio.wait_for(worker.wait(), 60) == 2
+    (line,) = (tmp_path / "workers.log").read_text().splitlines()
+    assert line.startswith(f"xl3m: XL3M_HTTP_PORT: cannot listen on 127.0.0.1:{port} (")
+
+
+async def test_a_port_that_was_looked_at_can_be_had_and_one_that_is_none_is_named() -> None:
+    port = free_port()
+    await check_port("127.0.0.1", port)
+    await check_port("127.0.0.1", 0)
+    async with await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", port):
+        with pytest.raises(SettingsError, match="XL3M_HTTP_PORT"):
+            await check_port("127.0.0.1", port)
+    with pytest.raises(SettingsError, match="XL3M_HTTP_PORT"):
+        await check_port("203.0.113.1", port)  # an address of no machine
 
 
 async def answers(session: aiohttp.ClientSession, port: int, path: str = "healthz") -> bool:

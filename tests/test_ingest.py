@@ -406,6 +406,49 @@ async def test_streams_are_listed_under_their_partition(here: Site, fresh: Fresh
     assert listed == sorted([here.topic, other, f"{here.topic}/0"])
 
 
+async def full(store: StreamStore, room: int) -> int:
+    """How many streams there may be, so that there is room for so many more."""
+    return int(await store.redis.scard(keys.streams())) + room
+
+
+async def test_one_stream_too_many_is_dead_lettered_and_those_that_are_there_go_on(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    here = await site(store, fresh("topic"), 0, max_streams=await full(store, 2))
+    names = [fresh("stream") for _ in range(4)]
+    events = [here.event(i, b"x\n", names[i % 4].encode()) for i in range(12)]
+    for part in split(events, [3, 7]):
+        await here.ingest.apply(part)
+    assert {event.message.key for event, _ in here.letters} == {n.encode() for n in names[2:]}
+    assert len(here.letters) == 6 and here.acked == events
+    assert all("XL3M_MAX_STREAMS" in reason for _, reason in here.letters)
+    assert [(await here.state(name)).tail.end for name in names] == [6, 6, 0, 0]
+    assert not await store.redis.exists(*(keys.cursor(name) for name in names[2:]))
+    assert set(names[2:]).isdisjoint(here.ingest.states)
+
+
+async def test_a_stream_that_is_there_goes_on_with_whoever_gets_its_partition(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    first = await site(store, topic, 0, max_streams=await full(store, 1))
+    await first.ingest.apply(first.lines("record 0\n"))
+    second = await site(store, topic, 0, 1, max_streams=1)
+    await second.ingest.apply(second.lines("record 0\n", "record 1\n"))
+    await second.ingest.apply(second.lines("record 2\n", partition=1))
+    assert second.letters == []
+    await assert_holds(second, "record 0\nrecord 1\nrecord 2\n")
+
+
+async def test_a_gap_before_an_event_there_is_no_room_for_is_counted_on_the_next(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    here = await site(store, fresh("topic"), 0, max_streams=await full(store, 1))
+    await here.ingest.apply([here.event(0, b"x\n"), here.event(4, b"x\n", fresh("s").encode())])
+    await here.ingest.apply([here.event(5, b"x\n")])
+    assert (await here.state()).cursor.gaps == 3
+
+
 @pytest.mark.parametrize("cached", [1, 3, 1000])
 async def test_more_streams_than_are_kept_at_hand(
     cached: int, here: Site, fresh: Fresh, monkeypatch: pytest.MonkeyPatch

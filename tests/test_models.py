@@ -97,6 +97,18 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
     assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=2e-4)
 
 
+@pytest.mark.parametrize("kind", ["default", "linear", "dynamic", "longrope"])
+def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread(kind: str) -> None:
+    ropes: dict[str, Any] = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 2.0}
+    if kind == "longrope":
+        ropes |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+        ropes |= {"original_max_position_embeddings": 96}
+    network = tiny.make("llama", rope_parameters=ropes)
+    model = LanguageModel(network, tiny.tokenizer(), tiny.WINDOW)
+    assert model.by_several is (kind in ("default", "linear"))
+    assert tiny.engine(model).lanes.count == 1 or model.by_several
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_compiled_scores_are_the_same() -> None:
@@ -104,6 +116,7 @@ def test_compiled_scores_are_the_same() -> None:
     asked = [*PAIRS, *((text, "how many?") for text, _ in PAIRS)]  # alone, and side by side
     scores = tiny.engine(compiled).score(asked)
     assert compiled.shares
+    assert not compiled.by_several
     assert scores == pytest.approx(tiny.engine(tiny.model("llama")).score(asked), abs=2e-4)
 
 
@@ -315,3 +328,15 @@ def test_ids_from_within_a_text_keep_their_leading_space() -> None:
     model = LanguageModel(tiny.network("llama"), tokenizer, tiny.WINDOW)
     assert model.decode([2]) == "world"
     assert model.decode_within([1]) + model.decode_within([2]) == " hello world"
+
+
+def test_an_id_the_tokenizer_does_not_have_is_refused() -> None:
+    model = tiny.model()
+    with pytest.raises(IndexError, match=f"no token {tiny.VOCAB}"):
+        model.decode_within([5, tiny.VOCAB])
+    assert model.decode_within([tiny.VOCAB - 1])
+
+
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character() -> None:
+    whole, odd = tiny.model().encode(["a\N{REPLACEMENT CHARACTER}b", "a\udcffb"])
+    assert whole == odd

@@ -114,11 +114,11 @@ def test_bm25_finds_a_unique_key(small: Engine) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_trimmed_text_has_its_length_and_all_needles(small: Engine, variant: str) -> None:
-    haystack = Haystack(small.model.count, 410, variant, 0, peers.DEPTHS)
-    lines = peers.trimmed(haystack, 0)
-    assert small.model.count(["".join(lines)])[0] <= 410
-    whole = Reply("", "".join(lines))
+def test_the_shortest_text_fits_the_window_and_has_all_needles(small: Engine, variant: str) -> None:
+    haystack = Haystack(small.model.count, min(peers.LENGTHS), variant, 0, peers.DEPTHS)
+    text = "".join(haystack)
+    assert small.model.count([text])[0] <= small.model.window - small.method.question_tokens
+    whole = Reply("", text)
     assert all(peers.found(needle, whole) for needle in haystack.needles)
 
 

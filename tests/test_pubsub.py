@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client, keys
+from stream_app import client, keys, pubsub
 from stream_app.answering import Answering
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
@@ -19,6 +19,7 @@ from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit
+from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from stream_app.warming import Warming
 from tests.fakes import PLENTY, HashEngine, running, until
@@ -35,13 +36,16 @@ class Worker:
         self.scoring = Scoring(engine, self.store, health, PLENTY)
         warming = Warming(engine, self.store, self.scoring, health)
         answering = Answering(settings, engine, self.store, self.scoring, warming, health)
-        self.door = PubSubDoor(settings, redis, answering, self.scoring, health)
+        self.door = PubSubDoor(settings, redis, answering, self.scoring, health, Stopping(20))
         self.answered: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.asked = answering.answer
         answering.answer = self.answer  # type: ignore[method-assign]
 
     async def answer(self, query: Any, on_text: Any = None) -> Any:
-        """Note who answered."""
+        """Note who answered; not before the gate is open."""
+        await self.gate.wait()
         self.answered.append(query.id)
         return await self.asked(query, on_text)
 
@@ -75,13 +79,13 @@ class Asker:
 async def place(redis_url: str, count: int) -> AsyncIterator[Asker]:
     """So many workers on a database of Redis that nobody else uses, and an asker."""
     workers = [Worker(Redis.from_url(redis_url)) for _ in range(count)]
-    async with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
-        pubsub.ignore_subscribe_messages = True
-        await pubsub.psubscribe(keys.answer_channel("*"))
+    async with Redis.from_url(redis_url) as redis, redis.pubsub() as heard:
+        heard.ignore_subscribe_messages = True
+        await heard.psubscribe(keys.answer_channel("*"))
         services = [service for w in workers for service in (w.door, w.scoring)]
         async with running(*services):
             await until(lambda: listening(redis, count))
-            yield Asker(redis, workers, pubsub)
+            yield Asker(redis, workers, heard)
     for worker in workers:
         await worker.door.redis.aclose()
 
@@ -208,6 +212,120 @@ async def test_the_door_goes_on_whatever_comes_through_it(
     while (heard := await three.answer())[0] != last:
         assert decode(heard[1])["error"]
     assert "error" not in decode(heard[1])
+
+
+@pytest.fixture
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two queries at once, and three that wait."""
+    monkeypatch.setattr(pubsub, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(pubsub, "QUERIES_WAITING", 3)
+
+
+@pytest.mark.usefixtures("_narrow")
+async def test_when_as_many_wait_as_may_the_next_is_told_so_at_once(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    (worker,), ids = one.workers, [fresh("query") for _ in range(9)]
+    worker.gate.clear()
+    for query_id in ids:
+        await one.ask({"id": query_id, "stream": stream, "question": "q?"})
+    refused = dict([await one.answer() for _ in ids[5:]])
+    assert set(refused) == set(ids[5:])
+    for data in refused.values():
+        assert "too many queries wait" in json.loads(data)["error"]
+        assert json.loads(data)["question"] == "q?"
+    worker.gate.set()
+    answers = dict([await one.answer() for _ in ids[:5]])
+    assert set(answers) == set(ids[:5]) == set(worker.answered)
+    assert all("error" not in decode(data) for data in answers.values())
+
+
+@pytest.mark.usefixtures("_narrow")
+async def test_a_query_turned_away_can_be_asked_again_under_its_id(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    (worker,), ids = one.workers, [fresh("query") for _ in range(6)]
+    worker.gate.clear()
+    for query_id in ids:
+        await one.ask({"id": query_id, "stream": stream, "question": "q?"})
+    assert "error" in decode((await one.answer())[1])
+    worker.gate.set()
+    for _ in ids[:5]:
+        await one.answer()
+    await until(lambda: not_there(one.redis, keys.claim(ids[5])))
+    await one.ask({"id": ids[5], "stream": stream, "question": "q?"})
+    query_id, data = await one.answer()
+    assert query_id == ids[5] and "error" not in decode(data)
+
+
+@pytest.mark.usefixtures("_narrow")
+async def test_what_others_answer_takes_up_no_room_in_a_worker_that_is_busy(
+    redis_url: str, stream: str, fresh: Fresh
+) -> None:
+    async with place(redis_url, 2) as two:
+        busy, free = two.workers
+        busy.gate.clear()
+        free.gate.clear()
+        held = [fresh("query") for _ in range(4)]
+        for query_id in held:  # two each; who has which is theirs to say
+            await two.ask({"id": query_id, "stream": stream, "question": "q?"})
+        claims = [keys.claim(query_id) for query_id in held]
+        await until(lambda: all_there(two.redis, claims))
+        free.gate.set()
+        for _ in range(2):
+            await two.answer()
+        for _ in range(12):
+            await two.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
+            assert "error" not in decode((await two.answer())[1])
+        assert len(free.answered) == 14 and not busy.answered
+        assert len(doors_tasks()) <= 2 + 3, "what is let go is gone"
+
+
+def doors_tasks() -> list[Any]:
+    """Queries that are answered or wait, in all doors."""
+    return [task for task in asyncio.all_tasks() if "_guarded" in repr(task.get_coro())]
+
+
+async def all_there(redis: Any, names: list[str]) -> bool:
+    return bool(await redis.exists(*names) == len(names))
+
+
+async def not_there(redis: Any, name: str) -> bool:
+    return not await redis.exists(name)
+
+
+async def test_a_message_over_the_limit_is_refused_before_anything_is_kept_of_it(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    (worker,), last = one.workers, fresh("query")
+    worker.gate.clear()
+    for _ in range(400):
+        await one.ask(b'{"id": "x", "stream": "s", "question": "' + b"x" * 5000 + b'"}')
+    await one.ask({"id": last, "stream": stream, "question": "q?"})
+    await until(lambda: not worker.door.waiting and worker.door.places._value < 16)
+    worker.gate.set()
+    assert (await one.answer())[0] == last
+
+
+async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_over(
+    redis_url: str, stream: str, fresh: Fresh
+) -> None:
+    query = {"id": fresh("query"), "stream": stream, "question": "q?", "deadline": 10}
+    claim = keys.claim(str(query["id"]))
+    async with place(redis_url, 1) as first:
+        first.workers[0].gate.clear()
+        await first.ask(query)
+        await until(lambda: all_there(first.redis, [claim]))
+    async with place(redis_url, 1) as second:
+        assert 60 < await second.redis.ttl(claim) <= 10 + pubsub.CLAIM_SLACK
+        await second.ask(query)
+        last = fresh("query")
+        await second.ask(query | {"id": last})
+        assert (await second.answer())[0] == last, "while the lease runs nobody answers for another"
+        await second.redis.pexpire(claim, 1)
+        await until(lambda: not_there(second.redis, claim))
+        await second.ask(query)
+        assert (await second.answer())[0] == query["id"]
 
 
 async def test_an_unknown_stream_is_an_answer_too(one: Asker, fresh: Fresh) -> None:

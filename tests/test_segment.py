@@ -105,6 +105,23 @@ def test_a_line_without_end_is_cut_as_it_comes() -> None:
     assert len(tail.partial) < segmenter.longest_record
 
 
+@pytest.mark.parametrize("size", [100, 1000])
+@pytest.mark.parametrize("shape", ["x", "気", " ", "😀", "x+ ", "気+ ", "x+ +😀", "😀+\n"])
+def test_what_is_counted_is_not_much_more_than_what_there_is(shape: str, size: int) -> None:
+    """Tokens that lie very unevenly: spaces cost nothing, some characters four."""
+    lengths = {"x": size + 4, "気": size // 3 + 2, " ": 7 * size, "😀": 7 * size, "\n": 1}
+    text = "".join(each * lengths[each] for each in shape.split("+")) * 20
+    counted = 0
+
+    def count(texts: Sequence[str]) -> list[int]:
+        nonlocal counted
+        counted += sum(map(len, texts))
+        return bytes_of([text.replace(" ", "") for text in texts])
+
+    Segmenter(count, size, size // 8).push(Tail(), text)
+    assert counted < 20 * len(text)
+
+
 def test_times_are_those_of_the_records() -> None:
     segmenter = Segmenter(bytes_of, 6)
     tail, first = segmenter.push(Tail(), "aa\nb", time_ms=1)

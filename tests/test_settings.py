@@ -9,6 +9,19 @@ from stream_app.errors import SettingsError
 from stream_app.settings import Settings, kafka_home, variable
 
 CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}
+CHOSEN |= {"kafka_security": "SSL", "kafka_mechanism": "SCRAM-SHA-256"}
+LOGIN = {"kafka_security": "SASL_SSL", "kafka_user": "me", "kafka_password": "secret"}
+PLAIN = LOGIN | {"kafka_mechanism": "PLAIN"}
+NEEDS: dict[str, dict[str, str]] = {
+    "kafka_mechanism": LOGIN,
+    "kafka_user": PLAIN,
+    "kafka_password": PLAIN,
+    "kafka_token_file": {"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"},
+    "kafka_ca": {"kafka_security": "SSL"},
+    "kafka_certificate": {"kafka_security": "SSL"},
+    "kafka_key": {"kafka_security": "SSL", "kafka_certificate": "ours.pem"},
+}
+CHOSEN |= {"log_format": "json", "dtype": "float32"}
 
 
 def another(name: str, default: Any) -> Any:
@@ -21,9 +34,10 @@ def another(name: str, default: Any) -> Any:
 @pytest.mark.parametrize("field", fields(Settings), ids=lambda field: str(field.name))
 def test_every_field_is_read_from_its_variable(field: Any) -> None:
     value = another(field.name, field.default)
-    settings = Settings.from_env({f"XL3M_{field.name.upper()}": str(value)})
-    assert settings == replace(Settings(), **{field.name: value})
-    assert settings != Settings()
+    given = NEEDS.get(field.name, {}) | {field.name: value}
+    settings = Settings.from_env({f"XL3M_{name.upper()}": str(v) for name, v in given.items()})
+    assert settings == replace(Settings(), **given)
+    assert getattr(settings, field.name) != field.default
 
 
 NUMBERS = [f.name for f in fields(Settings) if isinstance(f.default, int | float)]
@@ -43,9 +57,13 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("broker", "kafka://"),
         ("broker", "kafka://[::1"),
         ("broker", "kafka://user:word@host:9092"),
+        ("kafka_security", "sasl_ssl"),
+        ("kafka_mechanism", "GSSAPI"),
         ("redis", "http://localhost"),
         ("redis", ""),
         ("format", "yaml"),
+        ("log_format", "xml"),
+        ("stop_seconds", "0"),
         ("measure", "loudness"),
         ("batch_tokens", "0"),
         ("backlog_tokens", "0"),
@@ -57,6 +75,14 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("query_deadline", "inf"),
         ("http_port", "65536"),
         ("http_host", ""),
+        ("broker", "kafka://host:port"),
+        ("broker", "kafka://:9092"),
+        ("tokens_topic", ""),
+        ("tokens_topic", "a topic"),
+        ("tokens_topic", "xl3m.answers"),
+        ("dead_letters_topic", "x" * 250),
+        ("log_bytes", str(2**53)),
+        ("group", "\udcff"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, text: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app import keys
+from stream_app.limits import FullError
 from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.state import Asked, Commit, Extension, FencedError, Range, State
 from stream_app.store import StreamStore
@@ -226,6 +227,35 @@ async def test_streams_are_listed_by_the_partition_that_feeds_them(
     assert await store.streams(f"{topic}/0") == streams[:2]
     assert await store.streams(f"{topic}/1") == streams[2:]
     assert set(streams) <= set(await store.streams())
+
+
+async def test_one_stream_too_many_is_left_out_and_those_listed_go_on(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic, streams = fresh("topic"), [fresh("strëam") for _ in range(4)]
+    most = await store.redis.scard(keys.streams()) + 2
+    fed = [(stream, f"{topic}/0") for stream in streams]
+    assert await store.enlist(fed, most) == set(streams[2:])
+    assert await store.enlist(fed, most) == set(streams[2:])
+    assert await store.enlist([(streams[0], f"{topic}/1")], most) == set()
+    assert await store.enlist([(streams[0], "")], 1) == set()
+    assert await store.streams(f"{topic}/0") == sorted(streams[:2])
+    assert await store.streams(f"{topic}/1") == streams[:1]
+    assert await store.enlist(fed, most + 1) == set(streams[3:])
+
+
+async def test_however_many_list_streams_at_once_there_are_never_too_many(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic, streams = fresh("topic"), [fresh("stream") for _ in range(40)]
+    most = await store.redis.scard(keys.streams()) + 7
+    parts = [streams[start : start + 10] for start in range(0, 30, 5)]
+    refused = await asyncio.gather(
+        *(store.enlist([(stream, f"{topic}/0") for stream in part], most) for part in parts)
+    )
+    listed = await store.streams(f"{topic}/0")
+    assert len(listed) == 7
+    assert not set(listed) & frozenset().union(*refused)
 
 
 # -- questions and their ranges ------------------------------------------------------------------
@@ -463,6 +493,47 @@ async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fre
     await store.ask(stream, "one", Asked("1?"))
     await store.ask(stream, "two", Asked("2?"), keep=True)
     assert set(await store.questions(stream)) == {"one", "two"}
+
+
+async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "once", Asked("once?", time.time() + HOUR), most=1)
+    for number in range(3):
+        await store.ask(stream, f"{number}", Asked(f"{number}?"), most=3)
+    before = await store.questions(stream), (await store.load(stream)).cursor
+    with pytest.raises(FullError, match=r"3 standing questions.*XL3M_MAX_QUESTIONS"):
+        await store.ask(stream, "more", Asked("more?"), most=3)
+    with pytest.raises(FullError):
+        await store.ask(stream, "once", Asked("once?"), most=3)
+    assert (await store.questions(stream), (await store.load(stream)).cursor) == before
+    assert await store.range(stream, "more") is None
+    await store.ask(stream, "1", Asked("1?", set_at=9.0), most=2)  # one that is there
+    await store.ask(stream, "new", Asked("new?"), keep=False, most=1)
+    assert set(await store.questions(stream)) == {"once", "new"}
+
+
+async def test_of_questions_asked_once_the_one_asked_longest_ago_gives_way(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream, soon = fresh("stream"), time.time() + HOUR
+    await store.ask(stream, "standing", Asked("standing?"))
+    for number in range(3):
+        await store.ask(stream, f"{number}", Asked(f"{number}?", soon + number), most=3)
+    await store.ask(stream, "0", Asked("0?", soon + 10), most=3)  # asked again: 1 is the oldest now
+    await store.ask(stream, "3", Asked("3?", soon + 11), most=3)
+    assert set(await store.questions(stream)) == {"standing", "0", "2", "3"}
+    found = [key async for key in store.redis.scan_iter(match=f"*{stream}*:range:*")]
+    assert sorted(key.decode().rpartition(":")[2] for key in found) == ["0", "2", "3", "standing"]
+
+
+async def test_ending_the_questions_of_a_stream_that_is_none_leaves_none(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.end_questions(stream)
+    assert not await store.redis.exists(keys.cursor(stream), keys.questions(stream))
 
 
 async def test_questions_that_are_ended_take_their_scores_along(

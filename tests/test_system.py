@@ -13,7 +13,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from stream_app import client, embedded
+from stream_app import client, embedded, keys
 from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.events import decode
@@ -268,6 +268,32 @@ async def test_a_redis_that_lost_everything_is_filled_again_from_kafka(
             await here.stop(worker)
             await here.redis.flushall()
             await here.start()
-            # Questions are not kept in Kafka's place: whoever set one sets it again.
-            await here.send("questions", stream, question.encode())
             await assert_equals_offline(here, stream, question, text)
+
+
+async def test_a_question_that_redis_lost_in_a_restart_is_set_again(
+    durable_broker: Service, tmp_path: Path, fresh: Fresh
+) -> None:
+    stream, lost, text = fresh("stream"), "is it low?", log_text(8, 80)
+    with embedded.redis(tmp_path / "r") as redis:
+        async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
+            worker = await here.start()
+            await here.send("questions", stream, b"is it ok?")
+            for piece in chunks(text, 5):
+                await here.send("tokens", stream, piece.encode())
+            await assert_equals_offline(here, stream, "is it ok?", text)
+            record = await here.send("questions", stream, lost.encode())
+            await assert_equals_offline(here, stream, lost, text)
+            await forget(here, stream, f"{record.topic}/{record.partition}", record.offset)
+            await asyncio.wait_for(worker.wait(), 60)  # it saw that something is missing
+            here.workers.clear()
+            await here.start()
+            await assert_equals_offline(here, stream, lost, text)
+
+
+async def forget(here: Site, stream: str, partition: str, offset: int) -> None:
+    """As a Redis that was killed before it saved this question, and came back: all of it but for
+    the process, which is told apart by a connection that broke."""
+    await here.redis.delete(keys.questions(stream))
+    await here.redis.hset(keys.partition(partition), "next", str(offset))
+    await here.redis.client_kill_filter(_type="pubsub")

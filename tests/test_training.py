@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from stream_app.sample import service_log
-from training.curriculum import DRILL, HARD, LEVELS, Batch, Writer
+from training.curriculum import DRILL, HARD, KINDS, LEVELS, Batch, Writer
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
-from training.evaluate import passages, score
+from training.evaluate import ASKED, LENGTHS, passages, score
+from training.formats import ALL
 from training.generate import TEMPLATE, Level
 from training.grow import grown
 from training.passages import Passage, dense, single
@@ -175,6 +176,16 @@ def test_digits_and_spaces_stand_alone(text: str) -> None:
 def test_the_template_is_the_trained_one(model: LanguageModel) -> None:
     assert model.template == TEMPLATE
     assert model.window == 512
+
+
+@pytest.mark.parametrize("tokens", LENGTHS)
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_passage_to_measure_on_fills_its_length(tokens: int, absent: bool) -> None:
+    writer = Writer(TOKENIZER, seed=5, held_out=True)
+    for shape in ALL:
+        for row in passages(writer, shape, tokens, 3, absent):
+            assert len(row.ids) <= tokens
+            assert tokens - ASKED <= row.kinds.index(KINDS["guess" if absent else "answer"])
 
 
 def test_the_small_model_answers_and_knows_when_it_cannot(model: LanguageModel) -> None:

@@ -1,7 +1,18 @@
 """The watchdog ends a process that is stuck, and no other."""
 
+import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream_app import client
+from stream_app.embedded import Service
+from tests.workers import Site, site
+
+Fresh = Callable[[str], str]
 
 PROGRAM = """
 import asyncio, itertools, time
@@ -47,3 +58,66 @@ def test_progress_keeps_it_alive() -> None:
 
 def test_having_nothing_to_do_keeps_it_alive() -> None:
     assert outcome(signs="0", busy="False") == (0, "lived\n")
+
+
+# -- of a real worker ------------------------------------------------------------------------
+
+WORKER = """
+import time
+from stream_app.app import create_app
+from stream_app.settings import Settings
+from stream_app.worker import Worker
+from tests.fakes import HashEngine
+
+class Slow(HashEngine):
+    def score(self, pairs):
+        time.sleep({seconds})
+        return super().score(pairs)
+
+engine = Slow()
+Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_commandline()
+"""
+
+
+async def start(here: Site, seconds: float) -> asyncio.subprocess.Process:
+    """A worker whose model takes so long for each step."""
+    with (here.folder / "workers.log").open("ab") as log:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WORKER.format(seconds=seconds),
+            env=here.environment, stdout=log, stderr=log,
+        )  # fmt: skip
+    here.workers.append(worker)
+    return worker
+
+
+async def fed(here: Site, stream: str, lines: int) -> None:
+    await here.send("questions", stream, b"q?")
+    await here.send("tokens", stream, "".join(f"line {i}\n" for i in range(lines)).encode())
+
+
+async def test_a_worker_whose_model_is_stuck_ends_and_shows_where(
+    broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    async with site(broker.url, redis_url, tmp_path, fresh, stall_seconds=4.0) as here:
+        worker = await start(here, seconds=3600)
+        await fed(here, fresh("stream"), 9)
+        assert await asyncio.wait_for(worker.wait(), 60) == 1
+        shown = (tmp_path / "workers.log").read_text()
+        assert "Timeout" in shown and "in score" in shown
+
+
+async def test_a_worker_that_is_slow_or_has_nothing_to_do_lives(
+    broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    async with site(broker.url, redis_url, tmp_path, fresh, stall_seconds=4.0) as here:
+        worker, stream = await start(here, seconds=1.0), fresh("stream")
+        await fed(here, stream, 12)
+
+        async def scored() -> bool:
+            known = await client.describe(here.store, stream)
+            return [q["coverage"] for q in known["questions"]] == [1.0]
+
+        await here.until(scored)
+        with pytest.raises(TimeoutError):  # with nothing to do for longer than the four seconds
+            await asyncio.wait_for(worker.wait(), 6)
+        assert await here.stop(worker) == 0

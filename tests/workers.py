@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from stream_app import access
 from stream_app.settings import Settings, variable
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
@@ -45,16 +46,21 @@ class Site:
     @property
     def engine(self) -> Engine:
         """The engine the workers have, for runs without them."""
-        model = LanguageModel.load(self.settings.model)
+        model = LanguageModel.load(self.settings.model, dtype=self.settings.dtype)
         return Engine(model, self.settings.method(model.window))
 
-    async def start(self) -> asyncio.subprocess.Process:
-        """One more worker."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command of this site is started with."""
         env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
+        return os.environ | env | {"OMP_NUM_THREADS": "1"}
+
+    async def start(self, *options: str) -> asyncio.subprocess.Process:
+        """One more worker."""
         with (self.folder / "workers.log").open("ab") as log:
             worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "stream_app", "worker",
-                env=os.environ | env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log,
+                sys.executable, "-m", "stream_app", "worker", *options,
+                env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
         self.workers.append(worker)
         return worker
@@ -89,9 +95,8 @@ class Site:
     async def received(self, topic: str, count: int) -> list[tuple[bytes | None, bytes]]:
         """The first `count` events of a topic."""
         name = getattr(self.settings, f"{topic}_topic")
-        consumer = AIOKafkaConsumer(
-            name, bootstrap_servers=self.settings.broker_address, auto_offset_reset="earliest"
-        )
+        options = access.kafka(self.settings)
+        consumer = AIOKafkaConsumer(name, **options, auto_offset_reset="earliest")
         async with consumer, asyncio.timeout(WAIT_SECONDS):
             events = [await consumer.getone() for _ in range(count)]
         return [(event.key, event.value) for event in events]
@@ -105,13 +110,15 @@ async def site(
     model = folder / "model"
     tiny.save(tiny.make("llama"), model)
     topics: dict[str, Any] = {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+    # In bfloat16 a score depends on what is scored beside it: equality would be a matter of luck.
     settings = Settings(
-        broker=broker, redis=redis_url, model=str(model), group=fresh("group"), **topics, **changes
-    )
+        broker=broker, redis=redis_url, model=str(model), dtype="float32", group=fresh("group"),
+        **topics, **changes,
+    )  # fmt: skip
     await ensure_topics(settings)
     async with (
         Redis.from_url(redis_url) as redis,
-        AIOKafkaProducer(bootstrap_servers=settings.broker_address) as producer,
+        AIOKafkaProducer(**access.kafka(settings)) as producer,
     ):
         here = Site(settings, folder, redis, producer)
         try:

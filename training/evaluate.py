@@ -1,8 +1,8 @@
 """Measures the small model on passages it has not seen: answers, and entropy as relevance.
 
-Values and wordings are those held out of the training. An answer counts if greedy decoding
-would write it exactly. It knows the made-up passages and
-the method's prompt, nothing of the method's code.
+Names, most values and what questions are wrapped in are held out of the training. An answer counts
+if greedy decoding would write it exactly. It knows the made-up passages and the method's prompt,
+nothing of the method's code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from training.generate import TEMPLATE, Level
 from training.passages import Passage, Piece, single
 
 LENGTHS = (128, 256, 384, 512)
+SEGMENT = 128
+"""What a segment of the method and its question take."""
 ROWS = 20
+ASKED = 60
+"""Tokens left for a question and its answer: most take 25 to 40."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,11 @@ def score(model: Any, rows: list[Row]) -> list[Score]:
 def passages(
     writer: Writer, shape: str, tokens: int, count: int, absent: bool = False
 ) -> list[Row]:
-    """Rows with one question and at most that many tokens, seldom less than two lines short."""
+    """Rows of at most that many tokens, all but `ASKED` of them or more before their question."""
     wanted, rows = level(shape, tokens), list[Row]()
 
     def enough(passage: Passage) -> bool:
-        return len(writer.encode(passage.pieces).ids) >= tokens - 100
+        return len(writer.encode(passage.pieces).ids) >= tokens - ASKED
 
     while len(rows) < count:
         row = writer.encode(single(writer.source, wanted, enough, absent).pieces)
@@ -108,8 +112,9 @@ def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
     """How far entropy tells passages with the evidence from passages without."""
     told, untold = list[float](), list[float]()
     for shape in ALL:
-        told += [one.entropy for one in score(model, passages(writer, shape, 120, count))]
-        untold += [one.entropy for one in score(model, passages(writer, shape, 120, count, True))]
+        told += [one.entropy for one in score(model, passages(writer, shape, SEGMENT, count))]
+        absent = passages(writer, shape, SEGMENT, count, absent=True)
+        untold += [one.entropy for one in score(model, absent)]
     means = {"entropy_with": sum(told) / len(told), "entropy_without": sum(untold) / len(untold)}
     return {**means, "auc": auc(told, untold)}
 

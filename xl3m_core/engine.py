@@ -5,18 +5,19 @@ Knows the model and the method's numbers; not where the text comes from or where
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from xl3m_core.context import KeyContext
-from xl3m_core.errors import MethodError, QuestionError
+from xl3m_core.errors import MethodError, ModelError, QuestionError
 from xl3m_core.fork import TOGETHER
+from xl3m_core.lanes import Lanes
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
 from xl3m_core.model import LanguageModel
-from xl3m_core.rows import Row, batches, by_questions, common_start
+from xl3m_core.rows import Row, batches, by_questions, common_start, deal
 from xl3m_core.segment import Segment, Segmenter
 
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two
@@ -48,6 +49,7 @@ class Engine:
             )
         self._check_frame()
         self.batch_tokens = batch_tokens
+        self.lanes = Lanes.on(model.device) if model.by_several else Lanes(1)
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
         self.prompt = lru_cache(maxsize=64)(self._prompt)
 
@@ -86,18 +88,25 @@ class Engine:
         Pairs of one text with several questions cost little more than the longest of them: the
         segment goes through the model once.
         """
-        rows = self._rows(pairs)
+        rows = sorted(self._rows(pairs), key=len)
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        for read in (self._whole(single, measures), self._forked(shared, measures)):
+        piles = [[[row] for row in single], *shared]
+        lanes = min(self.lanes.count, max(1, sum(map(len, piles)) // 2))
+        self.lanes.run([partial(self._fill, scores, hand) for hand in deal(piles, lanes)])
+        return scores
+
+    def _fill(self, scores: dict[Measure, list[float]], piles: Sequence[list[list[Row]]]) -> None:
+        """Score the rows, those of the first pile alone, and put each pair's scores in place."""
+        measures, single = list(scores), [row for (row,) in piles[0]]
+        for read in (self._whole(single, measures), self._forked(piles[1:], measures)):
             for batch, logits in read:
                 question = _questions(batch).to(logits.device)
                 for measure in measures:
                     found = certainty(logits, question, measure).tolist()
                     for row, score in zip(batch, found, strict=True):
                         scores[measure][row.pair] = round(score, SCORE_DIGITS)
-        return scores
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
         """The key context for a question from segments, the most certain first."""
@@ -115,7 +124,13 @@ class Engine:
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
     ) -> Generated:
-        """Generate the answer to the question from the key context, greedily."""
+        """Generate the answer to the question from the key context, greedily.
+
+        Raises ModelError for a context without a text: the model has no numbers (NaN) for any
+        segment, or not even the best one fits its window.
+        """
+        if not context.text:
+            raise ModelError("no segment can be read: it has no numbers for any, or none fits")
         prompt = self.prompt(context.text, question)
         text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
@@ -168,7 +183,7 @@ class Engine:
         self, alike: Sequence[list[list[Row]]], measures: Sequence[Measure]
     ) -> Iterator[tuple[list[Row], Tensor]]:
         """Batches of rows with one question each, their segment read once for all that is asked."""
-        for groups in alike:
+        for groups in filter(None, alike):
             suffixes = [row.suffix for row in groups[0]]
             start = common_start(suffixes)
             ends = [suffix[len(start) :] for suffix in suffixes]

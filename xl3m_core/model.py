@@ -30,7 +30,8 @@ WARM_BYTES = 256 << 20
 
 
 class LanguageModel:
-    """A causal LM and its tokenizer. Not for use by two threads at once, but for `encode`."""
+    """A causal LM and its tokenizer. `encode` is for any thread; `logits` and `fork` for several
+    at once where `by_several` says so; all else for one at a time, with nothing beside it."""
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class LanguageModel:
         self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         self.fingerprint = fingerprint(model)
+        # Compiled code is for one number of threads, and scaled places are the last row's.
+        self.by_several = not compiled and not _scales_places(self.config)
         self._tokenizing = threading.Lock()
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
@@ -82,15 +85,22 @@ class LanguageModel:
             raise ModelError(f"{str(name)!r} cannot be compiled: {reason(error)}") from error
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, nothing added; special tokens' names in it stay text."""
+        """Token ids of each text, nothing added; special tokens' names in it stay text. Half of a
+        surrogate pair, which no UTF-8 holds, is read as U+FFFD."""
         if not texts:
             return []
+        try:
+            return self._encode(list(texts))
+        except (TypeError, UnicodeEncodeError):
+            return self._encode([*map(_whole, texts)])
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
         with self._tokenizing:
             if backend := self._backend():
-                found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+                found = backend.encode_batch_fast(texts, add_special_tokens=False)
                 return [encoding.ids for encoding in found]
             plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-            return list(self.tokenizer(list(texts), **plain)["input_ids"])
+            return list(self.tokenizer(texts, **plain)["input_ids"])
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
@@ -113,7 +123,10 @@ class LanguageModel:
 
     def decode_within(self, ids: Sequence[int]) -> str:
         """The text of token ids that stand within a text: some tokenizers drop a space at the
-        start of what they decode, so another token goes before."""
+        start of what they decode, so another token goes before. Raises IndexError for an id the
+        tokenizer does not have: its text would be missing without a word."""
+        if max(ids, default=0) >= (most := len(self.tokenizer)):
+            raise IndexError(f"the tokenizer has {most} tokens, and no token {max(ids)}")
         anchor = self.encode(["x"])[0]
         return self.decode([*anchor, *ids]).removeprefix(self.decode(anchor))
 
@@ -155,7 +168,7 @@ class LanguageModel:
         width = max(least, *map(len, rows))
         if not self.pads and any(len(row) != width for row in rows):
             raise ModelError(f"{self.config.model_type} takes rows of one length only")
-        pad = torch.tensor([width - len(row) for row in rows], device=self.model.device)
+        pad = torch.tensor([width - len(row) for row in rows], device=self.device)
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = (torch.arange(width, device=pad.device) >= pad[:, None]).long()
         return ids.to(pad.device), mask
@@ -169,7 +182,7 @@ class LanguageModel:
         on_text is given the text piece by piece as it comes. Without a chat template the
         answer ends with its line: a base model would go on and ask itself the next question.
         """
-        ids = torch.tensor([list(prompt)], device=self.model.device)
+        ids = torch.tensor([list(prompt)], device=self.device)
         stop = [] if self.chats else [LineEnd(self.decode, len(prompt))]
         warm = {"past_key_values": self.warm.take(prompt)} if self.shares else {}
         output = self.model.generate(
@@ -196,9 +209,14 @@ class LanguageModel:
         if not self.shares:
             return
         cache = self.warm.take(prompt)
-        ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.model.device)
+        ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.device)
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         self.warm.keep(prompt, cache)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and its logits."""
+        return torch.device(self.model.device)
 
     @property
     def chats(self) -> bool:
@@ -258,6 +276,17 @@ class LanguageModel:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""
         one, other = (self.logits([[1, 2, 3, last]], 4)[0, 0] for last in (3, 4))
         return not _alike(one, other)
+
+
+def _scales_places(config: Any) -> bool:
+    """Whether the network keeps how places were turned for the longest row it last read."""
+    kinds = str(getattr(config, "rope_parameters", None))
+    return "dynamic" in kinds or "longrope" in kinds
+
+
+def _whole(text: str) -> str:
+    """The text with each lone surrogate as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -7,6 +7,7 @@ tail, a plain value that can be stored and taken up again. Knows a token counter
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 TokenCounter = Callable[[Sequence[str]], list[int]]
 Record = tuple[str, int | None]
@@ -15,6 +16,8 @@ Record = tuple[str, int | None]
 # A record this many characters a token long is cut without waiting for its end. Twice the
 # usual four: only text that a tokenizer packs unusually well is cut for its characters.
 CHARS_PER_TOKEN = 8
+# Where to cut it is guessed this many times; then by halves, whatever the text does to guesses.
+GUESSES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Segment:
 
     Offsets count from the start of the stream, half open: `start`/`end` in characters,
     `start_token`/`end_token` in the model's tokens, records tokenised one by one.
-    Times are those of its first and last records, in milliseconds since the epoch.
+    Times are the earliest and the latest of its records, in milliseconds since the epoch.
     """
 
     index: int
@@ -148,15 +151,41 @@ class Segmenter:
         return pieces
 
     def _piece(self, text: str, time_ms: int | None) -> Unit:
-        """A start of `text` that about fills a segment, and fits it.
+        """A start of `text` that about fills a segment, and fits it; all of it, if that fits.
 
         The text is never longer than `longest_record`, so that where a record is cut does not
         depend on how much of it had arrived.
         """
-        while (tokens := self.count([text])[0]) > self.segment_tokens and len(text) > 1:
-            fitting = len(text) * self.segment_tokens // tokens
-            text = text[: max(1, min(fitting, len(text) - 1))]
-        return Unit(text, max(tokens, 1), time_ms)
+        first = self.count([text[: self.segment_tokens]])[0]
+        if len(text) < self.longest_record and first <= 2 * self.segment_tokens:
+            tokens = self.count([text])[0]
+            if tokens <= self.segment_tokens:
+                return Unit(text, max(tokens, 1), time_ms)
+        size, tokens = self._fitting(text, first)
+        return Unit(text[:size], max(tokens, 1), time_ms)
+
+    def _fitting(self, text: str, found: int) -> tuple[int, int]:
+        """How many characters about fill a segment, and their tokens; `found`: those of as many
+        characters as a segment has tokens. From few to more, so that what is counted is not
+        much more than what is cut off, however dense the text."""
+        fits, tokens, over = 0, 0, len(text) + 1
+        size = min(len(text), self.segment_tokens)
+        for guess in count(1):
+            if found <= self.segment_tokens:
+                fits, tokens = size, found
+            else:
+                over = size
+            if over <= 1:  # a single character is never cut
+                return 1, found
+            full = tokens * 4 > self.segment_tokens * 3 or fits + 1 >= over
+            if full or (fits and guess >= GUESSES):
+                return fits, tokens
+            if guess < GUESSES:
+                size = min(max(size * self.segment_tokens // max(found, 1), fits + 1), over - 1)
+            else:
+                size = over // 2
+            found = self.count([text[:size]])[0]
+        raise AssertionError("unreachable")
 
     def _pack(self, tail: Tail, fresh: Iterable[Unit]) -> tuple[Tail, list[Segment]]:
         """Put units behind the tail's; whenever one does not fit, a segment is complete."""

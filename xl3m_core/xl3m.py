@@ -10,6 +10,7 @@ from typing import Any
 
 from xl3m_core.answer import Answer, Evidence
 from xl3m_core.engine import Engine
+from xl3m_core.errors import ModelError
 from xl3m_core.loading import SMALL
 from xl3m_core.method import Method
 from xl3m_core.model import LanguageModel
@@ -55,7 +56,10 @@ class XL3M:
         if not total:
             return Answer(question=question, error="the text is empty")
         context = self.engine.assemble([segment for segment, _ in best], question)
-        generated = self.engine.answer(context, question, on_text)
+        try:
+            generated = self.engine.answer(context, question, on_text)
+        except ModelError as error:
+            return Answer(question=question, error=f"the model failed: {error}")
         scores = {segment.index: score for segment, score in best}
         return Answer(
             question=question,

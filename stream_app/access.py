@@ -1,0 +1,116 @@
+"""Access: how to get in to Kafka, in the form that each client wants.
+
+Certificates, passwords and tokens go through here and nowhere else. Knows TLS and SASL; not
+whether it works, nor what is read or written once inside.
+"""
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.abc import AbstractTokenProvider
+
+from stream_app.errors import SettingsError
+from stream_app.settings import Settings, variable
+
+if TYPE_CHECKING:
+    from faust.auth import Credentials
+
+
+def kafka(settings: Settings) -> dict[str, Any]:
+    """What every aiokafka client is given: where the broker is and how to get in.
+
+    Raises SettingsError when a file that it needs cannot be used.
+    """
+    logging.getLogger("aiokafka.conn").addFilter(_without_requests)
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.broker_address,
+        "security_protocol": settings.kafka_security,
+    }
+    if settings.kafka_security.endswith("SSL"):
+        options["ssl_context"] = _tls(settings)
+    if settings.kafka_mechanism == "OAUTHBEARER":
+        options["sasl_oauth_token_provider"] = _token(settings)
+    elif settings.kafka_mechanism:
+        options["sasl_plain_username"] = settings.kafka_user
+        options["sasl_plain_password"] = settings.kafka_password
+    if settings.kafka_mechanism:
+        options["sasl_mechanism"] = settings.kafka_mechanism
+    return options
+
+
+def faust_credentials(settings: Settings) -> "Credentials | None":
+    """The same for a Faust app; None if anybody may come in."""
+    from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
+
+    options = kafka(settings)
+    context = options.get("ssl_context")
+    if settings.kafka_mechanism == "OAUTHBEARER":
+        provider = options["sasl_oauth_token_provider"]
+        return OAuthCredentials(oauth_cb=provider, ssl_context=context)
+    if settings.kafka_mechanism:
+        return SASLCredentials(
+            username=settings.kafka_user,
+            password=settings.kafka_password,
+            ssl_context=context,
+            mechanism=settings.kafka_mechanism,
+        )
+    return SSLCredentials(context) if context else None
+
+
+class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
+    """A token that somebody else renews: read whenever a connection is made."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    async def token(self) -> str:
+        """Called by aiokafka, which tries again after an OSError."""
+        return await asyncio.to_thread(self.read)
+
+    def read(self) -> str:
+        """The token. Raises OSError, which does not show the path: it might be the token."""
+        try:
+            token = self.path.read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+            raise OSError(f"the file of {variable('kafka_token_file')}: {why}") from None
+        if not token:
+            raise OSError(f"the file of {variable('kafka_token_file')}: it is empty")
+        return token
+
+
+def _token(settings: Settings) -> TokenFile:
+    provider = TokenFile(settings.kafka_token_file)
+    try:
+        provider.read()
+    except OSError as error:
+        raise SettingsError(f"no token: {error}") from None
+    return provider
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    """A context that checks the broker's certificate and name."""
+    name = "kafka_ca"
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ca or None)
+        name = "kafka_certificate"
+        if settings.kafka_certificate:
+            key = settings.kafka_key or None
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(settings.kafka_certificate, key, password="")
+    except OSError as error:  # of ssl, too
+        why = getattr(error, "reason", None) or error.strerror
+        keys = f", its key (here or in {variable('kafka_key')}) not encrypted"
+        raise SettingsError(
+            f"{variable(name)} must name a PEM file that can be read"
+            f"{keys if name == 'kafka_certificate' else ''} ({why})"
+        ) from None
+    return context
+
+
+def _without_requests(record: logging.LogRecord) -> bool:
+    """At debug level aiokafka writes down each request, those with passwords and tokens too."""
+    return record.levelno > logging.DEBUG

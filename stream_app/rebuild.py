@@ -1,0 +1,201 @@
+"""Rebuild: a stream's state is begun anew, to be read again from Kafka as far as that has it.
+
+Nothing is read here. A stream's log goes and its partitions are set back; their next owner reads
+them from the start, and the other streams of these partitions skip what they hold. Knows the
+layout in Redis and the offsets in Kafka; no text.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.partitions import name_of
+from stream_app.replies import to_asked, to_cursor
+from stream_app.schema import check_schema, ensure_schema, noted_schema
+from stream_app.state import Cursor
+from stream_app.store import StreamStore, question_keys
+
+AT_ONCE = 1000
+
+Retained = Mapping[str, tuple[int, int]]
+"""By topic/partition: the first offset that Kafka has, and the one that comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilding:
+    """What a rebuild of a stream comes to. missing: offsets up to its last one that Kafka no longer
+    has; offsets: how many will be read again for it."""
+
+    stream: str
+    partitions: tuple[str, ...]
+    missing: int
+    offsets: int
+
+    def __str__(self) -> str:
+        missing = f", {self.missing} are missing" if self.missing else ""
+        of = ", ".join(self.partitions) or "no partition"
+        return f"{self.stream}: {self.offsets} offsets of {of} will be read again{missing}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A partition as Redis has it: epoch, position, how often its topic was made again."""
+
+    epoch: int
+    position: int
+    made: int
+
+
+async def plan(store: StreamStore, stream: str, retained: Retained) -> Rebuilding | None:
+    """What would become of the stream; None if nothing is known of it."""
+    cursor = (await store.load(stream)).cursor
+    feeding = [name for name in retained if await _feeds(store, name, stream, cursor)]
+    if not cursor.version and not feeding:
+        return None
+    places = {name: to_place(await store.redis.hgetall(keys.partition(name))) for name in feeding}
+    missing = _missing(cursor, places, retained)
+    offsets = sum(retained[name][1] - retained[name][0] for name in feeding)
+    return Rebuilding(stream, tuple(feeding), missing, offsets)
+
+
+async def found(store: StreamStore, stream: str | None = None) -> dict[bytes, list[bytes]]:
+    """All names there are of the stream, or of every stream, by what they begin with."""
+    names = dict[bytes, list[bytes]]()
+    async for name in store.redis.scan_iter(
+        keys.of_stream(stream) if stream else keys.of_streams(), AT_ONCE
+    ):
+        names.setdefault(_stem(name), []).append(name)
+    return names
+
+
+async def begin_anew(
+    store: StreamStore,
+    planned: Rebuilding,
+    retained: Retained,
+    names: Mapping[bytes, Sequence[bytes]],
+) -> None:
+    """In one step: (1) the partitions get a new epoch, so that who owns them now is refused, and
+    stand at the first offset that Kafka has; (2) log, tail and all scores go; (3) the cursor
+    keeps what fences older owners, and counts what is missing; (4) questions stay, with nothing
+    scored. Then (5) workers are told, so that the owner ends and its successor reads again.
+
+    None of it may be seen without the rest: an owner that saw a partition set back and the stream
+    still there would skip all of it; one that saw the stream gone would go on in its middle.
+    """
+    stream, feeding = planned.stream, planned.partitions
+    cursor_key, asked_key = keys.cursor(stream), keys.questions(stream)
+    left = names.get(_stem(keys.of_stream(stream).encode()), ())
+
+    async def write(pipe: Any) -> None:
+        cursor = to_cursor(await pipe.hgetall(cursor_key))
+        asked = to_asked(await pipe.hgetall(asked_key))
+        places = {name: to_place(await pipe.hgetall(keys.partition(name))) for name in feeding}
+        pipe.multi()
+        for name, place in places.items():
+            pipe.hset(keys.partition(name), mapping=_set_back(place, retained[name]))
+        _drop(pipe, stream, cursor.head, asked, left)
+        pipe.delete(cursor_key)
+        pipe.hset(cursor_key, mapping=_emptied(cursor, places, retained))
+        for qid, each in asked.items():
+            scored = keys.scored_range(stream, qid)
+            pipe.hset(scored, mapping={"lo": 0, "hi": 0, "skipped": 0})
+            pipe.hincrby(scored, "rebuilt", 1)
+            if each.until:
+                pipe.expireat(scored, int(each.until))
+
+    watched = [cursor_key, asked_key, *map(keys.partition, feeding)]
+    await store.redis.transaction(write, *watched)
+    await store.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
+
+
+async def throw_away_older(redis: Redis) -> int:
+    """All keys of an older schema go, those of the prefix it has and no other; how many there
+    were. Its questions are among them. Raises SchemaError if the schema is a newer one."""
+    noted = await noted_schema(redis)
+    if noted is None or noted >= keys.SCHEMA:
+        await check_schema(redis)
+        return 0
+    count, client = 0, _any(redis)
+    async for some in _batches(client.scan_iter(f"{keys.prefix(noted)}:*", AT_ONCE)):
+        count += await client.unlink(*some)
+    await client.delete(keys.schema())  # last: cut short, all of it is done again
+    await ensure_schema(redis)
+    return count
+
+
+def _stem(name: bytes) -> bytes:
+    """What all names of a stream begin with: no stream's has a brace of its own."""
+    return name.partition(b"}")[0]
+
+
+def to_place(fields: Mapping[bytes, bytes]) -> Place:
+    """A partition's hash."""
+    return Place(*(int(fields.get(name, 0)) for name in (b"epoch", b"next", b"made")))
+
+
+def _any(redis: Any) -> Any:
+    """redis-py types a reply as the union of all its forms."""
+    return redis
+
+
+async def _feeds(store: StreamStore, partition: str, stream: str, cursor: Cursor) -> bool:
+    """Whether the partition is one of the stream's."""
+    known = any(name.split("#")[0] == partition for name in cursor.next)
+    return known or bool(await store.redis.sismember(keys.streams(partition), stream))
+
+
+async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    some = list[bytes]()
+    async for name in names:
+        some.append(name)
+        if len(some) == AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _made(place: Place, offsets: tuple[int, int]) -> int:
+    """A partition that ends before what was read of it is that of a topic made again."""
+    return place.made + (offsets[1] < place.position)
+
+
+def _set_back(place: Place, offsets: tuple[int, int]) -> dict[str, int]:
+    return {"epoch": place.epoch + 1, "next": offsets[0], "made": _made(place, offsets)}
+
+
+def _drop(
+    pipe: Any, stream: str, head: int, asked: Mapping[str, Any], left: Sequence[bytes]
+) -> None:
+    """All that the stream has but its cursor, its questions and their ranges. left: what was found
+    by name, should there be more than there ought to be."""
+    ranges = {keys.scored_range(stream, qid) for qid in asked}
+    names = {name for qid in asked for name in question_keys(stream, qid, head)}
+    names |= {keys.log(stream), keys.tail(stream), *(name.decode() for name in left)}
+    pipe.delete(*(names - ranges - {keys.cursor(stream), keys.questions(stream)}))
+
+
+def _emptied(cursor: Cursor, places: Mapping[str, Place], retained: Retained) -> dict[str, int]:
+    """The cursor of a stream of which nothing is read; its version rises as in any other step."""
+    fields = {
+        "version": cursor.version + 1,
+        "questions": cursor.questions + 1,
+        "rebuilt": cursor.rebuilt + 1,
+        "gaps": _missing(cursor, places, retained),
+    }
+    for name, place in places.items():
+        fields[f"epoch:{name_of(name, _made(place, retained[name]))}"] = place.epoch + 1
+    return fields
+
+
+def _missing(cursor: Cursor, places: Mapping[str, Place], retained: Retained) -> int:
+    """Offsets before the stream's last ones that Kafka no longer has."""
+    now = {name_of(p, _made(place, retained[p])): p for p, place in places.items()}
+    missing = sum(next_ for name, next_ in cursor.next.items() if name not in now)
+    for name, partition in now.items():
+        start = retained[partition][0]
+        missing += min(start, cursor.next.get(name, start))
+    return missing

@@ -1,0 +1,94 @@
+"""Refusal: tries whether Kafka lets us in, and says what to mend if it does not.
+
+aiokafka's own clients tell the reason to their log alone. Knows what a broker may refuse; not
+where certificates, passwords and tokens come from.
+"""
+
+import ssl
+from typing import Any
+
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+
+from stream_app.errors import UnreachableError
+from stream_app.settings import Settings, variable
+
+_OTHER_NAME = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+
+async def knock(settings: Settings, options: dict[str, Any], seconds: float) -> None:
+    """Be let in by one broker and told of the cluster, within so many seconds for each.
+
+    options: as of `access.kafka`. Raises UnreachableError with the reason of the first broker.
+    """
+    how = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    how["request_timeout_ms"] = round(seconds * 1000)
+    reasons: list[Exception] = []
+    for host, port, _ in collect_hosts(settings.broker_address, randomize=False):
+        try:
+            door = await create_conn(host, port, **how)
+            try:
+                seen = await door.send(MetadataRequest([]))
+            finally:
+                door.close()
+            # aiokafka does not see that a token was refused; then the broker tells nothing more.
+            if settings.kafka_mechanism != "OAUTHBEARER" or seen.brokers:
+                return
+            reasons.append(SaslAuthenticationFailed())
+        except (KafkaError, OSError, ValueError) as error:  # ValueError: a false proof in SCRAM
+            reasons.append(error)
+    raise unreachable(settings, reasons[0]) from reasons[0]
+
+
+def unreachable(settings: Settings, error: Exception) -> UnreachableError:
+    """What to do about it. What the broker says is not repeated: it might repeat a token."""
+    broker, security = f"the Kafka broker at {settings.broker_address}", variable("kafka_security")
+    match error:
+        case ssl.SSLCertVerificationError():
+            said = f"the certificate of {broker} is not trusted {_why_not_trusted(error)}"
+        case ssl.SSLError():
+            said = f"no TLS with {broker} ({error.reason}): see {security}"
+        case SaslAuthenticationFailed():
+            said = f"{broker} refuses {_who(settings)}"
+        case UnsupportedSaslMechanismError():
+            mechanism = variable("kafka_mechanism")
+            said = f"{broker} does not take {settings.kafka_mechanism}: see {mechanism}"
+        case KafkaConnectionError() | ConnectionResetError():
+            said = f"{broker} closes the connection: see whether it wants another {security}"
+            said += _or_refuses(settings)
+        case _:
+            said = (
+                f"no Kafka broker at {settings.broker_address} ({type(error).__name__}): start "
+                f"one, or name another with --broker or {variable('broker')}"
+            )
+    return UnreachableError(said)
+
+
+def _why_not_trusted(error: ssl.SSLCertVerificationError) -> str:
+    why = error.verify_message.rstrip(".")
+    if error.verify_code in _OTHER_NAME:
+        return f"({why}): name it in {variable('broker')} as its certificate does"
+    return f"({why}): name the file of the authority that vouches for it in {variable('kafka_ca')}"
+
+
+def _who(settings: Settings) -> str:
+    if settings.kafka_mechanism == "OAUTHBEARER":
+        return f"the token: see the file that {variable('kafka_token_file')} names"
+    names = f"{variable('kafka_user')} and {variable('kafka_password')}"
+    return f"the user {settings.kafka_user!r} or the password: see {names}"
+
+
+def _or_refuses(settings: Settings) -> str:
+    """What else it may not like, when it closes the connection without a word."""
+    if settings.kafka_mechanism == "OAUTHBEARER":
+        return f", or refuses {_who(settings)}"
+    if settings.kafka_security == "SSL":
+        return f", or {variable('kafka_certificate')}"
+    return ""

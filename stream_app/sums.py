@@ -1,0 +1,53 @@
+"""Sums: what is asked of all owned streams together, kept up as each of them changes.
+
+There may be ten thousand; whoever asks for their backlog, a batch at a time, must not walk them.
+Knows streams as scoring sees them; not who asks.
+"""
+
+import math
+from typing import NamedTuple
+
+from stream_app.work import Watched
+
+
+class Sum(NamedTuple):
+    """Of one stream: segments not scored for its current questions, offsets that never came, the
+    least share scored for a current question (NaN without one, or without a segment)."""
+
+    backlog: int
+    gaps: int
+    coverage: float
+
+
+NOTHING = Sum(0, 0, math.nan)
+
+
+class Sums:
+    """Over all streams noted."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Sum] = {}
+        self.backlog = 0
+        self.gaps = 0
+
+    def note(self, stream: str, watched: Watched | None) -> None:
+        """The stream is as it is seen here now; None, or one that is not owned, counts no more."""
+        old = self.of.pop(stream, NOTHING)
+        new = NOTHING
+        if watched and watched.owned:
+            new = self.of[stream] = sum_of(watched)
+        self.backlog += new.backlog - old.backlog
+        self.gaps += new.gaps - old.gaps
+
+    def coverage(self) -> float:
+        """The least of all; NaN if there is none."""
+        shares = [c for _, _, c in self.of.values() if c == c]
+        return min(shares, default=math.nan)
+
+
+def sum_of(watched: Watched) -> Sum:
+    """What one stream comes to."""
+    head, ranges = watched.cursor.head, [each.range for each in watched.current().values()]
+    shares = [scored.coverage(head) for scored in ranges] if head else []
+    backlog = sum(max(0, head - scored.hi) for scored in ranges)
+    return Sum(backlog, watched.cursor.gaps, min(shares, default=math.nan))

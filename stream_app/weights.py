@@ -1,0 +1,75 @@
+"""Weights: how much memory streams take in Redis, as Redis itself reckons it.
+
+To ask costs a command a key, so a worker asks about a few of its streams at a time and says what
+all of them come to by these. Knows the layout in Redis; not what is in it.
+"""
+
+import asyncio
+import logging
+
+from stream_app import keys
+from stream_app.patience import PASSING
+from stream_app.store import StreamStore, question_keys
+from stream_app.streams import Streams
+
+logger = logging.getLogger("xl3m")
+
+EVERY_SECONDS = 10.0
+COMMANDS = 100
+"""At a time; a stream with more keys than that is weighed alone."""
+
+
+async def weight(store: StreamStore, stream: str) -> tuple[int, int]:
+    """Bytes of all keys of a stream, and how many commands it took to know."""
+    async with store.redis.pipeline(transaction=False) as pipe:
+        pipe.hkeys(keys.questions(stream))
+        pipe.hget(keys.cursor(stream), "head")
+        qids, head = await pipe.execute()
+        names = [make(stream) for make in (keys.log, keys.tail, keys.cursor, keys.questions)]
+        for qid in qids:
+            names += question_keys(stream, qid.decode(), int(head or 0))
+        for name in names:
+            pipe.memory_usage(name)
+        return sum(filter(None, await pipe.execute())), len(names) + 2
+
+
+class Weights:
+    """One per worker: what the streams it owns weighed when it was last their turn."""
+
+    def __init__(self, store: StreamStore, streams: Streams) -> None:
+        self.store = store
+        self.streams = streams
+        self.of: dict[str, int] = {}
+
+    @property
+    def total(self) -> float:
+        """Of all owned streams; of those not weighed yet, as much as the others on average."""
+        known = [self.of[stream] for stream in self.streams.sums.of if stream in self.of]
+        return sum(known) / len(known) * len(self.streams.sums.of) if known else 0.0
+
+    @property
+    def largest(self) -> int:
+        """Of the owned streams that were weighed."""
+        return max((self.of.get(stream, 0) for stream in self.streams.sums.of), default=0)
+
+    async def run(self) -> None:
+        """Weigh some, wait, weigh the next; a Redis that is away is asked the next time."""
+        while True:
+            try:
+                await self.weigh()
+            except PASSING as error:
+                logger.debug("streams are not weighed: %s", error)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def weigh(self) -> None:
+        """As many streams as there are commands for, those weighed longest ago first."""
+        owned, left = self.streams.sums.of, COMMANDS
+        self.of = {stream: size for stream, size in self.of.items() if stream in owned}
+        new = [stream for stream in owned if stream not in self.of]
+        for stream in [*new, *self.of][:COMMANDS]:
+            size, commands = await weight(self.store, stream)
+            self.of.pop(stream, None)
+            self.of[stream] = size  # now last in turn
+            left -= commands
+            if left <= 0:
+                break

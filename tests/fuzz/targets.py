@@ -1,0 +1,275 @@
+"""What is fuzzed: every way in, as a function of bytes.
+
+A target returns if it accepts its input, raises an XL3MError (or click's own) if it refuses
+it with a reason, and anything else is a fault. Knows no fuzzing engine.
+"""
+
+import asyncio
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import click
+import msgpack
+
+from stream_app import cli, feeder, keys
+from stream_app.events import (
+    STREAM_BYTES,
+    Chunk,
+    dead_letter,
+    decode,
+    decode_chunk,
+    decode_query,
+    decode_question,
+    encode,
+    id_of,
+)
+from stream_app.packing import pack_tail, unpack_tail
+from stream_app.settings import Settings, variable
+from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
+from xl3m_core.segment import Segmenter
+
+LIMIT = 4096
+REFUSALS = (XL3MError, click.ClickException)
+
+MAPS: list[dict[str, Any]] = [
+    {"text": "pump 7\n", "time": 1_700_000_000.5, "stream": "s/ü"},
+    {"ids": [5, 6, 700], "time": "2024-05-01T12:00:00Z"},
+    {"id": "q", "stream": "a b", "question": "Which?", "deadline": 3, "add": True},
+    {"text": "</s><s>", "time": -1, "question": None, "deadline": 1e300},
+]
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 7, 2**40, 2**63, 1.5, -0.0, 1e300, float("nan"), float("inf")),
+    *("", " ", "x", "x" * 257, "é" * 128, "\0", "\n\r\u2028", "../%2e", "</s>", "2024-05-01"),
+    *("0001-01-01T00:00:00+14:00", [], [1], {}, {"a": []}),
+]
+# Every field of every map with every value.
+FIELDS = [made | {name: value} for made in MAPS for name in made for value in VALUES]
+TEXTS = [
+    *(b"", b"\n", b"pump\n\n seven\n", "気圧 é\n".encode(), b"\xff\xfe\x00", b"\xed\xa0\x80"),
+    *(b"../%2e%2e/{x}:*", b"<s></s><|im_end|><0x0A>", b" " * 300, b"\n" * 300, b"a" * 300),
+]
+EVENTS = [
+    *TEXTS,
+    *(json.dumps(fields).encode() for fields in MAPS + FIELDS),
+    *(bytes(msgpack.packb(fields)) for fields in MAPS + FIELDS),
+    b'{"text": "\\ud800", "text": "twice", "time": NaN}',
+    b'{"text":' + b"[" * 600 + b"]" * 600 + b"}",
+    b"\x81\xa4text" + b"\x91" * 600 + b"\xc0",
+    b"\x81\xa4text\xdf\xff\xff\xff\xff",
+]
+KEYED = [bytes([3]) + b"key" + event for event in EVENTS]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A way in, inputs to begin with, and what share of the inputs it should have."""
+
+    name: str
+    call: Callable[[bytes], object]
+    seeds: Sequence[bytes]
+    weight: float = 1.0
+
+
+@lru_cache
+def engine() -> Engine:
+    """The small model, for its tokenizer."""
+    return Engine(LanguageModel.load())
+
+
+def _keyed(data: bytes) -> tuple[bytes | None, bytes | None]:
+    """Key and value: the first byte says how long the key is, 255 that there is none."""
+    size = data[0] if data else 255
+    return (None, data[1:]) if size == 255 else (data[1 : 1 + size], data[1 + size :])
+
+
+def _text(data: bytes) -> str:
+    """Any text, lone surrogates among it."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
+    """An event of the tokens topic, in that form."""
+    settings = Settings(format=format, max_event_bytes=LIMIT, **changes)
+
+    def call(data: bytes) -> None:
+        key, value = _keyed(data)
+        chunk = decode_chunk(
+            key, value, source="t/0", time_ms=1000, settings=settings,
+            decode_ids=engine().model.decode_within,
+        )  # fmt: skip
+        assert isinstance(chunk, Chunk)
+        assert 1 <= len(chunk.stream.encode()) <= STREAM_BYTES
+        assert 0 <= chunk.time_ms < 10**15
+        chunk.text.encode()
+
+    return call
+
+
+def question(data: bytes) -> None:
+    """An event of the questions topic."""
+    asked = decode_question(*_keyed(data), LIMIT)
+    assert 1 <= len(asked.stream.encode()) <= STREAM_BYTES
+    if asked.question is not None:
+        assert asked.question.strip()
+        engine().suffix.__wrapped__(asked.question)  # as the agent does; not remembered here
+
+
+def query(data: bytes) -> None:
+    """An event of the queries topic."""
+    asked = decode_query(*_keyed(data), LIMIT, "t/0/1")
+    assert 1 <= len(asked.stream.encode()) <= STREAM_BYTES
+    assert 1 <= len(asked.id.encode()) <= STREAM_BYTES
+    assert asked.deadline is None or 0 <= asked.deadline <= 90
+    encode({"id": asked.id, "stream": asked.stream, "question": asked.question}, asked.as_json)
+
+
+def pubsub(data: bytes) -> None:
+    """A message on the pub/sub door: refused, its asker must be told where it may be heard."""
+    keys.answer_channel(id_of(data, LIMIT)).encode()
+    asked = decode_query(None, data, LIMIT)
+    keys.claim(asked.id).encode("ascii")
+
+
+def any_map(data: bytes) -> None:
+    """An answer, or news of a stream, as a client reads it."""
+    assert isinstance(decode(data), dict)
+
+
+def letter(data: bytes) -> None:
+    """What becomes of the unusable: it must always be a dead letter."""
+    key, value = _keyed(data)
+    reason = data.decode("utf-8", "replace")
+    assert len(json.loads(dead_letter("t", 0, 7, key, value, reason))["reason"]) <= STREAM_BYTES
+
+
+def key_names(data: bytes) -> None:
+    """A stream's name and a question's, in the names of Redis."""
+    stream, other = _keyed(data)
+    asked = decode_question(stream, b"q?", LIMIT)
+    name = keys.log(asked.stream)
+    assert re.fullmatch(r"xl3m:1:\{[A-Za-z0-9._:/~%-]+\}:log", name)
+    words = (other or b"").decode("utf-8", "replace")
+    qid = keys.question_id(words, asked.stream)
+    assert re.fullmatch("[0-9a-f]{16}", qid)
+
+
+def settings(data: bytes) -> None:
+    """The environment: a byte that names the setting, its value, and so on by lines."""
+    names = [variable(field.name) for field in fields(Settings)]
+    lines = [line for line in data.split(b"\n") if line]
+    made = Settings.from_env({names[line[0] % len(names)]: _text(line[1:]) for line in lines})
+    assert made.broker_address
+    made.method(512)
+
+
+def arguments(data: bytes) -> None:
+    """A command line: words by lines, of which the first picks the command."""
+    words = _text(data.replace(b"\0", b"")).split("\n")
+    names = sorted(cli.cli.commands)
+    name = names[len(words[0]) % len(names)]
+    try:
+        made = cli.cli.commands[name].make_context(name, words[1:])
+    except click.exceptions.Exit:  # --help
+        return
+    for given in ("stream", "question"):
+        (made.params.get(given) or "").encode()
+
+
+_FILE = Path(tempfile.gettempdir()) / f"xl3m-fuzz-{os.getpid()}"
+_LOOP = asyncio.new_event_loop()
+
+
+def reader(data: bytes) -> None:
+    """A file of any bytes, read in chunks of any size: nothing is lost or added."""
+    size, longest, data = (data[0] + 1, data[1] + 1, data[2:]) if len(data) > 1 else (7, 9, data)
+    before = feeder.CHUNK_BYTES, feeder.LONGEST_RECORD
+    feeder.CHUNK_BYTES, feeder.LONGEST_RECORD = size, longest
+    _FILE.write_bytes(data)
+    try:
+        chunks = _LOOP.run_until_complete(_read())
+    finally:
+        feeder.CHUNK_BYTES, feeder.LONGEST_RECORD = before
+        _FILE.unlink()
+    assert "".join(chunks) == data.decode("utf-8", "replace")
+
+
+async def _read() -> list[str]:
+    return [chunk async for chunk in feeder.read_file(_FILE)]
+
+
+def _bytes_of(texts: Sequence[str]) -> list[int]:
+    return [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+
+
+def segments(data: bytes) -> None:
+    """Any text in any chunks: the same segments, which cover it, and a tail that can be kept."""
+    size, overlap, cut = (data[0] % 40 + 1, data[1], data[2] + 1) if len(data) > 2 else (5, 1, 3)
+    text = _text(data[3:1500])  # a letter at a time, more would take a tenth of a second
+    counted = engine().model.count if data[:1] > b"\x80" else _bytes_of
+    segmenter = Segmenter(counted, size, overlap % size)
+    whole, tail = _cut(segmenter, [text])
+    parts, _ = _cut(segmenter, [text[i : i + cut] for i in range(0, len(text), cut)])
+    assert whole == parts
+    covered = 0
+    for segment in whole:
+        assert segment.text == text[segment.start : segment.end]
+        assert segment.start <= covered < segment.end
+        covered = segment.end
+    assert covered == len(text)
+    if text.isascii():
+        assert unpack_tail(pack_tail(tail)) == tail
+
+
+def _cut(segmenter: Segmenter, chunks: list[str]) -> tuple[list[Segment], Tail]:
+    tail, done = Tail(), list[Segment]()
+    for chunk in chunks:
+        tail, new = segmenter.push(tail, chunk)
+        done += new
+    return done + segmenter.flush(tail), tail
+
+
+def tokenizer(data: bytes) -> None:
+    """Any text as token ids, none of them special, and back."""
+    model, text = engine().model, _text(data)
+    ids = model.encode([text])[0]
+    assert not set(ids) & set(model.tokenizer.all_special_ids)
+    if text == data.decode("utf-8", "replace"):
+        assert model.decode_within(ids) == text
+
+
+def token_ids(data: bytes) -> None:
+    """Any token ids, two bytes each, as text."""
+    pairs = [int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2)]
+    value = msgpack.packb({"ids": pairs})
+    chunk_in("msgpack")(b"\x01s" + bytes(value))
+
+
+LINES = [b"\x00kafka://h:1\n\x01redis://h/0\n\x034\n\x0bjson", b"\x01unix:///x", b"\x10nan"]
+WORDS = [b"a\ns\nq?\n--deadline\nnan", b"abc\n-\n--stream\n\xff", b"abcde\n/etc/hostname\n-q\nx"]
+SIZED = [b"\x04\x02\x03" + text for text in TEXTS] + [b"\x84\x02\x03" + text for text in TEXTS]
+
+TARGETS = (
+    Target("lines", chunk_in("lines"), KEYED),
+    Target("json", chunk_in("json"), KEYED),
+    Target("json, stream in a field", chunk_in("json", key_field="stream"), KEYED),
+    Target("msgpack", chunk_in("msgpack"), KEYED),
+    Target("token ids", token_ids, [b"\0\5\2\0", b"\xff\xff", b""]),
+    Target("question", question, KEYED),
+    Target("query", query, KEYED),
+    Target("pub/sub", pubsub, EVENTS),
+    Target("answer", any_map, EVENTS),
+    Target("dead letter", letter, KEYED),
+    Target("keys", key_names, KEYED),
+    Target("settings", settings, LINES),
+    Target("command line", arguments, WORDS, 0.3),
+    Target("file", reader, SIZED, 0.1),
+    Target("segments", segments, SIZED, 0.1),
+    Target("tokenizer", tokenizer, TEXTS, 0.5),
+)

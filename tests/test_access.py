@@ -1,0 +1,210 @@
+"""Access: what the settings say reaches aiokafka and Faust alike; what cannot be used is named."""
+
+import logging
+import ssl
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+
+from stream_app import access, refusal
+from stream_app.errors import SettingsError
+from stream_app.settings import SECRETS, Settings, variable
+from tests import secured
+
+LOGIN = {"kafka_user": "me", "kafka_password": "hunter2"}
+SCRAM = {"kafka_security": "SASL_SSL", "kafka_mechanism": "SCRAM-SHA-512"} | LOGIN
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> secured.Certificates:
+    """Certificates of a CA, a client and a stranger."""
+    return secured.certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def settings(**given: Any) -> Settings:
+    return Settings.from_env({}, **given)
+
+
+# -- both forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("security", "mechanism", "kind"),
+    [
+        ("PLAINTEXT", "", type(None)),
+        ("SSL", "", SSLCredentials),
+        ("SASL_PLAINTEXT", "PLAIN", SASLCredentials),
+        ("SASL_SSL", "SCRAM-SHA-256", SASLCredentials),
+        ("SASL_SSL", "SCRAM-SHA-512", SASLCredentials),
+        ("SASL_PLAINTEXT", "OAUTHBEARER", OAuthCredentials),
+        ("SASL_SSL", "OAUTHBEARER", OAuthCredentials),
+    ],
+)
+async def test_faust_is_told_what_aiokafka_is_told(
+    security: str, mechanism: str, kind: type, made: secured.Certificates, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("a-token\n")
+    given: dict[str, Any] = {"kafka_security": security, "kafka_mechanism": mechanism}
+    if mechanism == "OAUTHBEARER":
+        given["kafka_token_file"] = str(tmp_path / "token")
+    elif mechanism:
+        given |= LOGIN
+    if security.endswith("SSL"):
+        given["kafka_ca"] = str(made.ca)
+    options = access.kafka(settings(**given))
+    credentials = access.faust_credentials(settings(**given))
+    assert type(credentials) is kind
+    told = dict(credentials_to_aiokafka_auth(credentials)) if credentials else {}
+    assert options.pop("bootstrap_servers") == "127.0.0.1:9092"
+    assert options.pop("security_protocol") == told.pop("security_protocol", "PLAINTEXT")
+    for known in (options, told):
+        context = known.pop("ssl_context", None)
+        assert (context is not None) == security.endswith("SSL")
+        assert context is None or (context.check_hostname, context.verify_mode) == (
+            True,
+            ssl.CERT_REQUIRED,
+        )
+        if provider := known.pop("sasl_oauth_token_provider", None):
+            assert await provider.token() == "a-token"
+    assert {k: v for k, v in options.items() if v} == {k: v for k, v in told.items() if v}
+    assert "hunter2" not in repr(credentials)
+
+
+# -- settings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (LOGIN, "kafka_user"),
+        ({"kafka_ca": "ca.pem"}, "kafka_ca"),
+        ({"kafka_security": "SASL_PLAINTEXT", "kafka_mechanism": "PLAIN"} | LOGIN
+         | {"kafka_ca": "ca.pem"}, "kafka_ca"),
+        ({"kafka_security": "SSL"} | LOGIN, "kafka_user"),
+        ({"kafka_security": "SSL", "kafka_mechanism": "PLAIN"}, "kafka_mechanism"),
+        ({"kafka_security": "SSL", "kafka_key": "key.pem"}, "kafka_certificate"),
+        ({"kafka_security": "SASL_SSL"}, "kafka_mechanism"),
+        ({"kafka_security": "TLS"}, "kafka_security"),
+        (SCRAM | {"kafka_mechanism": "GSSAPI"}, "kafka_mechanism"),
+        (SCRAM | {"kafka_user": ""}, "kafka_user"),
+        (SCRAM | {"kafka_password": ""}, "kafka_password"),
+        (SCRAM | {"kafka_token_file": "token"}, "kafka_token_file"),
+        ({"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"}, "kafka_token_file"),
+        (SCRAM | {"kafka_mechanism": "OAUTHBEARER", "kafka_token_file": "token"}, "kafka_user"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused_by_name(given: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{variable(named)}\b") as refused:
+        settings(**given)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_may_lie_in_a_file(name: str, tmp_path: Path) -> None:
+    secret = {"redis": "rediss://me:hunter2@there:1/0", "kafka_password": " hunter2 "}[name]
+    others = {variable(k): v for k, v in SCRAM.items() if k != name}
+    path = tmp_path / "secret"
+    path.write_text(secret + "\n")
+    env = others | {f"{variable(name)}_FILE": str(path)}
+    assert getattr(Settings.from_env(env), name) == secret
+    assert Settings.from_env(env | {variable(name): ""}) == Settings.from_env(env)
+    given = {"redis": "redis://given:1"}
+    assert Settings.from_env(env, **given).redis == "redis://given:1"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("held", [None, b"", b"\n", b"\xff"])
+def test_a_file_without_a_secret_is_named_by_its_variable(
+    name: str, held: bytes | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "hunter2"
+    if held is not None:
+        path.write_bytes(held)
+    with pytest.raises(SettingsError, match=f"{variable(name)}_FILE") as refused:
+        Settings.from_env({f"{variable(name)}_FILE": str(path)})
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_in_two_places_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    env = {variable(name): "hunter2", f"{variable(name)}_FILE": str(tmp_path / "secret")}
+    with pytest.raises(SettingsError, match="both") as refused:
+        Settings.from_env(env)
+    assert "hunter2" not in str(refused.value)
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def test_files_that_are_no_certificates_are_named(
+    made: secured.Certificates, tmp_path: Path
+) -> None:
+    (tmp_path / "none.pem").write_text("none")
+    for path in (str(tmp_path / "none.pem"), str(tmp_path / "hunter2")):
+        tls = {"kafka_security": "SSL", "kafka_ca": str(made.ca)}
+        for wrong in ("kafka_ca", "kafka_certificate"):
+            with pytest.raises(SettingsError, match=variable(wrong)) as refused:
+                access.kafka(settings(**tls | {wrong: path}))
+            assert "hunter2" not in str(refused.value)
+
+
+def test_an_encrypted_key_is_refused_and_not_asked_about(
+    made: secured.Certificates, tmp_path: Path
+) -> None:
+    path = tmp_path / "encrypted.key"
+    secured.openssl(tmp_path, "rsa", "-aes256", "-passout", "pass:hunter2",
+                    "-in", str(made.key), "-out", str(path))  # fmt: skip
+    files = {"kafka_certificate": str(made.client), "kafka_key": str(path)}
+    with pytest.raises(SettingsError, match="not encrypted"):
+        access.kafka(settings(kafka_security="SSL", **files))
+
+
+@pytest.mark.parametrize("held", [None, b"", b" \n", "tökén".encode()])
+async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "hunter2"
+    path.write_text("a-token")
+    how = {"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"}
+    provider = access.TokenFile(str(path))
+    assert await provider.token() == "a-token"
+    path.unlink() if held is None else path.write_bytes(held)
+    for call in (provider.read, lambda: access.kafka(settings(**how, kafka_token_file=str(path)))):
+        with pytest.raises((OSError, SettingsError), match="XL3M_KAFKA_TOKEN_FILE") as refused:
+            call()
+        assert "hunter2" not in str(refused.value)
+
+
+# -- what is said ----------------------------------------------------------------------------
+
+
+def test_what_a_broker_says_is_not_repeated() -> None:
+    for error in (SaslAuthenticationFailed("token hunter2"), KafkaConnectionError("hunter2")):
+        assert "hunter2" not in str(refusal.unreachable(settings(**SCRAM), error))
+
+
+def test_requests_are_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixture) -> None:
+    access.kafka(settings())
+    log = logging.getLogger("aiokafka.conn")
+    with caplog.at_level(logging.DEBUG):
+        log.debug("Request to %s: %s", "here", "hunter2")
+        log.info("let in")
+    assert "hunter2" not in caplog.text and "let in" in caplog.text
+
+
+def test_every_secret_stays_out_of_repr() -> None:
+    hidden = {field.name for field in fields(Settings) if not field.repr}
+    marked: Any = dict.fromkeys(hidden, "hunter2")
+    assert {"broker", "redis", "kafka_password", "kafka_token_file"} <= hidden
+    assert "hunter2" not in repr(replace(Settings(), **marked))
+
+
+def test_services_of_our_own_do_not_ask_who_comes_in() -> None:
+    urls: Any = {"broker": "kafka://ours:1", "redis": "redis://ours:2"}
+    assert Settings(k=3).embedded(**urls) == Settings(k=3, **urls)
+    with pytest.raises(SettingsError, match="unset XL3M_KAFKA_SECURITY"):
+        settings(**SCRAM).embedded(**urls)

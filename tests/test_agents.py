@@ -1,0 +1,274 @@
+"""The agents: what cannot be done is buried with its reason, and who waits for it is told; queries
+are acknowledged in the order they came in, whenever their answers are there.
+"""
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_app import client, keys
+from stream_app.agents import Queries, Questions
+from stream_app.events import Query
+from stream_app.partitions import Partitions
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import LostWritesError
+from stream_app.stopping import Stopping
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, running, until
+from xl3m_core import Answer
+
+Fresh = Callable[[str], str]
+
+
+async def coming(events: list[Event]) -> AsyncIterator[Event]:
+    """As Faust gives them."""
+    for event in events:
+        yield event
+
+
+@dataclass
+class Site:
+    """Where events end: acknowledged, among the dead letters, answered."""
+
+    topic: str = "t"
+    acked: list[Event] = field(default_factory=list)
+    letters: list[tuple[Event, str]] = field(default_factory=list)
+    sent: list[dict[str, Any]] = field(default_factory=list)
+
+    def event(self, offset: int, key: str | None, value: bytes | None) -> Event:
+        """An event of a topic."""
+        message = Message(self.topic, 0, offset, 1.0, key.encode() if key else None, value)
+        return Event(message, self.acked)
+
+    async def bury(self, event: Any, reason: str) -> None:
+        """A dead letter."""
+        assert event not in self.acked
+        self.letters.append((event, reason))
+
+    async def send(self, key: bytes | None, value: bytes) -> None:
+        """An answer."""
+        self.sent.append(json.loads(value))
+
+
+# -- questions -----------------------------------------------------------------------------------
+
+
+class Asking(Site):
+    """A questions agent on a real Redis."""
+
+    def __init__(self, redis: Redis, **changes: Any) -> None:
+        super().__init__()
+        self.store, engine = StreamStore(redis, PLENTY, PLENTY), HashEngine()
+        scoring = Scoring(engine, self.store, Health(), PLENTY)
+        settings = Settings(max_event_bytes=4096, **changes)
+        self.topic = f"topic-{uuid.uuid4().hex}"
+        self.partitions = Partitions(self.store, self.topic)
+        self.agent = Questions(settings, self.partitions, scoring, self.bury, Health())
+        self.offset = 0
+
+    async def assigned(self) -> FakeBroker:
+        """The partition becomes this worker's; what the broker was told then."""
+        tp = TP(self.topic, 0)
+        broker = FakeBroker({tp: self.offset}, {tp: self.offset})
+        await self.partitions.assign([tp], broker)
+        return broker
+
+    async def take(self, stream: str | None, *values: bytes | None) -> list[Event]:
+        """Each value as the topic's next event; all are acknowledged, in order."""
+        if not self.partitions.owned:
+            await self.assigned()
+        events = [self.event(self.offset + i, stream, value) for i, value in enumerate(values)]
+        self.acked.clear()
+        await self.agent.run(coming(events))
+        assert self.acked == events
+        self.offset += len(events)
+        return events
+
+    async def again(self, *events: Event) -> None:
+        """The same events, delivered once more."""
+        await self.agent.run(coming([Event(event.message, []) for event in events]))
+
+    async def standing(self, stream: str) -> set[str]:
+        """The stream's questions."""
+        return {asked.question for asked in (await self.store.questions(stream)).values()}
+
+
+def added(question: str) -> bytes:
+    return json.dumps({"question": question, "add": True}).encode()
+
+
+async def test_bad_events_of_questions_are_buried_and_the_others_are_done(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"first?", b"\xff", b"{}", b"x" * 5000, added("second?"))
+    assert [event.message.offset for event, _ in site.letters] == [1, 2, 3]
+    assert await site.standing(stream) == {"first?", "second?"}
+    await site.take(None, b"whose?")
+    assert "no stream" in site.letters[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [(b"y" * 100, "takes 107 tokens"), (added("4?"), "XL3M_MAX_QUESTIONS")],
+)
+async def test_who_watches_is_told_of_a_question_that_was_refused(
+    refused: bytes, reason: str, redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client, max_questions=3), fresh("stream")
+    updates = client.updates(redis_client, stream)
+    assert await anext(updates) == {}
+    await site.take(stream, *(added(f"{i}?") for i in range(3)), refused)
+    async with asyncio.timeout(20):
+        told = await anext(updates)
+    await updates.aclose()  # type: ignore[attr-defined]
+    ((event, buried),) = site.letters
+    assert event.message.value == refused and reason in buried
+    assert (told["stream"], told["error"]) == (stream, buried)
+    assert await site.standing(stream) == {"0?", "1?", "2?"}
+    await site.take(stream, b"instead?")
+    assert await site.standing(stream) == {"instead?"}
+
+
+async def test_questions_make_no_more_streams_than_there_may_be(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    most = await redis_client.scard(keys.streams()) + 1
+    site, streams = Asking(redis_client, max_streams=most), [fresh("stream") for _ in range(3)]
+    for stream in streams:
+        await site.take(stream, b"q?", None)
+        await site.take(stream, None)
+    assert [event.message.key for event, _ in site.letters] == [s.encode() for s in streams[1:]]
+    assert all("XL3M_MAX_STREAMS" in reason for _, reason in site.letters)
+    left = [key async for key in redis_client.scan_iter(match=f"*{streams[1]}*")]
+    assert left == [] and streams[0] in await site.store.streams()
+
+
+async def test_a_question_done_is_not_done_again_when_its_event_comes_again(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    events = await site.take(stream, b"old?", b"new?")
+    await site.again(*events)
+    await site.assigned()
+    await site.again(*events)
+    assert await site.standing(stream) == {"new?"}
+    assert (await site.store.load(stream)).cursor.questions == 2
+
+
+async def test_questions_that_redis_lost_are_delivered_again_and_set(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    events = await site.take(stream, b"old?", b"new?", added("more?"))
+    await redis_client.delete(keys.questions(stream))
+    await redis_client.hset(keys.partition(f"{site.topic}/0"), "next", "1")
+    with pytest.raises(LostWritesError, match="lost writes"):
+        await site.partitions.check()
+    broker = await site.assigned()
+    assert broker.commits == [{TP(site.topic, 0): 1}]
+    await site.again(*events[1:])
+    assert await site.standing(stream) == {"new?", "more?"}
+
+
+async def test_a_question_that_redis_lost_before_it_was_noted_is_set_again(
+    redis_client: Redis, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"old?")
+    advance, calls = site.partitions.advance, list[int]()
+
+    async def restarted(done: list[Any]) -> None:
+        calls.append(len(done))
+        if len(calls) == 1:
+            site.store.trusted = "a process that is gone"
+            await redis_client.delete(keys.questions(stream))
+        await advance(done)
+
+    monkeypatch.setattr(site.partitions, "advance", restarted)
+    await site.take(stream, b"new?")
+    assert calls == [1, 1]
+    assert await site.standing(stream) == {"new?"}
+
+
+async def test_questions_of_a_partition_not_owned_are_left_to_its_owner(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"mine?")
+    await site.partitions.assign([], FakeBroker())
+    event = site.event(1, stream, b"theirs?")
+    await site.agent.run(coming([event]))
+    assert event not in site.acked
+    assert await site.standing(stream) == {"mine?"}
+
+
+# -- queries -------------------------------------------------------------------------------------
+
+
+class Slow:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+
+    async def answer(self, query: Query) -> Answer:
+        """Once its gate is open."""
+        self.gates[query.id] = asyncio.Event()
+        await self.gates[query.id].wait()
+        return Answer(question=query.question or "", answer="so it is")
+
+
+@dataclass
+class Service:
+    """The agent, fed with events."""
+
+    agent: Queries
+    events: list[Event]
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        await self.agent.run(coming(self.events))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_answers(
+    seed: int,
+) -> None:
+    site, slow = Site(), Slow()
+    events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(10)]
+    events[4].message = events[4].message._replace(value=b"\xff")
+    agent = Queries(Settings(), slow, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    order = [i for i in range(10) if i != 4]
+    random.Random(seed).shuffle(order)
+    async with running(Service(agent, events)):
+        await until(lambda: len(slow.gates) == 9)
+        for done, number in enumerate(order, 1):
+            slow.gates[f"{number}"].set()
+            answered = {*order[:done], 4}
+            first = next((i for i in range(10) if i not in answered), 10)
+            await until(lambda n=first, d=done: (len(site.acked), len(site.sent)) == (n, d))  # type: ignore[misc]
+            assert site.acked == events[:first]
+    assert [int(answer["id"]) for answer in site.sent] == order
+    assert [event for event, _ in site.letters] == [events[4]]
+
+
+async def test_no_more_queries_are_begun_than_may_be_at_once() -> None:
+    site, slow = Site(), Slow()
+    events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(60)]
+    agent = Queries(Settings(), slow, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    async with running(Service(agent, events)):
+        for number in range(60):
+            await until(lambda n=number: f"{n}" in slow.gates)  # type: ignore[misc]
+            assert len(slow.gates) - len(site.sent) <= 16 + 2
+            slow.gates[f"{number}"].set()
+        await until(lambda: site.acked == events)

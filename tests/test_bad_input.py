@@ -1,0 +1,318 @@
+"""Bad input at every door of a worker: refused with its reason, or taken for what it is, and what
+comes behind it is answered. The Redis is real; the model is not what this is about.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgpack
+import pytest
+from redis.asyncio import Redis
+
+from stream_app import client, keys
+from stream_app.agents import Queries, Questions
+from stream_app.events import QUESTION_CHARS, decode, encode
+from stream_app.partitions import Partitions
+from stream_app.patience import Health
+from stream_app.scoring import Scoring
+from stream_app.settings import Settings
+from stream_app.state import Commit
+from stream_app.stopping import Stopping
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Letters, Message, batch, until
+from tests.test_ingest import Site, site
+from tests.test_pubsub import Asker, Worker, place
+from xl3m_core import Segment
+from xl3m_core.segment import Segmenter
+
+Fresh = Callable[[str], str]
+MILLION = "q" * 1_000_000
+TOO_LONG = f"1000000 characters, more than the {QUESTION_CHARS} allowed"
+LIMIT = 1 << 20
+
+# What is odd and still text, or a name: nothing of it may be taken for anything else.
+ODD = [
+    "a{b}c",
+    " a b ",
+    "\x00\x1b[2J\r",
+    "../../etc/passwd",
+    "%2e%2e/%00",
+    "*?[x]",
+    "</s><s>",
+    "é" * 128,
+]
+
+
+def nested(levels: int) -> bytes:
+    return b'{"text":' + b"[" * levels + b"]" * levels + b"}"
+
+
+BAD_TOKENS: dict[str, list[tuple[bytes, str]]] = {
+    "lines": [
+        (b"\xff\xfe", "not UTF-8: byte 0"),
+        ("half \ud800".encode("utf-8", "surrogatepass"), "not UTF-8: byte 5"),
+        (b"", "empty"),
+        (b"x" * (LIMIT + 1), "1048577 bytes, more than the 1048576 allowed"),
+    ],
+    "json": [
+        (nested(500), "'text' must be str, not list"),
+        (nested(200_000), "recursion"),
+        (b'{"text": "\\ud800"}', "lone surrogate"),
+        (b'{"text": "x", "time": NaN}', "time field"),
+        (b'{"text": "x", "time": -Infinity}', "time field"),
+        (b'{"text": "x", "time": 1e999}', "time field"),
+        (b'{"text": "x", "time": -1}', "time field"),
+        (b'{"text": "x", "time": ' + b"9" * 4000 + b"}", "time field"),
+        (b'{"text": "x", "time": ' + b"9" * 5000 + b"}", "is not json"),
+        (b'{"text": "x", "time": "1969-12-31"}', "before 1970"),
+        (b'{"text": "x", "text": 7}', "'text' must be str"),
+        (b'{"schema": 99, "body": "x"}', "'text' is missing"),
+        (b'{"text": "caf\xe9"}', "is not json"),
+    ],
+    "msgpack": [
+        (b"\x81\xa4text" + b"\x91" * 200_000 + b"\xc0", "not msgpack"),
+        (b"\x81\xa4text\xa4\xed\xa0\x80x", "not msgpack"),
+        (b"\x81\xa4text\xdb\xff\xff\xff\xff", "not msgpack"),
+        (msgpack.packb({"text": "x", "time": float("nan")}), "time field"),
+        (msgpack.packb({"text": "x", "time": -(2**63)}), "time field"),
+        (msgpack.packb({"ids": [-1]}), "list of token ids"),
+        (msgpack.packb({"ids": [2**64 - 1]}), "list of token ids"),
+        (msgpack.packb({"ids": [1.5, True]}), "list of token ids"),
+    ],
+}
+GOOD = {"lines": b"good", "json": b'{"text": "good"}', "msgpack": msgpack.packb({"text": "good\n"})}
+
+
+@pytest.mark.parametrize("format", BAD_TOKENS)
+async def test_bad_tokens_are_dead_letters_with_their_reason(
+    format: str, redis_client: Redis, fresh: Fresh
+) -> None:
+    store = StreamStore(redis_client, PLENTY, PLENTY)
+    here = await site(store, fresh("topic"), 0, format=format, max_event_bytes=LIMIT)
+    values = [*(value for value, _ in BAD_TOKENS[format]), GOOD[format]]
+    events = [here.event(i, value) for i, value in enumerate(values)]
+    await here.ingest.apply(events)
+    assert [event for event, _ in here.letters] == events[:-1]
+    for (_, said), (_, reason) in zip(here.letters, BAD_TOKENS[format], strict=True):
+        assert reason in said
+    assert here.acked == events
+    assert (await here.state()).tail.end == len("good\n")
+
+
+async def test_a_name_is_taken_letter_by_letter_up_to_its_limit(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    here = await site(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0)
+    names = [fresh("")[1:] + odd for odd in ODD[:-1]] + [fresh("")[:13] + "x" * 243]
+    assert len(names[-1].encode()) == 256
+    events = [here.event(i, f"of {i}".encode(), name.encode()) for i, name in enumerate(names)]
+    bad = [here.event(len(names), b"x", (names[-1] + "y").encode())]
+    bad += [here.event(len(names) + 1, b"x", b"\xff")]
+    await here.ingest.apply([*events, *bad])
+    for i, name in enumerate(names):
+        assert _end(await here.state(name)) == f"of {i}\n"
+        assert keys.log(name).count("{") == keys.log(name).count("}") == 1
+    reasons = [reason for _, reason in here.letters]
+    assert ["257 bytes, more than the 256" in reasons[0], "not UTF-8" in reasons[1]] == [True] * 2
+
+
+def _end(state: Any) -> str:
+    return "".join(unit.text for unit in state.tail.units) + str(state.tail.partial)
+
+
+async def test_odd_text_is_kept_to_the_letter(redis_client: Redis, fresh: Fresh) -> None:
+    store = StreamStore(redis_client, PLENTY, PLENTY)
+    here = await site(store, fresh("topic"), 0, format="json")
+    values = [json.dumps({"text": odd}) for odd in ODD]
+    values += ['{"text": "first", "text": "the last of two counts", "schema": 99}']
+    await here.ingest.apply([here.event(i, v.encode()) for i, v in enumerate(values)])
+    assert not here.letters
+    whole = "".join(f"{odd}\n" for odd in ODD) + "the last of two counts\n"
+    assert await _text_of(here) == whole
+
+
+async def _text_of(here: Site) -> str:
+    """All the stream holds, put together from its segments and its tail."""
+    tail = (await here.state()).tail
+    segments = list[Segment]()
+    for first in range(0, tail.index, 10_000):
+        segments += await here.ingest.store.segments(
+            here.topic, first, min(first + 10_000, tail.index)
+        )
+    return _joined([*segments, *here.ingest.segmenter.flush(tail)])
+
+
+def _joined(segments: list[Segment]) -> str:
+    parts, end = list[str](), 0
+    for segment in segments:
+        assert segment.start <= end < segment.end
+        parts.append(segment.text[end - segment.start :])
+        end = segment.end
+    return "".join(parts)
+
+
+@pytest.mark.parametrize(("record", "events"), [("x", 10), ("気\x00 ", 1), ("\n", 1), (" ", 1)])
+async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
+    record: str, events: int, redis_client: Redis, fresh: Fresh
+) -> None:
+    store = StreamStore(redis_client, PLENTY, PLENTY)
+    here = await site(store, fresh("topic"), 0, format="msgpack")
+    segmenter = here.ingest.segmenter = Segmenter(Letters().count, 90, 10)
+    piece = (record * 1_000_000)[: 1_000_000 // len(record.encode()) * len(record)]
+    for i in range(events):
+        await here.ingest.apply([here.event(i, msgpack.packb({"text": piece}))])
+        tail = (await here.state()).tail
+        assert len(tail.partial) < segmenter.longest_record
+        assert sum(unit.tokens for unit in tail.units) <= 90
+    assert not here.letters
+    assert await _text_of(here) == piece * events
+
+
+async def test_an_empty_text_changes_nothing_but_the_position(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    here = await site(
+        StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, format="msgpack"
+    )
+    events = [here.event(i, msgpack.packb({"text": text})) for i, text in enumerate(["a", "", "b"])]
+    await here.ingest.apply(events)
+    assert (here.acked, here.letters) == (events, [])
+    assert _end(await here.state()) == "ab"
+
+
+BAD_ASKING = [
+    (MILLION.encode(), TOO_LONG),
+    (encode({"question": MILLION}), TOO_LONG),
+    (encode({"question": MILLION}, as_json=False), TOO_LONG),
+    (b"\xff", "not UTF-8"),
+    (b'{"question": "\\ud800"}', "lone surrogate"),
+    (b'{"question":' + b"[" * 200_000, "recursion"),
+    (b"\x81\xa8question" + b"\x91" * 200_000 + b"\xc0", "not msgpack"),
+    (b'{"question": "q?", "stream": "' + b"x" * 257 + b'"}', "257 bytes, more than the 256"),
+    (b'{"question": "q?", "stream": 7}', "no stream"),
+    (b'{"question": ["q?"]}', "'question' must be str"),
+    (b" \n ", "the question is empty"),
+    (b"x" * (LIMIT + 1), "1048577 bytes, more than the 1048576 allowed"),
+]
+BAD_QUERIES = [
+    *BAD_ASKING,
+    (b'{"question": "q?", "deadline": NaN}', "seconds from 0 to 90"),
+    (b'{"question": "q?", "deadline": -1}', "seconds from 0 to 90"),
+    (b'{"question": "q?", "deadline": 1e999}', "seconds from 0 to 90"),
+    (b'{"question": "q?", "deadline": ' + b"9" * 4000 + b"}", "seconds from 0 to 90"),
+    (b'{"question": "q?", "id": "' + b"x" * 257 + b'"}', "1 to 256 bytes"),
+    (b'{"question": "q?", "id": -1}', "'id' must be str"),
+    (b"", "empty"),
+]
+
+
+class Doors:
+    """Events that come in turn, and what becomes of them."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.acked: list[Event] = []
+        self.letters: list[str] = []
+        self.sent: list[dict[str, Any]] = []
+
+    async def bury(self, event: Any, reason: str) -> None:
+        self.letters.append(reason)
+
+    async def send(self, key: bytes | None, value: bytes) -> None:
+        self.sent.append(decode(value))
+
+    async def events(self, values: list[bytes]) -> AsyncIterator[Event]:
+        for i, value in enumerate(values):
+            yield Event(Message(self.stream, 0, i, 1.0, self.stream.encode(), value), self.acked)
+
+
+def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:
+    for reason, (_, part) in zip(said, wanted, strict=True):
+        assert part in reason
+
+
+async def test_bad_questions_are_dead_letters_and_the_next_is_set(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    store, health, doors = StreamStore(redis_client, PLENTY, PLENTY), Health(), Doors(fresh("s"))
+    scoring = Scoring(HashEngine(), store, health, PLENTY)
+    partitions, tp = Partitions(store, doors.stream), TP(doors.stream, 0)
+    await partitions.assign([tp], FakeBroker({tp: 0}, {tp: 0}))
+    questions = Questions(Settings(), partitions, scoring, doors.bury, health)
+    last = ("</s>" + ODD[3]).encode()
+    values = [*(value for value, _ in BAD_ASKING), last]
+    async with redis_client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(keys.update_channel(doors.stream))
+        await questions.run(doors.events([*values, b"x" * 100]))
+        told = decode((await anext(pubsub.listen()))["data"])
+    assert len(doors.acked) == len(values) + 1
+    assert_reasons(doors.letters, [*BAD_ASKING, (b"", "107 tokens")])
+    assert told["question"] == "x" * 100 and "the method leaves it 40" in told["error"]
+    asked = await store.questions(doors.stream)
+    assert [a.question.encode() for a in asked.values()] == [last]
+
+
+@pytest.fixture
+async def one(redis_url: str) -> AsyncIterator[Asker]:
+    """One worker behind the pub/sub door."""
+    async with place(redis_url, 1) as asker:
+        asker.workers[0].door.settings = Settings()
+        yield asker
+
+
+@pytest.fixture
+async def stream(redis_client: Redis, fresh: Fresh) -> str:
+    """A stream with something in it."""
+    name, engine = fresh("stream"), HashEngine()
+    store = StreamStore(redis_client, PLENTY, PLENTY)
+    tail, segments = batch(engine, "one pump\ntwo pumps\nthree")
+    base = await store.load(name)
+    partition = fresh("topic") + "/0"
+    [state] = await store.commit([Commit(name, base, segments, tail, partition, 1, 1)])
+    assert state is not None
+    return name
+
+
+async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
+    one: Asker, stream: str
+) -> None:
+    worker: Worker = one.workers[0]
+    doors = Doors(stream)
+    queries = Queries(Settings(), worker.door.answering, doors.send, doors.bury, Stopping(60.0))
+    values = [*(value for value, _ in BAD_QUERIES), encode({"id": "../{x}\x00", "question": "q?"})]
+
+    running = asyncio.create_task(queries.run(doors.events(values)))
+    await until(lambda: len(doors.acked) == len(values) or running.done())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [event.message.offset for event in doors.acked] == [*range(len(values))]
+    for _, part in BAD_QUERIES:
+        assert any(part in reason for reason in doors.letters)
+    assert len(doors.letters) == len(BAD_QUERIES)
+    [answer] = doors.sent
+    assert (answer["id"], answer["answer"].split()[0]) == ("../{x}\x00", "q?")
+
+
+async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    told = [(v, r) for v, r in BAD_QUERIES if v[:13] == b'{"question": ' and b'"id"' not in v]
+    assert len(told) > 6
+    for value, reason in told:
+        name = fresh("query")
+        stream_ = b"" if b'"stream"' in value else b'"stream": "%s", ' % stream.encode()
+        await one.ask(b'{"id": "%s", ' % name.encode() + stream_ + value[1:])
+        heard, data = await one.answer()
+        assert heard == name and reason in decode(data)["error"]
+    last = fresh("../{x} \x00")
+    await one.ask({"id": last, "stream": stream, "question": "q?"})
+    assert "error" not in decode((await one.answer())[1])
+
+
+async def test_a_million_characters_through_the_client_are_refused_with_both_numbers(
+    one: Asker, stream: str
+) -> None:
+    [answer] = [each async for each in client.ask(one.redis, stream, MILLION, 1.0)]
+    assert TOO_LONG in answer["error"]

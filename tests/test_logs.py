@@ -1,0 +1,104 @@
+"""Every line of a worker's log is a JSON object when that is asked for, whoever wrote it."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_app import embedded
+from stream_app.logs import JsonLines
+from tests.test_cli import xl3m
+from tests.test_system import has_begun, log_text, says
+from tests.workers import site
+
+Fresh = Callable[[str], str]
+FIELDS = {"time", "level", "logger", "message"}
+SECRET = "hunter2-and-more"
+
+
+async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
+    broker: embedded.Service, tmp_path: Path, fresh: Fresh
+) -> None:
+    with embedded.redis(tmp_path / "r") as service:
+        async with Redis.from_url(service.url) as redis:
+            await redis.config_set("requirepass", SECRET)
+        url = service.url.replace("redis://", f"redis://default:{SECRET}@")
+        log, stream = tmp_path / "workers.log", fresh("stream")
+        async with site(broker.url, url, tmp_path, fresh, log_format="json") as here:
+            worker = await here.start()
+            await here.send("tokens", stream, b"caf\xe9")
+            await here.until(lambda: says(log, "not UTF-8"))
+            await here.send("tokens", stream, log_text(1, 20).encode())
+            await here.until(lambda: has_begun(here, stream))
+            client: Any = here.redis
+            await client.config_set("requirepass", "another")
+            await client.client_kill_filter(_type="normal", skipme=True)
+            await here.send("tokens", stream, b"more\n")
+            await here.until(lambda: says(log, "waits for Redis"))
+            await here.stop(worker, signal.SIGTERM)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all(record.keys() >= FIELDS for record in records)
+    assert all(datetime.fromisoformat(record["time"]) for record in records)
+    loggers = {record["logger"].split(".")[0] for record in records}
+    assert {"xl3m", "faust", "aiokafka", "mode"} <= loggers
+    assert SECRET not in log.read_text()
+
+
+def test_what_ends_a_worker_before_it_starts_is_a_line_as_well() -> None:
+    done = xl3m("worker", XL3M_LOG_FORMAT="json")
+    assert done.returncode == 3
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "Redis does not answer" in records[-1]["message"]
+
+
+PROGRAM = """
+import logging.config, sys, threading, warnings
+from stream_app import logs
+own = logging.getLogger("library")
+own.propagate = False
+own.addHandler(logging.StreamHandler())
+logging.config.dictConfig(logs.as_json(logging.INFO))
+logs.take_over()
+own.warning("of a library")
+warnings.warn("beware")
+logging.getLogger("odd").error("%d", "no number")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+class Odd:
+    def __del__(self): raise ValueError("unraisable")
+Odd()
+raise RuntimeError("lines\\nof text")
+"""
+
+
+def test_what_python_itself_would_print_is_a_line_as_well() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1 and not done.stdout
+    said = [(r["logger"], r["message"].split(":")[0], "exception" in r) for r in records]
+    assert [(said[0]), *said[2:]] == [
+        ("library", "of a library", False),
+        ("odd", "%d ('no number',)", False),
+        ("xl3m", "a thread ended", True),
+        ("xl3m", "an error was dropped", True),
+        ("xl3m", "the worker ended", True),
+    ]
+    assert "beware" in records[1]["message"]
+    assert records[-1]["exception"].endswith("RuntimeError: lines\nof text")
+
+
+@pytest.mark.parametrize("message", ["\ud800", "\0\n\r\u2028", "x" * 100_000, ""])
+def test_any_text_is_one_line(message: str) -> None:
+    record = logging.makeLogRecord({"msg": message})
+    line = JsonLines().format(record)
+    assert len(line.splitlines()) == 1 and line.isascii()
+    assert json.loads(line)["message"] == message

@@ -1,0 +1,369 @@
+"""A rebuilt stream comes to what it was, whoever works meanwhile, and no other is touched."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import client, embedded, keys, rebuild
+from stream_app.embedded import Service
+from stream_app.errors import SchemaError
+from stream_app.rebuild import Retained, begin_anew, found, plan, throw_away_older
+from stream_app.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, TP, FakeBroker, on_redis
+from tests.test_ingest import assert_holds
+from tests.test_ingest import site as reader
+from tests.test_system import assert_equals_offline, chunks, finished, log_text
+from tests.workers import Site, offline, site
+
+# Workers come and go, and Kafka with them: on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(300)
+
+Fresh = Callable[[str], str]
+QUESTION = "which pump?"
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> StreamStore:
+    """One with room for everything."""
+    return StreamStore(redis_client, PLENTY, PLENTY)
+
+
+async def begin(store: StreamStore, stream: str, retained: Retained) -> None:
+    """Rebuild it."""
+    planned = await plan(store, stream, retained)
+    assert planned
+    await begin_anew(store, planned, retained, await found(store, stream))
+
+
+async def kept(redis: Any, stream: str) -> dict[bytes, bytes]:
+    """All that Redis has of a stream, as it keeps it."""
+    names = sorted([name async for name in redis.scan_iter(keys.of_stream(stream))])
+    return {name: await redis.dump(name) for name in names}
+
+
+# -- who works meanwhile ---------------------------------------------------------------------
+
+TEXTS = st.lists(st.text("ab é", max_size=12).map(lambda t: t + "\n"), min_size=2, max_size=12)
+
+
+@given(texts=TEXTS, cut=st.integers(0, 12), forgets=st.booleans())
+@on_redis
+async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
+    redis_client: Redis, fresh: Fresh, texts: list[str], cut: int, forgets: bool
+) -> None:
+    topic = fresh("topic")
+    store = StreamStore(redis_client, PLENTY, PLENTY)
+    first = await reader(store, topic, 0)
+    events = first.lines(*texts)
+    events += [first.event(len(texts), b"another's\n", b"other " + topic.encode())]
+    cut = 1 + cut % (len(events) - 1)
+    await first.ingest.apply(events[:cut])
+    before = await kept(redis_client, f"other {topic}")
+    await begin(store, topic, {f"{topic}/0": (0, len(events))})
+    if forgets:
+        first.ingest.states.clear()
+    with pytest.raises((FencedError, LostWritesError)):
+        await first.ingest.apply(events[cut:])
+    assert first.offsets == [*range(cut)]
+    second = await reader(store, topic, 0)
+    await second.ingest.apply([second.event(e.message.offset, e.message.value, e.message.key)
+                               for e in events])  # fmt: skip
+    await assert_holds(second, "".join(texts))
+    if before:
+        assert await kept(redis_client, f"other {topic}") == before
+
+
+async def test_its_partition_is_read_from_the_start_by_the_next_owner(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines("a\n", "b\n", "c\n"))
+    await begin(store, topic, {f"{topic}/0": (0, 3)})
+    broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
+    await here.ingest.partitions.assign([TP(topic, 0)], broker)
+    assert broker.seeks == {TP(topic, 0): 0}
+
+
+async def test_an_owner_from_before_is_refused_by_the_stream_itself(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines("a\n"))
+    (owned,) = here.ingest.partitions.owned.values()
+    await begin(store, topic, {f"{topic}/0": (0, 1)})
+    state = await here.state()
+    with pytest.raises(FencedError):
+        await store.commit([Commit(topic, state, [], state.tail, owned.name, owned.epoch, 9)])
+
+
+async def test_the_owner_is_told_and_ends_though_nothing_comes(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines("a\n"))
+    streams = here.ingest.scoring.streams
+    await streams.refresh()
+    await begin(store, topic, {f"{topic}/0": (0, 1)})
+    streams.changed(topic)  # as the door does when it hears of it
+    with pytest.raises(LostWritesError, match="rebuilt"):
+        await streams.refresh()
+
+
+async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh: Fresh) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await store.ask(topic, "q", Asked("q?"))
+    lines = [f"line {i}\n" for i in range(9)]
+    await here.ingest.apply(here.lines(*lines))
+    old = (await store.segments(topic, 0, 2))[:2]
+    scored = Extension(topic, "q", Range(0, 0), 0, 2, 0, b"\0" * 8, [(s, -1.0) for s in old])
+    await begin(store, topic, {f"{topic}/0": (0, 9)})
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines(*lines))
+    assert (await here.state()).cursor.head >= 2
+    assert await store.extend([scored], 3) == [None]
+    assert await store.range(topic, "q") == Range(0, 0, rebuilt=1)
+
+
+async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: Fresh) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await store.ask(topic, "q", Asked("q?"))
+    await store.ask(topic, "once", Asked("once?", until=4e9))
+    await here.ingest.apply(here.lines(*(f"line {i}\n" for i in range(9))))
+    for qid in ("q", "once"):
+        some = await store.segments(topic, 0, 1)
+        best = [(some[0], -1.0)]
+        await store.extend([Extension(topic, qid, Range(0, 0), 0, 1, 0, b"\0" * 4, best)], 3)
+    await store.redis.set(keys.scores(topic, "gone", 7), b"left behind")
+    asked = await store.questions(topic)
+    await begin(store, topic, {f"{topic}/0": (0, 9)})
+    assert await store.questions(topic) == asked
+    ranges = {keys.scored_range(topic, qid).encode() for qid in asked}
+    held = {keys.cursor(topic).encode(), keys.questions(topic).encode()}
+    assert set(await kept(store.redis, topic)) == ranges | held
+    assert await store.redis.expiretime(keys.scored_range(topic, "once")) == 4_000_000_000
+    assert (await store.load(topic)).tail.end == 0
+
+
+async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh) -> None:
+    here = [await reader(store, fresh("a {b}: *")) for _ in range(2)]
+    for one in here:
+        await store.ask(one.topic, "q", Asked("q?"))
+    every = await found(store)
+    for one in here:
+        (names,) = (await found(store, one.topic)).values()
+        assert sorted(names) == sorted(await kept(store.redis, one.topic)) and len(names) == 3
+        assert sorted(names) in [sorted(some) for some in every.values()]
+
+
+# -- what Kafka no longer has ----------------------------------------------------------------
+
+
+async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fresh) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines(*"abcdef"))
+    retained = {f"{topic}/0": (4, 9), f"{topic}/1": (7, 7)}
+    planned = await plan(store, topic, retained)
+    assert planned and (planned.missing, planned.offsets) == (4, 5)
+    assert planned.partitions == (f"{topic}/0",)
+    await begin(store, topic, retained)
+    assert (await here.state()).cursor.gaps == 4
+    assert await store.position(f"{topic}/0") == (4, 0)
+    assert await store.position(f"{topic}/1") == (None, 0)
+
+
+async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fresh: Fresh) -> None:
+    topic = fresh("topic")
+    here = await reader(store, topic, 0)
+    await here.ingest.apply(here.lines(*"abcdef"))
+    gone = await plan(store, topic, {})
+    assert gone and gone.missing == 6
+    await begin(store, topic, {f"{topic}/0": (0, 2)})  # made again, and shorter
+    assert (await here.state()).cursor.gaps == 6
+    assert await store.position(f"{topic}/0") == (0, 1)
+
+
+async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fresh: Fresh) -> None:
+    assert await plan(store, fresh("stream"), {"t/0": (0, 9)}) is None
+
+
+# -- an older schema -------------------------------------------------------------------------
+
+
+async def test_an_older_schema_goes_with_its_keys_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "AT_ONCE", 3)
+    others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
+    with embedded.redis(tmp_path) as service:
+        async with Redis.from_url(service.url) as redis:
+            for name in [*(f"xl3m:0:{{s{i}}}:log" for i in range(10)), *others]:
+                await redis.set(name, 1)
+            await redis.set(keys.schema(), 0)
+            assert await throw_away_older(redis) == 10
+            names: list[Any] = await redis.keys()
+            assert {name.decode() for name in names} == {*others, keys.schema()}
+            assert await redis.get(keys.schema()) == b"1"
+            assert await throw_away_older(redis) == 0
+            await redis.set(keys.schema(), 2)
+            with pytest.raises(SchemaError, match="newer"):
+                await throw_away_older(redis)
+
+
+# -- with workers, on a real Kafka -----------------------------------------------------------
+
+
+@pytest.fixture
+async def here(
+    durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> AsyncIterator[Site]:
+    """A site on a real Kafka."""
+    async with site(durable_broker.url, redis_url, tmp_path, fresh) as made:
+        yield made
+
+
+async def xl3m_rebuild(here: Site, *words: str) -> tuple[int, str]:
+    """The command's exit code and what it said."""
+    addresses = ["--broker", here.settings.broker, "--redis", here.settings.redis]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stream_app", "rebuild", *words, *addresses,
+        env=here.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def fed(here: Site, fresh: Fresh, count: int) -> dict[str, str]:
+    """So many streams with a question, read and scored by a worker that runs on."""
+    texts = {fresh(f"stream {i}/ü"): log_text(i, 80) for i in range(count)}
+    for stream in texts:
+        await here.send("questions", stream, QUESTION.encode())
+    await here.start()
+    for stream, text in texts.items():
+        for piece in chunks(text, 1):
+            await here.send("tokens", stream, piece.encode())
+    for stream, text in texts.items():
+        await settled(here, stream, text)
+    return texts
+
+
+async def settled(here: Site, stream: str, text: str) -> None:
+    """Read and scored to its end."""
+    segments, _ = offline(here.engine, text, QUESTION)
+    await here.until(lambda: finished(here, stream, QUESTION, len(segments)))
+
+
+async def entries(here: Site, stream: str) -> Any:
+    """The log as Redis has it, to the byte."""
+    return await here.store.redis.xrange(keys.log(stream))
+
+
+async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouched(
+    here: Site, fresh: Fresh
+) -> None:
+    texts = await fed(here, fresh, 6)
+    (worker,) = here.workers
+    await here.stop(worker)
+    one, *others = texts
+    before = {stream: await kept(here.redis, stream) for stream in others}
+    log, top = await entries(here, one), await client.top(here.store, one, QUESTION)
+    code, said = await xl3m_rebuild(here, "--stream", one)
+    assert code == 0, said
+    assert "will be read again" in said and "No worker listens" in said
+    assert await entries(here, one) == []
+    await here.start()
+    await settled(here, one, texts[one])
+    assert await entries(here, one) == log
+    assert await client.top(here.store, one, QUESTION) == top
+    await here.stop(here.workers[-1])
+    assert {stream: await kept(here.redis, stream) for stream in others} == before
+
+
+async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh: Fresh) -> None:
+    texts = await fed(here, fresh, 3)
+    (worker,) = here.workers
+    one = next(iter(texts))
+    code, said = await xl3m_rebuild(here, "--stream", one)
+    assert code == 0, said
+    assert "those that own these partitions end" in said
+    assert await asyncio.wait_for(worker.wait(), 60) != 0
+    here.workers.remove(worker)
+    await here.start()
+    more = log_text(9, 40)
+    for stream in texts:
+        await here.send("tokens", stream, more.encode())
+    for stream, text in texts.items():
+        await assert_equals_offline(here, stream, QUESTION, text + more)
+
+
+async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to_be_right(
+    here: Site, fresh: Fresh
+) -> None:
+    (one,) = texts = await fed(here, fresh, 1)
+    await here.stop(here.workers[0])
+    (feeding,) = (await here.store.load(one)).cursor.next
+    topic, _, number = feeding.rpartition("/")
+    admin = AIOKafkaAdminClient(bootstrap_servers=here.settings.broker_address)
+    await admin.start()
+    await admin.delete_records({TopicPartition(topic, int(number)): RecordsToDelete(5)})
+    await admin.close()
+    before = await kept(here.redis, one)
+    code, said = await xl3m_rebuild(here, "--stream", one)
+    assert code == 2 and "no longer has 5 of the offsets" in said and "--yes" in said
+    assert await kept(here.redis, one) == before
+    code, said = await xl3m_rebuild(here, "--stream", one, "--yes")
+    assert code == 0 and "5 are missing" in said
+    await here.start()
+    left = "".join(chunks(texts[one], 1)[5:])
+    await assert_equals_offline(here, one, QUESTION, left)
+    assert (await here.store.load(one)).cursor.gaps == 5
+
+
+async def test_an_older_schema_stays_while_workers_listen(
+    broker: Service, tmp_path: Path, fresh: Fresh
+) -> None:
+    with embedded.redis(tmp_path / "r") as redis:
+        async with site(broker.url, redis.url, tmp_path, fresh) as here:
+            await here.redis.mset({keys.schema(): 0, "xl3m:0:{s}:log": 1})
+            async with here.redis.pubsub() as worker:
+                await worker.subscribe(keys.QUERY_CHANNEL)
+                code, said = await xl3m_rebuild(here, "--all")
+            assert code == 2 and "stop them first" in said
+            assert await here.redis.get(keys.schema()) == b"0"
+            code, said = await xl3m_rebuild(here, "--stream", "s")
+            assert code == 2 and "xl3m rebuild --all" in said
+            code, said = await xl3m_rebuild(here, "--all")
+            assert code == 0 and "1 keys of an older version are gone" in said
+            names: list[Any] = await here.redis.keys()
+            assert names == [keys.schema().encode()]
+
+
+async def test_all_streams_at_once_come_to_what_they_were(
+    durable_broker: Service, tmp_path: Path, fresh: Fresh
+) -> None:
+    with embedded.redis(tmp_path / "r") as redis:
+        async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
+            texts = await fed(here, fresh, 4)
+            await here.stop(here.workers[0])
+            logs = {stream: await entries(here, stream) for stream in texts}
+            code, said = await xl3m_rebuild(here, "--all")
+            assert code == 0 and len(said.splitlines()) == 5
+            await here.start()
+            for stream, text in texts.items():
+                await settled(here, stream, text)
+                assert await entries(here, stream) == logs[stream]

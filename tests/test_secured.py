@@ -1,0 +1,317 @@
+"""Servers that ask who comes in: workers and commands get in with what they need, and not without.
+
+The rights of Redis users are those that SECURITY.md lists. What is secret is looked for in all
+that a worker and the commands write, at debug level.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from stream_app import client, commands
+from stream_app.child import free_port
+from stream_app.doctor import kafka_findings
+from stream_app.embedded import Service
+from stream_app.events import decode
+from stream_app.scout import Scout
+from stream_app.settings import Settings, variable
+from tests import secured
+from tests.test_cli import ROOT, xl3m
+from tests.test_http import answers
+from tests.test_system import assert_equals_offline, chunks, log_text
+from tests.workers import Site, site
+
+Fresh = Callable[[str], str]
+QUESTION = "which pump is low?"
+WAYS = ("SCRAM-SHA-512", "OAUTHBEARER", "certificate")
+
+
+def way(name: str, kafka: secured.Kafka, folder: Path) -> dict[str, Any]:
+    """The settings of one way in."""
+    security = "SSL" if name == "certificate" else "SASL_SSL"
+    made: dict[str, Any] = {"broker": kafka.doors[security], "kafka_security": security}
+    made["kafka_ca"] = str(kafka.certificates.ca)
+    if name == "certificate":
+        client_, key = kafka.certificates.client, kafka.certificates.key
+        return made | {"kafka_certificate": str(client_), "kafka_key": str(key)}
+    made["kafka_mechanism"] = name
+    if name == "OAUTHBEARER":
+        path = folder / "token"
+        path.write_text(secured.token() + "\n")
+        return made | {"kafka_token_file": str(path)}
+    return made | {"kafka_user": secured.USER, "kafka_password": secured.PASSWORD}
+
+
+def env(settings: dict[str, Any]) -> dict[str, str]:
+    """The settings as a process is given them."""
+    return {variable(name): str(value) for name, value in settings.items()}
+
+
+async def command(here: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command with the site's settings."""
+    return await asyncio.to_thread(lambda: xl3m(*words, **here.environment))
+
+
+def rights() -> dict[str, str]:
+    """Of each Redis user of SECURITY.md what it may."""
+    text = (ROOT / "SECURITY.md").read_text()
+    found = re.findall(r"ACL SETUSER (\w+) on >PASSWORD(.*?)\n\n", text, re.S)
+    return {name: " ".join(may.split()) for name, may in found}
+
+
+# -- Kafka -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WAYS)
+async def test_a_worker_and_the_commands_get_in(
+    name: str, secured_kafka: secured.Kafka, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    stream, text, log = fresh("stream"), log_text(4, 60), tmp_path / "log"
+    log.write_text(text)
+    how = way(name, secured_kafka, tmp_path)
+    async with site(how.pop("broker"), redis_url, tmp_path, fresh, **how) as here:
+        await commands.set_question(here.settings, stream, QUESTION)
+        await here.start()
+        fed = await command(here, "feed", str(log), "--stream", stream)
+        assert fed.returncode == 0, fed.stderr
+        await assert_equals_offline(here, stream, QUESTION, text)
+        await here.send("queries", stream, json.dumps({"id": "q1", "question": "who?"}).encode())
+        ((_, answer),) = await here.received("answers", 1)
+        assert decode(answer)["id"] == "q1" and "error" not in decode(answer)
+        for words in (("ask", stream, QUESTION), ("doctor",)):
+            done = await command(here, *words)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a wrong password": ("SCRAM-SHA-512", {"kafka_password": "hunter2"}, "XL3M_KAFKA_PASSWORD"),
+    "a wrong password in the clear": ("PLAIN", {"kafka_password": "hunter2"}, "XL3M_KAFKA_USER"),
+    "a wrong token": ("OAUTHBEARER", {"kafka_token_file": "stale"}, "XL3M_KAFKA_TOKEN_FILE"),
+    "no certificate of ours": (
+        "certificate",
+        {"kafka_certificate": "", "kafka_key": ""},
+        "XL3M_KAFKA_CERTIFICATE",
+    ),
+    "a stranger's certificate": ("SCRAM-SHA-512", {"kafka_ca": "stranger"}, "XL3M_KAFKA_CA"),
+    "authorities of the system": ("SCRAM-SHA-512", {"kafka_ca": ""}, "XL3M_KAFKA_CA"),
+    "a certificate for another name": ("SCRAM-SHA-512", {"broker": "elsewhere"}, "XL3M_BROKER as"),
+    "no TLS": (
+        "PLAIN",
+        dict.fromkeys(("kafka_ca", "kafka_mechanism", "kafka_user", "kafka_password"), "")
+        | {"kafka_security": "PLAINTEXT"},
+        "XL3M_KAFKA_SECURITY",
+    ),
+}
+
+
+def refusal(why: str, kafka: secured.Kafka, folder: Path) -> tuple[dict[str, Any], str]:
+    """Settings that do not get in, and the variable to be named."""
+    name, wrong, named = REFUSALS[why]
+    (folder / "stale").write_text("hunter2")
+    meant = {
+        "stale": str(folder / "stale"),
+        "stranger": str(kafka.certificates.stranger),
+        "elsewhere": kafka.doors["SASL_SSL"].replace(secured.HOST, "localhost"),
+    }
+    wrong = {what: meant.get(value, value) for what, value in wrong.items()}
+    return way(name, kafka, folder) | wrong, named
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+async def test_who_may_not_come_in_is_told_what_to_look_at(
+    why: str, secured_kafka: secured.Kafka, tmp_path: Path
+) -> None:
+    given, named = refusal(why, secured_kafka, tmp_path)
+    (finding,) = [finding async for finding in kafka_findings(Settings.from_env({}, **given))]
+    assert finding.mark == "MEND"
+    assert named in finding.said and "hunter2" not in finding.said
+
+
+@pytest.mark.parametrize("words", [("feed", __file__), ("worker",)])
+@pytest.mark.parametrize("why", ["a wrong password", "a stranger's certificate"])
+def test_who_may_not_come_in_is_told_in_one_line(
+    why: str, words: tuple[str, ...], secured_kafka: secured.Kafka, redis_url: str, tmp_path: Path
+) -> None:
+    given, named = refusal(why, secured_kafka, tmp_path)
+    done = xl3m(*words, **env(given | {"redis": redis_url}))
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert named in line and "hunter2" not in line
+
+
+async def test_a_renewed_token_is_taken_from_its_file(
+    secured_kafka: secured.Kafka, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    how = way("OAUTHBEARER", secured_kafka, tmp_path)
+    path = Path(how["kafka_token_file"])
+    async with site(how.pop("broker"), redis_url, tmp_path, fresh, **how) as here:
+        path.write_text("stale")
+        done = await command(here, "feed", __file__)
+        assert done.returncode == 3
+        path.write_text(secured.token())
+        done = await command(here, "feed", __file__)
+        assert done.returncode == 0, done.stderr
+
+
+# -- Redis -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Any:
+    """A Redis with TLS and the users of SECURITY.md."""
+    with secured.redis(tmp_path / "redis", rights()) as service:
+        yield service
+
+
+@pytest.fixture
+async def admin(redis: secured.SecuredRedis) -> AsyncIterator[Redis]:
+    """Its admin."""
+    async with Redis.from_url(redis.users["admin"]) as client_:
+        yield client_
+
+
+async def told(client_: Any, *words: str) -> Any:
+    """What Redis says to a command; redis-py types none of these."""
+    return await client_.execute_command(*words)
+
+
+async def refused(admin: Redis) -> list[Any]:
+    """What was asked for without a right; that of a client to tell its name matters to nobody."""
+    log: Any = await admin.acl_log()
+    return [entry for entry in log if not str(entry["object"]).startswith("client")]
+
+
+async def test_a_worker_and_who_asks_have_the_rights_they_need(
+    broker: Service, redis: secured.SecuredRedis, admin: Redis, tmp_path: Path, fresh: Fresh
+) -> None:
+    stream, text, kept = fresh("stream"), log_text(5, 200), 40
+    worker = redis.users["worker"]
+    async with site(broker.url, worker, tmp_path, fresh, log_segments=kept) as here:
+        running = await here.start()
+        await here.send("questions", stream, QUESTION.encode())
+        for piece in chunks(text, 1):
+            await here.send("tokens", stream, piece.encode())
+
+        async def read() -> bool:
+            known = await client.describe(here.store, stream)
+            scored = [question["coverage"] > 0 for question in known["questions"]]
+            return bool(known["segments"] > kept and scored == [True])
+
+        await here.until(read)
+        await here.send("questions", stream, b'{"question": "and who else?", "add": true}')
+        asker = here.environment | {"XL3M_REDIS": redis.users["asker"]}
+        done = await asyncio.to_thread(lambda: xl3m("ask", stream, "is all well?", **asker))
+        assert done.returncode == 0, done.stderr
+        for words in (("ask", stream, "who?"), ("ask", stream), ("streams",), ("doctor",)):
+            done = await command(here, *words)
+            assert done.returncode == 0, done.stdout + done.stderr
+        head = (await here.store.load(stream)).cursor.head
+        assert await Scout(worker).picks(stream, QUESTION, head - kept, head, 5)
+        await here.send("questions", stream, b"")
+
+        async def ended() -> bool:
+            return not (await client.describe(here.store, stream))["questions"]
+
+        await here.until(ended)
+        assert await here.stop(running) == 0
+    assert await refused(admin) == []
+
+
+async def test_a_worker_and_who_asks_have_no_other_rights(redis: secured.SecuredRedis) -> None:
+    others = [("get", "theirs"), ("publish", "theirs", "x"), ("flushdb",), ("config", "get", "*")]
+    for user in ("worker", "asker"):
+        async with Redis.from_url(redis.users[user]) as client_:
+            for words in others + [("get", "xl3m:schema")] * (user == "asker"):
+                with pytest.raises(NoPermissionError):
+                    await told(client_, *words)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "code", "named"),
+    [
+        (secured.REDIS_PASSWORD, "hunter3", 3, "password"),
+        ("ca.pem", "stranger.pem", 3, "certificate verify failed"),
+        (f"@{secured.HOST}", "@localhost", 3, "certificate verify failed"),
+        ("rediss:", "redis:", 2, "ssl_"),
+        ("ssl_ca_certs=", "ssl_nonsense=", 2, "XL3M_REDIS"),
+    ],
+)
+def test_whom_redis_refuses_is_told_why_in_one_line(
+    redis: secured.SecuredRedis, was: str, now: str, code: int, named: str
+) -> None:
+    done = xl3m("streams", XL3M_REDIS=redis.users["worker"].replace(was, now))
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert named in line and "hunter3" not in line and secured.REDIS_PASSWORD not in line
+
+
+# -- secrets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["PLAIN", "OAUTHBEARER"])
+async def test_secrets_are_written_nowhere(
+    name: str,
+    secured_kafka: secured.Kafka,
+    redis: secured.SecuredRedis,
+    tmp_path: Path,
+    fresh: Fresh,
+) -> None:
+    how, port, stream = way(name, secured_kafka, tmp_path), free_port(), fresh("stream")
+    how |= {"http_port": port}
+    written = list[str]()
+    async with (
+        site(how.pop("broker"), redis.users["worker"], tmp_path, fresh, **how) as here,
+        aiohttp.ClientSession() as session,
+    ):
+        worker = await here.start("--loglevel", "debug")
+        await here.until(lambda: answers(session, port, "readyz"))
+        for words in (("feed", __file__, "--stream", stream), ("ask", stream, "who?", "--json"),
+                      ("doctor",), ("streams",)):  # fmt: skip
+            done = await command(here, *words)
+            assert done.returncode == 0, done.stdout + done.stderr
+            written += [done.stdout, done.stderr]
+        for path in ("metrics", "readyz", "healthz"):
+            async with session.get(f"http://127.0.0.1:{port}/{path}") as reply:
+                written.append(await reply.text())
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "args=", "-p", str(worker.pid)], capture_output=True, text=True
+        )
+        written += [listed.stdout, repr(here.settings)]
+        assert await here.stop(worker) == 0
+    written.append((tmp_path / "workers.log").read_text())
+    assert "worker" in listed.stdout
+    assert "Received cluster metadata" in written[-1], "aiokafka is not at debug level"
+    for secret in (secured.PASSWORD, secured.REDIS_PASSWORD, secured.token()[:40], "Bearer ey"):
+        for text in written:
+            assert secret not in text
+
+
+async def test_a_worker_that_is_not_let_in_any_more_writes_no_secrets(
+    broker: Service,
+    redis: secured.SecuredRedis,
+    admin: Redis,
+    tmp_path: Path,
+    fresh: Fresh,
+) -> None:
+    port, url = free_port(), redis.users["worker"]
+    async with (
+        aiohttp.ClientSession() as session,
+        site(broker.url, url, tmp_path, fresh, http_port=port) as here,
+    ):
+        await here.start("--loglevel", "debug")
+        await here.until(lambda: answers(session, port, "readyz"))
+        await told(admin, "ACL", "SETUSER", "worker", "resetpass", ">changed")
+        await admin.client_kill_filter(user="worker")
+        async with session.get(f"http://127.0.0.1:{port}/readyz") as reply:
+            said = await reply.text()
+    assert reply.status == 503 and "redis" in json.loads(said)["reasons"]
+    assert secured.REDIS_PASSWORD not in said + (tmp_path / "workers.log").read_text()

@@ -1,0 +1,129 @@
+"""The terminal: what is printed of a stream commands nothing and forges no line."""
+
+import ast
+import json
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import cli, commands, doctor, offline
+from stream_app.errors import UnreachableError
+from stream_app.settings import Settings
+from stream_app.state import Asked, Commit, State
+from stream_app.store import StreamStore
+from stream_app.terminal import as_json, in_line, say, shown
+from tests import tiny
+from tests.fakes import PLENTY, HashEngine
+from xl3m_core import Tail
+
+Fresh = Callable[[str], str]
+HOSTILE = "\x1b[2J\x1b]0;title\x07\x9b31m\r\b\x7f\u2028\u202eevil\u2066\u2069 \t ok"
+BIDI = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+# Unsafe characters in most texts, where any character would hardly ever be one.
+UNSAFE = st.sampled_from([*map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)), *BIDI])
+TEXTS = st.text(st.one_of(UNSAFE, st.characters(), st.characters(categories=["Cs"])))
+
+
+def unsafe(text: str) -> set[str]:
+    """What no terminal should be sent, by the standard's own categories."""
+    kinds = {"Cc", "Cs", "Zl", "Zp"}
+    return {c for c in text if (unicodedata.category(c) in kinds and c != "\n") or c in BIDI}
+
+
+@given(TEXTS)
+def test_nothing_shown_commands_a_terminal(text: str) -> None:
+    assert unsafe(shown(text)) == set()
+    assert unsafe(in_line(text)) == set() and "\n" not in in_line(text)
+    shown(text).encode()
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" \n")))
+def test_what_is_safe_is_shown_as_it_is(text: str) -> None:
+    assert shown(text) == text
+
+
+@given(st.text(UNSAFE.filter(lambda c: c not in "\r\n\t"), min_size=1))
+def test_every_unsafe_character_can_be_seen(text: str) -> None:
+    assert shown(text).encode().decode("unicode_escape") == text
+
+
+@given(st.dictionaries(TEXTS, st.one_of(TEXTS, st.lists(TEXTS), st.integers())))
+def test_json_says_the_same_in_one_safe_line(fields: dict[str, Any]) -> None:
+    line = as_json(fields)
+    assert json.loads(line) == fields
+    assert unsafe(line) == set() and "\n" not in line
+    line.encode()
+
+
+def test_only_the_terminal_prints() -> None:
+    for path in (Path(cli.__file__).parent).glob("*.py"):
+        calls = [n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        names = {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in calls}
+        assert path.name == "terminal.py" or not names & {"echo", "secho", "print"}, path
+
+
+async def test_commands_print_no_text_as_it_is(
+    redis_url: str, redis_client: Redis, fresh: Fresh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, question = fresh("s") + HOSTILE + "\nforged   7 segments", HOSTILE + "\n?"
+    store, settings = StreamStore(redis_client, PLENTY, PLENTY), Settings(redis=redis_url)
+    tail, segments = HashEngine().segmenter().push(Tail(), f"{HOSTILE}\r\n" * 5)
+    await store.enlist([(stream, "t/0")])
+    await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
+    await store.ask(stream, "q", Asked(question))
+    for plain in (False, True):
+        await commands.streams(settings, as_json=plain)
+        await commands._show_current(store, stream, as_json=plain)
+    evidence = {"index": 1, "score": -0.5, "text": HOSTILE}
+    commands.show_segment(evidence)
+    answer = {"certainty": 0.0, "coverage": 1.0, "as_of": {HOSTILE: 1}, "timings": {HOSTILE: 0.0}}
+    commands.show_answer(answer | {"evidence": [evidence]})
+    commands.show_answer({"error": HOSTILE})
+    printed = capsys.readouterr()
+    assert unsafe(printed.out + printed.err) == set()
+    assert r"\x1b[2J" in printed.out and r"\x1b[2J" in printed.err
+    assert not any(line.startswith(("forged", "?")) for line in printed.out.splitlines())
+    as_json = [line for line in printed.out.splitlines() if line.startswith("{")]
+    assert stream in {json.loads(line)["stream"] for line in as_json}
+
+
+@pytest.mark.parametrize(
+    "error", [click.UsageError(HOSTILE), UnreachableError(HOSTILE), OSError(HOSTILE)]
+)
+def test_errors_are_printed_no_other_way(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "cli", fails)
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().err
+    assert unsafe(printed) == set() and r"\x1b[2J" in printed
+
+
+def test_a_file_and_a_doctor_command_no_terminal_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.save(tiny.make("llama"), tmp_path / "model")
+    log = tmp_path / "log"
+    log.write_text(f"{HOSTILE}\n" * 40)
+    settings = replace(Settings(), model=str(tmp_path / "model"))
+    for plain in (False, True):
+        offline.run(settings, log, ("a\x1b?",), plain)
+    found = doctor.Finding("MEND", "x", HOSTILE)
+    monkeypatch.setattr(doctor, "examine", lambda **_: iter([found]))
+    assert not doctor.run()
+    say(HOSTILE, err=True)
+    printed = capsys.readouterr()
+    assert unsafe(printed.out + printed.err) <= {"\r"}, "progress goes back to the line's beginning"
+    assert unsafe(printed.out) == set() and r"\x1b[2J" in printed.out

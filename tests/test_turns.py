@@ -1,0 +1,141 @@
+"""What the benchmarks' clocks are held to: in which order they run, and over what."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import carriers, growth, query, scoring, turns
+from benchmarks.haystack import Haystack
+from benchmarks.questions import costs
+from tests import tiny
+from xl3m_core import Engine, LanguageModel
+from xl3m_core.lanes import Lanes
+from xl3m_core.loading import SMALL
+
+
+def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:
+    called = list[str]()
+    taken = turns.in_turns({name: partial(called.append, name) for name in "abc"}, rounds=3)
+    assert "".join(called) == "abc" + "abc" + "cba" + "abc"
+    assert {name: len(spent) for name, spent in taken.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    assert turns.ratio([1.0, 10.0, 300.0], [2.0, 20.0, 100.0]) == 0.5
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_the_bare_forward_reads_the_batches_that_the_engine_reads(lanes: int) -> None:
+    model = tiny.Watched()
+    engine = tiny.engine(model, batch_tokens=400)
+    engine.lanes = Lanes(lanes)
+    texts = [f"pump {n} is down" + " again" * (n % 7) for n in range(20)]
+    engine.score([(text, scoring.QUESTION) for text in texts])
+    dealt = scoring.dealt(engine, scoring.rows_of(engine, texts))
+    bare = [unpadded(ids, mask) for lane in dealt for ids, mask in lane]
+    assert len(dealt) == lanes < len(bare)
+    assert sorted(bare) == sorted(model.batches)
+
+
+def unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
+
+
+class Event:
+    """Remembers that it was acknowledged."""
+
+    acked = False
+
+    def ack(self) -> None:
+        self.acked = True
+
+
+async def test_a_bare_agent_acknowledges_all_and_is_timed_without_its_warm_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, events = 0, [Event() for _ in range(10)]
+
+    async def arriving() -> AsyncIterator[Event]:
+        nonlocal now
+        for event in events:
+            now += 1  # each takes a second
+            yield event
+
+    monkeypatch.setattr(carriers, "perf_counter", lambda: now)
+    await carriers.acknowledge(arriving(), skipped=2, count=10)
+    assert capsys.readouterr().out == "took 8\n"
+    assert all(event.acked for event in events)
+
+
+@pytest.mark.parametrize("order", query.ORDERS)
+def test_a_cold_prompt_finds_nothing_read_and_a_warm_one_what_cold_read(
+    order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, clock, found = tiny.model(), count(), dict[int, int]()
+    prompt = model.prompt("Which pump is down?")
+    model.generate(prompt, 1)  # as a prompt before it would
+
+    def seconds(call: Callable[[], Any], _: str) -> float:
+        found[turn := next(clock)] = len(model.warm.caches)
+        call()
+        return turn
+
+    monkeypatch.setattr(query, "seconds", seconds)
+    spent = query.waited(model, prompt, order, "cpu")
+    assert sorted(spent, key=spent.__getitem__) == [*order]
+    caches = {what: found[int(turn)] for what, turn in spent.items()}
+    assert (caches["cold"], caches["warm"]) == (0, 1)
+
+
+def test_bare_and_cold_are_each_first_in_turn_and_warm_comes_right_after_cold() -> None:
+    assert sorted(order[0] for order in query.ORDERS) == ["bare", "cold"]
+    assert all(order.index("warm") == order.index("cold") + 1 for order in query.ORDERS)
+
+
+def test_99_of_a_hundred_do_not_exceed_p99() -> None:
+    assert query.p99([*map(float, range(1, 101))]) == 99
+    assert query.p99([*map(float, range(1, 2001))]) == 1980
+    assert query.p99([*map(float, range(1, 21))]) == 20
+
+
+def test_first_token_says_of_how_many_prompts_its_figures_are() -> None:
+    rows = query.first_token("tiny", roomy(), prompts=3)
+    assert [(row["times"], row["high"]) for row in rows] == [(3, "largest")] * 2
+    assert [row["of"] for row in rows] == ["bare", "cold"]
+
+
+def test_costs_are_those_of_each_count_over_one_question() -> None:
+    found = costs(roomy(), 3, (1, 2), seed=0)
+    assert [*found] == [1, 2]
+    assert found[1].of_one == 1
+
+
+def roomy() -> Engine:
+    """An engine of the small model, whose tokens are longer than the tiny ones'."""
+    return Engine(LanguageModel.load(SMALL))
+
+
+def test_the_text_is_made_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[int]()
+
+    class Noted(Haystack):
+        def __iter__(self) -> Any:
+            made.append(self.tokens)
+            return super().__iter__()
+
+    def in_turns(calls: Mapping[int, Callable[[], Any]], rounds: int) -> dict[int, list[float]]:
+        before = [*made]
+        for call in calls.values():
+            call()
+        assert made == before == [300, 600]
+        return {tokens: [tokens / 100] * rounds for tokens in calls}
+
+    monkeypatch.setattr(growth, "Haystack", Noted)
+    monkeypatch.setattr(growth, "in_turns", in_turns)
+    rows = growth.by_length(roomy(), (300, 600))
+    assert [(row["at"], row["cost"]) for row in rows] == [(300, 3.0), (600, 6.0)]
+    assert all(row["rss_mb"] > 0 for row in rows)
