@@ -14,6 +14,7 @@ from benchmarks import (
     gpu,
     growth,
     late,
+    load,
     needle,
     peers,
     query,
@@ -37,6 +38,7 @@ ALL: dict[str, Any] = {
     "peers": peers,
     "retrieval": retrieval,
     "late": late,
+    "load": load,
     "twenty_million": twenty_million,
 }
 
@@ -49,7 +51,7 @@ EVERY: dict[str, dict[str, Any]] = {
     "--seed": {
         "type": int,
         "default": 0,
-        "help": "of what is made up; without effect on scoring, query, growth, gpu, retrieval",
+        "help": "of made-up text; without effect on scoring, query, growth, gpu, retrieval, load",
     },
     "--out": {
         "default": "bench-out",

@@ -1,13 +1,15 @@
-"""Two workers whose model costs nothing: what carrying events costs without one.
+"""Workers whose model costs nothing, or as much as it is told to.
 
 `bare` is a Faust agent that acknowledges events and does no more; `free` is the whole worker with
-scores made up. Run as `python -m benchmarks.carriers bare SKIPPED COUNT` or `free`, with the
-settings in the environment. `bare` prints how long all but the first SKIPPED of COUNT events took.
+scores made up; `paced` the same at so many tokens a second. Run as `python -m benchmarks.carriers
+bare SKIPPED COUNT`, `free` or `paced SPEED`, with the settings in the environment. `bare` prints
+how long all but the first SKIPPED of COUNT events took.
 """
 
+import math
 import sys
 from collections.abc import AsyncIterator, Sequence
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import faust
@@ -25,6 +27,17 @@ class Free(Engine):
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
         return [-1.0] * len(pairs)
+
+
+class Paced(Free):
+    """Takes its time: that of a full segment for each."""
+
+    speed = math.inf
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Nothing is certain."""
+        sleep(len(pairs) * self.method.segment_tokens / self.speed)
+        return super().score(pairs)
 
 
 def bare(settings: Settings, skipped: int, count: int) -> faust.App:
@@ -56,11 +69,21 @@ def free(settings: Settings) -> faust.App:
     return create_app(settings, Free(real.model, real.method, real.batch_tokens))
 
 
+def paced(settings: Settings, speed: float) -> faust.App:
+    """The whole worker, at so many tokens a second."""
+    real = create_engine(settings)
+    engine = Paced(real.model, real.method, real.batch_tokens)
+    engine.speed = speed
+    return create_app(settings, engine)
+
+
 def main() -> None:
     """Run one until it is told to stop."""
-    settings = Settings.from_env()
-    kind, *counts = sys.argv[1:]
-    app = bare(settings, *map(int, counts)) if kind == "bare" else free(settings)
+    settings, (kind, *numbers) = Settings.from_env(), sys.argv[1:]
+    if kind == "bare":
+        app = bare(settings, *map(int, numbers))
+    else:
+        app = paced(settings, float(numbers[0])) if kind == "paced" else free(settings)
     faust.Worker(app, loglevel="warning", quiet=True).execute_from_commandline()
 
 

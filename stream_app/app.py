@@ -1,8 +1,10 @@
 """create_app: builds the parts of a worker and ties them together. Wiring only."""
 
+import sys
 from typing import Any, cast
 
 import faust
+from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
@@ -16,6 +18,7 @@ from stream_app.metrics import Metrics
 from stream_app.partitions import Broker, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.pubsub import PubSubDoor
+from stream_app.queues import BATCH_EVENTS, Queues
 from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
@@ -68,6 +71,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     stopping = app.stopping
     door = PubSubDoor(settings, redis, answering, scoring, health, stopping)
     topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
+    # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
+    topic["tokens"].maxsize = sys.maxsize
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
@@ -96,6 +101,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         app.add_dependency(_FromTheStart(http))
     for service in (scoring, warming, door, watchdog, weights):
         app.task(_named(service))
+    _on_full_queues(app, ingest.queues)
     _on_assignment(app, ingest, asked, scoring, health)
     return app
 
@@ -123,6 +129,8 @@ def create_faust(settings: Settings) -> App:
         broker_request_timeout=160.0,
         # Waiting for the model is no reason to be thrown out of the group; see the watchdog.
         broker_max_poll_interval=1_000_000.0,
+        # What is polled goes into the queues, full or not.
+        broker_max_poll_records=BATCH_EVENTS,
         # Longer than any query may take, shorter than a request: joining waits for all to rejoin.
         broker_rebalance_timeout=150.0,
         stream_buffer_maxsize=64,
@@ -171,6 +179,19 @@ class _FromTheStart(Service):
 def _is_settled(app: faust.App) -> bool:
     """Whether partitions were assigned, and none are about to come or go."""
     return bool(app.rebalancing_count and not app.rebalancing and not app.should_stop)
+
+
+def _on_full_queues(app: faust.App, queues: Queues) -> None:
+    """A full queue is to Faust what a full queue of its own would be, for its partition alone.
+
+    Not `pause_partitions`: that passes over what was polled already, and its offsets would count
+    as a gap. What Faust clears its queues of was not handed out yet; what is in the queues was,
+    and Faust would wait for it to be acknowledged.
+    """
+    queues.pause = lambda partition: app.consumer.on_buffer_full(TP(*partition))
+    queues.resume = lambda partition: app.consumer.on_buffer_drop(TP(*partition))
+    queues.abandon = lambda event: app.consumer.unacked.discard(event.message)
+    app.flow_control.manage_queue(cast(Any, queues))
 
 
 def _on_assignment(

@@ -1,6 +1,6 @@
 """Ingest: events of the tokens topic -> segments, tail and offset in Redis, then the ack.
 
-Micro-batches from a bounded buffer. An event is acknowledged once its text is in Redis, and
+Micro-batches from bounded queues. An event is acknowledged once its text is in Redis, and
 strictly in the order of offsets. Knows events that can be acknowledged; not whose they are.
 """
 
@@ -14,6 +14,7 @@ from stream_app.events import BadEvent, Chunk, decode_chunk
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
+from stream_app.queues import Queues
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Commit, LostWritesError, RestartedError, State
@@ -22,9 +23,8 @@ from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")
 
-BATCH_EVENTS = 512
-# A batch is closed, and reading pauses, at this many bytes for each token that scoring may be
-# behind: what is under way when a rebalance comes must not take long to finish.
+# A batch is closed, and a partition is not fetched, at this many bytes for each token that scoring
+# may be behind: what is under way when a rebalance comes must not take long to finish.
 BYTES_PER_TOKEN = 4
 CACHED_STREAMS = 20_000
 
@@ -51,40 +51,6 @@ class Arrival:
         return self.source.name
 
 
-class Buffer:
-    """Events between Faust's stream and the next batch, bounded in number and in bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.events: asyncio.Queue[Any] = asyncio.Queue(BATCH_EVENTS)
-        self.bytes = 0
-        self._taken = asyncio.Event()
-
-    async def fill(self, events: AsyncIterator[Any]) -> None:
-        """Take in events for as long as they come and there is room."""
-        async for event in events:
-            while self.bytes >= self.max_bytes:
-                self._taken.clear()
-                await self._taken.wait()
-            self.bytes += _size(event)
-            await self.events.put(event)
-
-    async def batch(self) -> list[Any]:
-        """At least one event, and what lies ready within the bounds."""
-        batch = [await self.events.get()]
-        size = _size(batch[0])
-        while len(batch) < BATCH_EVENTS and size < self.max_bytes and not self.events.empty():
-            batch.append(self.events.get_nowait())
-            size += _size(batch[-1])
-        self.bytes -= size
-        self._taken.set()
-        return batch
-
-
-def _size(event: Any) -> int:
-    return len(event.message.value or b"")
-
-
 class Ingest:
     """One per worker: the only writer of the streams whose partitions the worker owns."""
 
@@ -107,10 +73,17 @@ class Ingest:
         self.dead_letters = dead_letters
         self.health = health
         self.states: dict[str, State] = {}
-        self.buffer = Buffer(settings.backlog_tokens * BYTES_PER_TOKEN)
+        queue_bytes = settings.backlog_tokens * BYTES_PER_TOKEN
+        self.queues = Queues(queue_bytes, partitions.name, scoring.far_behind)
+        scoring.on_room = self.queues.look
         self.batches = 0
-        self.working = False
+        self._applying = False
         self._forget = False
+
+    @property
+    def working(self) -> bool:
+        """Whether any event is at hand."""
+        return self._applying or not self.queues.empty
 
     def forget(self) -> None:
         """States at hand may be old: partitions were assigned anew."""
@@ -119,20 +92,19 @@ class Ingest:
     async def run(self, events: AsyncIterator[Any]) -> None:
         """Take events in for as long as they come."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.buffer.fill(events))
+            tasks.create_task(self.queues.fill(events))
             while True:
-                batch = await self.buffer.batch()
-                self.working = True
+                batch = await self.queues.batch()
+                self._applying = True
                 await self.apply(batch)
-                self.working = False
+                self._applying = False
                 self.batches += 1
 
     async def apply(self, batch: list[Any]) -> None:
-        """The delivery guarantee, in order: (1) wait while scoring is too far behind,
-        (2) dead-letter what cannot be used, (3) write the rest to Redis, but for what would
-        make one stream too many, (4) note the positions, (5) acknowledge. Whatever fails before
-        (5) is delivered again, and (3) does nothing for what is already there."""
-        await self.scoring.room()
+        """The delivery guarantee, in order: (1) dead-letter what cannot be used, (2) write the
+        rest to Redis, but for what would make one stream too many, (3) note the positions,
+        (4) acknowledge. Whatever fails before (4) is delivered again, and (2) does nothing for
+        what is already there. Nothing here waits for the model: a rebalance waits for a batch."""
         ours = [(owned, event) for event in batch if (owned := self.partitions.of(event.message))]
         arrivals = await self._arrivals(ours)
         while (done := await self._taken(arrivals, ours)) is None:

@@ -108,6 +108,11 @@ class Partitions:
         """The partition a message came from, None if this worker does not own it (any more)."""
         return self.owned.get(_plain(message))
 
+    def name(self, message: Any) -> str:
+        """The name of the partition a message came from."""
+        owned = self.of(message)
+        return owned.name if owned else _plain(message)
+
     def owns(self, owned: Owned) -> bool:
         """Whether the partition is still this worker's, by the same assignment."""
         return any(other is owned for other in self.owned.values())

@@ -85,22 +85,23 @@ class Scoring:
         least = method.segment_tokens + method.question_tokens
         self.size = StepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
         standing = StandingQuestions(engine, store)
         self.question_id = standing.id
         self.streams = Streams(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
         self.on_change: Callable[[str, str], None] = lambda stream, qid: None
         self.on_step: Callable[[float, float], None] = lambda fill, seconds: None
+        self.on_room: Callable[[], None] = lambda: None
         self.steps = 0
         self.working = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def room(self) -> None:
-        """Wait until no more is read and unscored than the backlog allows."""
-        while self.streams.backlog() > self.backlog_segments:
-            self._room.clear()
-            await self._room.wait()
+    def far_behind(self) -> set[str]:
+        """Partitions of whose streams more is read and unscored than the backlog allows."""
+        if self.streams.backlog() <= self.backlog_segments:
+            return set()  # all together they are not: there may be thousands of streams
+        backlogs = self.streams.backlogs()
+        return {name for name, unscored in backlogs.items() if unscored > self.backlog_segments}
 
     async def cover(self, stream: str, qid: str, until: float) -> None:
         """Score for a question ahead of live edges and history, until all of the stream's log
@@ -218,16 +219,9 @@ class Scoring:
 
     async def _read(self, work: list[Work]) -> list[list[Segment]]:
         """Each work's segments; what several questions need is read once."""
-        store = self.store
-        spans = list(dict.fromkeys((w.stream, w.lo, w.hi, w.picks) for w in work))
-        found = await asyncio.gather(
-            *(
-                store.picked(stream, picks) if picks else store.segments(stream, lo, hi)
-                for stream, lo, hi, picks in spans
-            )
-        )
-        read = dict(zip(spans, found, strict=True))
-        return [read[w.stream, w.lo, w.hi, w.picks] for w in work]
+        wanted = list(dict.fromkeys((w.stream, w.indices) for w in work))
+        read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
+        return [read[w.stream, w.indices] for w in work]
 
     def _start(self, step: Step) -> "asyncio.Future[list[float]]":
         """Have the model score the step."""
@@ -277,7 +271,7 @@ class Scoring:
     def _let_go(self) -> None:
         """Let ingest look for room again, and queries go whose ranges are covered."""
         self._settle()
-        self._room.set()
+        self.on_room()
 
     def _settle(self) -> None:
         """Let queries go whose ranges are covered, or whose question is gone."""

@@ -88,7 +88,8 @@ class Settings:
     warm_mb: int = 256
     """Memory for what the model has read of prompts that may come again."""
     backlog_tokens: int = 65_536
-    """Ingest waits while more than this is read but not scored for a current question."""
+    """A partition waits while more than this of its streams is read but not scored for a current
+    question."""
     log_segments: int = 200_000
     log_bytes: int = 67_108_864
     """What is retained of a stream; texts among the best of a question stay beyond it."""

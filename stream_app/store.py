@@ -88,12 +88,14 @@ class StreamStore:
             return []
         return to_segments(await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1"))
 
-    async def picked(self, stream: str, indices: Sequence[int]) -> list[Segment]:
-        """Those segments of the log that are still retained, in one round trip."""
+    async def logs(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[Segment]]:
+        """Of each (stream, indices) the segments that are still retained, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            for index in indices:
-                pipe.xrange(keys.log(stream), f"{index}-1", f"{index}-1")
-            return [segment for entries in await pipe.execute() for segment in to_segments(entries)]
+            for stream, indices in wanted:
+                for lo, hi in _spans(indices):
+                    pipe.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
+            replies = map(to_segments, await pipe.execute())
+        return [[s for _ in _spans(indices) for s in next(replies)] for _, indices in wanted]
 
     async def run_id(self) -> str:
         """Names the running process of Redis."""
@@ -289,3 +291,10 @@ def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
         pieces.append((at // size, at % size, scores[:room]))
         at, scores = at + room, scores[room:]
     return pieces
+
+
+def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:
+    """Unbroken stretches, each [lo, hi)."""
+    if isinstance(indices, range):
+        return [(indices.start, indices.stop)]
+    return [(index, index + 1) for index in indices]

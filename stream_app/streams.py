@@ -5,12 +5,13 @@ the store; not when anything is scored, nor by what.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, LostWritesError
 from stream_app.store import StreamStore
-from stream_app.sums import Sums
+from stream_app.sums import NOTHING, Sums
 from stream_app.work import Watched
 
 RELOADED_AT_ONCE = 64
@@ -66,6 +67,15 @@ class Streams:
     def backlog(self) -> int:
         """Segments read but not scored for a current question of an owned stream."""
         return self.sums.backlog
+
+    def backlogs(self) -> Counter[str]:
+        """The same by topic/partition; a stream's counts for each partition that ever fed it."""
+        backlogs = Counter[str]()
+        for stream in self.behind:
+            unscored = self.sums.of.get(stream, NOTHING).backlog
+            for partition in self.watched[stream].cursor.next if unscored else ():
+                backlogs[partition] += unscored
+        return backlogs
 
     def reload(self, stream: str) -> None:
         """The stream is not as it was seen: it will be read again."""

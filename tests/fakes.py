@@ -148,6 +148,11 @@ class Message(NamedTuple):
     key: bytes | None
     value: bytes | None
 
+    @property
+    def tp(self) -> "TP":
+        """The partition, as Faust names it."""
+        return TP(self.topic, self.partition)
+
 
 @dataclass(eq=False)
 class Event:

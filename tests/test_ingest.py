@@ -2,7 +2,6 @@
 event is acknowledged only when it is in Redis.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app import ingest as ingest_module
-from stream_app import keys, patience
+from stream_app import keys, patience, queues
 from stream_app.ingest import Ingest
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import FencedError, LostWritesError, State
+from stream_app.state import Asked, FencedError, LostWritesError, State
 from stream_app.store import StreamStore
 from tests.fakes import (
     PLENTY,
@@ -473,21 +472,38 @@ async def test_a_batch_of_very_many_new_streams_is_taken_in(here: Site, fresh: F
     assert here.acked == events
 
 
-async def test_ingest_waits_while_scoring_is_too_far_behind(
-    here: Site, monkeypatch: pytest.MonkeyPatch
+async def test_a_partition_far_behind_waits_and_the_others_do_not(
+    store: StreamStore, fresh: Fresh
 ) -> None:
-    gate = asyncio.Event()
+    here, slow = await site(store, fresh("topic"), 0, 1), fresh("slow")
+    scoring = here.ingest.scoring
+    scoring.backlog_segments = 1
+    for stream in (here.topic, slow):
+        await store.ask(stream, scoring.question_id("q?"), Asked("q?"))
+    hot = here.lines(*["123456789\n"] * 9)
+    more = [*here.lines("hot\n", start=9), here.event(0, b"slow\n", slow.encode(), partition=1)]
 
-    async def room() -> None:
-        await gate.wait()
+    async def come() -> AsyncIterator[Event]:
+        for event in hot:
+            yield event
+        await until(lambda: len(here.acked) == 9)
+        await scoring.streams.refresh()
+        for event in more:
+            yield event
 
-    monkeypatch.setattr(here.ingest.scoring, "room", room)
-    applying = asyncio.create_task(here.ingest.apply(here.lines("x\n")))
-    await asyncio.sleep(0)
-    assert await here.state() == State()
-    gate.set()
-    await applying
-    assert here.offsets == [0]
+    class Service:
+        @staticmethod
+        async def run() -> None:
+            await here.ingest.run(come())
+
+    async with running(Service):
+        await until(lambda: more[1] in here.acked)
+        assert here.acked == [*hot, more[1]]
+        assert here.ingest.working
+        while await scoring.step():
+            pass
+        await until(lambda: more[0] in here.acked)
+        await until(lambda: not here.ingest.working)
 
 
 async def test_run_takes_in_whatever_comes(here: Site) -> None:
@@ -505,25 +521,5 @@ async def test_run_takes_in_whatever_comes(here: Site) -> None:
     async with running(Service):
         await until(lambda: len(here.acked) == 2000)
     assert here.acked == events
-    assert here.ingest.batches >= 2000 / ingest_module.BATCH_EVENTS
+    assert here.ingest.batches >= 2000 / queues.BATCH_EVENTS
     await assert_holds(here, "".join(f"record {i}\n" for i in range(2000)))
-
-
-async def test_the_buffer_stops_reading_at_its_bytes_and_loses_nothing(here: Site) -> None:
-    events = here.lines(*["x" * 10] * 30)
-    taken: list[Any] = []
-
-    async def source() -> AsyncIterator[Event]:
-        for event in events:
-            taken.append(event)
-            yield event
-
-    buffer, batches = ingest_module.Buffer(max_bytes=25), list[list[Any]]()
-    filling = asyncio.create_task(buffer.fill(source()))
-    while sum(map(len, batches)) < 30:
-        batches.append(await buffer.batch())
-        assert len(taken) - sum(map(len, batches)) <= 4
-    await filling
-    assert [event for batch in batches for event in batch] == events
-    assert max(map(len, batches)) <= 3
-    assert buffer.bytes == 0

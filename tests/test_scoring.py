@@ -45,7 +45,9 @@ class World:
         """One more scoring on the same Redis."""
         return Scoring(self.engine, self.store, Health(), backlog)
 
-    async def grow(self, stream: str, segments: int, *also: Scoring) -> Cursor:
+    async def grow(
+        self, stream: str, segments: int, *also: Scoring, partition: str = "t/0"
+    ) -> Cursor:
         """So many segments more."""
         width = self.engine.method.segment_tokens
         base = await self.store.load(stream)
@@ -54,7 +56,7 @@ class World:
         self.text[stream] = self.text.get(stream, "") + text
         tail, new = self.engine.segmenter().push(base.tail, text)
         assert len(new) == segments
-        commit = Commit(stream, base, new, tail, "t/0", 1, base.cursor.head + 1)
+        commit = Commit(stream, base, new, tail, partition, 1, base.cursor.head + 1)
         (state,) = await self.store.commit([commit])
         assert state is not None
         for scoring in (self.scoring, *also):
@@ -270,6 +272,20 @@ async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: 
     await first
 
 
+async def test_a_step_over_more_streams_than_redis_has_connections_for(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    world, count = World(store, HashEngine(batch_segments=200)), 150
+    streams = [fresh("stream") for _ in range(count)]
+    for stream in streams:
+        await world.ask(stream)
+        await world.grow(stream, 1)
+    await world.scoring.streams.refresh()
+    async with asyncio.timeout(20):
+        assert await world.drain() == 1
+    assert not world.scoring.streams.behind
+
+
 async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
     streams = [fresh("stream") for _ in range(4)]
     qids = [await world.ask(stream) for stream in streams]
@@ -443,21 +459,24 @@ class FailingPublish:
 # -- back-pressure and retention -----------------------------------------------------------------
 
 
-async def test_ingest_waits_while_too_much_is_unscored(store: StreamStore, fresh: Fresh) -> None:
+async def test_a_partition_is_far_behind_while_too_much_is_unscored(
+    store: StreamStore, fresh: Fresh
+) -> None:
     world, stream = World(store, backlog=3 * 12), fresh("stream")
+    told = list[int]()
+    world.scoring.on_room = lambda: told.append(world.scoring.streams.backlog())
     await world.ask(stream)
     await world.grow(stream, 20)
     await world.scoring.streams.refresh()
     assert world.scoring.streams.backlog() == 20
-    waiting = asyncio.create_task(world.scoring.room())
     while world.scoring.streams.backlog() > 3:
-        await asyncio.sleep(0)
-        assert not waiting.done()
+        assert world.scoring.far_behind() == {"t/0"}
         await world.scoring.step()
-    await waiting
+        assert told[-1] == world.scoring.streams.backlog()
+    assert world.scoring.far_behind() == set()
 
 
-async def test_only_current_questions_of_owned_streams_hold_ingest_back(
+async def test_only_current_questions_of_owned_streams_are_a_backlog(
     store: StreamStore, fresh: Fresh
 ) -> None:
     world, mine, lost = World(store, backlog=1), fresh("mine"), fresh("lost")
@@ -470,7 +489,20 @@ async def test_only_current_questions_of_owned_streams_hold_ingest_back(
     world.scoring.streams.disown([lost, fresh("unheard of")])
     assert world.scoring.streams.backlog() == 20
     await world.drain()
-    await world.scoring.room()
+    assert world.scoring.far_behind() == set()
+
+
+async def test_a_backlog_is_its_partitions_and_nobody_elses(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    world, hot, slow = World(store, backlog=3 * 12), fresh("hot"), fresh("slow")
+    for stream, segments, partition in ((hot, 20, "t/0"), (slow, 2, "t/1")):
+        await world.ask(stream)
+        await world.grow(stream, segments, partition=partition)
+    await world.scoring.streams.refresh()
+    assert world.scoring.far_behind() == {"t/0"}
+    await world.grow(slow, 3, partition="t/2")
+    assert world.scoring.streams.backlogs() == {"t/0": 20, "t/1": 5, "t/2": 5}, "of both its own"
 
 
 async def test_what_retention_took_first_is_skipped_and_no_score(

@@ -1,0 +1,75 @@
+"""What a worker does under load: many streams, one hot stream, a burst, a soak.
+
+On a real Kafka (KAFKA_HOME; the mock cluster drops what is not read in time), a real Redis and a
+worker process whose model is as fast as told, so that the figures are the stream's, not the
+model's. Knows how long each part is; the parts know what is measured.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import load_burst, load_hot, load_soak, load_streams
+from benchmarks.ratios import Ratio
+from stream_app import embedded
+from stream_app.settings import Settings, kafka_home
+
+STREAMS, SHORT_STREAMS = (10_000, 3), (1000, 3)  # how many, and events of each
+HOT, SHORT_HOT = (999, 120.0), (999, 15.0)  # slow streams, and seconds
+BURST, SHORT_BURST = (10.0, 20_000, 8192), (1.0, 20_000, 4096)  # seconds, tokens/s, backlog
+MINUTES, SHORT_MINUTES = 30.0, 0.3
+PARTS = "streams", "hot", "burst", "soak"
+
+
+def add_arguments(group: Any) -> None:
+    """Options of this benchmark."""
+    group.add_argument("--minutes", type=float, help="of the soak")
+    group.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a figure."""
+    if not kafka_home():
+        print("load needs a real Kafka: set KAFKA_HOME to an unpacked distribution")
+        return []
+    with (
+        tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
+        embedded.redis(Path(folder)) as redis,
+        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+    ):
+        here = replace(Settings.from_env(model=args.model), broker=kafka.url, redis=redis.url)
+        return asyncio.run(_rows(here, Path(folder), args))
+
+
+async def _rows(settings: Settings, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    short, rows = args.short, list[dict[str, Any]]()
+    minutes = args.minutes or (SHORT_MINUTES if short else MINUTES)
+    plot = Path(args.out) / "load_soak.png"
+    parts: Mapping[str, Any] = {
+        "streams": (load_streams.measure, SHORT_STREAMS if short else STREAMS),
+        "hot": (load_hot.measure, SHORT_HOT if short else HOT),
+        "burst": (load_burst.measure, SHORT_BURST if short else BURST),
+        "soak": (load_soak.measure, (60 * minutes, plot)),
+    }
+    for name in tqdm(args.parts, desc="load", disable=None):
+        measure_it, numbers = parts[name]
+        found = await measure_it(settings, folder, *numbers)
+        rows += [{"load": name, "figure": what, "value": value} for what, value in found.items()]
+    return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """What does not depend on how fast the machine is."""
+    found = {(row["load"], row["figure"]): row["value"] for row in rows}
+    goals = {("streams", "many over few"): "1: flat", ("soak", "rss growth"): "0: flat"}
+    made = [Ratio(" ".join(key), found[key], goal) for key, goal in goals.items() if key in found]
+    if most := found.get(("burst", "most tokens unscored")):
+        bound = found["burst", "their bound"]
+        made.append(Ratio("burst, unscored over its bound", most / bound, "at most 1"))
+    return made

@@ -1,0 +1,137 @@
+"""One stream with nearly all the traffic beside many slow ones: how long do these wait?
+
+The model scores a fifth of what comes. A wait is from an event's time in Kafka to the last
+segment it completed being in its question's range, as the worker tells whoever listens. `alone`:
+the same slow traffic before the hot stream begins. Slow streams in the hot one's partition stand
+behind it there, and are told apart.
+"""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.live import guarded
+from benchmarks.loaded import PARTITIONS, Loaded, lines, loaded
+from stream_app import keys
+from stream_app.events import decode
+from stream_app.settings import Settings
+from xl3m_core import Tail
+
+SHARE = 0.95  # of the traffic, the hot stream's
+SLOW_A_SECOND = 20  # events of all slow streams
+LINES = 8  # of an event
+TOKENS = 290  # of an event, about
+SCORED_SHARE = 0.2  # of the traffic, what the model scores
+WAITS = "alone", "beside the hot stream", "behind it in its partition"
+
+
+@dataclass(slots=True)
+class Expected:
+    """Events whose segments are to be scored: by stream, the head each leads to, when it came and
+    under which name its wait is noted."""
+
+    tails: dict[str, Tail] = field(default_factory=lambda: defaultdict(Tail))
+    events: dict[str, deque[tuple[int, float, str]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    reached: dict[str, int] = field(default_factory=dict)
+
+    def came(self, here: Loaded, stream: str, text: str, at: float, name: str) -> None:
+        """An event; one that completes no segment is not waited for."""
+        self.tails[stream], new = here.engine.segmenter().push(self.tails[stream], text)
+        if new:
+            self.events[stream].append((new[-1].index + 1, at, name))
+            self.scored(stream, self.reached.get(stream, 0), time.time())
+
+    def scored(self, stream: str, hi: int, now: float) -> None:
+        """The stream's range reaches that far now."""
+        self.reached[stream] = hi
+        waiting = self.events[stream]
+        while waiting and waiting[0][0] <= hi:
+            _, at, name = waiting.popleft()
+            self.waits[name].append(now - at)
+
+    def left(self, name: str) -> list[float]:
+        """When those came that are not scored yet."""
+        return [at for waiting in self.events.values() for _, at, n in waiting if n == name]
+
+
+async def measure(settings: Settings, folder: Path, slow: int, seconds: float) -> dict[str, Any]:
+    """So long without the hot stream, and so long with it."""
+    traffic = SLOW_A_SECOND * TOKENS / (1 - SHARE)
+    changes = {"backlog_tokens": 16_384}
+    async with loaded(settings, folder, ["paced", f"{SCORED_SHARE * traffic}"], **changes) as here:
+        return await guarded(here.worker, here.log, _run(here, slow, seconds))
+
+
+async def _run(here: Loaded, slow: int, seconds: float) -> dict[str, Any]:
+    hot, *others = here.names(slow + 1)
+    await here.ask([hot, *others])
+    expected = Expected()
+    async with asyncio.TaskGroup() as tasks:
+        listening = tasks.create_task(_listen(here, expected))
+        await _slow(here, others, expected, seconds, beside=False)
+        await here.until(here.is_done, "the slow streams alone scored")
+        flooding = tasks.create_task(_flood(here, hot))
+        await _slow(here, others, expected, seconds, beside=True)
+        flooding.cancel()
+        await here.until(lambda: _is_through(expected), "the slow streams scored")
+        lag, head = here.sent - await here.read(), (await here.store.load(hot)).cursor.head
+        listening.cancel()
+    return _figures(expected) | {"hot: events unread then": lag, "hot: segments read": head}
+
+
+async def _is_through(expected: Expected) -> bool:
+    return not expected.left(WAITS[1])
+
+
+async def _listen(here: Loaded, expected: Expected) -> None:
+    """Note what the worker says it has scored."""
+    async with here.store.redis.pubsub() as listener:
+        await listener.psubscribe(keys.update_channel(here.settings.group + "/") + "*")
+        async for message in listener.listen():
+            if message["type"] == "pmessage":
+                told = decode(message["data"])
+                expected.scored(told["stream"], told["range"][1], time.time())
+
+
+async def _slow(
+    here: Loaded, streams: Sequence[str], expected: Expected, seconds: float, beside: bool
+) -> None:
+    """The slow streams' events, in turn and evenly."""
+    began = time.perf_counter()
+    for number in range(round(seconds * SLOW_A_SECOND)):
+        await asyncio.sleep(max(0.0, began + number / SLOW_A_SECOND - time.perf_counter()))
+        i = number % len(streams)
+        stream, partition = streams[i], i % PARTITIONS
+        text = lines(stream, number, LINES)
+        at = await here.send(stream, text, partition)
+        expected.came(here, stream, text, at, WAITS[(1 + (partition == 0)) if beside else 0])
+
+
+async def _flood(here: Loaded, stream: str) -> None:
+    """The hot stream's events, until cancelled."""
+    began, number = time.perf_counter(), 0
+    every = (1 - SHARE) / SHARE / SLOW_A_SECOND
+    while True:
+        await here.send(stream, lines(stream, number, LINES), 0)
+        number += 1
+        await asyncio.sleep(max(0.0, began + number * every - time.perf_counter()))
+
+
+def _figures(expected: Expected) -> dict[str, Any]:
+    """Half, all but a hundredth, and all wait no longer than so long; what waits still counts
+    as having waited until now."""
+    figures, now = dict[str, Any](), time.time()
+    for name in WAITS:
+        waits = sorted(expected.waits[name] + [now - at for at in expected.left(name)])
+        for what, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+            with suppress(IndexError):
+                figures[f"{what} s, {name}"] = waits[min(len(waits) - 1, int(share * len(waits)))]
+    return figures

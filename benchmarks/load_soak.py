@@ -1,0 +1,85 @@
+"""A soak: steady traffic for long, half of what the model scores. Do memory and lag stay flat?
+
+Both are sampled from the worker's /metrics and drawn. Growth is what the median of the last
+quarter has over that of the second: in the first, caches fill and Python finds its size.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import plots
+from benchmarks.live import MEGABYTE, guarded
+from benchmarks.loaded import PARTITIONS, Loaded, Seen, lines, loaded
+from stream_app.settings import Settings
+
+STREAMS = 200
+SPEED = 40_000  # tokens a second
+LINES = 8  # of an event
+TOKENS = 290  # of an event, about
+LOAD = 0.5  # of what the model scores
+SAMPLES = 300
+
+
+async def measure(settings: Settings, folder: Path, seconds: float, plot: Path) -> dict[str, Any]:
+    """Figures, and the plot."""
+    async with loaded(settings, folder, ["paced", f"{SPEED}"]) as here:
+        run = _run(here, seconds)
+        seen, redis_mb, segments = await guarded(here.worker, here.log, run)
+    draw(plot, seen)
+    return growth(seen) | {"redis MB at the end": redis_mb, "segments right": segments}
+
+
+async def _run(here: Loaded, seconds: float) -> tuple[list[Seen], float, int]:
+    streams, seen = here.names(STREAMS), [await here.look()]
+    await here.ask(streams)
+    sending = asyncio.create_task(_send(here, streams, seconds))
+    with tqdm(total=SAMPLES, desc="soak", disable=None) as bar:
+        while not sending.done():
+            await asyncio.sleep(seconds / SAMPLES)
+            seen.append(await here.look())
+            bar.update()
+            bar.set_postfix(rss=f"{seen[-1].rss_mb:.0f}", unscored=f"{seen[-1].unscored:.0f}")
+    await sending
+    await here.until(here.is_done, "all scored")
+    memory: Any = await here.store.redis.info("memory")
+    return seen, memory["used_memory"] / MEGABYTE, await here.complete(streams)
+
+
+async def _send(here: Loaded, streams: Sequence[str], seconds: float) -> None:
+    began, every = time.perf_counter(), TOKENS / (LOAD * SPEED)
+    for number in range(round(seconds / every)):
+        await asyncio.sleep(max(0.0, began + number * every - time.perf_counter()))
+        i = number % STREAMS
+        await here.send(streams[i], lines(streams[i], number, LINES), i % PARTITIONS)
+    await here.producer.flush()
+
+
+def growth(seen: Sequence[Seen]) -> dict[str, Any]:
+    """What of the samples is to be flat."""
+    quarter = max(1, len(seen) // 4)
+    second, last = seen[quarter : 2 * quarter], seen[-quarter:]
+    rss = [median(each.rss_mb for each in some) for some in (second, last)]
+    lag = [median(each.unscored for each in some) for some in (second, last)]
+    return {
+        "minutes": (seen[-1].seconds - seen[0].seconds) / 60,
+        "rss MB": rss[1],
+        "rss growth": rss[1] / rss[0] - 1,
+        "tokens unscored": lag[1],
+        "unscored growth, s of scoring": (lag[1] - lag[0]) / SPEED,
+        "most tokens unscored": max(each.unscored for each in seen),
+    }
+
+
+def draw(path: Path, seen: Sequence[Seen]) -> Path:
+    """Both against the minutes."""
+    minutes = [(each.seconds - seen[0].seconds) / 60 for each in seen]
+    rss = [(at, each.rss_mb) for at, each in zip(minutes, seen, strict=True)]
+    lag = [(at, each.unscored) for at, each in zip(minutes, seen, strict=True)]
+    panels = {"memory of the worker, MB": {"": rss}, "tokens read and not scored": {"": lag}}
+    return plots.lines(path, panels, "minutes", "")

@@ -1,0 +1,182 @@
+"""A worker under load: everything it is sent, and what must come of it.
+
+The worker is a process on a real Kafka and a real Redis; its model costs nothing, or is as fast as
+told (`benchmarks.carriers`). Every stream has a standing question. Knows how to send, to look at
+the worker, and to hold its streams against an offline run; not what load is put on it.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from aiohttp import ClientError, ClientSession
+from aiokafka import AIOKafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
+
+from benchmarks.live import MEGABYTE, LiveError, Process, guarded, process
+from stream_app.child import free_port
+from stream_app.engine import create_engine
+from stream_app.settings import Settings
+from stream_app.standing import StandingQuestions
+from stream_app.state import Asked, Range
+from stream_app.store import StreamStore
+from stream_app.topics import ensure_topics
+from xl3m_core import Engine, Segment, Tail
+
+QUESTION = "Which host fails?"
+PARTITIONS = 4  # of every topic
+AT_ONCE = 100  # streams asked for, or looked at
+LOOK_SECONDS = 0.1
+STALL_SECONDS = 600.0
+
+
+class Seen(NamedTuple):
+    """The worker at one moment, as /metrics has it."""
+
+    seconds: float
+    rss_mb: float
+    unscored: float
+
+
+@dataclass(slots=True)
+class Loaded:
+    """One worker and its streams. sent: how many events; texts: of each stream, in order."""
+
+    settings: Settings
+    engine: Engine
+    store: StreamStore
+    producer: AIOKafkaProducer
+    http: ClientSession
+    worker: Process
+    log: Path
+    sent: int = 0
+    texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def qid(self) -> str:
+        """The standing question's id."""
+        return StandingQuestions(self.engine, self.store).id(QUESTION)
+
+    def names(self, count: int) -> list[str]:
+        """Streams nobody else has."""
+        return [f"{self.settings.group}/{i}" for i in range(count)]
+
+    async def ask(self, streams: Collection[str]) -> None:
+        """Have the question stand on each."""
+        asked, waiting = Asked(QUESTION, set_at=time.time()), iter(streams)
+        while some := list(islice(waiting, AT_ONCE)):
+            await asyncio.gather(*(self.store.ask(stream, self.qid, asked) for stream in some))
+
+    async def send(self, stream: str, text: str, partition: int) -> float:
+        """An event, stamped with the time now, which is returned; the producer may hold it back a
+        few milliseconds."""
+        now = time.time()
+        self.texts[stream].append(text)
+        self.sent += 1
+        await self.producer.send(
+            self.settings.tokens_topic, text.encode(), key=stream.encode(),
+            partition=partition, timestamp_ms=round(now * 1000),
+        )  # fmt: skip
+        return now
+
+    async def read(self, *partitions: int) -> int:
+        """Events whose text is in Redis, of these partitions or of all."""
+        topic, numbers = self.settings.tokens_topic, partitions or range(PARTITIONS)
+        positions = await self.store.positions([f"{topic}/{number}" for number in numbers])
+        return sum(position or 0 for position, _ in positions)
+
+    async def look(self) -> Seen:
+        """At the worker now. It does not answer before its model is loaded."""
+        async with self.http.get(f"http://127.0.0.1:{self.settings.http_port}/metrics") as reply:
+            families = text_string_to_metric_families(await reply.text())
+        values = {s.name: s.value for family in families for s in family.samples}
+        rss = values["process_resident_memory_bytes"] / MEGABYTE
+        return Seen(time.perf_counter(), rss, values["xl3m_lag_tokens"])
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Wait for it to become true."""
+        deadline = time.perf_counter() + STALL_SECONDS
+        while not await condition():
+            if time.perf_counter() > deadline:
+                raise LiveError(f"not in {STALL_SECONDS:.0f} s: {what}")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def is_done(self) -> bool:
+        """Whether all that was sent is read and scored."""
+        return await self.read() == self.sent and not (await self.look()).unscored
+
+    async def complete(self, streams: Collection[str]) -> int:
+        """Wait until each is what an offline run makes of its text, log, tail and range; how many
+        segments these are."""
+        waiting, count = iter(streams), 0
+        while some := list(islice(waiting, AT_ONCE)):
+            count += sum(await asyncio.gather(*map(self._complete, some)))
+        return count
+
+    async def _complete(self, stream: str) -> int:
+        tail, segments = self.offline(self.texts[stream])
+        await self.until(lambda: self._is_scored(stream, len(segments)), f"{stream!r} scored")
+        found = await self.store.segments(stream, 0, len(segments) + 1)
+        kept = (await self.store.load(stream)).tail
+        if [_said(s) for s in found] != [_said(s) for s in segments] or kept.end != tail.end:
+            raise LiveError(f"{stream!r} is not what was sent")
+        return len(segments)
+
+    async def _is_scored(self, stream: str, segments: int) -> bool:
+        return await self.store.range(stream, self.qid) == Range(0, segments)
+
+    def offline(self, texts: list[str]) -> tuple[Tail, list[Segment]]:
+        """What a stream of these events comes to."""
+        return self.engine.segmenter().extend(Tail(), [(text, None) for text in texts])
+
+
+def _said(segment: Segment) -> tuple[str, int, int, int, int]:
+    """All that a segment is but its times."""
+    return segment.text, segment.start, segment.end, segment.start_token, segment.end_token
+
+
+@asynccontextmanager
+async def loaded(
+    settings: Settings, folder: Path, model: list[str], **changes: int
+) -> AsyncIterator[Loaded]:
+    """A worker that answers, on topics of its own. model: as `benchmarks.carriers` is told."""
+    name = uuid4().hex[:8]
+    topics = {f"{t}_topic": f"{t}-{name}" for t in ("tokens", "questions", "queries")}
+    here = replace(settings, group=f"load-{name}", http_port=free_port(), **topics, **changes)  # type: ignore[arg-type]
+    await ensure_topics(here)
+    engine, log = create_engine(here), folder / f"{here.group}.log"
+    async with (
+        Redis.from_url(here.redis) as redis,
+        AIOKafkaProducer(bootstrap_servers=here.broker_address, linger_ms=5) as producer,
+        ClientSession() as http,
+        process(here, log, ["-m", "benchmarks.carriers", *model], {"OMP_NUM_THREADS": "1"}) as p,
+    ):
+        store = StreamStore(redis, here.log_segments, here.log_bytes)
+        made = Loaded(here, engine, store, producer, http, p, log)
+        await guarded(p, log, made.until(lambda: is_ready(made), "the worker answers"))
+        yield made
+
+
+async def is_ready(here: Loaded) -> bool:
+    """Whether it is there, and has partitions."""
+    try:
+        async with here.http.get(f"http://127.0.0.1:{here.settings.http_port}/readyz") as reply:
+            return reply.status == 200
+    except ClientError:
+        return False
+
+
+def lines(stream: str, number: int, count: int) -> str:
+    """The text of a stream's event: so many records, like nobody else's."""
+    what = f"{stream} event {number}"
+    return "".join(
+        f"{what} line {i} INFO mailer request done in {i + 7} ms\n" for i in range(count)
+    )

@@ -1,0 +1,135 @@
+"""Queues: events between Faust's stream and the next batch, a queue for each partition.
+
+A partition whose streams are far behind is held: its events stay in their queue while others' go
+by. A full queue stops the fetching of its partition alone. When partitions change hands Faust
+clears the queues along with its own queues. Knows events and where they came from, not what they
+say.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Container
+from dataclasses import dataclass, field
+from typing import Any
+
+BATCH_EVENTS = 512
+QUEUE_EVENTS = 2048
+
+
+@dataclass(eq=False, slots=True)
+class Queue:
+    """The events of one partition that are at hand, in the order of offsets."""
+
+    partition: Any
+    events: deque[Any] = field(default_factory=deque)
+    bytes: int = 0
+    paused: bool = False
+
+    def put(self, event: Any) -> None:
+        """Behind all others."""
+        self.events.append(event)
+        self.bytes += size(event)
+
+    def take(self) -> Any:
+        """The first one."""
+        event = self.events.popleft()
+        self.bytes -= size(event)
+        return event
+
+
+class Queues:
+    """A queue is full, and a batch closed, at max_bytes, or at so many events.
+
+    name: of the partition a message came from; held: those whose events are not to be taken now.
+    Nothing here ever waits for room, since what waits for one partition would hold up the others:
+    what was fetched already when a queue is full goes into it all the same.
+    """
+
+    def __init__(
+        self, max_bytes: int, name: Callable[[Any], str], held: Callable[[], Container[str]]
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.name = name
+        self.held = held
+        self.queues: dict[str, Queue] = {}  # none is empty; whose turn it is comes first
+        self.pause: Callable[[Any], None] = lambda partition: None
+        self.resume: Callable[[Any], None] = lambda partition: None
+        self.abandon: Callable[[Any], None] = lambda event: None
+        self._held: Container[str] = ()
+        self._look = asyncio.Event()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no event is at hand."""
+        return not self.queues
+
+    async def fill(self, events: AsyncIterator[Any]) -> None:
+        """Take in events for as long as they come."""
+        async for event in events:
+            self.put(event)
+
+    def put(self, event: Any) -> None:
+        """Into its partition's queue."""
+        name = self.name(event.message)
+        if name not in self.queues:
+            self.queues[name] = Queue(event.message.tp)
+        queue = self.queues[name]
+        queue.put(event)
+        if self._is_full(queue):
+            queue.paused = True
+            self.pause(queue.partition)
+        if name not in self._held:
+            self.look()
+
+    def look(self) -> None:
+        """There may be something to take now."""
+        self._look.set()
+
+    async def batch(self) -> list[Any]:
+        """At least one event, and what lies ready within the bounds, of queues in turn."""
+        while not (names := self._open()):
+            self._look.clear()
+            await self._look.wait()
+        turn, batch, taken = deque(names), list[Any](), 0
+        while turn and len(batch) < BATCH_EVENTS and taken < self.max_bytes:
+            name = turn.popleft()
+            batch.append(event := self._take(name))
+            taken += size(event)
+            if name in self.queues:
+                turn.append(name)
+        return batch
+
+    def clear(self) -> None:
+        """Let everything go, unacknowledged: it comes again, to whoever owns its partition then.
+
+        Called by Faust when partitions are revoked, before it waits for what is under way: so
+        what is held can't hold up a rebalance.
+        """
+        for queue in self.queues.values():
+            for event in queue.events:
+                self.abandon(event)
+        self.queues.clear()
+
+    def _open(self) -> list[str]:
+        """Queues that events may be taken from."""
+        self._held = self.held() if self.queues else ()
+        return [name for name in self.queues if name not in self._held]
+
+    def _take(self, name: str) -> Any:
+        """A queue's first event; the queue's next turn is behind all others'."""
+        queue = self.queues.pop(name)
+        event = queue.take()
+        if queue.events:
+            self.queues[name] = queue
+        if queue.paused and not self._is_full(queue):
+            queue.paused = False
+            self.resume(queue.partition)
+        return event
+
+    def _is_full(self, queue: Queue) -> bool:
+        return queue.bytes >= self.max_bytes or len(queue.events) >= QUEUE_EVENTS
+
+
+def size(event: Any) -> int:
+    """Bytes of what an event says."""
+    return len(event.message.value or b"")
