@@ -165,7 +165,7 @@ def streams(memory: bool, as_json: bool, **given: Any) -> None:
 
 
 @cli.command()
-@click.option("--stream", help="The stream to begin anew.")
+@click.option("--stream", type=TEXT, help="The stream to begin anew.")
 @click.option("--all", "every", is_flag=True, help="All streams; also an older version's Redis.")
 @click.option("--yes", is_flag=True, help="Also where Kafka no longer has all of it.")
 @options("broker", "redis")

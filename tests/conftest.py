@@ -6,6 +6,7 @@ the run was on, and `XL3M_REQUIRE_KAFKA=1` fails a run whose Kafka tests had no 
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 
 from stream_app import embedded
 from tests import brokers, secured
+from tests.workers import Site, site
 
 _NEEDS_KAFKA = "needs a real Kafka: set KAFKA_HOME"
 _ON = pytest.StashKey[dict[str, str]]()
@@ -123,3 +125,12 @@ def pytest_terminal_summary(
 
 def _lacks_kafka(config: pytest.Config) -> bool:
     return brokers.is_real_required() and config.stash[_RAN_ON_KAFKA] == 0
+
+
+@pytest.fixture
+async def here(
+    durable_broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Callable[[str], str]
+) -> AsyncIterator[Site]:
+    """A site on a real Kafka."""
+    async with site(durable_broker.url, redis_url, tmp_path, fresh) as made:
+        yield made

@@ -104,6 +104,18 @@ async def here(store: StreamStore, fresh: Fresh) -> Site:
     return await site(store, fresh("topic"), 0)
 
 
+@dataclass
+class Reading:
+    """Ingest as a service that takes in what comes."""
+
+    ingest: Ingest
+    events: AsyncIterator[Event]
+
+    async def run(self) -> None:
+        """Until it is told to stop."""
+        await self.ingest.run(self.events)
+
+
 async def assert_holds(site: Site, text: str) -> None:
     """The stream is what the text comes to when it is read at once."""
     tail, segments = batch(site.ingest.scoring.engine, text)
@@ -491,12 +503,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
         for event in more:
             yield event
 
-    class Service:
-        @staticmethod
-        async def run() -> None:
-            await here.ingest.run(come())
-
-    async with running(Service):
+    async with running(Reading(here.ingest, come())):
         await until(lambda: more[1] in here.acked)
         assert here.acked == [*hot, more[1]]
         assert here.ingest.working
@@ -513,12 +520,7 @@ async def test_run_takes_in_whatever_comes(here: Site) -> None:
         for event in events:
             yield event
 
-    class Service:
-        @staticmethod
-        async def run() -> None:
-            await here.ingest.run(come())
-
-    async with running(Service):
+    async with running(Reading(here.ingest, come())):
         await until(lambda: len(here.acked) == 2000)
     assert here.acked == events
     assert here.ingest.batches >= 2000 / queues.BATCH_EVENTS

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -226,15 +226,6 @@ async def test_an_older_schema_goes_with_its_keys_and_no_others(
 
 
 # -- with workers, on a real Kafka -----------------------------------------------------------
-
-
-@pytest.fixture
-async def here(
-    durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
-) -> AsyncIterator[Site]:
-    """A site on a real Kafka."""
-    async with site(durable_broker.url, redis_url, tmp_path, fresh) as made:
-        yield made
 
 
 async def xl3m_rebuild(here: Site, *words: str) -> tuple[int, str]:

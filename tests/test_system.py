@@ -42,15 +42,6 @@ def chunks(text: str, seed: int) -> list[str]:
 
 
 @pytest.fixture
-async def here(
-    durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
-) -> AsyncIterator[Site]:
-    """A site on a real Kafka."""
-    async with site(durable_broker.url, redis_url, tmp_path, fresh) as made:
-        yield made
-
-
-@pytest.fixture
 async def anywhere(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> AsyncIterator[Site]:
