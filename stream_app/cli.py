@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_app.native import bound_programs
 from xl3m_core.errors import XL3MError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
     from stream_app.terminal import say, shown
 
+    bound_programs()
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
