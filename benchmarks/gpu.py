@@ -51,11 +51,11 @@ def _scoring(
     model: LanguageModel, shape: str, device: str, dtype: torch.dtype
 ) -> list[dict[str, Any]]:
     figures = scored(model, ROWS[shape], peak_flops(device, dtype), device)
-    speed = figures["tokens_per_s"]
+    speed = figures["tokens_per_s"]  # the question's tokens in each row counted as well
     return [
         _row("scoring, GFLOP/s", figures["gflop_per_s"], figures["of_peak"], "peak"),
         _row("scoring, tokens/s", speed, figures["of_bare_forward"], "bare forward"),
-        _row("20M tokens, hours", TOKENS / speed / 3600, 1.0, "this speed"),
+        _row("20M tokens of rows, hours", TOKENS / speed / 3600, 1.0, "this speed"),
     ]
 
 

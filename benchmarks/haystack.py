@@ -1,7 +1,8 @@
 """A made-up stream of any length with needles at given depths, each among look-alikes.
 
-All its lines are of the formats the small model reads, with names and wordings its training
-never saw. It is written as it is read, and the same each time; it knows nothing of models.
+All its lines are of the formats the small model reads, with names and wordings held out of its
+training (its card says how far). It is written as it is read, and the same each time; it knows
+nothing of models.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from stream_app.scoring import SCOUTED_SHARE
 from stream_app.scout import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 
-LENGTHS, SHORT_LENGTHS = (256_000,), (16_000,)
+LENGTHS, SHORT_LENGTHS = (256_000,), (200_000,)  # shorter ones are scored as they lie
+SHORT_VARIANTS = VARIANTS[:1]
 TEXTS, SHORT_TEXTS = 3, 1  # of each length, with a question a depth
 
 
@@ -39,7 +40,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     engine = XL3M.load(args.model).engine
     lengths = args.lengths or (SHORT_LENGTHS if args.short else LENGTHS)
     texts = args.texts or (SHORT_TEXTS if args.short else TEXTS)
-    rows = [*product(args.variants or VARIANTS, lengths)]
+    variants = args.variants or (SHORT_VARIANTS if args.short else VARIANTS)
+    rows = [*product(variants, lengths)]
     return [
         _row(engine, variant, tokens, texts, args.seed)
         for variant, tokens in tqdm(rows, desc="late", disable=None)

@@ -30,8 +30,9 @@ from stream_app import client
 from stream_app.errors import UnreachableError
 from stream_app.events import encode
 from stream_app.feeder import CHUNK_BYTES, Pace, feeding
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
 from stream_app.store import StreamStore
+from stream_app.variables import variable
 from xl3m_core.errors import XL3MError
 
 STREAM = "haystack"

@@ -1,7 +1,7 @@
 """One stream with nearly all the traffic beside many slow ones: how long do these wait?
 
 The model scores a fifth of what comes. A wait is from an event's time in Kafka to the last
-segment it completed being in its question's range, as the worker tells whoever listens. `alone`:
+segment it completed being in its question's range, which is looked at ten times a second. `alone`:
 the same slow traffic before the hot stream begins. Slow streams in the hot one's partition stand
 behind it there, and are told apart.
 """
@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.live import guarded
-from benchmarks.loaded import PARTITIONS, Loaded, lines, loaded
-from stream_app import keys
-from stream_app.events import decode
+from benchmarks.loaded import LOOK_SECONDS, PARTITIONS, Loaded, lines, loaded
 from stream_app.settings import Settings
 from xl3m_core import Tail
 
@@ -40,18 +38,15 @@ class Expected:
         default_factory=lambda: defaultdict(deque)
     )
     waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    reached: dict[str, int] = field(default_factory=dict)
 
     def came(self, here: Loaded, stream: str, text: str, at: float, name: str) -> None:
         """An event; one that completes no segment is not waited for."""
         self.tails[stream], new = here.engine.segmenter().push(self.tails[stream], text)
         if new:
             self.events[stream].append((new[-1].index + 1, at, name))
-            self.scored(stream, self.reached.get(stream, 0), time.time())
 
     def scored(self, stream: str, hi: int, now: float) -> None:
         """The stream's range reaches that far now."""
-        self.reached[stream] = hi
         waiting = self.events[stream]
         while waiting and waiting[0][0] <= hi:
             _, at, name = waiting.popleft()
@@ -75,7 +70,7 @@ async def _run(here: Loaded, slow: int, seconds: float) -> dict[str, Any]:
     await here.ask([hot, *others])
     expected = Expected()
     async with asyncio.TaskGroup() as tasks:
-        listening = tasks.create_task(_listen(here, expected))
+        looking = tasks.create_task(_look(here, expected))
         await _slow(here, others, expected, seconds, beside=False)
         await here.until(here.is_done, "the slow streams alone scored")
         flooding = tasks.create_task(_flood(here, hot))
@@ -83,7 +78,7 @@ async def _run(here: Loaded, slow: int, seconds: float) -> dict[str, Any]:
         flooding.cancel()
         await here.until(lambda: _is_through(expected), "the slow streams scored")
         lag, head = here.sent - await here.read(), (await here.store.load(hot)).cursor.head
-        listening.cancel()
+        looking.cancel()
     return _figures(expected) | {"hot: events unread then": lag, "hot: segments read": head}
 
 
@@ -91,14 +86,13 @@ async def _is_through(expected: Expected) -> bool:
     return not expected.left(WAITS[1])
 
 
-async def _listen(here: Loaded, expected: Expected) -> None:
-    """Note what the worker says it has scored."""
-    async with here.store.redis.pubsub() as listener:
-        await listener.psubscribe(keys.update_channel(here.settings.group + "/") + "*")
-        async for message in listener.listen():
-            if message["type"] == "pmessage":
-                told = decode(message["data"])
-                expected.scored(told["stream"], told["range"][1], time.time())
+async def _look(here: Loaded, expected: Expected) -> None:
+    """Note what is scored, until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        waiting = [stream for stream, events in expected.events.items() if events]
+        for stream, reached in zip(waiting, await here.reached(waiting), strict=True):
+            expected.scored(stream, reached, time.time())
 
 
 async def _slow(

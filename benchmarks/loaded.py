@@ -8,7 +8,7 @@ the worker, and to hold its streams against an offline run; not what load is put
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from benchmarks.live import MEGABYTE, LiveError, Process, guarded, process
+from stream_app import keys
 from stream_app.child import free_port
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
@@ -92,6 +93,13 @@ class Loaded:
         topic, numbers = self.settings.tokens_topic, partitions or range(PARTITIONS)
         positions = await self.store.positions([f"{topic}/{number}" for number in numbers])
         return sum(position or 0 for position, _ in positions)
+
+    async def reached(self, streams: Sequence[str]) -> list[int]:
+        """Where the range of each ends now, in one round trip."""
+        async with self.store.redis.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.hget(keys.scored_range(stream, self.qid), "hi")
+            return [int(hi or 0) for hi in await pipe.execute()]
 
     async def look(self) -> Seen:
         """At the worker now. It does not answer before its model is loaded."""

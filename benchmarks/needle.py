@@ -2,7 +2,8 @@
 
 A short text has one needle, so that each is an independent trial; in a long one there are as many
 as depths, scored together, so that its segments go through the model once. Every measure ranks
-the same forward passes; the answer comes from the method's own measure.
+the same forward passes; the answers come from the method's own measure, from its k segments and
+from fewer.
 """
 
 import argparse
@@ -30,28 +31,29 @@ ALONE = 32_000
 TEXTS = {length: 3 for length in LENGTHS if length < 100_000}
 """Texts of a length, at every depth; of longer ones there is one."""
 RANKERS = (*MEASURES, "rank_sum")
+FEWER = (1, 2)
+"""Segments that a question is answered from as well, to tell what finding costs from reading."""
 
 
 def add_arguments(parser: Any) -> None:
     """What this benchmark alone takes."""
     parser.add_argument("--measure", choices=MEASURES, default=MEASURES[0], help="to answer by")
-    parser.add_argument(
-        "--k", type=int, help="segments to answer from; default: as the method does"
-    )
+    parser.add_argument("--k", type=int, help="segments in the key context, at most")
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a variant and length."""
     engine = XL3M.load(args.model, measure=args.measure, k=args.k).engine
-    lengths = args.lengths or (SHORT if args.short else LENGTHS)
+    lengths, k = args.lengths or (SHORT if args.short else LENGTHS), engine.method.k
     rows = []
     for variant in args.variants or VARIANTS:
         grid = []
         for tokens in lengths:
             found = list(_trials(engine, tokens, variant, args))
-            grid.append([mean(t.exact for t in found if t.needle.depth == d) for d in args.depths])
-            rows.append(_row(variant, tokens, found))
+            at = [[t.exact[k] for t in found if t.needle.depth == depth] for depth in args.depths]
+            grid.append([mean(exact) for exact in at])
+            rows.append(_row(variant, tokens, found, k))
             print(rows[-1], flush=True)
         path = Path(args.out) / f"needle_{variant}.png"
         names = ([f"{tokens:,}" for tokens in lengths], [f"{d:.0%}" for d in args.depths])
@@ -69,7 +71,8 @@ class Trial:
     best: dict[int, Segment] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     recalled: bool = False
-    exact: bool = False
+    exact: dict[int, bool] = field(default_factory=dict)
+    """Whether the answer was right, by how many segments it was read from."""
 
 
 def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace) -> Iterator[Trial]:
@@ -105,10 +108,10 @@ def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) ->
 
 
 def _keep(engine: Engine, trial: Trial, batch: list[Segment]) -> None:
-    """Note where the evidence is; hold on to what the method's measure ranks highest."""
+    """Note where the evidence is; hold on to what the method's measure ranks highest, in order."""
     trial.best |= {segment.index: segment for segment in batch}
     scores = trial.scores[engine.method.measure]
-    best = sorted(trial.best, key=lambda i: (-scores[i], i))[: engine.method.k]
+    best = sorted(trial.best, key=lambda i: (-scores[i], i))[: max(engine.method.k, *FEWER)]
     trial.best = {i: trial.best[i] for i in best}
     for line, places in zip(trial.needle.lines, trial.evidence, strict=True):
         places += [segment.index for segment in batch if line.strip() in segment.text]
@@ -123,9 +126,15 @@ def _judge(engine: Engine, trial: Trial) -> None:
         of_lines = [min((int(places[name][i]) for i in at), default=-1) for at in trial.evidence]
         trial.ranks[name] = max(of_lines) if min(of_lines) >= 0 else len(places[name])
     trial.recalled = trial.ranks[engine.method.measure] < engine.method.k
-    context = engine.assemble(list(trial.best.values()), trial.needle.question)
-    trial.exact = engine.answer(context, trial.needle.question).text == trial.needle.answer
+    for k in sorted({*FEWER, engine.method.k}):
+        trial.exact[k] = _answered(engine, trial, k)
     trial.scores = {}
+
+
+def _answered(engine: Engine, trial: Trial, k: int) -> bool:
+    needle = trial.needle
+    context = engine.assemble(list(trial.best.values())[:k], needle.question)
+    return engine.answer(context, needle.question).text == needle.answer
 
 
 def _places(scores: Any) -> Any:
@@ -135,14 +144,15 @@ def _places(scores: Any) -> Any:
     return places
 
 
-def _row(variant: str, tokens: int, trials: list[Trial]) -> dict[str, Any]:
+def _row(variant: str, tokens: int, trials: list[Trial], k: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "variant": variant,
         "tokens": tokens,
         "questions": len(trials),
-        "exact_match": mean(trial.exact for trial in trials),
+        "exact_match": mean(trial.exact[k] for trial in trials),
         "evidence_recall": mean(trial.recalled for trial in trials),
     }
+    row |= {f"exact_match_k{n}": mean(trial.exact[n] for trial in trials) for n in FEWER}
     for name in RANKERS:
         ranks = sorted(trial.ranks[name] for trial in trials)
         row[f"first4_{name}"] = mean(rank < 4 for rank in ranks)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from xl3m_core import LanguageModel, ModelError
 
@@ -73,7 +72,7 @@ class CachedText:
         """What `LanguageModel.generate` does, on this cache."""
         answer, ends = list[int](), _ends(self.model)
         while len(answer) < max_tokens:
-            token = int(_penalised(self.model, self.ids, logits).argmax())
+            token = int(logits.argmax())
             if token in ends:
                 break
             answer.append(token)
@@ -194,16 +193,6 @@ def frame(model: LanguageModel) -> tuple[list[int], list[int]]:
 def _ends(model: LanguageModel) -> set[int]:
     ends = model.model.generation_config.eos_token_id
     return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
-
-
-def _penalised(model: LanguageModel, ids: list[int], logits: Tensor) -> Tensor:
-    """Some models ask in their config that what was said be less likely."""
-    penalty = model.model.generation_config.repetition_penalty or 1.0
-    if penalty == 1.0:
-        return logits
-    row = torch.tensor([ids], device=logits.device)
-    scores: Tensor = RepetitionPenaltyLogitsProcessor(penalty)(row, logits[None].float())
-    return scores[0]
 
 
 def _without(states: Tensor, start: int, end: int) -> Tensor:

@@ -22,7 +22,8 @@ from benchmarks import plots
 from benchmarks.haystack import Haystack, Needle
 from benchmarks.live import Live, Sample, live, stored
 from stream_app import embedded
-from stream_app.settings import Settings, kafka_home, variable
+from stream_app.settings import Settings, kafka_home
+from stream_app.variables import variable
 from xl3m_core import LanguageModel
 from xl3m_core.loading import SMALL
 

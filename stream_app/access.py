@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.abc import AbstractTokenProvider
 
 from stream_app.errors import SettingsError
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
+from stream_app.variables import variable
 
 if TYPE_CHECKING:
     from faust.auth import Credentials

@@ -14,7 +14,7 @@ from typing import TypeVar
 from stream_app.events import Query
 from stream_app.patience import Health, patiently
 from stream_app.scoring import Scoring
-from stream_app.settings import Settings
+from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.state import Asked, View, current_question
 from stream_app.store import StreamStore
 from stream_app.warming import Warming
@@ -99,7 +99,8 @@ class Answering:
             raise Refused(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
         qid, now = self.scoring.question_id(question), time.time()
-        asked = Asked(question, now + self.settings.question_ttl, now)
+        kept = max(self.settings.question_ttl, MAX_DEADLINE)  # as long as any query may need it
+        asked = Asked(question, now + kept, now)
         await self.store.ask(stream, qid, asked, most=self.settings.max_asked)
         return question, qid
 
@@ -130,10 +131,11 @@ class Answering:
         return await self._on_model(generate)
 
     async def _on_model(self, call: Callable[[], T]) -> T:
-        """A model that fails on one query (out of memory, say) must not end the worker."""
+        """A model that fails on one query must not end the worker, whatever it raises: out of
+        memory it is a RuntimeError, beyond its table of places an IndexError."""
         try:
             return await self.scoring.on_model(call)
-        except RuntimeError as error:
+        except Exception as error:
             logger.exception("the model failed on a query")
             raise Refused(f"the model failed: {error}") from error
 

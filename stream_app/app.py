@@ -31,12 +31,17 @@ from stream_app.watchdog import Watchdog
 from stream_app.weights import Weights
 from xl3m_core import Engine
 
+ANSWER_BYTES = 4 << 20
+
 
 class App(faust.App):
     """A Faust app that ends within a bound: Faust itself waits for all that is unacknowledged,
     however long that takes."""
 
     stopping: Stopping
+
+    def _create_directories(self) -> None:
+        """Called by Faust to make a folder for tables, of which there are none."""
 
     async def on_stop(self) -> None:
         """Called by Faust; also for a worker that ends by an error."""
@@ -89,7 +94,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
 
     watchdog = Watchdog(
         settings.stall_seconds,
-        signs=lambda: (ingest.batches, scoring.steps, app.rebalancing),
+        signs=lambda: (ingest.batches, scoring.turns, scoring.steps, app.rebalancing),
         busy=lambda: (
             (health.ok or app.should_stop)
             and (ingest.working or scoring.working or app.rebalancing)
@@ -117,6 +122,7 @@ def create_faust(settings: Settings) -> App:
         )
     app = App(
         settings.group,
+        env={},  # Faust's own variables (BROKER_URL, APP_VERSION) would win over what is said here
         broker=settings.broker,
         broker_credentials=access.faust_credentials(settings),
         key_serializer="raw",
@@ -138,7 +144,8 @@ def create_faust(settings: Settings) -> App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         table_standby_replicas=0,
-        producer_max_request_size=4 * settings.max_event_bytes,
+        # Dead letters and answers have sizes of their own, however small an event may be.
+        producer_max_request_size=max(4 * settings.max_event_bytes, ANSWER_BYTES),
         consumer_max_fetch_size=4 * settings.max_event_bytes,
         web_enabled=False,
         worker_redirect_stdouts=False,
@@ -206,9 +213,13 @@ def _on_assignment(
 
     async def assigned(sender: Any, **_: Any) -> None:
         broker = cast(Broker, app.consumer)
-        now = app.consumer.assignment()
-        await patiently(health, "assignment", asked.assign, now, broker)
-        owned, lost = await patiently(health, "assignment", ingest.partitions.assign, now, broker)
+
+        async def take(partitions: Partitions) -> tuple[list[str], list[str]]:
+            # As it is at this try: while Redis is away another one may come.
+            return await partitions.assign(app.consumer.assignment(), broker)
+
+        await patiently(health, "assignment", take, asked)
+        owned, lost = await patiently(health, "assignment", take, ingest.partitions)
         ingest.forget()
         for partition in lost:
             scoring.streams.disown(

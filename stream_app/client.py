@@ -15,8 +15,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from stream_app import keys
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
-from stream_app.settings import variable
 from stream_app.store import StreamStore
+from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0

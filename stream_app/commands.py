@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from stream_app import client
-from stream_app.events import stream_name
+from stream_app.events import question_text, stream_name
 from stream_app.keys import SCHEMA
 from stream_app.schema import check_schema, noted_schema
 from stream_app.settings import Settings
@@ -106,6 +106,7 @@ def show_segment(segment: dict[str, Any]) -> None:
 async def watch(settings: Settings, stream: str, question: str | None, as_json: bool) -> None:
     """Set the question, then print its top-k whenever it changed."""
     stream_name(stream)
+    question = question_text(question)
     async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         await client.ensure_worker(redis)
@@ -116,7 +117,7 @@ async def watch(settings: Settings, stream: str, question: str | None, as_json: 
         else:
             await _show_current(store, stream, as_json)
         async for update in updates:
-            if "error" in update:
+            if "error" in update and update["question"] == question:
                 raise click.UsageError(update["error"])
             await _show_current(store, stream, as_json)
 

@@ -98,7 +98,7 @@ def decode_question(key: bytes | None, value: bytes | None, limit: int) -> Quest
         raise BadEvent("field 'question' is missing")
     question = _field(fields, "question", str, None)
     add = _field(fields, "add", bool, False)
-    return Question(stream_name(fields.get("stream", stream)), _question(question), add)
+    return Question(stream_name(fields.get("stream", stream)), question_text(question), add)
 
 
 def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "") -> Query:
@@ -112,7 +112,7 @@ def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "
     query_id = _field(fields, "id", str, id)
     if not query_id or len(query_id.encode()) > STREAM_BYTES:
         raise BadEvent(f"field 'id' must be a text of 1 to {STREAM_BYTES} bytes")
-    question = _question(_field(fields, "question", str, None))
+    question = question_text(_field(fields, "question", str, None))
     return Query(query_id, stream_name(stream), question, deadline, is_json(value))
 
 
@@ -231,7 +231,8 @@ def stream_name(stream: Any) -> str:
     return stream
 
 
-def _question(question: str | None) -> str | None:
+def question_text(question: str | None) -> str | None:
+    """The question, if it may be asked, without space around it. Raises BadEvent."""
     if question is not None and not question.strip():
         raise BadEvent("the question is empty")
     if question is not None and len(question) > QUESTION_CHARS:

@@ -179,8 +179,9 @@ class Reader:
     def begin_anew(self) -> None:
         """Go on with the file that has the name now."""
         self.end()
-        self.close()
-        self._open()
+        old = self.file
+        self._open()  # may be refused; then the old one is still there to be closed
+        os.close(old)
 
     def close(self) -> None:
         """Let the file go."""

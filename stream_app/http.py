@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from stream_app.errors import SettingsError
-from stream_app.settings import variable
+from stream_app.variables import variable
 
 logger = logging.getLogger("xl3m")
 

@@ -190,10 +190,11 @@ class Ingest:
 
     async def _load(self, streams: list[str]) -> None:
         """States not at hand. The cache is emptied when full: they are all in Redis."""
-        if self._forget or len(self.states.keys() | streams) > CACHED_STREAMS:
+        missing = [stream for stream in streams if stream not in self.states]
+        if self._forget or len(self.states) + len(missing) > CACHED_STREAMS:
             self.states.clear()
-            self._forget = False
-        if missing := [stream for stream in streams if stream not in self.states]:
+            self._forget, missing = False, streams
+        if missing:
             self.states |= zip(missing, await self.store.load_all(missing), strict=True)
             # A Redis that went back must not be taken at its word: events it lost would count as
             # seen once a later one of their stream is written.
@@ -239,7 +240,7 @@ class Ingest:
 
     def _unseen(self, stream: str, arrivals: list[Arrival]) -> list[Arrival]:
         """Those not yet part of the stream's state: a redelivered event changes nothing."""
-        next_ = self.states[stream].cursor.next if stream in self.states else {}
+        next_ = self.states[stream].cursor.next
         return [a for a in arrivals if a.offset >= next_.get(a.partition, 0)]
 
     def _left(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:

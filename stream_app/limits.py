@@ -3,7 +3,7 @@
 Knows what the limits are called; not who counts.
 """
 
-from stream_app.settings import variable
+from stream_app.variables import variable
 
 
 class FullError(RuntimeError):

@@ -88,13 +88,13 @@ class Partitions:
     async def check(self) -> None:
         """See that Redis has all that this worker left there. Raises LostWritesError: positions
         are written last, so if these are there, all is."""
-        held = dict(self.owned)
-        positions = await self.store.positions([*held])
-        for (plain, owned), (position, _) in zip(held.items(), positions, strict=True):
-            if _reached(position) < _reached(owned.position):
+        left = {plain: owned.position for plain, owned in self.owned.items()}
+        positions = await self.store.positions([*left])
+        for (plain, ours), (position, _) in zip(left.items(), positions, strict=True):
+            if _reached(position) < _reached(ours):
                 raise LostWritesError(
                     f"{plain}: Redis holds it up to {position}, but this worker left it at "
-                    f"{owned.position}: it lost writes, perhaps in a restart. This worker ends; "
+                    f"{ours}: it lost writes, perhaps in a restart. This worker ends; "
                     "the next one reads again what is missing."
                 )
 
@@ -115,7 +115,7 @@ class Partitions:
 
     def owns(self, owned: Owned) -> bool:
         """Whether the partition is still this worker's, by the same assignment."""
-        return any(other is owned for other in self.owned.values())
+        return self.owned.get(owned.name.partition("#")[0]) is owned
 
     async def advance(self, batch: list[tuple[Owned, Any]]) -> None:
         """Note in Redis that everything up to the end of the batch is there."""

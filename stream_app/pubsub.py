@@ -33,6 +33,7 @@ QUERIES_WAITING = 256
 CLAIM_SLACK = 60
 # How long an answer can be had again by asking with the same id.
 ANSWER_TTL = 600
+REFUSAL_TTL = 60  # costs nobody any work to give again
 # An answer is repeated at most once in this time, which is longer than workers differ in hearing.
 REPEAT_MS = 500
 CLAIMED = b"claimed"
@@ -179,7 +180,8 @@ class PubSubDoor:
         pieces.put_nowait(None)
         await speaking
         final = answered(query, {"type": "answer"} | answer.to_dict())
-        await self.redis.set(keys.claim(query.id), final, ex=ANSWER_TTL)
+        kept = ANSWER_TTL if answer.error is None else REFUSAL_TTL
+        await self.redis.set(keys.claim(query.id), final, ex=kept)
         await self._publish(query.id, final)
 
     async def _speak(self, query: Query, pieces: "asyncio.Queue[str | None]") -> None:

@@ -17,7 +17,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.errors import UnreachableError
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
+from stream_app.variables import variable
 
 _OTHER_NAME = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""

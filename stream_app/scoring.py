@@ -93,6 +93,7 @@ class Scoring:
         self.on_step: Callable[[float, float], None] = lambda fill, seconds: None
         self.on_room: Callable[[], None] = lambda: None
         self.steps = 0
+        self.turns = 0
         self.working = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
@@ -145,8 +146,15 @@ class Scoring:
         self._wake.set()
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call on the model's thread, behind the step that is running."""
-        return asyncio.get_running_loop().run_in_executor(self.thread, call)
+        """Run a call on the model's thread, behind what is waiting for it already."""
+
+        def turn() -> T:
+            try:
+                return call()
+            finally:
+                self.turns += 1
+
+        return asyncio.get_running_loop().run_in_executor(self.thread, turn)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -241,7 +249,7 @@ class Scoring:
         """Write the step's scores, and let go who waited for them."""
         scores, k = iter(found), self.engine.method.k
         extensions = [
-            extension(w, {segment: next(scores) for segment in segments}, k)
+            extension(w, {segment: next(scores) for segment in segments}, k, self._first(w))
             for w, segments in zip(step.work, step.segments, strict=True)
         ]
         replies = await patiently(self.health, "scoring", self.store.extend, extensions, k)
@@ -255,6 +263,11 @@ class Scoring:
         await patiently(self.health, "scoring", self.store.tell, told)
         for w, _ in changed:
             self.on_change(w.stream, w.qid)
+
+    def _first(self, w: Work) -> int:
+        """Where the log that was scored begins, as far as is known here."""
+        watched = self.streams.watched.get(w.stream)
+        return watched.cursor.first if watched else 0
 
     def _apply(self, w: Work, made: Extension, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from stream_app.errors import SettingsError
+from stream_app.variables import convert, or_file, variable, with_secrets
 from xl3m_core.method import Measure, Method
 
 MAX_DEADLINE = 90.0
@@ -21,9 +22,6 @@ MAX_DEADLINE = 90.0
 Format = Literal["lines", "json", "msgpack"]
 Security = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
-
-SECRETS = ("redis", "kafka_password")
-"""Settings that may lie in a file, named by their variable and `_FILE`."""
 LogFormat = Literal["text", "json"]
 Dtype = Literal["", "float32", "bfloat16", "float16"]
 
@@ -119,9 +117,9 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Settings from the environment, overridden by what is given and not None."""
-        env = _with_secrets(os.environ if env is None else env)
+        env = with_secrets(os.environ if env is None else env)
         values = {
-            f.name: _convert(name, env[name], f.default)
+            f.name: convert(name, env[name], f.default)
             for f in fields(cls)
             if (name := variable(f.name)) in env
         }
@@ -190,7 +188,7 @@ class Settings:
         for name, wanted in self._wanted().items():
             given = bool(getattr(self, name))
             if wanted and not given:
-                raise SettingsError(f"{how} needs {variable(name)}{_or_file(name)}: set it")
+                raise SettingsError(f"{how} needs {variable(name)}{or_file(name)}: set it")
             if given and wanted is False:
                 raise SettingsError(
                     f"{variable(name)} is of no use with {how}: unset it, or set "
@@ -245,9 +243,6 @@ def _is_text(value: Any) -> bool:
         return False
 
 
-_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
 def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:
     """Where a Kafka distribution lies that may be started, if KAFKA_HOME says so."""
     home = (os.environ if env is None else env).get("KAFKA_HOME")
@@ -265,49 +260,3 @@ def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
     except ValueError:
         return False
     return parts.scheme in schemes and bool(parts.netloc or (parts.scheme == "unix" and parts.path))
-
-
-def variable(name: str) -> str:
-    """The environment variable of a setting."""
-    return f"XL3M_{name.upper()}"
-
-
-def _or_file(name: str) -> str:
-    return f" (or {variable(name)}_FILE)" if name in SECRETS else ""
-
-
-def _with_secrets(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment, and in it the secrets whose files it names."""
-    read = dict(env)
-    for name in map(variable, SECRETS):
-        if not (path := env.get(f"{name}_FILE")):
-            continue
-        if env.get(name):
-            raise SettingsError(f"{name} and {name}_FILE are both set: unset one of them")
-        read[name] = _secret(f"{name}_FILE", path)
-    return read
-
-
-def _secret(name: str, path: str) -> str:
-    """What the file holds. Not even its path is named: it might be the secret itself."""
-    try:
-        text = Path(path).read_text("utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{name} must name a file that can be read ({why})") from None
-    if not text:
-        raise SettingsError(f"{name} names an empty file: write the secret into it")
-    return text
-
-
-def _convert(name: str, text: str, default: Any) -> Any:
-    """The variable's text as the type of its default."""
-    try:
-        if isinstance(default, bool):
-            return _SWITCH[text.lower()]
-        return type(default)(text)
-    except KeyError:
-        raise SettingsError(f"{name} must be one of {', '.join(_SWITCH)}, not {text!r}") from None
-    except ValueError:
-        kind = {int: "a whole number", float: "a number"}[type(default)]
-        raise SettingsError(f"{name} must be {kind}, not {text!r}") from None

@@ -88,7 +88,8 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """Scores of segments `start` and on, which turn `seen` into [lo, hi); best: candidates."""
+    """Scores of segments `start` and on, which turn `seen` into [lo, hi); best: candidates; first:
+    where the log begins, before which no score is kept."""
 
     stream: str
     qid: str
@@ -99,6 +100,7 @@ class Extension:
     scores: bytes
     best: Sequence[tuple[Segment, float]]
     skipped: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,8 +222,10 @@ class StreamStore:
         async with self.redis.pipeline(transaction=False) as pipe:
             for extension in extensions:
                 await self._scores(*_extend_call(extension, k), client=pipe)
+            for name in filter(None, map(_outlived, extensions)):
+                pipe.unlink(name)
             replies = await pipe.execute()
-        return [None if reply < 0 else bool(reply) for reply in replies]
+        return [None if reply < 0 else bool(reply) for reply in replies[: len(extensions)]]
 
     async def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish each (channel, message), all in one round trip."""
@@ -280,6 +282,13 @@ def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
         names.append(keys.scores(e.stream, e.qid, block))
         args += [offset, scores]
     return names, args
+
+
+def _outlived(e: Extension) -> str | None:
+    """The latest block of scores wholly before the log's start: those before it went when it was
+    their turn, since a log loses less than a block between two steps."""
+    block = e.first // keys.SCORES_PER_BLOCK - 1
+    return keys.scores(e.stream, e.qid, block) if block >= 0 else None
 
 
 def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:

@@ -68,7 +68,7 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
 async def retained(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:
     """The first offset that the broker still has of each topic/partition, and the one that comes
     next. Raises UnreachableError when there is no broker."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker_address)
+    consumer = AIOKafkaConsumer(**access.kafka(settings))
     try:
         async with consumer, asyncio.timeout(ASKED_SECONDS):
             count = (await partition_counts(settings)).get(topic, 0)

@@ -7,8 +7,9 @@ all of them come to by these. Knows the layout in Redis; not what is in it.
 import asyncio
 import logging
 
+from redis.exceptions import RedisError
+
 from stream_app import keys
-from stream_app.patience import PASSING
 from stream_app.store import StreamStore, question_keys
 from stream_app.streams import Streams
 
@@ -57,7 +58,7 @@ class Weights:
         while True:
             try:
                 await self.weigh()
-            except PASSING as error:
+            except (RedisError, OSError) as error:  # no rights to ask, say
                 logger.debug("streams are not weighed: %s", error)
             await asyncio.sleep(EVERY_SECONDS)
 

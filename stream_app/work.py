@@ -112,8 +112,9 @@ def _next_picks(picks: deque[int] | None, planned: Range, most: int) -> tuple[in
     return tuple(sorted(taken))
 
 
-def extension(w: Work, scores: dict[Segment, float], k: int) -> Extension:
-    """The work's scores as a change of its range; segments gone from the log are NaN there."""
+def extension(w: Work, scores: dict[Segment, float], k: int, first: int = 0) -> Extension:
+    """The work's scores as a change of its range; segments gone from the log, which begins at
+    `first`, are NaN there."""
     by_index = {segment.index: score for segment, score in scores.items()}
     top = TopK(k)
     for index, score in by_index.items():
@@ -129,4 +130,5 @@ def extension(w: Work, scores: dict[Segment, float], k: int) -> Extension:
         scores=array("f", [by_index.get(i, NAN) for i in range(w.lo, w.hi)]).tobytes(),
         best=[(s, chosen[s.index]) for s in scores if s.index in chosen],
         skipped=0 if w.picks else (w.hi - w.lo) - len(scores),
+        first=first,
     )

@@ -13,7 +13,8 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from stream_app import access, refusal
 from stream_app.errors import SettingsError
-from stream_app.settings import SECRETS, Settings, variable
+from stream_app.settings import Settings
+from stream_app.variables import SECRETS, variable
 from tests import secured
 
 LOGIN = {"kafka_user": "me", "kafka_password": "hunter2"}

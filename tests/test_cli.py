@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.settings import SECRETS, Settings, variable
+from stream_app.settings import Settings
+from stream_app.variables import SECRETS, variable
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,7 @@
 """The feeder: what is read is what the file holds, in whole records, whatever happens to it."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from redis.asyncio import Redis
 
 from stream_app import embedded, feeder
 from stream_app.embedded import Service
-from stream_app.feeder import Pace, feeding, files_of, read_file
+from stream_app.feeder import Pace, Reader, feeding, files_of, read_file
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
@@ -118,6 +119,16 @@ async def test_only_a_broker_that_drops_is_paced(
         for service in (mock, broker):
             async with feeding(Settings(broker=service.url, **names), store) as made:
                 assert bool(made.pace) == (not service.durable)
+
+
+def test_a_file_that_may_not_be_read_any_more_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\n")
+    reader = Reader(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+        reader.begin_anew()
+    reader.close()
 
 
 async def test_a_character_written_in_two_halves_stays_one(tmp_path: Path) -> None:

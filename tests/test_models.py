@@ -180,6 +180,19 @@ def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
     assert float(entropy(first[None])[0]) == pytest.approx(-float((p * p.log()).sum()), abs=1e-4)
 
 
+def test_an_answer_repeats_its_context_whatever_the_models_file_wishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny.model("llama")
+    prompt = model.prompt(PROMPT)
+    expected = model.generate(prompt, 24)[0]
+    for wish in ({"repetition_penalty": 9.0}, {"no_repeat_ngram_size": 1}):
+        with monkeypatch.context() as patch:
+            for name, value in wish.items():
+                patch.setattr(model.model.generation_config, name, value)
+            assert model.generate(prompt, 24)[0] == expected
+
+
 def test_with_a_chat_template_an_answer_may_have_lines() -> None:
     chat = LanguageModel(tiny.network("llama"), tiny.tokenizer(tiny.CHAT))
     prompt = chat.prompt(PROMPT)

@@ -1,7 +1,7 @@
 """Partitions: at assignment Redis says where to go on, whatever Kafka has committed."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -134,6 +134,22 @@ class BrokenBroker(FakeBroker):
 
     async def _commit(self, offsets: object) -> bool:
         raise ConnectionError("no broker")
+
+
+async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
+    partitions: Partitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
+    await partitions.advance(owned_events(partitions, (0, 4)))
+    look = partitions.store.positions
+
+    async def slow(names: Sequence[str]) -> list[tuple[int | None, int]]:
+        found = await look(names)
+        await partitions.advance(owned_events(partitions, (0, 9)))
+        return found
+
+    monkeypatch.setattr(partitions.store, "positions", slow)
+    await partitions.check()
 
 
 async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Partitions) -> None:

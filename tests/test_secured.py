@@ -23,7 +23,8 @@ from stream_app.doctor import kafka_findings
 from stream_app.embedded import Service
 from stream_app.events import decode
 from stream_app.scout import Scout
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
+from stream_app.variables import variable
 from tests import secured
 from tests.test_cli import ROOT, xl3m
 from tests.test_http import answers
@@ -87,7 +88,7 @@ async def test_a_worker_and_the_commands_get_in(
         await here.send("queries", stream, json.dumps({"id": "q1", "question": "who?"}).encode())
         ((_, answer),) = await here.received("answers", 1)
         assert decode(answer)["id"] == "q1" and "error" not in decode(answer)
-        for words in (("ask", stream, QUESTION), ("doctor",)):
+        for words in (("ask", stream, QUESTION), ("doctor",), ("rebuild", "--stream", stream)):
             done = await command(here, *words)
             assert done.returncode == 0, done.stdout + done.stderr
 
@@ -223,6 +224,8 @@ async def test_a_worker_and_who_asks_have_the_rights_they_need(
 
         await here.until(ended)
         assert await here.stop(running) == 0
+        done = await command(here, "rebuild", "--stream", stream, "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
     assert await refused(admin) == []
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from stream_app.errors import SettingsError
-from stream_app.settings import Settings, kafka_home, variable
+from stream_app.settings import Settings, kafka_home
+from stream_app.variables import variable
 
 CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}
 CHOSEN |= {"kafka_security": "SSL", "kafka_mechanism": "SCRAM-SHA-256"}

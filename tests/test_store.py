@@ -270,6 +270,7 @@ async def extended(
     k: int = 4,
     qid: str = "q",
     skipped: int = 0,
+    first: int = 0,
 ) -> bool | None:
     """Scores for the segments from `start` on, which the log has, if it has been asked for."""
     end = start + len(scores)
@@ -278,7 +279,7 @@ async def extended(
     best = [(segment(start + i), score) for i, score in enumerate(scores)]
     extension = Extension(
         stream, qid, seen, min(seen.lo, start), max(seen.hi, end), start,
-        struct.pack(f"{len(scores)}f", *scores), best, skipped,
+        struct.pack(f"{len(scores)}f", *scores), best, skipped, first,
     )  # fmt: skip
     return (await store.extend([extension], k))[0]
 
@@ -286,6 +287,18 @@ async def extended(
 async def block(store: StreamStore, stream: str, number: int) -> list[float]:
     raw = await store.redis.get(keys.scores(stream, "q", number)) or b""
     return list(struct.unpack(f"{len(raw) // 4}f", raw))
+
+
+async def test_scores_go_with_the_segments_they_are_of(store: StreamStore, fresh: Fresh) -> None:
+    stream, size = fresh("stream"), keys.SCORES_PER_BLOCK
+    end, held = 0, []
+    for number, first in enumerate((0, size - 1, size, 2 * size + 5)):
+        start, seen = number * size, Range(0, end)
+        await store.redis.hset(keys.scored_range(stream, "q"), mapping={"lo": 0, "hi": end})
+        assert await extended(store, stream, seen, start, [-1.0, -2.0], first=first) is not None
+        end = start + 2
+        held.append([n for n in range(5) if await block(store, stream, n)])
+    assert held == [[0], [0, 1], [1, 2], [2, 3]]
 
 
 async def test_a_question_starts_with_nothing_scored_at_the_head(

@@ -18,9 +18,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app import access
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
+from stream_app.variables import variable
 from tests import tiny
 from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
 

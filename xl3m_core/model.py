@@ -192,6 +192,9 @@ class LanguageModel:
             max_new_tokens=max_tokens,
             do_sample=False,
             num_beams=1,
+            # A model's own file may ask for these; an answer repeats what its context says.
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
             stopping_criteria=stop,
             streamer=Pieces(self.decode, on_text) if on_text else None,

@@ -168,22 +168,19 @@ class Segmenter:
         """How many characters about fill a segment, and their tokens; `found`: those of as many
         characters as a segment has tokens. From few to more, so that what is counted is not
         much more than what is cut off, however dense the text."""
-        fits, tokens, over = 0, 0, len(text) + 1
-        size = min(len(text), self.segment_tokens)
+        size, fits, over = min(len(text), self.segment_tokens), (0, 0), len(text) + 1
         for guess in count(1):
             if found <= self.segment_tokens:
-                fits, tokens = size, found
+                fits = size, found
             else:
                 over = size
             if over <= 1:  # a single character is never cut
                 return 1, found
-            full = tokens * 4 > self.segment_tokens * 3 or fits + 1 >= over
-            if full or (fits and guess >= GUESSES):
-                return fits, tokens
-            if guess < GUESSES:
-                size = min(max(size * self.segment_tokens // max(found, 1), fits + 1), over - 1)
-            else:
-                size = over // 2
+            about_full = 4 * fits[1] > 3 * self.segment_tokens or fits[0] + 1 >= over
+            if about_full or (fits[0] and guess >= GUESSES):
+                return fits
+            by_share = size * self.segment_tokens // max(found, 1)
+            size = min(max(by_share, fits[0] + 1), over - 1) if guess < GUESSES else over // 2
             found = self.count([text[:size]])[0]
         raise AssertionError("unreachable")
 

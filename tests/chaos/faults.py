@@ -4,14 +4,17 @@ Knows the world's handles; nothing of what the workers do about it.
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
+from tests.chaos import services
 from tests.chaos.world import World
 
 QUESTIONS = ("is the valve ok?", "which pump is low?", "what is 42?", "how is the pressure?")
 ZOMBIE_SECONDS = 9.0  # beyond the session timeout of six
 AWAY_SECONDS = 2.0
+SYNC_SECONDS = 1.0
 FULL_SECONDS = 3.0
 
 
@@ -33,12 +36,17 @@ async def zombie(world: World) -> None:
 
 async def scale(world: World) -> None:
     """Partitions move: there are more workers, or fewer."""
-    world.wanted = world.rng.choice([n for n in (1, 2, 3) if n != world.wanted])
+    world.wanted = world.rng.choice([n for n in (1, 2, 4) if n != world.wanted])
 
 
 async def redis_dies(world: World) -> None:
-    """Redis is killed, loses what it had not synced, and comes back a while later."""
+    """Redis dies as with its machine and comes back a while later: of what it confirmed in its last
+    second, which it syncs once a second, some is lost."""
+    _, synced = services.written(world.redis.folder)
+    await asyncio.sleep(SYNC_SECONDS)
     world.redis.kill()
+    log, size = services.written(world.redis.folder)
+    os.truncate(log, world.rng.randint(min(synced, size), size))
     await asyncio.sleep(world.rng.uniform(0, AWAY_SECONDS))
     await asyncio.to_thread(world.redis.start)
 

@@ -18,8 +18,10 @@ class Restartable:
     """A service on one port and one folder through all its lives. mark: what its process's
     command line holds, and no other's."""
 
-    def __init__(self, start: Callable[[], AbstractContextManager[Service]], mark: str) -> None:
-        self.start_it, self.mark = start, mark
+    def __init__(
+        self, folder: Path, start: Callable[[], AbstractContextManager[Service]], mark: str
+    ) -> None:
+        self.folder, self.start_it, self.mark = folder, start, mark
         self.life = ExitStack()
 
     def start(self) -> Service:
@@ -43,17 +45,24 @@ class Restartable:
 
 
 def redis(folder: Path) -> Restartable:
-    """With an append-only file, so that it loses a second of writes at most."""
+    """With an append-only file."""
     port = free_port()
     return Restartable(
-        lambda: embedded.redis(folder, appendonly=True, port=port), f"127.0.0.1:{port}"
+        folder, lambda: embedded.redis(folder, appendonly=True, port=port), f"127.0.0.1:{port}"
     )
+
+
+def written(folder: Path) -> tuple[Path, int]:
+    """The file that this Redis appends to now, and its size."""
+    path = max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime_ns)
+    return path, path.stat().st_size
 
 
 def kafka(folder: Path, home: Path) -> Restartable:
     """One node."""
     port = free_port()
     return Restartable(
+        folder,
         lambda: embedded.kafka(folder, kafka_home=home, port=port),
         str(folder.absolute() / "server.properties"),
     )

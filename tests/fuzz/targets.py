@@ -31,7 +31,8 @@ from stream_app.events import (
     id_of,
 )
 from stream_app.packing import pack_tail, unpack_tail
-from stream_app.settings import Settings, variable
+from stream_app.settings import Settings
+from stream_app.variables import variable
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
 from xl3m_core.segment import Segmenter
 

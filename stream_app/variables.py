@@ -1,0 +1,61 @@
+"""Variables: a setting's name and text in the environment, and secrets that lie in files.
+
+Knows no setting but the secret ones, and does not read the environment itself.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stream_app.errors import SettingsError
+
+SECRETS = ("redis", "kafka_password")
+"""Settings that may lie in a file, named by their variable and `_FILE`."""
+_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"XL3M_{name.upper()}"
+
+
+def or_file(name: str) -> str:
+    """What a message adds to the name of a setting that a file may hold."""
+    return f" (or {variable(name)}_FILE)" if name in SECRETS else ""
+
+
+def with_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and in it the secrets whose files it names."""
+    read = dict(env)
+    for name in map(variable, SECRETS):
+        if not (path := env.get(f"{name}_FILE")):
+            continue
+        if env.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: unset one of them")
+        read[name] = _secret(f"{name}_FILE", path)
+    return read
+
+
+def _secret(name: str, path: str) -> str:
+    """What the file holds. Not even its path is named: it might be the secret itself."""
+    try:
+        text = Path(path).read_text("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{name} must name a file that can be read ({why})") from None
+    if not text:
+        raise SettingsError(f"{name} names an empty file: write the secret into it")
+    return text
+
+
+def convert(name: str, text: str, default: Any) -> Any:
+    """The variable's text as the type of its default."""
+    try:
+        if isinstance(default, bool):
+            return _SWITCH[text.lower()]
+        return type(default)(text)
+    except KeyError:
+        raise SettingsError(f"{name} must be one of {', '.join(_SWITCH)}, not {text!r}") from None
+    except ValueError:
+        kind = {int: "a whole number", float: "a number"}[type(default)]
+        raise SettingsError(f"{name} must be {kind}, not {text!r}") from None
