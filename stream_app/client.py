@@ -98,12 +98,13 @@ async def workers(redis: Redis) -> int:
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     """What there is of a stream: segments, what is retained, gaps, questions and their coverage."""
     cursor = (await store.load(stream)).cursor
-    questions = []
-    for qid, asked in (await store.questions(stream)).items():
-        scored = await store.range(stream, qid)
-        if scored is not None and not asked.until:
-            coverage = round(scored.coverage(cursor.head), 4)
-            questions.append({"question": asked.question, "coverage": coverage})
+    asked = await store.questions(stream)
+    ranges = zip(asked.values(), await store.ranges(stream, asked), strict=True)
+    questions = [
+        {"question": each.question, "coverage": round(scored.coverage(cursor.head), 4)}
+        for each, scored in ranges
+        if scored is not None and not each.until
+    ]
     return {
         "stream": stream,
         "segments": cursor.head,

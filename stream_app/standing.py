@@ -24,7 +24,7 @@ class StandingQuestions:
 
     async def of(self, stream: str, owned: bool) -> dict[str, Standing]:
         """The questions this worker's model scores, with their ranges."""
-        standing = {}
+        mine = dict[str, Asked]()
         for qid, asked in (await self.store.questions(stream)).items():
             if not self._fits(asked):
                 continue
@@ -32,9 +32,9 @@ class StandingQuestions:
                 if not owned or asked.until:
                     continue
                 qid = await self._adopt(stream, qid, asked)
-            if scored := await self.store.range(stream, qid):
-                standing[qid] = Standing(asked, scored)
-        return standing
+            mine[qid] = asked
+        ranges = zip(mine.items(), await self.store.ranges(stream, mine), strict=True)
+        return {qid: Standing(asked, scored) for (qid, asked), scored in ranges if scored}
 
     async def _adopt(self, stream: str, qid: str, asked: Asked) -> str:
         """A current question was scored by another model, measure or k: begin it anew."""

@@ -4,15 +4,16 @@ Every change is one atomic step that names the state it starts from, so that a s
 twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
 """
 
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
 from stream_app import keys
+from stream_app.extensions import extend_call, outlived
 from stream_app.packing import pack, pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.replies import to_asked, to_cursor, to_pairs, to_range, to_segments, to_state
+from stream_app.scripts import Call, Script
 from stream_app.state import (
     Asked,
     Commit,
@@ -43,11 +44,11 @@ class StreamStore:
         self.redis: Any = redis
         self.limits = (log_segments, log_bytes)
         self.trusted = ""
-        self._commit = redis.register_script(_script("commit.lua"))
-        self._scores = redis.register_script(_script("scores.lua"))
-        self._position = redis.register_script(_script("position.lua"))
-        self._view = redis.register_script(_script("view.lua"))
-        self._enlist = redis.register_script(_script("enlist.lua"))
+        self._commit = Script(redis, "commit.lua")
+        self._scores = Script(redis, "scores.lua")
+        self._position = Script(redis, "position.lua")
+        self._view = Script(redis, "view.lua")
+        self._enlist = Script(redis, "enlist.lua")
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -70,13 +71,10 @@ class StreamStore:
     async def commit(self, commits: Sequence[Commit]) -> list[State | None]:
         """Write each commit, all in one round trip: its new state, or None if it was refused
         because another worker wrote that stream meanwhile. Raises FencedError for a zombie."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for commit in commits:
-                await self._commit(*self._commit_call(commit), client=pipe)
-            replies = await pipe.execute()
+        replies = await self._commit.each([*map(self._commit_call, commits)])
         return [to_state(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
 
-    def _commit_call(self, c: Commit) -> tuple[list[str], list[Any]]:
+    def _commit_call(self, c: Commit) -> Call:
         names = [keys.log(c.stream), keys.tail(c.stream), keys.cursor(c.stream)]
         where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
         segments = [pack_segment(segment) for segment in c.segments]
@@ -125,11 +123,11 @@ class StreamStore:
         all in one round trip. Raises FencedError if the partition has a later owner, and
         LostWritesError if it does not stand at `old`, where its owner left it: positions are
         written last, so a Redis that lost anything of a partition lost this as well."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for partition, epoch, old, new in moves:
-                args = ["" if old is None else old, new, epoch, self.trusted]
-                await self._position([keys.partition(partition)], args, client=pipe)
-            replies = await pipe.execute()
+        calls: list[Call] = []
+        for partition, epoch, old, new in moves:
+            args = ["" if old is None else old, new, epoch, self.trusted]
+            calls.append(([keys.partition(partition)], args))
+        replies = await self._position.each(calls)
         for (partition, epoch, _, _), reply in zip(moves, replies, strict=True):
             if reply == -2:
                 raise RestartedError
@@ -214,18 +212,21 @@ class StreamStore:
 
     async def range(self, stream: str, qid: str) -> Range | None:
         """The question's scored range, None if it has none (any more)."""
-        return to_range(await self.redis.hgetall(keys.scored_range(stream, qid)))
+        return (await self.ranges(stream, [qid]))[0]
+
+    async def ranges(self, stream: str, qids: Iterable[str]) -> list[Range | None]:
+        """`range` of each question, in one round trip."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for qid in qids:
+                pipe.hgetall(keys.scored_range(stream, qid))
+            return [*map(to_range, await pipe.execute())]
 
     async def extend(self, extensions: Sequence[Extension], k: int) -> list[bool | None]:
         """Write each extension, all in one round trip: whether the top-k changed, or None if it
         was refused because the range is not as it was seen."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for extension in extensions:
-                await self._scores(*_extend_call(extension, k), client=pipe)
-            for name in filter(None, map(_outlived, extensions)):
-                pipe.unlink(name)
-            replies = await pipe.execute()
-        return [None if reply < 0 else bool(reply) for reply in replies[: len(extensions)]]
+        calls = [extend_call(extension, k) for extension in extensions]
+        replies = await self._scores.each(calls, [*filter(None, map(outlived, extensions))])
+        return [None if reply < 0 else bool(reply) for reply in replies]
 
     async def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish each (channel, message), all in one round trip."""
@@ -260,46 +261,11 @@ class StreamStore:
             pipe.expireat(name, int(until)) if until else pipe.persist(name)
 
 
-def _script(name: str) -> str:
-    return files("stream_app").joinpath(name).read_text()
-
-
 def question_keys(stream: str, qid: str, head: int) -> list[str]:
     """All that a question has; of score blocks one more, should the head move on meanwhile."""
     blocks = range(head // keys.SCORES_PER_BLOCK + 2)
     named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
     return named + [keys.scores(stream, qid, block) for block in blocks]
-
-
-def _extend_call(e: Extension, k: int) -> tuple[list[str], list[Any]]:
-    names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
-    names.append(keys.cursor(e.stream))
-    seen = [e.seen.lo, e.seen.hi, e.seen.rebuilt]
-    args: list[Any] = [*seen, e.lo, e.hi, e.skipped, k, len(e.best)]
-    for segment, score in e.best:
-        args += [f"{segment.index:012d}", repr(score), pack_segment(segment)]
-    for block, offset, scores in _blocks(e.start, e.scores):
-        names.append(keys.scores(e.stream, e.qid, block))
-        args += [offset, scores]
-    return names, args
-
-
-def _outlived(e: Extension) -> str | None:
-    """The latest block of scores wholly before the log's start: those before it went when it was
-    their turn, since a log loses less than a block between two steps."""
-    block = e.first // keys.SCORES_PER_BLOCK - 1
-    return keys.scores(e.stream, e.qid, block) if block >= 0 else None
-
-
-def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
-    """Scores from segment `start` on, cut at the blocks: (block, byte offset, bytes)."""
-    size = keys.SCORES_PER_BLOCK * keys.SCORE_BYTES
-    at, pieces = start * keys.SCORE_BYTES, []
-    while scores:
-        room = size - at % size
-        pieces.append((at // size, at % size, scores[:room]))
-        at, scores = at + room, scores[room:]
-    return pieces
 
 
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:

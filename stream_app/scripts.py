@@ -1,0 +1,47 @@
+"""Script: an atomic step in Redis, many calls of it in one round trip.
+
+Knows how to have a script run; not what it does.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+Call = tuple[Sequence[str], Sequence[Any]]
+"""Its keys and its arguments."""
+
+
+class Script:
+    """One of the Lua files beside this one."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        self.redis: Any = redis
+        text = files("stream_app").joinpath(name).read_text()
+        self.registered = redis.register_script(text)
+
+    async def __call__(self, names: Sequence[str], args: Sequence[Any] = ()) -> Any:
+        """What it returns."""
+        return (await self.each([(names, args)]))[0]
+
+    async def each(self, calls: Sequence[Call], outlived: Sequence[str] = ()) -> list[Any]:
+        """What each call returns; keys that are outlived go behind them.
+
+        A Redis that was started again knows no script any more: then none was called, and they
+        are called once more. redis-py's own scripts ask it each time, which is a round trip.
+        """
+        try:
+            return await self._called(calls, outlived)
+        except NoScriptError:
+            await self.redis.script_load(self.registered.script)
+            return await self._called(calls, outlived)
+
+    async def _called(self, calls: Sequence[Call], outlived: Sequence[str]) -> list[Any]:
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for names, args in calls:
+                pipe.evalsha(self.registered.sha, len(names), *names, *args)
+            for name in outlived:
+                pipe.unlink(name)
+            return list(await pipe.execute())[: len(calls)]
