@@ -18,6 +18,5 @@ def create_engine(settings: Settings) -> Engine:
         window=settings.window or None,
         dtype=settings.dtype or None,
         warm_bytes=settings.warm_mb << 20,
-        compiled=settings.compiled,
     )
     return Engine(model, settings.method(model.window), settings.batch_tokens)

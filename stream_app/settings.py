@@ -79,8 +79,6 @@ class Settings:
 
     batch_tokens: int = 4096
     """Tokens in one forward of the model."""
-    compiled: bool = False
-    """Score with `torch.compile`: a minute to begin with, then faster; needs a C++ compiler."""
     step_ms: int = 100
     """Queries and scoring take turns: how long, about, the model is at scoring without a break."""
     warm_mb: int = 256

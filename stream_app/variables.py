@@ -11,7 +11,6 @@ from stream_app.errors import SettingsError
 
 SECRETS = ("redis", "kafka_password")
 """Settings that may lie in a file, named by their variable and `_FILE`."""
-_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def variable(name: str) -> str:
@@ -51,11 +50,7 @@ def _secret(name: str, path: str) -> str:
 def convert(name: str, text: str, default: Any) -> Any:
     """The variable's text as the type of its default."""
     try:
-        if isinstance(default, bool):
-            return _SWITCH[text.lower()]
         return type(default)(text)
-    except KeyError:
-        raise SettingsError(f"{name} must be one of {', '.join(_SWITCH)}, not {text!r}") from None
     except ValueError:
         kind = {int: "a whole number", float: "a number"}[type(default)]
         raise SettingsError(f"{name} must be {kind}, not {text!r}") from None

@@ -4,7 +4,6 @@ The twin is written here once more, naively: one unpadded row, one full forward,
 """
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,26 +106,6 @@ def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread(kind: str
     model = LanguageModel(network, tiny.tokenizer(), tiny.WINDOW)
     assert model.by_several is (kind in ("default", "linear"))
     assert tiny.engine(model).lanes.count == 1 or model.by_several
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
-def test_compiled_scores_are_the_same() -> None:
-    compiled = LanguageModel(tiny.network("llama"), tiny.tokenizer(), compiled=True)
-    asked = [*PAIRS, *((text, "how many?") for text, _ in PAIRS)]  # alone, and side by side
-    scores = tiny.engine(compiled).score(asked)
-    assert compiled.shares
-    assert not compiled.by_several
-    assert scores == pytest.approx(tiny.engine(tiny.model("llama")).score(asked), abs=2e-4)
-
-
-def test_a_model_that_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_compiler(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("no C++ compiler\nand much more")
-
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    with pytest.raises(ModelError, match="cannot be compiled: no C"):
-        LanguageModel.load(compiled=True)
 
 
 class Masked(tiny.Maskless):

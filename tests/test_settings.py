@@ -27,8 +27,6 @@ CHOSEN |= {"log_format": "json", "dtype": "float32"}
 
 def another(name: str, default: Any) -> Any:
     """A value the field does not have by default."""
-    if isinstance(default, bool):
-        return not default
     return CHOSEN.get(name, f"{default}x" if isinstance(default, str) else default + 7)
 
 

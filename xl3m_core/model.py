@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
-from xl3m_core.loading import SMALL, fingerprint, load, reason, window_of
+from xl3m_core.loading import SMALL, fingerprint, load, window_of
 from xl3m_core.sight import places_of
 from xl3m_core.warm import WarmPrompts
 from xl3m_core.writing import LineEnd, Pieces
@@ -39,18 +39,15 @@ class LanguageModel:
         tokenizer: Any,
         window: int | None = None,
         warm_bytes: int = WARM_BYTES,
-        compiled: bool = False,
     ) -> None:
         self.model = model.eval()
-        self._forward: Any = torch.compile(model, dynamic=True) if compiled else model
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
         self.window = window or window_of(self.config, tokenizer)
         self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         self.fingerprint = fingerprint(model)
-        # Compiled code is for one number of threads, and scaled places are the last row's.
-        self.by_several = not compiled and not _scales_places(self.config)
+        self.by_several = not _scales_places(self.config)
         self._tokenizing = threading.Lock()
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
@@ -68,21 +65,14 @@ class LanguageModel:
         dtype: str | None = None,
         window: int | None = None,
         warm_bytes: int = WARM_BYTES,
-        compiled: bool = False,
     ) -> "LanguageModel":
         """Load a model from a folder or the hub; code that comes with a model is not run.
 
         warm_bytes: memory for what was read of prompts, so that it is not read again.
-        compiled: score with `torch.compile`, which takes a minute to begin with.
-        Raises ModelError when there is no such model, it is no causal LM, or cannot be compiled.
+        Raises ModelError when there is no such model, or it is no causal LM.
         """
         model, tokenizer = load(str(name), device, dtype)
-        try:
-            return cls(model, tokenizer, window, warm_bytes, compiled)
-        except RuntimeError as error:
-            if not compiled:
-                raise
-            raise ModelError(f"{str(name)!r} cannot be compiled: {reason(error)}") from error
+        return cls(model, tokenizer, window, warm_bytes)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added; special tokens' names in it stay text. Half of a
@@ -148,7 +138,7 @@ class LanguageModel:
             inputs["position_ids"] = places_of(mask)
         if "logits_to_keep" in self._accepts:
             inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
-        logits: Tensor = self._forward(**inputs, use_cache=False).logits
+        logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits[:, -keep:]
 
     @torch.inference_mode()
@@ -160,7 +150,7 @@ class LanguageModel:
         For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
         most = max(1, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
-        fork = Fork(self._forward, self.model.dtype, *self.padded(rows, most), most)
+        fork = Fork(self.model, self.model.dtype, *self.padded(rows, most), most)
         yield from fork.logits(ends, keep)
 
     def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
