@@ -65,9 +65,10 @@ async def cut(world: World) -> None:
 
 async def fill(world: World) -> None:
     """Redis has no memory left for a while."""
-    await world.site.redis.config_set("maxmemory", 1)
+    config = world.site.redis.config_set  # its connections may be those of an earlier life
+    await world.until(lambda: config("maxmemory", 1), "a Redis that is full")
     await asyncio.sleep(FULL_SECONDS)
-    await world.site.redis.config_set("maxmemory", 0)
+    await world.until(lambda: config("maxmemory", 0), "a Redis that is not full")
 
 
 async def duplicate(world: World) -> None:
