@@ -117,9 +117,10 @@ async def watch(settings: Settings, stream: str, question: str | None, as_json: 
         else:
             await _show_current(store, stream, as_json)
         async for update in updates:
-            if "error" in update and update["question"] == question:
+            if "error" not in update:
+                await _show_current(store, stream, as_json)
+            elif update["question"] == question:
                 raise click.UsageError(update["error"])
-            await _show_current(store, stream, as_json)
 
 
 async def _show_current(store: StreamStore, stream: str, as_json: bool) -> None:
