@@ -3,7 +3,7 @@
 A short text has one needle, so that each is an independent trial; in a long one there are as many
 as depths, scored together, so that its segments go through the model once. Every measure ranks
 the same forward passes; the answers come from the method's own measure, from its k segments and
-from fewer.
+from others.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ALONE = 32_000
 TEXTS = {length: 3 for length in LENGTHS if length < 100_000}
 """Texts of a length, at every depth; of longer ones there is one."""
 RANKERS = (*MEASURES, "rank_sum")
-FEWER = (1, 2)
+KS = (1, 2, 4)
 """Segments that a question is answered from as well, to tell what finding costs from reading."""
 
 
@@ -111,7 +111,7 @@ def _keep(engine: Engine, trial: Trial, batch: list[Segment]) -> None:
     """Note where the evidence is; hold on to what the method's measure ranks highest, in order."""
     trial.best |= {segment.index: segment for segment in batch}
     scores = trial.scores[engine.method.measure]
-    best = sorted(trial.best, key=lambda i: (-scores[i], i))[: max(engine.method.k, *FEWER)]
+    best = sorted(trial.best, key=lambda i: (-scores[i], i))[: max(engine.method.k, *KS)]
     trial.best = {i: trial.best[i] for i in best}
     for line, places in zip(trial.needle.lines, trial.evidence, strict=True):
         places += [segment.index for segment in batch if line.strip() in segment.text]
@@ -126,7 +126,7 @@ def _judge(engine: Engine, trial: Trial) -> None:
         of_lines = [min((int(places[name][i]) for i in at), default=-1) for at in trial.evidence]
         trial.ranks[name] = max(of_lines) if min(of_lines) >= 0 else len(places[name])
     trial.recalled = trial.ranks[engine.method.measure] < engine.method.k
-    for k in sorted({*FEWER, engine.method.k}):
+    for k in sorted({*KS, engine.method.k}):
         trial.exact[k] = _answered(engine, trial, k)
     trial.scores = {}
 
@@ -152,7 +152,7 @@ def _row(variant: str, tokens: int, trials: list[Trial], k: int) -> dict[str, An
         "exact_match": mean(trial.exact[k] for trial in trials),
         "evidence_recall": mean(trial.recalled for trial in trials),
     }
-    row |= {f"exact_match_k{n}": mean(trial.exact[n] for trial in trials) for n in FEWER}
+    row |= {f"exact_match_k{n}": mean(trial.exact[n] for trial in trials) for n in KS}
     for name in RANKERS:
         ranks = sorted(trial.ranks[name] for trial in trials)
         row[f"first4_{name}"] = mean(rank < 4 for rank in ranks)

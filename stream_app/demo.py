@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app import client, commands, embedded, keys
+from stream_app import client, commands, embedded
 from stream_app.errors import UnreachableError
 from stream_app.feeder import feeding
 from stream_app.sample import Fact, service_log
@@ -124,7 +124,7 @@ async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, fo
     try:
         async with asyncio.timeout(READY_SECONDS):
             while process.returncode is None:
-                if (await redis.pubsub_numsub(keys.QUERY_CHANNEL))[0][1]:
+                if await client.workers(redis):
                     return
                 await asyncio.sleep(0.1)
     except TimeoutError:

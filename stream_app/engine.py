@@ -19,4 +19,4 @@ def create_engine(settings: Settings) -> Engine:
         dtype=settings.dtype or None,
         warm_bytes=settings.warm_mb << 20,
     )
-    return Engine(model, settings.method(model.window), settings.batch_tokens)
+    return Engine(model, settings.method(model.window, model.k), settings.batch_tokens)

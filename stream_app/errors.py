@@ -3,7 +3,8 @@
 XL3MError
 ├── SettingsError       a setting that cannot be used
 ├── SchemaError         what lies in Redis was laid out by another version
-└── UnreachableError    the broker, Redis or a worker does not answer
+├── UnreachableError    the broker, Redis or a worker does not answer
+└── EmbeddedError       a service that was to be started here did not start
 """
 
 from xl3m_core.errors import XL3MError

@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app import keys
-from stream_app.agents import answered
+from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
 from stream_app.limits import too_many_queries
@@ -25,8 +25,7 @@ from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")
 
-QUERIES_AT_ONCE = 16
-# So many more wait for a place; the next is refused.
+# So many wait for a place; the next is refused.
 QUERIES_WAITING = 256
 # A claim outlives the deadline by this much, for generating. After that a query whose worker died
 # may be asked again.

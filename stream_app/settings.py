@@ -125,15 +125,16 @@ class Settings:
         settings._check()
         return settings
 
-    def method(self, window: int) -> Method:
-        """The method these settings ask for, on a model with that window."""
+    def method(self, window: int, k: int | None = None) -> Method:
+        """The method these settings ask for, on a model with that window, which reads k segments
+        well if it says so."""
         return Method.fit(
             window,
             segment_tokens=self.segment_tokens or None,
             overlap_tokens=None if self.overlap_tokens < 0 else self.overlap_tokens,
             question_tokens=self.question_tokens or None,
             answer_tokens=self.answer_tokens or None,
-            k=self.k or None,
+            k=self.k or k,
             measure=self.measure,
         )
 

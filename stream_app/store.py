@@ -82,9 +82,7 @@ class StreamStore:
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """Segments lo up to hi of the log, those that are still retained."""
-        if lo >= hi:
-            return []
-        return to_segments(await self.redis.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1"))
+        return (await self.logs([(stream, range(lo, hi))]))[0]
 
     async def logs(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[Segment]]:
         """Of each (stream, indices) the segments that are still retained, in one round trip."""
@@ -271,5 +269,5 @@ def question_keys(stream: str, qid: str, head: int) -> list[str]:
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:
     """Unbroken stretches, each [lo, hi)."""
     if isinstance(indices, range):
-        return [(indices.start, indices.stop)]
+        return [(indices.start, indices.stop)] if indices else []
     return [(index, index + 1) for index in indices]

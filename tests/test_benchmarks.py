@@ -57,7 +57,7 @@ def test_needle_gives_a_row_a_length_and_draws_its_map(variant: str, tmp_path: P
     )
     (found,) = needle.measure(args)
     assert (found["variant"], found["tokens"], found["questions"]) == (variant, 600, 2)
-    assert all(0 <= found[f"exact_match{k}"] <= 1 for k in ("", "_k1", "_k2"))
+    assert all(0 <= found[f"exact_match{k}"] <= 1 for k in ("", "_k1", "_k2", "_k4"))
     assert (tmp_path / f"needle_{variant}.png").stat().st_size > 1000
     json.dumps(found)
 

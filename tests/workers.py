@@ -48,7 +48,7 @@ class Site:
     def engine(self) -> Engine:
         """The engine the workers have, for runs without them."""
         model = LanguageModel.load(self.settings.model, dtype=self.settings.dtype)
-        return Engine(model, self.settings.method(model.window))
+        return Engine(model, self.settings.method(model.window, model.k))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Engine:
         self, model: LanguageModel, method: Method | None = None, batch_tokens: int = BATCH_TOKENS
     ) -> None:
         self.model = model
-        self.method = method or Method.fit(model.window)
+        self.method = method or Method.fit(model.window, k=model.k)
         if self.method.window > model.window:
             raise MethodError(
                 f"the method is for a window of {self.method.window} tokens, "

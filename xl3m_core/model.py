@@ -25,6 +25,8 @@ TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
 
 TEMPLATE_KEY = "xl3m_question_template"
+K_KEY = "xl3m_k"
+"""How many segments a model reads well, if its config says so."""
 CONTENT = "XL3M-CONTENT-GOES-HERE"
 WARM_BYTES = 256 << 20
 
@@ -45,6 +47,7 @@ class LanguageModel:
         self.config = model.config.get_text_config()
         self.window = window or window_of(self.config, tokenizer)
         self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
+        self.k: int | None = getattr(model.config, K_KEY, None)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         self.fingerprint = fingerprint(model)
         self.by_several = not _scales_places(self.config)

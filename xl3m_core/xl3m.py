@@ -34,6 +34,7 @@ class XL3M:
         takes, to change its defaults.
         """
         model = LanguageModel.load(name or SMALL, window=window)
+        method["k"] = method.get("k") or model.k
         return cls(Engine(model, Method.fit(model.window, **method)))
 
     def answer(
