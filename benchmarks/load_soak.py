@@ -29,13 +29,10 @@ SAMPLES = 300
 async def measure(settings: Settings, folder: Path, seconds: float, plot: Path) -> dict[str, Any]:
     """Figures, and the plot."""
     async with loaded(settings, folder, ["paced", f"{SPEED}"]) as here:
-        run = _run(here, seconds)
-        seen, redis_mb, segments = await guarded(here.worker, here.log, run)
-    draw(plot, seen)
-    return growth(seen) | {"redis MB at the end": redis_mb, "segments right": segments}
+        return await guarded(here.worker, here.log, _run(here, seconds, plot))
 
 
-async def _run(here: Loaded, seconds: float) -> tuple[list[Seen], float, int]:
+async def _run(here: Loaded, seconds: float, plot: Path) -> dict[str, Any]:
     streams, seen = here.names(STREAMS), [await here.look()]
     await here.ask(streams)
     sending = asyncio.create_task(_send(here, streams, seconds))
@@ -47,8 +44,11 @@ async def _run(here: Loaded, seconds: float) -> tuple[list[Seen], float, int]:
             bar.set_postfix(rss=f"{seen[-1].rss_mb:.0f}", unscored=f"{seen[-1].unscored:.0f}")
     await sending
     await here.until(here.is_done, "all scored")
+    draw(plot, seen)
     memory: Any = await here.store.redis.info("memory")
-    return seen, memory["used_memory"] / MEGABYTE, await here.complete(streams)
+    figures = growth(seen) | {"redis MB at the end": memory["used_memory"] / MEGABYTE}
+    print(figures, flush=True)
+    return figures | {"segments right": await here.complete(streams)}
 
 
 async def _send(here: Loaded, streams: Sequence[str], seconds: float) -> None:
