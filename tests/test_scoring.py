@@ -675,3 +675,11 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
         message = await anext(pubsub.listen())
     assert json.loads(message["data"])["range"] == [0, 5]
     await world.assert_equals_batch(stream)
+
+
+async def test_every_turn_of_the_model_counts_whatever_comes_of_it(world: World) -> None:
+    before = world.scoring.turns
+    await world.scoring.on_model(lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        await world.scoring.on_model(lambda: 1 / 0)
+    assert world.scoring.turns == before + 2
