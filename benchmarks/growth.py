@@ -47,7 +47,7 @@ KS, READS = (1, 2, 4, 8, 16), 500
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a size, and a plot of each kind."""
-    engine = Engine(model := LanguageModel.load(args.model or SMALL), Method.fit(model.window))
+    engine = Engine(model := LanguageModel.load(args.model or SMALL))
     rows = by_length(engine, SHORT_LENGTHS if args.short else LENGTHS)
     with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
         streams = SHORT_STREAMS if args.short else STREAMS

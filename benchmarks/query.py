@@ -28,7 +28,7 @@ from benchmarks.turns import ratio
 from stream_app import embedded, keys
 from stream_app.state import Asked, Commit, Extension, Range
 from stream_app.store import StreamStore
-from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
+from xl3m_core import Engine, LanguageModel, Segment, Tail
 from xl3m_core.loading import SMALL
 
 QUESTION = "What is the port of host web-137?"
@@ -42,13 +42,13 @@ PLENTY = 1 << 40
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a thing that is waited for."""
-    engine = Engine(model := LanguageModel.load(args.model or SMALL), Method.fit(model.window))
+    engine = Engine(model := LanguageModel.load(args.model or SMALL))
     streams = SHORT_STREAMS if args.short else STREAMS
     with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
         rows = asyncio.run(_assembly(redis.url, engine, streams))
     big = random_llama("100M", "cpu", model.model.dtype)
     other = LanguageModel(big, model.tokenizer, model.window)
-    shapes = {"this model": engine, "100M": Engine(other, Method.fit(other.window))}
+    shapes = {"this model": engine, "100M": Engine(other)}
     for shape, each in tqdm(shapes.items(), desc="first token", disable=None):
         rows += first_token(shape, each, SHORT_PROMPTS if args.short else PROMPTS)
     return rows

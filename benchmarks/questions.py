@@ -20,7 +20,7 @@ from benchmarks.scoring import engine_of_full_rows, made_up
 from benchmarks.turns import in_turns, ratio
 from training.entities import Source
 from training.generate import Level, draw, question
-from xl3m_core import Engine, LanguageModel, Method
+from xl3m_core import Engine, LanguageModel
 from xl3m_core.loading import SMALL
 
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a length of segments and count of questions, and a plot."""
     model = LanguageModel.load(args.model or SMALL)
     engines = {
-        "short segments": Engine(model, Method.fit(model.window)),
+        "short segments": Engine(model),
         "full rows": engine_of_full_rows(model),
     }
     rows = [

@@ -14,7 +14,7 @@ from aiokafka.abc import AbstractTokenProvider
 
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.variables import private_text, variable
 
 if TYPE_CHECKING:
     from faust.auth import Credentials
@@ -72,12 +72,11 @@ class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no
         return await asyncio.to_thread(self.read)
 
     def read(self) -> str:
-        """The token. Raises OSError, which does not show the path: it might be the token."""
+        """The token. Raises OSError, which does not show the path."""
         try:
-            token = self.path.read_text("ascii").strip()
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
-            raise OSError(f"the file of {variable('kafka_token_file')}: {why}") from None
+            token = private_text(self.path, "ascii").strip()
+        except OSError as error:
+            raise OSError(f"the file of {variable('kafka_token_file')}: {error}") from None
         if not token:
             raise OSError(f"the file of {variable('kafka_token_file')}: it is empty")
         return token

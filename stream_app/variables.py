@@ -36,15 +36,23 @@ def with_secrets(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secret(name: str, path: str) -> str:
-    """What the file holds. Not even its path is named: it might be the secret itself."""
+    """The secret that the file holds."""
     try:
-        text = Path(path).read_text("utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{name} must name a file that can be read ({why})") from None
+        text = private_text(Path(path), "utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{name} must name a file that can be read ({error})") from None
     if not text:
         raise SettingsError(f"{name} names an empty file: write the secret into it")
     return text
+
+
+def private_text(path: Path, encoding: str) -> str:
+    """What the file holds. Raises OSError, which does not show the path: it might be the secret."""
+    try:
+        return path.read_text(encoding)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"it is not {encoding.upper()}"
+        raise OSError(why) from None
 
 
 def convert(name: str, text: str, default: Any) -> Any:
