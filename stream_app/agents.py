@@ -77,11 +77,7 @@ def agent(
 
 
 class Questions:
-    """Events of the questions topic: set, add or end a stream's current questions.
-
-    partitions: those of this topic, on a store of their own, so that what one writer of this
-    worker makes sure of in a Redis that was started again is not taken for the other's.
-    """
+    """Events of the questions topic: set, add or end a stream's current questions."""
 
     def __init__(
         self,

@@ -82,9 +82,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
-    asked = Partitions(
-        StreamStore(redis, settings.log_segments, settings.log_bytes), settings.questions_topic
-    )
+    asked = Partitions(store, settings.questions_topic)
     questions = agents.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
     queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)

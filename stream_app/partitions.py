@@ -59,12 +59,14 @@ class Owned:
 
 
 class Partitions:
-    """The partitions of the tokens topic that this worker owns."""
+    """The partitions of a topic that this worker owns. trusted: the Redis that it has seen to hold
+    all that was left there; each topic's writer makes sure for itself."""
 
     def __init__(self, store: StreamStore, topic: str) -> None:
         self.store = store
         self.topic = topic
         self.owned: dict[str, Owned] = {}
+        self.trusted = ""
 
     async def assign(self, assigned: Iterable[Any], broker: Broker) -> tuple[list[str], list[str]]:
         """Take over the partitions now assigned; returns topic/partition of all owned and lost.
@@ -82,7 +84,7 @@ class Partitions:
                 taken[plain] = await self._take_over(plain, ends.get(tp))
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
-        self.owned, self.store.trusted = taken, run_id
+        self.owned, self.trusted = taken, run_id
         return list(taken), lost
 
     async def check(self) -> None:
@@ -102,7 +104,7 @@ class Partitions:
         """Write again to a Redis that was started again, if it has all that was left there."""
         run_id = await self.store.run_id()
         await self.check()
-        self.store.trusted = run_id
+        self.trusted = run_id
 
     def of(self, message: Any) -> Owned | None:
         """The partition a message came from, None if this worker does not own it (any more)."""
@@ -121,7 +123,8 @@ class Partitions:
         """Note in Redis that everything up to the end of the batch is there."""
         ends = {_plain(event.message): (owned, event.message.offset + 1) for owned, event in batch}
         await self.store.move_positions(
-            [(plain, owned.epoch, owned.position, end) for plain, (owned, end) in ends.items()]
+            [(plain, owned.epoch, owned.position, end) for plain, (owned, end) in ends.items()],
+            self.trusted,
         )
         for owned, end in ends.values():
             owned.position = end

@@ -30,20 +30,18 @@ from stream_app.state import (
 from xl3m_core import Segment
 
 NO_LIMIT = 1 << 40
+ANY_REDIS = ""
+"""Else the run id of the one that may be written to: a Redis that was started again has another,
+and commits and positions are refused there with a RestartedError."""
 
 
 class StreamStore:
-    """The state of all streams. `log_segments` and `log_bytes` bound each stream's log.
-
-    trusted: the run id of the Redis that may be written to, '' for any; one that was started again
-    has another. Commits and positions are refused there with a RestartedError.
-    """
+    """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
 
     def __init__(self, redis: Redis, log_segments: int, log_bytes: int) -> None:
         # redis-py types a reply as the union of all its forms; this client's are bytes.
         self.redis: Any = redis
         self.limits = (log_segments, log_bytes)
-        self.trusted = ""
         self._commit = Script(redis, "commit.lua")
         self._scores = Script(redis, "scores.lua")
         self._position = Script(redis, "position.lua")
@@ -68,17 +66,20 @@ class StreamStore:
             for fields, tail in zip(replies, replies, strict=True)
         ]
 
-    async def commit(self, commits: Sequence[Commit]) -> list[State | None]:
+    async def commit(
+        self, commits: Sequence[Commit], trusted: str = ANY_REDIS
+    ) -> list[State | None]:
         """Write each commit, all in one round trip: its new state, or None if it was refused
         because another worker wrote that stream meanwhile. Raises FencedError for a zombie."""
-        replies = await self._commit.each([*map(self._commit_call, commits)])
+        calls = [self._commit_call(commit, trusted) for commit in commits]
+        replies = await self._commit.each(calls)
         return [to_state(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
 
-    def _commit_call(self, c: Commit) -> Call:
+    def _commit_call(self, c: Commit, trusted: str) -> Call:
         names = [keys.log(c.stream), keys.tail(c.stream), keys.cursor(c.stream)]
         where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
         segments = [pack_segment(segment) for segment in c.segments]
-        return names, [*where, pack_tail(c.tail), *self.limits, self.trusted, *segments]
+        return names, [*where, pack_tail(c.tail), *self.limits, trusted, *segments]
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """Segments lo up to hi of the log, those that are still retained."""
@@ -116,14 +117,16 @@ class StreamStore:
             replies = await pipe.execute()
         return [(None if next_ is None else int(next_), int(made or 0)) for next_, made in replies]
 
-    async def move_positions(self, moves: Sequence[tuple[str, int, int | None, int]]) -> None:
+    async def move_positions(
+        self, moves: Sequence[tuple[str, int, int | None, int]], trusted: str = ANY_REDIS
+    ) -> None:
         """Note for each (partition, epoch, old, new) that everything before `new` is in Redis,
         all in one round trip. Raises FencedError if the partition has a later owner, and
         LostWritesError if it does not stand at `old`, where its owner left it: positions are
         written last, so a Redis that lost anything of a partition lost this as well."""
         calls: list[Call] = []
         for partition, epoch, old, new in moves:
-            args = ["" if old is None else old, new, epoch, self.trusted]
+            args = ["" if old is None else old, new, epoch, trusted]
             calls.append(([keys.partition(partition)], args))
         replies = await self._position.each(calls)
         for (partition, epoch, _, _), reply in zip(moves, replies, strict=True):

@@ -210,8 +210,8 @@ class FailingStore(StreamStore):
         self.before, self.after = before, after
         self.on_failure: Callable[[], None] = lambda: None
 
-    async def commit(self, commits: Any) -> Any:
-        return await self._failing(super().commit, commits)
+    async def commit(self, commits: Any, trusted: str = "") -> Any:
+        return await self._failing(super().commit, commits, trusted)
 
     async def extend(self, extensions: Any, k: int) -> Any:
         return await self._failing(super().extend, extensions, k)

@@ -190,7 +190,7 @@ async def test_a_question_that_redis_lost_before_it_was_noted_is_set_again(
     async def restarted(done: list[Any]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            site.store.trusted = "a process that is gone"
+            site.partitions.trusted = "a process that is gone"
             await redis_client.delete(keys.questions(stream))
         await advance(done)
 

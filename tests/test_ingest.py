@@ -298,7 +298,7 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
     async def restarted(done: list[tuple[Owned, Any]]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            here.ingest.store.trusted = "a process that is gone"
+            here.ingest.partitions.trusted = "a process that is gone"
             for name, value in zip(names, saved, strict=True):
                 await redis_client.delete(name)
                 if value:
