@@ -7,7 +7,7 @@ type. Shapes other than the model's are random.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 from typing import Any
@@ -88,10 +88,10 @@ def scored(model: LanguageModel, count: int, peak: float, device: str) -> dict[s
     pairs = [(segment.text, QUESTION) for segment in made_up(engine, count)]
     rows = rows_of(engine, [text for text, _ in pairs])
     flops = forward_flops(model.model, [*map(len, rows)], keep=1)
-    lanes = [partial(_forward, model, lane) for lane in dealt(engine, rows)]
+    reads = [partial(_forward, model, *batch) for batch in batched(engine, rows)]
     calls: dict[str, Callable[[], Any]] = {
         "whole": partial(engine.score, pairs),
-        "bare": partial(engine.lanes.run, lanes),
+        "bare": partial(engine.lanes.run, reads),
     }
     whole, bare = in_turns(calls, ROUNDS, device).values()
     return {
@@ -110,21 +110,14 @@ def rows_of(engine: Engine, texts: list[str]) -> list[list[int]]:
     return [[*bos, *ids, *suffix] for ids in engine.model.encode(texts)]
 
 
-def dealt(engine: Engine, rows: list[list[int]]) -> list[list[Batch]]:
-    """The batches of each lane, as the engine makes them, on the device already."""
-    rows = sorted(rows, key=len)
-    lanes = min(engine.lanes.count, max(1, len(rows) // 2))
-    return [_padded(engine, rows[n::lanes]) for n in range(lanes)]
-
-
-def _padded(engine: Engine, rows: list[list[int]]) -> list[Batch]:
-    model, lengths = engine.model, [*map(len, rows)]
-    plan = batches(lengths, engine.batch_tokens, even=not model.pads)
-    return [model.padded([rows[i] for i in chosen], 1) for chosen in plan]
+def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
+    """The engine's batches, on the device already."""
+    lengths = [*map(len, rows)]
+    plan = batches(lengths, engine.budget(sum(lengths)), even=not engine.model.pads)
+    return [engine.model.padded([rows[i] for i in chosen], 1) for chosen in plan]
 
 
 @torch.inference_mode()
-def _forward(model: LanguageModel, lane: Sequence[Batch]) -> None:
+def _forward(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor) -> None:
     """The model as its users call it."""
-    for ids, mask in lane:
-        model.model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
+    model.model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)

@@ -22,6 +22,17 @@ def test_calls_run_side_by_side_and_return_in_their_order() -> None:
     assert Lanes(3).run([partial(call, n) for n in range(3)]) == [0, 1, 2]
 
 
+def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
+    others = threading.Barrier(2, timeout=30)
+
+    def long() -> str:
+        others.wait()  # until the last of the others is under way
+        return "long"
+
+    calls = [long, *[lambda: "short"] * 8, lambda: str(others.wait() >= 0)]
+    assert Lanes(2).run(calls) == ["long", *["short"] * 8, "True"]
+
+
 def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)

@@ -20,11 +20,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from training.curriculum import DRILL, GATES, LEVELS, Batch, Writer
 from training.generate import TEMPLATE
+from training.optimizers import optimizers
 from training.tokenizer import real_lines
 
 LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
 TOKENS = (2048, 2048, 2048, 2048, 2048, 2560, 3072, 3584, 4096)
 REPEATS = 300
+HEAD = 32
+"""Many small heads: a name's tokens are gathered by one head for each place."""
 K = 2
 """Segments it reads well, as `benchmarks needle` finds, which answers from 1, 2 and 4."""
 GUESS = 0.3
@@ -37,10 +40,10 @@ def new_model(vocabulary: int, width: int, layers: int) -> Any:
     config = make(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=2 * width,
+        intermediate_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=width // HEAD,
+        num_key_value_heads=width // HEAD,
         max_position_embeddings=512,
         tie_word_embeddings=False,
         bos_token_id=0,
@@ -50,17 +53,6 @@ def new_model(vocabulary: int, width: int, layers: int) -> Any:
         xl3m_k=K,
     )
     return LLAMA(config)
-
-
-def optimizers(model: Any, rate: float) -> list[Any]:
-    """Muon for the matrices within the layers, AdamW for all else (Muon's own advice)."""
-    inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    outer = [p for p in model.parameters() if all(p is not other for other in inner)]
-    muon: Any = torch.optim.Muon
-    return [
-        muon(inner, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
-    ]
 
 
 def precision(device: str) -> Any:
@@ -185,8 +177,8 @@ def main() -> None:
     parser.add_argument("--level", type=int, default=0, help="step of the curriculum to begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--rate", type=float, default=1e-3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -17,13 +17,20 @@ from xl3m_core.lanes import Lanes
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
 from xl3m_core.model import LanguageModel
-from xl3m_core.rows import Row, batches, by_questions, common_start, deal
+from xl3m_core.rows import Row, batches, by_questions, common_start
 from xl3m_core.segment import Segment, Segmenter
 
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two
 # cores: larger batches are no faster, and a query that comes meanwhile waits for the batch.
 BATCH_TOKENS = 4096
+# Side by side, lanes take batch after batch, so that one whose core is needed elsewhere has fewer
+# and none waits long for it: this many for each, unless they would be smaller than pays.
+BATCHES_A_LANE = 4
+LEAST_BATCH_TOKENS = 1024
 SCORE_DIGITS = 4  # finer differences come from what was read beside a row, or before
+
+Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
+Read = Callable[[], Iterator[Scored]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +95,46 @@ class Engine:
         Pairs of one text with several questions cost little more than the longest of them: the
         segment goes through the model once.
         """
-        rows = sorted(self._rows(pairs), key=len)
+        rows = self._rows(pairs)
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        piles = [[[row] for row in single], *shared]
-        lanes = min(self.lanes.count, max(1, sum(map(len, piles)) // 2))
-        self.lanes.run([partial(self._fill, scores, hand) for hand in deal(piles, lanes)])
+        reads = self._reads(single, shared, measures)
+        self.lanes.run([partial(self._fill, scores, read) for read in reads])
         return scores
 
-    def _fill(self, scores: dict[Measure, list[float]], piles: Sequence[list[list[Row]]]) -> None:
-        """Score the rows, those of the first pile alone, and put each pair's scores in place."""
-        measures, single = list(scores), [row for (row,) in piles[0]]
-        for read in (self._whole(single, measures), self._forked(piles[1:], measures)):
-            for batch, logits in read:
-                question = _questions(batch).to(logits.device)
-                for measure in measures:
-                    found = certainty(logits, question, measure).tolist()
-                    for row, score in zip(batch, found, strict=True):
-                        scores[measure][row.pair] = round(score, SCORE_DIGITS)
+    def _reads(
+        self, single: Sequence[Row], shared: Sequence[list[list[Row]]], measures: Sequence[Measure]
+    ) -> list[Read]:
+        """What is to be read, batch by batch: the rows on their own, and those that share."""
+        alone, alike = [*map(len, single)], [*map(_lengths, shared)]
+        budget = self.budget(sum(map(sum, (alone, *alike))))
+        even = not self.model.pads
+        reads: list[Read] = [
+            partial(self._whole, [single[i] for i in chosen], measures)
+            for chosen in batches(alone, budget, even=even)
+        ]
+        return reads + [
+            partial(self._forked, [groups[i] for i in chosen], measures)
+            for groups, lengths in zip(shared, alike, strict=True)
+            for chosen in batches(lengths, budget)
+        ]
+
+    def budget(self, tokens: int) -> int:
+        """How many of a call's tokens each of its batches has."""
+        if self.lanes.count == 1:
+            return self.batch_tokens
+        each = tokens // (BATCHES_A_LANE * self.lanes.count)
+        return min(self.batch_tokens, max(each, LEAST_BATCH_TOKENS))
+
+    def _fill(self, scores: dict[Measure, list[float]], read: Read) -> None:
+        """Read a batch, and put each pair's scores in place."""
+        for batch, logits in read():
+            question = _questions(batch).to(logits.device)
+            for measure, found in scores.items():
+                certain = certainty(logits, question, measure).tolist()
+                for row, score in zip(batch, certain, strict=True):
+                    found[row.pair] = round(score, SCORE_DIGITS)
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
         """The key context for a question from segments, the most certain first."""
@@ -170,30 +198,28 @@ class Engine:
             rows.append(Row(i, bos + read[text][-room:], suffix))
         return rows
 
-    def _whole(
-        self, rows: Sequence[Row], measures: Sequence[Measure]
-    ) -> Iterator[tuple[list[Row], Tensor]]:
-        """Batches of rows, each row on its own, and their logits."""
-        for chosen in batches([*map(len, rows)], self.batch_tokens, even=not self.model.pads):
-            batch = [rows[i] for i in chosen]
-            keep = positions(measures, max(len(row.suffix) for row in batch))
-            yield batch, self.model.logits([row.prefix + row.suffix for row in batch], keep)
+    def _whole(self, batch: list[Row], measures: Sequence[Measure]) -> Iterator[Scored]:
+        """Rows, each on its own, and their logits."""
+        keep = positions(measures, max(len(row.suffix) for row in batch))
+        yield batch, self.model.logits([row.prefix + row.suffix for row in batch], keep)
 
-    def _forked(
-        self, alike: Sequence[list[list[Row]]], measures: Sequence[Measure]
-    ) -> Iterator[tuple[list[Row], Tensor]]:
-        """Batches of rows with one question each, their segment read once for all that is asked."""
-        for groups in filter(None, alike):
-            suffixes = [row.suffix for row in groups[0]]
-            start = common_start(suffixes)
-            ends = [suffix[len(start) :] for suffix in suffixes]
-            keep = [positions(measures, len(suffix)) for suffix in suffixes]
-            asked = min(sum(map(len, ends)), TOGETHER)
-            lengths = [len(group[0].prefix + start) + asked for group in groups]
-            for chosen in batches(lengths, self.batch_tokens):
-                rows = [groups[i][0].prefix + start for i in chosen]
-                for end, logits in enumerate(self.model.fork(rows, ends, keep)):
-                    yield [groups[i][end] for i in chosen], logits
+    def _forked(self, groups: list[list[Row]], measures: Sequence[Measure]) -> Iterator[Scored]:
+        """Rows with one question each, their segment read once for all that is asked of it."""
+        suffixes = [row.suffix for row in groups[0]]
+        start = common_start(suffixes)
+        ends = [suffix[len(start) :] for suffix in suffixes]
+        keep = [positions(measures, len(suffix)) for suffix in suffixes]
+        rows = [group[0].prefix + start for group in groups]
+        for end, logits in enumerate(self.model.fork(rows, ends, keep)):
+            yield [group[end] for group in groups], logits
+
+
+def _lengths(groups: Sequence[list[Row]]) -> list[int]:
+    """Tokens that are read at once of each group of rows, all of which ask the same."""
+    suffixes = [row.suffix for row in groups[0]]
+    start = len(common_start(suffixes))
+    asked = min(sum(len(suffix) - start for suffix in suffixes), TOGETHER)
+    return [len(group[0].prefix) + start + asked for group in groups]
 
 
 def _questions(batch: Sequence[Row]) -> Tensor:

@@ -1,9 +1,11 @@
 """Lanes: calls side by side on a processor, each with its share of torch's threads.
 
 Two threads at one batch wait for each other at every matrix, and longest where another program
-has one of the cores; two at a batch each do not. Knows threads; not what is called.
+has one of the cores; two at a batch each do not, and the faster takes the next one. Knows
+threads; not what is called.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -28,18 +30,20 @@ class Lanes:
         return cls(min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1)
 
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """What each call returns, in their order. When all have ended, raises what the first of
-        those that failed did."""
-        if len(calls) < 2:
+        """What each call returns, in their order, in which they begin too. If one fails, its lane
+        takes no other; when all lanes have ended, raises what it did."""
+        lanes, threads = min(self.count, len(calls)), torch.get_num_threads()
+        if lanes < 2:
             return [call() for call in calls]
-        threads = torch.get_num_threads()
+        waiting, returned = deque(enumerate(calls)), dict[int, T]()
         begun = [
-            self._pool.submit(_with_threads, share, call)
-            for share, call in zip(shares(threads, len(calls)), calls, strict=True)
+            self._pool.submit(_lane, share, waiting, returned) for share in shares(threads, lanes)
         ]
         wait(begun)
         torch.set_num_threads(threads)
-        return [one.result() for one in begun]
+        for one in begun:
+            one.result()
+        return [returned[n] for n in range(len(calls))]
 
 
 def shares(threads: int, lanes: int) -> list[int]:
@@ -47,6 +51,14 @@ def shares(threads: int, lanes: int) -> list[int]:
     return [max(1, (threads + i) // lanes) for i in range(lanes)]
 
 
-def _with_threads(count: int, call: Callable[[], T]) -> T:
-    torch.set_num_threads(count)  # of this thread, and of whoever never said
-    return call()
+def _lane(
+    threads: int, waiting: deque[tuple[int, Callable[[], T]]], returned: dict[int, T]
+) -> None:
+    """Take call after call, as long as any waits."""
+    torch.set_num_threads(threads)  # of this thread, and of whoever never said
+    while waiting:
+        try:
+            n, call = waiting.popleft()
+        except IndexError:  # another lane was faster
+            return
+        returned[n] = call()

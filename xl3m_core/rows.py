@@ -84,14 +84,3 @@ def batches(lengths: Sequence[int], budget: int, *, even: bool = False) -> Itera
         batch.append(i)
     if batch:
         yield batch
-
-
-def deal(piles: Sequence[Sequence[T]], hands: int) -> list[list[list[T]]]:
-    """Each pile in `hands` parts, card by card: hand by hand its part of every pile. One begins
-    where the last one ended, so that no hand has more than a card more than another."""
-    dealt, before = [list[list[T]]() for _ in range(hands)], 0
-    for pile in piles:
-        for hand, part in enumerate(dealt):
-            part.append(list(pile[(hand - before) % hands :: hands]))
-        before += len(pile)
-    return dealt
