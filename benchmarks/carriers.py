@@ -31,13 +31,13 @@ class Free(Engine):
 
 
 class Paced(Free):
-    """Takes its time: that of a full segment for each."""
+    """Takes its time: that of the segments' tokens."""
 
     speed = math.inf
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
-        sleep(len(pairs) * self.method.segment_tokens / self.speed)
+        sleep(sum(self.model.count([text for text, _ in pairs])) / self.speed)
         return super().score(pairs)
 
 

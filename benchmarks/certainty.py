@@ -1,7 +1,8 @@
 """The paper's finding on this model: the lower the entropy, the more often the answer is right.
 
 Passages of every format and of segment length, half of them with the evidence and half without; an
-answer without evidence is wrong. Knows the passages and the entropy of the first answer token.
+answer without evidence is wrong. `_told` is of the half with the evidence alone. Knows the passages
+and the entropy of the first answer token.
 """
 
 import argparse
@@ -24,7 +25,7 @@ COUNT, SHORT_COUNT, BINS = 200, 20, 10
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a bin of entropy, from sure to unsure, each of the same number of passages."""
     folder = args.model or SMALL
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     model.eval()
     writer = Writer(AutoTokenizer.from_pretrained(folder), 2_000_003 + args.seed, held_out=True)
     told, untold = list[Score](), list[Score]()
@@ -32,18 +33,22 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         count = SHORT_COUNT if args.short else COUNT
         told += score(model, passages(writer, shape, SEGMENT, count))
         untold += score(model, passages(writer, shape, SEGMENT, count, absent=True))
-    separated = auc([one.entropy for one in told], [one.entropy for one in untold])
-    pairs = [(one.entropy, one.exact) for one in told] + [(one.entropy, False) for one in untold]
-    return _rows(pairs, separated, Path(args.out))
+    return _rows(told, untold, Path(args.out))
 
 
-def _rows(pairs: list[tuple[float, bool]], separated: float, out: Path) -> list[dict[str, Any]]:
-    entropy, exact = np.array([e for e, _ in pairs]), np.array([x for _, x in pairs], float)
+def _rows(told: list[Score], untold: list[Score], out: Path) -> list[dict[str, Any]]:
+    entropy = np.array([one.entropy for one in told + untold])
+    exact = np.array([one.exact for one in told] + [False] * len(untold), float)
     parts = np.array_split(np.argsort(entropy, kind="stable"), BINS)
     points = [(float(entropy[part].mean()), float(exact[part].mean())) for part in parts]
     panels = {"accuracy against entropy": {"bins of equal size": points}}
     plots.lines(out / "certainty.png", panels, "entropy, nats", "exact match")
-    whole = {"rank_correlation": rank_correlation(entropy, exact), "auc": separated}
+    half = slice(len(told))
+    whole = {
+        "rank_correlation": rank_correlation(entropy, exact),
+        "rank_correlation_told": rank_correlation(entropy[half], exact[half]),
+        "auc": auc([one.entropy for one in told], [one.entropy for one in untold]),
+    }
     return [
         {"entropy": e, "exact_match": x, "passages": len(part), **whole}
         for (e, x), part in zip(points, parts, strict=True)

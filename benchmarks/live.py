@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aiohttp import ClientError, ClientSession
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
@@ -165,6 +166,15 @@ class Live:
             if message["type"] == "answer":
                 return message
         raise LiveError(f"no answer to {question!r}")
+
+
+async def is_ready(http: ClientSession, port: int) -> bool:
+    """Whether the worker with that port is there, and has partitions."""
+    try:
+        async with http.get(f"http://127.0.0.1:{port}/readyz") as reply:
+            return reply.status == 200
+    except ClientError:
+        return False
 
 
 async def guarded(child: Process, log: Path, work: Coroutine[Any, Any, T]) -> T:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from benchmarks.live import MEGABYTE, LiveError, Process, guarded, process
+from benchmarks.live import MEGABYTE, LiveError, Process, guarded, is_ready, process
 from stream_app import keys
 from stream_app.child import free_port
 from stream_app.engine import create_engine
@@ -117,6 +117,10 @@ class Loaded:
                 raise LiveError(f"not in {STALL_SECONDS:.0f} s: {what}")
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def is_ready(self) -> bool:
+        """Whether it is there, and has partitions."""
+        return await is_ready(self.http, self.settings.http_port)
+
     async def is_done(self) -> bool:
         """Whether all that was sent is read and scored."""
         return await self.read() == self.sent and not (await self.look()).unscored
@@ -169,17 +173,8 @@ async def loaded(
     ):
         store = StreamStore(redis, here.log_segments, here.log_bytes)
         made = Loaded(here, engine, store, producer, http, p, log)
-        await guarded(p, log, made.until(lambda: is_ready(made), "the worker answers"))
+        await guarded(p, log, made.until(made.is_ready, "the worker answers"))
         yield made
-
-
-async def is_ready(here: Loaded) -> bool:
-    """Whether it is there, and has partitions."""
-    try:
-        async with here.http.get(f"http://127.0.0.1:{here.settings.http_port}/readyz") as reply:
-            return reply.status == 200
-    except ClientError:
-        return False
 
 
 def lines(stream: str, number: int, count: int) -> str:

@@ -8,7 +8,6 @@ Knows nothing of needles, clocks or tables.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -179,9 +178,7 @@ PEERS: dict[str, Callable[[Engine, int], Peer]] = {
     "dynamic_ntk": _whole("dynamic"),
     "yarn": _whole("yarn"),
     "bm25_rag": lambda engine, tokens: Rag(engine, Bm25),
-    "embedding_rag": lambda engine, tokens: Rag(
-        engine, partial(Embedding, engine.model.model.device)
-    ),
+    "embedding_rag": lambda engine, tokens: Rag(engine, Embedding(engine.model.model.device).index),
 }
 """By name, how to make a peer for a text of about so many tokens, question and answer counted."""
 PEERS |= {

@@ -19,13 +19,19 @@ BATCH = 32
 
 
 class Embedding:
-    """An index of texts."""
+    """The model, and an index of texts once it is given some."""
 
-    def __init__(self, device: Any, texts: Sequence[str]) -> None:
+    vectors: Tensor
+
+    def __init__(self, device: Any) -> None:
         folder = str(import_module(PACKAGE).get_model_path())
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self.model: Any = AutoModel.from_pretrained(folder).to(device).eval()
+
+    def index(self, texts: Sequence[str]) -> "Embedding":
+        """Itself, with these texts."""
         self.vectors = self.embed(texts)
+        return self
 
     def ranked(self, question: str, k: int) -> list[int]:
         """The k nearest texts, the nearest first; of equally near ones the earlier."""

@@ -5,8 +5,9 @@ on the same segments, taken before and after. `late`: the same for a second ques
 all was scored for the first. `two workers`: the same text by two that share the cores, over one.
 `carrying`: events/s of one stream that the worker decodes, segments and writes to Redis while no
 question stands, over those of a bare Faust agent that only acknowledges; on a real Kafka alone,
-since the mock cluster drops what is not read in time. All topics are full before a worker starts,
-and each clock runs from when a fifth is done.
+since the mock cluster drops what is not read in time; that topic is full before the worker starts.
+All other text is sent when each worker has its partitions. Each clock runs from when a fifth is
+done.
 """
 
 import argparse
@@ -24,14 +25,16 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.haystack import Haystack
-from benchmarks.live import STREAM, WORKER, LiveError, guarded, in_events, process
+from benchmarks.live import STREAM, WORKER, LiveError, guarded, in_events, is_ready, process
 from benchmarks.ratios import Ratio
 from stream_app import embedded, keys
+from stream_app.child import free_port
 from stream_app.engine import create_engine
 from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
@@ -144,9 +147,9 @@ async def _streamed(
     here, count = await _fresh(settings), sum(map(len, parts))
     speeds = list[float]()
     async with _reader(here) as store:
-        await _send(here, text)
         qid = await _stand(store, engine, text, text.question)
         async with _working(here, workers, folder) as watched:
+            await _send(here, text)
             speeds.append(await watched(_rate(partial(_scored, store, qid, text), count)))
             qid = await _stand(store, engine, text, text.late_question)
             speeds.append(await watched(_rate(partial(_scored, store, qid, text), count)))
@@ -165,20 +168,33 @@ async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) 
 
 @asynccontextmanager
 async def _working(settings: Settings, workers: int, folder: Path) -> AsyncIterator[Watched]:
-    """So many workers, each with its share of the threads. What is awaited as the block is told
-    to ends when one of them does."""
+    """So many workers, each with its share of the threads and of the partitions. What is awaited
+    as the block is told to ends when one of them does."""
     threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
-    outputs = [folder / f"{settings.group}-{i}.log" for i in range(workers)]
-    async with AsyncExitStack() as running:
-        started = [process(settings, output, WORKER, threads) for output in outputs]
-        children = [await running.enter_async_context(each) for each in started]
+    outputs = {free_port(): folder / f"{settings.group}-{i}.log" for i in range(workers)}
+    async with AsyncExitStack() as running, ClientSession() as http:
+        children = [
+            await running.enter_async_context(
+                process(replace(settings, http_port=port), output, WORKER, threads)
+            )
+            for port, output in outputs.items()
+        ]
 
         def watched(work: Coroutine[Any, Any, float]) -> Coroutine[Any, Any, float]:
-            for child, output in zip(children, outputs, strict=True):
+            for child, output in zip(children, outputs.values(), strict=True):
                 work = guarded(child, output, work)
             return work
 
+        await watched(_ready(http, [*outputs]))
         yield watched
+
+
+async def _ready(http: ClientSession, ports: Sequence[int]) -> float:
+    """Seconds until all workers have partitions at once."""
+    started = time.perf_counter()
+    while not all([await is_ready(http, port) for port in ports]):
+        await asyncio.sleep(LOOK_SECONDS)
+    return time.perf_counter() - started
 
 
 def _tokens(parts: Sequence[Sequence[Segment]]) -> int:

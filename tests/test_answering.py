@@ -296,7 +296,9 @@ async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fre
     await world.read(stream, lines(9))
     await world.ask(stream, "q?")
     qid = world.scoring.question_id("q?")
-    assert (await world.store.questions(stream))[qid].until == pytest.approx(time.time() + 100, 20)
+    assert (await world.store.questions(stream))[qid].until == pytest.approx(
+        time.time() + 100, abs=20
+    )
     for name in (keys.scored_range(stream, qid), keys.top(stream, qid), keys.text(stream, qid)):
         assert 0 < await world.store.redis.ttl(name) <= 100
 

@@ -74,7 +74,10 @@ def test_late_gives_a_row_a_length_of_as_many_texts_as_told(
 
 
 def test_late_decides_its_aim_on_33_questions_or_more() -> None:
-    assert late.TEXTS * len(needle.DEPTHS) >= 33
+    assert late.TEXTS * len(needle.DEPTHS) >= late.ENOUGH
+    row = {"variant": "multikey", "tokens": 600, "evidence_recall": 1.0}
+    few, enough = (late.ratios([row | {"questions": count}])[0].goal for count in (11, 33))
+    assert (few, enough) == ("0.95 of 33 questions or more", "0.95")
 
 
 def test_both_kinds_of_segments_have_an_aim_in_the_table(

@@ -134,12 +134,12 @@ def test_a_file_that_may_not_be_read_any_more_is_named(tmp_path: Path) -> None:
 async def test_a_character_written_in_two_halves_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes("caf\xe9\n".encode()[:4])
-    chunks = read_file(path, follow=True)
-    reading = asyncio.ensure_future(anext(chunks))
-    await asyncio.sleep(0)
+    reader = Reader(path)
+    assert [chunk async for chunk in reader.chunks()] == []
     with path.open("ab") as file:
         file.write("caf\xe9\n".encode()[4:])
-    assert await reading == "caf\xe9\n"
+    assert [chunk async for chunk in reader.chunks()] == ["caf\xe9\n"]
+    reader.close()
 
 
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:

@@ -64,8 +64,10 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
     topic = fresh("topic")
     store = StreamStore(redis_client, PLENTY, PLENTY)
     first = await reader(store, topic, 0)
-    events = first.lines(*texts)
-    events += [first.event(len(texts), b"another's\n", b"other " + topic.encode())]
+    key = topic.encode()
+    events = [first.event(i, text.encode(), key) for i, text in enumerate(texts)]
+    events.insert(1, first.event(1, b"another's\n", b"other " + key))
+    events = [first.event(i, e.message.value, e.message.key) for i, e in enumerate(events)]
     cut = 1 + cut % (len(events) - 1)
     await first.ingest.apply(events[:cut])
     before = await kept(redis_client, f"other {topic}")

@@ -96,6 +96,16 @@ def test_overlap_repeats_whole_records_within_its_budget(text: str, size: int) -
     segments = segments_of(segmenter, [text])
     for before, after in pairwise(segments):
         assert before.end_token - after.start_token <= size // 2
+        if before.text.endswith("\n"):
+            assert text[after.start - 1 : after.start] == "\n"
+
+
+def test_overlap_is_as_many_records_as_fit() -> None:
+    text = "aa\nbb\ncc\ndd\nee\nff\n"
+    texts = [segment.text for segment in segments_of(Segmenter(bytes_of, 9, 3), [text])]
+    assert texts == ["aa\nbb\ncc\n", "cc\ndd\nee\n", "ee\nff\n"]
+    texts = [segment.text for segment in segments_of(Segmenter(bytes_of, 9, 6), [text])]
+    assert texts[:2] == ["aa\nbb\ncc\n", "bb\ncc\ndd\n"]
 
 
 def test_a_line_without_end_is_cut_as_it_comes() -> None:

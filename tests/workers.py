@@ -56,12 +56,13 @@ class Site:
         env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
         return os.environ | env | {"OMP_NUM_THREADS": "1"}
 
-    async def start(self, *options: str) -> asyncio.subprocess.Process:
-        """One more worker."""
+    async def start(self, *options: str, port: int | None = None) -> asyncio.subprocess.Process:
+        """One more worker, with a port of its own if one is given."""
+        own = {} if port is None else {variable("http_port"): f"{port}"}
         with (self.folder / "workers.log").open("ab") as log:
             worker = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "stream_app", "worker", *options,
-                env=self.environment, stdout=log, stderr=log,
+                env=self.environment | own, stdout=log, stderr=log,
             )  # fmt: skip
         self.workers.append(worker)
         return worker

@@ -19,15 +19,16 @@ FULL_SECONDS = 3.0
 
 
 async def kill(world: World) -> None:
-    """A worker dies."""
-    if alive := world.alive():
-        world.rng.choice(alive).kill()
+    """A worker that has partitions dies."""
+    worker = await world.victim()
+    if worker.returncode is None:
+        worker.kill()
 
 
 async def zombie(world: World) -> None:
-    """A worker stands still until others have its partitions, and wakes up."""
-    if alive := world.alive():
-        worker = world.rng.choice(alive)
+    """A worker that has partitions stands still until others have them, and wakes up."""
+    worker = await world.victim()
+    if worker.returncode is None:
         worker.send_signal(signal.SIGSTOP)
         await asyncio.sleep(ZOMBIE_SECONDS)
         if worker.returncode is None:

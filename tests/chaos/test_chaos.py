@@ -37,6 +37,7 @@ async def disturb(world: World, plan: list[Fault]) -> None:
         for fault in plan:
             await asyncio.sleep(world.rng.uniform(0, PAUSE))
             await fault(world)
+            world.done[fault.__name__] += 1
     finally:
         world.fed = True
         await feeding
@@ -55,5 +56,5 @@ async def test_faults_cost_time_and_nothing_else(
     async with world(tmp_path, home, seed, fresh) as made:
         await disturb(made, plan)
         checks = await settle(made)
-    done = Counter(fault.__name__ for fault in plan)
-    print(f"faults: {dict(done)}; workers ended: {dict(Counter(made.ended))}; held: {dict(checks)}")
+    done, ended = dict(made.done), dict(Counter(made.ended))
+    print(f"faults: {done}; workers ended: {ended}; held: {dict(checks)}")

@@ -7,17 +7,20 @@ on what a producer believes. Knows how to feed and to ask; not what is broken, n
 import asyncio
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aiohttp import ClientSession
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
+from benchmarks.live import is_ready
+from stream_app.child import free_port
 from tests.chaos import services
 from tests.chaos.proxy import Proxy, proxied
 from tests.workers import Site, site
@@ -30,7 +33,8 @@ WORDS = ("pump", "valve", "pressure", "low", "ok", "Übertrag", "気圧", "x" * 
 
 @dataclass
 class World:
-    """One run. wanted: how many workers there are to be; asked: ids of queries sent."""
+    """One run. wanted: how many workers there are to be; ports: theirs; asked: ids of queries sent;
+    done: faults by name."""
 
     site: Site
     redis: services.Restartable
@@ -41,12 +45,28 @@ class World:
     wanted: int = 2
     fed: bool = False
     asked: list[str] = field(default_factory=list)
+    ports: dict[asyncio.subprocess.Process, int] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
     questions: dict[str, str] = field(default_factory=dict)
 
     def alive(self) -> list[asyncio.subprocess.Process]:
         """The workers that run."""
         return [worker for worker in self.site.workers if worker.returncode is None]
+
+    async def victim(self) -> asyncio.subprocess.Process:
+        """A worker that has partitions; waits until there is one."""
+        found = list[asyncio.subprocess.Process]()
+
+        async def any_ready() -> bool:
+            async with ClientSession() as http:
+                alive = self.alive()
+                ready = [await is_ready(http, self.ports[worker]) for worker in alive]
+            found[:] = [worker for worker, is_so in zip(alive, ready, strict=True) if is_so]
+            return bool(found)
+
+        await self.until(any_ready, "a worker with partitions")
+        return self.rng.choice(found)
 
     async def keep(self) -> None:
         """Do what a supervisor does: start what ended, stop what is too many."""
@@ -56,7 +76,8 @@ class World:
                 self.site.workers.remove(worker)
             alive = self.alive()
             for _ in range(self.wanted - len(alive)):
-                await self.site.start()
+                port = free_port()
+                self.ports[await self.site.start(port=port)] = port
             for worker in alive[self.wanted :]:
                 worker.terminate()
             await asyncio.sleep(0.2)
