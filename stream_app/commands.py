@@ -114,17 +114,17 @@ async def watch(settings: Settings, stream: str, question: str | None, as_json: 
         await anext(updates)
         if question:
             await set_question(settings, stream, question)
-        else:
-            await _show_current(store, stream, as_json)
+        await _show(store, stream, question, as_json)
         async for update in updates:
             if "error" not in update:
-                await _show_current(store, stream, as_json)
+                await _show(store, stream, None, as_json)
             elif update["question"] == question:
                 raise click.UsageError(update["error"])
 
 
-async def _show_current(store: StreamStore, stream: str, as_json: bool) -> None:
-    asked = current_question(await store.questions(stream))
+async def _show(store: StreamStore, stream: str, question: str | None, as_json: bool) -> None:
+    """What is known for the question or, if none is given, for the current one."""
+    asked = question or current_question(await store.questions(stream))
     seen = await client.top(store, stream, asked) if asked else None
     if seen:
         show_top(seen, as_json)
@@ -144,14 +144,12 @@ def show_top(seen: dict[str, Any], as_json: bool) -> None:
 
 async def set_question(settings: Settings, stream: str, question: str) -> None:
     """Make it the stream's current question, through the questions topic."""
-    from aiokafka import AIOKafkaProducer
-
-    from stream_app import access
     from stream_app.events import encode
+    from stream_app.producing import producing
     from stream_app.topics import ensure_topics
 
     await ensure_topics(settings)
-    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
+    async with producing(settings) as producer:
         value = encode({"question": question})
         await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 
@@ -182,13 +180,17 @@ async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
     from stream_app.topics import retained
 
     async with client.connected(settings.redis) as redis:
-        held = await retained(settings, settings.tokens_topic)
+        partitions = await retained(settings, settings.tokens_topic)
         if stream is None:
             await _throw_away_older(redis)
         await check_schema(redis)
         store = _store(settings, redis)
+        known = await rebuilding.places(store, partitions)
+        held = rebuilding.held(known, await retained(settings, settings.tokens_topic))
         names = await store.streams() if stream is None else [stream]
-        plans = [_allowed(n, await rebuilding.plan(store, n, held), yes) for n in names]
+        found = [(name, await rebuilding.plan(store, name, held)) for name in names]
+        # Of all there are, some may have a question only: nothing was ever read for them.
+        plans = [_allowed(name, each, yes) for name, each in found if each or stream is not None]
         left = await rebuilding.found(store, stream)
         for planned in plans:
             await rebuilding.begin_anew(store, planned, held, left)

@@ -18,8 +18,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from stream_app import access
 from stream_app.events import encode, stream_name
+from stream_app.producing import producing
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
@@ -30,6 +30,8 @@ CHUNK_BYTES = 16_384
 # A record longer than this is sent in pieces.
 LONGEST_RECORD = 65_536
 FOLLOW_SECONDS = 0.2
+# A file that was replaced is left this much later: whoever writes is told to use the new one.
+LEAVE_SECONDS = 1.0
 WORTH_SAYING = 10.0
 # Events on their way to the broker, unconfirmed.
 SENT_AHEAD = 100
@@ -53,21 +55,33 @@ class Feeder:
         key, sent = stream_name(stream).encode(), deque[Any]()
         topic = self.settings.tokens_topic
         async for text in chunks:
-            value = self._encode(text)
-            sent.append(await self.producer.send(topic, value=value, key=key))
+            for value in self.values(stream, text):
+                sent.append(await self.producer.send(topic, value=value, key=key))
+                if self.pace:
+                    await self.pace.wait(await sent.popleft(), len(value))
             on_bytes(len(text.encode()))
-            if self.pace:
-                await self.pace.wait(await sent.popleft(), len(value))
             while len(sent) > SENT_AHEAD:
                 await sent.popleft()
         while sent:
             await sent.popleft()
 
-    def _encode(self, text: str) -> bytes:
-        if self.settings.format == "lines":
+    def values(self, stream: str, text: str) -> list[bytes]:
+        """The chunk as one event, or as several that are not too large for a worker."""
+        value = self._encode(stream, text)
+        if len(value) <= self.settings.max_event_bytes or len(text) < 2:
+            return [value]
+        middle = text.rfind("\n", 0, len(text) // 2) + 1 or len(text) // 2
+        parts = text[:middle], text[middle:]
+        return [value for part in parts for value in self.values(stream, part)]
+
+    def _encode(self, stream: str, text: str) -> bytes:
+        settings = self.settings
+        if settings.format == "lines":
             return text.encode()
-        field = self.settings.text_field if self.settings.format == "json" else "text"
-        return encode({field: text}, as_json=self.settings.format == "json")
+        if settings.format == "msgpack":
+            return encode({"text": text}, as_json=False)
+        named = {settings.key_field: stream} if settings.key_field else {}
+        return encode({settings.text_field: text} | named, as_json=True)
 
 
 class Pace:
@@ -109,7 +123,7 @@ async def feeding(settings: Settings, store: StreamStore) -> AsyncIterator[Feede
     """A feeder on a broker that answers; paced if that is librdkafka's mock cluster."""
     cluster = await ensure_topics(settings)
     pace = Pace(store) if cluster.startswith("mock") else None
-    async with AIOKafkaProducer(**access.kafka(settings), linger_ms=5) as producer:
+    async with producing(settings, linger_ms=5) as producer:
         yield Feeder(settings, producer, pace)
 
 
@@ -125,10 +139,12 @@ async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
             if not follow:
                 break
             if leaving:  # the old file is read to its end
+                reader.end()
+                if rest := reader.rest():
+                    yield rest
                 reader.begin_anew()
-            elif not reader.replaced():
-                await asyncio.sleep(FOLLOW_SECONDS)
             leaving = not leaving and reader.replaced()
+            await asyncio.sleep(LEAVE_SECONDS if leaving else FOLLOW_SECONDS)
         reader.end()
         if rest := reader.rest():
             yield rest
@@ -178,7 +194,6 @@ class Reader:
 
     def begin_anew(self) -> None:
         """Go on with the file that has the name now."""
-        self.end()
         old = self.file
         self._open()  # may be refused; then the old one is still there to be closed
         os.close(old)

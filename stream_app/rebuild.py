@@ -5,9 +5,9 @@ them from the start, and the other streams of these partitions skip what they ho
 layout in Redis and the offsets in Kafka; no text.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -20,8 +20,18 @@ from stream_app.store import StreamStore, question_keys
 
 AT_ONCE = 1000
 
-Retained = Mapping[str, tuple[int, int]]
-"""By topic/partition: the first offset that Kafka has, and the one that comes next."""
+
+class Held(NamedTuple):
+    """What Kafka has of a partition: the first offset, and the one that comes next; and how often
+    its topic was made again, by what Redis knows of it."""
+
+    first: int
+    next: int
+    made: int = 0
+
+
+Retained = Mapping[str, Held]
+"""By topic/partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +59,29 @@ class Place:
     made: int
 
 
+async def places(store: StreamStore, partitions: Iterable[str]) -> dict[str, Place]:
+    """The partitions, as Redis has them now."""
+    return {name: to_place(await store.redis.hgetall(keys.partition(name))) for name in partitions}
+
+
+def held(known: Mapping[str, Place], offsets: Mapping[str, tuple[int, int]]) -> dict[str, Held]:
+    """What Kafka has, if it was asked after Redis: workers go on, and a partition that ends before
+    what had been read of it by then is that of a topic made again."""
+    found = dict[str, Held]()
+    for name, (first, next_) in offsets.items():
+        place = known.get(name, Place(0, 0, 0))
+        found[name] = Held(first, next_, place.made + (next_ < place.position))
+    return found
+
+
 async def plan(store: StreamStore, stream: str, retained: Retained) -> Rebuilding | None:
     """What would become of the stream; None if nothing is known of it."""
     cursor = (await store.load(stream)).cursor
     feeding = [name for name in retained if await _feeds(store, name, stream, cursor)]
     if not cursor.version and not feeding:
         return None
-    places = {name: to_place(await store.redis.hgetall(keys.partition(name))) for name in feeding}
-    missing = _missing(cursor, places, retained)
-    offsets = sum(retained[name][1] - retained[name][0] for name in feeding)
+    missing = _missing(cursor, {name: retained[name].made for name in feeding}, retained)
+    offsets = sum(retained[name].next - retained[name].first for name in feeding)
     return Rebuilding(stream, tuple(feeding), missing, offsets)
 
 
@@ -93,12 +117,14 @@ async def begin_anew(
         cursor = to_cursor(await pipe.hgetall(cursor_key))
         asked = to_asked(await pipe.hgetall(asked_key))
         places = {name: to_place(await pipe.hgetall(keys.partition(name))) for name in feeding}
+        again = {name: _set_back(place, retained[name]) for name, place in places.items()}
         pipe.multi()
-        for name, place in places.items():
-            pipe.hset(keys.partition(name), mapping=_set_back(place, retained[name]))
+        for name, place in again.items():
+            fields = {"epoch": place.epoch, "next": place.position, "made": place.made}
+            pipe.hset(keys.partition(name), mapping=fields)
         _drop(pipe, stream, cursor.head, asked, left)
         pipe.delete(cursor_key)
-        pipe.hset(cursor_key, mapping=_emptied(cursor, places, retained))
+        pipe.hset(cursor_key, mapping=_emptied(cursor, again, retained))
         for qid, each in asked.items():
             scored = keys.scored_range(stream, qid)
             pipe.hset(scored, mapping={"lo": 0, "hi": 0, "skipped": 0})
@@ -158,13 +184,9 @@ async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
         yield some
 
 
-def _made(place: Place, offsets: tuple[int, int]) -> int:
-    """A partition that ends before what was read of it is that of a topic made again."""
-    return place.made + (offsets[1] < place.position)
-
-
-def _set_back(place: Place, offsets: tuple[int, int]) -> dict[str, int]:
-    return {"epoch": place.epoch + 1, "next": offsets[0], "made": _made(place, offsets)}
+def _set_back(place: Place, held: Held) -> Place:
+    """Its next owner may have seen meanwhile that the topic was made again."""
+    return Place(place.epoch + 1, held.first, max(place.made, held.made))
 
 
 def _drop(
@@ -178,24 +200,25 @@ def _drop(
     pipe.delete(*(names - ranges - {keys.cursor(stream), keys.questions(stream)}))
 
 
-def _emptied(cursor: Cursor, places: Mapping[str, Place], retained: Retained) -> dict[str, int]:
+def _emptied(cursor: Cursor, again: Mapping[str, Place], retained: Retained) -> dict[str, int]:
     """The cursor of a stream of which nothing is read; its version rises as in any other step."""
     fields = {
         "version": cursor.version + 1,
         "questions": cursor.questions + 1,
         "rebuilt": cursor.rebuilt + 1,
-        "gaps": _missing(cursor, places, retained),
+        "gaps": _missing(cursor, {name: place.made for name, place in again.items()}, retained),
     }
-    for name, place in places.items():
-        fields[f"epoch:{name_of(name, _made(place, retained[name]))}"] = place.epoch + 1
+    for name, place in again.items():
+        fields[f"epoch:{name_of(name, place.made)}"] = place.epoch
     return fields
 
 
-def _missing(cursor: Cursor, places: Mapping[str, Place], retained: Retained) -> int:
-    """Offsets before the stream's last ones that Kafka no longer has."""
-    now = {name_of(p, _made(place, retained[p])): p for p, place in places.items()}
+def _missing(cursor: Cursor, made: Mapping[str, int], retained: Retained) -> int:
+    """Offsets before the stream's last ones that Kafka no longer has. made: of each partition, how
+    often its topic was made again."""
+    now = {name_of(partition, times): partition for partition, times in made.items()}
     missing = sum(next_ for name, next_ in cursor.next.items() if name not in now)
     for name, partition in now.items():
-        start = retained[partition][0]
+        start = retained[partition].first
         missing += min(start, cursor.next.get(name, start))
     return missing

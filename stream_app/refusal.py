@@ -9,9 +9,12 @@ from typing import Any
 
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.metadata import MetadataRequest
@@ -61,6 +64,13 @@ def unreachable(settings: Settings, error: Exception) -> UnreachableError:
         case UnsupportedSaslMechanismError():
             mechanism = variable("kafka_mechanism")
             said = f"{broker} does not take {settings.kafka_mechanism}: see {mechanism}"
+        case (
+            TopicAuthorizationFailedError()
+            | GroupAuthorizationFailedError()
+            | ClusterAuthorizationFailedError()
+        ):
+            right = type(error).__name__.partition("Authorization")[0].lower()
+            said = f"{broker} lets us in, but not to this {right}: give us rights on it"
         case KafkaConnectionError() | ConnectionResetError():
             said = f"{broker} closes the connection: see whether it wants another {security}"
             said += _or_refuses(settings)

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,7 @@ from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, Extension
 from stream_app.store import StreamStore
 from stream_app.streams import Streams
-from stream_app.work import Watched, Work, extension
+from stream_app.work import Standing, Watched, Work, extension, lacking
 from xl3m_core import Engine, Segment
 
 logger = logging.getLogger("xl3m")
@@ -131,19 +131,27 @@ class Scoring:
     async def _look_ahead(self, watched: Watched, stream: str, qid: str) -> None:
         """Where much is not scored yet, have it looked through for what to score first."""
         standing = watched.questions.get(qid)
-        if not (self.scout and standing) or qid in watched.picks:
+        if not (self.scout and standing) or qid in watched.looking or watched.picks.get(qid):
             return
-        lo, planned = watched.cursor.first, standing.planned
-        if planned.lo - lo < SCOUTED_SEGMENTS:
+        parts = lacking(standing.planned, watched.cursor)
+        if sum(map(len, parts)) < SCOUTED_SEGMENTS:
             return
-        watched.picks[qid] = picks = deque[int]()
-        most = math.ceil(SCOUTED_SHARE * (planned.lo - lo))
+        watched.looking.add(qid)
         try:
-            picks += await self.scout.picks(stream, standing.asked.question, lo, planned.lo, most)
+            watched.picks[qid] = deque(await self._picks(self.scout, stream, standing, parts))
         finally:
-            if not picks:  # cancelled, say: whoever asks next tries again
-                watched.picks.pop(qid, None)
+            watched.looking.discard(qid)
         self._wake.set()
+
+    async def _picks(
+        self, scout: Scout, stream: str, standing: Standing, parts: Iterable[range]
+    ) -> list[int]:
+        """The most promising of each part of the log."""
+        picks, question = list[int](), standing.asked.question
+        for part in filter(None, parts):
+            most = math.ceil(SCOUTED_SHARE * len(part))
+            picks += await scout.picks(stream, question, part.start, part.stop, most)
+        return picks
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Run a call on the model's thread, behind what is waiting for it already."""

@@ -40,13 +40,15 @@ class Standing:
 @dataclass(slots=True)
 class Watched:
     """A stream as scoring sees it; owned: its live edge is this worker's to score; waiters: how
-    many queries wait for it here; picks: what is to be scored first for a question."""
+    many queries wait for it here; picks: what is to be scored first for a question; looking: for
+    which questions that is being found out."""
 
     cursor: Cursor
     owned: bool = False
     waiters: int = 0
     questions: dict[str, Standing] = field(default_factory=dict)
     picks: dict[str, deque[int]] = field(default_factory=dict)
+    looking: set[str] = field(default_factory=set)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def current(self) -> dict[str, Standing]:
@@ -63,6 +65,12 @@ class Watched:
                 standing[qid] = known
         self.questions = standing
         self.picks = {qid: picks for qid, picks in self.picks.items() if qid in standing}
+
+
+def lacking(planned: Range, cursor: Cursor) -> tuple[range, range]:
+    """What of the log is not under way: behind the range, and before it."""
+    first = cursor.first
+    return range(max(planned.hi, first), cursor.head), range(first, max(planned.lo, first))
 
 
 @dataclass(frozen=True, slots=True)

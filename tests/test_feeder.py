@@ -4,17 +4,19 @@ import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app import embedded, feeder
 from stream_app.embedded import Service
-from stream_app.feeder import Pace, Reader, feeding, files_of, read_file
-from stream_app.settings import Settings
+from stream_app.events import decode_chunk
+from stream_app.feeder import Feeder, Pace, Reader, feeding, files_of, read_file
+from stream_app.settings import Format, Settings
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
 
@@ -44,6 +46,30 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
         chunks = asyncio.run(read(path))
     assert "".join(chunks) == text
     assert all(chunk.endswith("\n") for chunk in chunks[:-1])
+
+
+@given(
+    text=st.text(st.sampled_from('ab\n\\" é気'), min_size=1, max_size=200),
+    form=st.sampled_from(get_args(Format)),
+    key_field=st.sampled_from(["", "host"]),
+    limit=st.integers(40, 120),
+)
+def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
+    text: str, form: Format, key_field: str, limit: int
+) -> None:
+    settings = Settings(format=form, key_field=key_field, max_event_bytes=limit)
+    values = Feeder(settings, cast(AIOKafkaProducer, None), None).values("web-1", text)
+    chunks = [
+        decode_chunk(
+            b"web-1", value, source="t/0", time_ms=0, settings=settings, decode_ids=lambda _: ""
+        )
+        for value in values
+    ]
+    assert {chunk.stream for chunk in chunks} == {"web-1"}
+    taken = "".join(chunk.text for chunk in chunks)
+    assert taken.replace("\n", "") == text.replace("\n", "")
+    if len(values) == 1:
+        assert taken.removesuffix("\n") == text.removesuffix("\n")
 
 
 def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from redis.asyncio import Redis
 from stream_app import client, embedded, keys, rebuild
 from stream_app.embedded import Service
 from stream_app.errors import SchemaError
-from stream_app.rebuild import Retained, begin_anew, found, plan, throw_away_older
+from stream_app.rebuild import (
+    Held,
+    Retained,
+    begin_anew,
+    found,
+    held,
+    places,
+    plan,
+    throw_away_older,
+)
 from stream_app.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, FakeBroker, on_redis
@@ -71,7 +80,7 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
     cut = 1 + cut % (len(events) - 1)
     await first.ingest.apply(events[:cut])
     before = await kept(redis_client, f"other {topic}")
-    await begin(store, topic, {f"{topic}/0": (0, len(events))})
+    await begin(store, topic, {f"{topic}/0": Held(0, len(events))})
     if forgets:
         first.ingest.states.clear()
     with pytest.raises((FencedError, LostWritesError)):
@@ -91,7 +100,7 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n", "b\n", "c\n"))
-    await begin(store, topic, {f"{topic}/0": (0, 3)})
+    await begin(store, topic, {f"{topic}/0": Held(0, 3)})
     broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
     await here.ingest.partitions.assign([TP(topic, 0)], broker)
     assert broker.seeks == {TP(topic, 0): 0}
@@ -104,7 +113,7 @@ async def test_an_owner_from_before_is_refused_by_the_stream_itself(
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n"))
     (owned,) = here.ingest.partitions.owned.values()
-    await begin(store, topic, {f"{topic}/0": (0, 1)})
+    await begin(store, topic, {f"{topic}/0": Held(0, 1)})
     state = await here.state()
     with pytest.raises(FencedError):
         await store.commit([Commit(topic, state, [], state.tail, owned.name, owned.epoch, 9)])
@@ -118,7 +127,7 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     await here.ingest.apply(here.lines("a\n"))
     streams = here.ingest.scoring.streams
     await streams.refresh()
-    await begin(store, topic, {f"{topic}/0": (0, 1)})
+    await begin(store, topic, {f"{topic}/0": Held(0, 1)})
     streams.changed(topic)  # as the door does when it hears of it
     with pytest.raises(LostWritesError, match="rebuilt"):
         await streams.refresh()
@@ -132,7 +141,7 @@ async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh:
     await here.ingest.apply(here.lines(*lines))
     old = (await store.segments(topic, 0, 2))[:2]
     scored = Extension(topic, "q", Range(0, 0), 0, 2, 0, b"\0" * 8, [(s, -1.0) for s in old])
-    await begin(store, topic, {f"{topic}/0": (0, 9)})
+    await begin(store, topic, {f"{topic}/0": Held(0, 9)})
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*lines))
     assert (await here.state()).cursor.head >= 2
@@ -152,7 +161,7 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
         await store.extend([Extension(topic, qid, Range(0, 0), 0, 1, 0, b"\0" * 4, best)], 3)
     await store.redis.set(keys.scores(topic, "gone", 7), b"left behind")
     asked = await store.questions(topic)
-    await begin(store, topic, {f"{topic}/0": (0, 9)})
+    await begin(store, topic, {f"{topic}/0": Held(0, 9)})
     assert await store.questions(topic) == asked
     ranges = {keys.scored_range(topic, qid).encode() for qid in asked}
     held = {keys.cursor(topic).encode(), keys.questions(topic).encode()}
@@ -179,7 +188,7 @@ async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fr
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abcdef"))
-    retained = {f"{topic}/0": (4, 9), f"{topic}/1": (7, 7)}
+    retained = {f"{topic}/0": Held(4, 9), f"{topic}/1": Held(7, 7)}
     planned = await plan(store, topic, retained)
     assert planned and (planned.missing, planned.offsets) == (4, 5)
     assert planned.partitions == (f"{topic}/0",)
@@ -195,13 +204,43 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
     await here.ingest.apply(here.lines(*"abcdef"))
     gone = await plan(store, topic, {})
     assert gone and gone.missing == 6
-    await begin(store, topic, {f"{topic}/0": (0, 2)})  # made again, and shorter
+    known = await places(store, [f"{topic}/0"])
+    await begin(store, topic, held(known, {f"{topic}/0": (0, 2)}))  # made again, and shorter
     assert (await here.state()).cursor.gaps == 6
     assert await store.position(f"{topic}/0") == (0, 1)
 
 
+async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    partition, here = f"{topic}/0", await reader(store, topic, 0)
+    await here.ingest.apply(here.lines(*"abc"))
+    known = held(await places(store, [partition]), {partition: (0, 3)})
+    more = [here.event(i, b"more\n", topic.encode()) for i in range(3, 6)]
+    await here.ingest.apply(more)
+    planned = await plan(store, topic, known)
+    assert planned and planned.missing == 0
+    await begin(store, topic, known)
+    assert await store.position(partition) == (0, 0)
+    assert (await here.state()).cursor.gaps == 0
+
+
+async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    partition, here = f"{topic}/0", await reader(store, topic, 0)
+    await here.ingest.apply(here.lines(*"abc"))
+    known = held(await places(store, [partition]), {partition: (0, 2)})
+    assert known[partition].made == 1
+    await store.redis.hset(keys.partition(partition), mapping={"made": 1, "next": 2})
+    await begin(store, topic, known)
+    assert await store.position(partition) == (0, 1)
+
+
 async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fresh: Fresh) -> None:
-    assert await plan(store, fresh("stream"), {"t/0": (0, 9)}) is None
+    assert await plan(store, fresh("stream"), {"t/0": Held(0, 9)}) is None
 
 
 # -- an older schema -------------------------------------------------------------------------
@@ -354,6 +393,7 @@ async def test_all_streams_at_once_come_to_what_they_were(
             texts = await fed(here, fresh, 4)
             await here.stop(here.workers[0])
             logs = {stream: await entries(here, stream) for stream in texts}
+            await here.store.enlist([(fresh("asked and never fed"), "")], PLENTY)
             code, said = await xl3m_rebuild(here, "--all")
             assert code == 0 and len(said.splitlines()) == 5
             await here.start()

@@ -618,6 +618,27 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     await world.assert_equals_batch(stream)
 
 
+async def test_what_came_since_a_question_was_asked_is_looked_through_too(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.scoring.SCOUTED_SEGMENTS", 50)
+    stream = fresh("stream")
+    await world.grow(stream, 60)
+    assert isinstance(world.engine, HashEngine)
+    qid = await world.ask(stream, ttl=60)
+    for pick in (31, 131):
+        world.scoring.scout = Pointing(pick)
+        covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
+        await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
+        before = len(world.engine.scored)
+        await world.scoring.step()
+        (named,) = await world.store.segments(stream, pick, pick + 1)
+        assert [text for text, _ in world.engine.scored[before:]] == [named.text]
+        await world.drain()
+        await covering
+        await world.grow(stream, 80)
+
+
 async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.grow(stream, 30)

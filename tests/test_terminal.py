@@ -81,7 +81,7 @@ async def test_commands_print_no_text_as_it_is(
     await store.ask(stream, "q", Asked(question))
     for plain in (False, True):
         await commands.streams(settings, as_json=plain)
-        await commands._show_current(store, stream, as_json=plain)
+        await commands._show(store, stream, None, as_json=plain)
     evidence = {"index": 1, "score": -0.5, "text": HOSTILE}
     commands.show_segment(evidence)
     answer = {"certainty": 0.0, "coverage": 1.0, "as_of": {HOSTILE: 1}, "timings": {HOSTILE: 0.0}}

@@ -1,6 +1,7 @@
 """`xl3m watch`: it ends by a refusal of its own question, and by nobody else's."""
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Callable
 
 import click
@@ -10,6 +11,10 @@ from redis.asyncio import Redis
 from stream_app import commands, keys
 from stream_app.events import BadEvent, encode
 from stream_app.settings import Settings
+from stream_app.state import Asked, Commit, Extension, Range, State
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, HashEngine
+from xl3m_core import Tail
 
 Fresh = Callable[[str], str]
 
@@ -46,6 +51,39 @@ async def test_another_ones_refusal_does_not_end_it(
     with pytest.raises(click.UsageError, match=r"^no mine\?$"):
         async with asyncio.timeout(20):
             await commands.watch(Settings(redis=redis_url), stream, " mine? ", as_json=False)
+
+
+@pytest.mark.usefixtures("listening")
+async def test_what_is_known_for_a_question_is_shown_at_once(
+    redis_client: Redis,
+    redis_url: str,
+    fresh: Fresh,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
+    await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
+    await store.ask(stream, "q", Asked("mine?"))
+    head, best = len(segments), [(segments[0], -0.5)]
+    scores = array("f", [-0.5] * head).tobytes()
+    await store.extend([Extension(stream, "q", Range(head, head), 0, head, 0, scores, best)], 3)
+
+    async def set_question(settings: Settings, stream: str, question: str) -> None:
+        """It stands already: nothing changes, and nobody tells."""
+
+    monkeypatch.setattr(commands, "set_question", set_question)
+    watching = asyncio.create_task(
+        commands.watch(Settings(redis=redis_url), stream, "mine?", as_json=False)
+    )
+    printed = ""
+    async with asyncio.timeout(20):
+        while "#0" not in printed:
+            assert not watching.done(), watching.result()
+            await asyncio.sleep(0.01)
+            printed += capsys.readouterr().out
+    watching.cancel()
+    assert f"scored [0, {head}) of {head}" in printed
 
 
 @pytest.mark.parametrize("question", ["   ", "?" * 65_537])

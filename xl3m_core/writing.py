@@ -24,7 +24,8 @@ class LineEnd(StoppingCriteria):
 
 
 class Pieces(BaseStreamer):
-    """Hands generated text on as soon as it is whole characters."""
+    """Hands generated text on as soon as it is whole characters; joined it has no blank at either
+    end."""
 
     def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], None]) -> None:
         self.decode, self.on_text = decode, on_text
@@ -34,12 +35,12 @@ class Pieces(BaseStreamer):
         """The prompt, and then each token."""
         if self.prompted:
             self.ids += value.tolist()
-            self._give(self.decode(self.ids).rstrip("\ufffd"))
+            self._give(self.decode(self.ids).rstrip("\ufffd").strip())
         self.prompted = True
 
     def end(self) -> None:
         """What is left, whole or not."""
-        self._give(self.decode(self.ids))
+        self._give(self.decode(self.ids).strip())
 
     def _give(self, text: str) -> None:
         if len(text) > self.given:
