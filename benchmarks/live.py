@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError, ClientSession, ClientTimeout
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
@@ -41,6 +41,7 @@ MEGABYTE = 1 << 20
 READY_SECONDS = 300.0  # to load a large model
 STALL_SECONDS = 300.0
 STOP_SECONDS = 15.0
+READY_LOOK = ClientTimeout(total=5.0)
 ANSWER_SECONDS = 60.0
 LOG_LINES = 15
 WORKER = ["-m", "stream_app", "worker"]
@@ -171,9 +172,9 @@ class Live:
 async def is_ready(http: ClientSession, port: int) -> bool:
     """Whether the worker with that port is there, and has partitions."""
     try:
-        async with http.get(f"http://127.0.0.1:{port}/readyz") as reply:
+        async with http.get(f"http://127.0.0.1:{port}/readyz", timeout=READY_LOOK) as reply:
             return reply.status == 200
-    except ClientError:
+    except (ClientError, TimeoutError):
         return False
 
 
