@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from stream_app.sample import service_log
@@ -29,6 +30,7 @@ from training.generate import TEMPLATE, Level
 from training.grow import grown
 from training.optimizers import optimizers
 from training.passages import Passage, dense, single
+from training.tokenizer import in_pieces
 from training.train import new_model
 from xl3m_core.loading import SMALL
 from xl3m_core.model import LanguageModel
@@ -167,6 +169,13 @@ def test_the_demo_log_tells_its_answers(lines: int, seed: int) -> None:
 
 
 @settings(max_examples=300)
+@given(st.text() | st.text(st.sampled_from("ab1 \n—\xa0é気😀.,=")))
+def test_the_tokenizer_needs_no_pieces_to_find_the_same_tokens(text: str) -> None:
+    slow = Tokenizer.from_file(str(SMALL / "tokenizer.json"))
+    slow.pre_tokenizer = in_pieces()
+    assert encode(text) == slow.encode(text, add_special_tokens=False).ids
+
+
 @given(st.text())
 def test_the_tokenizer_loses_nothing(text: str) -> None:
     assert TOKENIZER.decode(encode(text)) == text
