@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.haystack import VARIANTS, Haystack
 from benchmarks.needle import DEPTHS
 from benchmarks.ratios import Ratio
-from stream_app.scoring import SCOUTED_SHARE
+from stream_app.ahead import SCOUTED_SHARE
 from stream_app.scout import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 

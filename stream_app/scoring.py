@@ -8,16 +8,15 @@ Knows ranges and segments; no Kafka, no answers.
 
 import asyncio
 import logging
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from stream_app import keys
+from stream_app.ahead import LookAhead
 from stream_app.events import encode
 from stream_app.patience import Health, patiently
 from stream_app.plan import Plan, StepSize, Wanted
@@ -26,13 +25,11 @@ from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, Extension
 from stream_app.store import StreamStore
 from stream_app.streams import Streams
-from stream_app.work import Standing, Watched, Work, extension, lacking
+from stream_app.work import Watched, Work, extension
 from xl3m_core import Engine, Segment
 
 logger = logging.getLogger("xl3m")
 
-SCOUTED_SEGMENTS = 2000
-SCOUTED_SHARE = 0.05
 T = TypeVar("T")
 
 
@@ -78,7 +75,7 @@ class Scoring:
     ) -> None:
         self.engine = engine
         self.store = store
-        self.scout = scout
+        self.ahead = LookAhead(scout)
         self.health = health
         self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
         method = engine.method
@@ -129,29 +126,9 @@ class Scoring:
             self.streams.drop(stream)
 
     async def _look_ahead(self, watched: Watched, stream: str, qid: str) -> None:
-        """Where much is not scored yet, have it looked through for what to score first."""
-        standing = watched.questions.get(qid)
-        if not (self.scout and standing) or qid in watched.looking or watched.picks.get(qid):
-            return
-        parts = lacking(standing.planned, watched.cursor)
-        if sum(map(len, parts)) < SCOUTED_SEGMENTS:
-            return
-        watched.looking.add(qid)
-        try:
-            watched.picks[qid] = deque(await self._picks(self.scout, stream, standing, parts))
-        finally:
-            watched.looking.discard(qid)
+        """Have picked what to score first, while scoring goes on."""
+        await self.ahead.look(watched, stream, qid)
         self._wake.set()
-
-    async def _picks(
-        self, scout: Scout, stream: str, standing: Standing, parts: Iterable[range]
-    ) -> list[int]:
-        """The most promising of each part of the log."""
-        picks, question = list[int](), standing.asked.question
-        for part in filter(None, parts):
-            most = math.ceil(SCOUTED_SHARE * len(part))
-            picks += await scout.picks(stream, question, part.start, part.stop, most)
-        return picks
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Run a call on the model's thread, behind what is waiting for it already."""

@@ -603,10 +603,10 @@ class Pointing(Scout):
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.SCOUTED_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.ahead.SCOUTED_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 100)
-    world.scoring.scout = Pointing(7, 98, 23)
+    world.scoring.ahead.scout = Pointing(7, 98, 23)
     qid = await world.ask(stream, ttl=60)
     covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
     await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
@@ -621,13 +621,13 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
 async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.SCOUTED_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.ahead.SCOUTED_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 60)
     assert isinstance(world.engine, HashEngine)
     qid = await world.ask(stream, ttl=60)
     for pick in (31, 131):
-        world.scoring.scout = Pointing(pick)
+        world.scoring.ahead.scout = Pointing(pick)
         covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
         await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
         before = len(world.engine.scored)
