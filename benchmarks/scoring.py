@@ -113,7 +113,7 @@ def rows_of(engine: Engine, texts: list[str]) -> list[list[int]]:
 def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
     """The engine's batches, on the device already."""
     lengths = [*map(len, rows)]
-    plan = batches(lengths, engine.budget(sum(lengths)), even=not engine.model.pads)
+    plan = batches(lengths, engine.budget(lengths), even=not engine.model.pads)
     return [engine.model.padded([rows[i] for i in chosen], 1) for chosen in plan]
 
 

@@ -6,6 +6,7 @@ Knows the model and the method's numbers; not where the text comes from or where
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ BATCH_TOKENS = 4096
 # Side by side, lanes take batch after batch, so that one whose core is needed elsewhere has fewer
 # and none waits long for it: this many for each, unless they would be smaller than pays.
 BATCHES_A_LANE = 4
-LEAST_BATCH_TOKENS = 1024
+LEAST_BATCH_TOKENS = 2048
 SCORE_DIGITS = 4  # finer differences come from what was read beside a row, or before
 
 Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
@@ -108,7 +109,7 @@ class Engine:
     ) -> list[Read]:
         """What is to be read, batch by batch: the rows on their own, and those that share."""
         alone, alike = [*map(len, single)], [*map(_lengths, shared)]
-        budget = self.budget(sum(map(sum, (alone, *alike))))
+        budget = self.budget([*alone, *chain.from_iterable(alike)])
         even = not self.model.pads
         reads: list[Read] = [
             partial(self._whole, [single[i] for i in chosen], measures)
@@ -120,12 +121,13 @@ class Engine:
             for chosen in batches(lengths, budget)
         ]
 
-    def budget(self, tokens: int) -> int:
-        """How many of a call's tokens each of its batches has."""
-        if self.lanes.count == 1:
+    def budget(self, lengths: Sequence[int]) -> int:
+        """How many tokens a batch of rows of these lengths has: as many batches for each lane."""
+        lanes, tokens = self.lanes.count, sum(lengths)
+        if lanes == 1 or not lengths:
             return self.batch_tokens
-        each = tokens // (BATCHES_A_LANE * self.lanes.count)
-        return min(self.batch_tokens, max(each, LEAST_BATCH_TOKENS))
+        each = min(BATCHES_A_LANE, max(1, tokens // (lanes * LEAST_BATCH_TOKENS)))
+        return min(self.batch_tokens, tokens // (lanes * each) + max(lengths))
 
     def _fill(self, scores: dict[Measure, list[float]], read: Read) -> None:
         """Read a batch, and put each pair's scores in place."""
