@@ -185,7 +185,7 @@ async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
             await _throw_away_older(redis)
         await check_schema(redis)
         store = _store(settings, redis)
-        known = await rebuilding.places(store, partitions)
+        known = await rebuilding.places(redis, partitions)
         held = rebuilding.held(known, await retained(settings, settings.tokens_topic))
         names = await store.streams() if stream is None else [stream]
         found = [(name, await rebuilding.plan(store, name, held)) for name in names]

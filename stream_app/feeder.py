@@ -139,14 +139,12 @@ async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
             if not follow:
                 break
             if leaving:  # the old file is read to its end
-                reader.end()
-                if rest := reader.rest():
+                if rest := reader.end():
                     yield rest
                 reader.begin_anew()
             leaving = not leaving and reader.replaced()
             await asyncio.sleep(LEAVE_SECONDS if leaving else FOLLOW_SECONDS)
-        reader.end()
-        if rest := reader.rest():
+        if rest := reader.end():
             yield rest
     finally:
         reader.close()
@@ -188,9 +186,10 @@ class Reader:
             return False
         return now.st_ino != ours.st_ino or now.st_size < os.lseek(self.file, 0, os.SEEK_CUR)
 
-    def end(self) -> None:
-        """There is no more of this file: half a character at its end is U+FFFD too."""
-        self._rest += self.decoder.decode(b"", final=True)
+    def end(self) -> str:
+        """What was kept back, when there is no more of this file: half a character at its end is
+        U+FFFD too."""
+        return self.rest() + self.decoder.decode(b"", final=True)
 
     def begin_anew(self) -> None:
         """Go on with the file that has the name now."""

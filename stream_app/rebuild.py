@@ -59,9 +59,9 @@ class Place:
     made: int
 
 
-async def places(store: StreamStore, partitions: Iterable[str]) -> dict[str, Place]:
-    """The partitions, as Redis has them now."""
-    return {name: to_place(await store.redis.hgetall(keys.partition(name))) for name in partitions}
+async def places(redis: Any, partitions: Iterable[str]) -> dict[str, Place]:
+    """The partitions, as Redis has them now; `redis` may be a transaction that watches them."""
+    return {name: to_place(await redis.hgetall(keys.partition(name))) for name in partitions}
 
 
 def held(known: Mapping[str, Place], offsets: Mapping[str, tuple[int, int]]) -> dict[str, Held]:
@@ -116,8 +116,8 @@ async def begin_anew(
     async def write(pipe: Any) -> None:
         cursor = to_cursor(await pipe.hgetall(cursor_key))
         asked = to_asked(await pipe.hgetall(asked_key))
-        places = {name: to_place(await pipe.hgetall(keys.partition(name))) for name in feeding}
-        again = {name: _set_back(place, retained[name]) for name, place in places.items()}
+        known = await places(pipe, feeding)
+        again = {name: _set_back(place, retained[name]) for name, place in known.items()}
         pipe.multi()
         for name, place in again.items():
             fields = {"epoch": place.epoch, "next": place.position, "made": place.made}

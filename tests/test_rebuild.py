@@ -74,9 +74,9 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
     store = StreamStore(redis_client, PLENTY, PLENTY)
     first = await reader(store, topic, 0)
     key = topic.encode()
-    events = [first.event(i, text.encode(), key) for i, text in enumerate(texts)]
-    events.insert(1, first.event(1, b"another's\n", b"other " + key))
-    events = [first.event(i, e.message.value, e.message.key) for i, e in enumerate(events)]
+    said = [(text.encode(), key) for text in texts]
+    said.insert(1, (b"another's\n", b"other " + key))
+    events = [first.event(i, value, of) for i, (value, of) in enumerate(said)]
     cut = 1 + cut % (len(events) - 1)
     await first.ingest.apply(events[:cut])
     before = await kept(redis_client, f"other {topic}")
@@ -204,7 +204,7 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
     await here.ingest.apply(here.lines(*"abcdef"))
     gone = await plan(store, topic, {})
     assert gone and gone.missing == 6
-    known = await places(store, [f"{topic}/0"])
+    known = await places(store.redis, [f"{topic}/0"])
     await begin(store, topic, held(known, {f"{topic}/0": (0, 2)}))  # made again, and shorter
     assert (await here.state()).cursor.gaps == 6
     assert await store.position(f"{topic}/0") == (0, 1)
@@ -216,7 +216,7 @@ async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
     topic = fresh("topic")
     partition, here = f"{topic}/0", await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abc"))
-    known = held(await places(store, [partition]), {partition: (0, 3)})
+    known = held(await places(store.redis, [partition]), {partition: (0, 3)})
     more = [here.event(i, b"more\n", topic.encode()) for i in range(3, 6)]
     await here.ingest.apply(more)
     planned = await plan(store, topic, known)
@@ -232,7 +232,7 @@ async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
     topic = fresh("topic")
     partition, here = f"{topic}/0", await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abc"))
-    known = held(await places(store, [partition]), {partition: (0, 2)})
+    known = held(await places(store.redis, [partition]), {partition: (0, 2)})
     assert known[partition].made == 1
     await store.redis.hset(keys.partition(partition), mapping={"made": 1, "next": 2})
     await begin(store, topic, known)

@@ -600,16 +600,22 @@ class Pointing(Scout):
         return [*self.named]
 
 
+async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.Task[None]":
+    """A query that waits, once these segments are named for it."""
+    world.scoring.ahead.scout = Pointing(*picks)
+    covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
+    await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
+    return covering
+
+
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_app.ahead.SCOUTED_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 100)
-    world.scoring.ahead.scout = Pointing(7, 98, 23)
     qid = await world.ask(stream, ttl=60)
-    covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
-    await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
+    covering = await pointed(world, stream, qid, 7, 98, 23)
     await world.scoring.step()
     view = await world.store.view(stream, qid)
     assert view and {segment.index for segment, _ in view.top} == {7, 23, 98}
@@ -627,9 +633,7 @@ async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     assert isinstance(world.engine, HashEngine)
     qid = await world.ask(stream, ttl=60)
     for pick in (31, 131):
-        world.scoring.ahead.scout = Pointing(pick)
-        covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
-        await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
+        covering = await pointed(world, stream, qid, pick)
         before = len(world.engine.scored)
         await world.scoring.step()
         (named,) = await world.store.segments(stream, pick, pick + 1)
