@@ -20,7 +20,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from stream_app.sample import service_log
-from training.curriculum import DRILL, HARD, KINDS, LEVELS, Batch, Writer
+from training.attention import NAME
+from training.batch import Batch
+from training.curriculum import DRILL, HARD, KINDS, LEVELS, Writer
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
@@ -103,20 +105,42 @@ def test_a_near_entity_differs_in_one_place(seed: int, text: str, held_out: bool
     assert near.startswith("host ") == text.startswith("host ")
 
 
-@given(st.integers(), st.integers(60, 400))
+@given(st.integers(), st.lists(st.integers(60, 400), min_size=1, max_size=2))
 @settings(max_examples=20, deadline=None)
-def test_questions_side_by_side_are_read_as_if_each_were_alone(seed: int, length: int) -> None:
-    row = Writer(TOKENIZER, seed).exam(LEVELS[-1], length)
-    batch = Batch.of([row], TOKENIZER.pad_token_id)
+def test_questions_side_by_side_are_read_as_if_each_were_alone(
+    seed: int, lengths: list[int]
+) -> None:
+    writer = Writer(TOKENIZER, seed)
+    rows = [writer.exam(LEVELS[-1], length) for length in lengths]
+    batch = Batch.of(rows, TOKENIZER.pad_token_id)
     torch.manual_seed(0)
     model: Any = new_model(len(TOKENIZER), 32, 2)
-    together = model(**batch.inputs()).logits[0]
-    for turn in set(row.turns) - {0}:
-        alone = row.only({0, turn})
-        assert len(alone.ids) <= LEVELS[-1].tokens
-        places = [i for i, of in enumerate(row.turns[:-1]) if of in (0, turn)]
-        logits = model(torch.tensor([alone.ids])).logits[0, : len(places)]
-        torch.testing.assert_close(together[places], logits, rtol=1e-3, atol=1e-3)
+    model.set_attn_implementation(NAME)
+    together = model(**batch.inputs(), use_cache=False).logits
+    model.set_attn_implementation("sdpa")
+    wide, (_, longest) = batch.unseen.shape[-1], batch.ends
+    for row, logits in zip(rows, together, strict=True):
+        start, *ends = row.parts()
+        for place, end in enumerate(ends):
+            assert len(start.ids + end.ids) <= LEVELS[-1].tokens
+            alone = model(torch.tensor([start.ids + end.ids])).logits[0]
+            at = wide + place * longest
+            read = torch.cat((logits[wide - len(start.ids) : wide], logits[at : at + len(end.ids)]))
+            torch.testing.assert_close(read, alone, rtol=1e-3, atol=1e-3)
+
+
+@given(st.integers(), st.sampled_from((DRILL, *LEVELS)))
+@settings(max_examples=20, deadline=None)
+def test_a_batch_predicts_every_token_once_that_stands_behind_another(
+    seed: int, level: Level
+) -> None:
+    writer = Writer(TOKENIZER, seed)
+    rows = [writer.exam(level, 40), writer.exam(level, 60)]
+    batch = Batch.of(rows, TOKENIZER.pad_token_id)
+    for row, ids, kinds in zip(rows, batch.ids, batch.kinds, strict=True):
+        start, *ends = row.parts()
+        behind = [start.ids, *(end.ids[1:] for end in ends)]
+        assert ids[kinds >= 0].tolist() == [token for part in behind for token in part]
 
 
 @pytest.mark.parametrize("level", [DRILL, *LEVELS[5:]])

@@ -6,19 +6,17 @@ A step is passed when enough answers are right. Knows nothing of the model or of
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from training.batch import Batch, Row
 from training.entities import Source
 from training.formats import ALL
 from training.generate import Level
-from training.passages import Passage, Piece, dense, exam
-from xl3m_core.sight import side_by_side
+from training.passages import QUESTIONS, Passage, Piece, dense, exam
 
 FIRST = ("app", "syslog", "talk")
 SHORT = Level(128, ("bare", *FIRST), filler=0.1, stamps=0.3, phrasings=99, absent=0.05, shared=0.6)
@@ -33,7 +31,7 @@ HARD = Level(
     paired=0.3,
     joint=0.1,
     others=0.3,
-    several=0.12,
+    several=0.15,
 )
 LEVELS = (
     Level(64, ("bare",), terse=1.0),
@@ -50,62 +48,9 @@ DRILL = replace(HARD, tokens=192, filler=0.1, shared=0.95, exams=0.6, absent=0.2
 GATES = (0.9, 0.9, 0.9, 0.92, 0.93, 0.9, 0.93, 0.95, 2.0)
 HARDER = ("sshd", "nginx", "kafka", "hdfs", "spark", "systemd")
 """Formats that are learnt last: a key of many tokens among several lines of one kind."""
+USUAL, LONGEST = 40, 72
+"""Tokens of a question with its answer; longer ones would pad all others, and are left out."""
 KINDS = {"text": 0, "answer": 1, "guess": 2}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A passage's token ids, and of each token its kind and its question's number."""
-
-    ids: list[int]
-    kinds: list[int]
-    turns: list[int]
-
-    def only(self, turns: set[int]) -> Row:
-        """The row without the other questions."""
-        kept = [i for i, turn in enumerate(self.turns) if turn in turns]
-        return Row(*([part[i] for i in kept] for part in (self.ids, self.kinds, self.turns)))
-
-    def first(self, tokens: int) -> Row:
-        """The row, cut off after so many tokens."""
-        return Row(self.ids[:tokens], self.kinds[:tokens], self.turns[:tokens])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Token ids (B, T), and what each token is: 0 text, 1 answer, 2 guess, -1 padding.
-
-    `turns` (B, T) says which question a token belongs to, 0 the passage they are all about; see
-    `xl3m_core.sight`.
-    """
-
-    ids: Tensor
-    kinds: Tensor
-    turns: Tensor
-
-    @classmethod
-    def of(cls, rows: list[Row], pad: int) -> Batch:
-        """Rows padded on the right."""
-        ids = pad_sequence([torch.tensor(row.ids) for row in rows], True, pad)
-        kinds = pad_sequence([torch.tensor(row.kinds) for row in rows], True, -1)
-        turns = pad_sequence([torch.tensor(row.turns) for row in rows], True, -1)
-        return cls(ids, kinds, turns)
-
-    def to(self, device: str) -> Batch:
-        """The batch on a device."""
-        return Batch(self.ids.to(device), self.kinds.to(device), self.turns.to(device))
-
-    def inputs(self) -> dict[str, Tensor]:
-        """What the model is given: all tokens but the last, where they stand and what they see."""
-        turns = self.turns[:, :-1]
-        if not bool((turns > 0).any()):
-            return {"input_ids": self.ids[:, :-1]}
-        sight, places = side_by_side(turns, torch.float32)
-        return {
-            "input_ids": self.ids[:, :-1],
-            "attention_mask": sight,
-            "position_ids": places,
-        }
 
 
 class Writer:
@@ -145,7 +90,7 @@ class Writer:
             row = self.encode(exam(self.source, level, Budget(length)).pieces)
             room = level.tokens - row.turns.count(0)
             sizes = Counter(row.turns)
-            fits = {turn for turn, size in sizes.items() if turn == 0 or size <= room}
+            fits = {turn for turn, size in sizes.items() if turn == 0 or size <= min(room, LONGEST)}
             if len(fits) > 1:
                 return row.only(fits)
             length -= 1 + level.tokens // 16  # its questions are longer than what was left
@@ -157,9 +102,8 @@ class Writer:
             full = 0.7 if self.rng.random() < 0.8 else 0.05
             length = round(level.tokens * self.rng.uniform(full, 0.95))
             level = replace(level, shared=0.9 if self.rng.random() < 0.6 else level.shared)
-            rows = [self.exam(level, length)]
-            count = max(2, round(tokens / len(rows[0].ids)))
-            rows += [self.exam(level, length) for _ in range(count - 1)]
+            count = max(2, round(tokens / (length + QUESTIONS * USUAL)))
+            rows = [self.exam(level, length) for _ in range(count)]
         else:
             budget, count = Budget(level.tokens), max(4, tokens // level.tokens)
             pieces = (dense(self.source, level, budget).pieces for _ in range(count))
@@ -172,9 +116,9 @@ class Writer:
         once = torch.randint(
             3, vocabulary, (rows, length), generator=torch.Generator().manual_seed(seed)
         )
-        kinds = torch.zeros(rows, 2 * length, dtype=torch.long)
-        kinds[:, length + 1 :] = 1
-        return Batch(torch.cat([once, once], 1), kinds, torch.zeros_like(kinds))
+        kinds = [0] * (length + 1) + [1] * (length - 1)
+        twice = [ids + ids for ids in once.tolist()]
+        return Batch.of([Row(ids, kinds, [0] * len(ids)) for ids in twice], self.pad)
 
 
 class Budget:

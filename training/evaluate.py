@@ -15,11 +15,13 @@ from random import Random
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stream_app.sample import service_log
-from training.curriculum import Batch, Row, Writer
+from training.batch import Row
+from training.curriculum import Writer
 from training.formats import ALL
 from training.generate import TEMPLATE, Level
 from training.passages import Passage, Piece, single
@@ -52,7 +54,8 @@ def score(model: Any, rows: list[Row]) -> list[Score]:
     """Scores rows that end with their answer; padding on the right disturbs nothing."""
     if len(rows) > ROWS:
         return score(model, rows[:ROWS]) + score(model, rows[ROWS:])
-    logits = model(Batch.of(rows, pad=0).ids).logits.float()
+    ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)
+    logits = model(ids).logits.float()
     scores = []
     for index, row in enumerate(rows):
         first = next(place for place, kind in enumerate(row.kinds) if kind > 0)

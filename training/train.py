@@ -18,8 +18,12 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from training.curriculum import DRILL, GATES, LEVELS, Batch, Writer
+from stream_app.native import bound_programs
+from training.attention import NAME
+from training.batch import Batch
+from training.curriculum import DRILL, GATES, LEVELS, Writer
 from training.generate import TEMPLATE
+from training.memory import keep_memory
 from training.optimizers import optimizers
 from training.tokenizer import real_lines
 
@@ -67,7 +71,7 @@ def losses(model: Any, batch: Batch) -> tuple[Tensor, float, int]:
 
     Of ordinary text one token in five is predicted: it is mostly chance, and costs time.
     """
-    states = model.model(**batch.inputs()).last_hidden_state
+    states = model.model(**batch.inputs(), use_cache=False).last_hidden_state[:, :-1]
     goals, kinds = batch.ids[:, 1:], batch.kinds[:, 1:]
     some = (kinds == 0) & (torch.rand(kinds.shape, device=kinds.device) < 0.2)
     asked = kinds > 0
@@ -93,7 +97,7 @@ class Trainer:
             self.model = LLAMA.from_pretrained(args.start, dtype=torch.float32).train()
         else:
             self.model = new_model(len(self.tokenizer), args.width, args.layers)
-        self.model.to(self.device)
+        self.model.to(self.device).set_attn_implementation(NAME)
         self.optimizers = optimizers(self.model, args.rate)
         self.step, self.level, self.accuracy, self.since = 0, args.level, 0.0, 0
         if args.resume:
@@ -181,6 +185,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--rate", type=float, default=1e-3)
     args = parser.parse_args()
+    bound_programs()
+    keep_memory()
     torch.set_num_threads(args.threads)
     run(Trainer(args), args)
 

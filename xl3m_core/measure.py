@@ -66,3 +66,10 @@ def likelihood(logits: Tensor, question: Tensor) -> Tensor:
     asked = question != IGNORE
     picked = log_p.gather(-1, question.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return picked.where(asked, 0.0).sum(dim=-1) / asked.sum(dim=-1)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of logits (..., V) differ by no more than their type's rounding."""
+    p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
+    rounding = 1e-3 if one.dtype == torch.float32 else 0.05
+    return bool((p - q).abs().max() < rounding * p.abs().max())

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xl3m_core.attention import attend_by_products
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
+from xl3m_core.measure import alike
 from xl3m_core.sight import places_of
 from xl3m_core.warm import WarmPrompts
 from xl3m_core.writing import LineEnd, Pieces
@@ -43,6 +45,7 @@ class LanguageModel:
         warm_bytes: int = WARM_BYTES,
     ) -> None:
         self.model = model.eval()
+        attend_by_products(model)
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
         self.window = window or window_of(self.config, tokenizer)
@@ -245,7 +248,7 @@ class LanguageModel:
             return False
         short, long = [1, 2, 3], [3, 2, 1, 2, 3, 1, 2]
         alone, padded = self.logits([short], 1)[0], self.logits([short, long], 1)[0]
-        return _alike(alone, padded)
+        return alike(alone, padded)
 
     def _can_share(self) -> bool:
         """Whether the ends of a forked row are as good as whole rows: asked as well.
@@ -261,7 +264,7 @@ class LanguageModel:
         except Exception:  # whatever a foreign model raises, whole rows are always right
             return False
         whole = [self.logits([row + end for row in read], 2) for end in ends]
-        return all(map(_alike, whole, shared))
+        return all(map(alike, whole, shared))
 
     def _sees_all(self) -> bool:
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
@@ -271,7 +274,7 @@ class LanguageModel:
     def _looks_ahead(self) -> bool:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""
         one, other = (self.logits([[1, 2, 3, last]], 4)[0, 0] for last in (3, 4))
-        return not _alike(one, other)
+        return not alike(one, other)
 
 
 def _scales_places(config: Any) -> bool:
@@ -283,10 +286,3 @@ def _scales_places(config: Any) -> bool:
 def _whole(text: str) -> str:
     """The text with each lone surrogate as U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two rows of logits differ by no more than their type's rounding."""
-    p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
-    rounding = 1e-3 if one.dtype == torch.float32 else 0.05
-    return bool((p - q).abs().max() < rounding * p.abs().max())

@@ -1,0 +1,73 @@
+"""Attention by matrix products is torch's own, whatever is masked, cached or shared."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
+
+from tests import tiny
+from xl3m_core import LanguageModel, attention
+
+MODULE = torch.nn.Module()
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(2, 2 * attention.BLOCK + 3),
+    st.integers(0, 40),
+    st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    st.integers(0),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+@settings(max_examples=60, deadline=None)
+@torch.inference_mode()
+def test_products_are_torchs_attention(
+    rows: int, width: int, before: int, heads: tuple[int, int], seed: int, dtype: torch.dtype
+) -> None:
+    """Rows padded at random, behind keys that were read earlier, heads that share keys."""
+    dice = torch.Generator().manual_seed(seed % 2**63)
+    many, few = heads
+    query = torch.randn(rows, many, width, 8, generator=dice, dtype=dtype)
+    key, value = (
+        torch.randn(rows, few, before + width, 8, generator=dice, dtype=dtype) for _ in range(2)
+    )
+    seen = torch.ones(width, before + width, dtype=torch.bool).tril(before)
+    pads = torch.randint(0, before + width, (rows, 1, 1, 1), generator=dice)
+    own = torch.ones(width, before + width, dtype=torch.bool).triu(before)  # never quite nothing
+    shown = seen & ((torch.arange(before + width) >= pads) | own)
+    mask = torch.zeros(shown.shape, dtype=dtype).masked_fill(~shown, torch.finfo(dtype).min)
+    found, _ = attention.products(MODULE, query, key, value, mask, scaling=0.5)
+    keys, values = (x.repeat_interleave(many // few, 1) for x in (key, value))
+    wanted = scaled_dot_product_attention(query, keys, values, mask, scale=0.5).transpose(1, 2)
+    rounding = 1e-5 if dtype == torch.float32 else 4 * 2.0**-7
+    torch.testing.assert_close(found, wanted, rtol=0, atol=rounding)
+
+
+def by(model: LanguageModel, name: str) -> torch.Tensor:
+    """Logits of rows longer than a block, one of them padded, by that attention."""
+    model.model.set_attn_implementation(name)
+    rows = [[n % tiny.VOCAB for n in range(3, stop)] for stop in (tiny.WINDOW, tiny.WINDOW // 2)]
+    return model.logits(rows, keep=tiny.WINDOW // 3)
+
+
+@pytest.mark.parametrize("name", tiny.PADDED)
+def test_a_models_logits_are_the_same_by_products(name: str) -> None:
+    """Whatever its window of attention; one that cannot choose stays as it is."""
+    model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
+    plain, found = by(model, attention.PLAIN), by(model, attention.NAME)
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_products_are_chosen_in_bfloat16_alone() -> None:
+    for dtype, name in (("bfloat16", attention.NAME), ("float32", attention.PLAIN)):
+        model = LanguageModel.load(dtype=dtype, device="cpu").model
+        assert model.config._attn_implementation == name
+
+
+def test_a_model_that_products_would_change_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "alike", lambda one, other: False)
+    model = LanguageModel.load(dtype="bfloat16", device="cpu").model
+    assert model.config._attn_implementation == attention.PLAIN

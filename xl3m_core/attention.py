@@ -1,0 +1,93 @@
+"""Attention on a processor as plain matrix products, block by block.
+
+               keys 0 .. stop      no token sees what follows it, so a block of queries is held
+    queries    . . . .             against the keys up to its own last one alone; so few rows at
+    a .. stop  . . . . .           a time that their scores stay in the processor's cache
+
+torch's own attention for processors is two to three times slower in bfloat16 (docs/speed.md). Knows
+how transformers calls an attention, and how causal models differ; not what they read.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from xl3m_core.measure import alike
+
+ATTENTIONS: Any = cast(Any, AttentionInterface)()
+MASKS: Any = cast(Any, AttentionMaskInterface)()
+NAME = "xl3m_products"
+PLAIN = "sdpa"
+"""What transformers calls torch's own attention."""
+BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
+ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
+
+
+def products(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **named: Any
+) -> tuple[Tensor, Any]:
+    """What each token gathers, (B, T, H, D), from queries (B, H, T, D) and keys and values
+    (B, h, S, D), of which the queries' own are the last T. mask: (B, 1, T, S), to be added.
+
+    Scores are in the values' dtype, as in transformers' eager attention; torch's keeps them in
+    float32. What is no reading of several tokens at once is left to torch's.
+    """
+    if mask is None or query.shape[2] == 1 or torch.is_grad_enabled() or _unusual(named):
+        plain = ATTENTIONS[PLAIN]
+        found: tuple[Tensor, Any] = plain(module, query, key, value, mask, **named)
+        return found
+    scaling = named.get("scaling") or query.shape[-1] ** -0.5
+    rows, heads, width, _ = query.shape
+    gathered = value.new_empty(rows, width, heads, value.shape[-1])
+    together = max(1, ROOM // (heads * min(BLOCK, width) * key.shape[2]))
+    for part in (slice(at, at + together) for at in range(0, rows, together)):
+        keys, values = _each_head(key[part], heads), _each_head(value[part], heads)
+        _gather(query[part] * scaling, keys, values, mask[part], gathered[part])
+    return gathered, None
+
+
+def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, into: Tensor) -> None:
+    """The same of a few rows, whose keys have as many heads as their queries."""
+    width, before = query.shape[2], key.shape[2] - query.shape[2]
+    for start in range(0, width, BLOCK):
+        block, seen = slice(start, start + BLOCK), slice(0, before + start + BLOCK)
+        scores = query[:, :, block] @ key[:, :, seen].mT
+        scores += mask[:, :, block, seen]
+        into[:, block] = (scores.softmax(-1) @ value[:, :, seen]).transpose(1, 2)
+
+
+def _each_head(shared: Tensor, heads: int) -> Tensor:
+    """Keys or values that several heads share, for each of them."""
+    times = heads // shared.shape[1]
+    return shared if times == 1 else shared.repeat_interleave(times, dim=1)
+
+
+def _unusual(named: dict[str, Any]) -> bool:
+    return bool(named.get("dropout")) or named.get("position_bias") is not None
+
+
+@torch.inference_mode()
+def attend_by_products(model: Any) -> None:
+    """Let the model attend so where it is faster, if it lets one choose and its logits stay the
+    same: asked of the model, not believed."""
+    if not _worth_it(model):
+        return
+    ids = torch.arange(1, 8)[None]
+    before = model(input_ids=ids, use_cache=False).logits
+    model.set_attn_implementation(NAME)
+    if not alike(before, model(input_ids=ids, use_cache=False).logits):
+        model.set_attn_implementation(PLAIN)
+
+
+def _worth_it(model: Any) -> bool:
+    """On a processor, in bfloat16, in place of torch's own attention."""
+    if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != PLAIN:
+        return False
+    fast = model.device.type == "cpu" and model.dtype == torch.bfloat16
+    return fast and bool(model._can_set_attn_implementation())
+
+
+AttentionInterface.register(NAME, products)
+AttentionMaskInterface.register(NAME, MASKS["eager"])
