@@ -8,7 +8,7 @@ how long all but the first SKIPPED of COUNT events took.
 
 import math
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
@@ -25,9 +25,9 @@ from xl3m_core import Engine
 class Free(Engine):
     """Tokenises and segments as the model would, and scores everything alike."""
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
         """Nothing is certain."""
-        return [-1.0] * len(pairs)
+        return lambda: [-1.0] * len(pairs)
 
 
 class Paced(Free):
@@ -35,10 +35,10 @@ class Paced(Free):
 
     speed = math.inf
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
         """Nothing is certain."""
         sleep(sum(self.model.count([text for text, _ in pairs])) / self.speed)
-        return super().score(pairs)
+        return super().begin(pairs)
 
 
 def bare(settings: Settings, skipped: int, count: int) -> faust.App:

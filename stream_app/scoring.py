@@ -1,9 +1,9 @@
 """Scoring: drives every question's scored range towards the whole log.
 
 Step by step: plan which segments to score, read them, run them through the model, write the
-ranges. What a query waits for comes first, then live edges, then history. While the model is
-at one step, the last one is written and the next one is read. Owns the one model thread.
-Knows ranges and segments; no Kafka, no answers.
+ranges. What a query waits for comes first, then live edges, then history. While the model is at
+one step, the last is written and the next is read, and begun as soon as a core has nothing left of
+this one. Owns the one model thread. Knows ranges and segments; no Kafka, no answers.
 """
 
 import asyncio
@@ -61,8 +61,8 @@ class Step:
 
 
 class Scoring:
-    """One per worker. step_seconds: how long the model may be busy without a break; 0: one
-    batch, however long it takes."""
+    """One per worker. step_seconds: how long the model may be busy with a step; 0: one batch,
+    however long it takes."""
 
     def __init__(
         self,
@@ -78,8 +78,7 @@ class Scoring:
         self.ahead = LookAhead(scout)
         self.health = health
         self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
-        method = engine.method
-        least = method.segment_tokens + method.question_tokens
+        least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = StepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
         standing = StandingQuestions(engine, store)
@@ -92,6 +91,7 @@ class Scoring:
         self.steps = 0
         self.turns = 0
         self.working = False
+        self._ended = 0.0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     def far_behind(self) -> set[str]:
@@ -152,13 +152,13 @@ class Scoring:
         while True:
             self._wake.clear()
             step = await self._next()
-            scores = step and self._start(step)
-            while step and scores:
+            begun = step and self._begin(step)
+            while step and begun:
                 self.working = True
                 following = None if self.streams.stale else await self._next()
-                found = await scores
-                scores = following and self._start(following)
-                await self._finish(step, found)
+                end = await begun
+                begun = following and self._begin(following)
+                await self._finish(step, await asyncio.to_thread(end))
                 step = following
             self.working = False
             await self._wake.wait()
@@ -167,7 +167,7 @@ class Scoring:
         """One step and nothing beside it; False if there was nothing to score."""
         step = await self._next()
         if step:
-            await self._finish(step, await self._start(step))
+            await self._finish(step, await asyncio.to_thread(await self._begin(step)))
         return step is not None
 
     async def _next(self) -> Step | None:
@@ -216,19 +216,25 @@ class Scoring:
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
         return [read[w.stream, w.indices] for w in work]
 
-    def _start(self, step: Step) -> "asyncio.Future[list[float]]":
-        """Have the model score the step."""
-        return self.on_model(partial(self._score, step))
+    def _begin(self, step: Step) -> "asyncio.Future[Callable[[], list[float]]]":
+        """Have the model score the step: when all of it is being read, how to wait for the end."""
+        return self.on_model(partial(self._scoring, step))
 
-    def _score(self, step: Step) -> list[float]:
+    def _scoring(self, step: Step) -> Callable[[], list[float]]:
         """On the model's thread. Of what was planned, some may be gone from the log."""
         pairs, began = step.pairs, time.perf_counter()
-        scores = self.engine.score(pairs)
+        end = self.engine.begin(pairs)
         share = len(pairs) / sum(len(work.indices) for work in step.work)
-        seconds = time.perf_counter() - began
-        self.size.took(round(step.tokens * share), seconds)
-        self.on_step(step.fill, seconds)
-        return scores
+
+        def ended() -> list[float]:
+            scores, before = end(), self._ended
+            self._ended = time.perf_counter()
+            seconds = self._ended - max(began, before)  # not those that the last one had as well
+            self.size.took(round(step.tokens * share), seconds)
+            self.on_step(step.fill, seconds)
+            return scores
+
+        return ended
 
     async def _finish(self, step: Step, found: list[float]) -> None:
         """Write the step's scores, and let go who waited for them."""

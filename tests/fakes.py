@@ -104,11 +104,11 @@ class HashEngine(Engine):
         super().__init__(cast(LanguageModel, Letters()), method, tokens)
         self.scored: list[tuple[str, str]] = []
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
         self.scored += pairs
         for _, question in pairs:
             self.suffix(question)
-        return [hash_score(text, question) for text, question in pairs]
+        return lambda: [hash_score(text, question) for text, question in pairs]
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None

@@ -130,6 +130,19 @@ def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -
     assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
+    order: tuple[int, ...],
+) -> None:
+    engine = tiny.engine(tiny.model(), batch_tokens=200)
+    engine.lanes = Lanes(2)
+    parts = [MANY[at::3] for at in range(3)]
+    ends = [engine.begin(part) for part in parts]
+    engine.answer(KeyContext((), "pump seven is down"), QUESTION)
+    for n in order:
+        assert ends[n]() == pytest.approx(engine.score(parts[n]), abs=1e-3)
+
+
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_models_that_see_all_and_take_places_share(name: str) -> None:
     assert tiny.model(name).shares is (name not in (*tiny.UNPADDED, "bloom", "mistral", "gemma3"))

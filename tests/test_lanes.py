@@ -33,6 +33,28 @@ def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
     assert Lanes(2).run(calls) == ["long", *["short"] * 8, "True"]
 
 
+def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
+    lanes, later = Lanes(2), threading.Event()
+    first = lanes.start([partial(later.wait, 30), lambda: True])
+    second = lanes.start([later.set, lambda: None])  # by the one lane that is free
+    assert first() == [True, True]
+    assert second() == [None, None]
+
+
+def test_rest_comes_when_all_that_was_started_has_ended() -> None:
+    lanes, ended = Lanes(2), list[int]()
+    for n in range(3):
+        lanes.start([gc.collect, partial(ended.append, n)])
+    lanes.rest()
+    assert sorted(ended) == [0, 1, 2]
+
+
+def test_a_single_call_has_all_threads_and_nothing_beside_it() -> None:
+    lanes, ended = Lanes(2), list[int]()
+    lanes.start([gc.collect, partial(ended.append, 0)])
+    assert lanes.run([lambda: list(ended)]) == [[0]]
+
+
 def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)

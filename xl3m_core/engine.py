@@ -86,7 +86,15 @@ class Engine:
 
         Raises QuestionError for a question that is empty or too long.
         """
-        return self.scores(pairs, [self.method.measure])[self.method.measure]
+        return self.begin(pairs)()
+
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
+        """Begin to `score`; returns when all is being read, so that the cores that have nothing
+        left of it go on with what is begun next. What it returns waits for the scores, and is
+        for any thread."""
+        measure = self.method.measure
+        end = self._begin(pairs, [measure])
+        return lambda: end()[measure]
 
     def scores(
         self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure]
@@ -96,13 +104,23 @@ class Engine:
         Pairs of one text with several questions cost little more than the longest of them: the
         segment goes through the model once.
         """
+        return self._begin(pairs, measures)()
+
+    def _begin(
+        self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure]
+    ) -> Callable[[], dict[Measure, list[float]]]:
         rows = self._rows(pairs)
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
         reads = self._reads(single, shared, measures)
-        self.lanes.run([partial(self._fill, scores, read) for read in reads])
-        return scores
+        end = self.lanes.start([partial(self._fill, scores, read) for read in reads])
+
+        def ended() -> dict[Measure, list[float]]:
+            end()
+            return scores
+
+        return ended
 
     def _reads(
         self, single: Sequence[Row], shared: Sequence[list[list[Row]]], measures: Sequence[Measure]
@@ -149,6 +167,7 @@ class Engine:
 
     def prepare(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
+        self.lanes.rest()
         self.model.prefill(self.prompt(self.assemble(ranked, question).text, question))
 
     def answer(
@@ -162,6 +181,7 @@ class Engine:
         if not context.text:
             raise ModelError("no segment can be read: it has no numbers for any, or none fits")
         prompt = self.prompt(context.text, question)
+        self.lanes.rest()
         text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         return Generated(text.strip(), certain)

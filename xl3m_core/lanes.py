@@ -5,9 +5,10 @@ has one of the cores; two at a batch each do not, and the faster takes the next 
 threads; not what is called.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ class Lanes:
     def __init__(self, count: int) -> None:
         self.count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
+        self._begun: list[Future[None]] = []
 
     @classmethod
     def on(cls, device: torch.device) -> "Lanes":
@@ -32,18 +34,38 @@ class Lanes:
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """What each call returns, in their order, in which they begin too. If one fails, its lane
         takes no other; when all lanes have ended, raises what it did."""
+        return self.start(calls)()
+
+    def start(self, calls: Sequence[Callable[[], T]]) -> Callable[[], list[T]]:
+        """Begin to `run` the calls; returns when the last has begun, so that lanes which have
+        nothing left go on with what is started then. What it returns waits for all to end."""
         lanes, threads = min(self.count, len(calls)), torch.get_num_threads()
         if lanes < 2:
-            return [call() for call in calls]
-        waiting, returned = deque(enumerate(calls)), dict[int, T]()
+            self.rest()
+            found = [call() for call in calls]
+            return lambda: found
+        waiting, returned, taken = deque(enumerate(calls)), dict[int, T](), threading.Event()
         begun = [
-            self._pool.submit(_lane, share, waiting, returned) for share in shares(threads, lanes)
+            self._pool.submit(_lane, share, waiting, returned, taken)
+            for share in shares(threads, lanes)
         ]
-        wait(begun)
+        self._begun = [one for one in self._begun if not one.done()] + begun
+        taken.wait()
         torch.set_num_threads(threads)
-        for one in begun:
-            one.result()
-        return [returned[n] for n in range(len(calls))]
+
+        def end() -> list[T]:
+            wait(begun)
+            torch.set_num_threads(threads)
+            for one in begun:
+                one.result()
+            return [returned[n] for n in range(len(calls))]
+
+        return end
+
+    def rest(self) -> None:
+        """Return when all that was started has ended."""
+        wait(self._begun)
+        self._begun.clear()
 
 
 def shares(threads: int, lanes: int) -> list[int]:
@@ -52,13 +74,21 @@ def shares(threads: int, lanes: int) -> list[int]:
 
 
 def _lane(
-    threads: int, waiting: deque[tuple[int, Callable[[], T]]], returned: dict[int, T]
+    threads: int,
+    waiting: deque[tuple[int, Callable[[], T]]],
+    returned: dict[int, T],
+    taken: threading.Event,
 ) -> None:
     """Take call after call, as long as any waits."""
     torch.set_num_threads(threads)  # of this thread, and of whoever never said
-    while waiting:
-        try:
-            n, call = waiting.popleft()
-        except IndexError:  # another lane was faster
-            return
-        returned[n] = call()
+    try:
+        while waiting:
+            try:
+                n, call = waiting.popleft()
+            except IndexError:  # another lane was faster
+                return
+            if not waiting:
+                taken.set()
+            returned[n] = call()
+    finally:
+        taken.set()  # a lane that fails is waited for by nobody
