@@ -25,7 +25,7 @@ from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, Extension
 from stream_app.store import StreamStore
 from stream_app.streams import Streams
-from stream_app.work import Watched, Work, extension
+from stream_app.work import Step, Watched, Work, extension
 from xl3m_core import Engine, Segment
 
 logger = logging.getLogger("xl3m")
@@ -41,23 +41,6 @@ class Waiter:
     qid: str
     covered: "asyncio.Future[None]"
     head: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Work that goes through the model in one go: its segments, about how many tokens, and what
-    share that is of those it may have."""
-
-    work: list[Work]
-    segments: list[list[Segment]]
-    tokens: int
-    fill: float
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(segment text, question), work by work."""
-        each = zip(self.work, self.segments, strict=True)
-        return [(s.text, w.standing.asked.question) for w, segments in each for s in segments]
 
 
 class Scoring:
@@ -92,7 +75,8 @@ class Scoring:
         self.turns = 0
         self.working = False
         self._ended = 0.0
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._steps = ThreadPoolExecutor(1, thread_name_prefix="steps")
+        self._others = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     def far_behind(self) -> set[str]:
         """Partitions of whose streams more is read and unscored than the backlog allows."""
@@ -131,15 +115,18 @@ class Scoring:
         self._wake.set()
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call on the model's thread, behind what is waiting for it already."""
+        """Run a call on the model's thread, behind what is waiting for it already. It goes ahead
+        of the steps: between two batches of theirs."""
+        return self._run(self._others, call)
 
+    def _run(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> "asyncio.Future[T]":
         def turn() -> T:
             try:
                 return call()
             finally:
                 self.turns += 1
 
-        return asyncio.get_running_loop().run_in_executor(self.thread, turn)
+        return asyncio.get_running_loop().run_in_executor(thread, turn)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -218,10 +205,10 @@ class Scoring:
 
     def _begin(self, step: Step) -> "asyncio.Future[Callable[[], list[float]]]":
         """Have the model score the step: when all of it is being read, how to wait for the end."""
-        return self.on_model(partial(self._scoring, step))
+        return self._run(self._steps, partial(self._scoring, step))
 
     def _scoring(self, step: Step) -> Callable[[], list[float]]:
-        """On the model's thread. Of what was planned, some may be gone from the log."""
+        """On the steps' thread. Of what was planned, some may be gone from the log."""
         pairs, began = step.pairs, time.perf_counter()
         end = self.engine.begin(pairs)
         share = len(pairs) / sum(len(work.indices) for work in step.work)

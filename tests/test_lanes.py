@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -35,23 +36,83 @@ def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
 
 def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
     lanes, later = Lanes(2), threading.Event()
-    first = lanes.start([partial(later.wait, 30), lambda: True])
+    calls: list[Callable[[], bool]] = [partial(later.wait, 30), lambda: True]
+    first = lanes.start(calls)
     second = lanes.start([later.set, lambda: None])  # by the one lane that is free
     assert first() == [True, True]
     assert second() == [None, None]
 
 
-def test_rest_comes_when_all_that_was_started_has_ended() -> None:
-    lanes, ended = Lanes(2), list[int]()
-    for n in range(3):
-        lanes.start([gc.collect, partial(ended.append, n)])
-    lanes.rest()
-    assert sorted(ended) == [0, 1, 2]
+def test_who_is_alone_waits_for_what_is_under_way_and_not_for_what_is_behind() -> None:
+    lanes, ended, going, gone = Lanes(2), list[str](), threading.Barrier(3, timeout=30), []
+
+    def slow() -> None:
+        going.wait()
+        gc.collect()
+        ended.append("under way")
+
+    ends = [lanes.start([slow, slow])]
+    going.wait()
+    behind = threading.Thread(
+        target=lambda: ends.append(lanes.start([partial(ended.append, "behind")] * 4))
+    )
+    with lanes.alone():
+        assert ended == ["under way"] * 2
+        behind.start()
+        gc.collect()
+        gone.append(len(ended))
+    behind.join(30)
+    for end in ends:
+        end()
+    assert gone == [2]
+    assert ended[2:] == ["behind"] * 4
+
+
+def test_calls_that_were_held_up_go_before_another_is_alone() -> None:
+    lanes, order = Lanes(1), list[str]()
+    with lanes.alone():
+        calls = threading.Thread(target=lambda: lanes.run([lambda: order.append("call")]))
+        calls.start()
+        while not lanes.held_up:
+            gc.collect(0)
+    with lanes.alone():
+        order.append("alone")
+    calls.join(30)
+    assert order == ["call", "alone"]
+
+
+def test_nobody_is_alone_beside_another_or_a_call() -> None:
+    lanes, wrong, lock = Lanes(3), list[str](), threading.Lock()
+    inside = {"alone": 0, "call": 0}
+
+    def enter(kind: str) -> None:
+        with lock:
+            inside[kind] += 1
+            if inside["alone"] and sum(inside.values()) > 1:
+                wrong.append(kind)
+        gc.collect(0)
+        with lock:
+            inside[kind] -= 1
+
+    def be_alone() -> None:
+        for _ in range(50):
+            with lanes.alone():
+                enter("alone")
+
+    others = [threading.Thread(target=be_alone) for _ in range(2)]
+    for other in others:
+        other.start()
+    for count in (1, 2, 3, 5) * 10:
+        lanes.run([partial(enter, "call")] * count)
+    for other in others:
+        other.join(60)
+    assert wrong == []
 
 
 def test_a_single_call_has_all_threads_and_nothing_beside_it() -> None:
     lanes, ended = Lanes(2), list[int]()
-    lanes.start([gc.collect, partial(ended.append, 0)])
+    calls: list[Callable[[], object]] = [gc.collect, partial(ended.append, 0)]
+    lanes.start(calls)
     assert lanes.run([lambda: list(ended)]) == [[0]]
 
 

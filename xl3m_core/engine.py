@@ -43,7 +43,8 @@ class Generated:
 
 
 class Engine:
-    """A model at work by a method. One thread at a time."""
+    """A model at work by a method, for two threads: one that scores, and one for all else, which
+    goes ahead of what is not being read yet."""
 
     def __init__(
         self, model: LanguageModel, method: Method | None = None, batch_tokens: int = BATCH_TOKENS
@@ -167,8 +168,9 @@ class Engine:
 
     def prepare(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
-        self.lanes.rest()
-        self.model.prefill(self.prompt(self.assemble(ranked, question).text, question))
+        prompt = self.prompt(self.assemble(ranked, question).text, question)
+        with self.lanes.alone():
+            self.model.prefill(prompt)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
@@ -181,8 +183,8 @@ class Engine:
         if not context.text:
             raise ModelError("no segment can be read: it has no numbers for any, or none fits")
         prompt = self.prompt(context.text, question)
-        self.lanes.rest()
-        text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
+        with self.lanes.alone():
+            text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         return Generated(text.strip(), certain)
 
