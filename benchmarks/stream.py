@@ -53,12 +53,12 @@ from stream_app.store import StreamStore
 from stream_app.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 
-TOKENS, SHORT_TOKENS = 1_000_000, 100_000
+TOKENS, SHORT_TOKENS = 1_000_000, 300_000
 EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
 LINES = 1000
 WARM_UP = 0.2  # of the text, before the clock runs
 PARTITIONS = 4  # of the topic: one part of the text in each
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.1  # a look costs a fraction of a millisecond of the cores that are measured
 STALL_SECONDS = 600.0
 PLENTY = 1 << 40
 

@@ -122,12 +122,20 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 @pytest.mark.parametrize("lanes", [2, 3])
 def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
-    one, several = tiny.engine(tiny.model(name)), tiny.engine(tiny.model(name))
+    one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
     one.lanes, several.lanes = Lanes(1), Lanes(lanes)
+    assert len(several._reads(several._rows(MANY), [], ALL)) > lanes
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
     assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
+
+
+def test_few_tokens_are_one_batch_however_many_lanes_there_are() -> None:
+    """And so are read alone, ahead of the batches that were begun before."""
+    engine = tiny.engine(tiny.model())
+    engine.lanes = Lanes(2)
+    assert len(engine._reads(engine._rows(PAIRS[:2]), [], ALL)) == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])

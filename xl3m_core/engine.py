@@ -141,9 +141,10 @@ class Engine:
         ]
 
     def budget(self, lengths: Sequence[int]) -> int:
-        """How many tokens a batch of rows of these lengths has: as many batches for each lane."""
+        """How many tokens a batch of rows of these lengths has: as many batches for each lane. Few
+        tokens are one batch, which goes ahead of others, as what a query waits for must."""
         lanes, tokens = self.lanes.count, sum(lengths)
-        if lanes == 1 or not lengths:
+        if lanes == 1 or tokens <= min(LEAST_BATCH_TOKENS, self.batch_tokens):
             return self.batch_tokens
         each = min(BATCHES_A_LANE, max(1, tokens // (lanes * LEAST_BATCH_TOKENS)))
         return min(self.batch_tokens, tokens // (lanes * each) + max(lengths))
