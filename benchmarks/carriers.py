@@ -8,7 +8,7 @@ how long all but the first SKIPPED of COUNT events took.
 
 import math
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
@@ -20,14 +20,22 @@ from stream_app.engine import create_engine
 from stream_app.native import bound_programs
 from stream_app.settings import Settings
 from xl3m_core import Engine
+from xl3m_core.engine import Begun
 
 
 class Free(Engine):
     """Tokenises and segments as the model would, and scores everything alike."""
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
-        return lambda: [-1.0] * len(pairs)
+        return [-1.0] * len(pairs)
+
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
+        """The same, and done with."""
+        began = perf_counter()
+        scores = self.score(pairs)
+        seconds = perf_counter() - began
+        return lambda: (scores, seconds)
 
 
 class Paced(Free):
@@ -35,10 +43,10 @@ class Paced(Free):
 
     speed = math.inf
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
         sleep(sum(self.model.count([text for text, _ in pairs])) / self.speed)
-        return super().begin(pairs)
+        return super().score(pairs)
 
 
 def bare(settings: Settings, skipped: int, count: int) -> faust.App:

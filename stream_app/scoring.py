@@ -3,7 +3,7 @@
 Step by step: plan which segments to score, read them, run them through the model, write the
 ranges. What a query waits for comes first, then live edges, then history. While the model is at
 one step, the last is written and the next is read, and begun as soon as a core has nothing left of
-this one. Owns the one model thread. Knows ranges and segments; no Kafka, no answers.
+this one. Owns the model's two threads. Knows ranges and segments; no Kafka, no answers.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from stream_app.store import StreamStore
 from stream_app.streams import Streams
 from stream_app.work import Step, Watched, Work, extension
 from xl3m_core import Engine, Segment
+from xl3m_core.engine import Begun
 
 logger = logging.getLogger("xl3m")
 
@@ -74,7 +75,6 @@ class Scoring:
         self.steps = 0
         self.turns = 0
         self.working = False
-        self._ended = 0.0
         self._steps = ThreadPoolExecutor(1, thread_name_prefix="steps")
         self._others = ThreadPoolExecutor(1, thread_name_prefix="model")
 
@@ -115,8 +115,8 @@ class Scoring:
         self._wake.set()
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call on the model's thread, behind what is waiting for it already. It goes ahead
-        of the steps: between two batches of theirs."""
+        """Run a call that is no step, behind what is waiting of these: it goes ahead of the steps,
+        between two batches of theirs."""
         return self._run(self._others, call)
 
     def _run(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> "asyncio.Future[T]":
@@ -145,7 +145,7 @@ class Scoring:
                 following = None if self.streams.stale else await self._next()
                 end = await begun
                 begun = following and self._begin(following)
-                await self._finish(step, await asyncio.to_thread(end))
+                await self._finish(step, await self._ended(step, end))
                 step = following
             self.working = False
             await self._wake.wait()
@@ -154,7 +154,7 @@ class Scoring:
         """One step and nothing beside it; False if there was nothing to score."""
         step = await self._next()
         if step:
-            await self._finish(step, await asyncio.to_thread(await self._begin(step)))
+            await self._finish(step, await self._ended(step, await self._begin(step)))
         return step is not None
 
     async def _next(self) -> Step | None:
@@ -203,25 +203,17 @@ class Scoring:
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
         return [read[w.stream, w.indices] for w in work]
 
-    def _begin(self, step: Step) -> "asyncio.Future[Callable[[], list[float]]]":
+    def _begin(self, step: Step) -> "asyncio.Future[Begun]":
         """Have the model score the step: when all of it is being read, how to wait for the end."""
-        return self._run(self._steps, partial(self._scoring, step))
+        return self._run(self._steps, partial(self.engine.begin, step.pairs))
 
-    def _scoring(self, step: Step) -> Callable[[], list[float]]:
-        """On the steps' thread. Of what was planned, some may be gone from the log."""
-        pairs, began = step.pairs, time.perf_counter()
-        end = self.engine.begin(pairs)
-        share = len(pairs) / sum(len(work.indices) for work in step.work)
-
-        def ended() -> list[float]:
-            scores, before = end(), self._ended
-            self._ended = time.perf_counter()
-            seconds = self._ended - max(began, before)  # not those that the last one had as well
-            self.size.took(round(step.tokens * share), seconds)
-            self.on_step(step.fill, seconds)
-            return scores
-
-        return ended
+    async def _ended(self, step: Step, begun: Begun) -> list[float]:
+        """The step's scores. Of what was planned, some may be gone from the log."""
+        scores, seconds = await asyncio.to_thread(begun)
+        share = len(scores) / sum(len(work.indices) for work in step.work)
+        self.size.took(round(step.tokens * share), seconds)
+        self.on_step(step.fill, seconds)
+        return scores
 
     async def _finish(self, step: Step, found: list[float]) -> None:
         """Write the step's scores, and let go who waited for them."""

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
+from xl3m_core.engine import Begun
 
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40
@@ -104,11 +105,15 @@ class HashEngine(Engine):
         super().__init__(cast(LanguageModel, Letters()), method, tokens)
         self.scored: list[tuple[str, str]] = []
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         self.scored += pairs
         for _, question in pairs:
             self.suffix(question)
-        return lambda: [hash_score(text, question) for text, question in pairs]
+        return [hash_score(text, question) for text, question in pairs]
+
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
+        scores = self.score(pairs)
+        return lambda: (scores, 0.0)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None

@@ -21,11 +21,18 @@ MODULE = torch.nn.Module()
     st.sampled_from([(4, 4), (4, 2), (3, 1)]),
     st.integers(0),
     st.sampled_from([torch.float32, torch.bfloat16]),
+    st.sampled_from([1, 5000, attention.ROOM]),
 )
 @settings(max_examples=60, deadline=None)
 @torch.inference_mode()
 def test_products_are_torchs_attention(
-    rows: int, width: int, before: int, heads: tuple[int, int], seed: int, dtype: torch.dtype
+    rows: int,
+    width: int,
+    before: int,
+    heads: tuple[int, int],
+    seed: int,
+    dtype: torch.dtype,
+    room: int,
 ) -> None:
     """Rows padded at random, behind keys that were read earlier, heads that share keys."""
     dice = torch.Generator().manual_seed(seed % 2**63)
@@ -39,7 +46,9 @@ def test_products_are_torchs_attention(
     own = torch.ones(width, before + width, dtype=torch.bool).triu(before)  # never quite nothing
     shown = seen & ((torch.arange(before + width) >= pads) | own)
     mask = torch.zeros(shown.shape, dtype=dtype).masked_fill(~shown, torch.finfo(dtype).min)
-    found, _ = attention.products(MODULE, query, key, value, mask, scaling=0.5)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(attention, "ROOM", room)
+        found, _ = attention.products(MODULE, query, key, value, mask, scaling=0.5)
     keys, values = (x.repeat_interleave(many // few, 1) for x in (key, value))
     wanted = scaled_dot_product_attention(query, keys, values, mask, scale=0.5).transpose(1, 2)
     rounding = 1e-5 if dtype == torch.float32 else 4 * 2.0**-7

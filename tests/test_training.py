@@ -139,7 +139,7 @@ def test_a_batch_predicts_every_token_once_that_stands_behind_another(
     batch = Batch.of(rows, TOKENIZER.pad_token_id)
     for row, ids, kinds in zip(rows, batch.ids, batch.kinds, strict=True):
         start, *ends = row.parts()
-        behind = [start.ids, *(end.ids[1:] for end in ends)]
+        behind = [part.ids[1:] for part in (start, *ends)]
         assert ids[kinds >= 0].tolist() == [token for part in behind for token in part]
 
 

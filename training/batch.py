@@ -96,9 +96,9 @@ def _rounded(length: int, step: int) -> int:
 def _line(
     start: Row, behind: list[Row], wide: int, ends: tuple[int, int], pad: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and kinds of one row; nothing right before it predicts an end's first token."""
+    """Ids and kinds of one row; the first token of a start or an end is predicted by nothing."""
     before, (count, length) = wide - len(start.ids), ends
-    ids, kinds = [pad] * before + start.ids, [PADDING] * before + start.kinds
+    ids, kinds = [pad] * before + start.ids, [PADDING] * (before + 1) + start.kinds[1:]
     for end in behind:
         after = length - len(end.ids)
         ids += end.ids + [pad] * after

@@ -21,22 +21,30 @@ MASKS: Any = cast(Any, AttentionMaskInterface)()
 NAME = "xl3m_products"
 PLAIN = "sdpa"
 """What transformers calls torch's own attention."""
+KINDS = {"full_attention", "sliding_attention"}
+"""Of layers; the mask alone says what these see."""
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
 
 
 def products(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **named: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **named: Any,
 ) -> tuple[Tensor, Any]:
     """What each token gathers, (B, T, H, D), from queries (B, H, T, D) and keys and values
-    (B, h, S, D), of which the queries' own are the last T. mask: (B, 1, T, S), to be added.
+    (B, h, S, D), of which the queries' own are the last T. attention_mask: (B, 1, T, S), is added.
 
     Scores are in the values' dtype, as in transformers' eager attention; torch's keeps them in
     float32. What is no reading of several tokens at once is left to torch's.
     """
-    if mask is None or query.shape[2] == 1 or torch.is_grad_enabled() or _unusual(named):
+    usual = 1 < query.shape[2] <= key.shape[2] and _causal(module, named)
+    if attention_mask is None or torch.is_grad_enabled() or not usual:
         plain = ATTENTIONS[PLAIN]
-        found: tuple[Tensor, Any] = plain(module, query, key, value, mask, **named)
+        found: tuple[Tensor, Any] = plain(module, query, key, value, attention_mask, **named)
         return found
     scaling = named.get("scaling") or query.shape[-1] ** -0.5
     rows, heads, width, _ = query.shape
@@ -44,7 +52,7 @@ def products(
     together = max(1, ROOM // (heads * min(BLOCK, width) * key.shape[2]))
     for part in (slice(at, at + together) for at in range(0, rows, together)):
         keys, values = _each_head(key[part], heads), _each_head(value[part], heads)
-        _gather(query[part] * scaling, keys, values, mask[part], gathered[part])
+        _gather(query[part] * scaling, keys, values, attention_mask[part], gathered[part])
     return gathered, None
 
 
@@ -64,29 +72,39 @@ def _each_head(shared: Tensor, heads: int) -> Tensor:
     return shared if times == 1 else shared.repeat_interleave(times, dim=1)
 
 
-def _unusual(named: dict[str, Any]) -> bool:
-    return bool(named.get("dropout")) or named.get("position_bias") is not None
+def _causal(module: Any, named: dict[str, Any]) -> bool:
+    """Whether nobody sees what follows, and nothing is added that is not in the mask."""
+    causal = named.get("is_causal") is not False and getattr(module, "is_causal", True)
+    return bool(causal and not named.get("dropout") and named.get("position_bias") is None)
 
 
 @torch.inference_mode()
 def attend_by_products(model: Any) -> None:
     """Let the model attend so where it is faster, if it lets one choose and its logits stay the
-    same: asked of the model, not believed."""
+    same: asked of the model, not believed, with more tokens than a block has."""
     if not _worth_it(model):
         return
-    ids = torch.arange(1, 8)[None]
+    ids = torch.arange(BLOCK + 8)[None] % 8 + 1
     before = model(input_ids=ids, use_cache=False).logits
     model.set_attn_implementation(NAME)
-    if not alike(before, model(input_ids=ids, use_cache=False).logits):
+    try:
+        same = alike(before, model(input_ids=ids, use_cache=False).logits)
+    except Exception:  # whatever a foreign model raises
+        same = False
+    if not same:
         model.set_attn_implementation(PLAIN)
 
 
 def _worth_it(model: Any) -> bool:
-    """On a processor, in bfloat16, in place of torch's own attention."""
+    """On a processor, in bfloat16, in place of torch's own attention; some models choose by its
+    name which tokens they look at (`index_topk`), or see less than all."""
     if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != PLAIN:
         return False
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or KINDS)
     fast = model.device.type == "cpu" and model.dtype == torch.bfloat16
-    return fast and bool(model._can_set_attn_implementation())
+    plain = kinds <= KINDS and not hasattr(config, "index_topk")
+    return fast and plain and bool(model._can_set_attn_implementation())
 
 
 AttentionInterface.register(NAME, products)

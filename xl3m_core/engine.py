@@ -14,7 +14,7 @@ from torch import Tensor
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, ModelError, QuestionError
 from xl3m_core.fork import TOGETHER
-from xl3m_core.lanes import Lanes
+from xl3m_core.lanes import Lanes, Run
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
 from xl3m_core.model import LanguageModel
@@ -32,6 +32,7 @@ SCORE_DIGITS = 4  # finer differences come from what was read beside a row, or b
 
 Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
 Read = Callable[[], Iterator[Scored]]
+Begun = Callable[[], tuple[list[float], float]]  # waits; the scores, and the seconds it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Generated:
 
 
 class Engine:
-    """A model at work by a method, for two threads: one that scores, and one for all else, which
-    goes ahead of what is not being read yet."""
+    """A model at work by a method. Answers, and scores of a few tokens, go ahead of what another
+    thread has begun to score and is not being read yet."""
 
     def __init__(
         self, model: LanguageModel, method: Method | None = None, batch_tokens: int = BATCH_TOKENS
@@ -87,15 +88,7 @@ class Engine:
 
         Raises QuestionError for a question that is empty or too long.
         """
-        return self.begin(pairs)()
-
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
-        """Begin to `score`; returns when all is being read, so that the cores that have nothing
-        left of it go on with what is begun next. What it returns waits for the scores, and is
-        for any thread."""
-        measure = self.method.measure
-        end = self._begin(pairs, [measure])
-        return lambda: end()[measure]
+        return self.scores(pairs, [self.method.measure])[self.method.measure]
 
     def scores(
         self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure]
@@ -105,30 +98,45 @@ class Engine:
         Pairs of one text with several questions cost little more than the longest of them: the
         segment goes through the model once.
         """
-        return self._begin(pairs, measures)()
-
-    def _begin(
-        self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure]
-    ) -> Callable[[], dict[Measure, list[float]]]:
         rows = self._rows(pairs)
+        scores = {measure: [0.0] * len(rows) for measure in measures}
+        few = sum(map(len, rows)) <= min(LEAST_BATCH_TOKENS, self.batch_tokens)
+        self._start(rows, scores, self.batch_tokens if few else None).end()
+        return scores
+
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
+        """Begin to `score`; returns when all is being read, so that the cores that have nothing
+        left of it go on with what is begun next. What it returns waits for the end."""
+        rows, measure = self._rows(pairs), self.method.measure
+        scores = {measure: [0.0] * len(rows)}
+        run = self._start(rows, scores)
+
+        def end() -> tuple[list[float], float]:
+            run.end()
+            return scores[measure], run.seconds
+
+        return end
+
+    def _start(
+        self, rows: Sequence[Row], scores: dict[Measure, list[float]], budget: int | None = None
+    ) -> Run[None]:
+        """Have the lanes read the rows, in batches of so many tokens, and put the scores in place.
+        What is one batch goes ahead of those that wait."""
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
-        scores = {measure: [0.0] * len(rows) for measure in measures}
-        reads = self._reads(single, shared, measures)
-        end = self.lanes.start([partial(self._fill, scores, read) for read in reads])
-
-        def ended() -> dict[Measure, list[float]]:
-            end()
-            return scores
-
-        return ended
+        reads = self._reads(single, shared, list(scores), budget)
+        return self.lanes.start([partial(self._fill, scores, read) for read in reads])
 
     def _reads(
-        self, single: Sequence[Row], shared: Sequence[list[list[Row]]], measures: Sequence[Measure]
+        self,
+        single: Sequence[Row],
+        shared: Sequence[list[list[Row]]],
+        measures: Sequence[Measure],
+        budget: int | None,
     ) -> list[Read]:
         """What is to be read, batch by batch: the rows on their own, and those that share."""
         alone, alike = [*map(len, single)], [*map(_lengths, shared)]
-        budget = self.budget([*alone, *chain.from_iterable(alike)])
+        budget = budget or self.budget([*alone, *chain.from_iterable(alike)])
         even = not self.model.pads
         reads: list[Read] = [
             partial(self._whole, [single[i] for i in chosen], measures)
@@ -141,10 +149,9 @@ class Engine:
         ]
 
     def budget(self, lengths: Sequence[int]) -> int:
-        """How many tokens a batch of rows of these lengths has: as many batches for each lane. Few
-        tokens are one batch, which goes ahead of others, as what a query waits for must."""
+        """How many tokens a batch of rows of these lengths has: as many batches for each lane."""
         lanes, tokens = self.lanes.count, sum(lengths)
-        if lanes == 1 or tokens <= min(LEAST_BATCH_TOKENS, self.batch_tokens):
+        if lanes == 1 or not lengths:
             return self.batch_tokens
         each = min(BATCHES_A_LANE, max(1, tokens // (lanes * LEAST_BATCH_TOKENS)))
         return min(self.batch_tokens, tokens // (lanes * each) + max(lengths))

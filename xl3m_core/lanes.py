@@ -7,6 +7,7 @@ what is called.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,14 +24,20 @@ MOST = 4
 
 class Lanes:
     """So many calls at a time, with all the threads that torch has when this is made. What is
-    started is begun in the order of its start, for one caller; others may be `alone` meanwhile."""
+    started is begun in the order of its start; others may be `alone` meanwhile."""
 
     def __init__(self, count: int) -> None:
         self.count, self.threads = count, torch.get_num_threads()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
         self._changed = threading.Condition()
         self._under_way, self._closed = 0, False
+        self._queue = deque[object]()
         self.held_up = 0
+
+    @property
+    def asking(self) -> int:
+        """How many are alone, or want to be."""
+        return len(self._queue)
 
     @classmethod
     def on(cls, device: torch.device) -> "Lanes":
@@ -40,63 +47,62 @@ class Lanes:
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """What each call returns, in their order, in which they begin too. If one fails, its lane
         takes no other; when all lanes have ended, raises what it did."""
-        return self.start(calls)()
+        return self.start(calls).end()
 
-    def start(self, calls: Sequence[Callable[[], T]]) -> Callable[[], list[T]]:
+    def start(self, calls: Sequence[Callable[[], T]]) -> "Run[T]":
         """Begin to `run` the calls; returns when the last has begun, so that lanes which have
-        nothing left go on with what is started then. What it returns waits for all to end."""
-        run = _Run(deque(enumerate(calls)))
-        if self.count == 1:
-            self._lane(self.threads, run)
-        elif len(calls) < 2:
+        nothing left go on with what is started then. A single call is made at once, alone."""
+        run = Run(deque(enumerate(calls)))
+        if len(calls) == 1:
             with self.alone():
-                run.results.update((n, call()) for n, call in run.waiting)
-        else:
-            self._spread(run, min(self.count, len(calls)))
-        return run.end
+                run.make(*run.waiting.popleft())
+        elif calls:
+            each = shares(self.threads, min(self.count, len(calls)))
+            run.lanes = [self._pool.submit(self._lane, threads, run) for threads in each]
+            run.begun.wait()
+            torch.set_num_threads(self.threads)
+        return run
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nothing is under way in the block, which has all threads. Calls that were held up by a
-        block go before the next one, so that neither waits for ever."""
+        """Nothing is under way in the block, which has all threads. Blocks come in the order of
+        their asking, and calls that one held up before the next: nobody waits for ever."""
+        me = object()
         with self._changed:
-            self._changed.wait_for(lambda: not (self._closed or self.held_up))
-            self._closed = True
-            self._changed.wait_for(lambda: not self._under_way)
-        torch.set_num_threads(self.threads)
+            self._queue.append(me)
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue[0] is me and not self.held_up)
+                self._closed = True
+                self._changed.wait_for(lambda: not self._under_way)
+            torch.set_num_threads(self.threads)
             yield
         finally:
             with self._changed:
-                self._closed = False
+                self._closed = self._closed and self._queue[0] is not me
+                self._queue.remove(me)
                 self._changed.notify_all()
 
-    def _spread(self, run: "_Run[T]", lanes: int) -> None:
-        """Have the lanes make the calls; return when all have begun."""
-        run.lanes = [self._pool.submit(self._lane, n, run) for n in shares(self.threads, lanes)]
-        run.begun.wait()
-        torch.set_num_threads(self.threads)
-
-    def _lane(self, threads: int, run: "_Run[T]") -> None:
+    def _lane(self, threads: int, run: "Run[T]") -> None:
         """Take call after call, as long as any waits."""
-        torch.set_num_threads(threads)  # of this thread, and of whoever never said
         try:
+            torch.set_num_threads(threads)  # of this thread, and of whoever never said
             while taken := self._take(run):
-                n, call = taken
                 try:
-                    run.results[n] = call()
+                    run.make(*taken)
                 finally:
                     self._ended()
         finally:
             run.begun.set()  # a lane that fails is waited for by nobody
 
-    def _take(self, run: "_Run[T]") -> tuple[int, Callable[[], T]] | None:
+    def _take(self, run: "Run[T]") -> tuple[int, Callable[[], T]] | None:
         """The next call, once nobody is alone."""
         with self._changed:
-            self.held_up += 1
-            self._changed.wait_for(lambda: not self._closed)
-            self.held_up -= 1
-            self._changed.notify_all()
+            if run.waiting and self._closed:
+                self.held_up += 1
+                self._changed.wait_for(lambda: not self._closed)
+                self.held_up -= 1
+                self._changed.notify_all()
             if not run.waiting:
                 return None
             self._under_way += 1
@@ -112,13 +118,20 @@ class Lanes:
 
 
 @dataclass(slots=True)
-class _Run(Generic[T]):
-    """Calls that were started: which wait, and what the others returned."""
+class Run(Generic[T]):
+    """Calls that were started: which wait, what the others returned, and how long each took."""
 
     waiting: deque[tuple[int, Callable[[], T]]]
     results: dict[int, T] = field(default_factory=dict)
+    took: list[float] = field(default_factory=list)
     lanes: list[Future[None]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
+
+    def make(self, n: int, call: Callable[[], T]) -> None:
+        """Make the call and note what comes of it."""
+        began = time.perf_counter()
+        self.results[n] = call()
+        self.took.append(time.perf_counter() - began)
 
     def end(self) -> list[T]:
         """Wait for all, and give what they returned, in their order."""
@@ -126,6 +139,11 @@ class _Run(Generic[T]):
         for lane in self.lanes:
             lane.result()
         return [self.results[n] for n in sorted(self.results)]
+
+    @property
+    def seconds(self) -> float:
+        """How long the calls took, side by side, whatever went between them."""
+        return sum(self.took) / max(1, len(self.lanes))
 
 
 def shares(threads: int, lanes: int) -> list[int]:
