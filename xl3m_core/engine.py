@@ -153,8 +153,11 @@ class Engine:
         lanes, tokens = self.lanes.count, sum(lengths)
         if lanes == 1 or not lengths:
             return self.batch_tokens
-        each = min(BATCHES_A_LANE, max(1, tokens // (lanes * LEAST_BATCH_TOKENS)))
-        return min(self.batch_tokens, tokens // (lanes * each) + max(lengths))
+        count = lanes * min(BATCHES_A_LANE, max(1, tokens // (lanes * LEAST_BATCH_TOKENS)))
+        budget = tokens // count + max(lengths)
+        while budget < self.batch_tokens and len([*batches(lengths, budget)]) > count:
+            budget += max(lengths)  # a row more in each, before a few are left over
+        return min(self.batch_tokens, budget)
 
     def _fill(self, scores: dict[Measure, list[float]], read: Read) -> None:
         """Read a batch, and put each pair's scores in place."""
