@@ -1,6 +1,8 @@
 """Attention by matrix products is torch's own, whatever is masked, cached or shared."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests import tiny
 from xl3m_core import LanguageModel, attention
+from xl3m_core.measure import alike
 
 MODULE = torch.nn.Module()
 
@@ -55,19 +58,40 @@ def test_products_are_torchs_attention(
     torch.testing.assert_close(found, wanted, rtol=0, atol=rounding)
 
 
-def by(model: LanguageModel, name: str) -> torch.Tensor:
-    """Logits of rows longer than a block, one of them padded, by that attention."""
+def by_name(model: LanguageModel, name: str, lengths: Sequence[int]) -> torch.Tensor:
+    """The last logits of rows of such lengths, by that attention."""
     model.model.set_attn_implementation(name)
-    rows = [[n % tiny.VOCAB for n in range(3, stop)] for stop in (tiny.WINDOW, tiny.WINDOW // 2)]
-    return model.logits(rows, keep=tiny.WINDOW // 3)
+    rows = [[n % tiny.VOCAB for n in range(3, 3 + length)] for length in lengths]
+    return model.logits(rows, keep=min(lengths) // 2)
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
 def test_a_models_logits_are_the_same_by_products(name: str) -> None:
     """Whatever its window of attention; one that cannot choose stays as it is."""
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
-    plain, found = by(model, attention.PLAIN), by(model, attention.NAME)
+    plain, found = (
+        by_name(model, kind, (tiny.WINDOW - 3, tiny.WINDOW // 2))
+        for kind in (attention.PLAIN, attention.NAME)
+    )
     torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [(40,), (40, 40), (40, 23)])
+def test_what_is_hidden_is_written_down_where_there_is_padding_alone(
+    lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long row would have a very large mask."""
+    model, masks = LanguageModel.load(dtype="bfloat16", device="cpu"), list[object]()
+    plain = by_name(model, attention.PLAIN, lengths)
+
+    def noting(*args: Any, **named: Any) -> Any:
+        masks.append(args[4])
+        return attention.products(*args, **named)
+
+    monkeypatch.setitem(attention.ATTENTIONS._global_mapping, attention.NAME, noting)
+    found = by_name(model, attention.NAME, lengths)
+    assert alike(plain, found)
+    assert all((mask is None) == (len(set(lengths)) == 1) for mask in masks) and masks
 
 
 def test_products_are_chosen_in_bfloat16_alone() -> None:

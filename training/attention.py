@@ -5,7 +5,7 @@
     end 1     all     tril                no end sees another: that corner is never computed
     end 2     all            tril
 
-Two to four times as fast as one masked square of the whole row. It knows tensors, and how
+Two to three times as fast as one masked square of the whole row. It knows tensors, and how
 transformers calls an attention; nothing of what the starts and the ends say.
 """
 

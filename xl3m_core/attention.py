@@ -24,6 +24,7 @@ PLAIN = "sdpa"
 KINDS = {"full_attention", "sliding_attention"}
 """Of layers; the mask alone says what these see."""
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
+MOST_HIDDEN = 1024  # tokens of rows without padding; longer ones are left to torch's own
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
 
 
@@ -36,13 +37,15 @@ def products(
     **named: Any,
 ) -> tuple[Tensor, Any]:
     """What each token gathers, (B, T, H, D), from queries (B, H, T, D) and keys and values
-    (B, h, S, D), of which the queries' own are the last T. attention_mask: (B, 1, T, S), is added.
+    (B, h, S, D), of which the queries' own are the last T. attention_mask: (B, 1, T, S), is added;
+    None hides what follows alone.
 
     Scores are in the values' dtype, as in transformers' eager attention; torch's keeps them in
     float32. What is no reading of several tokens at once is left to torch's.
     """
+    hidden = _triangle(query, key) if attention_mask is None else attention_mask
     usual = 1 < query.shape[2] <= key.shape[2] and _causal(module, named)
-    if attention_mask is None or torch.is_grad_enabled() or not usual:
+    if hidden is None or torch.is_grad_enabled() or not usual:
         plain = ATTENTIONS[PLAIN]
         found: tuple[Tensor, Any] = plain(module, query, key, value, attention_mask, **named)
         return found
@@ -52,8 +55,18 @@ def products(
     together = max(1, ROOM // (heads * min(BLOCK, width) * key.shape[2]))
     for part in (slice(at, at + together) for at in range(0, rows, together)):
         keys, values = _each_head(key[part], heads), _each_head(value[part], heads)
-        _gather(query[part] * scaling, keys, values, attention_mask[part], gathered[part])
+        _gather(query[part] * scaling, keys, values, hidden[part], gathered[part])
     return gathered, None
+
+
+def _triangle(query: Tensor, key: Tensor) -> Tensor | None:
+    """What hides from each token those behind it, if that is not too large to be made."""
+    rows, _, width, _ = query.shape
+    if width != key.shape[2] or width > MOST_HIDDEN:
+        return None
+    least = torch.finfo(query.dtype).min
+    hidden = torch.full((width, width), least, dtype=query.dtype, device=query.device).triu(1)
+    return hidden.expand(rows, 1, width, width)
 
 
 def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, into: Tensor) -> None:
@@ -76,6 +89,17 @@ def _causal(module: Any, named: dict[str, Any]) -> bool:
     """Whether nobody sees what follows, and nothing is added that is not in the mask."""
     causal = named.get("is_causal") is not False and getattr(module, "is_causal", True)
     return bool(causal and not named.get("dropout") and named.get("position_bias") is None)
+
+
+def mask(*args: Any, **named: Any) -> Tensor | None:
+    """What to add to hide padding and what follows, as transformers asks for it; None where
+    nothing is padded, as torch's own has it: for a long row it would be very large."""
+    seen: Tensor | None = MASKS[PLAIN](*args, **named)
+    if seen is None:
+        return None
+    dtype = named.get("dtype") or torch.float32
+    hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return hidden.masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 @torch.inference_mode()
@@ -108,4 +132,4 @@ def _worth_it(model: Any) -> bool:
 
 
 AttentionInterface.register(NAME, products)
-AttentionMaskInterface.register(NAME, MASKS["eager"])
+AttentionMaskInterface.register(NAME, mask)
