@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from xl3m_core.measure import alike
+from xl3m_core.sight import added
 
 ATTENTIONS: Any = cast(Any, AttentionInterface)()
 MASKS: Any = cast(Any, AttentionMaskInterface)()
@@ -22,7 +23,6 @@ NAME = "xl3m_products"
 PLAIN = "sdpa"
 """What transformers calls torch's own attention."""
 KINDS = {"full_attention", "sliding_attention"}
-"""Of layers; the mask alone says what these see."""
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
 MOST_HIDDEN = 1024  # tokens of rows without padding; longer ones are left to torch's own
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
@@ -95,11 +95,7 @@ def mask(*args: Any, **named: Any) -> Tensor | None:
     """What to add to hide padding and what follows, as transformers asks for it; None where
     nothing is padded, as torch's own has it: for a long row it would be very large."""
     seen: Tensor | None = MASKS[PLAIN](*args, **named)
-    if seen is None:
-        return None
-    dtype = named.get("dtype") or torch.float32
-    hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return hidden.masked_fill_(~seen, torch.finfo(dtype).min)
+    return None if seen is None else added(seen, named.get("dtype") or torch.float32)
 
 
 @torch.inference_mode()
@@ -119,15 +115,19 @@ def attend_by_products(model: Any) -> None:
         model.set_attn_implementation(PLAIN)
 
 
+def known_layers(config: Any) -> bool:
+    """Whether the mask alone says what each layer sees, as far as the config tells."""
+    return set(getattr(config, "layer_types", None) or KINDS) <= KINDS
+
+
 def _worth_it(model: Any) -> bool:
     """On a processor, in bfloat16, in place of torch's own attention; some models choose by its
     name which tokens they look at (`index_topk`), or see less than all."""
     if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != PLAIN:
         return False
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or KINDS)
     fast = model.device.type == "cpu" and model.dtype == torch.bfloat16
-    plain = kinds <= KINDS and not hasattr(config, "index_topk")
+    plain = known_layers(config) and not hasattr(config, "index_topk")
     return fast and plain and bool(model._can_set_attn_implementation())
 
 

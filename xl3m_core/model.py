@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xl3m_core.attention import attend_by_products
+from xl3m_core.attention import attend_by_products, known_layers
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
@@ -267,9 +267,8 @@ class LanguageModel:
         return all(map(alike, whole, shared))
 
     def _sees_all(self) -> bool:
-        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         sliding = getattr(self.config, "sliding_window", None) or self.window
-        return kinds <= {"full_attention", "sliding_attention"} and sliding >= self.window
+        return known_layers(self.config) and sliding >= self.window
 
     def _looks_ahead(self) -> bool:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""

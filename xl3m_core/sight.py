@@ -15,6 +15,12 @@ def places_of(mask: Tensor) -> Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
+def added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to attention so that what is not seen has no weight; of `seen`'s shape."""
+    nothing = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return nothing.masked_fill_(~seen, torch.finfo(dtype).min)
+
+
 def side_by_side(turns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What to add to attention (B, 1, T, T), and position ids (B, T).
 
@@ -23,6 +29,4 @@ def side_by_side(turns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """
     keys, queries = turns[:, None, :], turns[:, :, None]
     seen = ((keys == 0) | ((keys == queries) & (keys > 0))).tril()
-    added = torch.zeros(seen.shape, dtype=dtype, device=turns.device)
-    added.masked_fill_(~seen, torch.finfo(dtype).min)
-    return added[:, None], (seen.sum(-1) - 1).clamp(min=0)
+    return added(seen, dtype)[:, None], (seen.sum(-1) - 1).clamp(min=0)
