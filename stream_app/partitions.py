@@ -21,14 +21,14 @@ class Broker(Protocol):
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """The group's committed offsets."""
 
+    async def earliest_offsets(self, *partitions: Any) -> Mapping[Any, int]:
+        """The offset of the first record that each partition still has."""
+
     async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
         """The offset the next record of each partition will get."""
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         """Set the group's committed offsets; False if they are no longer ours to set."""
-
-    async def seek(self, partition: Any, offset: int) -> None:
-        """Read on from that offset."""
 
 
 @dataclass(slots=True)
@@ -79,9 +79,10 @@ class Partitions:
         run_id = await self.store.run_id()
         if now:
             committed = await broker.seek_to_committed()
+            begins = await broker.earliest_offsets(*now.values())
             ends = await broker.highwaters(*now.values())
             for plain, tp in now.items():
-                taken[plain] = await self._take_over(plain, ends.get(tp))
+                taken[plain] = await self._take_over(plain, begins.get(tp), ends.get(tp))
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
         self.owned, self.trusted = taken, run_id
@@ -129,9 +130,10 @@ class Partitions:
         for owned, end in ends.values():
             owned.position = end
 
-    async def _take_over(self, plain: str, end: int | None) -> Owned:
-        """Draw an epoch, and see where Redis stands. A topic that ends before that was deleted
-        and made again: its partition gets a new name, so that no offset of it looks known."""
+    async def _take_over(self, plain: str, begin: int | None, end: int | None) -> Owned:
+        """Draw an epoch, and see where Redis stands, if nowhere then before the first record. A
+        topic that ends before that was deleted and made again: its partition gets a new name, so
+        that no offset of it looks known."""
         epoch = await self.store.draw_epoch(plain)
         offset, made = await self.store.position(plain)
         if offset is not None and end is not None and end < offset:
@@ -142,7 +144,7 @@ class Partitions:
             )  # fmt: skip
             offset, made = 0, made + 1
             await self.store.begin_anew(plain, made)
-        return Owned(name_of(plain, made), epoch, offset, offset)
+        return Owned(name_of(plain, made), epoch, offset, begin if offset is None else offset)
 
 
 def name_of(partition: str, made: int) -> str:
@@ -169,8 +171,5 @@ async def _align(tp: Any, offset: int | None, committed: int | None, broker: Bro
     target = offset or 0
     if target == (committed or 0):
         return
-    if await broker._commit({tp: target}):
-        # Faust seeks to what is committed, but not when that is 0: so this has to be said too.
-        await broker.seek(tp, target)
-    else:
+    if not await broker._commit({tp: target}):
         logger.warning("%s: another rebalance came before it was taken over", _plain(tp))

@@ -182,11 +182,15 @@ class FakeBroker:
     committed: dict[TP, int] = field(default_factory=dict)
     ends: dict[TP, int] = field(default_factory=dict)
     commits: list[dict[TP, int]] = field(default_factory=list)
-    seeks: dict[TP, int] = field(default_factory=dict)
+    begins: dict[TP, int] = field(default_factory=dict)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """The group's offsets."""
         return self.committed
+
+    async def earliest_offsets(self, *partitions: Any) -> Mapping[Any, int]:
+        """The first offsets, 0 if nothing else was said."""
+        return {tp: self.begins.get(tp, 0) for tp in partitions}
 
     async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
         """The ends."""
@@ -196,10 +200,6 @@ class FakeBroker:
         self.commits.append(dict(offsets))
         self.committed |= offsets
         return True
-
-    async def seek(self, partition: Any, offset: int) -> None:
-        """What is read next."""
-        self.seeks[partition] = offset
 
 
 class FailingStore(StreamStore):

@@ -103,7 +103,7 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     await begin(store, topic, {f"{topic}/0": Held(0, 3)})
     broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
     await here.ingest.partitions.assign([TP(topic, 0)], broker)
-    assert broker.seeks == {TP(topic, 0): 0}
+    assert broker.commits == [{TP(topic, 0): 0}]
 
 
 async def test_an_owner_from_before_is_refused_by_the_stream_itself(
