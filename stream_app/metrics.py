@@ -52,7 +52,7 @@ class Metrics:
         answering.on_answer = self.answered
 
     def stepped(self, fill: float, seconds: float) -> None:
-        """A step went through the model. Called on the model's thread."""
+        """A step went through the model."""
         self._fill.observe(fill)
         self._score_seconds.observe(seconds)
 

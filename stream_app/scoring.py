@@ -1,9 +1,9 @@
 """Scoring: drives every question's scored range towards the whole log.
 
 Step by step: plan which segments to score, read them, run them through the model, write the
-ranges. What a query waits for comes first, then live edges, then history. While the model is
-at one step, the last one is written and the next one is read. Owns the one model thread.
-Knows ranges and segments; no Kafka, no answers.
+ranges. What a query waits for comes first, then live edges, then history. While the model is at
+one step, the last is written and the next is read, and begun as soon as a core has nothing left of
+this one. Owns the model's two threads. Knows ranges and segments; no Kafka, no answers.
 """
 
 import asyncio
@@ -25,8 +25,9 @@ from stream_app.standing import StandingQuestions
 from stream_app.state import Cursor, Extension
 from stream_app.store import StreamStore
 from stream_app.streams import Streams
-from stream_app.work import Watched, Work, extension
+from stream_app.work import Step, Watched, Work, extension
 from xl3m_core import Engine, Segment
+from xl3m_core.engine import Begun
 
 logger = logging.getLogger("xl3m")
 
@@ -43,26 +44,9 @@ class Waiter:
     head: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Work that goes through the model in one go: its segments, about how many tokens, and what
-    share that is of those it may have."""
-
-    work: list[Work]
-    segments: list[list[Segment]]
-    tokens: int
-    fill: float
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(segment text, question), work by work."""
-        each = zip(self.work, self.segments, strict=True)
-        return [(s.text, w.standing.asked.question) for w, segments in each for s in segments]
-
-
 class Scoring:
-    """One per worker. step_seconds: how long the model may be busy without a break; 0: one
-    batch, however long it takes."""
+    """One per worker. step_seconds: how long the model may be busy with a step; 0: one batch,
+    however long it takes."""
 
     def __init__(
         self,
@@ -78,8 +62,7 @@ class Scoring:
         self.ahead = LookAhead(scout)
         self.health = health
         self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
-        method = engine.method
-        least = method.segment_tokens + method.question_tokens
+        least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = StepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
         standing = StandingQuestions(engine, store)
@@ -92,7 +75,8 @@ class Scoring:
         self.steps = 0
         self.turns = 0
         self.working = False
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._steps = ThreadPoolExecutor(1, thread_name_prefix="steps")
+        self._others = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     def far_behind(self) -> set[str]:
         """Partitions of whose streams more is read and unscored than the backlog allows."""
@@ -131,15 +115,18 @@ class Scoring:
         self._wake.set()
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call on the model's thread, behind what is waiting for it already."""
+        """Run a call that is no step, behind what is waiting of these: it goes ahead of the steps,
+        between two batches of theirs."""
+        return self._run(self._others, call)
 
+    def _run(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> "asyncio.Future[T]":
         def turn() -> T:
             try:
                 return call()
             finally:
                 self.turns += 1
 
-        return asyncio.get_running_loop().run_in_executor(self.thread, turn)
+        return asyncio.get_running_loop().run_in_executor(thread, turn)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -152,13 +139,13 @@ class Scoring:
         while True:
             self._wake.clear()
             step = await self._next()
-            scores = step and self._start(step)
-            while step and scores:
+            begun = step and self._begin(step)
+            while step and begun:
                 self.working = True
                 following = None if self.streams.stale else await self._next()
-                found = await scores
-                scores = following and self._start(following)
-                await self._finish(step, found)
+                end = await begun
+                begun = following and self._begin(following)
+                await self._finish(step, await self._ended(step, end))
                 step = following
             self.working = False
             await self._wake.wait()
@@ -167,7 +154,7 @@ class Scoring:
         """One step and nothing beside it; False if there was nothing to score."""
         step = await self._next()
         if step:
-            await self._finish(step, await self._start(step))
+            await self._finish(step, await self._ended(step, await self._begin(step)))
         return step is not None
 
     async def _next(self) -> Step | None:
@@ -216,16 +203,14 @@ class Scoring:
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
         return [read[w.stream, w.indices] for w in work]
 
-    def _start(self, step: Step) -> "asyncio.Future[list[float]]":
-        """Have the model score the step."""
-        return self.on_model(partial(self._score, step))
+    def _begin(self, step: Step) -> "asyncio.Future[Begun]":
+        """Have the model score the step: when all of it is being read, how to wait for the end."""
+        return self._run(self._steps, partial(self.engine.begin, step.pairs))
 
-    def _score(self, step: Step) -> list[float]:
-        """On the model's thread. Of what was planned, some may be gone from the log."""
-        pairs, began = step.pairs, time.perf_counter()
-        scores = self.engine.score(pairs)
-        share = len(pairs) / sum(len(work.indices) for work in step.work)
-        seconds = time.perf_counter() - began
+    async def _ended(self, step: Step, begun: Begun) -> list[float]:
+        """The step's scores. Of what was planned, some may be gone from the log."""
+        scores, seconds = await asyncio.to_thread(begun)
+        share = len(scores) / sum(len(work.indices) for work in step.work)
         self.size.took(round(step.tokens * share), seconds)
         self.on_step(step.fill, seconds)
         return scores

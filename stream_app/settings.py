@@ -79,8 +79,8 @@ class Settings:
 
     batch_tokens: int = 4096
     """Tokens in one forward of the model."""
-    step_ms: int = 100
-    """Queries and scoring take turns: how long, about, the model is at scoring without a break."""
+    step_ms: int = 200
+    """How long, about, the model is at one step of scoring; queries go between its batches."""
     warm_mb: int = 256
     """Memory for what the model has read of prompts that may come again."""
     backlog_tokens: int = 65_536

@@ -120,6 +120,23 @@ def _next_picks(picks: deque[int] | None, planned: Range, most: int) -> tuple[in
     return tuple(sorted(taken))
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Work that goes through the model in one go: its segments, about how many tokens, and what
+    share that is of those it may have."""
+
+    work: list[Work]
+    segments: list[list[Segment]]
+    tokens: int
+    fill: float
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(segment text, question), work by work."""
+        each = zip(self.work, self.segments, strict=True)
+        return [(s.text, w.standing.asked.question) for w, segments in each for s in segments]
+
+
 def extension(w: Work, scores: dict[Segment, float], k: int, first: int = 0) -> Extension:
     """The work's scores as a change of its range; segments gone from the log, which begins at
     `first`, are NaN there."""

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
+from xl3m_core.engine import Begun
 
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40
@@ -109,6 +110,10 @@ class HashEngine(Engine):
         for _, question in pairs:
             self.suffix(question)
         return [hash_score(text, question) for text, question in pairs]
+
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
+        scores = self.score(pairs)
+        return lambda: (scores, 0.0)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None

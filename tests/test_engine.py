@@ -122,12 +122,36 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 @pytest.mark.parametrize("lanes", [2, 3])
 def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
-    one, several = tiny.engine(tiny.model(name)), tiny.engine(tiny.model(name))
+    one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
     one.lanes, several.lanes = Lanes(1), Lanes(lanes)
+    assert len(several._reads(several._rows(MANY), [], ALL, None)) > lanes
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
     assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
+
+
+def test_few_tokens_are_one_batch_and_for_each_lane_one_where_more_may_follow() -> None:
+    watched = tiny.Watched()
+    engine = tiny.engine(watched)
+    engine.lanes = Lanes(2)
+    scores = engine.score(PAIRS[:2])
+    assert len(watched.batches) == 1
+    assert engine.begin(PAIRS[:2])()[0] == pytest.approx(scores, abs=1e-3)
+    assert len(watched.batches) == 3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
+    order: tuple[int, ...],
+) -> None:
+    engine = tiny.engine(tiny.model(), batch_tokens=200)
+    engine.lanes = Lanes(2)
+    parts = [MANY[at::3] for at in range(3)]
+    ends = [engine.begin(part) for part in parts]
+    engine.answer(KeyContext((), "pump seven is down"), QUESTION)
+    for n in order:
+        assert ends[n]()[0] == pytest.approx(engine.score(parts[n]), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)

@@ -1,7 +1,10 @@
 """Lanes: calls side by side, their threads, their order and their errors."""
 
 import gc
+import itertools
 import threading
+import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -31,6 +34,103 @@ def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
 
     calls = [long, *[lambda: "short"] * 8, lambda: str(others.wait() >= 0)]
     assert Lanes(2).run(calls) == ["long", *["short"] * 8, "True"]
+
+
+def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
+    lanes, later = Lanes(2), threading.Event()
+    calls: list[Callable[[], bool]] = [partial(later.wait, 30), lambda: True]
+    first = lanes.start(calls)
+    second = lanes.start([later.set, lambda: None])  # by the one lane that is free
+    assert first.end() == [True, True]
+    assert second.end() == [None, None]
+
+
+@pytest.mark.parametrize("behind", [1, 4])
+def test_who_is_alone_waits_for_what_is_under_way_and_not_for_what_is_behind(behind: int) -> None:
+    lanes, ended, going = Lanes(2), list[str](), threading.Barrier(3, timeout=30)
+
+    def slow() -> None:
+        going.wait()
+        gc.collect()
+        ended.append("under way")
+
+    run = lanes.start([slow, slow])
+    going.wait()
+    later = threading.Thread(target=lambda: lanes.run([partial(ended.append, "behind")] * behind))
+    with lanes.alone():
+        assert ended == ["under way"] * 2
+        assert run.end() == [None, None], "what has ended waits for nobody"
+        later.start()
+        gc.collect()
+        assert ended == ["under way"] * 2
+    later.join(30)
+    assert ended[2:] == ["behind"] * behind
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_what_a_block_held_up_goes_before_the_next_one(calls: int) -> None:
+    lanes, order = Lanes(1), list[str]()
+    with lanes.alone():
+        other = threading.Thread(target=lambda: lanes.run([partial(order.append, "call")] * calls))
+        other.start()
+        while not (lanes.held_up or lanes.asking > 1):
+            gc.collect(0)
+    for _ in range(2):
+        with lanes.alone():
+            order.append("alone")
+    other.join(30)
+    assert order[0] == "call"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_nobody_is_alone_beside_another_or_a_call_and_no_lane_has_two(count: int) -> None:
+    lanes, wrong, lock = Lanes(count), list[str](), threading.Lock()
+    inside = {"alone": 0, "call": 0}
+
+    def enter(kind: str) -> None:
+        with lock:
+            inside[kind] += 1
+            if inside["call"] > count or (inside["alone"] and sum(inside.values()) > 1):
+                wrong.append(kind)
+        gc.collect(0)
+        with lock:
+            inside[kind] -= 1
+
+    def be_alone() -> None:
+        for _ in range(30):
+            with lanes.alone():
+                enter("alone")
+
+    def call() -> None:
+        for calls in (0, 1, 2, 3, 5) * 6:
+            lanes.run([partial(enter, "call")] * calls)
+
+    threads = [threading.Thread(target=work) for work in (be_alone, be_alone, call, call)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+
+
+def test_a_single_call_has_nothing_beside_it() -> None:
+    lanes, ended = Lanes(2), list[int]()
+
+    def slow() -> None:
+        gc.collect()
+        ended.append(0)
+
+    lanes.start([slow, slow])
+    assert lanes.run([lambda: list(ended)]) == [[0, 0]]
+
+
+def test_the_time_of_a_run_is_that_of_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    run = Lanes(1).start([lambda: None] * 3)
+    run.end()
+    next(ticks)
+    assert run.seconds == 3
 
 
 def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, ModelError, QuestionError
 from xl3m_core.fork import TOGETHER
-from xl3m_core.lanes import Lanes
+from xl3m_core.lanes import Lanes, Run
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
 from xl3m_core.model import LanguageModel
@@ -32,6 +32,7 @@ SCORE_DIGITS = 4  # finer differences come from what was read beside a row, or b
 
 Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
 Read = Callable[[], Iterator[Scored]]
+Begun = Callable[[], tuple[list[float], float]]  # waits; the scores, and the seconds it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Generated:
 
 
 class Engine:
-    """A model at work by a method. One thread at a time."""
+    """A model at work by a method. Answers, and scores of a few tokens, go ahead of what another
+    thread has begun to score and is not being read yet."""
 
     def __init__(
         self, model: LanguageModel, method: Method | None = None, batch_tokens: int = BATCH_TOKENS
@@ -97,19 +99,44 @@ class Engine:
         segment goes through the model once.
         """
         rows = self._rows(pairs)
-        room = max(1, self.batch_tokens // 2)
-        shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        reads = self._reads(single, shared, measures)
-        self.lanes.run([partial(self._fill, scores, read) for read in reads])
+        few = sum(map(len, rows)) <= min(LEAST_BATCH_TOKENS, self.batch_tokens)
+        self._start(rows, scores, self.batch_tokens if few else None).end()
         return scores
 
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
+        """Begin to `score`; returns when all is being read, so that the cores that have nothing
+        left of it go on with what is begun next. What it returns waits for the end."""
+        rows, measure = self._rows(pairs), self.method.measure
+        scores = {measure: [0.0] * len(rows)}
+        run = self._start(rows, scores)
+
+        def end() -> tuple[list[float], float]:
+            run.end()
+            return scores[measure], run.seconds
+
+        return end
+
+    def _start(
+        self, rows: Sequence[Row], scores: dict[Measure, list[float]], budget: int | None = None
+    ) -> Run[None]:
+        """Have the lanes read the rows, in batches of so many tokens, and put the scores in place.
+        What is one batch goes ahead of those that wait."""
+        room = max(1, self.batch_tokens // 2)
+        shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
+        reads = self._reads(single, shared, list(scores), budget)
+        return self.lanes.start([partial(self._fill, scores, read) for read in reads])
+
     def _reads(
-        self, single: Sequence[Row], shared: Sequence[list[list[Row]]], measures: Sequence[Measure]
+        self,
+        single: Sequence[Row],
+        shared: Sequence[list[list[Row]]],
+        measures: Sequence[Measure],
+        budget: int | None,
     ) -> list[Read]:
         """What is to be read, batch by batch: the rows on their own, and those that share."""
         alone, alike = [*map(len, single)], [*map(_lengths, shared)]
-        budget = self.budget([*alone, *chain.from_iterable(alike)])
+        budget = budget or self.budget([*alone, *chain.from_iterable(alike)])
         even = not self.model.pads
         reads: list[Read] = [
             partial(self._whole, [single[i] for i in chosen], measures)
@@ -152,7 +179,9 @@ class Engine:
 
     def prepare(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
-        self.model.prefill(self.prompt(self.assemble(ranked, question).text, question))
+        prompt = self.prompt(self.assemble(ranked, question).text, question)
+        with self.lanes.alone():
+            self.model.prefill(prompt)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
@@ -165,7 +194,8 @@ class Engine:
         if not context.text:
             raise ModelError("no segment can be read: it has no numbers for any, or none fits")
         prompt = self.prompt(context.text, question)
-        text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
+        with self.lanes.alone():
+            text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         return Generated(text.strip(), certain)
 

@@ -1,14 +1,19 @@
 """Lanes: calls side by side on a processor, each with its share of torch's threads.
 
 Two threads at one batch wait for each other at every matrix, and longest where another program
-has one of the cores; two at a batch each do not, and the faster takes the next one. Knows
-threads; not what is called.
+has one of the cores; two at a batch each do not, and the faster takes the next one. Who needs all
+of the processor waits for the calls under way alone, not for those behind them. Knows threads; not
+what is called.
 """
 
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 
@@ -18,11 +23,21 @@ MOST = 4
 
 
 class Lanes:
-    """So many calls at a time, for one caller at a time."""
+    """So many calls at a time, with all the threads that torch has when this is made. What is
+    started is begun in the order of its start; others may be `alone` meanwhile."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count, self.threads = count, torch.get_num_threads()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
+        self._changed = threading.Condition()
+        self._under_way, self._closed = 0, False
+        self._queue = deque[object]()
+        self.held_up = 0
+
+    @property
+    def asking(self) -> int:
+        """How many are alone, or want to be."""
+        return len(self._queue)
 
     @classmethod
     def on(cls, device: torch.device) -> "Lanes":
@@ -32,33 +47,105 @@ class Lanes:
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """What each call returns, in their order, in which they begin too. If one fails, its lane
         takes no other; when all lanes have ended, raises what it did."""
-        lanes, threads = min(self.count, len(calls)), torch.get_num_threads()
-        if lanes < 2:
-            return [call() for call in calls]
-        waiting, returned = deque(enumerate(calls)), dict[int, T]()
-        begun = [
-            self._pool.submit(_lane, share, waiting, returned) for share in shares(threads, lanes)
-        ]
-        wait(begun)
-        torch.set_num_threads(threads)
-        for one in begun:
-            one.result()
-        return [returned[n] for n in range(len(calls))]
+        return self.start(calls).end()
+
+    def start(self, calls: Sequence[Callable[[], T]]) -> "Run[T]":
+        """Begin to `run` the calls; returns when the last has begun, so that lanes which have
+        nothing left go on with what is started then. A single call is made at once, alone."""
+        run = Run(deque(enumerate(calls)))
+        if len(calls) == 1:
+            with self.alone():
+                run.make(*run.waiting.popleft())
+        elif calls:
+            each = shares(self.threads, min(self.count, len(calls)))
+            run.lanes = [self._pool.submit(self._lane, threads, run) for threads in each]
+            run.begun.wait()
+            torch.set_num_threads(self.threads)
+        return run
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing is under way in the block, which has all threads. Blocks come in the order of
+        their asking, and calls that one held up before the next: nobody waits for ever."""
+        me = object()
+        with self._changed:
+            self._queue.append(me)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue[0] is me and not self.held_up)
+                self._closed = True
+                self._changed.wait_for(lambda: not self._under_way)
+            torch.set_num_threads(self.threads)
+            yield
+        finally:
+            with self._changed:
+                self._closed = self._closed and self._queue[0] is not me
+                self._queue.remove(me)
+                self._changed.notify_all()
+
+    def _lane(self, threads: int, run: "Run[T]") -> None:
+        """Take call after call, as long as any waits."""
+        try:
+            torch.set_num_threads(threads)  # of this thread, and of whoever never said
+            while taken := self._take(run):
+                try:
+                    run.make(*taken)
+                finally:
+                    self._ended()
+        finally:
+            run.begun.set()  # a lane that fails is waited for by nobody
+
+    def _take(self, run: "Run[T]") -> tuple[int, Callable[[], T]] | None:
+        """The next call, once nobody is alone."""
+        with self._changed:
+            if run.waiting and self._closed:
+                self.held_up += 1
+                self._changed.wait_for(lambda: not self._closed)
+                self.held_up -= 1
+                self._changed.notify_all()
+            if not run.waiting:
+                return None
+            self._under_way += 1
+            taken = run.waiting.popleft()
+            if not run.waiting:
+                run.begun.set()
+            return taken
+
+    def _ended(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+
+@dataclass(slots=True)
+class Run(Generic[T]):
+    """Calls that were started: which wait, what the others returned, and how long each took."""
+
+    waiting: deque[tuple[int, Callable[[], T]]]
+    results: dict[int, T] = field(default_factory=dict)
+    took: list[float] = field(default_factory=list)
+    lanes: list[Future[None]] = field(default_factory=list)
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def make(self, n: int, call: Callable[[], T]) -> None:
+        """Make the call and note what comes of it."""
+        began = time.perf_counter()
+        self.results[n] = call()
+        self.took.append(time.perf_counter() - began)
+
+    def end(self) -> list[T]:
+        """Wait for all, and give what they returned, in their order."""
+        wait(self.lanes)
+        for lane in self.lanes:
+            lane.result()
+        return [self.results[n] for n in sorted(self.results)]
+
+    @property
+    def seconds(self) -> float:
+        """How long the calls took, side by side, whatever went between them."""
+        return sum(self.took) / max(1, len(self.lanes))
 
 
 def shares(threads: int, lanes: int) -> list[int]:
     """The threads as evenly as can be, one a lane at least."""
     return [max(1, (threads + i) // lanes) for i in range(lanes)]
-
-
-def _lane(
-    threads: int, waiting: deque[tuple[int, Callable[[], T]]], returned: dict[int, T]
-) -> None:
-    """Take call after call, as long as any waits."""
-    torch.set_num_threads(threads)  # of this thread, and of whoever never said
-    while waiting:
-        try:
-            n, call = waiting.popleft()
-        except IndexError:  # another lane was faster
-            return
-        returned[n] = call()

@@ -34,8 +34,8 @@ WARM_BYTES = 256 << 20
 
 
 class LanguageModel:
-    """A causal LM and its tokenizer. `encode` is for any thread; `logits` and `fork` for several
-    at once where `by_several` says so; all else for one at a time, with nothing beside it."""
+    """A causal LM and its tokenizer. What only tokenises is for any thread; `logits` and `fork` for
+    several at once where `by_several` says so; all else for one, with nothing beside it."""
 
     def __init__(
         self,
