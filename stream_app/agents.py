@@ -31,6 +31,7 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
 from stream_app.stopping import Stopping
+from stream_app.store import Owner
 from xl3m_core import QuestionError
 
 logger = logging.getLogger("xl3m")
@@ -102,7 +103,7 @@ class Questions:
             if owned is None:
                 continue
             while event.message.offset >= (owned.position or 0) and self.partitions.owns(owned):
-                await self._take(event)
+                await self._take(owned, event)
                 await self._note(owned, event)
             if self.partitions.owns(owned):
                 event.ack()
@@ -119,7 +120,7 @@ class Questions:
             logger.warning("Redis was started again: seeing what it holds")
             await patiently(self.health, "questions", self.partitions.trust)
 
-    async def _take(self, event: Any) -> None:
+    async def _take(self, owned: Owned, event: Any) -> None:
         """Do what it asks for, or bury it."""
         message = event.message
         try:
@@ -130,7 +131,7 @@ class Questions:
         try:
             if asked.question is not None:
                 self.scoring.engine.suffix(asked.question)
-            await patiently(self.health, "questions", self._set, asked)
+            await patiently(self.health, "questions", self._set, asked, owned.owner)
         except (QuestionError, FullError) as error:
             await self.bury(event, str(error))
             await patiently(self.health, "questions", self._tell, asked, str(error))
@@ -140,23 +141,23 @@ class Questions:
         refusal = {"stream": asked.stream, "question": asked.question, "error": error}
         await self.store.redis.publish(keys.update_channel(asked.stream), encode(refusal))
 
-    async def _set(self, asked: Question) -> None:
+    async def _set(self, asked: Question, owner: Owner) -> None:
         if asked.question is None:
-            await self.store.end_questions(asked.stream)
+            await self.store.end_questions(asked.stream, owner=owner)
         else:
-            await self._ask(asked.stream, asked.question, asked.add)
+            await self._ask(asked.stream, asked.question, asked.add, owner)
         self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
 
-    async def _ask(self, stream: str, question: str, add: bool) -> None:
+    async def _ask(self, stream: str, question: str, add: bool, owner: Owner) -> None:
         """A stream may be asked before anything is read of it, and counts from then on."""
         most = self.settings.max_streams
         if await self.store.enlist([(stream, "")], most):
             raise FullError(too_many_streams(stream, most))
         qid, now = self.scoring.question_id(question), Asked(question, set_at=time.time())
         most = self.settings.max_questions
-        await self.store.ask(stream, qid, now, keep=add, most=most)
+        await self.store.ask(stream, qid, now, keep=add, most=most, owner=owner)
 
 
 class Queries:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from stream_app import access, agents
 from stream_app.answering import Answering
-from stream_app.consumer import Consumer
+from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
 from stream_app.http import Http
@@ -33,11 +33,10 @@ from stream_app.weights import Weights
 from xl3m_core import Engine
 
 ANSWER_BYTES = 4 << 20
-NO_GENERATION = -1
 
 
 class App(faust.App):
-    """A Faust app that passes over no event, and ends within a bound: Faust itself waits for all
+    """A Faust app whose consumer is ours, and that ends within a bound: Faust itself waits for all
     that is unacknowledged, however long that takes."""
 
     stopping: Stopping
@@ -47,12 +46,12 @@ class App(faust.App):
         cast(Any, self.transport).Consumer = Consumer
         return cast(Consumer, super()._new_consumer())
 
-    def on_rebalance_start(self) -> None:
-        """Called by Faust, on the consumer's thread, before partitions go. Until others come no
-        generation is current: what still waits to read on in the last one, say for Redis, must
-        leave it at that."""
-        self.consumer_generation_id = NO_GENERATION
-        super().on_rebalance_start()
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Called by Faust before partitions go. Whoever is still taking over those of the last
+        assignment, say because Redis is away, compares its generation with this one, and leaves
+        the rest to the next assignment."""
+        self.consumer_generation_id = BETWEEN_GENERATIONS
+        await super()._on_partitions_revoked(revoked)
 
     def _create_directories(self) -> None:
         """Called by Faust to make a folder for tables, of which there are none."""

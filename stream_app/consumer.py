@@ -1,23 +1,46 @@
 """Consumer: Faust's Kafka consumer, mended where it passes over events without a word.
 
-Faust throws away what was fetched while its flow stood still, and seeks back to what the group has
-committed. Where that is nothing, or 0, neither Faust nor aiokafka seeks. Knows offsets only.
+Faust throws away what it fetched while its flow stood still, seeks back to what the group has
+committed, and trusts that nothing is read on between two assignments. The first fails where nothing
+is committed, or 0; the last where an assignment was empty, or is still being taken over when the
+next one begins. Knows offsets and generations; no events.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
+BETWEEN_GENERATIONS = -2
+"""The app's generation from when partitions are called back until they are given out anew;
+aiokafka's own number for none is -1."""
+
 
 class Consumer(aiokafka.Consumer):
-    """Reads a partition of which nothing is committed from its first record."""
+    """Reads what is assigned from where the group stands, and nothing while that is settled.
+
+    Where the group has committed nothing, that is offset 0; what has expired there is passed over
+    by the setting `consumer_auto_offset_reset="earliest"`.
+    """
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek every partition to its committed offset; returns these, where there are any."""
+        """Seek every partition to its committed offset; returns these, None where there is none."""
         committed = await super().seek_to_committed()
-        for tp, offset in committed.items():
-            if not offset:
-                # Before the first record it has, Kafka's `earliest` counts.
-                await self.seek(tp, 0)
+        if fresh := {tp: 0 for tp, offset in committed.items() if not offset}:
+            await self.seek_wait(fresh)
         return committed
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Called when partitions are given out. Faust stopped the flow when it lost some, but not
+        if it had none."""
+        app: Any = self.app
+        self.stop_flow()
+        app.flow_control.suspend()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def resume_flow(self) -> None:
+        """Called when all that was assigned is taken over: too late, if it was called back since;
+        then the next assignment does it."""
+        if self.app.consumer_generation_id != BETWEEN_GENERATIONS:
+            super().resume_flow()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stream_app.state import LostWritesError
-from stream_app.store import StreamStore
+from stream_app.store import Owner, StreamStore
 
 logger = logging.getLogger("xl3m")
 
@@ -19,7 +19,7 @@ class Broker(Protocol):
     """What is asked of Kafka about partitions at assignment; keys are Faust's TP."""
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
-        """The group's committed offsets."""
+        """The group's committed offsets, from which is read on."""
 
     async def earliest_offsets(self, *partitions: Any) -> Mapping[Any, int]:
         """The offset of the first record that each partition still has."""
@@ -41,6 +41,11 @@ class Owned:
     position: int | None
     expected: int | None
     gap: int = 0
+
+    @property
+    def owner(self) -> Owner:
+        """As the store asks for it."""
+        return self.name.partition("#")[0], self.epoch
 
     def saw(self, offset: int) -> None:
         """Note an offset; those left out before it are a gap, never passed over in silence."""
@@ -118,7 +123,7 @@ class Partitions:
 
     def owns(self, owned: Owned) -> bool:
         """Whether the partition is still this worker's, by the same assignment."""
-        return self.owned.get(owned.name.partition("#")[0]) is owned
+        return self.owned.get(owned.owner[0]) is owned
 
     async def advance(self, batch: list[tuple[Owned, Any]]) -> None:
         """Note in Redis that everything up to the end of the batch is there."""
@@ -131,9 +136,9 @@ class Partitions:
             owned.position = end
 
     async def _take_over(self, plain: str, begin: int | None, end: int | None) -> Owned:
-        """Draw an epoch, and see where Redis stands, if nowhere then before the first record. A
-        topic that ends before that was deleted and made again: its partition gets a new name, so
-        that no offset of it looks known."""
+        """Draw an epoch, and see where Redis stands. If it holds nothing, the partition's first
+        record is expected. A topic that ends before that was deleted and made again: its partition
+        gets a new name, so that no offset of it looks known."""
         epoch = await self.store.draw_epoch(plain)
         offset, made = await self.store.position(plain)
         if offset is not None and end is not None and end < offset:

@@ -4,7 +4,7 @@ Every change is one atomic step that names the state it starts from, so that a s
 twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -33,6 +33,9 @@ NO_LIMIT = 1 << 40
 ANY_REDIS = ""
 """Else the run id of the one that may be written to: a Redis that was started again has another,
 and commits and positions are refused there with a RestartedError."""
+
+Owner = tuple[str, int]
+"""topic/partition and the epoch its owner drew."""
 
 
 class StreamStore:
@@ -165,13 +168,21 @@ class StreamStore:
     # -- questions and their ranges ----------------------------------------------------------
 
     async def ask(
-        self, stream: str, qid: str, asked: Asked, *, keep: bool = True, most: int = NO_LIMIT
+        self,
+        stream: str,
+        qid: str,
+        asked: Asked,
+        *,
+        keep: bool = True,
+        most: int = NO_LIMIT,
+        owner: Owner | None = None,
     ) -> None:
         """Give the stream a question. Its range starts empty at the head, unless it has one.
 
         keep: leave the stream's other current questions; else they end. most: so many of its kind
         there may be. One more that is current raises FullError; one more that is asked once takes
-        the place of the one that nobody asked for the longest time.
+        the place of the one that nobody asked for the longest time. owner: of the partition that
+        the question came from; raises FencedError if that has a later one.
         """
 
         async def write(pipe: Any) -> None:
@@ -189,10 +200,12 @@ class StreamStore:
             pipe.hset(keys.questions(stream), qid, fields)
             pipe.hincrby(keys.cursor(stream), "questions", 1)
 
-        await self.redis.transaction(write, keys.questions(stream))
+        await self._change_questions(stream, owner, write)
 
-    async def end_questions(self, stream: str, only: str | None = None) -> None:
-        """End every current question of the stream, or the one of that id."""
+    async def end_questions(
+        self, stream: str, only: str | None = None, owner: Owner | None = None
+    ) -> None:
+        """End every current question of the stream, or the one of that id. owner: as in `ask`."""
 
         async def write(pipe: Any) -> None:
             known = to_asked(await pipe.hgetall(keys.questions(stream)))
@@ -204,7 +217,7 @@ class StreamStore:
             if ended:  # else a stream that nobody knows would be there from now on
                 pipe.hincrby(keys.cursor(stream), "questions", 1)
 
-        await self.redis.transaction(write, keys.questions(stream))
+        await self._change_questions(stream, owner, write)
 
     async def questions(self, stream: str) -> dict[str, Asked]:
         """The stream's questions by id, without those whose time is over."""
@@ -252,6 +265,17 @@ class StreamStore:
         best.sort(key=lambda item: (-item[1], item[0]))
         top = [(unpack_segment(index, blob), score) for index, score, blob in best]
         return View(State(to_cursor(to_pairs(fields)), unpack_tail(tail)), scored, top)
+
+    async def _change_questions(
+        self, stream: str, owner: Owner | None, write: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        async def fenced(pipe: Any) -> None:
+            if owner and int(await pipe.hget(keys.partition(owner[0]), "epoch") or 0) > owner[1]:
+                raise FencedError(f"{owner[0]} has a later owner than epoch {owner[1]}")
+            await write(pipe)
+
+        partitions = [keys.partition(owner[0])] if owner else []
+        await self.redis.transaction(fenced, keys.questions(stream), *partitions)
 
     def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
         pipe.hdel(keys.questions(stream), qid)

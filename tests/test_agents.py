@@ -20,7 +20,7 @@ from stream_app.partitions import Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import LostWritesError
+from stream_app.state import FencedError, LostWritesError
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, running, until
@@ -210,6 +210,22 @@ async def test_questions_of_a_partition_not_owned_are_left_to_its_owner(
     await site.agent.run(coming([event]))
     assert event not in site.acked
     assert await site.standing(stream) == {"mine?"}
+
+
+@pytest.mark.parametrize("value", [b"outdated?", added("outdated?"), None])
+async def test_who_lost_the_partition_without_knowing_changes_no_question(
+    value: bytes | None, redis_client: Redis, fresh: Fresh
+) -> None:
+    zombie, stream = Asking(redis_client), fresh("stream")
+    await zombie.assigned()
+    successor = Asking(redis_client)
+    successor.topic = successor.partitions.topic = zombie.topic
+    await successor.take(stream, b"theirs?")
+    event = zombie.event(0, stream, value)
+    with pytest.raises(FencedError):
+        await zombie.agent.run(coming([event]))
+    assert event not in zombie.acked
+    assert await zombie.standing(stream) == {"theirs?"}
 
 
 # -- queries -------------------------------------------------------------------------------------
