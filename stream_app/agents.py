@@ -14,6 +14,7 @@ import faust
 
 from stream_app import keys
 from stream_app.answering import Answering
+from stream_app.asking import Fence
 from stream_app.events import (
     STREAM_BYTES,
     BadEvent,
@@ -31,7 +32,6 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
 from stream_app.stopping import Stopping
-from stream_app.store import Owner
 from xl3m_core import QuestionError
 
 logger = logging.getLogger("xl3m")
@@ -102,6 +102,7 @@ class Questions:
             owned = self.partitions.of(event.message)
             if owned is None:
                 continue
+            owned.saw(event.message.offset)
             while event.message.offset >= (owned.position or 0) and self.partitions.owns(owned):
                 await self._take(owned, event)
                 await self._note(owned, event)
@@ -131,7 +132,7 @@ class Questions:
         try:
             if asked.question is not None:
                 self.scoring.engine.suffix(asked.question)
-            await patiently(self.health, "questions", self._set, asked, owned.owner)
+            await patiently(self.health, "questions", self._set, asked, owned.fence)
         except (QuestionError, FullError) as error:
             await self.bury(event, str(error))
             await patiently(self.health, "questions", self._tell, asked, str(error))
@@ -141,23 +142,23 @@ class Questions:
         refusal = {"stream": asked.stream, "question": asked.question, "error": error}
         await self.store.redis.publish(keys.update_channel(asked.stream), encode(refusal))
 
-    async def _set(self, asked: Question, owner: Owner) -> None:
+    async def _set(self, asked: Question, fence: Fence) -> None:
         if asked.question is None:
-            await self.store.end_questions(asked.stream, owner=owner)
+            await self.store.end_questions(asked.stream, fence=fence)
         else:
-            await self._ask(asked.stream, asked.question, asked.add, owner)
+            await self._ask(asked.stream, asked.question, asked.add, fence)
         self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
 
-    async def _ask(self, stream: str, question: str, add: bool, owner: Owner) -> None:
+    async def _ask(self, stream: str, question: str, add: bool, fence: Fence) -> None:
         """A stream may be asked before anything is read of it, and counts from then on."""
         most = self.settings.max_streams
         if await self.store.enlist([(stream, "")], most):
             raise FullError(too_many_streams(stream, most))
         qid, now = self.scoring.question_id(question), Asked(question, set_at=time.time())
         most = self.settings.max_questions
-        await self.store.ask(stream, qid, now, keep=add, most=most, owner=owner)
+        await self.store.ask(stream, qid, now, keep=add, most=most, fence=fence)
 
 
 class Queries:

@@ -1,6 +1,7 @@
 """create_app: builds the parts of a worker and ties them together. Wiring only."""
 
 import sys
+from functools import partial
 from typing import Any, cast
 
 import faust
@@ -47,9 +48,8 @@ class App(faust.App):
         return cast(Consumer, super()._new_consumer())
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Called by Faust before partitions go. Whoever is still taking over those of the last
-        assignment, say because Redis is away, compares its generation with this one, and leaves
-        the rest to the next assignment."""
+        """Called by Faust before partitions go. If those of the last assignment are still being
+        taken over, say because Redis is away, that is broken off at the next `Consumer.check`."""
         self.consumer_generation_id = BETWEEN_GENERATIONS
         await super()._on_partitions_revoked(revoked)
 
@@ -223,11 +223,12 @@ def _on_assignment(
     """
 
     async def assigned(sender: Any, **_: Any) -> None:
-        broker = cast(Broker, app.consumer)
+        check = partial(cast(Consumer, app.consumer).check, app.consumer_generation_id)
 
         async def take(partitions: Partitions) -> tuple[list[str], list[str]]:
-            # As it is at this try: while Redis is away another one may come.
-            return await partitions.assign(app.consumer.assignment(), broker)
+            check()
+            broker = cast(Broker, app.consumer)
+            return await partitions.assign(app.consumer.assignment(), broker, check)
 
         await patiently(health, "assignment", take, asked)
         owned, lost = await patiently(health, "assignment", take, ingest.partitions)

@@ -9,6 +9,7 @@ next one begins. Knows offsets and generations; no events.
 from collections.abc import Mapping
 from typing import Any
 
+from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
@@ -24,8 +25,16 @@ class Consumer(aiokafka.Consumer):
     by the setting `consumer_auto_offset_reset="earliest"`.
     """
 
+    def check(self, generation: int) -> None:
+        """Raise Faust's RebalanceAgain, which makes it wait for the next assignment, if that is
+        not the generation of the current one."""
+        if generation != self.app.consumer_generation_id or generation == BETWEEN_GENERATIONS:
+            raise RebalanceAgain
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every partition to its committed offset; returns these, None where there is none."""
+        if not self.assignment():
+            return {}
         committed = await super().seek_to_committed()
         if fresh := {tp: 0 for tp, offset in committed.items() if not offset}:
             await self.seek_wait(fresh)
@@ -39,8 +48,14 @@ class Consumer(aiokafka.Consumer):
         app.flow_control.suspend()
         await super().on_partitions_assigned(assigned, generation_id)
 
+    async def perform_seek(self) -> None:
+        """The last that Faust waits for before it reads on, so the last chance to see that the
+        partitions were called back meanwhile."""
+        generation = self.app.consumer_generation_id
+        await super().perform_seek()
+        self.check(generation)
+
     def resume_flow(self) -> None:
-        """Called when all that was assigned is taken over: too late, if it was called back since;
-        then the next assignment does it."""
-        if self.app.consumer_generation_id != BETWEEN_GENERATIONS:
-            super().resume_flow()
+        """Read on, unless the partitions have just been called back."""
+        self.check(self.app.consumer_generation_id)
+        super().resume_flow()

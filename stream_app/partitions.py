@@ -5,12 +5,13 @@ set to continue where Redis stands. Knows topic/partition names and offsets, no 
 """
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from stream_app.asking import Fence
 from stream_app.state import LostWritesError
-from stream_app.store import Owner, StreamStore
+from stream_app.store import StreamStore
 
 logger = logging.getLogger("xl3m")
 
@@ -33,19 +34,26 @@ class Broker(Protocol):
 
 @dataclass(slots=True)
 class Owned:
-    """A partition this worker owns. position: the first offset not in Redis, if it holds any;
-    expected: the offset that should come next, if known."""
+    """A partition this worker owns. plain: its topic/partition; made: how often the topic was made
+    again; position: the first offset not in Redis, if it holds any; expected: the offset that
+    should come next, if known."""
 
-    name: str
+    plain: str
+    made: int
     epoch: int
     position: int | None
     expected: int | None
     gap: int = 0
 
     @property
-    def owner(self) -> Owner:
-        """As the store asks for it."""
-        return self.name.partition("#")[0], self.epoch
+    def name(self) -> str:
+        """Under which its offsets are kept."""
+        return name_of(self.plain, self.made)
+
+    @property
+    def fence(self) -> Fence:
+        """What the store asks of who changes something for it."""
+        return self.plain, self.epoch
 
     def saw(self, offset: int) -> None:
         """Note an offset; those left out before it are a gap, never passed over in silence."""
@@ -73,21 +81,29 @@ class Partitions:
         self.owned: dict[str, Owned] = {}
         self.trusted = ""
 
-    async def assign(self, assigned: Iterable[Any], broker: Broker) -> tuple[list[str], list[str]]:
+    async def assign(
+        self, assigned: Iterable[Any], broker: Broker, still: Callable[[], None] = lambda: None
+    ) -> tuple[list[str], list[str]]:
         """Take over the partitions now assigned; returns topic/partition of all owned and lost.
 
         Those that stay are taken over anew: who knows who held them in between. Nothing is
-        won or lost before all of it is done, so a failure can be tried again.
+        won or lost before all of it is done, so a failure can be tried again. still: raises if
+        the partitions were called back meanwhile; another's are not to be fenced.
         """
         now = {_plain(tp): tp for tp in assigned if tp.topic == self.topic}
         taken = {}
         run_id = await self.store.run_id()
         if now:
             committed = await broker.seek_to_committed()
+            for plain in now:
+                still()
+                taken[plain] = await self._draw(plain)
+            # Now nobody else moves a position: one behind the end is of a topic that is gone.
             begins = await broker.earliest_offsets(*now.values())
             ends = await broker.highwaters(*now.values())
             for plain, tp in now.items():
-                taken[plain] = await self._take_over(plain, begins.get(tp), ends.get(tp))
+                still()
+                taken[plain] = await self._settle(taken[plain], begins.get(tp), ends.get(tp))
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
         self.owned, self.trusted = taken, run_id
@@ -123,7 +139,7 @@ class Partitions:
 
     def owns(self, owned: Owned) -> bool:
         """Whether the partition is still this worker's, by the same assignment."""
-        return self.owned.get(owned.owner[0]) is owned
+        return self.owned.get(owned.plain) is owned
 
     async def advance(self, batch: list[tuple[Owned, Any]]) -> None:
         """Note in Redis that everything up to the end of the batch is there."""
@@ -135,21 +151,29 @@ class Partitions:
         for owned, end in ends.values():
             owned.position = end
 
-    async def _take_over(self, plain: str, begin: int | None, end: int | None) -> Owned:
-        """Draw an epoch, and see where Redis stands. If it holds nothing, the partition's first
-        record is expected. A topic that ends before that was deleted and made again: its partition
-        gets a new name, so that no offset of it looks known."""
+    async def _draw(self, plain: str) -> Owned:
+        """The partition with a new epoch, where Redis stands."""
         epoch = await self.store.draw_epoch(plain)
         offset, made = await self.store.position(plain)
-        if offset is not None and end is not None and end < offset:
-            logger.error(
-                "%s ends at offset %d, but %d were read: the topic was made again. Its streams "
-                "go on behind what they hold, from its first record.",
-                plain, end, offset,
-            )  # fmt: skip
-            offset, made = 0, made + 1
-            await self.store.begin_anew(plain, made)
-        return Owned(name_of(plain, made), epoch, offset, begin if offset is None else offset)
+        return Owned(plain, made, epoch, offset, offset)
+
+    async def _settle(self, owned: Owned, begin: int | None, end: int | None) -> Owned:
+        """What is expected of it next, if Redis holds nothing: its first record. A topic that ends
+        before where Redis stands was deleted and made again: its partition gets a new name, so
+        that no offset of it looks known."""
+        offset = owned.position
+        if offset is None:
+            return replace(owned, expected=begin)
+        if end is None or end >= offset:
+            return owned
+        logger.error(
+            "%s ends at offset %d, but %d were read: the topic was made again. Its streams "
+            "go on behind what they hold, from its first record.",
+            owned.plain, end, offset,
+        )  # fmt: skip
+        made = owned.made + 1
+        await self.store.begin_anew(owned.plain, made)
+        return replace(owned, made=made, position=0, expected=0)
 
 
 def name_of(partition: str, made: int) -> str:

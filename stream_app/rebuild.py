@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from stream_app import keys
+from stream_app.asking import question_keys
 from stream_app.partitions import name_of
 from stream_app.replies import to_asked, to_cursor
 from stream_app.schema import check_schema, ensure_schema, noted_schema
 from stream_app.state import Cursor
-from stream_app.store import StreamStore, question_keys
+from stream_app.store import StreamStore
 
 AT_ONCE = 1000
 

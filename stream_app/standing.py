@@ -40,8 +40,7 @@ class StandingQuestions:
         """A current question was scored by another model, measure or k: begin it anew."""
         logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
         mine = self.id(asked.question)
-        await self.store.ask(stream, mine, asked)
-        await self.store.end_questions(stream, only=qid)
+        await self.store.adopt(stream, qid, mine)
         return mine
 
     def _fits(self, asked: Asked) -> bool:

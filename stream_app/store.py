@@ -1,21 +1,20 @@
-"""StreamStore: a stream's state in Redis. Segment log, tail and cursor; questions and ranges.
+"""StreamStore: a stream's state in Redis. Segment log, tail and cursor; its questions' ranges.
 
 Every change is one atomic step that names the state it starts from, so that a step done
 twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from redis.asyncio import Redis
 
 from stream_app import keys
+from stream_app.asking import NO_LIMIT, Asking
 from stream_app.extensions import extend_call, outlived
-from stream_app.packing import pack, pack_segment, pack_tail, unpack_segment, unpack_tail
-from stream_app.replies import to_asked, to_cursor, to_pairs, to_range, to_segments, to_state
+from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
+from stream_app.replies import to_cursor, to_pairs, to_range, to_segments, to_state
 from stream_app.scripts import Call, Script
 from stream_app.state import (
-    Asked,
     Commit,
     Extension,
     FencedError,
@@ -24,26 +23,19 @@ from stream_app.state import (
     RestartedError,
     State,
     View,
-    giving_way,
-    is_over,
 )
 from xl3m_core import Segment
 
-NO_LIMIT = 1 << 40
 ANY_REDIS = ""
 """Else the run id of the one that may be written to: a Redis that was started again has another,
 and commits and positions are refused there with a RestartedError."""
 
-Owner = tuple[str, int]
-"""topic/partition and the epoch its owner drew."""
 
-
-class StreamStore:
+class StreamStore(Asking):
     """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
 
     def __init__(self, redis: Redis, log_segments: int, log_bytes: int) -> None:
-        # redis-py types a reply as the union of all its forms; this client's are bytes.
-        self.redis: Any = redis
+        super().__init__(redis)
         self.limits = (log_segments, log_bytes)
         self._commit = Script(redis, "commit.lua")
         self._scores = Script(redis, "scores.lua")
@@ -165,64 +157,7 @@ class StreamStore:
         names = self.redis.sscan_iter(keys.streams(partition))  # may tell one twice
         return sorted({name.decode() async for name in names})
 
-    # -- questions and their ranges ----------------------------------------------------------
-
-    async def ask(
-        self,
-        stream: str,
-        qid: str,
-        asked: Asked,
-        *,
-        keep: bool = True,
-        most: int = NO_LIMIT,
-        owner: Owner | None = None,
-    ) -> None:
-        """Give the stream a question. Its range starts empty at the head, unless it has one.
-
-        keep: leave the stream's other current questions; else they end. most: so many of its kind
-        there may be. One more that is current raises FullError; one more that is asked once takes
-        the place of the one that nobody asked for the longest time. owner: of the partition that
-        the question came from; raises FencedError if that has a later one.
-        """
-
-        async def write(pipe: Any) -> None:
-            known = to_asked(await pipe.hgetall(keys.questions(stream)))
-            head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
-            pipe.multi()
-            if asked.until and qid in known and not known[qid].until:
-                return
-            for other in giving_way(known, qid, asked, keep, most):
-                self._forget(pipe, stream, other, head)
-            for edge in ("lo", "hi"):
-                pipe.hsetnx(keys.scored_range(stream, qid), edge, head)
-            self._expire(pipe, stream, qid, head, asked.until)
-            fields = pack((asked.question, asked.until, asked.set_at))
-            pipe.hset(keys.questions(stream), qid, fields)
-            pipe.hincrby(keys.cursor(stream), "questions", 1)
-
-        await self._change_questions(stream, owner, write)
-
-    async def end_questions(
-        self, stream: str, only: str | None = None, owner: Owner | None = None
-    ) -> None:
-        """End every current question of the stream, or the one of that id. owner: as in `ask`."""
-
-        async def write(pipe: Any) -> None:
-            known = to_asked(await pipe.hgetall(keys.questions(stream)))
-            head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
-            pipe.multi()
-            ended = [q for q, asked in known.items() if not asked.until and only in (None, q)]
-            for qid in ended:
-                self._forget(pipe, stream, qid, head)
-            if ended:  # else a stream that nobody knows would be there from now on
-                pipe.hincrby(keys.cursor(stream), "questions", 1)
-
-        await self._change_questions(stream, owner, write)
-
-    async def questions(self, stream: str) -> dict[str, Asked]:
-        """The stream's questions by id, without those whose time is over."""
-        known = to_asked(await self.redis.hgetall(keys.questions(stream)))
-        return {qid: asked for qid, asked in known.items() if not is_over(asked)}
+    # -- the ranges of questions -------------------------------------------------------------
 
     async def range(self, stream: str, qid: str) -> Range | None:
         """The question's scored range, None if it has none (any more)."""
@@ -265,32 +200,6 @@ class StreamStore:
         best.sort(key=lambda item: (-item[1], item[0]))
         top = [(unpack_segment(index, blob), score) for index, score, blob in best]
         return View(State(to_cursor(to_pairs(fields)), unpack_tail(tail)), scored, top)
-
-    async def _change_questions(
-        self, stream: str, owner: Owner | None, write: Callable[[Any], Awaitable[None]]
-    ) -> None:
-        async def fenced(pipe: Any) -> None:
-            if owner and int(await pipe.hget(keys.partition(owner[0]), "epoch") or 0) > owner[1]:
-                raise FencedError(f"{owner[0]} has a later owner than epoch {owner[1]}")
-            await write(pipe)
-
-        partitions = [keys.partition(owner[0])] if owner else []
-        await self.redis.transaction(fenced, keys.questions(stream), *partitions)
-
-    def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
-        pipe.hdel(keys.questions(stream), qid)
-        pipe.unlink(*question_keys(stream, qid, head))
-
-    def _expire(self, pipe: Any, stream: str, qid: str, head: int, until: float) -> None:
-        for name in question_keys(stream, qid, head):
-            pipe.expireat(name, int(until)) if until else pipe.persist(name)
-
-
-def question_keys(stream: str, qid: str, head: int) -> list[str]:
-    """All that a question has; of score blocks one more, should the head move on meanwhile."""
-    blocks = range(head // keys.SCORES_PER_BLOCK + 2)
-    named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
-    return named + [keys.scores(stream, qid, block) for block in blocks]
 
 
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:

@@ -59,9 +59,10 @@ class Warming:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def warm(self) -> None:
-        """Read the prompts of all hot questions that have another key context now."""
-        while self.cold:
-            stream, qid = self.cold.pop()
+        """Read the prompts of all hot questions that have another key context now. What changes
+        meanwhile waits for the next time."""
+        cold, self.cold = self.cold, set()
+        for stream, qid in cold:
             view = await patiently(self.health, "warming", self.store.view, stream, qid)
             if view is None or (stream, qid) not in self.hot:
                 continue

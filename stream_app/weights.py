@@ -10,7 +10,8 @@ import logging
 from redis.exceptions import RedisError
 
 from stream_app import keys
-from stream_app.store import StreamStore, question_keys
+from stream_app.asking import question_keys
+from stream_app.store import StreamStore
 from stream_app.streams import Streams
 
 logger = logging.getLogger("xl3m")

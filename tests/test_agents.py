@@ -212,6 +212,16 @@ async def test_questions_of_a_partition_not_owned_are_left_to_its_owner(
     assert await site.standing(stream) == {"mine?"}
 
 
+async def test_questions_that_never_came_are_reported(
+    redis_client: Redis, fresh: Fresh, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"first?")
+    site.offset += 4
+    await site.take(stream, b"sixth?")
+    assert f"{site.topic}/0: offsets 1 to 4 never came" in caplog.text
+
+
 @pytest.mark.parametrize("value", [b"outdated?", added("outdated?"), None])
 async def test_who_lost_the_partition_without_knowing_changes_no_question(
     value: bytes | None, redis_client: Redis, fresh: Fresh

@@ -288,6 +288,24 @@ async def test_pieces_of_the_text_join_to_the_answer(world: World, fresh: Fresh)
     assert len(pieces) == 3
 
 
+async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the_next_time(
+    world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, prepared = fresh("stream"), list[str]()
+    qid = await world.set(stream, "q?")
+    await world.read(stream, lines(9))
+
+    def prepare(ranked: object, question: str) -> None:
+        prepared.append(question)
+        world.warming.changed(stream, qid)
+
+    monkeypatch.setattr(world.engine, "prepare", prepare)
+    world.warming.asked(stream, qid, "q?")
+    world.warming.changed(stream, qid)
+    await world.warming.warm()
+    assert (prepared, world.warming.cold) == (["q?"], {(stream, qid)})
+
+
 # -- what a query leaves behind ------------------------------------------------------------------
 
 

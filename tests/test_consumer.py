@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from faust.tables.recovery import RebalanceAgain
 
 from stream_app import access, agents
 from stream_app.app import App, create_faust, raw_topic
+from stream_app.consumer import Consumer
 from stream_app.embedded import Service
 from stream_app.settings import Settings
 from stream_app.topics import TOPICS, ensure_topics
@@ -108,18 +111,32 @@ async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:
 
 
 @pytest.mark.parametrize("when", ["on_rebalance_complete", "perform_seek"])
+@pytest.mark.parametrize("given_out_anew", [False, True])
 async def test_partitions_called_back_while_they_are_taken_over_are_not_read_on(
-    app: App, monkeypatch: pytest.MonkeyPatch, when: str
+    app: App, monkeypatch: pytest.MonkeyPatch, when: str, given_out_anew: bool
 ) -> None:
     here: Any = app
     generation = here.consumer_generation_id
+    find = Consumer.seek_to_committed
 
-    async def call_back(*_: Any, **__: Any) -> None:
+    async def call_back(*_: Any, **__: Any) -> Any:
         await here._on_partitions_revoked(here.consumer.assignment())
+        if given_out_anew:
+            here.consumer_generation_id = generation + 1
+        return await find(here.consumer)
 
     if when == "perform_seek":
-        monkeypatch.setattr(here.consumer, "perform_seek", call_back)
+        monkeypatch.setattr(here.consumer, "seek_to_committed", call_back)
     else:
         here.on_rebalance_complete.connect(call_back, weak=False)
-    await here.tables.recovery._resume_streams(generation_id=generation)
+    with suppress(RebalanceAgain):
+        await here.tables.recovery._resume_streams(generation_id=generation)
     assert not here.consumer.flow_active
+
+
+async def test_without_partitions_nothing_is_committed(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.consumer, "assignment", set)
+    consumer: Any = app.consumer
+    assert await consumer.seek_to_committed() == {}

@@ -73,7 +73,7 @@ def test_what_a_block_held_up_goes_before_the_next_one(calls: int) -> None:
     with lanes.alone():
         other = threading.Thread(target=lambda: lanes.run([partial(order.append, "call")] * calls))
         other.start()
-        while not (lanes.held_up or lanes.asking > 1):
+        while not (lanes._held_up or len(lanes._queue) > 1):
             gc.collect(0)
     for _ in range(2):
         with lanes.alone():
@@ -145,13 +145,16 @@ def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own() -> Non
 
 
 def test_what_a_call_raises_comes_out_when_all_have_ended_and_the_threads_are_as_before() -> None:
-    before, failed, ended = torch.get_num_threads(), threading.Event(), threading.Event()
+    before, going, failed = torch.get_num_threads(), threading.Event(), threading.Event()
+    ended = threading.Event()
 
     def fail() -> None:
+        going.wait(30)
         failed.set()
         raise ZeroDivisionError
 
     def last() -> None:
+        going.set()
         failed.wait(30)
         gc.collect()  # goes on for a while after the other has failed
         ended.set()
@@ -160,6 +163,32 @@ def test_what_a_call_raises_comes_out_when_all_have_ended_and_the_threads_are_as
         Lanes(2).run([fail, last])
     assert ended.is_set()
     assert torch.get_num_threads() == before
+
+
+def test_when_a_call_has_failed_no_other_begins_and_lanes_go_on_with_the_next_run() -> None:
+    lanes, begun = Lanes(1), list[int]()
+    calls: list[Callable[[], object]] = [lambda: 1 // 0, lambda: begun.append(1)]
+    with pytest.raises(ZeroDivisionError):
+        lanes.run(calls)
+    assert begun == []
+    assert lanes.run([partial(str, n) for n in range(3)]) == ["0", "1", "2"]
+
+
+def test_who_is_alone_can_not_ask_for_it_again_and_others_can() -> None:
+    lanes = Lanes(2)
+    with lanes.alone(), pytest.raises(RuntimeError, match="alone already"):
+        lanes.run([lambda: None])
+    assert lanes.run([lambda: 1]) == [1]
+
+
+def test_whoever_never_said_keeps_the_threads_that_torch_had() -> None:
+    before, found = torch.get_num_threads(), list[int]()
+    lanes = Lanes(2)
+    lanes.run([lambda: None] * 5)
+    one = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    one.start()
+    one.join(30)
+    assert (found, torch.get_num_threads()) == ([before], before)
 
 
 @given(st.integers(1, 64), st.integers(1, 8))

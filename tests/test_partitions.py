@@ -74,6 +74,48 @@ async def test_a_topic_made_again_gets_a_new_name(
     assert "made again" in caplog.text
 
 
+async def test_what_an_earlier_owner_wrote_until_the_takeover_is_not_taken_for_another_topic(
+    partitions: Partitions,
+) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.assign([tp], FakeBroker())
+    later = Partitions(partitions.store, partitions.topic)
+
+    class Growing(FakeBroker):
+        async def earliest_offsets(self, *which: object) -> dict[TP, int]:
+            with pytest.raises(FencedError):  # from now on; before, the end would be too old
+                await partitions.advance(owned_events(partitions, (0, 9)))
+            return {}
+
+        async def seek_to_committed(self) -> dict[TP, int]:
+            await partitions.advance(owned_events(partitions, (0, 7)))
+            self.ends[tp] = 8
+            return {}
+
+    await later.assign([tp], Growing(ends={tp: 5}))
+    owned = later.owned[f"{tp.topic}/0"]
+    assert (owned.name, owned.position) == (f"{tp.topic}/0", 8)
+
+
+async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
+    partitions: Partitions,
+) -> None:
+    class AgainError(Exception):
+        pass
+
+    def still() -> None:
+        raise AgainError
+
+    tp = TP(partitions.topic, 0)
+    await partitions.assign([tp], FakeBroker())
+    late = Partitions(partitions.store, partitions.topic)
+    broker = FakeBroker({tp: 3}, {tp: 9})
+    with pytest.raises(AgainError):
+        await late.assign([tp], broker, still)
+    assert (late.owned, broker.commits) == ({}, [])
+    await partitions.advance(owned_events(partitions, (0, 4)))
+
+
 async def test_a_topic_made_again_keeps_its_new_name(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
@@ -197,7 +239,7 @@ async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
 
 
 def test_offsets_that_never_came_are_counted_once() -> None:
-    owned = Owned("t/0", 1, None, expected=10)
+    owned = Owned("t/0", 0, 1, None, expected=10)
     for offset in (10, 13, 11, 12, 14, 16):
         owned.saw(offset)
     assert (owned.take_gap(), owned.take_gap(), owned.expected) == (3, 0, 17)

@@ -4,8 +4,10 @@ import asyncio
 import json
 import math
 import struct
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from stream_app.store import StreamStore
 from tests import tiny
 from tests.fakes import PLENTY, FailingStore, HashEngine, batch, best, on_redis, running, until
 from xl3m_core import Engine
+from xl3m_core.engine import Begun
 
 Fresh = Callable[[str], str]
 
@@ -430,6 +433,68 @@ async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: F
     await world.drain()
     assert world.store.redis.failed
     assert await world.range(stream, qid) == Range(0, 7, 3)
+
+
+class Overlapping(HashEngine):
+    """Ends no step before it is told to; what is begun says so at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Queue[threading.Event]()
+        self.loop = asyncio.get_running_loop()
+        self.fails = False
+
+    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
+        ended, (scores, _) = threading.Event(), super().begin(pairs)()
+        self.loop.call_soon_threadsafe(self.begun.put_nowait, ended)
+
+        def end() -> tuple[list[float], float]:
+            ended.wait(20)
+            if self.fails:
+                raise ZeroDivisionError
+            return scores, 0.1
+
+        return end
+
+
+async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as_one_by_one(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    engine, stream = Overlapping(), fresh("stream")
+    world = World(store, engine)
+    await world.grow(stream, 40)
+    qid = await world.ask(stream)
+    async with running(world.scoring):
+        first = await engine.begun.get()
+        second = await engine.begun.get()
+        assert (await world.range(stream, qid)).lo == (await world.range(stream, qid)).hi
+        assert await world.scoring.on_model(lambda: "asked meanwhile") == "asked meanwhile"
+        for ended in (first, second):
+            ended.set()
+        while (await world.range(stream, qid)) != Range(0, 40):
+            with suppress(asyncio.QueueEmpty):
+                engine.begun.get_nowait().set()
+            await asyncio.sleep(0.01)
+    await world.assert_equals_batch(stream)
+
+
+async def test_a_step_that_fails_ends_scoring_and_what_was_begun_behind_it_is_not_written(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    engine, stream = Overlapping(), fresh("stream")
+    world = World(store, engine)
+    await world.grow(stream, 40)
+    qid = await world.ask(stream)
+    scoring = asyncio.create_task(world.scoring.run())
+    first, second = await engine.begun.get(), await engine.begun.get()
+    engine.fails = True
+    first.set()
+    with pytest.raises(ZeroDivisionError):
+        await scoring
+    second.set()
+    scored = await world.range(stream, qid)
+    assert scored.lo == scored.hi
+    assert await world.scoring.on_model(lambda: "still there") == "still there"
 
 
 class FailingPublish:

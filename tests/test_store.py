@@ -549,6 +549,24 @@ async def test_ending_the_questions_of_a_stream_that_is_none_leaves_none(
     assert not await store.redis.exists(keys.cursor(stream), keys.questions(stream))
 
 
+async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.ask(stream, "theirs", Asked("q?", set_at=5.0))
+    await store.ask(stream, "ended", Asked("ended?"))
+    await store.ask(stream, "once", Asked("once?", time.time() + HOUR))
+    ended = await store.questions(stream)
+    await store.end_questions(stream)
+    await store.ask(stream, "theirs", ended["theirs"])
+    for qid in ("theirs", "ended", "once"):
+        await store.adopt(stream, qid, f"mine, {qid}")
+    known = await store.questions(stream)
+    assert {*known} == {"mine, theirs", "once"}
+    assert known["mine, theirs"] == Asked("q?", set_at=5.0)
+    assert await store.range(stream, "theirs") is None
+
+
 async def test_questions_that_are_ended_take_their_scores_along(
     store: StreamStore, fresh: Fresh
 ) -> None:

@@ -101,7 +101,7 @@ class Engine:
         rows = self._rows(pairs)
         scores = {measure: [0.0] * len(rows) for measure in measures}
         few = sum(map(len, rows)) <= min(LEAST_BATCH_TOKENS, self.batch_tokens)
-        self._start(rows, scores, self.batch_tokens if few else None).end()
+        self._start(rows, scores, at_once=few).end()
         return scores
 
     def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
@@ -118,14 +118,15 @@ class Engine:
         return end
 
     def _start(
-        self, rows: Sequence[Row], scores: dict[Measure, list[float]], budget: int | None = None
+        self, rows: Sequence[Row], scores: dict[Measure, list[float]], at_once: bool = False
     ) -> Run[None]:
-        """Have the lanes read the rows, in batches of so many tokens, and put the scores in place.
-        What is one batch goes ahead of those that wait."""
+        """Have the lanes read the rows, and put the scores in place. at_once: in one call, which
+        goes ahead of those that wait."""
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
-        reads = self._reads(single, shared, list(scores), budget)
-        return self.lanes.start([partial(self._fill, scores, read) for read in reads])
+        reads = self._reads(single, shared, list(scores), self.batch_tokens if at_once else None)
+        calls = [partial(self._fill, scores, [read]) for read in reads]
+        return self.lanes.start([partial(self._fill, scores, reads)] if at_once else calls)
 
     def _reads(
         self,
@@ -159,9 +160,9 @@ class Engine:
             budget += max(lengths)  # a row more in each, before a few are left over
         return min(self.batch_tokens, budget)
 
-    def _fill(self, scores: dict[Measure, list[float]], read: Read) -> None:
-        """Read a batch, and put each pair's scores in place."""
-        for batch, logits in read():
+    def _fill(self, scores: dict[Measure, list[float]], reads: Sequence[Read]) -> None:
+        """Read batches, and put each pair's scores in place."""
+        for batch, logits in chain.from_iterable(read() for read in reads):
             question = _questions(batch).to(logits.device)
             for measure, found in scores.items():
                 certain = certainty(logits, question, measure).tolist()

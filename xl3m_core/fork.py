@@ -44,14 +44,14 @@ class Fork:
 
     def _ends(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
         """Their own logits, as far as they are kept."""
-        device, (rows, width) = self.mask.device, self.mask.shape
+        device, rows = self.mask.device, len(self.mask)
         ids = torch.tensor([token for end in ends for token in end], device=device)
         turns = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
         turns = torch.cat([self.mask - 1, turns.expand(rows, -1)], dim=1)
-        sight, places = side_by_side(turns, self.dtype)
+        sight, places = side_by_side(turns, len(ids), self.dtype)
         sizes = [min(count, len(end)) for end, count in zip(ends, keep, strict=True)]
         kept = _last([*map(len, ends)], sizes)
-        logits = self._read(ids.expand(rows, -1), sight[:, :, width:], places[:, width:], kept)
+        logits = self._read(ids.expand(rows, -1), sight, places, kept)
         self.cache.crop(-len(ids))
         return torch.split(logits, sizes, dim=1)
 

@@ -23,21 +23,16 @@ MOST = 4
 
 
 class Lanes:
-    """So many calls at a time, with all the threads that torch has when this is made. What is
-    started is begun in the order of its start; others may be `alone` meanwhile."""
+    """So many calls at a time, with a share each of the threads that torch has when this is made.
+    What is started is begun in the order of its start; others may be `alone` meanwhile."""
 
     def __init__(self, count: int) -> None:
-        self.count, self.threads = count, torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
+        self.count = count
+        self._pool = _pool(count)
         self._changed = threading.Condition()
-        self._under_way, self._closed = 0, False
-        self._queue = deque[object]()
-        self.held_up = 0
-
-    @property
-    def asking(self) -> int:
-        """How many are alone, or want to be."""
-        return len(self._queue)
+        self._under_way, self._held_up, self._closed = 0, 0, False
+        self._queue = deque[object]()  # who is alone, and who wants to be
+        self._alone = 0  # the thread that is
 
     @classmethod
     def on(cls, device: torch.device) -> "Lanes":
@@ -45,8 +40,8 @@ class Lanes:
         return cls(min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1)
 
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """What each call returns, in their order, in which they begin too. If one fails, its lane
-        takes no other; when all lanes have ended, raises what it did."""
+        """What each call returns, in their order, in which they begin too. If one fails, no other
+        begins; when those under way have ended, raises what it did."""
         return self.start(calls).end()
 
     def start(self, calls: Sequence[Callable[[], T]]) -> "Run[T]":
@@ -57,41 +52,46 @@ class Lanes:
             with self.alone():
                 run.make(*run.waiting.popleft())
         elif calls:
-            each = shares(self.threads, min(self.count, len(calls)))
-            run.lanes = [self._pool.submit(self._lane, threads, run) for threads in each]
-            run.begun.wait()
-            torch.set_num_threads(self.threads)
+            lanes = min(self.count, len(calls))
+            run.lanes = [self._pool.submit(self._lane, run) for _ in range(lanes)]
+            with run.watched():
+                run.begun.wait()
         return run
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nothing is under way in the block, which has all threads. Blocks come in the order of
-        their asking, and calls that one held up before the next: nobody waits for ever."""
-        me = object()
+        """Nothing is under way in the block. Blocks come in the order of their asking, and calls
+        that one held up before the next: nobody waits for ever. Raises RuntimeError inside one."""
+        me, thread = object(), threading.get_ident()
+        if self._alone == thread:
+            raise RuntimeError(
+                "who is alone already, as while an answer is written, can't ask for it"
+            )
         with self._changed:
             self._queue.append(me)
         try:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue[0] is me and not self.held_up)
+                self._changed.wait_for(lambda: self._queue[0] is me and not self._held_up)
                 self._closed = True
                 self._changed.wait_for(lambda: not self._under_way)
-            torch.set_num_threads(self.threads)
+                self._alone = thread
             yield
         finally:
             with self._changed:
-                self._closed = self._closed and self._queue[0] is not me
+                if self._queue[0] is me:
+                    self._closed, self._alone = False, 0
                 self._queue.remove(me)
                 self._changed.notify_all()
 
-    def _lane(self, threads: int, run: "Run[T]") -> None:
+    def _lane(self, run: "Run[T]") -> None:
         """Take call after call, as long as any waits."""
         try:
-            torch.set_num_threads(threads)  # of this thread, and of whoever never said
-            while taken := self._take(run):
-                try:
-                    run.make(*taken)
-                finally:
-                    self._ended()
+            with run.watched():
+                while taken := self._take(run):
+                    try:
+                        run.make(*taken)
+                    finally:
+                        self._ended()
         finally:
             run.begun.set()  # a lane that fails is waited for by nobody
 
@@ -99,11 +99,11 @@ class Lanes:
         """The next call, once nobody is alone."""
         with self._changed:
             if run.waiting and self._closed:
-                self.held_up += 1
+                self._held_up += 1
                 self._changed.wait_for(lambda: not self._closed)
-                self.held_up -= 1
+                self._held_up -= 1
                 self._changed.notify_all()
-            if not run.waiting:
+            if run.failed or not run.waiting:
                 return None
             self._under_way += 1
             taken = run.waiting.popleft()
@@ -126,6 +126,7 @@ class Run(Generic[T]):
     took: list[float] = field(default_factory=list)
     lanes: list[Future[None]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
+    failed: bool = False
 
     def make(self, n: int, call: Callable[[], T]) -> None:
         """Make the call and note what comes of it."""
@@ -135,15 +136,40 @@ class Run(Generic[T]):
 
     def end(self) -> list[T]:
         """Wait for all, and give what they returned, in their order."""
-        wait(self.lanes)
+        with self.watched():
+            wait(self.lanes)
         for lane in self.lanes:
             lane.result()
         return [self.results[n] for n in sorted(self.results)]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """If the block fails, or is broken off, no other call begins."""
+        try:
+            yield
+        except BaseException:
+            self.failed = True
+            raise
 
     @property
     def seconds(self) -> float:
         """How long the calls took, side by side, whatever went between them."""
         return sum(self.took) / max(1, len(self.lanes))
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    """So many threads that share those torch has now for the caller."""
+    threads, all_there = torch.get_num_threads(), threading.Barrier(count)
+    each = deque(shares(threads, count))
+
+    def begin() -> None:
+        torch.get_num_threads()  # else torch gives the thread its number later, over this one
+        torch.set_num_threads(each.popleft())
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="lane", initializer=begin)
+    wait([pool.submit(all_there.wait) for _ in range(count)])
+    torch.set_num_threads(threads)  # it takes what was said last for whoever never said
+    return pool
 
 
 def shares(threads: int, lanes: int) -> list[int]:

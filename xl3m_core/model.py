@@ -209,7 +209,8 @@ class LanguageModel:
             return
         cache = self.warm.take(prompt)
         ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.device)
-        self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output.logits.argmax().item()  # an accelerator has read it when this returns
         self.warm.keep(prompt, cache)
 
     @property

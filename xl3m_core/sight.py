@@ -21,12 +21,13 @@ def added(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return nothing.masked_fill_(~seen, torch.finfo(dtype).min)
 
 
-def side_by_side(turns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What to add to attention (B, 1, T, T), and position ids (B, T).
+def side_by_side(turns: Tensor, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What to add to the attention of the last tokens (B, 1, last, T), and their position ids
+    (B, last).
 
     turns: (B, T), 0 for a token of the start, n for one of the nth end, -1 for padding, which
     nobody sees.
     """
-    keys, queries = turns[:, None, :], turns[:, :, None]
-    seen = ((keys == 0) | ((keys == queries) & (keys > 0))).tril()
+    keys, queries = turns[:, None, :], turns[:, -last:, None]
+    seen = ((keys == 0) | ((keys == queries) & (keys > 0))).tril(turns.shape[1] - last)
     return added(seen, dtype)[:, None], (seen.sum(-1) - 1).clamp(min=0)

@@ -1,0 +1,126 @@
+"""Asking: the questions of streams in Redis, set, replaced and ended with all that they own.
+
+Every change is one transaction on the stream's questions. Knows Redis; not how a question is
+scored, nor who asks it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.packing import pack
+from stream_app.replies import to_asked
+from stream_app.state import Asked, FencedError, giving_way, is_over
+
+NO_LIMIT = 1 << 40
+
+Fence = tuple[str, int]
+"""A fencing token: topic/partition and the epoch its owner drew."""
+
+
+class Asking:
+    """What is asked of all streams."""
+
+    def __init__(self, redis: Redis) -> None:
+        # redis-py types a reply as the union of all its forms; this client's are bytes.
+        self.redis: Any = redis
+
+    async def questions(self, stream: str) -> dict[str, Asked]:
+        """The stream's questions by id, without those whose time is over."""
+        known = to_asked(await self.redis.hgetall(keys.questions(stream)))
+        return {qid: asked for qid, asked in known.items() if not is_over(asked)}
+
+    async def ask(
+        self,
+        stream: str,
+        qid: str,
+        asked: Asked,
+        *,
+        keep: bool = True,
+        most: int = NO_LIMIT,
+        fence: Fence | None = None,
+    ) -> None:
+        """Give the stream a question. Its range starts empty at the head, unless it has one.
+
+        keep: leave the stream's other current questions; else they end. most: so many of its kind
+        there may be. One more that is current raises FullError; one more that is asked once takes
+        the place of the one that nobody asked for the longest time. fence: of the partition that
+        the question came from; raises FencedError if that has a later owner.
+        """
+
+        def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
+            if asked.until and qid in known and not known[qid].until:
+                return
+            for other in giving_way(known, qid, asked, keep, most):
+                _forget(pipe, stream, other, head)
+            _put(pipe, stream, qid, asked, head)
+
+        await self._change(stream, change, fence)
+
+    async def adopt(self, stream: str, qid: str, mine: str) -> None:
+        """Begin a current question anew under another id; not one that has been ended meanwhile."""
+
+        def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
+            if qid in known and not known[qid].until:
+                _forget(pipe, stream, qid, head)
+                _put(pipe, stream, mine, known[qid], head)
+
+        await self._change(stream, change)
+
+    async def end_questions(self, stream: str, fence: Fence | None = None) -> None:
+        """End every current question of the stream. fence: as in `ask`."""
+
+        def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
+            ended = [qid for qid, asked in known.items() if not asked.until]
+            for qid in ended:
+                _forget(pipe, stream, qid, head)
+            if ended:  # else a stream that nobody knows would be there from now on
+                pipe.hincrby(keys.cursor(stream), "questions", 1)
+
+        await self._change(stream, change, fence)
+
+    async def _change(
+        self,
+        stream: str,
+        change: Callable[[Any, dict[str, Asked], int], None],
+        fence: Fence | None = None,
+    ) -> None:
+        """Give `change` the questions and the head of the log, and do all it asks for at once;
+        again if the questions, or the owner of the fence's partition, are others by then."""
+
+        async def write(pipe: Any) -> None:
+            for partition, epoch in fences:
+                if int(await pipe.hget(keys.partition(partition), "epoch") or 0) > epoch:
+                    raise FencedError(f"{partition} has a later owner than epoch {epoch}")
+            known = to_asked(await pipe.hgetall(keys.questions(stream)))
+            head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
+            pipe.multi()
+            change(pipe, known, head)
+
+        fences = [fence] if fence else []
+        watched = [keys.partition(partition) for partition, _ in fences]
+        await self.redis.transaction(write, keys.questions(stream), *watched)
+
+
+def question_keys(stream: str, qid: str, head: int) -> list[str]:
+    """All that a question has; of score blocks one more, should the head move on meanwhile."""
+    blocks = range(head // keys.SCORES_PER_BLOCK + 2)
+    named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
+    return named + [keys.scores(stream, qid, block) for block in blocks]
+
+
+def _put(pipe: Any, stream: str, qid: str, asked: Asked, head: int) -> None:
+    for edge in ("lo", "hi"):
+        pipe.hsetnx(keys.scored_range(stream, qid), edge, head)
+    for name in question_keys(stream, qid, head):
+        pipe.expireat(name, int(asked.until)) if asked.until else pipe.persist(name)
+    fields = pack((asked.question, asked.until, asked.set_at))
+    pipe.hset(keys.questions(stream), qid, fields)
+    pipe.hincrby(keys.cursor(stream), "questions", 1)
+
+
+def _forget(pipe: Any, stream: str, qid: str, head: int) -> None:
+    pipe.hdel(keys.questions(stream), qid)
+    pipe.unlink(*question_keys(stream, qid, head))
