@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from redis.asyncio import Redis
 
@@ -159,11 +160,15 @@ class PubSubDoor:
         is one for answering, if no other is given."""
         deadline = self.settings.query_deadline if query.deadline is None else query.deadline
         lease_ms = lease_ms or 1000 * (int(deadline) + CLAIM_SLACK)
-        if await self.redis.set(keys.claim(query.id), CLAIMED, nx=True, px=lease_ms):
+        name, mine = keys.claim(query.id), b"%s by %s" % (CLAIMED, uuid4().hex.encode())
+        if await self.redis.set(name, mine, nx=True, px=lease_ms):
             return True
-        answer = await self.redis.get(keys.claim(query.id))
-        if answer not in (None, CLAIMED) and await self._first_to_repeat(query):
-            await self._publish(query.id, answer)
+        there = await self.redis.get(name)
+        if there == mine:
+            return True  # the client tried again, because the first reply was lost
+        is_answer = there is not None and not there.startswith(CLAIMED)
+        if is_answer and await self._first_to_repeat(query):
+            await self._publish(query.id, there)
         return False
 
     async def _first_to_repeat(self, query: Query) -> bool:

@@ -131,6 +131,22 @@ async def test_one_query_has_one_answer_however_many_listen(
     assert sorted(id for worker in three.workers for id in worker.answered) == sorted(ids)
 
 
+async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
+    one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis, query_id = one.workers[0].door.redis, fresh("query")
+    first = redis.set
+
+    async def again(*args: Any, **options: Any) -> Any:
+        """As redis-py does by itself."""
+        await first(*args, **options)
+        return await first(*args, **options)
+
+    monkeypatch.setattr(redis, "set", again)
+    await one.ask({"id": query_id, "stream": stream, "question": "q?"})
+    assert (await one.answer())[0] == query_id
+
+
 async def test_asked_again_the_same_answer_comes_once_more(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
