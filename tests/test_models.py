@@ -4,6 +4,7 @@ The twin is written here once more, naively: one unpadded row, one full forward,
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,14 @@ def test_an_id_the_tokenizer_does_not_have_is_refused() -> None:
     with pytest.raises(IndexError, match=f"no token {tiny.VOCAB}"):
         model.decode_within([5, tiny.VOCAB])
     assert model.decode_within([tiny.VOCAB - 1])
+
+
+def test_many_threads_read_texts_at_once_whatever_the_tokenizer_is_told_meanwhile() -> None:
+    model, texts = tiny.model(), ["hello world", "a b c", ""] * 9
+    expected = model.encode(texts)
+    model.tokenizer.backend_tokenizer.enable_truncation(1)
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(model.encode, [texts] * 50)] == [expected] * 50
 
 
 def test_half_a_surrogate_pair_is_read_as_a_replacement_character() -> None:

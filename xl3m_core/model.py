@@ -5,6 +5,7 @@ padded on the left; a model that padding would disturb gets rows of one length o
 Knows token ids and logits; not what a segment or a question is.
 """
 
+import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,7 @@ class LanguageModel:
         self.fingerprint = fingerprint(model)
         self.by_several = not _scales_places(self.config)
         self._tokenizing = threading.Lock()
+        self._backend = _backend_of(tokenizer)
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
         self.shares = self._can_share()
@@ -91,26 +93,16 @@ class LanguageModel:
             return self._encode([*map(_whole, texts)])
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
+        if self._backend:
+            found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [encoding.ids for encoding in found]
         with self._tokenizing:
-            if backend := self._backend():
-                found = backend.encode_batch_fast(texts, add_special_tokens=False)
-                return [encoding.ids for encoding in found]
             plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
             return list(self.tokenizer(texts, **plain)["input_ids"])
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
         return [len(ids) for ids in self.encode(texts)]
-
-    def _backend(self) -> Any:
-        """The tokenizer in Rust, told as `encode` needs it: called itself, it spends no time on
-        masks and the like. None if there is none."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend:
-            backend.no_truncation()
-            backend.no_padding()
-            backend.encode_special_tokens = True
-        return backend
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
@@ -275,6 +267,20 @@ class LanguageModel:
         """Whether a token changes what is predicted before it, as in BERT and its kin."""
         one, other = (self.logits([[1, 2, 3, last]], 4)[0, 0] for last in (3, 4))
         return not alike(one, other)
+
+
+def _backend_of(tokenizer: Any) -> Any:
+    """A copy of the tokenizer's part in Rust, told as `encode` needs it, if it has one that can be
+    copied. Called itself it spends no time on masks and the like; and nobody changes how it works,
+    so that any number of threads may."""
+    try:
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    except Exception:  # none, or with parts written in Python
+        return None
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
 
 
 def _scales_places(config: Any) -> bool:
