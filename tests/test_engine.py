@@ -131,7 +131,7 @@ def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -
     assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
 
 
-def test_few_tokens_are_one_batch_and_for_each_lane_one_where_more_may_follow() -> None:
+def test_a_pair_for_each_lane_is_one_batch_and_several_where_more_may_follow() -> None:
     watched = tiny.Watched()
     engine = tiny.engine(watched)
     engine.lanes = Lanes(2)

@@ -44,7 +44,7 @@ class Generated:
 
 
 class Engine:
-    """A model at work by a method. Answers, and scores of a few tokens, go ahead of what another
+    """A model at work by a method. Answers, and scores of a pair or two, go ahead of what another
     thread has begun to score and is not being read yet."""
 
     def __init__(
@@ -100,8 +100,7 @@ class Engine:
         """
         rows = self._rows(pairs)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        few = sum(map(len, rows)) <= min(LEAST_BATCH_TOKENS, self.batch_tokens)
-        self._start(rows, scores, at_once=few).end()
+        self._start(rows, scores, at_once=len(rows) <= self.lanes.count).end()
         return scores
 
     def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
