@@ -70,7 +70,7 @@ class CachedText:
 
     def _continue(self, logits: Tensor, max_tokens: int) -> str:
         """What `LanguageModel.generate` does, on this cache."""
-        answer, ends = list[int](), _ends(self.model)
+        answer, ends = list[int](), self.model.ends
         while len(answer) < max_tokens:
             token = int(logits.argmax())
             if token in ends:
@@ -188,11 +188,6 @@ def frame(model: LanguageModel) -> tuple[list[int], list[int]]:
     one, other = model.prompt("0"), model.prompt("x")
     head = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
     return head, one[len(head) + len(model.encode(["0"])[0]) :]
-
-
-def _ends(model: LanguageModel) -> set[int]:
-    ends = model.model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
 def _without(states: Tensor, start: int, end: int) -> Tensor:

@@ -13,12 +13,13 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Config
+from transformers.cache_utils import DynamicCache
 
 from tests import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
 from xl3m_core.loading import best_dtype
 from xl3m_core.measure import entropy
-from xl3m_core.writing import Pieces
+from xl3m_core.writing import Pieces, by_hand, by_library
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
 PAIRS = [
@@ -160,6 +161,24 @@ def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
     assert float(entropy(first[None])[0]) == pytest.approx(-float((p * p.log()).sum()), abs=1e-4)
 
 
+@pytest.mark.parametrize("most", [1, 24])
+@pytest.mark.parametrize("name", [name for name in tiny.CONFIGS if tiny.model(name).shares])
+def test_what_is_written_by_hand_is_what_the_library_writes(name: str, most: int) -> None:
+    model = tiny.model(name)
+    prompt, heard = torch.tensor([model.prompt(PROMPT)]), list[list[int]]()
+
+    def over(written: list[int]) -> bool:
+        heard.append([*written])
+        return len(written) == 20
+
+    ours, first = by_hand(model.model, DynamicCache(), prompt, most, model.ends, over)
+    count = len(heard)
+    theirs, logits = by_library(model.model, prompt, most, 2, over)
+    assert ours == theirs
+    assert heard[:count] == heard[count:] == [ours[:n] for n in range(1, len(ours) + 1)]
+    assert torch.allclose(first.float(), logits.float(), atol=1e-4)
+
+
 def test_an_answer_repeats_its_context_whatever_the_models_file_wishes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -195,10 +214,10 @@ def test_pieces_are_whole_characters_and_lose_no_space_behind_a_line(written: An
     text = "one two\n three\n\n  ☃漢字 four, five"
     ids = written(text, add_special_tokens=False)["input_ids"]
     pieces: list[str] = []
-    stream = Pieces(written.decode, pieces.append)
-    for put in ([[0, 0]], *([i] for i in ids)):
-        stream.put(torch.tensor(put))
-    stream.end()
+    stream = Pieces(pieces.append)
+    for count in range(1, len(ids) + 1):
+        stream.hear(written.decode(ids[:count]))
+    stream.end(written.decode(ids))
     assert "".join(pieces) == written.decode(ids) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert len(pieces) > 10

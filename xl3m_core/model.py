@@ -22,7 +22,7 @@ from xl3m_core.loading import SMALL, fingerprint, load, window_of
 from xl3m_core.measure import alike
 from xl3m_core.sight import places_of
 from xl3m_core.warm import WarmPrompts
-from xl3m_core.writing import LineEnd, Pieces
+from xl3m_core.writing import Pieces, by_hand, by_library
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
@@ -165,34 +165,27 @@ class LanguageModel:
     def generate(
         self, prompt: Sequence[int], max_tokens: int, on_text: Callable[[str], None] | None = None
     ) -> tuple[str, Tensor]:
-        """Continue the prompt greedily: the text, and the logits (V,) of its first token.
+        """Continue the prompt greedily, whatever else the model's own file may wish for: the text,
+        and the logits (V,) of its first token.
 
         on_text is given the text piece by piece as it comes. Without a chat template the
         answer ends with its line: a base model would go on and ask itself the next question.
         """
-        ids = torch.tensor([list(prompt)], device=self.device)
-        stop = [] if self.chats else [LineEnd(self.decode, len(prompt))]
-        warm = {"past_key_values": self.warm.take(prompt)} if self.shares else {}
-        output = self.model.generate(
-            ids,
-            **warm,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            num_beams=1,
-            # A model's own file may ask for these; an answer repeats what its context says.
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
-            stopping_criteria=stop,
-            streamer=Pieces(self.decode, on_text) if on_text else None,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
+        ids, pieces = torch.tensor([list(prompt)], device=self.device), Pieces(on_text)
+
+        def over(written: list[int]) -> bool:
+            pieces.hear(text := self.decode(written))
+            return not self.chats and "\n" in text.lstrip()
+
         if self.shares:
-            self.warm.keep(prompt, output.past_key_values)
-        text = self.decode(output.sequences[0, len(prompt) :].tolist())
-        return text, output.logits[0][0]
+            cache = self.warm.take(prompt)
+            written, first = by_hand(self.model, cache, ids, max_tokens, self.ends, over)
+            self.warm.keep(prompt, cache)
+        else:
+            pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
+            written, first = by_library(self.model, ids, max_tokens, pad, over)
+        pieces.end(text := self.decode(written))
+        return text, first
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> None:
@@ -209,6 +202,12 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where the network is, and its logits."""
         return torch.device(self.model.device)
+
+    @property
+    def ends(self) -> set[int]:
+        """Tokens that end whatever the model writes."""
+        ends = self.model.generation_config.eos_token_id
+        return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     @property
     def chats(self) -> bool:

@@ -1,48 +1,86 @@
-"""Where a generated answer ends, and how it is handed on while it is written.
+"""How an answer is written: token by token, the most likely each time, until its line ends.
 
-Knows token ids and a decoder; no model, no question.
+By hand where a cache holds what was read, which takes a third less time than the library's own
+loop with a small model; else by the library. Knows token ids, a network, a decoder; no question.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
+
+Over = Callable[[list[int]], bool]
+"""Told all tokens so far after each one; whether that was the last."""
 
 
-class LineEnd(StoppingCriteria):
-    """Stops when the line that was begun behind the prompt ends."""
+def by_hand(
+    model: Any, cache: Any, prompt: Tensor, most: int, ends: Collection[int], over: Over
+) -> tuple[list[int], Tensor]:
+    """At most so many tokens behind a prompt (1, N) of which the cache holds a part, and the logits
+    (V,) of the first one. What is read goes into the cache."""
+    ids, first = prompt[:, cache.get_seq_length() :], None
+    written = list[int]()
+    while len(written) < most:
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits: Tensor = output.logits[0, -1]
+        first = logits if first is None else first
+        written.append(int(logits.argmax()))
+        if over(written) or written[-1] in ends:
+            break
+        ids = torch.tensor([written[-1:]], device=ids.device)
+    assert first is not None
+    return written, first
 
-    def __init__(self, decode: Callable[[list[int]], str], prompt_tokens: int) -> None:
-        self.decode, self.prompt_tokens = decode, prompt_tokens
+
+def by_library(
+    model: Any, prompt: Tensor, most: int, pad: int, over: Over
+) -> tuple[list[int], Tensor]:
+    """The same for any model."""
+    output = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=most,
+        do_sample=False,
+        num_beams=1,
+        # A model's own file may ask for these; an answer repeats what its context says.
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        pad_token_id=pad,
+        stopping_criteria=[_Over(over, prompt.shape[1])],
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return output.sequences[0, prompt.shape[1] :].tolist(), output.logits[0][0]
+
+
+class _Over(StoppingCriteria):
+    """As the library asks for it."""
+
+    def __init__(self, over: Over, prompt_tokens: int) -> None:
+        self.over, self.prompt_tokens = over, prompt_tokens
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        text = self.decode(ids[0, self.prompt_tokens :].tolist())
-        return torch.tensor(["\n" in text.lstrip()], device=ids.device)
+        is_over = self.over(ids[0, self.prompt_tokens :].tolist())
+        return torch.tensor([is_over], device=ids.device)
 
 
-class Pieces(BaseStreamer):
-    """Hands generated text on as soon as it is whole characters; joined it has no blank at either
-    end."""
+class Pieces:
+    """Hands text on as soon as it is whole characters; joined it has no blank at either end."""
 
-    def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[str], None]) -> None:
-        self.decode, self.on_text = decode, on_text
-        self.prompted, self.ids, self.given = False, list[int](), 0
+    def __init__(self, on_text: Callable[[str], None] | None) -> None:
+        self.on_text, self.given = on_text, 0
 
-    def put(self, value: Tensor) -> None:
-        """The prompt, and then each token."""
-        if self.prompted:
-            self.ids += value.tolist()
-            self._give(self.decode(self.ids).rstrip("\ufffd").strip())
-        self.prompted = True
+    def hear(self, text: str) -> None:
+        """All there is so far."""
+        self._give(text.rstrip("\ufffd").strip())
 
-    def end(self) -> None:
-        """What is left, whole or not."""
-        self._give(self.decode(self.ids).strip())
+    def end(self, text: str) -> None:
+        """All there is, whole or not."""
+        self._give(text.strip())
 
     def _give(self, text: str) -> None:
-        if len(text) > self.given:
+        if self.on_text and len(text) > self.given:
             self.on_text(text[self.given :])
             self.given = len(text)
