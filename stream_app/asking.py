@@ -63,9 +63,13 @@ class Asking:
         """Begin a current question anew under another id; not one that has been ended meanwhile."""
 
         def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
-            if qid in known and not known[qid].until:
-                _forget(pipe, stream, qid, head)
+            if qid not in known or known[qid].until:
+                return
+            _forget(pipe, stream, qid, head)
+            if mine not in known or known[mine].until:
                 _put(pipe, stream, mine, known[qid], head)
+            else:
+                pipe.hincrby(keys.cursor(stream), "questions", 1)
 
         await self._change(stream, change)
 
@@ -92,8 +96,7 @@ class Asking:
 
         async def write(pipe: Any) -> None:
             for partition, epoch in fences:
-                if int(await pipe.hget(keys.partition(partition), "epoch") or 0) > epoch:
-                    raise FencedError(f"{partition} has a later owner than epoch {epoch}")
+                await fenced(pipe, partition, epoch)
             known = to_asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
             pipe.multi()
@@ -102,6 +105,12 @@ class Asking:
         fences = [fence] if fence else []
         watched = [keys.partition(partition) for partition, _ in fences]
         await self.redis.transaction(write, keys.questions(stream), *watched)
+
+
+async def fenced(pipe: Any, partition: str, epoch: int) -> None:
+    """Raise FencedError if the partition, which is watched, has an owner of a later epoch."""
+    if int(await pipe.hget(keys.partition(partition), "epoch") or 0) > epoch:
+        raise FencedError(f"{partition} has a later owner than epoch {epoch}")
 
 
 def question_keys(stream: str, qid: str, head: int) -> list[str]:

@@ -29,7 +29,7 @@ class Consumer(aiokafka.Consumer):
         """Raise Faust's RebalanceAgain, which makes it wait for the next assignment, if that is
         not the generation of the current one."""
         if generation != self.app.consumer_generation_id or generation == BETWEEN_GENERATIONS:
-            raise RebalanceAgain
+            raise RebalanceAgain("the partitions were called back meanwhile")
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every partition to its committed offset; returns these, None where there is none."""
@@ -52,6 +52,7 @@ class Consumer(aiokafka.Consumer):
         """The last that Faust waits for before it reads on, so the last chance to see that the
         partitions were called back meanwhile."""
         generation = self.app.consumer_generation_id
+        self.check(generation)
         await super().perform_seek()
         self.check(generation)
 

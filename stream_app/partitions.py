@@ -96,9 +96,8 @@ class Partitions:
         if now:
             committed = await broker.seek_to_committed()
             for plain in now:
-                still()
-                taken[plain] = await self._draw(plain)
-            # Now nobody else moves a position: one behind the end is of a topic that is gone.
+                taken[plain] = await self._draw(plain, still)
+            # No earlier owner moves a position now: one behind the end is of a topic that is gone.
             begins = await broker.earliest_offsets(*now.values())
             ends = await broker.highwaters(*now.values())
             for plain, tp in now.items():
@@ -151,9 +150,9 @@ class Partitions:
         for owned, end in ends.values():
             owned.position = end
 
-    async def _draw(self, plain: str) -> Owned:
+    async def _draw(self, plain: str, still: Callable[[], None]) -> Owned:
         """The partition with a new epoch, where Redis stands."""
-        epoch = await self.store.draw_epoch(plain)
+        epoch = await self.store.draw_epoch(plain, still)
         offset, made = await self.store.position(plain)
         return Owned(plain, made, epoch, offset, offset)
 
@@ -172,7 +171,7 @@ class Partitions:
             owned.plain, end, offset,
         )  # fmt: skip
         made = owned.made + 1
-        await self.store.begin_anew(owned.plain, made)
+        await self.store.begin_anew(*owned.fence, made)
         return replace(owned, made=made, position=0, expected=0)
 
 

@@ -4,12 +4,13 @@ Every change is one atomic step that names the state it starts from, so that a s
 twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 
 from stream_app import keys
-from stream_app.asking import NO_LIMIT, Asking
+from stream_app.asking import NO_LIMIT, Asking, fenced
 from stream_app.extensions import extend_call, outlived
 from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.replies import to_cursor, to_pairs, to_range, to_segments, to_state
@@ -95,9 +96,17 @@ class StreamStore(Asking):
 
     # -- partitions ------------------------------------------------------------------------
 
-    async def draw_epoch(self, partition: str) -> int:
-        """A number larger than any that an earlier owner of the partition holds."""
-        return int(await self.redis.hincrby(keys.partition(partition), "epoch", 1))
+    async def draw_epoch(self, partition: str, still: Callable[[], None] = lambda: None) -> int:
+        """A number larger than any that an earlier owner of the partition holds. still: raises if
+        the partition is another's by now, however long Redis was away."""
+
+        async def write(pipe: Any) -> None:
+            still()
+            pipe.multi()
+            pipe.hincrby(keys.partition(partition), "epoch", 1)
+
+        (epoch,) = await self.redis.transaction(write, keys.partition(partition))
+        return int(epoch)
 
     async def position(self, partition: str) -> tuple[int | None, int]:
         """The partition's first offset not in Redis (None: nothing is), and how often its topic
@@ -135,9 +144,16 @@ class StreamStore(Asking):
                     "in a restart. This worker ends; the next one reads again what is missing."
                 )
 
-    async def begin_anew(self, partition: str, made: int) -> None:
-        """The partition's topic was made again, for the `made`th time: nothing of it is read."""
-        await self.redis.hset(keys.partition(partition), mapping={"next": 0, "made": made})
+    async def begin_anew(self, partition: str, epoch: int, made: int) -> None:
+        """The partition's topic was made again, for the `made`th time: nothing of it is read.
+        Raises FencedError if the partition has a later owner."""
+
+        async def write(pipe: Any) -> None:
+            await fenced(pipe, partition, epoch)
+            pipe.multi()
+            pipe.hset(keys.partition(partition), mapping={"next": 0, "made": made})
+
+        await self.redis.transaction(write, keys.partition(partition))
 
     async def enlist(
         self, streams: Sequence[tuple[str, str]], most: int = NO_LIMIT

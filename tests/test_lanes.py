@@ -176,8 +176,9 @@ def test_when_a_call_has_failed_no_other_begins_and_lanes_go_on_with_the_next_ru
 
 def test_who_is_alone_can_not_ask_for_it_again_and_others_can() -> None:
     lanes = Lanes(2)
-    with lanes.alone(), pytest.raises(RuntimeError, match="alone already"):
-        lanes.run([lambda: None])
+    for calls in (1, 3):
+        with lanes.alone(), pytest.raises(RuntimeError, match="inside an answer"):
+            lanes.run([lambda: None] * calls)
     assert lanes.run([lambda: 1]) == [1]
 
 

@@ -99,7 +99,9 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
 
 
 @pytest.mark.parametrize("kind", ["default", "linear", "dynamic", "longrope"])
-def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread(kind: str) -> None:
+def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread_and_reads_nothing_on(
+    kind: str,
+) -> None:
     ropes: dict[str, Any] = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 2.0}
     if kind == "longrope":
         ropes |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
@@ -108,6 +110,13 @@ def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread(kind: str
     model = LanguageModel(network, tiny.tokenizer(), tiny.WINDOW)
     assert model.by_several is (kind in ("default", "linear"))
     assert tiny.engine(model).lanes.count == 1 or model.by_several
+    prompt, written = model.prompt(PROMPT * 40)[:90], list[int]()  # beyond 96 with what is written
+    while len(written) < 24:
+        logits = network(input_ids=torch.tensor([prompt + written])).logits[0, -1]
+        written.append(int(logits.argmax()))
+        if "\n" in model.decode(written).lstrip() or written[-1] == 1:
+            break
+    assert model.generate(prompt, 24)[0] == model.decode(written)
 
 
 class Masked(tiny.Maskless):

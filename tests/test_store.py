@@ -212,7 +212,9 @@ async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fre
     partition = f"{fresh('topic')}/0"
     assert await store.position(partition) == (None, 0)
     assert [await store.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
-    await store.begin_anew(partition, made=2)
+    await store.begin_anew(partition, 3, made=2)
+    with pytest.raises(FencedError):
+        await store.begin_anew(partition, 2, made=7)
     await store.move_positions([(partition, 3, 0, 7)])
     assert await store.position(partition) == (7, 2)
 
@@ -565,6 +567,9 @@ async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
     assert {*known} == {"mine, theirs", "once"}
     assert known["mine, theirs"] == Asked("q?", set_at=5.0)
     assert await store.range(stream, "theirs") is None
+    await store.ask(stream, "another's", Asked("q?", set_at=2.0))
+    await store.adopt(stream, "another's", "mine, theirs")
+    assert await store.questions(stream) == known, "what is there stays as it is"
 
 
 async def test_questions_that_are_ended_take_their_scores_along(

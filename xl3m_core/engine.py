@@ -44,8 +44,8 @@ class Generated:
 
 
 class Engine:
-    """A model at work by a method. Answers, and scores of a pair or two, go ahead of what another
-    thread has begun to score and is not being read yet."""
+    """A model at work by a method. Answers, and scores of no more pairs than there are lanes, go
+    ahead of what another thread has begun to score and is not being read yet."""
 
     def __init__(
         self, model: LanguageModel, method: Method | None = None, batch_tokens: int = BATCH_TOKENS
@@ -100,7 +100,7 @@ class Engine:
         """
         rows = self._rows(pairs)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        self._start(rows, scores, at_once=len(rows) <= self.lanes.count).end()
+        self._start(rows, scores, at_once=0 < len(rows) <= self.lanes.count).end()
         return scores
 
     def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
@@ -108,7 +108,7 @@ class Engine:
         left of it go on with what is begun next. What it returns waits for the end."""
         rows, measure = self._rows(pairs), self.method.measure
         scores = {measure: [0.0] * len(rows)}
-        run = self._start(rows, scores)
+        run = self._start(rows, scores, at_once=0 < len(rows) < self.lanes.count)
 
         def end() -> tuple[list[float], float]:
             run.end()
@@ -120,7 +120,7 @@ class Engine:
         self, rows: Sequence[Row], scores: dict[Measure, list[float]], at_once: bool = False
     ) -> Run[None]:
         """Have the lanes read the rows, and put the scores in place. at_once: in one call, which
-        goes ahead of those that wait."""
+        has all threads, and goes ahead of those that wait."""
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         reads = self._reads(single, shared, list(scores), self.batch_tokens if at_once else None)

@@ -47,6 +47,7 @@ class Lanes:
     def start(self, calls: Sequence[Callable[[], T]]) -> "Run[T]":
         """Begin to `run` the calls; returns when the last has begun, so that lanes which have
         nothing left go on with what is started then. A single call is made at once, alone."""
+        self._refuse_inside()
         run = Run(deque(enumerate(calls)))
         if len(calls) == 1:
             with self.alone():
@@ -62,11 +63,8 @@ class Lanes:
     def alone(self) -> Iterator[None]:
         """Nothing is under way in the block. Blocks come in the order of their asking, and calls
         that one held up before the next: nobody waits for ever. Raises RuntimeError inside one."""
-        me, thread = object(), threading.get_ident()
-        if self._alone == thread:
-            raise RuntimeError(
-                "who is alone already, as while an answer is written, can't ask for it"
-            )
+        self._refuse_inside()
+        me = object()
         with self._changed:
             self._queue.append(me)
         try:
@@ -74,7 +72,7 @@ class Lanes:
                 self._changed.wait_for(lambda: self._queue[0] is me and not self._held_up)
                 self._closed = True
                 self._changed.wait_for(lambda: not self._under_way)
-                self._alone = thread
+                self._alone = threading.get_ident()
             yield
         finally:
             with self._changed:
@@ -82,6 +80,12 @@ class Lanes:
                     self._closed, self._alone = False, 0
                 self._queue.remove(me)
                 self._changed.notify_all()
+
+    def _refuse_inside(self) -> None:
+        if self._alone == threading.get_ident():
+            raise RuntimeError(
+                "asked from inside an answer, by its `on_text`, say: the model is busy with that"
+            )
 
     def _lane(self, run: "Run[T]") -> None:
         """Take call after call, as long as any waits."""
@@ -167,7 +171,11 @@ def _pool(count: int) -> ThreadPoolExecutor:
         torch.set_num_threads(each.popleft())
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="lane", initializer=begin)
-    wait([pool.submit(all_there.wait) for _ in range(count)])
+    try:
+        wait([pool.submit(all_there.wait) for _ in range(count)])
+    except BaseException:
+        all_there.abort()  # else those that are there wait for ever
+        raise
     torch.set_num_threads(threads)  # it takes what was said last for whoever never said
     return pool
 

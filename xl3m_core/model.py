@@ -60,7 +60,9 @@ class LanguageModel:
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.pads = self._can_pad()
         self.shares = self._can_share()
-        self.warm = WarmPrompts(warm_bytes if self.shares else 0)
+        # What scales its places may turn what it reads on by other factors than what it has read.
+        self.reads_on = self.shares and self.by_several
+        self.warm = WarmPrompts(warm_bytes if self.reads_on else 0)
         if self._looks_ahead():
             raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
 
@@ -165,8 +167,7 @@ class LanguageModel:
     def generate(
         self, prompt: Sequence[int], max_tokens: int, on_text: Callable[[str], None] | None = None
     ) -> tuple[str, Tensor]:
-        """Continue the prompt greedily, whatever else the model's own file may wish for: the text,
-        and the logits (V,) of its first token.
+        """Continue the prompt greedily: the text, and the logits (V,) of its first token.
 
         on_text is given the text piece by piece as it comes. Without a chat template the
         answer ends with its line: a base model would go on and ask itself the next question.
@@ -177,20 +178,21 @@ class LanguageModel:
             pieces.hear(text := self.decode(written))
             return not self.chats and "\n" in text.lstrip()
 
-        if self.shares:
+        if self.reads_on:
             cache = self.warm.take(prompt)
             written, first = by_hand(self.model, cache, ids, max_tokens, self.ends, over)
             self.warm.keep(prompt, cache)
         else:
             pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
-            written, first = by_library(self.model, ids, max_tokens, pad, over)
+            caches = self.by_several
+            written, first = by_library(self.model, ids, max_tokens, pad, over, caches)
         pieces.end(text := self.decode(written))
         return text, first
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> None:
         """Read a prompt that `generate` is likely to be given, so that it is fast then."""
-        if not self.shares:
+        if not self.reads_on:
             return
         cache = self.warm.take(prompt)
         ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.device)
