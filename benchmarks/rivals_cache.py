@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from xl3m_core import LanguageModel, ModelError
+from xl3m_core.writing import read_on
 
 SINKS = 4
 CHUNK = 64
@@ -60,12 +61,11 @@ class CachedText:
         """Some tokens more; transformers gives them the positions behind those in the cache."""
         self.ids = self.ids + ids
         row = torch.tensor([ids], device=self.model.model.device)
-        output = self.model.model(row, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        logits = read_on(self.model.model, self.cache, row)
         if self.cache.get_seq_length() != len(self.ids):
             raise ModelError(
                 f"{self.model.config.model_type} has no plain cache of keys and values"
             )
-        logits: Tensor = output.logits[0, -1]
         return logits
 
     def _continue(self, logits: Tensor, max_tokens: int) -> str:

@@ -50,67 +50,67 @@ class Asking:
         the question came from; raises FencedError if that has a later owner.
         """
 
-        def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
+        def change(pipe: Any, known: dict[str, Asked], head: int) -> bool:
             if asked.until and qid in known and not known[qid].until:
-                return
+                return False
             for other in giving_way(known, qid, asked, keep, most):
                 _forget(pipe, stream, other, head)
             _put(pipe, stream, qid, asked, head)
+            return True
 
         await self._change(stream, change, fence)
 
     async def adopt(self, stream: str, qid: str, mine: str) -> None:
         """Begin a current question anew under another id; not one that has been ended meanwhile."""
 
-        def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
+        def change(pipe: Any, known: dict[str, Asked], head: int) -> bool:
             if qid not in known or known[qid].until:
-                return
+                return False
             _forget(pipe, stream, qid, head)
             if mine not in known or known[mine].until:
                 _put(pipe, stream, mine, known[qid], head)
-            else:
-                pipe.hincrby(keys.cursor(stream), "questions", 1)
+            return True
 
         await self._change(stream, change)
 
     async def end_questions(self, stream: str, fence: Fence | None = None) -> None:
         """End every current question of the stream. fence: as in `ask`."""
 
-        def change(pipe: Any, known: dict[str, Asked], head: int) -> None:
+        def change(pipe: Any, known: dict[str, Asked], head: int) -> bool:
             ended = [qid for qid, asked in known.items() if not asked.until]
             for qid in ended:
                 _forget(pipe, stream, qid, head)
-            if ended:  # else a stream that nobody knows would be there from now on
-                pipe.hincrby(keys.cursor(stream), "questions", 1)
+            return bool(ended)
 
         await self._change(stream, change, fence)
 
     async def _change(
         self,
         stream: str,
-        change: Callable[[Any, dict[str, Asked], int], None],
+        change: Callable[[Any, dict[str, Asked], int], bool],
         fence: Fence | None = None,
     ) -> None:
         """Give `change` the questions and the head of the log, and do all it asks for at once;
-        again if the questions, or the owner of the fence's partition, are others by then."""
+        again if the questions, or the owner of the fence's partition, are others by then. It says
+        whether anything is another: else a stream that nobody knows would be there from now on."""
 
         async def write(pipe: Any) -> None:
-            for partition, epoch in fences:
-                await fenced(pipe, partition, epoch)
+            if fence:
+                await fenced(pipe, *fence)
             known = to_asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
             pipe.multi()
-            change(pipe, known, head)
+            if change(pipe, known, head):
+                pipe.hincrby(keys.cursor(stream), "questions", 1)
 
-        fences = [fence] if fence else []
-        watched = [keys.partition(partition) for partition, _ in fences]
+        watched = [keys.partition(fence[0])] if fence else []
         await self.redis.transaction(write, keys.questions(stream), *watched)
 
 
 async def fenced(pipe: Any, partition: str, epoch: int) -> None:
     """Raise FencedError if the partition, which is watched, has an owner of a later epoch."""
     if int(await pipe.hget(keys.partition(partition), "epoch") or 0) > epoch:
-        raise FencedError(f"{partition} has a later owner than epoch {epoch}")
+        raise FencedError.of(partition, epoch)
 
 
 def question_keys(stream: str, qid: str, head: int) -> list[str]:
@@ -127,7 +127,6 @@ def _put(pipe: Any, stream: str, qid: str, asked: Asked, head: int) -> None:
         pipe.expireat(name, int(asked.until)) if asked.until else pipe.persist(name)
     fields = pack((asked.question, asked.until, asked.set_at))
     pipe.hset(keys.questions(stream), qid, fields)
-    pipe.hincrby(keys.cursor(stream), "questions", 1)
 
 
 def _forget(pipe: Any, stream: str, qid: str, head: int) -> None:

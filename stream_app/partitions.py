@@ -6,7 +6,7 @@ set to continue where Redis stands. Knows topic/partition names and offsets, no 
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stream_app.asking import Fence
@@ -102,7 +102,7 @@ class Partitions:
             ends = await broker.highwaters(*now.values())
             for plain, tp in now.items():
                 still()
-                taken[plain] = await self._settle(taken[plain], begins.get(tp), ends.get(tp))
+                await self._settle(taken[plain], begins.get(tp), ends.get(tp))
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
         self.owned, self.trusted = taken, run_id
@@ -156,23 +156,21 @@ class Partitions:
         offset, made = await self.store.position(plain)
         return Owned(plain, made, epoch, offset, offset)
 
-    async def _settle(self, owned: Owned, begin: int | None, end: int | None) -> Owned:
+    async def _settle(self, owned: Owned, begin: int | None, end: int | None) -> None:
         """What is expected of it next, if Redis holds nothing: its first record. A topic that ends
         before where Redis stands was deleted and made again: its partition gets a new name, so
         that no offset of it looks known."""
         offset = owned.position
         if offset is None:
-            return replace(owned, expected=begin)
-        if end is None or end >= offset:
-            return owned
-        logger.error(
-            "%s ends at offset %d, but %d were read: the topic was made again. Its streams "
-            "go on behind what they hold, from its first record.",
-            owned.plain, end, offset,
-        )  # fmt: skip
-        made = owned.made + 1
-        await self.store.begin_anew(*owned.fence, made)
-        return replace(owned, made=made, position=0, expected=0)
+            owned.expected = begin
+        elif end is not None and end < offset:
+            logger.error(
+                "%s ends at offset %d, but %d were read: the topic was made again. Its streams "
+                "go on behind what they hold, from its first record.",
+                owned.plain, end, offset,
+            )  # fmt: skip
+            await self.store.begin_anew(*owned.fence, owned.made + 1)
+            owned.made, owned.position, owned.expected = owned.made + 1, 0, 0
 
 
 def name_of(partition: str, made: int) -> str:

@@ -7,6 +7,7 @@ it is kept.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from stream_app.limits import FullError, too_many_questions
 from xl3m_core import Segment, Tail
@@ -14,6 +15,11 @@ from xl3m_core import Segment, Tail
 
 class FencedError(RuntimeError):
     """A later owner of the partition has written: this worker is a zombie and must stop."""
+
+    @classmethod
+    def of(cls, partition: str, epoch: int) -> Self:
+        """Whose epoch it is that came too late."""
+        return cls(f"{partition} has a later owner than epoch {epoch}")
 
 
 class LostWritesError(RuntimeError):

@@ -137,7 +137,7 @@ class StreamStore(Asking):
             if reply == -2:
                 raise RestartedError
             if reply < 0:
-                raise FencedError(f"{partition} has a later owner than epoch {epoch}")
+                raise FencedError.of(partition, epoch)
             if reply == 0:
                 raise LostWritesError(
                     f"{partition}: Redis is not where this worker left it; it lost writes, perhaps "

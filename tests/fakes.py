@@ -31,9 +31,9 @@ on_redis = hypothesis_settings(
 )
 
 
-async def until(condition: Callable[[], Any]) -> None:
+async def until(condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
     """Wait for it to become true; it may be asynchronous."""
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(seconds):
         while True:
             met = condition()
             if await met if isinstance(met, Awaitable) else met:

@@ -14,16 +14,15 @@ from stream_app.app import App, create_faust, raw_topic
 from stream_app.consumer import Consumer
 from stream_app.embedded import Service
 from stream_app.settings import Settings
-from stream_app.topics import TOPICS, ensure_topics
-
-WAIT_SECONDS = 60.0
+from stream_app.topics import ensure_topics
+from tests.fakes import until
+from tests.workers import WAIT_SECONDS, fresh_topics
 
 
 @pytest.fixture
 async def settings(broker: Service, fresh: Callable[[str], str]) -> Settings:
     """Of a group that has committed nothing yet."""
-    topics: dict[str, Any] = {f"{name}_topic": fresh(name) for name in TOPICS}
-    here = Settings(broker=broker.url, group=fresh("group"), **topics)
+    here = Settings(broker=broker.url, group=fresh("group"), **fresh_topics(fresh))
     await ensure_topics(here)
     return here
 
@@ -49,15 +48,9 @@ async def app(
     agents.agent(here, raw_topic(here, settings.tokens_topic), take)
     here.finalize()
     await here.maybe_start()
-    await until(lambda: bool(here.rebalancing_count and not here.rebalancing))
+    await until(lambda: bool(here.rebalancing_count and not here.rebalancing), WAIT_SECONDS)
     yield here
     await here.stop()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not holds():
-            await asyncio.sleep(0.05)
 
 
 async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
@@ -106,7 +99,7 @@ async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:
     await here.consumer.on_partitions_assigned(
         here.consumer.assignment(), here.consumer_generation_id
     )
-    await until(lambda: here.consumer.flow_active)
+    await until(lambda: here.consumer.flow_active, WAIT_SECONDS)
     assert flowing == [False]
 
 

@@ -14,10 +14,10 @@ from stream_app.doctor import Finding, examine, kafka_findings, model_finding, r
 from stream_app.errors import SchemaError, UnreachableError
 from stream_app.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
-from stream_app.topics import ensure_topics, partition_counts, topic_names
+from stream_app.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from tests import tiny
 from tests.test_cli import xl3m
-from tests.workers import TOPICS
+from tests.workers import fresh_topics
 
 Fresh = Callable[[str], str]
 
@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def topics(fresh: Fresh) -> dict[str, Any]:
     """Names of topics that are not there yet."""
-    return {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+    return fresh_topics(fresh)
 
 
 @pytest.fixture

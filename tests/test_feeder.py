@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -18,7 +18,7 @@ from stream_app.events import decode_chunk
 from stream_app.feeder import Feeder, Pace, Reader, feeding, files_of, read_file
 from stream_app.settings import Format, Settings
 from stream_app.store import StreamStore
-from stream_app.topics import TOPICS
+from tests.workers import fresh_topics
 
 Fresh = Callable[[str], str]
 
@@ -140,7 +140,7 @@ async def test_only_a_broker_that_drops_is_paced(
     broker: Service, redis_client: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:
     store = StreamStore(redis_client, 1, 1)
-    names: dict[str, Any] = {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+    names = fresh_topics(fresh)
     with embedded.kafka(tmp_path) as mock:
         for service in (mock, broker):
             async with feeding(Settings(broker=service.url, **names), store) as made:

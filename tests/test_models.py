@@ -46,13 +46,13 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
     return (certain, likely, certain + likely * len(asked))[MEASURES.index(measure)]
 
 
-def greedy(name: str, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
+def greedy(network: Any, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
     """Argmax by argmax, the whole row anew each time; stops as `generate` should."""
     ids = list(prompt)
     for _ in range(tokens):
-        logits = tiny.network(name)(input_ids=torch.tensor([ids])).logits
+        logits = network(input_ids=torch.tensor([ids])).logits
         ids.append(int(logits[0, -1].argmax()))
-        text = tiny.model(name).decode(ids[len(prompt) :])
+        text = tiny.tokenizer().decode(ids[len(prompt) :], skip_special_tokens=True)
         if ids[-1] == 1 or (line and "\n" in text.lstrip()):
             break
     return ids[len(prompt) :]
@@ -110,13 +110,8 @@ def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread_and_reads
     model = LanguageModel(network, tiny.tokenizer(), tiny.WINDOW)
     assert model.by_several is (kind in ("default", "linear"))
     assert tiny.engine(model).lanes.count == 1 or model.by_several
-    prompt, written = model.prompt(PROMPT * 40)[:90], list[int]()  # beyond 96 with what is written
-    while len(written) < 24:
-        logits = network(input_ids=torch.tensor([prompt + written])).logits[0, -1]
-        written.append(int(logits.argmax()))
-        if "\n" in model.decode(written).lstrip() or written[-1] == 1:
-            break
-    assert model.generate(prompt, 24)[0] == model.decode(written)
+    prompt = model.prompt(PROMPT * 40)[:90]  # beyond 96 with what is written
+    assert model.generate(prompt, 24)[0] == model.decode(greedy(network, prompt, 24))
 
 
 class Masked(tiny.Maskless):
@@ -164,7 +159,7 @@ def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
     model = tiny.model(name)
     prompt = model.prompt(PROMPT)
     text, first = model.generate(prompt, 24)
-    assert text == model.decode(greedy(name, prompt, 24))
+    assert text == model.decode(greedy(tiny.network(name), prompt, 24))
     logits = tiny.network(name)(input_ids=torch.tensor([prompt])).logits[0, -1].double()
     p = torch.softmax(logits, dim=-1)
     assert float(entropy(first[None])[0]) == pytest.approx(-float((p * p.log()).sum()), abs=1e-4)
@@ -205,7 +200,7 @@ def test_with_a_chat_template_an_answer_may_have_lines() -> None:
     chat = LanguageModel(tiny.network("llama"), tiny.tokenizer(tiny.CHAT))
     prompt = chat.prompt(PROMPT)
     answer, _ = chat.generate(prompt, 40)
-    assert answer == chat.decode(greedy("llama", prompt, 40, line=False))
+    assert answer == chat.decode(greedy(tiny.network("llama"), prompt, 40, line=False))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "mamba"])

@@ -457,13 +457,28 @@ class Overlapping(HashEngine):
         return end
 
 
-async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as_one_by_one(
-    store: StreamStore, fresh: Fresh
-) -> None:
+Overlap = tuple[World, Overlapping, str, str]
+
+
+@pytest.fixture
+async def overlap(store: StreamStore, fresh: Fresh) -> Overlap:
+    """Several steps' worth of one stream, and its question."""
     engine, stream = Overlapping(), fresh("stream")
     world = World(store, engine)
     await world.grow(stream, 40)
-    qid = await world.ask(stream)
+    return world, engine, stream, await world.ask(stream)
+
+
+async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as_one_by_one(
+    overlap: Overlap,
+) -> None:
+    world, engine, stream, qid = overlap
+
+    async def all_is_scored() -> bool:
+        with suppress(asyncio.QueueEmpty):
+            engine.begun.get_nowait().set()
+        return await world.range(stream, qid) == Range(0, 40)
+
     async with running(world.scoring):
         first = await engine.begun.get()
         second = await engine.begun.get()
@@ -471,20 +486,14 @@ async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as
         assert await world.scoring.on_model(lambda: "asked meanwhile") == "asked meanwhile"
         for ended in (first, second):
             ended.set()
-        while (await world.range(stream, qid)) != Range(0, 40):
-            with suppress(asyncio.QueueEmpty):
-                engine.begun.get_nowait().set()
-            await asyncio.sleep(0.01)
+        await until(all_is_scored)
     await world.assert_equals_batch(stream)
 
 
 async def test_a_step_that_fails_ends_scoring_and_what_was_begun_behind_it_is_not_written(
-    store: StreamStore, fresh: Fresh
+    overlap: Overlap,
 ) -> None:
-    engine, stream = Overlapping(), fresh("stream")
-    world = World(store, engine)
-    await world.grow(stream, 40)
-    qid = await world.ask(stream)
+    world, engine, stream, qid = overlap
     scoring = asyncio.create_task(world.scoring.run())
     first, second = await engine.begun.get(), await engine.begun.get()
     engine.fails = True

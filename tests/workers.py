@@ -20,13 +20,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from stream_app import access
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
-from stream_app.topics import ensure_topics
+from stream_app.topics import TOPICS, ensure_topics
 from stream_app.variables import variable
 from tests import tiny
 from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
 
 WAIT_SECONDS = 60.0
-TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 
 
 @dataclass
@@ -104,6 +103,11 @@ class Site:
         return [(event.key, event.value) for event in events]
 
 
+def fresh_topics(fresh: Callable[[str], str]) -> dict[str, Any]:
+    """Settings of topics that nobody has used."""
+    return {f"{topic}_topic": fresh(topic) for topic in TOPICS}
+
+
 @asynccontextmanager
 async def site(
     broker: str, redis_url: str, folder: Path, fresh: Callable[[str], str], **changes: Any
@@ -111,11 +115,10 @@ async def site(
     """A site without workers yet; those started are stopped at the end."""
     model = folder / "model"
     tiny.save(tiny.make("llama"), model)
-    topics: dict[str, Any] = {f"{topic}_topic": fresh(topic) for topic in TOPICS}
     # In bfloat16 a score depends on what is scored beside it: equality would be a matter of luck.
     settings = Settings(
         broker=broker, redis=redis_url, model=str(model), dtype="float32", group=fresh("group"),
-        **topics, **changes,
+        **fresh_topics(fresh), **changes,
     )  # fmt: skip
     await ensure_topics(settings)
     async with (

@@ -64,9 +64,8 @@ def _triangle(query: Tensor, key: Tensor) -> Tensor | None:
     rows, _, width, _ = query.shape
     if width != key.shape[2] or width > MOST_HIDDEN:
         return None
-    least = torch.finfo(query.dtype).min
-    hidden = torch.full((width, width), least, dtype=query.dtype, device=query.device).triu(1)
-    return hidden.expand(rows, 1, width, width)
+    seen = torch.ones((width, width), dtype=torch.bool, device=query.device).tril()
+    return added(seen, query.dtype).expand(rows, 1, width, width)
 
 
 def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, into: Tensor) -> None:

@@ -100,7 +100,7 @@ class Engine:
         """
         rows = self._rows(pairs)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        self._start(rows, scores, at_once=0 < len(rows) <= self.lanes.count).end()
+        self._start(rows, scores, at_once=len(rows) <= self.lanes.count).end()
         return scores
 
     def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
@@ -108,7 +108,7 @@ class Engine:
         left of it go on with what is begun next. What it returns waits for the end."""
         rows, measure = self._rows(pairs), self.method.measure
         scores = {measure: [0.0] * len(rows)}
-        run = self._start(rows, scores, at_once=0 < len(rows) < self.lanes.count)
+        run = self._start(rows, scores, at_once=len(rows) < self.lanes.count)
 
         def end() -> tuple[list[float], float]:
             run.end()
@@ -124,8 +124,8 @@ class Engine:
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         reads = self._reads(single, shared, list(scores), self.batch_tokens if at_once else None)
-        calls = [partial(self._fill, scores, [read]) for read in reads]
-        return self.lanes.start([partial(self._fill, scores, reads)] if at_once else calls)
+        together = [reads] if at_once and reads else [[read] for read in reads]
+        return self.lanes.start([partial(self._fill, scores, some) for some in together])
 
     def _reads(
         self,

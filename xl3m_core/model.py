@@ -22,7 +22,7 @@ from xl3m_core.loading import SMALL, fingerprint, load, window_of
 from xl3m_core.measure import alike
 from xl3m_core.sight import places_of
 from xl3m_core.warm import WarmPrompts
-from xl3m_core.writing import Pieces, by_hand, by_library
+from xl3m_core.writing import Pieces, by_hand, by_library, read_on
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
@@ -196,8 +196,7 @@ class LanguageModel:
             return
         cache = self.warm.take(prompt)
         ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.device)
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        output.logits.argmax().item()  # an accelerator has read it when this returns
+        read_on(self.model, cache, ids).argmax().item()  # so that an accelerator is done as well
         self.warm.keep(prompt, cache)
 
     @property

@@ -15,6 +15,13 @@ Over = Callable[[list[int]], bool]
 """Told all tokens so far after each one; whether that was the last."""
 
 
+def read_on(model: Any, cache: Any, ids: Tensor) -> Tensor:
+    """The logits (V,) behind ids (1, N), which go into the cache."""
+    output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    logits: Tensor = output.logits[0, -1]
+    return logits
+
+
 def by_hand(
     model: Any, cache: Any, prompt: Tensor, most: int, ends: Collection[int], over: Over
 ) -> tuple[list[int], Tensor]:
@@ -23,8 +30,7 @@ def by_hand(
     ids, first = prompt[:, cache.get_seq_length() :], None
     written = list[int]()
     while len(written) < most:
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits: Tensor = output.logits[0, -1]
+        logits = read_on(model, cache, ids)
         first = logits if first is None else first
         written.append(int(logits.argmax()))
         if over(written) or written[-1] in ends:
