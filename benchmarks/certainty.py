@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import plots
 from training.curriculum import Writer
-from training.evaluate import SEGMENT, Score, auc, passages, score
+from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.formats import ALL
 from xl3m_core.loading import SMALL
 
@@ -30,9 +30,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     writer = Writer(AutoTokenizer.from_pretrained(folder), 2_000_003 + args.seed, held_out=True)
     told, untold = list[Score](), list[Score]()
     for shape in tqdm(ALL, desc="certainty", disable=None):
-        count = SHORT_COUNT if args.short else COUNT
-        told += score(model, passages(writer, shape, SEGMENT, count))
-        untold += score(model, passages(writer, shape, SEGMENT, count, absent=True))
+        count, wanted = SHORT_COUNT if args.short else COUNT, level(shape, SEGMENT)
+        told += score(model, passages(writer, wanted, count))
+        untold += score(model, passages(writer, wanted, count, absent=True))
     return _rows(told, untold, Path(args.out))
 
 

@@ -22,18 +22,19 @@ from transformers import AutoTokenizer
 from stream_app.sample import service_log
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import DRILL, HARD, KINDS, LEVELS, Writer
+from training.curriculum import BEFORE, DRILL, GATES, HARD, KINDS, LEVELS, TEXTS, Writer
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
-from training.evaluate import ASKED, LENGTHS, passages, score
+from training.evaluate import ASKED, BACKWARD, LENGTHS, level, passages, score
 from training.formats import ALL
-from training.generate import TEMPLATE, Level
+from training.generate import TEMPLATE, Level, draw
 from training.grow import grown
 from training.optimizers import optimizers
-from training.passages import Passage, dense, single
+from training.pairs import Pairs
+from training.passages import Passage, any_fact, dense, single
 from training.tokenizer import in_pieces
-from training.train import new_model
+from training.train import TOKENS, new_model
 from xl3m_core.loading import SMALL
 from xl3m_core.model import LanguageModel
 
@@ -57,14 +58,14 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", TEXTS)
 def test_the_generator_is_deterministic(level: Level) -> None:
     one, other = (dense(Source(Random(7)), level, ten) for _ in range(2))
     assert one.pieces == other.pieces
     assert one.pieces != dense(Source(Random(8)), level, ten).pieces
 
 
-@given(st.integers(), st.sampled_from(LEVELS), st.booleans())
+@given(st.integers(), st.sampled_from(TEXTS), st.booleans())
 def test_an_answer_stands_in_its_evidence(seed: int, level: Level, held_out: bool) -> None:
     level = replace(level, joint=0.0, several=0.0)
     *told, asked, answer = single(Source(Random(seed), held_out), level, ten, False).pieces
@@ -73,18 +74,52 @@ def test_an_answer_stands_in_its_evidence(seed: int, level: Level, held_out: boo
     assert any(value in piece.text and _share_a_name(asked.text, piece.text) for piece in told)
 
 
+@given(st.integers(), st.sampled_from(BACKWARD))
+def test_what_is_told_before_its_key_is_asked_for_as_often_as_wanted(seed: int, shape: str) -> None:
+    source = Source(Random(seed))
+    for record in (draw(source, Level(0, (shape,))) for _ in range(20)):
+        for fact in record.facts:
+            key = fact.key[-1]
+            if record.line.count(key) == record.line.count(fact.answer) == 1 and len(fact.key) == 3:
+                first = record.line.index(fact.answer) < record.line.index(key)
+                assert fact.key[0] == "pair" or fact.backward == first
+    passage = Passage(records=[draw(source, Level(0, (shape,))) for _ in range(20)])
+    if any(fact.backward for record in passage.records for fact in record.facts):
+        assert any_fact(source, Level(0, (shape,), backward=1.0), passage).backward
+
+
+@given(st.integers(), st.sampled_from(BEFORE))
+@settings(deadline=None)
+def test_of_pairs_every_value_asked_for_stands_before_its_key(seed: int, pairs: Pairs) -> None:
+    row = Writer(TOKENIZER, seed).pairs(pairs)
+    start, *ends = row.parts()
+    told = " ".join(map(str, start.ids))
+    assert len(ends) == min(pairs.lines, 12)
+    for end in ends:
+        asked = end.kinds.index(1)
+        key, value = end.ids[1 : asked - 1], end.ids[asked:-1]
+        place = told.rindex(" ".join(map(str, [*key, end.ids[-1]])))
+        assert " ".join(map(str, value)) in told[:place]
+        assert len(key) <= pairs.key
+        assert len(value) <= pairs.value
+
+
+def test_every_level_has_its_gate_and_its_size() -> None:
+    assert len(LEVELS) == len(GATES) == len(TOKENS)
+
+
 def _share_a_name(asked: str, line: str) -> bool:
     words = set(WORDS.findall(asked)) - set(WORDS.findall(TEMPLATE))
     return any(word.strip(".") in line for word in words)
 
 
-@given(st.integers(), st.sampled_from(LEVELS))
+@given(st.integers(), st.sampled_from(TEXTS))
 def test_what_is_absent_is_a_guess(seed: int, level: Level) -> None:
     passage = single(Source(Random(seed)), replace(level, joint=0.0), ten, absent=True)
     assert passage.pieces[-1].kind == "guess"
 
 
-@pytest.mark.parametrize("level", [*LEVELS, DRILL])
+@pytest.mark.parametrize("level", [*TEXTS, DRILL])
 def test_a_passage_tells_nothing_twice(level: Level) -> None:
     for seed in range(20):
         records = dense(Source(Random(seed)), replace(level, several=0.0), ten).records
@@ -111,7 +146,7 @@ def test_questions_side_by_side_are_read_as_if_each_were_alone(
     seed: int, lengths: list[int]
 ) -> None:
     writer = Writer(TOKENIZER, seed)
-    rows = [writer.exam(LEVELS[-1], length) for length in lengths]
+    rows = [writer.exam(TEXTS[-1], length) for length in lengths]
     batch = Batch.of(rows, TOKENIZER.pad_token_id)
     torch.manual_seed(0)
     model: Any = new_model(len(TOKENIZER), 32, 2)
@@ -122,14 +157,14 @@ def test_questions_side_by_side_are_read_as_if_each_were_alone(
     for row, logits in zip(rows, together, strict=True):
         start, *ends = row.parts()
         for place, end in enumerate(ends):
-            assert len(start.ids + end.ids) <= LEVELS[-1].tokens
+            assert len(start.ids + end.ids) <= TEXTS[-1].tokens
             alone = model(torch.tensor([start.ids + end.ids])).logits[0]
             at = wide + place * longest
             read = torch.cat((logits[wide - len(start.ids) : wide], logits[at : at + len(end.ids)]))
             torch.testing.assert_close(read, alone, rtol=1e-3, atol=1e-3)
 
 
-@given(st.integers(), st.sampled_from((DRILL, *LEVELS)))
+@given(st.integers(), st.sampled_from((DRILL, *TEXTS)))
 @settings(max_examples=20, deadline=None)
 def test_a_batch_predicts_every_token_once_that_stands_behind_another(
     seed: int, level: Level
@@ -143,7 +178,7 @@ def test_a_batch_predicts_every_token_once_that_stands_behind_another(
         assert ids[kinds >= 0].tolist() == [token for part in behind for token in part]
 
 
-@pytest.mark.parametrize("level", [DRILL, *LEVELS[5:]])
+@pytest.mark.parametrize("level", [DRILL, *TEXTS[5:]])
 @pytest.mark.parametrize("shape", HARD.shapes)
 def test_an_exam_leaves_room_for_a_question_whatever_the_format(level: Level, shape: str) -> None:
     writer = Writer(TOKENIZER, seed=3)
@@ -222,14 +257,14 @@ def test_the_template_is_the_trained_one(model: LanguageModel) -> None:
 def test_a_passage_to_measure_on_fills_its_length(tokens: int, absent: bool) -> None:
     writer = Writer(TOKENIZER, seed=5, held_out=True)
     for shape in ALL:
-        for row in passages(writer, shape, tokens, 3, absent):
+        for row in passages(writer, level(shape, tokens), 3, absent):
             assert len(row.ids) <= tokens
             assert tokens - ASKED <= row.kinds.index(KINDS["guess" if absent else "answer"])
 
 
 def test_the_small_model_answers_and_knows_when_it_cannot(model: LanguageModel) -> None:
     writer = Writer(TOKENIZER, seed=11, held_out=True)
-    told = score(model.model, passages(writer, "app", 300, 30))
-    untold = score(model.model, passages(writer, "app", 120, 30, absent=True))
+    told = score(model.model, passages(writer, level("app", 300), 30))
+    untold = score(model.model, passages(writer, level("app", 120), 30, absent=True))
     assert sum(s.exact for s in told) >= 20
     assert max(sum(s.entropy for s in told) / 30, 0.3) < sum(s.entropy for s in untold) / 30

@@ -16,6 +16,8 @@ from training.batch import Batch, Row
 from training.entities import Source
 from training.formats import ALL
 from training.generate import Level
+from training.pairs import Pairs, Signs
+from training.pairs import row as pairs_row
 from training.passages import QUESTIONS, Passage, Piece, dense, exam
 
 FIRST = ("app", "syslog", "talk")
@@ -32,8 +34,18 @@ HARD = Level(
     joint=0.1,
     others=0.3,
     several=0.15,
+    backward=0.5,
 )
-LEVELS = (
+BEFORE = (  # to look up what stands before its key is not learnt from text alone
+    Pairs(4),
+    Pairs(8),
+    Pairs(12, alphabet=200),
+    Pairs(12, value=2, key=2, alphabet=400),
+    Pairs(10, value=3, key=2, between=2, alphabet=0),
+    Pairs(8, value=5, key=3, between=4, alphabet=0),
+    Pairs(14, value=5, key=3, between=6, alphabet=0),
+)
+TEXTS = (
     Level(64, ("bare",), terse=1.0),
     Level(64, ("bare",), terse=0.3),
     Level(80, ("bare",), shared=0.3, phrasings=2),
@@ -44,8 +56,9 @@ LEVELS = (
     replace(HARD, tokens=384, exams=0.75),
     replace(HARD, exams=0.95),
 )
+LEVELS = (*BEFORE, *TEXTS)
 DRILL = replace(HARD, tokens=192, filler=0.1, shared=0.95, exams=0.6, absent=0.25, near=0.95)
-GATES = (0.9, 0.9, 0.9, 0.92, 0.93, 0.9, 0.93, 0.95, 2.0)
+GATES = (*[0.96] * len(BEFORE), 0.9, 0.9, 0.9, 0.92, 0.93, 0.9, 0.93, 0.95, 2.0)
 HARDER = ("sshd", "nginx", "kafka", "hdfs", "spark", "systemd")
 """Formats that are learnt last: a key of many tokens among several lines of one kind."""
 USUAL, LONGEST = 40, 72
@@ -66,6 +79,11 @@ class Writer:
         self.tokenizer, self.rng, self.real = tokenizer, Random(seed), real
         self.source = Source(self.rng, held_out)
         self.bos, self.pad = int(tokenizer.bos_token_id), int(tokenizer.pad_token_id)
+        newline, ask, *digits = (
+            int(ids[0])
+            for ids in tokenizer([*"\n?0123456789"], add_special_tokens=False)["input_ids"]
+        )
+        self.signs = Signs(self.bos, newline, ask, tuple(digits), len(tokenizer))
 
     def encode(self, pieces: list[Piece]) -> Row:
         """The pieces as one row; they meet only where tokens do."""
@@ -95,8 +113,16 @@ class Writer:
                 return row.only(fits)
             length -= 1 + level.tokens // 16  # its questions are longer than what was left
 
-    def batch(self, level: Level, tokens: int) -> Batch:
+    def pairs(self, level: Pairs) -> Row:
+        """Random tokens, and questions for those that stand before others."""
+        return pairs_row(self.rng, level, self.signs)
+
+    def batch(self, level: Pairs | Level, tokens: int) -> Batch:
         """Rows that together have about that many tokens, all of one kind."""
+        if isinstance(level, Pairs):
+            first = self.pairs(level)
+            more = (self.pairs(level) for _ in range(tokens // len(first.ids)))
+            return Batch.of([first, *more], self.pad)
         level = replace(level, real=self.real)
         if self.rng.random() < level.exams:
             full = 0.7 if self.rng.random() < 0.8 else 0.05

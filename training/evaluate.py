@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stream_app.sample import service_log
 from training.batch import Row
 from training.curriculum import Writer
-from training.formats import ALL
+from training.formats import ALL, KINDS
 from training.generate import TEMPLATE, Level
 from training.passages import Passage, Piece, single
 
@@ -32,6 +32,7 @@ SEGMENT = 128
 ROWS = 20
 ASKED = 60
 """Tokens left for a question and its answer: most take 25 to 40."""
+BACKWARD = [*dict.fromkeys(kind.format for kind in KINDS if any(map(kind.backward, kind.asks)))]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,10 @@ class Score:
     entropy: float
 
 
-def level(shape: str, tokens: int) -> Level:
+def level(shape: str, tokens: int, backward: float = 0.0) -> Level:
     """Passages as the method builds them; an absent key always has a part in common with one."""
-    return Level(
-        tokens, (shape,), filler=0.3, stamps=0.6, phrasings=99, shared=0.6, near=1.0, paired=0.3
-    )
+    usual = Level(tokens, (shape,), filler=0.3, stamps=0.6, phrasings=99, shared=0.6, paired=0.3)
+    return replace(usual, near=1.0, backward=backward)
 
 
 @torch.inference_mode()
@@ -65,11 +65,9 @@ def score(model: Any, rows: list[Row]) -> list[Score]:
     return scores
 
 
-def passages(
-    writer: Writer, shape: str, tokens: int, count: int, absent: bool = False
-) -> list[Row]:
-    """Rows of at most that many tokens, all but `ASKED` of them or more before their question."""
-    wanted, rows = level(shape, tokens), list[Row]()
+def passages(writer: Writer, wanted: Level, count: int, absent: bool = False) -> list[Row]:
+    """Rows of at most the level's tokens, all but `ASKED` of them or more before their question."""
+    rows, tokens = list[Row](), wanted.tokens
 
     def enough(passage: Passage) -> bool:
         return len(writer.encode(passage.pieces).ids) >= tokens - ASKED
@@ -101,13 +99,26 @@ def log_trial(model: Any, writer: Writer, seed: int) -> tuple[int, bool]:
     return sorted(spread).index(spread[fact.line // 3]), score(model, [row])[0].exact
 
 
+def exact(model: Any, writer: Writer, wanted: Level, count: int) -> float:
+    """The share of such passages' questions that are answered exactly."""
+    return sum(one.exact for one in score(model, passages(writer, wanted, count))) / count
+
+
 def answers(model: Any, writer: Writer, count: int) -> dict[str, float]:
     """The share of exact answers by shape and length."""
+    return {
+        f"exact_{shape}_{tokens}": exact(model, writer, level(shape, tokens), count)
+        for tokens in tqdm(LENGTHS)
+        for shape in ALL
+    }
+
+
+def backward(model: Any, writer: Writer, count: int) -> dict[str, float]:
+    """The same by length, where what is asked for stands before its key: harder to look up."""
     figures = {}
     for tokens in tqdm(LENGTHS):
-        for shape in ALL:
-            scores = score(model, passages(writer, shape, tokens, count))
-            figures[f"exact_{shape}_{tokens}"] = sum(one.exact for one in scores) / count
+        shares = [exact(model, writer, level(shape, tokens, 1.0), count) for shape in BACKWARD]
+        figures[f"exact_backward_{tokens}"] = sum(shares) / len(shares)
     return figures
 
 
@@ -115,8 +126,9 @@ def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
     """How far entropy tells passages with the evidence from passages without."""
     told, untold = list[float](), list[float]()
     for shape in ALL:
-        told += [one.entropy for one in score(model, passages(writer, shape, SEGMENT, count))]
-        absent = passages(writer, shape, SEGMENT, count, absent=True)
+        wanted = level(shape, SEGMENT)
+        told += [one.entropy for one in score(model, passages(writer, wanted, count))]
+        absent = passages(writer, wanted, count, absent=True)
         untold += [one.entropy for one in score(model, absent)]
     means = {"entropy_with": sum(told) / len(told), "entropy_without": sum(untold) / len(untold)}
     return {**means, "auc": auc(told, untold)}
@@ -142,6 +154,7 @@ def measure(folder: Path, count: int, seed: int, dtype: str) -> dict[str, float]
         **answers(model, writer, count),
         **relevance(model, writer, count),
         **logs(model, writer, count),
+        **backward(model, writer, count),
     }
 
 
@@ -161,6 +174,8 @@ def main() -> None:
         exact = [figures[f"exact_{shape}_{tokens}"] for shape in ALL]
         cells = (f"{share:8.3f}" for share in (*exact, sum(exact) / len(exact)))
         print(f"{tokens:6} " + "".join(cells))
+    before = [f"{figures[f'exact_backward_{tokens}']:.3f}" for tokens in LENGTHS]
+    print("asked for what stands before its key:", *before)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

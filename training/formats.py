@@ -39,6 +39,10 @@ class Kind:
         """The entities the line holds."""
         return tuple(dict.fromkeys(SLOT.findall(self.line)))
 
+    def backward(self, ask: Ask) -> bool:
+        """Whether what is asked for stands before that by which it is found."""
+        return self.slots.index(ask.answer) < min(map(self.slots.index, ask.keys))
+
 
 def _kind(format: str, line: str, *asks: tuple[str, ...]) -> Kind:
     return Kind(format, line, tuple(Ask(ask[0], ask[1:]) for ask in asks))

@@ -25,6 +25,7 @@ class Fact:
     phrases: tuple[str, ...]
     answer: str
     others: tuple[str, ...] = ()
+    backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Level:
     joint: float = 0.0
     others: float = 0.0
     several: float = 0.0
+    backward: float = 0.0
     real: tuple[str, ...] = ()
 
 
@@ -116,7 +118,7 @@ def _fact(kind: Kind, ask: Ask, found: dict[str, str]) -> Fact:
     """The key leaves the wording out: two kinds of line never tell the same."""
     key = (kind.line, ask.answer, *(found[slot] for slot in ask.keys))
     phrases = tuple(phrase.format(**found) for phrase in ask.phrases)
-    return Fact(key, phrases, found[ask.answer])
+    return Fact(key, phrases, found[ask.answer], backward=kind.backward(ask))
 
 
 def _pair(source: Source, level: Level, shape: str, like: Record | None) -> Record:

@@ -109,8 +109,12 @@ def _ask_two(source: Source, level: Level, passage: Passage, fact: Fact, kind: s
     passage.pieces += [Piece(asked), Piece(text + "\n", sure)]
 
 
-def any_fact(source: Source, passage: Passage) -> Fact:
-    """One of the facts the passage tells."""
+def any_fact(source: Source, level: Level, passage: Passage) -> Fact:
+    """One of the facts the passage tells, with the chance `backward` one told before its key."""
+    if level.backward and source.rng.random() < level.backward:
+        told = [fact for record in passage.records for fact in record.facts if fact.backward]
+        if told:
+            return source.rng.choice(told)
     return source.rng.choice(source.rng.choice(passage.records).facts)
 
 
@@ -122,7 +126,7 @@ def dense(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Pa
     while not enough(passage):
         if source.rng.random() < 0.6 and passage.records:
             absent = source.rng.random() < level.absent
-            ask(source, level, passage, None if absent else any_fact(source, passage))
+            ask(source, level, passage, None if absent else any_fact(source, level, passage))
         else:
             add_record(source, level, passage)
     return passage
@@ -144,7 +148,7 @@ def single(
 ) -> Passage:
     """A context with one question behind it, as the method asks it."""
     passage = context(source, level, enough)
-    ask(source, level, passage, None if absent else any_fact(source, passage))
+    ask(source, level, passage, None if absent else any_fact(source, level, passage))
     return passage
 
 
@@ -152,9 +156,9 @@ def exam(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Pas
     """A context with questions about it side by side behind it: more to learn per token."""
     passage = context(source, level, enough)
     told = len(passage.pieces)
-    for record in source.rng.choices(passage.records, k=QUESTIONS):
+    for _ in range(QUESTIONS):
         absent = source.rng.random() < level.absent
-        ask(source, level, passage, None if absent else source.rng.choice(record.facts))
+        ask(source, level, passage, None if absent else any_fact(source, level, passage))
     for place in range(told, len(passage.pieces)):
         passage.pieces[place] = replace(passage.pieces[place], turn=1 + (place - told) // 2)
     return passage

@@ -52,7 +52,7 @@ def made_text(rng: Random, passages: int) -> Iterator[str]:
         passage = Passage()
         for _ in range(8):
             add_record(source, level, passage)
-        ask(source, level, passage, any_fact(source, passage) if passage.records else None)
+        ask(source, level, passage, any_fact(source, level, passage) if passage.records else None)
         yield "".join(piece.text for piece in passage.pieces)
 
 

@@ -21,14 +21,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stream_app.native import bound_programs
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import DRILL, GATES, LEVELS, Writer
+from training.curriculum import BEFORE, DRILL, GATES, LEVELS, Writer
 from training.generate import TEMPLATE
 from training.memory import keep_memory
 from training.optimizers import optimizers
 from training.tokenizer import real_lines
 
 LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
-TOKENS = (2048, 2048, 2048, 2048, 2048, 2560, 3072, 3584, 4096)
+TOKENS = (*[2048] * 6, 4096, 2048, 2048, 2048, 2048, 2048, 2560, 3072, 3584, 4096)
 REPEATS = 300
 HEAD = 32
 """Many small heads: a name's tokens are gathered by one head for each place."""
@@ -81,7 +81,8 @@ def losses(model: Any, batch: Batch) -> tuple[Tensor, float, int]:
     kind = kinds[chosen]
     known, answer = kind == 1, kind > 0
     weight = torch.where(known, 1.0, GUESS)[answer]
-    loss = (each[answer] * weight).sum() / weight.sum() + 0.1 * each[~answer].mean()
+    loss = (each[answer] * weight).sum() / weight.sum()
+    loss = loss + 0.1 * each[~answer].sum() / (~answer).sum().clamp(min=1)
     right = (logits.argmax(-1) == goals[chosen])[known].sum()
     return loss, float(right), int(known.sum())
 
@@ -133,8 +134,10 @@ class Trainer:
         if not self.args.start and self.step < REPEATS:
             return self.writer.repeats(32, 32, len(self.tokenizer))
         level, chance = self.level, self.writer.rng.random()
-        if level > 5 and chance < 0.1:
-            return self.writer.batch(DRILL, TOKENS[5])
+        if level > len(BEFORE) + 5 and chance < 0.1:
+            return self.writer.batch(DRILL, TOKENS[len(BEFORE) + 5])
+        if level >= len(BEFORE) and chance < 0.2:
+            return self.writer.batch(BEFORE[-1], TOKENS[0])
         if level and chance > 0.9:
             level = self.writer.rng.randrange(max(0, level - 3), level)
         return self.writer.batch(LEVELS[level], TOKENS[level])
