@@ -1,11 +1,13 @@
-"""Consumer: Faust's Kafka consumer, mended where it passes over events without a word.
+"""Consumer: Faust's Kafka consumer, mended where it passes over events, or counts what never came.
 
 Faust throws away what it fetched while its flow stood still, seeks back to what the group has
 committed, and trusts that nothing is read on between two assignments. The first fails where nothing
 is committed, or 0; the last where an assignment was empty, or is still being taken over when the
-next one begins. Knows offsets and generations; no events.
+next one begins. And of offsets that never came it makes a list, one by one, however many there are.
+Knows offsets and generations; no events.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,30 @@ class Consumer(aiokafka.Consumer):
     Where the group has committed nothing, that is offset 0; what has expired there is passed over
     by the setting `consumer_auto_offset_reset="earliest"`.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Faust lets go of it with the partition. (partition, offset) -> what was read before it
+        self._gap: Any = defaultdict(dict[int, int])
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing came from `offset_from` until `offset_to` did."""
+        self._gap[tp][offset_to] = offset_from - 1
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """The offset to commit: the one behind all that is acknowledged without a hole. None:
+        nothing new is. What never came is no hole."""
+        acked, before, last = self._acked[tp], self._gap[tp], self._committed_offset[tp]
+        acked.sort()
+        done = 0
+        for offset in acked:
+            if last and before.get(offset, offset - 1) > last:
+                break
+            last, done = offset, done + 1
+            before.pop(offset, None)
+        self._acked_index[tp].difference_update(acked[:done])
+        del acked[:done]
+        return last + 1 if done and last is not None else None
 
     def check(self, generation: int) -> None:
         """Raise Faust's RebalanceAgain, which makes it wait for the next assignment, if that is

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from faust.tables.recovery import RebalanceAgain
+from faust.types import TP
 
 from stream_app import access, agents
 from stream_app.app import App, create_faust, raw_topic
@@ -133,3 +135,33 @@ async def test_without_partitions_nothing_is_committed(
     monkeypatch.setattr(app.consumer, "assignment", set)
     consumer: Any = app.consumer
     assert await consumer.seek_to_committed() == {}
+
+
+GAPS = (0, 0, 0, 1, 2, 7, 10**12)
+
+
+async def test_what_is_acknowledged_without_a_hole_is_committed_whatever_never_came(
+    app: App,
+) -> None:
+    for seed in range(50):
+        await commits_what_has_no_hole(app.consumer, TP("topic", seed), Random(seed))
+
+
+async def commits_what_has_no_hole(consumer: Any, tp: TP, rng: Random) -> None:
+    """Read some offsets, acknowledge them in their order but for one, and look at each commit."""
+    committed = consumer._committed_offset[tp] = rng.randint(1, 5)
+    came, read = list[int](), committed
+    while len(came) < 12:
+        offset = (came[-1] + 1 if came else committed) + rng.choice(GAPS)
+        if offset - read > 1:  # as Faust does when it reads
+            await consumer._add_gap(tp, read + 1, offset)
+        came.append(offset)
+        read = offset
+    late = rng.randint(1, 11)
+    consumer._acked[tp] += came[:late] + came[late + 1 :]
+    assert consumer._new_offset(tp) == came[late - 1] + 1
+    consumer._committed_offset[tp] = came[late - 1] + 1
+    consumer._acked[tp].append(came[late])
+    assert consumer._new_offset(tp) == came[-1] + 1
+    assert consumer._new_offset(tp) is None  # nothing more is acknowledged
+    del consumer._acked[tp]  # the app goes on, and has no such partition
