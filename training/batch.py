@@ -29,6 +29,12 @@ class Row:
     kinds: list[int]
     turns: list[int]
 
+    def add(self, ids: list[int], kind: int, turn: int) -> None:
+        """Tokens of one kind and one question behind the others."""
+        self.ids.extend(ids)
+        self.kinds.extend([kind] * len(ids))
+        self.turns.extend([turn] * len(ids))
+
     def only(self, turns: set[int]) -> Row:
         """The row without the other questions."""
         kept = [i for i, turn in enumerate(self.turns) if turn in turns]

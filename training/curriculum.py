@@ -16,8 +16,7 @@ from training.batch import Batch, Row
 from training.entities import Source
 from training.formats import ALL
 from training.generate import Level
-from training.pairs import Pairs, Signs
-from training.pairs import row as pairs_row
+from training.pairs import Pairs, Signs, pairs_row
 from training.passages import QUESTIONS, Passage, Piece, dense, exam
 
 FIRST = ("app", "syslog", "talk")
@@ -91,9 +90,7 @@ class Writer:
         parts = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         row = Row([self.bos], [0], [0])
         for piece, ids in zip(pieces, parts, strict=True):
-            row.ids.extend(ids)
-            row.kinds.extend([KINDS[piece.kind]] * len(ids))
-            row.turns.extend([piece.turn] * len(ids))
+            row.add(ids, KINDS[piece.kind], piece.turn)
         return row
 
     def exam(self, level: Level, length: int) -> Row:

@@ -40,23 +40,20 @@ class Signs:
     vocabulary: int
 
 
-def row(rng: Random, level: Pairs, signs: Signs) -> Row:
+def pairs_row(rng: Random, level: Pairs, signs: Signs) -> Row:
     """Such lines, and their keys side by side behind them; only values are to be predicted."""
     between = _some(rng, level, signs, rng.randint(0, level.between))
     told = dict[tuple[int, ...], list[int]]()
     while len(told) < level.lines:
         key = tuple(_some(rng, level, signs, rng.randint(1, level.key)))
         told[key] = _value(rng, level, signs)
-    lines = [[*value, *between, *key, signs.newline] for key, value in told.items()]
-    ids = [signs.begin, *(token for line in lines for token in line)]
-    kinds, turns = [PADDING] * len(ids), [0] * len(ids)
-    keys = rng.sample([*told], min(ASKED, len(told)))
-    for turn, key in enumerate(keys, 1):
-        asked, answer = [signs.newline, *key, signs.ask], [*told[key], signs.newline]
-        ids += asked + answer
-        kinds += [PADDING] * len(asked) + [1] * len(answer)
-        turns += [turn] * (len(asked) + len(answer))
-    return Row(ids, kinds, turns)
+    row = Row([signs.begin], [PADDING], [0])
+    for key, value in told.items():
+        row.add([*value, *between, *key, signs.newline], PADDING, 0)
+    for turn, key in enumerate(rng.sample([*told], min(ASKED, len(told))), 1):
+        row.add([signs.newline, *key, signs.ask], PADDING, turn)
+        row.add([*told[key], signs.newline], 1, turn)
+    return row
 
 
 def _value(rng: Random, level: Pairs, signs: Signs) -> list[int]:

@@ -130,7 +130,7 @@ class Trainer:
         self.tokenizer.save_pretrained(self.args.out)
 
     def batch(self) -> Batch:
-        """The next batch: this level's, a drill, or now and then one of an easier level."""
+        """The next batch: this level's, a drill, pairs, or now and then one of an easier level."""
         if not self.args.start and self.step < REPEATS:
             return self.writer.repeats(32, 32, len(self.tokenizer))
         level, chance = self.level, self.writer.rng.random()
