@@ -14,9 +14,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import plots
-from training.curriculum import Writer
 from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.formats import ALL
+from training.writer import Writer
 from xl3m_core.loading import SMALL
 
 COUNT, SHORT_COUNT, BINS = 200, 20, 10

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from stream_app.sample import service_log
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import BEFORE, DRILL, GATES, HARD, KINDS, LEVELS, TEXTS, Writer
+from training.curriculum import BEFORE, DRILL, HARD, STEPS, TEXTS, chosen
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
@@ -30,15 +30,21 @@ from training.evaluate import ASKED, BACKWARD, LENGTHS, level, passages, score
 from training.formats import ALL
 from training.generate import TEMPLATE, Level, draw
 from training.grow import grown
-from training.optimizers import optimizers
+from training.lesson import REPEATS, Lesson
+from training.optimizers import HeadMuon, optimizers
+from training.pairs import ASKED as ASKED_AT_ONCE
 from training.pairs import Pairs
 from training.passages import Passage, any_fact, dense, single
 from training.tokenizer import in_pieces
-from training.train import TOKENS, new_model
+from training.train import new_model
+from training.writer import KINDS, Writer
 from xl3m_core.loading import SMALL
 from xl3m_core.model import LanguageModel
 
 WORDS = re.compile(r"[\w.-]+")
+PAIRS = [step.level for step in BEFORE]
+LEVELS: list[Any] = [step.level for step in TEXTS]
+HARDEST: list[Any] = [DRILL.level, *LEVELS]
 TOKENIZER = AutoTokenizer.from_pretrained(SMALL)
 
 
@@ -58,14 +64,14 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("level", TEXTS)
+@pytest.mark.parametrize("level", LEVELS)
 def test_the_generator_is_deterministic(level: Level) -> None:
     one, other = (dense(Source(Random(7)), level, ten) for _ in range(2))
     assert one.pieces == other.pieces
     assert one.pieces != dense(Source(Random(8)), level, ten).pieces
 
 
-@given(st.integers(), st.sampled_from(TEXTS), st.booleans())
+@given(st.integers(), st.sampled_from(LEVELS), st.booleans())
 def test_an_answer_stands_in_its_evidence(seed: int, level: Level, held_out: bool) -> None:
     level = replace(level, joint=0.0, several=0.0)
     *told, asked, answer = single(Source(Random(seed), held_out), level, ten, False).pieces
@@ -88,24 +94,57 @@ def test_what_is_told_before_its_key_is_asked_for_as_often_as_wanted(seed: int, 
         assert any_fact(source, Level(0, (shape,), backward=1.0), passage).backward
 
 
-@given(st.integers(), st.sampled_from(BEFORE))
+@given(st.integers(), st.sampled_from(PAIRS))
 @settings(deadline=None)
-def test_of_pairs_every_value_asked_for_stands_before_its_key(seed: int, pairs: Pairs) -> None:
-    row = Writer(TOKENIZER, seed).pairs(pairs)
-    start, *ends = row.parts()
-    told = " ".join(map(str, start.ids))
-    assert len(ends) == min(pairs.lines, 12)
+def test_of_pairs_every_value_asked_for_stands_in_its_keys_line(seed: int, pairs: Pairs) -> None:
+    start, *ends = Writer(TOKENIZER, seed).pairs(pairs).parts()
+    newline = ends[0].ids[0]
+    told = [_words(line) for line in _split(start.ids[1:], newline)]
+    assert len(ends) == min(len(told), ASKED_AT_ONCE)
     for end in ends:
-        asked = end.kinds.index(1)
-        key, value = end.ids[1 : asked - 1], end.ids[asked:-1]
-        place = told.rindex(" ".join(map(str, [*key, end.ids[-1]])))
-        assert " ".join(map(str, value)) in told[:place]
-        assert len(key) <= pairs.key
-        assert len(value) <= pairs.value
+        place = end.kinds.index(1)
+        key, value = end.ids[1 : place - 1], _words(end.ids[place:-1])
+        named = 1 if pairs.fields else 0
+        starts = [key[:i] for i in range(1, min(pairs.key, len(key) - named) + 1)]
+        assert any(_words(some) in line and value in line for line in told for some in starts)
+        assert len(value.split()) <= pairs.value
+        if not pairs.fields:
+            assert any(line.startswith(value) and line.endswith(_words(key)) for line in told)
 
 
-def test_every_level_has_its_gate_and_its_size() -> None:
-    assert len(LEVELS) == len(GATES) == len(TOKENS)
+def _words(ids: list[int]) -> str:
+    return "".join(f" {i} " for i in ids)
+
+
+def _split(ids: list[int], at: int) -> list[list[int]]:
+    lines = list[list[int]]([[]])
+    for i in ids:
+        if i == at:
+            lines.append([])
+        else:
+            lines[-1].append(i)
+    return lines[:-1]
+
+
+@given(st.integers(), st.integers(0, len(STEPS) - 1))
+def test_a_step_is_read_with_easier_ones_and_never_with_harder(seed: int, number: int) -> None:
+    steps = [chosen(Random(seed + i), number) for i in range(200)]
+    assert steps.count(STEPS[number]) > 100
+    assert {*steps} <= {*STEPS[: number + 1], DRILL, BEFORE[-1]}
+
+
+@given(st.integers())
+@settings(max_examples=5, deadline=None)
+def test_batches_written_ahead_are_of_the_step_come_to(seed: int) -> None:
+    here, ahead = (Lesson(TOKENIZER, seed, (), 2) for _ in range(2))
+    for lesson in (here, ahead):
+        lesson.go_on(REPEATS)
+    one, other = here.batches(0), ahead.batches(1)
+    for _ in range(3):
+        torch.testing.assert_close(next(one).ids, next(other).ids)
+    ahead.go_on(0)
+    while next(other).ends == (0, 0):  # repeats, which ask nothing; pairs do
+        pass
 
 
 def _share_a_name(asked: str, line: str) -> bool:
@@ -113,13 +152,13 @@ def _share_a_name(asked: str, line: str) -> bool:
     return any(word.strip(".") in line for word in words)
 
 
-@given(st.integers(), st.sampled_from(TEXTS))
+@given(st.integers(), st.sampled_from(LEVELS))
 def test_what_is_absent_is_a_guess(seed: int, level: Level) -> None:
     passage = single(Source(Random(seed)), replace(level, joint=0.0), ten, absent=True)
     assert passage.pieces[-1].kind == "guess"
 
 
-@pytest.mark.parametrize("level", [*TEXTS, DRILL])
+@pytest.mark.parametrize("level", HARDEST)
 def test_a_passage_tells_nothing_twice(level: Level) -> None:
     for seed in range(20):
         records = dense(Source(Random(seed)), replace(level, several=0.0), ten).records
@@ -146,7 +185,7 @@ def test_questions_side_by_side_are_read_as_if_each_were_alone(
     seed: int, lengths: list[int]
 ) -> None:
     writer = Writer(TOKENIZER, seed)
-    rows = [writer.exam(TEXTS[-1], length) for length in lengths]
+    rows = [writer.exam(LEVELS[-1], length) for length in lengths]
     batch = Batch.of(rows, TOKENIZER.pad_token_id)
     torch.manual_seed(0)
     model: Any = new_model(len(TOKENIZER), 32, 2)
@@ -157,14 +196,14 @@ def test_questions_side_by_side_are_read_as_if_each_were_alone(
     for row, logits in zip(rows, together, strict=True):
         start, *ends = row.parts()
         for place, end in enumerate(ends):
-            assert len(start.ids + end.ids) <= TEXTS[-1].tokens
+            assert len(start.ids + end.ids) <= LEVELS[-1].tokens
             alone = model(torch.tensor([start.ids + end.ids])).logits[0]
             at = wide + place * longest
             read = torch.cat((logits[wide - len(start.ids) : wide], logits[at : at + len(end.ids)]))
             torch.testing.assert_close(read, alone, rtol=1e-3, atol=1e-3)
 
 
-@given(st.integers(), st.sampled_from((DRILL, *TEXTS)))
+@given(st.integers(), st.sampled_from(HARDEST))
 @settings(max_examples=20, deadline=None)
 def test_a_batch_predicts_every_token_once_that_stands_behind_another(
     seed: int, level: Level
@@ -178,7 +217,7 @@ def test_a_batch_predicts_every_token_once_that_stands_behind_another(
         assert ids[kinds >= 0].tolist() == [token for part in behind for token in part]
 
 
-@pytest.mark.parametrize("level", [DRILL, *TEXTS[5:]])
+@pytest.mark.parametrize("level", HARDEST[:1] + HARDEST[6:])
 @pytest.mark.parametrize("shape", HARD.shapes)
 def test_an_exam_leaves_room_for_a_question_whatever_the_format(level: Level, shape: str) -> None:
     writer = Writer(TOKENIZER, seed=3)
@@ -207,6 +246,24 @@ def test_a_grown_model_computes_the_same_and_its_new_heads_learn_as_the_old() ->
             moved = moved.T if "o_proj" in name else moved
             old, new = (part.mean() for part in moved.tensor_split(2))
             assert new > old / 10, name
+
+
+@pytest.mark.parametrize("name", ["layers.0.self_attn.q_proj.weight", "0.self_attn.o_proj.weight"])
+def test_heads_together_take_the_steps_that_each_takes_alone(name: str) -> None:
+    torch.manual_seed(0)
+    whole, rate = torch.nn.Parameter(torch.randn(64, 64)), 0.1
+    muon: Any = torch.optim.Muon
+    along = 1 if "o_proj" in name else 0
+    parts = [torch.nn.Parameter(part.clone()) for part in torch.split(whole.detach(), 32, along)]
+    together = HeadMuon({name: whole}, 32, rate)
+    alone = muon(parts, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        whole.grad = torch.randn(64, 64)
+        for part, grad in zip(parts, torch.split(whole.grad, 32, along), strict=True):
+            part.grad = grad.clone()
+        together.step()
+        alone.step()
+    torch.testing.assert_close(whole, torch.cat([*parts], along), rtol=0.02, atol=0.01)
 
 
 def test_a_resumed_log_goes_on_where_it_was_saved(tmp_path: Path) -> None:

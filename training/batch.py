@@ -81,7 +81,8 @@ class Batch:
     def to(self, device: str) -> Batch:
         """The batch on a device."""
         ids, kinds, places, unseen = (
-            each.to(device) for each in (self.ids, self.kinds, self.places, self.unseen)
+            each.to(device, non_blocking=True)
+            for each in (self.ids, self.kinds, self.places, self.unseen)
         )
         return Batch(ids, kinds, places, unseen, self.ends)
 

@@ -1,23 +1,16 @@
-"""The steps of the training, from terse short passages to the full window, and their batches.
+"""The steps of the training: random tokens, then terse short passages, at last the full window.
 
 A step is passed when enough answers are right. Knows nothing of the model or of learning.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
-from training.batch import Batch, Row
-from training.entities import Source
 from training.formats import ALL
 from training.generate import Level
-from training.pairs import Pairs, Signs, pairs_row
-from training.passages import QUESTIONS, Passage, Piece, dense, exam
+from training.pairs import Pairs
 
 FIRST = ("app", "syslog", "talk")
 SHORT = Level(128, ("bare", *FIRST), filler=0.1, stamps=0.3, phrasings=99, absent=0.05, shared=0.6)
@@ -30,126 +23,63 @@ HARD = Level(
     absent=0.15,
     shared=0.6,
     paired=0.3,
-    joint=0.1,
+    joint=0.15,
     others=0.3,
     several=0.15,
     backward=0.5,
 )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is read, how many answers' tokens must be right to go on, and the tokens of a batch."""
+
+    level: Pairs | Level
+    gate: float
+    tokens: int = 2048
+
+
 BEFORE = (  # to look up what stands before its key is not learnt from text alone
-    Pairs(4),
-    Pairs(8),
-    Pairs(12, alphabet=200),
-    Pairs(12, value=2, key=2, alphabet=400),
-    Pairs(10, value=3, key=2, between=2, alphabet=0),
-    Pairs(8, value=5, key=3, between=4, alphabet=0),
-    Pairs(14, value=5, key=3, between=6, alphabet=0),
+    Step(Pairs(4), 0.96),
+    Step(Pairs(8), 0.96),
+    Step(Pairs(12, alphabet=200), 0.96),
+    Step(Pairs(12, value=2, key=2, alphabet=400), 0.96),
+    Step(Pairs(10, value=3, key=2, between=2, alphabet=0), 0.96),
+    Step(Pairs(8, value=5, key=3, between=4, alphabet=0), 0.96),
+    Step(Pairs(14, value=5, key=3, between=6, alphabet=0), 0.96, 4096),
+    Step(Pairs(8, between=1, fields=1), 0.96),
+    Step(Pairs(12, value=2, key=2, between=2, alphabet=400, fields=2), 0.93),
+    Step(Pairs(24, value=5, key=3, between=3, alphabet=0, fields=3), 0.93, 4096),
 )
 TEXTS = (
-    Level(64, ("bare",), terse=1.0),
-    Level(64, ("bare",), terse=0.3),
-    Level(80, ("bare",), shared=0.3, phrasings=2),
-    Level(96, ("bare", *FIRST), shared=0.5, phrasings=4),
-    SHORT,
-    replace(HARD, tokens=192, filler=0.1, absent=0.1, exams=0.3, joint=0.0),
-    replace(HARD, tokens=256, exams=0.7),
-    replace(HARD, tokens=384, exams=0.75),
-    replace(HARD, exams=0.95),
+    Step(Level(64, ("bare",), terse=1.0), 0.9),
+    Step(Level(64, ("bare",), terse=0.3), 0.9),
+    Step(Level(80, ("bare",), shared=0.3, phrasings=2), 0.9),
+    Step(Level(96, ("bare", *FIRST), shared=0.5, phrasings=4), 0.92),
+    Step(SHORT, 0.93),
+    Step(replace(HARD, tokens=192, filler=0.1, absent=0.1, exams=0.3, joint=0.0), 0.9, 2560),
+    Step(replace(HARD, tokens=256, exams=0.7), 0.93, 3072),
+    Step(replace(HARD, tokens=384, exams=0.75), 0.95, 3584),
+    Step(replace(HARD, exams=0.95), 1.0, 4096),
 )
-LEVELS = (*BEFORE, *TEXTS)
-DRILL = replace(HARD, tokens=192, filler=0.1, shared=0.95, exams=0.6, absent=0.25, near=0.95)
-GATES = (*[0.96] * len(BEFORE), 0.9, 0.9, 0.9, 0.92, 0.93, 0.9, 0.93, 0.95, 2.0)
-HARDER = ("sshd", "nginx", "kafka", "hdfs", "spark", "systemd")
-"""Formats that are learnt last: a key of many tokens among several lines of one kind."""
-USUAL, LONGEST = 40, 72
-"""Tokens of a question with its answer; longer ones would pad all others, and are left out."""
-KINDS = {"text": 0, "answer": 1, "guess": 2}
+STEPS = (*BEFORE, *TEXTS)
+HARD_AT = len(BEFORE) + 5
+"""The first step with all formats."""
+DRILL = replace(
+    STEPS[HARD_AT],
+    level=replace(
+        HARD, tokens=192, filler=0.1, shared=0.95, exams=0.6, absent=0.25, near=0.95, joint=0.1
+    ),
+)
 
 
-class Writer:
-    """Writes batches of passages as tokens."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        seed: int,
-        real: tuple[str, ...] = (),
-        held_out: bool = False,
-    ) -> None:
-        self.tokenizer, self.rng, self.real = tokenizer, Random(seed), real
-        self.source = Source(self.rng, held_out)
-        self.bos, self.pad = int(tokenizer.bos_token_id), int(tokenizer.pad_token_id)
-        newline, ask, *digits = (
-            int(ids[0])
-            for ids in tokenizer([*"\n?0123456789"], add_special_tokens=False)["input_ids"]
-        )
-        self.signs = Signs(self.bos, newline, ask, tuple(digits), len(tokenizer))
-
-    def encode(self, pieces: list[Piece]) -> Row:
-        """The pieces as one row; they meet only where tokens do."""
-        texts = [piece.text for piece in pieces]
-        parts = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        row = Row([self.bos], [0], [0])
-        for piece, ids in zip(pieces, parts, strict=True):
-            row.add(ids, KINDS[piece.kind], piece.turn)
-        return row
-
-    def exam(self, level: Level, length: int) -> Row:
-        """A passage of about that many tokens and questions behind it, each within the window.
-
-        Most are of one format, as a log is: there many lines could be the one asked for.
-        """
-        if self.rng.random() < 0.85:
-            twice = [shape for shape in level.shapes if shape in HARDER]
-            level = replace(level, shapes=(self.rng.choice((*level.shapes, *twice)),))
-        while True:
-            row = self.encode(exam(self.source, level, Budget(length)).pieces)
-            room = level.tokens - row.turns.count(0)
-            sizes = Counter(row.turns)
-            fits = {turn for turn, size in sizes.items() if turn == 0 or size <= min(room, LONGEST)}
-            if len(fits) > 1:
-                return row.only(fits)
-            length -= 1 + level.tokens // 16  # its questions are longer than what was left
-
-    def pairs(self, level: Pairs) -> Row:
-        """Random tokens, and questions for those that stand before others."""
-        return pairs_row(self.rng, level, self.signs)
-
-    def batch(self, level: Pairs | Level, tokens: int) -> Batch:
-        """Rows that together have about that many tokens, all of one kind."""
-        if isinstance(level, Pairs):
-            first = self.pairs(level)
-            more = (self.pairs(level) for _ in range(tokens // len(first.ids)))
-            return Batch.of([first, *more], self.pad)
-        level = replace(level, real=self.real)
-        if self.rng.random() < level.exams:
-            full = 0.7 if self.rng.random() < 0.8 else 0.05
-            length = round(level.tokens * self.rng.uniform(full, 0.95))
-            level = replace(level, shared=0.9 if self.rng.random() < 0.6 else level.shared)
-            count = max(2, round(tokens / (length + QUESTIONS * USUAL)))
-            rows = [self.exam(level, length) for _ in range(count)]
-        else:
-            budget, count = Budget(level.tokens), max(4, tokens // level.tokens)
-            pieces = (dense(self.source, level, budget).pieces for _ in range(count))
-            rows = [self.encode(each).first(level.tokens) for each in pieces]
-        return Batch.of(rows, self.pad)
-
-    def repeats(self, rows: int, length: int, vocabulary: int) -> Batch:
-        """Random tokens, and the same again: the shortest way to learn copying."""
-        seed = self.rng.getrandbits(40)
-        once = torch.randint(
-            3, vocabulary, (rows, length), generator=torch.Generator().manual_seed(seed)
-        )
-        kinds = [0] * (length + 1) + [1] * (length - 1)
-        twice = [ids + ids for ids in once.tolist()]
-        return Batch.of([Row(ids, kinds, [0] * len(ids)) for ids in twice], self.pad)
-
-
-class Budget:
-    """Says when a passage has about that many tokens; a guess from its characters."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-
-    def __call__(self, passage: Passage) -> bool:
-        characters = sum(len(piece.text) for piece in passage.pieces)
-        return characters / 1.6 >= self.tokens
+def chosen(rng: Random, number: int) -> Step:
+    """Step so many's own, a drill, pairs, or now and then an easier step's."""
+    chance = rng.random()
+    if number > HARD_AT and chance < 0.1:
+        return DRILL
+    if number >= len(BEFORE) and chance < 0.2:
+        return BEFORE[-1]
+    if number and chance > 0.9:
+        number = rng.randrange(max(0, number - 3), number)
+    return STEPS[number]

@@ -21,10 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stream_app.sample import service_log
 from training.batch import Row
-from training.curriculum import Writer
 from training.formats import ALL, KINDS
 from training.generate import TEMPLATE, Level
 from training.passages import Passage, Piece, single
+from training.writer import Writer
 
 LENGTHS = (128, 256, 384, 512)
 SEGMENT = 128

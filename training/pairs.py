@@ -1,9 +1,11 @@
-"""Lines of random tokens, each a value before its key, and then the keys asked for.
+"""Lines of random tokens: fields, each behind its name, a key among them, and then questions.
 
-    value between key \n ... key ? value \n key ? value \n
+    value between key \\n ... key ? value \\n key ? value \\n
+    name value name value between key name value \\n ... key name ? value \\n
 
-The shortest way to learn finding what stands before that by which it is found: among words a
-model has guessed it, and never came to look. It knows tokens, not what they say.
+The shortest way to learn finding what stands before that by which it is found, and which of
+several: among words a model has guessed it, and never came to look. It knows tokens, not what
+they say.
 """
 
 from __future__ import annotations
@@ -20,13 +22,19 @@ FIRST = 30
 
 @dataclass(frozen=True)
 class Pairs:
-    """So many lines, of at most so many tokens of each kind, out of an alphabet; 0: all tokens."""
+    """At most so many lines and so many tokens of each kind, out of an alphabet; 0: all tokens.
+
+    between: tokens before the key, and of a field's name. fields: how many more than the first,
+    which has no name where it is the only one. room: tokens that all lines together have.
+    """
 
     lines: int
     value: int = 1
     key: int = 1
     between: int = 0
     alphabet: int = 60
+    fields: int = 0
+    room: int = 440
 
 
 @dataclass(frozen=True)
@@ -40,30 +48,61 @@ class Signs:
     vocabulary: int
 
 
+@dataclass(frozen=True)
+class Told:
+    """A line's tokens, and its values."""
+
+    line: list[int]
+    values: list[list[int]]
+
+
 def pairs_row(rng: Random, level: Pairs, signs: Signs) -> Row:
-    """Such lines, and their keys side by side behind them; only values are to be predicted."""
+    """Such lines, and questions side by side behind them; only values are to be predicted."""
     between = _some(rng, level, signs, rng.randint(0, level.between))
-    told = dict[tuple[int, ...], list[int]]()
-    while len(told) < level.lines:
-        key = tuple(_some(rng, level, signs, rng.randint(1, level.key)))
-        told[key] = _value(rng, level, signs)
-    row = Row([signs.begin], [PADDING], [0])
-    for key, value in told.items():
-        row.add([*value, *between, *key, signs.newline], PADDING, 0)
+    names = _names(rng, level, signs)
+    place = rng.randint(1, len(names))
+    row, told = Row([signs.begin], [PADDING], [0]), dict[tuple[int, ...], Told]()
+    while len(told) < level.lines and len(row.ids) < level.room:
+        key = tuple(_text(rng, level, signs, level.key))
+        if key in told:
+            continue
+        values = [_text(rng, level, signs, level.value) for _ in names]
+        fields = [name + value for name, value in zip(names, values, strict=True)]
+        line = sum([*fields[:place], between, [*key], *fields[place:]], list[int]())
+        told[key] = Told(line, values)
+        row.add([*line, signs.newline], PADDING, 0)
     for turn, key in enumerate(rng.sample([*told], min(ASKED, len(told))), 1):
-        row.add([signs.newline, *key, signs.ask], PADDING, turn)
-        row.add([*told[key], signs.newline], 1, turn)
+        field = rng.randrange(len(names))
+        row.add([signs.newline, *key, *names[field], signs.ask], PADDING, turn)
+        row.add([*told[key].values[field], signs.newline], 1, turn)
     return row
 
 
-def _value(rng: Random, level: Pairs, signs: Signs) -> list[int]:
+def _names(rng: Random, level: Pairs, signs: Signs) -> list[list[int]]:
+    """The fields' names, no two the same; none where there is one field alone."""
+    if not level.fields:
+        return [[]]
+    names, count = list[list[int]](), rng.randint(1, 1 + level.fields)
+    while len(names) < count:
+        name = _some(rng, level, signs, rng.randint(1, max(1, level.between)))
+        if name not in names:
+            names.append(name)
+    return names
+
+
+def _text(rng: Random, level: Pairs, signs: Signs, most: int) -> list[int]:
     """Random tokens, or a number."""
-    length = rng.randint(1, level.value)
-    if level.value > 1 and rng.random() < 0.5:
+    length = rng.randint(1, most)
+    if most > 1 and rng.random() < 0.5:
         return rng.choices(signs.digits, k=length)
     return _some(rng, level, signs, length)
 
 
 def _some(rng: Random, level: Pairs, signs: Signs, length: int) -> list[int]:
     last = FIRST + level.alphabet if level.alphabet else signs.vocabulary
-    return [rng.randrange(FIRST, last) for _ in range(length)]
+    some = list[int]()
+    while len(some) < length:
+        token = rng.randrange(FIRST, last)
+        if token not in (signs.newline, signs.ask):
+            some.append(token)
+    return some

@@ -21,15 +21,18 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stream_app.native import bound_programs
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import BEFORE, DRILL, GATES, LEVELS, Writer
+from training.curriculum import STEPS
 from training.generate import TEMPLATE
+from training.lesson import REPEATS, Lesson
 from training.memory import keep_memory
 from training.optimizers import optimizers
 from training.tokenizer import real_lines
 
 LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
-TOKENS = (*[2048] * 6, 4096, 2048, 2048, 2048, 2048, 2048, 2560, 3072, 3584, 4096)
-REPEATS = 300
+COPYING = 300
+"""Steps of nothing but repeats, to begin with."""
+SAVED = 2.0
+"""Minutes between checkpoints."""
 HEAD = 32
 """Many small heads: a name's tokens are gathered by one head for each place."""
 K = 1
@@ -66,25 +69,29 @@ def precision(device: str) -> Any:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
 
 
-def losses(model: Any, batch: Batch) -> tuple[Tensor, float, int]:
-    """The loss, how many tokens of known answers are right, and how many there are.
+def losses(model: Any, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
+    """The loss, and the share of known answers' tokens that are right.
 
-    Of ordinary text one token in five is predicted: it is mostly chance, and costs time.
+    Of ordinary text one token in five is predicted: it is mostly chance, and costs time. What is
+    predicted is chosen before a GPU has the batch, which otherwise waits for its own answer.
     """
+    kinds = batch.kinds[:, 1:].flatten()
+    some = (kinds == 0) & (torch.rand(kinds.shape) < 0.2)
+    places = ((kinds > 0) | some).nonzero()[:, 0].to(device, non_blocking=True)
+    batch = batch.to(device)
     states = model.model(**batch.inputs(), use_cache=False).last_hidden_state[:, :-1]
-    goals, kinds = batch.ids[:, 1:], batch.kinds[:, 1:]
-    some = (kinds == 0) & (torch.rand(kinds.shape, device=kinds.device) < 0.2)
-    asked = kinds > 0
-    chosen = asked | some
-    logits = model.lm_head(states[chosen]).float()
-    each = cross_entropy(logits, goals[chosen], reduction="none")
-    kind = kinds[chosen]
-    known, answer = kind == 1, kind > 0
-    weight = torch.where(known, 1.0, GUESS)[answer]
-    loss = (each[answer] * weight).sum() / weight.sum()
-    loss = loss + 0.1 * each[~answer].sum() / (~answer).sum().clamp(min=1)
-    right = (logits.argmax(-1) == goals[chosen])[known].sum()
-    return loss, float(right), int(known.sum())
+    goals, kinds = (each[:, 1:].flatten()[places] for each in (batch.ids, batch.kinds))
+    logits = model.lm_head(states.flatten(0, 1)[places]).float()
+    each = cross_entropy(logits, goals, reduction="none")
+    known, text = kinds == 1, kinds == 0
+    weight = known + GUESS * (kinds == 2)
+    right = (logits.argmax(-1) == goals) & known
+    return _mean(each, weight) + 0.1 * _mean(each, text), _mean(right, known)
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean; zero where all weights are."""
+    return (values * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
 class Trainer:
@@ -100,10 +107,14 @@ class Trainer:
             self.model = new_model(len(self.tokenizer), args.width, args.layers)
         self.model.to(self.device).set_attn_implementation(NAME)
         self.optimizers = optimizers(self.model, args.rate)
-        self.step, self.level, self.accuracy, self.since = 0, args.level, 0.0, 0
+        self.step, self.level = 0, args.level if args.start else REPEATS
+        self.accuracy, self.since, self.right = 0.0, 0, torch.zeros(())
         if args.resume:
             self.restore(args.resume)
-        self.writer = Writer(self.tokenizer, args.seed + self.step, real_lines(args.data))
+        seed, real = args.seed + self.step, real_lines(args.data)
+        self.lesson = Lesson(self.tokenizer, seed, real, args.times)
+        self.lesson.go_on(self.level)
+        self.batches = self.lesson.batches(args.writers)
         self.autocast = precision(self.device)
 
     def restore(self, path: Path) -> None:
@@ -129,45 +140,36 @@ class Trainer:
         shipped.save_pretrained(self.args.out)
         self.tokenizer.save_pretrained(self.args.out)
 
-    def batch(self) -> Batch:
-        """The next batch: this level's, a drill, pairs, or now and then one of an easier level."""
-        if not self.args.start and self.step < REPEATS:
-            return self.writer.repeats(32, 32, len(self.tokenizer))
-        level, chance = self.level, self.writer.rng.random()
-        if level > len(BEFORE) + 5 and chance < 0.1:
-            return self.writer.batch(DRILL, TOKENS[len(BEFORE) + 5])
-        if level >= len(BEFORE) and chance < 0.2:
-            return self.writer.batch(BEFORE[-1], TOKENS[0])
-        if level and chance > 0.9:
-            level = self.writer.rng.randrange(max(0, level - 3), level)
-        return self.writer.batch(LEVELS[level], TOKENS[level])
-
-    def learn(self, done: float) -> float:
-        """One step; `done` is the share of the time that has gone."""
+    def learn(self, done: float) -> Tensor:
+        """One step, and its loss; `done` is the share of the time that has gone."""
         slow = min(1.0, (self.step + 1) / 100) * min(1.0, max(0.02, (1 - done) / 0.4))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.args.rate * slow
-        batch = self.batch().to(self.device)
         with self.autocast:
-            loss, right, known = losses(self.model, batch)
+            loss, right = losses(self.model, next(self.batches), self.device)
         self.model.zero_grad()
         cast(Any, loss).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        self.advance(right / max(1, known))
-        return float(loss.detach())
+        self.advance(float(self.right))  # the last step's: this one's a GPU has just been told
+        self.right = right
+        return loss.detach()
 
     def advance(self, accuracy: float) -> None:
-        """Follows the accuracy, and passes on to the next level when it suffices."""
+        """Follows the accuracy, and passes on to the next step when it suffices, or never will."""
         self.since += 1
-        if self.step == REPEATS:
-            self.accuracy, self.since = 0.0, 0
         self.accuracy += (accuracy - self.accuracy) / min(50, self.since + 1)
-        if self.step > REPEATS and self.since > 60 and self.accuracy > GATES[self.level]:
+        if self.level == REPEATS:
+            passed = self.step >= COPYING
+        else:
+            right = self.since > 60 and self.accuracy > STEPS[self.level].gate
+            passed = self.level + 1 < len(STEPS) and (right or self.since >= self.args.patience)
+        if passed:
             self.level, self.since, self.accuracy = self.level + 1, 0, 0.0
+            self.lesson.go_on(self.level)
 
 
 def main() -> None:
@@ -182,8 +184,11 @@ def main() -> None:
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--start", type=Path, help="folder of a model to go on from")
     parser.add_argument("--level", type=int, default=0, help="step of the curriculum to begin with")
+    parser.add_argument("--patience", type=int, default=4000, help="at most so much of each step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--writers", type=int, default=0, help="processes that write batches ahead")
+    parser.add_argument("--times", type=int, default=1, help="a batch is so many times as large")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -195,25 +200,21 @@ def main() -> None:
 
 
 def run(trainer: Trainer, args: argparse.Namespace) -> None:
-    """Steps until the time is up; writes a log line every 50 and a checkpoint every 250."""
-    start, bar = time.monotonic(), tqdm(unit="step", mininterval=5)
+    """Steps until the time is up; writes a log line every 50 and checkpoints now and then."""
+    start, bar, saved = time.monotonic(), tqdm(unit="step", mininterval=5), 0.0
     with args.log.open("a", newline="") as file:
         log = csv.writer(file)
         while (spent := (time.monotonic() - start) / 60) < args.minutes:
             loss = trainer.learn(spent / args.minutes)
             bar.update()
             if trainer.step % 50 == 0:
-                row = (
-                    trainer.step,
-                    trainer.level,
-                    f"{loss:.4f}",
-                    f"{trainer.accuracy:.4f}",
-                )
+                row = (trainer.step, trainer.level, f"{loss:.4f}", f"{trainer.accuracy:.4f}")
                 log.writerow((*row, f"{spent:.2f}"))
                 file.flush()
                 bar.set_postfix_str(f"level {row[1]} loss {row[2]} accuracy {row[3]}")
-            if trainer.step % 250 == 0:
+            if spent - saved > SAVED:
                 trainer.save()
+                saved = spent
     trainer.save()
 
 
