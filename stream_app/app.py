@@ -1,6 +1,8 @@
 """create_app: builds the parts of a worker and ties them together. Wiring only."""
 
+import asyncio
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -34,6 +36,8 @@ from stream_app.weights import Weights
 from xl3m_core import Engine
 
 ANSWER_BYTES = 4 << 20
+# Longer than all queries begun take, as a rule.
+WAITED_SECONDS = 100.0
 
 
 class App(faust.App):
@@ -63,9 +67,13 @@ class App(faust.App):
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
         """Called before partitions go, and before the consumer stops. Then a batch that is being
-        read is left as it is, since it will be delivered again; queries are not."""
+        read is left as it is, since it will be delivered again; queries are not. Slow answers hold
+        up the whole group, and in the end this worker is put out of it: after a while they are
+        left to be delivered again as well."""
         if not self.should_stop:
-            await super()._consumer_wait_empty(consumer, logger)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAITED_SECONDS):
+                    await super()._consumer_wait_empty(consumer, logger)
         elif not self.crashed:
             await self.stopping.queries()
 
@@ -148,8 +156,8 @@ def create_faust(settings: Settings) -> App:
         broker_max_poll_interval=1_000_000.0,
         # What is polled goes into the queues, full or not.
         broker_max_poll_records=BATCH_EVENTS,
-        # Longer than any query may take, shorter than a request: joining waits for all to rejoin.
-        broker_rebalance_timeout=150.0,
+        # Shorter than a request: joining waits for all to rejoin.
+        broker_rebalance_timeout=1.5 * WAITED_SECONDS,
         stream_buffer_maxsize=64,
         stream_wait_empty=True,
         topic_allow_declare=False,

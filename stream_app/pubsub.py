@@ -9,16 +9,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from uuid import uuid4
 
 from redis.asyncio import Redis
 
 from stream_app import keys
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
+from stream_app.claim import CLAIMED, Claim, Claims
 from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
 from stream_app.limits import too_many_queries
-from stream_app.patience import PASSING, Health
+from stream_app.patience import PASSING, Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.stopping import Stopping
@@ -28,15 +28,11 @@ logger = logging.getLogger("xl3m")
 
 # So many wait for a place; the next is refused.
 QUERIES_WAITING = 256
-# A claim outlives the deadline by this much, for generating. After that a query whose worker died
-# may be asked again.
-CLAIM_SLACK = 60
 # How long an answer can be had again by asking with the same id.
 ANSWER_TTL = 600
 REFUSAL_TTL = 60  # costs nobody any work to give again
 # An answer is repeated at most once in this time, which is longer than workers differ in hearing.
 REPEAT_MS = 500
-CLAIMED = b"claimed"
 
 
 class PubSubDoor:
@@ -53,6 +49,7 @@ class PubSubDoor:
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
+        self.claims = Claims(redis)
         self.answering = answering
         self.scoring = scoring
         self.health = health
@@ -121,12 +118,20 @@ class PubSubDoor:
                 self.stopping.finished()
 
     async def _query(self, query: Query) -> None:
-        if await self._claim(query):
-            try:
-                await self._answer(query)
-            except PASSING:
-                await self.redis.delete(keys.claim(query.id))
-                raise
+        """Answer it, if no other worker does; an answer that is already there is published again.
+
+        A claim whose reply was lost, or whose answer could not be published, is nobody's then.
+        """
+        claim = self.claims.of(query.id)
+        try:
+            if await claim.take():
+                async with claim.kept():
+                    await self._answer(query, claim)
+            elif claim.answer and await self._first_to_repeat(query):
+                await self._publish(query.id, claim.answer)
+        except PASSING:
+            await patiently(self.health, "claim", claim.release)
+            raise
 
     async def _see_who_waits(self) -> None:
         """Those that others answer, or have answered, wait here for nothing: let them go."""
@@ -141,7 +146,7 @@ class PubSubDoor:
 
     async def _turn_away(self, query: Query) -> None:
         """Of workers that are all full one says so."""
-        if await self._claim(query, REPEAT_MS):
+        if await self.claims.of(query.id).take(REPEAT_MS):
             reason = too_many_queries(QUERIES_WAITING)
             refusal = Answer(question=query.question or "", error=reason)
             self.answering.on_answer(refusal, 0.0)
@@ -155,43 +160,28 @@ class PubSubDoor:
             refusal = {"type": "answer", "id": query_id, "error": reason}
             await self._publish(query_id, encode(refusal, is_json(data)))
 
-    async def _claim(self, query: Query, lease_ms: int = 0) -> bool:
-        """True for one worker only; an answer that is already there is published again. The lease
-        is one for answering, if no other is given."""
-        deadline = self.settings.query_deadline if query.deadline is None else query.deadline
-        lease_ms = lease_ms or 1000 * (int(deadline) + CLAIM_SLACK)
-        name, mine = keys.claim(query.id), b"%s by %s" % (CLAIMED, uuid4().hex.encode())
-        if await self.redis.set(name, mine, nx=True, px=lease_ms):
-            return True
-        there = await self.redis.get(name)
-        if there == mine:
-            return True  # the client tried again, because the first reply was lost
-        is_answer = there is not None and not there.startswith(CLAIMED)
-        if is_answer and await self._first_to_repeat(query):
-            await self._publish(query.id, there)
-        return False
-
     async def _first_to_repeat(self, query: Query) -> bool:
         """All workers hear who asks again; one repeats the answer."""
         name = keys.repeated(query.id)
         return bool(await self.redis.set(name, CLAIMED, nx=True, px=REPEAT_MS))
 
-    async def _answer(self, query: Query) -> None:
+    async def _answer(self, query: Query, claim: Claim) -> None:
         """Publish the text as it comes, then the answer, and keep that for who asks again."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        speaking = asyncio.create_task(self._speak(query, pieces))
+        speaking = asyncio.create_task(self._speak(query, claim, pieces))
         answer = await self.answering.answer(query, pieces.put_nowait)
         pieces.put_nowait(None)
         await speaking
         final = answered(query, {"type": "answer"} | answer.to_dict())
         kept = ANSWER_TTL if answer.error is None else REFUSAL_TTL
-        await self.redis.set(keys.claim(query.id), final, ex=kept)
-        await self._publish(query.id, final)
+        if await patiently(self.health, "claim", claim.end, final, kept):
+            await self._publish(query.id, final)
 
-    async def _speak(self, query: Query, pieces: "asyncio.Queue[str | None]") -> None:
+    async def _speak(self, query: Query, claim: Claim, pieces: "asyncio.Queue[str | None]") -> None:
         while (text := await pieces.get()) is not None:
             piece = {"type": "text", "id": query.id, "text": text}
-            await self._publish(query.id, encode(piece, query.as_json))
+            if claim.mine:  # else another one answers
+                await self._publish(query.id, encode(piece, query.as_json))
 
     async def _publish(self, query_id: str, message: bytes) -> None:
         await self.redis.publish(keys.answer_channel(query_id), message)

@@ -89,6 +89,22 @@ async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
     assert [*came] == [*range(sent + 1)]
 
 
+async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
+    app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.app.WAITED_SECONDS", 0.1)
+    here: Any = app
+    async with (
+        AIOKafkaProducer(**access.kafka(settings)) as producer,
+        asyncio.timeout(WAIT_SECONDS),
+    ):
+        await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
+        await seen.get()
+        assert here.consumer.unacked
+        await here._consumer_wait_empty(here.consumer, here.log)
+    assert here.consumer.unacked, "nothing was acknowledged for that"
+
+
 async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:
     here: Any = app
     flowing = list[bool]()

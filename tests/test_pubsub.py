@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from stream_app import client, keys, pubsub
 from stream_app.answering import Answering
+from stream_app.claim import CLAIMED, LEASE_MS, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.patience import Health
@@ -131,20 +132,76 @@ async def test_one_query_has_one_answer_however_many_listen(
     assert sorted(id for worker in three.workers for id in worker.answered) == sorted(ids)
 
 
-async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
+async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis, query_id = one.workers[0].door.redis, fresh("query")
-    first = redis.set
+    redis, query = one.workers[0].door.redis, {"id": fresh("query"), "stream": stream}
+    claim, put = keys.claim(query["id"]), redis.set
 
-    async def again(*args: Any, **options: Any) -> Any:
-        """As redis-py does by itself."""
-        await first(*args, **options)
-        return await first(*args, **options)
+    async def lost(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(redis, "set", put)
+        assert await put(*args, **options)
+        assert await all_there(one.redis, [claim])
+        raise ConnectionError("the reply was lost")
 
-    monkeypatch.setattr(redis, "set", again)
+    monkeypatch.setattr(redis, "set", lost)
+    await one.ask(query | {"question": "q?"})
+    await until(lambda: let_go(one, claim))
+    await one.ask(query | {"question": "q?"})
+    assert (await one.answer())[0] == query["id"]
+
+
+async def let_go(one: Asker, claim: str) -> bool:
+    return one.workers[0].door.places._value == 16 and await not_there(one.redis, claim)
+
+
+async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
+    one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.claim.RENEWED_SECONDS", 0.02)
+    query_id, (worker,) = fresh("query"), one.workers
+    worker.gate.clear()
     await one.ask({"id": query_id, "stream": stream, "question": "q?"})
+    await until(lambda: all_there(one.redis, [keys.claim(query_id)]))
+    for _ in range(3):
+        await one.redis.pexpire(keys.claim(query_id), LEASE_MS // 2)
+        await until(lambda: renewed(one.redis, keys.claim(query_id)))
+    worker.gate.set()
     assert (await one.answer())[0] == query_id
+
+
+async def renewed(redis: Any, claim: str) -> bool:
+    return bool(await redis.pttl(claim) > LEASE_MS // 2)
+
+
+async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
+    one: Asker, stream: str, fresh: Fresh
+) -> None:
+    lost, last, (worker,) = fresh("query"), fresh("query"), one.workers
+    worker.gate.clear()
+    await one.ask({"id": lost, "stream": stream, "question": "q?"})
+    await until(lambda: all_there(one.redis, [keys.claim(lost)]))
+    await one.redis.set(keys.claim(lost), CLAIMED + b" by another")
+    worker.gate.set()
+    await until(lambda: has_answered(worker, lost))
+    await one.ask({"id": last, "stream": stream, "question": "q?"})
+    assert (await one.answer())[0] == last
+    assert await one.redis.get(keys.claim(lost)) == CLAIMED + b" by another"
+
+
+async def has_answered(worker: Worker, query_id: str) -> bool:
+    return query_id in worker.answered and worker.door.places._value == 16
+
+
+async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
+    one, other = (Claims(redis_client).of(name) for name in [fresh("query")] * 2)
+    assert await one.take()
+    assert not await other.take()
+    assert [await one.end(b"answer", 60) for _ in range(2)] == [True, True]
+    await one.release()  # nothing: what stands there is an answer now
+    assert not await other.end(b"another", 60)
+    assert not await other.take()
+    assert other.answer == b"answer"
 
 
 async def test_asked_again_the_same_answer_comes_once_more(
@@ -333,7 +390,7 @@ async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_ov
         await first.ask(query)
         await until(lambda: all_there(first.redis, [claim]))
     async with place(redis_url, 1) as second:
-        assert 60 < await second.redis.ttl(claim) <= 10 + pubsub.CLAIM_SLACK
+        assert 0 < await second.redis.pttl(claim) <= LEASE_MS
         await second.ask(query)
         last = fresh("query")
         await second.ask(query | {"id": last})

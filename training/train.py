@@ -35,7 +35,7 @@ SAVED = 2.0
 """Minutes between checkpoints."""
 HEAD = 32
 """Many small heads: a name's tokens are gathered by one head for each place."""
-K = 1
+K = 2
 """Segments it reads well, as `benchmarks needle` finds, which answers from 1, 2 and 4."""
 GUESS = 0.3
 """What an answer counts that nothing tells: it is chance, and only its spread is to be learnt."""

@@ -1,0 +1,86 @@
+"""Claim: of the workers that hear a query through pub/sub, the one that answers it.
+
+The claim is a lease, renewed while the answer is written; in its place stands the answer then, for
+who asks again. Knows Redis and bytes; not what is asked or answered.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from stream_app import keys
+from stream_app.patience import PASSING
+from stream_app.scripts import Script
+
+logger = logging.getLogger("xl3m")
+
+# After that a query whose worker died may be asked again.
+LEASE_MS = 60_000
+RENEWED_SECONDS = LEASE_MS / 3000
+CLAIMED = b"claimed"
+
+
+class Claims:
+    """Those of one worker."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis: Any = redis
+        self.script = Script(redis, "claim.lua")
+
+    def of(self, query_id: str) -> "Claim":
+        """That of a query, not taken yet."""
+        return Claim(self, keys.claim(query_id))
+
+
+class Claim:
+    """mine: whether it is this worker's, as far as it knows; answer: another's, if it is there."""
+
+    def __init__(self, claims: Claims, name: str) -> None:
+        self.claims, self.name = claims, name
+        self.token = b"%s by %s" % (CLAIMED, uuid4().hex.encode())
+        self.mine = False
+        self.answer: bytes | None = None
+
+    async def take(self, lease_ms: int = LEASE_MS) -> bool:
+        """True for one worker only."""
+        redis = self.claims.redis
+        self.mine = bool(await redis.set(self.name, self.token, nx=True, px=lease_ms))
+        if not self.mine:
+            there = await redis.get(self.name)
+            self.answer = None if there is None or there.startswith(CLAIMED) else there
+        return self.mine
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renewed while what is within runs."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+
+    async def end(self, answer: bytes, seconds: int) -> bool:
+        """Leave the answer for who asks again. False if another has claimed it meanwhile."""
+        return await self._put(answer, 1000 * seconds)
+
+    async def release(self) -> None:
+        """Let the query be asked again; also where it is not known if the claim was taken."""
+        await self._put(b"", 0)
+
+    async def _renew(self) -> None:
+        while self.mine:
+            await asyncio.sleep(RENEWED_SECONDS)
+            try:
+                await self._put(self.token, LEASE_MS)
+            except PASSING as error:
+                logger.error("a claim could not be renewed: %s", error)
+
+    async def _put(self, value: bytes, lease_ms: int) -> bool:
+        arguments = [self.token, value, lease_ms]
+        self.mine = await self.claims.script([self.name], arguments) == 1
+        return self.mine
