@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -71,9 +70,10 @@ class App(faust.App):
         up the whole group, and in the end this worker is put out of it: after a while they are
         left to be delivered again as well."""
         if not self.should_stop:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(WAITED_SECONDS):
-                    await super()._consumer_wait_empty(consumer, logger)
+            # Not by a timeout: what Faust waits with swallows a cancellation.
+            enough = asyncio.get_running_loop().call_later(WAITED_SECONDS, consumer.unacked.clear)
+            await super()._consumer_wait_empty(consumer, logger)
+            enough.cancel()
         elif not self.crashed:
             await self.stopping.queries()
 
