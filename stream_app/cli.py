@@ -132,7 +132,7 @@ def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
 @cli.command()
 @click.argument("stream", type=TEXT)
 @click.argument("question", type=TEXT, required=False)
-@click.option("--deadline", type=float, help="Seconds to score for at most.")
+@click.option("--deadline", type=float, help="Seconds to score for at most  [XL3M_QUERY_DEADLINE]")
 @options("redis", "json")
 def ask(
     stream: str, question: str | None, deadline: float | None, as_json: bool, **given: Any

@@ -44,7 +44,7 @@ def _difference(noted: int) -> str:
     if noted > mine:
         return (
             f"Redis holds schema {noted}, written by a newer xl3m; this one knows {mine}: upgrade "
-            "this worker, or give it a Redis (or a database of it) of its own"
+            "this worker, or give it a Redis of its own"
         )
     return (
         f"Redis holds schema {noted}, written by an older xl3m; this one knows {mine} and cannot "
