@@ -35,7 +35,7 @@ from stream_app.weights import Weights
 from xl3m_core import Engine
 
 ANSWER_BYTES = 4 << 20
-# Longer than all queries begun take, as a rule.
+# Longer than all queries begun take, as a rule: their deadline is 30 s, if nobody says another.
 WAITED_SECONDS = 100.0
 
 
@@ -72,8 +72,10 @@ class App(faust.App):
         if not self.should_stop:
             # Not by a timeout: what Faust waits with swallows a cancellation.
             enough = asyncio.get_running_loop().call_later(WAITED_SECONDS, consumer.unacked.clear)
-            await super()._consumer_wait_empty(consumer, logger)
-            enough.cancel()
+            try:
+                await super()._consumer_wait_empty(consumer, logger)
+            finally:
+                enough.cancel()
         elif not self.crashed:
             await self.stopping.queries()
 

@@ -12,9 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from stream_app import keys
-from stream_app.patience import PASSING
+from stream_app.patience import end_if_cancelled
 from stream_app.scripts import Script
 
 logger = logging.getLogger("xl3m")
@@ -52,17 +53,19 @@ class Claim:
         self.mine = bool(await redis.set(self.name, self.token, nx=True, px=lease_ms))
         if not self.mine:
             there = await redis.get(self.name)
+            self.mine = there == self.token  # a client may try again, if its first reply was lost
             self.answer = None if there is None or there.startswith(CLAIMED) else there
         return self.mine
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Renewed while what is within runs."""
+        """Renewed while what is within runs, and not afterwards."""
         renewing = asyncio.create_task(self._renew())
         try:
             yield
         finally:
             renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
 
     async def end(self, answer: bytes, seconds: int) -> bool:
         """Leave the answer for who asks again. False if another has claimed it meanwhile."""
@@ -71,14 +74,16 @@ class Claim:
     async def release(self) -> None:
         """Let the query be asked again; also where it is not known if the claim was taken."""
         await self._put(b"", 0)
+        self.mine = False
 
     async def _renew(self) -> None:
         while self.mine:
             await asyncio.sleep(RENEWED_SECONDS)
             try:
                 await self._put(self.token, LEASE_MS)
-            except PASSING as error:
+            except RedisError as error:
                 logger.error("a claim could not be renewed: %s", error)
+            end_if_cancelled()
 
     async def _put(self, value: bytes, lease_ms: int) -> bool:
         arguments = [self.token, value, lease_ms]

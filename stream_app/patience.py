@@ -51,7 +51,7 @@ async def patiently(
         try:
             done = await call(*args, **kwargs)
             health.waiting.pop(step, None)
-            _end_if_cancelled()
+            end_if_cancelled()
             return done
         except PASSING as error:
             health.waiting[step] = str(error)
@@ -64,7 +64,7 @@ async def patiently(
             raise
 
 
-def _end_if_cancelled() -> None:
+def end_if_cancelled() -> None:
     """redis-py sends under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
     that comes as it is done. The task would go on, and a worker asked to stop would not."""
     task = asyncio.current_task()

@@ -8,9 +8,11 @@ keeps nothing: who hears no answer asks again with the same id, and gets the sam
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from stream_app import keys
 from stream_app.agents import QUERIES_AT_ONCE, answered
@@ -120,7 +122,8 @@ class PubSubDoor:
     async def _query(self, query: Query) -> None:
         """Answer it, if no other worker does; an answer that is already there is published again.
 
-        A claim whose reply was lost, or whose answer could not be published, is nobody's then.
+        If Redis goes away meanwhile the query can be asked again: what is there then is its answer,
+        or no claim of this worker's.
         """
         claim = self.claims.of(query.id)
         try:
@@ -167,21 +170,26 @@ class PubSubDoor:
 
     async def _answer(self, query: Query, claim: Claim) -> None:
         """Publish the text as it comes, then the answer, and keep that for who asks again."""
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        pieces: asyncio.Queue[str] = asyncio.Queue()
         speaking = asyncio.create_task(self._speak(query, claim, pieces))
-        answer = await self.answering.answer(query, pieces.put_nowait)
-        pieces.put_nowait(None)
-        await speaking
+        try:
+            answer = await self.answering.answer(query, pieces.put_nowait)
+            await pieces.join()
+        finally:
+            speaking.cancel()
         final = answered(query, {"type": "answer"} | answer.to_dict())
-        kept = ANSWER_TTL if answer.error is None else REFUSAL_TTL
-        if await patiently(self.health, "claim", claim.end, final, kept):
+        seconds = ANSWER_TTL if answer.error is None else REFUSAL_TTL
+        if await patiently(self.health, "claim", claim.end, final, seconds):
             await self._publish(query.id, final)
 
-    async def _speak(self, query: Query, claim: Claim, pieces: "asyncio.Queue[str | None]") -> None:
-        while (text := await pieces.get()) is not None:
-            piece = {"type": "text", "id": query.id, "text": text}
-            if claim.mine:  # else another one answers
-                await self._publish(query.id, encode(piece, query.as_json))
+    async def _speak(self, query: Query, claim: Claim, pieces: "asyncio.Queue[str]") -> None:
+        """For the worker whose claim it is. What Redis does not take is in the answer too."""
+        while True:
+            piece = {"type": "text", "id": query.id, "text": await pieces.get()}
+            if claim.mine:
+                with suppress(RedisError, OSError):
+                    await self._publish(query.id, encode(piece, query.as_json))
+            pieces.task_done()
 
     async def _publish(self, query_id: str, message: bytes) -> None:
         await self.redis.publish(keys.answer_channel(query_id), message)

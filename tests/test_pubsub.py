@@ -11,8 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app import client, keys, pubsub
+from stream_app.agents import QUERIES_AT_ONCE
 from stream_app.answering import Answering
-from stream_app.claim import CLAIMED, LEASE_MS, Claims
+from stream_app.claim import CLAIMED, LEASE_MS, Claim, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.patience import Health
@@ -132,27 +133,46 @@ async def test_one_query_has_one_answer_however_many_listen(
     assert sorted(id for worker in three.workers for id in worker.answered) == sorted(ids)
 
 
+async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
+    one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis, query_id = one.workers[0].door.redis, fresh("query")
+    first = redis.set
+
+    async def again(*args: Any, **options: Any) -> Any:
+        """As a client that is set to try again."""
+        await first(*args, **options)
+        return await first(*args, **options)
+
+    monkeypatch.setattr(redis, "set", again)
+    await one.ask({"id": query_id, "stream": stream, "question": "q?"})
+    assert (await one.answer())[0] == query_id
+
+
 async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis, query = one.workers[0].door.redis, {"id": fresh("query"), "stream": stream}
-    claim, put = keys.claim(query["id"]), redis.set
+    claim, put, claimed = keys.claim(query["id"]), redis.set, asyncio.Event()
 
     async def lost(*args: Any, **options: Any) -> Any:
         monkeypatch.setattr(redis, "set", put)
         assert await put(*args, **options)
         assert await all_there(one.redis, [claim])
+        claimed.set()
         raise ConnectionError("the reply was lost")
 
     monkeypatch.setattr(redis, "set", lost)
     await one.ask(query | {"question": "q?"})
-    await until(lambda: let_go(one, claim))
+    await claimed.wait()
+    await until(lambda: not_there(one.redis, claim))
+    await until(lambda: idle(one.workers[0]))
     await one.ask(query | {"question": "q?"})
     assert (await one.answer())[0] == query["id"]
 
 
-async def let_go(one: Asker, claim: str) -> bool:
-    return one.workers[0].door.places._value == 16 and await not_there(one.redis, claim)
+async def idle(worker: Worker) -> bool:
+    return worker.door.places._value == QUERIES_AT_ONCE
 
 
 async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
@@ -175,22 +195,51 @@ async def renewed(redis: Any, claim: str) -> bool:
 
 
 async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
-    one: Asker, stream: str, fresh: Fresh
+    one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("stream_app.claim.RENEWED_SECONDS", 0.02)
     lost, last, (worker,) = fresh("query"), fresh("query"), one.workers
+    claims = list[Claim]()
+
+    def of(here: Claims, query_id: str) -> Claim:
+        claims.append(Claim(here, keys.claim(query_id)))
+        return claims[-1]
+
+    monkeypatch.setattr(Claims, "of", of)
     worker.gate.clear()
     await one.ask({"id": lost, "stream": stream, "question": "q?"})
     await until(lambda: all_there(one.redis, [keys.claim(lost)]))
     await one.redis.set(keys.claim(lost), CLAIMED + b" by another")
+    await until(lambda: is_lost(claims[0]))
     worker.gate.set()
-    await until(lambda: has_answered(worker, lost))
+    await until(lambda: idle(worker))
     await one.ask({"id": last, "stream": stream, "question": "q?"})
-    assert (await one.answer())[0] == last
+    while (heard := await one.hear())[0] == last and decode(heard[1])["type"] != "answer":
+        pass
+    assert heard[0] == last, "of the other nothing was said before"
     assert await one.redis.get(keys.claim(lost)) == CLAIMED + b" by another"
 
 
-async def has_answered(worker: Worker, query_id: str) -> bool:
-    return query_id in worker.answered and worker.door.places._value == 16
+async def is_lost(claim: Claim) -> bool:
+    return not claim.mine
+
+
+async def test_what_could_not_be_said_is_in_the_answer(
+    one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query_id, door = fresh("query"), one.workers[0].door
+    publish = door._publish
+
+    async def no_pieces(query_id: str, message: bytes) -> None:
+        if decode(message)["type"] == "text":
+            raise ConnectionError("Redis is away")
+        await publish(query_id, message)
+
+    monkeypatch.setattr(door, "_publish", no_pieces)
+    await one.ask({"id": query_id, "stream": stream, "question": "q?"})
+    heard, data = await one.hear()
+    assert heard == query_id
+    assert decode(data)["answer"]
 
 
 async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
@@ -198,7 +247,7 @@ async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: 
     assert await one.take()
     assert not await other.take()
     assert [await one.end(b"answer", 60) for _ in range(2)] == [True, True]
-    await one.release()  # nothing: what stands there is an answer now
+    await one.release()  # lets nothing go: what stands there is an answer now
     assert not await other.end(b"another", 60)
     assert not await other.take()
     assert other.answer == b"answer"
@@ -351,12 +400,13 @@ async def test_what_others_answer_takes_up_no_room_in_a_worker_that_is_busy(
             await two.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
             assert "error" not in decode((await two.answer())[1])
         assert len(free.answered) == 14 and not busy.answered
-        assert len(doors_tasks()) <= 2 + 3, "what is let go is gone"
+        await until(lambda: at_most(2 + 3))  # what is let go is gone
 
 
-def doors_tasks() -> list[Any]:
-    """Queries that are answered or wait, in all doors."""
-    return [task for task in asyncio.all_tasks() if "_guarded" in repr(task.get_coro())]
+async def at_most(queries: int) -> bool:
+    """Whether no more are answered or wait, in all doors."""
+    tasks = [task for task in asyncio.all_tasks() if "_guarded" in repr(task.get_coro())]
+    return len(tasks) <= queries
 
 
 async def all_there(redis: Any, names: list[str]) -> bool:

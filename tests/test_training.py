@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import pytest
@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from stream_app.sample import service_log
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import BEFORE, DRILL, HARD, STEPS, TEXTS, chosen
+from training.curriculum import BEFORE, DRILL, HARD, HARD_AT, STEPS, TEXTS, chosen
 from training.curves import read
 from training.entities import DRAWS, HELD_OUT, Source
 from training.entities import SMALL as FEW
@@ -129,7 +129,8 @@ def _split(ids: list[int], at: int) -> list[list[int]]:
 def test_a_step_is_read_with_easier_ones_and_never_with_harder(seed: int, number: int) -> None:
     steps = [chosen(Random(seed + i), number) for i in range(200)]
     assert steps.count(STEPS[number]) > 100
-    assert {*steps} <= {*STEPS[: number + 1], DRILL, BEFORE[-1]}
+    easier = {*STEPS[: number + 1]} | ({DRILL} if number > HARD_AT else set())
+    assert {*steps} <= easier
 
 
 @given(st.integers())
@@ -229,19 +230,22 @@ def test_an_exam_leaves_room_for_a_question_whatever_the_format(level: Level, sh
 @pytest.mark.parametrize("name", ["layers.0.self_attn.q_proj.weight", "0.self_attn.o_proj.weight"])
 def test_heads_together_take_the_steps_that_each_takes_alone(name: str) -> None:
     torch.manual_seed(0)
-    whole, rate = torch.nn.Parameter(torch.randn(64, 64)), 0.1
-    muon: Any = torch.optim.Muon
-    along = 1 if "o_proj" in name else 0
+    along, rate, muon = 1 if "o_proj" in name else 0, 0.1, cast(Any, torch.optim.Muon)
+    whole = torch.nn.Parameter(torch.randn(64, 64))
     parts = [torch.nn.Parameter(part.clone()) for part in torch.split(whole.detach(), 32, along)]
-    together = HeadMuon({name: whole}, 32, rate)
-    alone = muon(parts, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    alone = muon(parts, lr=rate, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    together = HeadMuon({name: whole}, 32, rate, decay=0.5)
     for _ in range(3):
+        before = whole.detach().clone()
         whole.grad = torch.randn(64, 64)
         for part, grad in zip(parts, torch.split(whole.grad, 32, along), strict=True):
             part.grad = grad.clone()
+        state, together = together.state_dict(), HeadMuon({name: whole}, 32, rate, decay=0.5)
+        together.load_state_dict(state)
         together.step()
         alone.step()
-    torch.testing.assert_close(whole, torch.cat([*parts], along), rtol=0.02, atol=0.01)
+        moved, other = (each.detach() - before for each in (whole, torch.cat([*parts], along)))
+        assert (moved - other).norm() < 0.03 * other.norm()  # of bfloat16
 
 
 def test_a_resumed_log_goes_on_where_it_was_saved(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ TEXTS = (
     Step(replace(HARD, exams=0.95), 1.0, 4096),
 )
 STEPS = (*BEFORE, *TEXTS)
-HARD_AT = len(BEFORE) + 5
+HARD_AT = next(n for n, step in enumerate(STEPS) if getattr(step.level, "shapes", ()) == ALL)
 """The first step with all formats."""
 DRILL = replace(
     STEPS[HARD_AT],

@@ -34,8 +34,8 @@ class HeadMuon(torch.optim.Optimizer):
     """Muon on the heads of attention's matrices, and on other matrices whole.
 
     matrices: by name, (rows, columns) each. The same steps as `torch.optim.Muon` takes with
-    adjust_lr_fn="match_rms_adamw", but for hundreds of small matrices at once: one by one they
-    keep a GPU waiting for Python.
+    adjust_lr_fn="match_rms_adamw" and weight_decay=decay, but for hundreds of small matrices at
+    once: one by one they keep a GPU waiting for Python.
     """
 
     def __init__(

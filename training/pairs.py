@@ -17,12 +17,12 @@ from training.batch import PADDING, Row
 
 ASKED = 12
 FIRST = 30
-"""The first token of an alphabet: those before it are special, or rare."""
+"""The first token of an alphabet: those before it are special, or digits and signs."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """At most so many lines and so many tokens of each kind, out of an alphabet; 0: all tokens.
+    """At most so many lines and so many tokens of each kind, out of an alphabet; 0: all there are.
 
     between: tokens before the key, and of a field's name. fields: how many more than the first,
     which has no name where it is the only one. room: tokens that all lines together have.

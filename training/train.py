@@ -1,4 +1,4 @@
-"""Trains the small model from nothing: short terse passages first, the full window last.
+"""Trains the small model from nothing: random tokens first, short passages, the full window last.
 
 Looking up is learnt all at once or not at all, so a step of the curriculum is left only when
 its answers are right. It knows nothing of the method the model is used in.
@@ -31,6 +31,8 @@ from training.tokenizer import real_lines
 LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
 COPYING = 300
 """Steps of nothing but repeats, to begin with."""
+LEAST, RECENT = 60, 50
+"""Batches a step has at least, and those that its accuracy is the mean of, so to speak."""
 SAVED = 2.0
 """Minutes between checkpoints."""
 HEAD = 32
@@ -133,7 +135,8 @@ class Trainer:
             "step": self.step,
             "level": self.level,
         }
-        torch.save(state, self.args.checkpoint)
+        torch.save(state, written := self.args.checkpoint.with_suffix(".new"))
+        written.replace(self.args.checkpoint)
         shipped = LLAMA(self.model.config).to(torch.bfloat16)
         shipped.load_state_dict(self.model.state_dict())
         shipped.config.dtype = torch.bfloat16
@@ -161,11 +164,11 @@ class Trainer:
     def advance(self, accuracy: float) -> None:
         """Follows the accuracy, and passes on to the next step when it suffices, or never will."""
         self.since += 1
-        self.accuracy += (accuracy - self.accuracy) / min(50, self.since + 1)
+        self.accuracy += (accuracy - self.accuracy) / min(RECENT, self.since + 1)
         if self.level == REPEATS:
             passed = self.step >= COPYING
         else:
-            right = self.since > 60 and self.accuracy > STEPS[self.level].gate
+            right = self.since > LEAST and self.accuracy > STEPS[self.level].gate
             passed = self.level + 1 < len(STEPS) and (right or self.since >= self.args.patience)
         if passed:
             self.level, self.since, self.accuracy = self.level + 1, 0, 0.0
@@ -183,8 +186,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--start", type=Path, help="folder of a model to go on from")
-    parser.add_argument("--level", type=int, default=0, help="step of the curriculum to begin with")
-    parser.add_argument("--patience", type=int, default=4000, help="at most so much of each step")
+    parser.add_argument("--level", type=int, default=0, help="with --start: the step to begin with")
+    parser.add_argument("--patience", type=int, default=4000, help="batches a step has at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--writers", type=int, default=0, help="processes that write batches ahead")
