@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stream_app.asking import Fence
-from stream_app.state import LostWritesError
+from stream_app.state import LostWritesError, Move
 from stream_app.store import StreamStore
 
 logger = logging.getLogger("xl3m")
@@ -144,7 +144,10 @@ class Partitions:
         """Note in Redis that everything up to the end of the batch is there."""
         ends = {_plain(event.message): (owned, event.message.offset + 1) for owned, event in batch}
         await self.store.move_positions(
-            [(plain, owned.epoch, owned.position, end) for plain, (owned, end) in ends.items()],
+            [
+                Move(plain, owned.epoch, owned.position, end, owned.gap)
+                for plain, (owned, end) in ends.items()
+            ],
             self.trusted,
         )
         for owned, end in ends.values():
@@ -154,7 +157,7 @@ class Partitions:
         """The partition with a new epoch, where Redis stands."""
         epoch = await self.store.draw_epoch(plain, still)
         offset, made = await self.store.position(plain)
-        return Owned(plain, made, epoch, offset, offset)
+        return Owned(plain, made, epoch, offset, offset, await self.store.gap(plain))
 
     async def _settle(self, owned: Owned, begin: int | None, end: int | None) -> None:
         """What is expected of it next, if Redis holds nothing: its first record. A topic that ends

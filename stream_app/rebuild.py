@@ -121,7 +121,7 @@ async def begin_anew(
         again = {name: _set_back(place, retained[name]) for name, place in known.items()}
         pipe.multi()
         for name, place in again.items():
-            fields = {"epoch": place.epoch, "next": place.position, "made": place.made}
+            fields = {"epoch": place.epoch, "next": place.position, "made": place.made, "gap": 0}
             pipe.hset(keys.partition(name), mapping=fields)
         _drop(pipe, stream, cursor.head, asked, left)
         pipe.delete(cursor_key)

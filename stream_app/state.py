@@ -7,7 +7,7 @@ it is kept.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 from stream_app.limits import FullError, too_many_questions
 from xl3m_core import Segment, Tail
@@ -66,6 +66,17 @@ class Commit:
     epoch: int
     next_offset: int
     gaps: int = 0
+
+
+class Move(NamedTuple):
+    """A partition's position, moved by its owner; old: where the owner left it (None: nowhere yet);
+    gap: offsets missing before the new one that no stream has counted yet."""
+
+    partition: str
+    epoch: int
+    old: int | None
+    new: int
+    gap: int = 0
 
 
 @dataclass(frozen=True, slots=True)

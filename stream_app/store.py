@@ -20,6 +20,7 @@ from stream_app.state import (
     Extension,
     FencedError,
     LostWritesError,
+    Move,
     Range,
     RestartedError,
     State,
@@ -121,27 +122,31 @@ class StreamStore(Asking):
             replies = await pipe.execute()
         return [(None if next_ is None else int(next_), int(made or 0)) for next_, made in replies]
 
-    async def move_positions(
-        self, moves: Sequence[tuple[str, int, int | None, int]], trusted: str = ANY_REDIS
-    ) -> None:
-        """Note for each (partition, epoch, old, new) that everything before `new` is in Redis,
-        all in one round trip. Raises FencedError if the partition has a later owner, and
-        LostWritesError if it does not stand at `old`, where its owner left it: positions are
-        written last, so a Redis that lost anything of a partition lost this as well."""
+    async def gap(self, partition: str) -> int:
+        """Offsets missing before the partition's position that no stream has counted yet."""
+        return int(await self.redis.hget(keys.partition(partition), "gap") or 0)
+
+    async def move_positions(self, moves: Sequence[Move], trusted: str = ANY_REDIS) -> None:
+        """Note for each partition that everything before its new position is in Redis, all in one
+        round trip. Raises FencedError if the partition has a later owner, and LostWritesError if
+        it does not stand where its owner left it: positions are written last, so a Redis that lost
+        anything of a partition lost this as well."""
         calls: list[Call] = []
-        for partition, epoch, old, new in moves:
-            args = ["" if old is None else old, new, epoch, trusted]
-            calls.append(([keys.partition(partition)], args))
+        for move in moves:
+            old = "" if move.old is None else move.old
+            args = [old, move.new, move.epoch, trusted, move.gap]
+            calls.append(([keys.partition(move.partition)], args))
         replies = await self._position.each(calls)
-        for (partition, epoch, _, _), reply in zip(moves, replies, strict=True):
+        for move, reply in zip(moves, replies, strict=True):
             if reply == -2:
                 raise RestartedError
             if reply < 0:
-                raise FencedError.of(partition, epoch)
+                raise FencedError.of(move.partition, move.epoch)
             if reply == 0:
                 raise LostWritesError(
-                    f"{partition}: Redis is not where this worker left it; it lost writes, perhaps "
-                    "in a restart. This worker ends; the next one reads again what is missing."
+                    f"{move.partition}: Redis is not where this worker left it; it lost writes, "
+                    "perhaps in a restart. This worker ends; the next one reads again what is "
+                    "missing."
                 )
 
     async def begin_anew(self, partition: str, epoch: int, made: int) -> None:
@@ -151,7 +156,7 @@ class StreamStore(Asking):
         async def write(pipe: Any) -> None:
             await fenced(pipe, partition, epoch)
             pipe.multi()
-            pipe.hset(keys.partition(partition), mapping={"next": 0, "made": made})
+            pipe.hset(keys.partition(partition), mapping={"next": 0, "made": made, "gap": 0})
 
         await self.redis.transaction(write, keys.partition(partition))
 

@@ -17,6 +17,7 @@ from stream_app.embedded import Service
 from stream_app.events import decode_chunk
 from stream_app.feeder import Feeder, Pace, Reader, feeding, files_of, read_file
 from stream_app.settings import Format, Settings
+from stream_app.state import Move
 from stream_app.store import StreamStore
 from tests.workers import fresh_topics
 
@@ -128,10 +129,10 @@ async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: 
     for offset in range(2):
         await pace.wait(Sent(topic, 0, offset), 10)
     waiting = asyncio.create_task(pace.wait(Sent(topic, 0, 2), 10))
-    await store.move_positions([(f"{topic}/1", 0, None, 9)])  # another partition
+    await store.move_positions([Move(f"{topic}/1", 0, None, 9)])  # another partition
     done, _ = await asyncio.wait([waiting], timeout=3 * feeder.FOLLOW_SECONDS)
     assert not done
-    await store.move_positions([(f"{topic}/0", 0, None, 1)])
+    await store.move_positions([Move(f"{topic}/0", 0, None, 1)])
     await asyncio.wait_for(waiting, 20)
     assert pace.bytes == 20
 

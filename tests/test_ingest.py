@@ -363,6 +363,28 @@ async def test_a_gap_at_the_takeover_is_counted(store: StreamStore, fresh: Fresh
     assert (await second.state()).cursor.gaps == 5
 
 
+async def test_a_gap_before_what_cannot_be_used_is_counted_once_whoever_owns_the_partition(
+    store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = fresh("topic")
+    first = await site(store, topic, 0)
+    await first.ingest.apply([first.event(0, b"x\n"), first.event(4, b"\xff")])
+    second = await site(store, topic, 0)
+
+    async def die(_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(second.ingest.partitions, "advance", die)
+    with pytest.raises(ZeroDivisionError):
+        await second.ingest.apply(second.lines("y\n", start=5))
+    assert (await second.state()).cursor.gaps == 3
+    third = await site(store, topic, 0)
+    for number in (5, 6):  # the first of them again
+        await third.ingest.apply(third.lines("z\n", start=number))
+    assert (await third.state()).cursor.gaps == 3
+    assert await store.gap(f"{topic}/0") == 0
+
+
 # -- partitions and streams ----------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from stream_app import keys
 from stream_app.partitions import Owned, Partitions
-from stream_app.state import FencedError, LostWritesError
+from stream_app.state import FencedError, LostWritesError, Move
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, Event, FakeBroker, Message
 
@@ -33,7 +33,7 @@ def owned_events(partitions: Partitions, *where: tuple[int, int]) -> list[tuple[
 
 async def test_a_group_ahead_of_redis_is_set_back(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 50}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
@@ -42,7 +42,7 @@ async def test_a_group_ahead_of_redis_is_set_back(partitions: Partitions) -> Non
 
 async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 10}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
@@ -63,7 +63,7 @@ async def test_a_topic_made_again_gets_a_new_name(
     partitions: Partitions, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 30}, {tp: 7})
     with caplog.at_level(logging.ERROR, "xl3m"):
         await partitions.assign([tp], broker)
@@ -118,7 +118,7 @@ async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
 
 async def test_a_topic_made_again_keeps_its_new_name(partitions: Partitions) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
     await partitions.assign([tp], FakeBroker({tp: 30}, {tp: 7}))
     await partitions.advance(owned_events(partitions, (0, 4)))
     later = Partitions(partitions.store, partitions.topic)
@@ -134,7 +134,7 @@ async def test_nothing_is_committed_where_nothing_differs(
 ) -> None:
     tp = TP(partitions.topic, 0)
     if position is not None:
-        await partitions.store.move_positions([(f"{tp.topic}/0", 0, None, position)])
+        await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, position)])
     broker = FakeBroker({} if committed is None else {tp: committed}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == []

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from stream_app import keys
 from stream_app.limits import FullError
 from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
-from stream_app.state import Asked, Commit, Extension, FencedError, Range, State
+from stream_app.state import Asked, Commit, Extension, FencedError, Move, Range, State
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, on_redis
 from xl3m_core import Segment, Tail, TopK, Unit
@@ -215,7 +215,7 @@ async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fre
     await store.begin_anew(partition, 3, made=2)
     with pytest.raises(FencedError):
         await store.begin_anew(partition, 2, made=7)
-    await store.move_positions([(partition, 3, 0, 7)])
+    await store.move_positions([Move(partition, 3, 0, 7)])
     assert await store.position(partition) == (7, 2)
 
 
