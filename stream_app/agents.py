@@ -103,6 +103,7 @@ class Questions:
             if owned is None:
                 continue
             owned.saw(event.message.offset)
+            owned.take_gap()  # said in the log; no stream counts it
             while event.message.offset >= (owned.position or 0) and self.partitions.owns(owned):
                 await self._take(owned, event)
                 await self._note(owned, event)

@@ -81,7 +81,7 @@ class Claim:
             await asyncio.sleep(RENEWED_SECONDS)
             try:
                 await self._put(self.token, LEASE_MS)
-            except RedisError as error:
+            except (RedisError, OSError) as error:
                 logger.error("a claim could not be renewed: %s", error)
             end_if_cancelled()
 

@@ -140,7 +140,8 @@ class Ingest:
             except BadEvent as error:
                 await self.dead_letters(event, str(error))
                 continue
-            arrival = Arrival(source, event, chunk, source.take_gap())
+            known = event.message.offset < (source.position or 0)  # the gap came after it
+            arrival = Arrival(source, event, chunk, 0 if known else source.take_gap())
             arrivals.setdefault(chunk.stream, []).append(arrival)
         return arrivals
 

@@ -36,7 +36,7 @@ class Broker(Protocol):
 class Owned:
     """A partition this worker owns. plain: its topic/partition; made: how often the topic was made
     again; position: the first offset not in Redis, if it holds any; expected: the offset that
-    should come next, if known."""
+    should come next, if known; gap: offsets that never came and that no stream has counted yet."""
 
     plain: str
     made: int
@@ -173,7 +173,7 @@ class Partitions:
                 owned.plain, end, offset,
             )  # fmt: skip
             await self.store.begin_anew(*owned.fence, owned.made + 1)
-            owned.made, owned.position, owned.expected = owned.made + 1, 0, 0
+            owned.made, owned.position, owned.expected, owned.gap = owned.made + 1, 0, 0, 0
 
 
 def name_of(partition: str, made: int) -> str:

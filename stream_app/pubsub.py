@@ -20,7 +20,7 @@ from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
 from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
 from stream_app.limits import too_many_queries
-from stream_app.patience import PASSING, Health, patiently
+from stream_app.patience import PASSING, Health, end_if_cancelled, patiently
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.stopping import Stopping
@@ -170,26 +170,28 @@ class PubSubDoor:
 
     async def _answer(self, query: Query, claim: Claim) -> None:
         """Publish the text as it comes, then the answer, and keep that for who asks again."""
-        pieces: asyncio.Queue[str] = asyncio.Queue()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
         speaking = asyncio.create_task(self._speak(query, claim, pieces))
         try:
             answer = await self.answering.answer(query, pieces.put_nowait)
-            await pieces.join()
+            pieces.put_nowait(None)
+            await speaking
         finally:
             speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
         final = answered(query, {"type": "answer"} | answer.to_dict())
         seconds = ANSWER_TTL if answer.error is None else REFUSAL_TTL
         if await patiently(self.health, "claim", claim.end, final, seconds):
             await self._publish(query.id, final)
 
-    async def _speak(self, query: Query, claim: Claim, pieces: "asyncio.Queue[str]") -> None:
-        """For the worker whose claim it is. What Redis does not take is in the answer too."""
-        while True:
-            piece = {"type": "text", "id": query.id, "text": await pieces.get()}
-            if claim.mine:
-                with suppress(RedisError, OSError):
+    async def _speak(self, query: Query, claim: Claim, pieces: "asyncio.Queue[str | None]") -> None:
+        """While the claim is ours, and as long as Redis takes it: the answer has all of it."""
+        with suppress(RedisError, OSError):
+            while (text := await pieces.get()) is not None:
+                piece = {"type": "text", "id": query.id, "text": text}
+                if claim.mine:
                     await self._publish(query.id, encode(piece, query.as_json))
-            pieces.task_done()
+                    end_if_cancelled()
 
     async def _publish(self, query_id: str, message: bytes) -> None:
         await self.redis.publish(keys.answer_channel(query_id), message)

@@ -63,13 +63,13 @@ async def test_a_topic_made_again_gets_a_new_name(
     partitions: Partitions, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30, gap=4)])
     broker = FakeBroker({tp: 30}, {tp: 7})
     with caplog.at_level(logging.ERROR, "xl3m"):
         await partitions.assign([tp], broker)
     owned = partitions.of(event(partitions, 0).message)
     assert owned is not None
-    assert (owned.name, owned.expected) == (f"{tp.topic}/0#1", 0)
+    assert (owned.name, owned.expected, owned.gap) == (f"{tp.topic}/0#1", 0, 0)
     assert broker.commits == [{tp: 0}]
     assert "made again" in caplog.text
 

@@ -140,7 +140,7 @@ async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
     first = redis.set
 
     async def again(*args: Any, **options: Any) -> Any:
-        """As a client that is set to try again."""
+        """As a client that tries again by itself."""
         await first(*args, **options)
         return await first(*args, **options)
 
@@ -164,7 +164,7 @@ async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
 
     monkeypatch.setattr(redis, "set", lost)
     await one.ask(query | {"question": "q?"})
-    await claimed.wait()
+    await asyncio.wait_for(claimed.wait(), 20)
     await until(lambda: not_there(one.redis, claim))
     await until(lambda: idle(one.workers[0]))
     await one.ask(query | {"question": "q?"})
