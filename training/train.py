@@ -162,7 +162,7 @@ class Trainer:
         return loss.detach()
 
     def advance(self, accuracy: float) -> None:
-        """Follows the accuracy, and passes on to the next step when it suffices, or never will."""
+        """Follows the accuracy, and passes on to the next step when it suffices, or in the end."""
         self.since += 1
         self.accuracy += (accuracy - self.accuracy) / min(RECENT, self.since + 1)
         if self.level == REPEATS:

@@ -71,7 +71,7 @@ class Writer:
             length -= 1 + level.tokens // 16  # its questions are longer than what was left
 
     def pairs(self, level: Pairs) -> Row:
-        """Random tokens, and questions for those that stand before others."""
+        """Lines of random tokens, and questions for their fields."""
         return pairs_row(self.rng, level, self.signs)
 
     def batch(self, level: Pairs | Level, tokens: int) -> Batch:
