@@ -56,7 +56,9 @@ def _rows(told: list[Score], untold: list[Score], out: Path) -> list[dict[str, A
 
 
 def rank_correlation(x: Any, y: Any) -> float:
-    """Spearman's, with ties at their mean rank."""
+    """Spearman's, with ties at their mean rank; 0 where one is always the same."""
+    if min(np.ptp(x), np.ptp(y)) == 0:
+        return 0.0
     return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
 
 

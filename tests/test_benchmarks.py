@@ -119,6 +119,7 @@ def test_rank_correlation_is_spearmans() -> None:
     x = np.array([1.0, 2.0, 3.0, 4.0])
     assert certainty.rank_correlation(x, x**3) == pytest.approx(1)
     assert certainty.rank_correlation(x, -x) == pytest.approx(-1)
+    assert certainty.rank_correlation(x, np.ones(4)) == 0
     assert certainty.rank_correlation(x, np.array([1.0, 2.0, 2.0, 3.0])) == pytest.approx(
         0.9487, abs=1e-4
     )
