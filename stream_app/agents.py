@@ -104,7 +104,7 @@ class Questions:
                 continue
             owned.saw(event.message.offset)
             owned.take_gap()  # said in the log; no stream counts it
-            while event.message.offset >= (owned.position or 0) and self.partitions.owns(owned):
+            while not owned.has(event.message.offset) and self.partitions.owns(owned):
                 await self._take(owned, event)
                 await self._note(owned, event)
             if self.partitions.owns(owned):

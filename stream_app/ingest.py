@@ -140,8 +140,9 @@ class Ingest:
             except BadEvent as error:
                 await self.dead_letters(event, str(error))
                 continue
-            known = event.message.offset < (source.position or 0)  # the gap came after it
-            arrival = Arrival(source, event, chunk, 0 if known else source.take_gap())
+            # A gap that waits to be counted came after what is there already.
+            gap = 0 if source.has(event.message.offset) else source.take_gap()
+            arrival = Arrival(source, event, chunk, gap)
             arrivals.setdefault(chunk.stream, []).append(arrival)
         return arrivals
 

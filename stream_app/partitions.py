@@ -55,6 +55,10 @@ class Owned:
         """What the store asks of who changes something for it."""
         return self.plain, self.epoch
 
+    def has(self, offset: int) -> bool:
+        """Whether Redis holds what came at the offset."""
+        return offset < (self.position or 0)
+
     def saw(self, offset: int) -> None:
         """Note an offset; those left out before it are a gap, never passed over in silence."""
         if self.expected is not None and offset > self.expected:
