@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection
 from functools import partial
 from typing import Any, cast
 
@@ -41,9 +42,11 @@ WAITED_SECONDS = 100.0
 
 class App(faust.App):
     """A Faust app whose consumer is ours, and that ends within a bound: Faust itself waits for all
-    that is unacknowledged, however long that takes."""
+    that is unacknowledged, however long that takes. polled: topics of which all that a poll brings
+    of a partition comes as one event."""
 
     stopping: Stopping
+    polled: Collection[str] = ()
 
     def _new_consumer(self) -> Consumer:
         """Called by Faust when it first needs one."""
@@ -101,6 +104,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
     topic["tokens"].maxsize = sys.maxsize
+    app.polled = {settings.tokens_topic}
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
@@ -218,7 +222,12 @@ def _on_full_queues(app: faust.App, queues: Queues) -> None:
     """
     queues.pause = lambda partition: app.consumer.on_buffer_full(TP(*partition))
     queues.resume = lambda partition: app.consumer.on_buffer_drop(TP(*partition))
-    queues.abandon = lambda event: app.consumer.unacked.discard(event.message)
+
+    def abandon(event: Any) -> None:
+        if event.poll:
+            app.consumer.unacked.discard(event.poll.message)
+
+    queues.abandon = abandon
     app.flow_control.manage_queue(cast(Any, queues))
 
 

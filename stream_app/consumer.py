@@ -4,16 +4,18 @@ Faust throws away what it fetched while its flow stood still, seeks back to what
 committed, and trusts that nothing is read on between two assignments. The first fails where nothing
 is committed, or 0; the last where an assignment was empty, or is still being taken over when the
 next one begins. And of offsets that never came it makes a list, one by one, however many there are.
-Knows offsets and generations; no events.
+Knows offsets, generations and polls; no events.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import aiokafka
 from faust.types import TP
+
+from stream_app.polled import Record, together
 
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;
@@ -32,13 +34,30 @@ class Consumer(aiokafka.Consumer):
         # Faust lets go of it with the partition. (partition, offset) -> what was read before it
         self._gap: Any = defaultdict(dict[int, int])
 
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        """Called by Faust for what there is to read: what is polled of a topic of the app's
+        `polled` is one message for each partition."""
+        polled = await super()._getmany(active_partitions, timeout)
+        whole = cast(Any, self.app).polled
+        return {
+            tp: self._together(tp, records) if tp.topic in whole else records
+            for tp, records in polled.items()
+            if records
+        }
+
+    def _together(self, tp: TP, records: Sequence[Record]) -> list[Record]:
+        """They are acknowledged with the last one, so none before it is a hole."""
+        read = self._read_offset[tp]
+        self._gap[tp][records[-1].offset] = records[0].offset - 1 if read is None else read
+        return [together(records)]
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing came from `offset_from` until `offset_to` did."""
         self._gap[tp][offset_to] = offset_from - 1
 
     def _new_offset(self, tp: TP) -> int | None:
         """The offset to commit: the one behind all that is acknowledged without a hole. None:
-        nothing new is. What never came is no hole."""
+        nothing new is. What never came is no hole, nor what came together."""
         acked, before, last = self._acked[tp], self._gap[tp], self._committed_offset[tp]
         acked.sort()
         done = 0

@@ -89,10 +89,10 @@ class Ingest:
         """States at hand may be old: partitions were assigned anew."""
         self._forget = True
 
-    async def run(self, events: AsyncIterator[Any]) -> None:
-        """Take events in for as long as they come."""
+    async def run(self, polls: AsyncIterator[Any]) -> None:
+        """Take in the events of polls for as long as they come."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.queues.fill(events))
+            tasks.create_task(self.queues.fill(polls))
             while True:
                 batch = await self.queues.batch()
                 self._applying = True
@@ -152,7 +152,7 @@ class Ingest:
             message.key,
             message.value,
             source=f"{message.topic}/{message.partition}",
-            time_ms=round((message.timestamp or 0) * 1000),
+            time_ms=message.timestamp or 0,
             settings=self.settings,
             decode_ids=self.decode_ids,
         )

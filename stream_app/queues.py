@@ -8,9 +8,11 @@ say.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from stream_app.polled import apart
 
 BATCH_EVENTS = 512
 QUEUE_EVENTS = 2048
@@ -18,17 +20,17 @@ QUEUE_EVENTS = 2048
 
 @dataclass(eq=False, slots=True)
 class Queue:
-    """The events of one partition that are at hand, in the order of offsets."""
+    """The events of one partition (topic, number) that are at hand, in the order of offsets."""
 
-    partition: Any
+    partition: tuple[str, int]
     events: deque[Any] = field(default_factory=deque)
     bytes: int = 0
     paused: bool = False
 
-    def put(self, event: Any) -> None:
+    def put(self, events: Sequence[Any]) -> None:
         """Behind all others."""
-        self.events.append(event)
-        self.bytes += size(event)
+        self.events.extend(events)
+        self.bytes += sum(map(size, events))
 
     def take(self) -> Any:
         """The first one."""
@@ -52,8 +54,8 @@ class Queues:
         self.name = name
         self.held = held
         self.queues: dict[str, Queue] = {}  # none is empty; whose turn it is comes first
-        self.pause: Callable[[Any], None] = lambda partition: None
-        self.resume: Callable[[Any], None] = lambda partition: None
+        self.pause: Callable[[tuple[str, int]], None] = lambda partition: None
+        self.resume: Callable[[tuple[str, int]], None] = lambda partition: None
         self.abandon: Callable[[Any], None] = lambda event: None
         self._held: Container[str] = ()
         self._look = asyncio.Event()
@@ -63,18 +65,19 @@ class Queues:
         """Whether no event is at hand."""
         return not self.queues
 
-    async def fill(self, events: AsyncIterator[Any]) -> None:
-        """Take in events for as long as they come."""
-        async for event in events:
-            self.put(event)
+    async def fill(self, polls: AsyncIterator[Any]) -> None:
+        """Take in the events of polls for as long as they come."""
+        async for poll in polls:
+            self.put(apart(poll))
 
-    def put(self, event: Any) -> None:
-        """Into its partition's queue."""
-        name = self.name(event.message)
+    def put(self, events: Sequence[Any]) -> None:
+        """Some of one partition, into its queue."""
+        message = events[0].message
+        name = self.name(message)
         if name not in self.queues:
-            self.queues[name] = Queue(event.message.tp)
+            self.queues[name] = Queue((message.topic, message.partition))
         queue = self.queues[name]
-        queue.put(event)
+        queue.put(events)
         if self._is_full(queue):
             queue.paused = True
             self.pause(queue.partition)

@@ -144,19 +144,14 @@ def best(engine: Engine, segments: Sequence[Segment], question: str) -> list[tup
 
 
 class Message(NamedTuple):
-    """What Faust knows of an event; timestamp in seconds."""
+    """What Kafka knows of an event; timestamp in milliseconds."""
 
     topic: str
     partition: int
     offset: int
-    timestamp: float | None
+    timestamp: int | None
     key: bytes | None
-    value: bytes | None
-
-    @property
-    def tp(self) -> "TP":
-        """The partition, as Faust names it."""
-        return TP(self.topic, self.partition)
+    value: Any
 
 
 @dataclass(eq=False)
@@ -171,6 +166,12 @@ class Event:
         assert self not in self.acked, "acknowledged twice"
         self.acked.append(self)
         return True
+
+
+def poll(events: Sequence[Event]) -> Event:
+    """What the agent is given when one poll brought them all."""
+    messages = [event.message for event in events]
+    return Event(messages[-1]._replace(value=messages), events[-1].acked)
 
 
 class TP(NamedTuple):

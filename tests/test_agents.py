@@ -46,7 +46,7 @@ class Site:
 
     def event(self, offset: int, key: str | None, value: bytes | None) -> Event:
         """An event of a topic."""
-        message = Message(self.topic, 0, offset, 1.0, key.encode() if key else None, value)
+        message = Message(self.topic, 0, offset, 1, key.encode() if key else None, value)
         return Event(message, self.acked)
 
     async def bury(self, event: Any, reason: str) -> None:

@@ -225,7 +225,7 @@ class Doors:
 
     async def events(self, values: list[bytes]) -> AsyncIterator[Event]:
         for i, value in enumerate(values):
-            yield Event(Message(self.stream, 0, i, 1.0, self.stream.encode(), value), self.acked)
+            yield Event(Message(self.stream, 0, i, 1, self.stream.encode(), value), self.acked)
 
 
 def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:

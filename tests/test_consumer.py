@@ -15,6 +15,7 @@ from stream_app import access, agents
 from stream_app.app import App, create_faust, raw_topic
 from stream_app.consumer import Consumer
 from stream_app.embedded import Service
+from stream_app.polled import Record
 from stream_app.settings import Settings
 from stream_app.topics import ensure_topics
 from tests.fakes import until
@@ -182,3 +183,34 @@ async def commits_what_has_no_hole(consumer: Any, tp: TP, rng: Random) -> None:
     assert consumer._new_offset(tp) == came[-1] + 1
     assert consumer._new_offset(tp) is None  # nothing more is acknowledged
     del consumer._acked[tp]  # the app goes on, and has no such partition
+
+
+async def test_what_comes_together_is_acknowledged_with_its_last(app: App) -> None:
+    for seed in range(50):
+        await commits_whole_polls(app.consumer, TP("topic", seed), Random(seed))
+
+
+async def commits_whole_polls(consumer: Any, tp: TP, rng: Random) -> None:
+    """Read some polls, acknowledge them in their order, and look at each commit."""
+    committed = consumer._committed_offset[tp] = rng.choice([None, 0, 1, 9])
+    read, at = committed, (committed or 0) - 1
+    for _ in range(12):
+        offsets = [at := at + 1 + rng.choice(GAPS) for _ in range(rng.randint(1, 4))]
+        consumer._read_offset[tp] = read
+        [message] = consumer._together(tp, [record(tp, offset) for offset in offsets])
+        assert message.offset == offsets[-1]
+        assert [each.offset for each in message.value] == offsets
+        if read and message.offset - read > 1:  # as Faust does when it reads
+            await consumer._add_gap(tp, read + 1, message.offset)
+        read = message.offset
+        consumer._acked[tp].append(message.offset)
+        if rng.random() < 0.5:
+            assert consumer._new_offset(tp) == offsets[-1] + 1
+            consumer._committed_offset[tp] = offsets[-1] + 1
+            assert consumer._new_offset(tp) is None
+    assert not consumer._acked[tp] or consumer._new_offset(tp) == at + 1
+    del consumer._acked[tp]  # the app goes on, and has no such partition
+
+
+def record(tp: TP, offset: int) -> Record:
+    return Record(tp.topic, tp.partition, offset, 0, 0, None, b"x", None, -1, 1, [])

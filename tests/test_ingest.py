@@ -33,6 +33,7 @@ from tests.fakes import (
     Message,
     batch,
     on_redis,
+    poll,
     running,
     until,
 )
@@ -62,7 +63,7 @@ class Site:
     def event(self, offset: int, value: bytes | None, key: bytes | None = b"", **at: Any) -> Event:
         """An event for the stream whose name is the topic's, if no key says otherwise."""
         key = self.topic.encode() if key == b"" else key
-        message = Message(self.topic, at.get("partition", 0), offset, 1.001, key, value)
+        message = Message(self.topic, at.get("partition", 0), offset, 1001, key, value)
         return Event(message, self.acked)
 
     def lines(self, *texts: str, start: int = 0, partition: int = 0) -> list[Event]:
@@ -109,11 +110,11 @@ class Reading:
     """Ingest as a service that takes in what comes."""
 
     ingest: Ingest
-    events: AsyncIterator[Event]
+    polls: AsyncIterator[Event]
 
     async def run(self) -> None:
         """Until it is told to stop."""
-        await self.ingest.run(self.events)
+        await self.ingest.run(self.polls)
 
 
 async def assert_holds(site: Site, text: str) -> None:
@@ -518,32 +519,35 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
     more = [*here.lines("hot\n", start=9), here.event(0, b"slow\n", slow.encode(), partition=1)]
 
     async def come() -> AsyncIterator[Event]:
-        for event in hot:
-            yield event
-        await until(lambda: len(here.acked) == 9)
+        for each in polls[:2]:
+            yield each
+        await until(lambda: here.acked == polls[:2])
         await scoring.streams.refresh()
-        for event in more:
-            yield event
+        for each in polls[2:]:
+            yield each
 
+    polls = [poll(hot[:4]), poll(hot[4:]), poll(more[:1]), poll(more[1:])]
     async with running(Reading(here.ingest, come())):
-        await until(lambda: more[1] in here.acked)
-        assert here.acked == [*hot, more[1]]
+        await until(lambda: polls[3] in here.acked)
+        assert here.acked == [*polls[:2], polls[3]]
         assert here.ingest.working
         while await scoring.step():
             pass
-        await until(lambda: more[0] in here.acked)
+        await until(lambda: polls[2] in here.acked)
         await until(lambda: not here.ingest.working)
 
 
 async def test_run_takes_in_whatever_comes(here: Site) -> None:
     events = here.lines(*(f"record {i}\n" for i in range(2000)))
 
+    polls = [poll(events[i : i + 300]) for i in range(0, len(events), 300)]
+
     async def come() -> AsyncIterator[Event]:
-        for event in events:
-            yield event
+        for each in polls:
+            yield each
 
     async with running(Reading(here.ingest, come())):
-        await until(lambda: len(here.acked) == 2000)
-    assert here.acked == events
+        await until(lambda: len(here.acked) == len(polls))
+    assert here.acked == polls
     assert here.ingest.batches >= 2000 / queues.BATCH_EVENTS
     await assert_holds(here, "".join(f"record {i}\n" for i in range(2000)))

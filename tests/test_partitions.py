@@ -22,7 +22,7 @@ def partitions(redis_client: Redis, fresh: Fresh) -> Partitions:
 
 
 def event(partitions: Partitions, offset: int, partition: int = 0) -> Event:
-    return Event(Message(partitions.topic, partition, offset, 0.0, b"s", b"x"))
+    return Event(Message(partitions.topic, partition, offset, 0, b"s", b"x"))
 
 
 def owned_events(partitions: Partitions, *where: tuple[int, int]) -> list[tuple[Owned, Event]]:
@@ -148,7 +148,7 @@ async def test_owned_and_lost_are_told_by_name(partitions: Partitions) -> None:
     assert await partitions.assign([two], FakeBroker()) == ([names[1]], [names[0]])
     assert partitions.of(event(partitions, 0, partition=0).message) is None
     assert partitions.of(event(partitions, 0, partition=1).message) is not None
-    assert partitions.of(Message("another", 0, 0, 0.0, None, b"")) is None
+    assert partitions.of(Message("another", 0, 0, 0, None, b"")) is None
 
 
 async def test_every_takeover_draws_a_larger_epoch(partitions: Partitions) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream_app import queues as queues_module
 from stream_app.queues import BATCH_EVENTS, Queues, size
-from tests.fakes import TP, Event, Message, until
+from tests.fakes import Event, Message, poll, until
 
 MAX_BYTES = 25
 PARTITIONS = 3
@@ -24,7 +24,7 @@ class Source:
 
     def __init__(self, held: set[str] | None = None) -> None:
         self.held = held or set()
-        self.paused = set[TP]()
+        self.paused = set[tuple[str, int]]()
         self.abandoned = list[Event]()
         self.offsets = Counter[int]()
         self.queues = Queues(MAX_BYTES, lambda message: f"t/{message.partition}", lambda: self.held)
@@ -35,15 +35,15 @@ class Source:
     def event(self, partition: int, value: bytes = b"x" * 10) -> Event:
         """The partition's next one."""
         self.offsets[partition] += 1
-        return Event(Message("t", partition, self.offsets[partition], 0.0, None, value))
+        return Event(Message("t", partition, self.offsets[partition], 0, None, value))
 
     def put(self, partition: int, value: bytes = b"x" * 10) -> Event:
         """It comes in."""
-        self.queues.put(event := self.event(partition, value))
+        self.queues.put([event := self.event(partition, value)])
         return event
 
     def is_paused(self, partition: int) -> bool:
-        return TP("t", partition) in self.paused
+        return ("t", partition) in self.paused
 
 
 @given(COMINGS)
@@ -129,12 +129,35 @@ async def test_what_is_cleared_is_let_go_and_what_comes_then_is_taken() -> None:
 
 async def test_filling_never_waits_for_room() -> None:
     source = Source({"t/0"})
-    events = [source.event(0) for _ in range(50)] + [source.event(1)]
+    held = [source.event(0) for _ in range(50)]
 
     async def come() -> AsyncIterator[Event]:
-        for event in events:
-            yield event
+        for event in held:
+            yield poll([event])
+        yield poll([last])
 
+    last = source.event(1)
     filling = asyncio.create_task(source.queues.fill(come()))
     await until(filling.done)
-    assert await source.queues.batch() == events[-1:]
+    assert [event.message for event in await source.queues.batch()] == [last.message]
+    assert source.is_paused(0)
+
+
+async def test_a_poll_is_acknowledged_with_its_last_event() -> None:
+    source = Source()
+    polls = [poll([source.event(0, b"") for _ in range(count)]) for count in (3, 1, 400, 200)]
+
+    async def come() -> AsyncIterator[Event]:
+        for each in polls:
+            yield each
+
+    await source.queues.fill(come())
+    acked, offsets = list[Event](), list[int]()
+    while not source.queues.empty:
+        for event in await source.queues.batch():
+            offsets.append(event.message.offset)
+            if event.ack():
+                acked.append(event.poll)
+                assert event.message.offset == event.poll.message.offset
+    assert offsets == [*range(1, 605)]
+    assert acked == polls and all(each.acked == [each] for each in polls)
