@@ -3,8 +3,8 @@
 Faust throws away what it fetched while its flow stood still, seeks back to what the group has
 committed, and trusts that nothing is read on between two assignments. The first fails where nothing
 is committed, or 0; the last where an assignment was empty, or is still being taken over when the
-next one begins. And of offsets that never came it makes a list, one by one, however many there are.
-Knows offsets, generations and polls; no events.
+next one begins. Of offsets that never came it makes a list, one by one, however many there are. And
+a partition that was full and has room again may have to wait for a second until it is polled. Knows offsets, generations and polls; no events.
 """
 
 from collections import defaultdict
@@ -20,6 +20,9 @@ from stream_app.polled import Record, together
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;
 aiokafka's own number for none is -1."""
+
+SOON = 0.02
+"""Seconds until it is seen that a partition which was full has room again."""
 
 
 class Consumer(aiokafka.Consumer):
@@ -37,6 +40,7 @@ class Consumer(aiokafka.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         """Called by Faust for what there is to read: what is polled of a topic of the app's
         `polled` is one message for each partition."""
+        timeout = min(timeout, SOON) if self._buffered_partitions else timeout
         polled = await super()._getmany(active_partitions, timeout)
         whole = cast(Any, self.app).polled
         return {
@@ -44,6 +48,14 @@ class Consumer(aiokafka.Consumer):
             for tp, records in polled.items()
             if records
         }
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        """Called by Faust to poll; if all partitions are full it sleeps for a second."""
+        while self.flow_active and self._buffered_partitions and not self._get_active_partitions():
+            await self.sleep(SOON)
+            if self.should_stop:
+                break
+        return await super()._wait_next_records(timeout)
 
     def _together(self, tp: TP, records: Sequence[Record]) -> list[Record]:
         """They are acknowledged with the last one, so none before it is a hole."""
