@@ -13,12 +13,12 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Config
-from transformers.cache_utils import DynamicCache
 
 from tests import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
 from xl3m_core.loading import best_dtype
 from xl3m_core.measure import entropy
+from xl3m_core.warm import Read
 from xl3m_core.writing import Pieces, by_hand, by_library
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
@@ -175,7 +175,7 @@ def test_what_is_written_by_hand_is_what_the_library_writes(name: str, most: int
         heard.append([*written])
         return len(written) == 20
 
-    ours, first = by_hand(model.model, DynamicCache(), prompt, most, model.ends, over)
+    ours, first = by_hand(model.model, Read(), prompt, most, model.ends, over)
     count = len(heard)
     theirs, logits = by_library(model.model, prompt, most, 2, over)
     assert ours == theirs

@@ -38,18 +38,22 @@ def test_an_answer_is_the_same_whatever_was_read_before(name: str, asked: Any) -
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_of_a_prompt_read_ahead_one_token_is_left_to_read(name: str) -> None:
+def test_of_a_prompt_read_ahead_nothing_is_left_to_read(name: str) -> None:
     model, read = fresh(name, 1 << 20), list[int]()
     prompt = [0, *range(5, 90)]
     model.prefill(prompt)
     hook = model.model.register_forward_pre_hook(
         lambda _, args, inputs: read.append(inputs["input_ids"].shape[1]), with_kwargs=True
     )
+    model.generate(prompt, 1)
+    model.prefill(prompt)
+    assert not read
     model.generate(prompt, 4)
+    assert read == [1] * len(read) and len(read) < 4  # what it wrote itself
     model.prefill([*prompt[:60], 7, 8])
+    model.prefill([*prompt[:40]])  # what was read, but not what is said next
     hook.remove()
-    assert read[0] == 1
-    assert read[-1] == 2
+    assert read[-2:] == [2, 1]
 
 
 @given(st.lists(PARTS, max_size=8), st.integers(0, 60_000))

@@ -21,7 +21,7 @@ from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
 from xl3m_core.measure import alike
 from xl3m_core.sight import places_of
-from xl3m_core.warm import WarmPrompts
+from xl3m_core.warm import Read, WarmPrompts
 from xl3m_core.writing import Pieces, by_hand, by_library, read_on
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
@@ -179,9 +179,9 @@ class LanguageModel:
             return not self.chats and "\n" in text.lstrip()
 
         if self.reads_on:
-            cache = self.warm.take(prompt)
-            written, first = by_hand(self.model, cache, ids, max_tokens, self.ends, over)
-            self.warm.keep(prompt, cache)
+            read = self.warm.take(prompt)
+            written, first = by_hand(self.model, read, ids, max_tokens, self.ends, over)
+            self.warm.keep(prompt, Read(read.cache, first))
         else:
             pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
             caches = self.by_several
@@ -194,10 +194,12 @@ class LanguageModel:
         """Read a prompt that `generate` is likely to be given, so that it is fast then."""
         if not self.reads_on:
             return
-        cache = self.warm.take(prompt)
-        ids = torch.tensor([list(prompt)[cache.get_seq_length() :]], device=self.device)
-        read_on(self.model, cache, ids).argmax().item()  # so that an accelerator is done as well
-        self.warm.keep(prompt, cache)
+        read = self.warm.take(prompt)
+        if read.logits is None:
+            ids = torch.tensor([list(prompt)[read.cache.get_seq_length() :]], device=self.device)
+            read.logits = read_on(self.model, read.cache, ids)
+            read.logits.argmax().item()  # so that an accelerator is done as well
+        self.warm.keep(prompt, read)
 
     @property
     def device(self) -> torch.device:

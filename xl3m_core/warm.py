@@ -1,16 +1,33 @@
 """WarmPrompts: keys and values of prompts the model has read, for prompts that begin the same.
 
 A key context changes by a segment at a time, and a question is asked again: most of the next
-prompt was in the last one. Knows token ids and a cache's tensors; no text.
+prompt was in the last one, or all of it. Knows token ids and a cache's tensors; no text.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 LEAST = 16
 """Tokens; for a shorter common start, or less than half of it, no prompt is given up."""
+
+
+@dataclass(slots=True)
+class Read:
+    """What was read of a prompt: a cache of its first tokens, none so far; and the logits (V,)
+    behind the whole of it, if that is what was read."""
+
+    cache: Any = field(default_factory=DynamicCache)
+    logits: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        tensors = [kept for layer in self.cache.layers for kept in (layer.keys, layer.values)]
+        return sum(kept.nbytes for kept in (*tensors, self.logits) if kept is not None)
 
 
 class WarmPrompts:
@@ -18,37 +35,36 @@ class WarmPrompts:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.caches: dict[tuple[int, ...], Any] = {}
+        self.caches: dict[tuple[int, ...], Read] = {}
 
-    def take(self, prompt: Sequence[int]) -> Any:
-        """A cache of what the prompt begins with, as far as any has it, and never all of it: the
-        last token is to be read. It is the caller's from now on; see `keep`."""
+    def take(self, prompt: Sequence[int]) -> Read:
+        """What the prompt begins with, as far as any cache has it; all of it only with the logits
+        behind it. It is the caller's from now on; see `keep`."""
         shared = {ids: _common(ids, prompt) for ids in self.caches}
         best = max(shared, key=lambda ids: (shared[ids], -len(ids)), default=())
         if shared.get(best, 0) < max(LEAST, len(best) // 2):
-            return DynamicCache()
-        return _cropped(self.caches.pop(best), min(shared[best], len(prompt) - 1))
+            return Read()
+        read = self.caches.pop(best)
+        if len(best) == len(prompt) == shared[best] and read.logits is not None:
+            return read
+        return Read(_cropped(read.cache, min(shared[best], len(prompt) - 1)))
 
-    def keep(self, prompt: Sequence[int], cache: Any) -> None:
-        """Keep a cache that has read the prompt, and perhaps what was generated behind it."""
-        if not all(type(layer) is DynamicLayer for layer in cache.layers):
+    def keep(self, prompt: Sequence[int], read: Read) -> None:
+        """Keep what has read the prompt, and perhaps what was generated behind it."""
+        if not all(type(layer) is DynamicLayer for layer in read.cache.layers):
             return
-        cache = _cropped(cache, len(prompt))
+        _cropped(read.cache, len(prompt))
         self.caches.pop(tuple(prompt), None)
-        if _bytes(cache) > self.max_bytes:
+        if read.bytes > self.max_bytes:
             return
-        self.caches[tuple(prompt)] = cache
+        self.caches[tuple(prompt)] = read
         while self.bytes > self.max_bytes:
             del self.caches[next(iter(self.caches))]
 
     @property
     def bytes(self) -> int:
         """What all of it takes."""
-        return sum(map(_bytes, self.caches.values()))
-
-
-def _bytes(cache: Any) -> int:
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        return sum(read.bytes for read in self.caches.values())
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
+from xl3m_core.warm import Read
+
 Over = Callable[[list[int]], bool]
 """Told all tokens so far after each one; whether that was the last."""
 
@@ -23,20 +25,16 @@ def read_on(model: Any, cache: Any, ids: Tensor) -> Tensor:
 
 
 def by_hand(
-    model: Any, cache: Any, prompt: Tensor, most: int, ends: Collection[int], over: Over
+    model: Any, read: Read, prompt: Tensor, most: int, ends: Collection[int], over: Over
 ) -> tuple[list[int], Tensor]:
-    """At most so many tokens behind a prompt (1, N) of which the cache holds a part, and the logits
-    (V,) of the first one. What is read goes into the cache."""
-    ids, first = prompt[:, cache.get_seq_length() :], None
-    written = list[int]()
-    while len(written) < most:
-        logits = read_on(model, cache, ids)
-        first = logits if first is None else first
-        written.append(int(logits.argmax()))
-        if over(written) or written[-1] in ends:
-            break
-        ids = torch.tensor([written[-1:]], device=ids.device)
-    assert first is not None
+    """At most so many tokens, one at least, behind a prompt (1, N) of which a part or all is read,
+    and the logits (V,) of the first one. What is read of it all goes into the cache."""
+    unread, logits = prompt[:, read.cache.get_seq_length() :], read.logits
+    first = read_on(model, read.cache, unread) if logits is None else logits
+    written = [int(first.argmax())]
+    while not (over(written) or written[-1] in ends) and len(written) < most:
+        ids = torch.tensor([written[-1:]], device=prompt.device)
+        written.append(int(read_on(model, read.cache, ids).argmax()))
     return written, first
 
 
