@@ -4,7 +4,8 @@ Faust throws away what it fetched while its flow stood still, seeks back to what
 committed, and trusts that nothing is read on between two assignments. The first fails where nothing
 is committed, or 0; the last where an assignment was empty, or is still being taken over when the
 next one begins. Of offsets that never came it makes a list, one by one, however many there are. And
-a partition that was full and has room again may have to wait for a second until it is polled. Knows offsets, generations and polls; no events.
+a partition that was full and has room again may have to wait for a second until it is polled.
+Knows offsets, generations and polls; no events.
 """
 
 from collections import defaultdict

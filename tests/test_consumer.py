@@ -13,7 +13,7 @@ from faust.types import TP
 
 from stream_app import access, agents
 from stream_app.app import App, create_faust, raw_topic
-from stream_app.consumer import Consumer
+from stream_app.consumer import SOON, Consumer
 from stream_app.embedded import Service
 from stream_app.polled import Record
 from stream_app.settings import Settings
@@ -153,6 +153,57 @@ async def test_without_partitions_nothing_is_committed(
     monkeypatch.setattr(app.consumer, "assignment", set)
     consumer: Any = app.consumer
     assert await consumer.seek_to_committed() == {}
+
+
+async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_again(
+    app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer: Any = app.consumer
+    sleep, waits = consumer.sleep, asyncio.Queue[float]()
+
+    async def pause(seconds: float) -> None:
+        waits.put_nowait(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(consumer, "sleep", pause)
+    full = [*consumer.assignment()]
+    async with (
+        AIOKafkaProducer(**access.kafka(settings)) as producer,
+        asyncio.timeout(WAIT_SECONDS),
+    ):
+        for tp in full:
+            consumer.on_buffer_full(tp)
+        while await waits.get() != SOON:
+            pass  # a poll was under way
+        await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
+        while await waits.get() != SOON:
+            pass
+        assert seen.empty()
+        for tp in full:
+            consumer.on_buffer_drop(tp)
+        assert await seen.get() == 0
+
+
+async def test_while_a_partition_is_full_no_poll_of_the_others_takes_long(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer: Any = app.consumer
+    poll, timeouts = consumer._thread.getmany, asyncio.Queue[float]()
+
+    async def getmany(partitions: Any, timeout: float) -> Any:
+        timeouts.put_nowait(timeout)
+        return await poll(partitions, timeout)
+
+    monkeypatch.setattr(consumer._thread, "getmany", getmany)
+    [tp, *_] = consumer.assignment()
+    async with asyncio.timeout(WAIT_SECONDS):
+        assert await timeouts.get() > SOON
+        consumer.on_buffer_full(tp)
+        while await timeouts.get() > SOON:
+            pass
+        consumer.on_buffer_drop(tp)
+        while await timeouts.get() == SOON:
+            pass
 
 
 GAPS = (0, 0, 0, 1, 2, 7, 10**12)

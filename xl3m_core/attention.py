@@ -4,8 +4,9 @@
     queries    . . . .             against the keys up to its own last one alone; so few rows at
     a .. stop  . . . . .           a time that their scores stay in the processor's cache
 
-torch's own attention for processors is two to three times slower in bfloat16 (docs/speed.md). Knows
-how transformers calls an attention, and how causal models differ; not what they read.
+torch's own attention for processors is two to three times slower in bfloat16 (docs/speed.md). On a
+GPU it is torch's own, but not cuDNN's. Knows how transformers calls an attention, and how causal
+models differ; not what they read.
 """
 
 from typing import Any, cast
@@ -95,6 +96,13 @@ def mask(*args: Any, **named: Any) -> Tensor | None:
     nothing is padded, as torch's own has it: for a long row it would be very large."""
     seen: Tensor | None = MASKS[PLAIN](*args, **named)
     return None if seen is None else added(seen, named.get("dtype") or torch.float32)
+
+
+def attend_without_plans(model: Any) -> None:
+    """On a GPU let torch attend without cuDNN, in all of this process: that makes a plan for each
+    shape it has not met, and no two batches or prompts are alike."""
+    if model.device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xl3m_core.attention import attend_by_products, known_layers
+from xl3m_core.attention import attend_by_products, attend_without_plans, known_layers
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, fingerprint, load, window_of
@@ -46,6 +46,7 @@ class LanguageModel:
         warm_bytes: int = WARM_BYTES,
     ) -> None:
         self.model = model.eval()
+        attend_without_plans(model)
         attend_by_products(model)
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
