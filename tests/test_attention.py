@@ -58,6 +58,22 @@ def test_products_are_torchs_attention(
     torch.testing.assert_close(found, wanted, rtol=0, atol=rounding)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e3, 1e6])
+@pytest.mark.parametrize("shift", [-200.0, 0.0, 200.0])
+@torch.inference_mode()
+def test_scores_of_any_size_are_weighed_as_torch_does(scale: float, shift: float) -> None:
+    """Also where their exponentials are all nothing, or more than numbers hold."""
+    dice = torch.Generator().manual_seed(1)
+    query, key, value = torch.randn(3, 2, 4, 40, 8, generator=dice)
+    query *= scale
+    mask = torch.full((2, 1, 40, 40), shift).masked_fill(
+        torch.ones(40, 40, dtype=torch.bool).triu(1), torch.finfo(torch.float32).min
+    )
+    found, _ = attention.products(MODULE, query, key, value, mask, scaling=0.5)
+    wanted = scaled_dot_product_attention(query, key, value, mask, scale=0.5).transpose(1, 2)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
 def by_name(model: LanguageModel, name: str, lengths: Sequence[int]) -> torch.Tensor:
     """The last logits of rows of such lengths, by that attention."""
     model.model.set_attn_implementation(name)
@@ -92,6 +108,22 @@ def test_what_is_hidden_is_written_down_where_there_is_padding_alone(
     found = by_name(model, attention.NAME, lengths)
     assert alike(plain, found)
     assert all((mask is None) == (len(set(lengths)) == 1) for mask in masks) and masks
+
+
+@pytest.mark.parametrize("lengths", [(40,), (40, 23, 3), (200, 5)])
+def test_no_block_is_weighed_twice_for_its_padding(
+    lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, score = LanguageModel.load(dtype="bfloat16", device="cpu"), attention._scores
+    scored = list[int]()
+
+    def noting(*args: torch.Tensor) -> torch.Tensor:
+        scored.append(args[0].shape[2])
+        return score(*args)
+
+    monkeypatch.setattr(attention, "_scores", noting)
+    by_name(model, attention.NAME, lengths)
+    assert sum(scored) == max(lengths) * model.config.num_hidden_layers
 
 
 def test_products_are_chosen_in_bfloat16_alone() -> None:

@@ -27,6 +27,7 @@ KINDS = {"full_attention", "sliding_attention"}
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
 MOST_HIDDEN = 1024  # tokens of rows without padding; longer ones are left to torch's own
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
+LEAST, MOST = 1e-30, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
 
 
 def products(
@@ -74,9 +75,27 @@ def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, into: Tenso
     width, before = query.shape[2], key.shape[2] - query.shape[2]
     for start in range(0, width, BLOCK):
         block, seen = slice(start, start + BLOCK), slice(0, before + start + BLOCK)
-        scores = query[:, :, block] @ key[:, :, seen].mT
-        scores += mask[:, :, block, seen]
-        into[:, block] = (scores.softmax(-1) @ value[:, :, seen]).transpose(1, 2)
+        weights, total = _weights(query[:, :, block], key[:, :, seen], mask[:, :, block, seen])
+        into[:, block] = (weights @ value[:, :, seen]).div_(total).transpose(1, 2)
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | float]:
+    """How much of each value is taken, (B, H, T, S), and what that sums up to.
+
+    As softmax does, but without taking each row's largest score off the others first: in half of
+    the time, and as exact unless scores are beyond what exponents hold, which the sums tell. The
+    largest in a row of the small model's were seen to be -5 to 74; these bounds are -69 and 78.
+    """
+    weights = _scores(query, key, mask).exp_()
+    total = weights.sum(-1, keepdim=True)
+    if total.amin() > LEAST and total.amax() < MOST:
+        return weights, total
+    return _scores(query, key, mask).softmax(-1), 1.0
+
+
+def _scores(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """How well each key fits, (B, H, T, S)."""
+    return (query @ key.mT).add_(mask)
 
 
 def _each_head(shared: Tensor, heads: int) -> Tensor:
@@ -95,7 +114,12 @@ def mask(*args: Any, **named: Any) -> Tensor | None:
     """What to add to hide padding and what follows, as transformers asks for it; None where
     nothing is padded, as torch's own has it: for a long row it would be very large."""
     seen: Tensor | None = MASKS[PLAIN](*args, **named)
-    return None if seen is None else added(seen, named.get("dtype") or torch.float32)
+    if seen is None:
+        return None
+    hidden = added(seen, named.get("dtype") or torch.float32)
+    # Nothing looks at padding, but it must see something, or its weights have no sum.
+    hidden.diagonal(seen.shape[-1] - seen.shape[-2], -2, -1).zero_()
+    return hidden
 
 
 def attend_without_plans(model: Any) -> None:
