@@ -25,7 +25,7 @@ from benchmarks import (
     twenty_million,
 )
 from benchmarks.haystack import VARIANTS
-from stream_app.native import bound_programs
+from stream_app.native import settle_memory
 
 ALL: dict[str, Any] = {
     "scoring": scoring,
@@ -64,7 +64,7 @@ EVERY: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run and print."""
     chosen = parser().parse_args()
-    bound_programs()  # as every command does
+    settle_memory()  # as every command does
     asked_for = [name for name in ALL if name != "retrieval" or chosen.data]
     ratios = list[dict[str, Any]]()
     for name in chosen.names or asked_for:

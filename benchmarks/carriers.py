@@ -17,7 +17,7 @@ import faust
 from stream_app import agents
 from stream_app.app import create_app, create_faust, raw_topic
 from stream_app.engine import create_engine
-from stream_app.native import bound_programs
+from stream_app.native import settle_memory
 from stream_app.settings import Settings
 from xl3m_core import Engine
 from xl3m_core.engine import Begun
@@ -88,7 +88,7 @@ def paced(settings: Settings, speed: float) -> faust.App:
 
 def main() -> None:
     """Run one until it is told to stop."""
-    bound_programs()
+    settle_memory()
     settings, (kind, *numbers) = Settings.from_env(), sys.argv[1:]
     if kind == "bare":
         app = bare(settings, *map(int, numbers))

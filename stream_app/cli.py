@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream_app.native import bound_programs
+from stream_app.native import settle_memory
 from xl3m_core.errors import XL3MError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
     from stream_app.terminal import say, shown
 
-    bound_programs()
+    settle_memory()
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):

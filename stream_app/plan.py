@@ -31,6 +31,10 @@ class Wanted:
         """Segments that are not under way: of the live edges, with `back` of what is before."""
         return sum(self._owed(qid, back) for qid in self.asked)
 
+    def owing(self, back: bool) -> list[str]:
+        """What the questions ask that owe any."""
+        return [question for qid, question in self.asked.items() if self._owed(qid, back)]
+
     def most_owing(self, back: bool) -> list[tuple[str, str]]:
         """Ids and questions, those first that owe most."""
         return sorted(self.asked.items(), key=lambda asked: -self._owed(asked[0], back))
@@ -78,15 +82,15 @@ class Plan:
         fitting = list[Wanted]()
         for each in wanted:
             if each.owed(back):
-                room -= self._cost(each)
+                room -= self._cost(each, back)
                 if room < 0 and (fitting or not at_least_one):
                     break
                 fitting.append(each)
         return fitting
 
-    def _cost(self, wanted: Wanted) -> int:
-        """Tokens of one segment and all that is asked of it."""
-        return self.segment_tokens + sum(map(self.question_tokens, wanted.asked.values()))
+    def _cost(self, wanted: Wanted, back: bool) -> int:
+        """Tokens of one segment and all that is still to be asked of it."""
+        return self.segment_tokens + sum(map(self.question_tokens, wanted.owing(back)))
 
     def _take(self, wanted: Wanted, share: int, back: bool) -> int:
         """Work for the questions, one segment at least; how many tokens it has.
@@ -94,8 +98,9 @@ class Plan:
         Questions that stand alike get the same segments, which then are read once. Of others
         those that owe most come first, and when the share is used up the rest wait.
         """
-        share = max(share, self._cost(wanted))
-        most = share // self._cost(wanted)
+        cost = self._cost(wanted, back)
+        share = max(share, cost)
+        most = share // cost
         spent, segments = 0, set[int]()
         for qid, question in wanted.most_owing(back):
             if spent + self.segment_tokens * len(segments) >= share:

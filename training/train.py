@@ -18,13 +18,12 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from stream_app.native import bound_programs
+from stream_app.native import settle_memory
 from training.attention import NAME
 from training.batch import Batch
 from training.curriculum import STEPS
 from training.generate import TEMPLATE
 from training.lesson import REPEATS, Lesson
-from training.memory import keep_memory
 from training.optimizers import optimizers
 from training.tokenizer import real_lines
 
@@ -196,8 +195,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=2e-3)
     args = parser.parse_args()
-    bound_programs()
-    keep_memory()
+    settle_memory()
     torch.set_num_threads(args.threads)
     run(Trainer(args), args)
 
