@@ -1,8 +1,8 @@
 """How near the stream comes to scoring alone, and to carrying events alone.
 
 `scoring`: tokens/s from Kafka to Redis under a standing question, over those of `Engine.score`
-on the same segments, taken before and after. `late`: the same for a second question, set when
-all was scored for the first. `two workers`: the same text by two that share the cores, over one.
+on the same segments under it, taken before and after. `late`: the same for a second question, set
+when all was scored for the first. `two workers`: the same text by two that share the cores, over one.
 `carrying`: events/s of one stream that the worker decodes, segments and writes to Redis while no
 question stands, over those of a bare Faust agent that only acknowledges. The last two on a real
 Kafka alone: the mock cluster is no place for two workers, and drops what is not read in time. That
@@ -111,10 +111,10 @@ async def _rows(
     settings: Settings, engine: Engine, text: Text, short: bool, folder: Path
 ) -> list[dict[str, Any]]:
     parts = text.segments(engine)
-    before = _alone(engine, text.question, parts)
+    before = _alone(engine, text, parts)
     one, late = await _streamed(settings, engine, text, parts, 1, folder)
-    alone = mean((before, _alone(engine, text.question, parts)))
-    rows = [_row("scoring, tokens/s", one, alone), _row("late, tokens/s", late, alone)]
+    alone = [*map(mean, zip(before, _alone(engine, text, parts), strict=True))]
+    rows = [_row("scoring, tokens/s", one, alone[0]), _row("late, tokens/s", late, alone[1])]
     if not kafka_home():
         print("all else needs a real Kafka: set KAFKA_HOME to an unpacked distribution")
         return rows
@@ -131,13 +131,17 @@ def _row(what: str, speed: float, rival: float) -> dict[str, Any]:
     return {"what": what, "speed": speed, "rival": rival, "ratio": speed / rival}
 
 
-def _alone(engine: Engine, question: str, parts: Sequence[Sequence[Segment]]) -> float:
-    """Tokens of the text a second, each counted once however often segments overlap."""
-    pairs = [(segment.text, question) for part in parts for segment in part]
-    engine.score(pairs[: round(WARM_UP * len(pairs))])
-    started = time.perf_counter()
-    engine.score(pairs)
-    return _tokens(parts) / (time.perf_counter() - started)
+def _alone(engine: Engine, text: Text, parts: Sequence[Sequence[Segment]]) -> list[float]:
+    """Tokens of the text a second under each of its questions, each token counted once however
+    often segments overlap."""
+    speeds = list[float]()
+    for question in (text.question, text.late_question):
+        pairs = [(segment.text, question) for part in parts for segment in part]
+        engine.score(pairs[: round(WARM_UP * len(pairs))])
+        started = time.perf_counter()
+        engine.score(pairs)
+        speeds.append(_tokens(parts) / (time.perf_counter() - started))
+    return speeds
 
 
 async def _streamed(

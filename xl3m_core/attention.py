@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from xl3m_core.measure import alike
+from xl3m_core.packed import Packed
 from xl3m_core.sight import added
 
 ATTENTIONS: Any = cast(Any, AttentionInterface)()
@@ -36,29 +37,42 @@ def products(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    packed: Packed | None = None,
     **named: Any,
 ) -> tuple[Tensor, Any]:
     """What each token gathers, (B, T, H, D), from queries (B, H, T, D) and keys and values
     (B, h, S, D), of which the queries' own are the last T. attention_mask: (B, 1, T, S), is added;
-    None hides what follows alone.
+    None hides what follows alone, and so it is with rows that are packed into one, (1, H, N, D).
 
     Scores are in the values' dtype, as in transformers' eager attention; torch's keeps them in
     float32. What is no reading of several tokens at once is left to torch's.
     """
+    if packed is not None:
+        query, key, value = map(packed.spread, (query, key, value))
+        attention_mask = None
     hidden = _triangle(query, key) if attention_mask is None else attention_mask
     usual = 1 < query.shape[2] <= key.shape[2] and _causal(module, named)
     if hidden is None or torch.is_grad_enabled() or not usual:
         plain = ATTENTIONS[PLAIN]
         found: tuple[Tensor, Any] = plain(module, query, key, value, attention_mask, **named)
-        return found
-    scaling = named.get("scaling") or query.shape[-1] ** -0.5
+        gathered = found[0]
+    else:
+        gathered = _attended(query, key, value, hidden, named.get("scaling"))
+    return gathered if packed is None else packed.together(gathered), None
+
+
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float | None
+) -> Tensor:
+    """By products, so many rows at a time: (B, T, H, D)."""
+    query = query * (scaling or query.shape[-1] ** -0.5)
     rows, heads, width, _ = query.shape
     gathered = value.new_empty(rows, width, heads, value.shape[-1])
     together = max(1, ROOM // (heads * min(BLOCK, width) * key.shape[2]))
     for part in (slice(at, at + together) for at in range(0, rows, together)):
         keys, values = _each_head(key[part], heads), _each_head(value[part], heads)
-        _gather(query[part] * scaling, keys, values, hidden[part], gathered[part])
-    return gathered, None
+        _gather(query[part], keys, values, hidden[part], gathered[part])
+    return gathered
 
 
 def _triangle(query: Tensor, key: Tensor) -> Tensor | None:
@@ -144,6 +158,11 @@ def attend_by_products(model: Any) -> None:
         same = False
     if not same:
         model.set_attn_implementation(PLAIN)
+
+
+def by_products(model: Any) -> bool:
+    """Whether the model attends so."""
+    return isinstance(model, PreTrainedModel) and model.config._attn_implementation == NAME
 
 
 def known_layers(config: Any) -> bool:

@@ -3,6 +3,7 @@
 Knows transformers and what it passes over with a mere warning; not what the model is for.
 """
 
+import copy
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,20 @@ def best_dtype(device: str) -> torch.dtype:
     cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     fast = bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
     return torch.bfloat16 if fast else torch.float32
+
+
+def backend_of(tokenizer: Any) -> Any:
+    """A copy of the tokenizer's part in Rust, told as `LanguageModel.encode` needs it, if it has
+    one that can be copied. Called itself it spends no time on masks and the like; and nobody
+    changes how it works, so that any number of threads may."""
+    try:
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    except Exception:  # none, or with parts written in Python
+        return None
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
 
 
 def fingerprint(model: Any) -> str:

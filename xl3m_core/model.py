@@ -5,7 +5,6 @@ padded on the left; a model that padding would disturb gets rows of one length o
 Knows token ids and logits; not what a segment or a question is.
 """
 
-import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xl3m_core.attention import attend_by_products, attend_without_plans, known_layers
+from xl3m_core import asked
+from xl3m_core.attention import (
+    attend_by_products,
+    attend_without_plans,
+    by_products,
+    known_layers,
+)
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
-from xl3m_core.loading import SMALL, fingerprint, load, window_of
-from xl3m_core.measure import alike
+from xl3m_core.loading import SMALL, backend_of, fingerprint, load, window_of
+from xl3m_core.packed import Packed, worth_packing
 from xl3m_core.sight import places_of
 from xl3m_core.warm import Read, WarmPrompts
 from xl3m_core.writing import Pieces, by_hand, by_library, read_on
@@ -57,14 +62,16 @@ class LanguageModel:
         self.fingerprint = fingerprint(model)
         self.by_several = not _scales_places(self.config)
         self._tokenizing = threading.Lock()
-        self._backend = _backend_of(tokenizer)
+        self._backend = backend_of(tokenizer)
         self._accepts = set(inspect.signature(model.forward).parameters)
+        self.packs = False
         self.pads = self._can_pad()
+        self.packs = self._can_pack()
         self.shares = self._can_share()
         # What scales its places may turn what it reads on by other factors than what it has read.
         self.reads_on = self.shares and self.by_several
         self.warm = WarmPrompts(warm_bytes if self.reads_on else 0)
-        if self._looks_ahead():
+        if asked.looks_ahead(self.logits):
             raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
 
     @classmethod
@@ -130,6 +137,9 @@ class LanguageModel:
 
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
+        lengths = [*map(len, rows)]
+        if self.packs and min(lengths) >= keep and worth_packing(lengths):
+            return self.packed(rows, keep)
         ids, mask = self.padded(rows, keep)
         width = ids.shape[1]
         inputs: dict[str, Any] = {"input_ids": ids}
@@ -153,6 +163,22 @@ class LanguageModel:
         most = max(1, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
         fork = Fork(self.model, self.model.dtype, *self.padded(rows, most), most)
         yield from fork.logits(ends, keep)
+
+    @torch.inference_mode()
+    def packed(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+        """`logits` of rows of `keep` tokens or more, without padding but where they attend."""
+        packed = Packed([*map(len, rows)], self.device)
+        ids = torch.tensor([token for row in rows for token in row], device=self.device)
+        output = self.model(
+            input_ids=ids[None],
+            position_ids=packed.places[None],
+            attention_mask=torch.zeros(1, 1, 1, 1, device=self.device),  # none is to be made
+            packed=packed,
+            use_cache=False,
+            logits_to_keep=packed.last(keep),
+        )
+        logits: Tensor = output.logits
+        return logits.view(len(rows), keep, -1)
 
     def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
@@ -234,56 +260,33 @@ class LanguageModel:
         return head + self.encode([content])[0] + foot
 
     def _can_pad(self) -> bool:
-        """Whether padding leaves a row's logits as they are: asked of the model, not believed.
-
-        A model with a running state (Mamba, RWKV) is not even asked: what a pad does to a
-        state may be too small to see in a short row and matter in a long one.
-        """
+        """A model with a running state (Mamba, RWKV) is not even asked: what a pad does to a
+        state may be too small to see in a short row and matter in a long one."""
         self.pads = True
         if getattr(self.model, "_is_stateful", False) or "attention_mask" not in self._accepts:
             return False
-        short, long = [1, 2, 3], [3, 2, 1, 2, 3, 1, 2]
-        alone, padded = self.logits([short], 1)[0], self.logits([short, long], 1)[0]
-        return alike(alone, padded)
+        return asked.can_pad(self.logits)
+
+    def _can_pack(self) -> bool:
+        """Only what attends by products can be told where each row ends."""
+        return (
+            by_products(self.model)
+            and self._places_all()
+            and asked.can_pack(self.logits, self.packed)
+        )
 
     def _can_share(self) -> bool:
-        """Whether the ends of a forked row are as good as whole rows: asked as well.
+        return self._places_all() and asked.can_share(self.logits, self.fork)
 
-        A model that looks at less than all that was read is left out.
-        """
+    def _places_all(self) -> bool:
+        """Whether tokens can be put at any place and see all before it, and the logits of any be
+        asked for. A model that looks at less than all that was read is left out."""
         needed = {"position_ids", "logits_to_keep"}
-        if not (self.pads and needed <= self._accepts and self._sees_all()):
-            return False
-        read, ends = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 4, 3]]
-        try:
-            shared = [*self.fork(read, ends, [2, 2])]
-        except Exception:  # whatever a foreign model raises, whole rows are always right
-            return False
-        whole = [self.logits([row + end for row in read], 2) for end in ends]
-        return all(map(alike, whole, shared))
+        return self.pads and needed <= self._accepts and self._sees_all()
 
     def _sees_all(self) -> bool:
         sliding = getattr(self.config, "sliding_window", None) or self.window
         return known_layers(self.config) and sliding >= self.window
-
-    def _looks_ahead(self) -> bool:
-        """Whether a token changes what is predicted before it, as in BERT and its kin."""
-        one, other = (self.logits([[1, 2, 3, last]], 4)[0, 0] for last in (3, 4))
-        return not alike(one, other)
-
-
-def _backend_of(tokenizer: Any) -> Any:
-    """A copy of the tokenizer's part in Rust, told as `encode` needs it, if it has one that can be
-    copied. Called itself it spends no time on masks and the like; and nobody changes how it works,
-    so that any number of threads may."""
-    try:
-        backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    except Exception:  # none, or with parts written in Python
-        return None
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return backend
 
 
 def _scales_places(config: Any) -> bool:

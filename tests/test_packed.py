@@ -1,0 +1,69 @@
+"""Packed rows: each has the logits that it has alone, whatever stands beside it."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import tiny
+from xl3m_core import LanguageModel, attention
+from xl3m_core.measure import alike
+from xl3m_core.packed import Packed, worth_packing
+
+LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=8)
+
+
+@given(LENGTHS)
+def test_each_row_of_the_grid_is_a_row_and_together_they_are_the_packed_one(
+    lengths: list[int],
+) -> None:
+    packed, total = Packed(lengths, torch.device("cpu")), sum(lengths)
+    tokens = torch.arange(total * 6).view(1, total, 2, 3).transpose(1, 2)  # (1, H, N, D)
+    grid = packed.spread(tokens)
+    assert grid.shape == (len(lengths), 2, max(lengths), 3)
+    rows = torch.split(tokens, lengths, dim=2)
+    for row, own, length in zip(grid, rows, lengths, strict=True):
+        assert torch.equal(row[:, :length], own[0])
+    assert torch.equal(packed.together(grid.transpose(1, 2)), tokens.transpose(1, 2))
+    assert packed.places.tolist() == [place for length in lengths for place in range(length)]
+
+
+@given(LENGTHS, st.data())
+def test_the_last_tokens_are_those_of_each_row(lengths: list[int], data: st.DataObject) -> None:
+    keep = data.draw(st.integers(1, min(lengths)))
+    places = Packed(lengths, torch.device("cpu")).places
+    last = Packed(lengths, torch.device("cpu")).last(keep)
+    assert places[last].view(-1, keep).tolist() == [[*range(n - keep, n)] for n in lengths]
+
+
+@pytest.mark.parametrize("name", tiny.PADDED)
+@given(st.lists(st.integers(2, tiny.WINDOW), min_size=2, max_size=6))
+@settings(max_examples=8, deadline=None)
+def test_packed_rows_have_the_logits_that_they_have_alone(name: str, lengths: list[int]) -> None:
+    model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
+    model.model.set_attn_implementation(attention.NAME)
+    if not model._can_pack():
+        pytest.skip("it does not pass on where its rows end")
+    rows = [[(n * n + i) % tiny.VOCAB for n in range(length)] for i, length in enumerate(lengths)]
+    for row, own in zip(rows, model.packed(rows, 2), strict=True):
+        torch.testing.assert_close(own, model.logits([row], 2)[0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_small_model_packs_rows_that_differ_and_no_others() -> None:
+    model = LanguageModel.load(dtype="bfloat16", device="cpu")
+    packed, seen = model.packed, list[list[int]]()
+
+    def noting(rows: list[list[int]], keep: int) -> torch.Tensor:
+        seen.append([*map(len, rows)])
+        return packed(rows, keep)
+
+    model.packed = noting  # type: ignore[method-assign, assignment]
+    for lengths in ([90, 70, 110], [90, 90], [90], [90, 89]):
+        rows = [[*range(5, 5 + length)] for length in lengths]
+        for row, own in zip(rows, model.logits(rows, 4), strict=True):
+            assert alike(model.logits([row], 4)[0], own)
+    assert worth_packing([90, 3])
+    assert model.logits([[*range(90)], [5, 6, 7]], 4).shape[1] == 4  # one is too short to be packed
+    assert seen == [[90, 70, 110]]
