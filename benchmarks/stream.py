@@ -1,13 +1,13 @@
 """How near the stream comes to scoring alone, and to carrying events alone.
 
 `scoring`: tokens/s from Kafka to Redis under a standing question, over those of `Engine.score`
-on the same segments under it, taken before and after. `late`: the same for a second question, set
-when all was scored for the first. `two workers`: the same text by two that share the cores, over one.
-`carrying`: events/s of one stream that the worker decodes, segments and writes to Redis while no
-question stands, over those of a bare Faust agent that only acknowledges. The last two on a real
-Kafka alone: the mock cluster is no place for two workers, and drops what is not read in time. That
-topic is full before the worker starts; all other text is sent when each worker has its partitions.
-Each clock runs from when a fifth is done.
+on the same segments under it, taken before and after. `late`: the same for a second question,
+set when all was scored for the first. `two workers`: the same text by two that share the cores,
+over one. `carrying`: events/s of one stream that the worker decodes, segments and writes to
+Redis while no question stands, over those of a bare Faust agent that only acknowledges. The last
+two on a real Kafka alone: the mock cluster is no place for two workers, and drops what is not
+read in time. That topic is full before the worker starts; all other text is sent when each
+worker has its partitions. Each clock runs from when a fifth is done.
 """
 
 import argparse

@@ -9,6 +9,7 @@ GPU it is torch's own, but not cuDNN's. Knows how transformers calls an attentio
 models differ; not what they read.
 """
 
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,7 @@ PLAIN = "sdpa"
 """What transformers calls torch's own attention."""
 KINDS = {"full_attention", "sliding_attention"}
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
-MOST_HIDDEN = 1024  # tokens of rows without padding; longer ones are left to torch's own
+MOST_PLAIN = 1024  # tokens of rows without padding; longer ones are left to torch's own
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
 LEAST, MOST = 1e-30, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
 
@@ -50,47 +51,55 @@ def products(
     if packed is not None:
         query, key, value = map(packed.spread, (query, key, value))
         attention_mask = None
-    hidden = _triangle(query, key) if attention_mask is None else attention_mask
-    usual = 1 < query.shape[2] <= key.shape[2] and _causal(module, named)
-    if hidden is None or torch.is_grad_enabled() or not usual:
+    if torch.is_grad_enabled() or not _usual(module, query, key, attention_mask, named):
         plain = ATTENTIONS[PLAIN]
         found: tuple[Tensor, Any] = plain(module, query, key, value, attention_mask, **named)
         gathered = found[0]
     else:
-        gathered = _attended(query, key, value, hidden, named.get("scaling"))
+        scaling = named.get("scaling") or query.shape[-1] ** -0.5
+        gathered = _attended(query * scaling, key, value, attention_mask)
     return gathered if packed is None else packed.together(gathered), None
 
 
-def _attended(
-    query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float | None
-) -> Tensor:
+def _usual(
+    module: Any, query: Tensor, key: Tensor, mask: Tensor | None, named: dict[str, Any]
+) -> bool:
+    """Whether several tokens are read at once by a causal model, and nothing is done else; without
+    a mask, all that they see, which are not too many."""
+    width, seen = query.shape[2], key.shape[2]
+    fits = width <= seen if mask is not None else width == seen <= MOST_PLAIN
+    return 1 < width and fits and _causal(module, named)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """By products, so many rows at a time: (B, T, H, D)."""
-    query = query * (scaling or query.shape[-1] ** -0.5)
     rows, heads, width, _ = query.shape
     gathered = value.new_empty(rows, width, heads, value.shape[-1])
     together = max(1, ROOM // (heads * min(BLOCK, width) * key.shape[2]))
     for part in (slice(at, at + together) for at in range(0, rows, together)):
         keys, values = _each_head(key[part], heads), _each_head(value[part], heads)
-        _gather(query[part], keys, values, hidden[part], gathered[part])
+        _gather(query[part], keys, values, None if mask is None else mask[part], gathered[part])
     return gathered
 
 
-def _triangle(query: Tensor, key: Tensor) -> Tensor | None:
-    """What hides from each token those behind it, if that is not too large to be made."""
-    rows, _, width, _ = query.shape
-    if width != key.shape[2] or width > MOST_HIDDEN:
-        return None
-    seen = torch.ones((width, width), dtype=torch.bool, device=query.device).tril()
-    return added(seen, query.dtype).expand(rows, 1, width, width)
-
-
-def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, into: Tensor) -> None:
+def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, into: Tensor) -> None:
     """The same of a few rows, whose keys have as many heads as their queries."""
     width, before = query.shape[2], key.shape[2] - query.shape[2]
     for start in range(0, width, BLOCK):
         block, seen = slice(start, start + BLOCK), slice(0, before + start + BLOCK)
-        weights, total = _weights(query[:, :, block], key[:, :, seen], mask[:, :, block, seen])
+        asking = query[:, :, block]
+        hidden = (
+            _triangle(asking.shape[2], asking.dtype) if mask is None else mask[:, :, block, seen]
+        )
+        weights, total = _weights(asking, key[:, :, seen], hidden)
         into[:, block] = (weights @ value[:, :, seen]).div_(total).transpose(1, 2)
+
+
+@lru_cache(maxsize=BLOCK)
+def _triangle(width: int, dtype: torch.dtype) -> Tensor:
+    """What hides from each token of a block those of it that follow, where all before it is seen:
+    (T, T)."""
+    return added(torch.ones(width, width, dtype=torch.bool).tril(), dtype)
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -108,8 +117,10 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor) -> tuple[Tensor, Tensor |
 
 
 def _scores(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-    """How well each key fits, (B, H, T, S)."""
-    return (query @ key.mT).add_(mask)
+    """How well each key fits, (B, H, T, S). mask: of the last keys, all before them is seen."""
+    scores = query @ key.mT
+    scores[..., -mask.shape[-1] :] += mask
+    return scores
 
 
 def _each_head(shared: Tensor, heads: int) -> Tensor:
