@@ -68,7 +68,7 @@ def _usual(
     a mask, all that they see, which are not too many."""
     width, seen = query.shape[2], key.shape[2]
     fits = width <= seen if mask is not None else width == seen <= MOST_PLAIN
-    return 1 < width and fits and _causal(module, named)
+    return width > 1 and fits and _causal(module, named)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
