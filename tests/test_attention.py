@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_without_a_mask_each_token_sees_itself_and_what_is_before(
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e3, 1e6])
-@pytest.mark.parametrize("shift", [-200.0, 0.0, 200.0])
+@pytest.mark.parametrize("shift", [-200.0, -90.0, -75.0, 0.0, 75.0, 90.0, 200.0])
 @torch.inference_mode()
 def test_scores_of_any_size_are_weighed_as_torch_does(scale: float, shift: float) -> None:
     """Also where their exponentials are all nothing, or more than numbers hold."""
@@ -129,7 +130,7 @@ def test_no_block_is_weighed_twice_for_its_padding(
     lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, score = LanguageModel.load(dtype="bfloat16", device="cpu"), attention._scores
-    scored = list[int]()
+    model.packs, scored = False, list[int]()
 
     def noting(*args: torch.Tensor) -> torch.Tensor:
         scored.append(args[0].shape[2])
@@ -138,6 +139,35 @@ def test_no_block_is_weighed_twice_for_its_padding(
     monkeypatch.setattr(attention, "_scores", noting)
     by_name(model, attention.NAME, lengths)
     assert sum(scored) == max(lengths) * model.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_a_cache_of_fixed_size_changes_nothing(name: str) -> None:
+    """It has room behind what was read, which is hidden."""
+    network, written = copy.deepcopy(tiny.network(name)), list[torch.Tensor]()
+    prompt = torch.tensor([[3, 1, 4, 1, 5]])
+    for kind in (attention.PLAIN, attention.NAME):
+        network.set_attn_implementation(kind)
+        found = network.generate(
+            prompt,
+            max_new_tokens=6,
+            do_sample=False,
+            cache_implementation="static",
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        written.append(torch.stack(found.logits))
+    torch.testing.assert_close(*written, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("cuda", [False]), ("cpu", [])])
+def test_on_a_gpu_torch_attends_without_plans(
+    kind: str, said: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[bool]()
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", told.append)
+    attention.attend_without_plans(SimpleNamespace(device=torch.device(kind)))
+    assert told == said
 
 
 def test_products_are_chosen_in_bfloat16_alone() -> None:

@@ -29,7 +29,7 @@ KINDS = {"full_attention", "sliding_attention"}
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
 MOST_PLAIN = 1024  # tokens of rows without padding; longer ones are left to torch's own
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
-LEAST, MOST = 1e-30, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
+LEAST, MOST = 1e-20, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
 
 
 def products(
@@ -43,12 +43,15 @@ def products(
 ) -> tuple[Tensor, Any]:
     """What each token gathers, (B, T, H, D), from queries (B, H, T, D) and keys and values
     (B, h, S, D), of which the queries' own are the last T. attention_mask: (B, 1, T, S), is added;
-    None hides what follows alone, and so it is with rows that are packed into one, (1, H, N, D).
+    None hides what follows alone. Of rows that are packed into one, (1, H, N, D), the same is
+    hidden, and that in one again, (1, N, H, D), is returned; the mask must be `Packed.no_mask`.
 
     Scores are in the values' dtype, as in transformers' eager attention; torch's keeps them in
     float32. What is no reading of several tokens at once is left to torch's.
     """
     if packed is not None:
+        if attention_mask is None or attention_mask.shape != packed.no_mask.shape:
+            raise ValueError("this layer masks more than what follows, so rows can't be packed")
         query, key, value = map(packed.spread, (query, key, value))
         attention_mask = None
     if torch.is_grad_enabled() or not _usual(module, query, key, attention_mask, named):
@@ -87,27 +90,19 @@ def _gather(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, into
     width, before = query.shape[2], key.shape[2] - query.shape[2]
     for start in range(0, width, BLOCK):
         block, seen = slice(start, start + BLOCK), slice(0, before + start + BLOCK)
-        asking = query[:, :, block]
-        hidden = (
-            _triangle(asking.shape[2], asking.dtype) if mask is None else mask[:, :, block, seen]
-        )
-        weights, total = _weights(asking, key[:, :, seen], hidden)
+        hidden = None if mask is None else mask[:, :, block, seen]
+        weights, total = _weights(query[:, :, block], key[:, :, seen], hidden)
         into[:, block] = (weights @ value[:, :, seen]).div_(total).transpose(1, 2)
 
 
-@lru_cache(maxsize=BLOCK)
-def _triangle(width: int, dtype: torch.dtype) -> Tensor:
-    """What hides from each token of a block those of it that follow, where all before it is seen:
-    (T, T)."""
-    return added(torch.ones(width, width, dtype=torch.bool).tril(), dtype)
-
-
-def _weights(query: Tensor, key: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | float]:
-    """How much of each value is taken, (B, H, T, S), and what that sums up to.
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | float]:
+    """How much of each value is taken, (B, H, T, S), and what that sums up to, (B, H, T, 1), by
+    queries (B, H, T, D) and keys (B, H, S, D), and a mask as in `products`.
 
     As softmax does, but without taking each row's largest score off the others first: in half of
-    the time, and as exact unless scores are beyond what exponents hold, which the sums tell. The
-    largest in a row of the small model's were seen to be -5 to 74; these bounds are -69 and 78.
+    the time, and as exact unless scores are beyond what exponents hold, which the sums tell; then
+    both are done. The largest in a row of the small model's were seen to be -5 to 74; these bounds
+    are -46 and 78.
     """
     weights = _scores(query, key, mask).exp_()
     total = weights.sum(-1, keepdim=True)
@@ -116,11 +111,21 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor) -> tuple[Tensor, Tensor |
     return _scores(query, key, mask).softmax(-1), 1.0
 
 
-def _scores(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-    """How well each key fits, (B, H, T, S). mask: of the last keys, all before them is seen."""
-    scores = query @ key.mT
-    scores[..., -mask.shape[-1] :] += mask
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """How well each key fits each query, (B, H, T, S). Without a mask the queries' own keys are the
+    last, and all before these are seen."""
+    scores, own = query @ key.mT, query.shape[2]
+    if mask is None:
+        scores[..., -own:] += _triangle(own, query.dtype, query.device)
+    else:
+        scores += mask
     return scores
+
+
+@lru_cache(maxsize=BLOCK)
+def _triangle(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What hides from each token of a block those of it that follow: (T, T)."""
+    return added(torch.ones(width, width, dtype=torch.bool, device=device).tril(), dtype)
 
 
 def _each_head(shared: Tensor, heads: int) -> Tensor:
@@ -142,9 +147,8 @@ def mask(*args: Any, **named: Any) -> Tensor | None:
     if seen is None:
         return None
     hidden = added(seen, named.get("dtype") or torch.float32)
-    # Nothing looks at padding, but it must see something, or its weights have no sum.
-    hidden.diagonal(seen.shape[-1] - seen.shape[-2], -2, -1).zero_()
-    return hidden
+    # What sees nothing is padding that nobody looks at, but its weights must have a sum.
+    return hidden.masked_fill_(~seen.any(-1, keepdim=True), 0)
 
 
 def attend_without_plans(model: Any) -> None:
@@ -161,9 +165,9 @@ def attend_by_products(model: Any) -> None:
     if not _worth_it(model):
         return
     ids = torch.arange(BLOCK + 8)[None] % 8 + 1
-    before = model(input_ids=ids, use_cache=False).logits
-    model.set_attn_implementation(NAME)
     try:
+        before = model(input_ids=ids, use_cache=False).logits
+        model.set_attn_implementation(NAME)
         same = alike(before, model(input_ids=ids, use_cache=False).logits)
     except Exception:  # whatever a foreign model raises
         same = False

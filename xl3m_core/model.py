@@ -166,13 +166,13 @@ class LanguageModel:
 
     @torch.inference_mode()
     def packed(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
-        """`logits` of rows of `keep` tokens or more, without padding but where they attend."""
+        """`logits` (B, keep, V) of rows that have as many tokens, of a model that `packs`."""
         packed = Packed([*map(len, rows)], self.device)
         ids = torch.tensor([token for row in rows for token in row], device=self.device)
         output = self.model(
             input_ids=ids[None],
             position_ids=packed.places[None],
-            attention_mask=torch.zeros(1, 1, 1, 1, device=self.device),  # none is to be made
+            attention_mask=packed.no_mask,
             packed=packed,
             use_cache=False,
             logits_to_keep=packed.last(keep),

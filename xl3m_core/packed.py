@@ -21,12 +21,14 @@ WORTH = 1.05
 
 
 class Packed:
-    """Rows of these lengths, none of them empty."""
+    """Rows of these lengths, none of them empty. places: of each token in its row, (N,); shape:
+    (B, T), that of the grid; no_mask: what says that there is none but the rows' own order."""
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         sizes = torch.tensor([*lengths], device=device)[:, None]
         starts = torch.tensor([0, *accumulate(lengths)][:-1], device=device)[:, None]
         columns = torch.arange(max(lengths), device=device)
+        self.no_mask = torch.zeros(1, 1, 1, 1, device=device)
         self.shape = (len(lengths), max(lengths))
         self.places = columns.expand(self.shape)[columns < sizes]
         self._grid = torch.where(columns < sizes, starts + columns, 0).flatten()
