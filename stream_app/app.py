@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -43,10 +44,11 @@ WAITED_SECONDS = 100.0
 class App(faust.App):
     """A Faust app whose consumer is ours, and that ends within a bound: Faust itself waits for all
     that is unacknowledged, however long that takes. polled: topics of which all that a poll brings
-    of a partition comes as one event."""
+    of a partition comes as one event; settled: returns when nothing of them is being worked on."""
 
     stopping: Stopping
     polled: Collection[str] = ()
+    settled: Callable[[], Awaitable[None]]
 
     def _new_consumer(self) -> Consumer:
         """Called by Faust when it first needs one."""
@@ -73,8 +75,12 @@ class App(faust.App):
         up the whole group, and in the end this worker is put out of it: after a while they are
         left to be delivered again as well."""
         if not self.should_stop:
+            until = (loop := asyncio.get_running_loop()).time() + WAITED_SECONDS
+            # Faust knows polls alone, and of one whose rest was let go nothing any more.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.settled(), WAITED_SECONDS)
             # Not by a timeout: what Faust waits with swallows a cancellation.
-            enough = asyncio.get_running_loop().call_later(WAITED_SECONDS, consumer.unacked.clear)
+            enough = loop.call_at(until, consumer.unacked.clear)
             try:
                 await super()._consumer_wait_empty(consumer, logger)
             finally:
@@ -104,11 +110,11 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
     topic["tokens"].maxsize = sys.maxsize
-    app.polled = {settings.tokens_topic}
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
+    app.polled, app.settled = {settings.tokens_topic}, ingest.settled
     asked = Partitions(store, settings.questions_topic)
     questions = agents.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
@@ -176,7 +182,7 @@ def create_faust(settings: Settings) -> App:
         worker_redirect_stdouts=False,
         store="memory://",
     )
-    app.stopping = Stopping(settings.stop_seconds)
+    app.stopping, app.settled = Stopping(settings.stop_seconds), partial(asyncio.sleep, 0)
     return app
 
 

@@ -100,8 +100,9 @@ class Consumer(aiokafka.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Called when partitions are given out. Faust stopped the flow when it lost some, but not
-        if it had none."""
+        if it had none; and it does not forget which were full, of which nothing is at hand now."""
         app: Any = self.app
+        self._buffered_partitions.clear()
         self.stop_flow()
         app.flow_control.suspend()
         await super().on_partitions_assigned(assigned, generation_id)

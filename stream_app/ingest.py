@@ -77,13 +77,18 @@ class Ingest:
         self.queues = Queues(queue_bytes, partitions.name, scoring.far_behind)
         scoring.on_room = self.queues.look
         self.batches = 0
-        self._applying = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._forget = False
 
     @property
     def working(self) -> bool:
         """Whether any event is at hand."""
-        return self._applying or not self.queues.empty
+        return not (self._idle.is_set() and self.queues.empty)
+
+    async def settled(self) -> None:
+        """Return when no batch is under way."""
+        await self._idle.wait()
 
     def forget(self) -> None:
         """States at hand may be old: partitions were assigned anew."""
@@ -95,9 +100,9 @@ class Ingest:
             tasks.create_task(self.queues.fill(polls))
             while True:
                 batch = await self.queues.batch()
-                self._applying = True
+                self._idle.clear()
                 await self.apply(batch)
-                self._applying = False
+                self._idle.set()
                 self.batches += 1
 
     async def apply(self, batch: list[Any]) -> None:

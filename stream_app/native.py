@@ -34,7 +34,8 @@ def bound_programs() -> None:
 
 
 def keep_freed() -> None:
-    """Up to two gigabytes, taken from the kernel in larger pieces."""
+    """All but what is free at the heap's end beyond two gigabytes; so memory in use stays near the
+    most there ever was. It is taken from the kernel in larger pieces."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith(TUNED) for name in os.environ):
         return

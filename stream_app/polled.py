@@ -29,11 +29,12 @@ class Event:
 
 def together(records: Sequence[Record]) -> Record:
     """What Faust is given for them, at least one, of one partition."""
-    return replace(records[-1], key=None, value=records)
+    return replace(records[-1], key=None, value=[*records])
 
 
 def apart(poll: Any) -> list[Event]:
-    """The events of a poll, in the order of offsets."""
+    """The events of a poll, in the order of offsets. It keeps none of their bytes."""
     events = [*map(Event, poll.message.value)]
     events[-1].poll = poll
+    poll.message.value.clear()
     return events

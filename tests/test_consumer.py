@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -105,6 +105,34 @@ async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
         await here._consumer_wait_empty(here.consumer, here.log)
         committed = await here.consumer.seek_to_committed()
     assert not any(committed.values()), "nothing was acknowledged for that"
+
+
+async def test_a_rebalance_waits_for_what_is_being_worked_on_for_a_while(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, done = cast(Any, app), asyncio.Event()
+    monkeypatch.setattr(here, "settled", done.wait)
+    waiting = asyncio.create_task(here._consumer_wait_empty(here.consumer, here.log))
+    while not done._waiters:
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    done.set()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await waiting
+        done.clear()
+        monkeypatch.setattr("stream_app.app.WAITED_SECONDS", 0.1)
+        await here._consumer_wait_empty(here.consumer, here.log)
+
+
+async def test_what_was_full_before_a_rebalance_is_not_full_any_more(app: App) -> None:
+    consumer: Any = app.consumer
+    for tp in consumer.assignment():
+        consumer.on_buffer_full(tp)
+    await consumer.on_partitions_assigned(
+        consumer.assignment(), cast(Any, app).consumer_generation_id
+    )
+    assert not consumer._buffered_partitions
+    await until(lambda: consumer.flow_active, WAIT_SECONDS)
 
 
 async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:

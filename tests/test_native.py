@@ -1,17 +1,20 @@
 """The libraries under torch: what they keep of the shapes they have met is bounded."""
 
+import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from stream_app.native import PROGRAMS, bound_programs
+from stream_app import native
+from stream_app.native import PROGRAMS, bound_programs, keep_freed
 
 PROGRAM = """
 import resource
-from stream_app.native import bound_programs
-bound_programs()
+from stream_app.native import settle_memory
+settle_memory()
 import torch
 from torch.nn.functional import linear
 
@@ -36,3 +39,16 @@ def test_what_the_environment_says_stands(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "environ", {name: "7" for name in PROGRAMS})
     bound_programs()
     assert set(os.environ.values()) == {"7"}
+
+
+@pytest.mark.parametrize("name", ["", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_what_is_freed_is_kept_unless_the_environment_says_how(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[int]()
+    library = SimpleNamespace(mallopt=lambda what, much: told.append(what))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(os, "environ", {name: "1"} if name else {})
+    keep_freed()
+    asked = [native.MMAP_MAX, native.TRIM_THRESHOLD, native.TOP_PAD]
+    assert told == ([] if name else asked)

@@ -82,6 +82,15 @@ def test_questions_that_stand_alike_get_the_same_segments() -> None:
     assert {(w.lo, w.hi) for w in step.work} == {(0, 200 // cost(one))}
 
 
+def test_a_step_is_filled_by_what_questions_owe_that_owe_any() -> None:
+    one, step = stream(0, 30, 3), plan(10 * (SEGMENT + QUESTION))
+    for qid in ("q1", "q2"):
+        one.questions[qid].planned.hi = 30
+    step.add(wanted([one]), step.room, back=True)
+    assert [(w.qid, w.lo, w.hi) for w in step.work] == [("q0", 0, 10)]
+    assert step.fill == 1
+
+
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 10)), max_size=30))
 def test_a_step_is_never_less_than_a_row_nor_without_bound(steps: list[tuple[int, float]]) -> None:
     size = StepSize(batch_tokens=256, least=20, seconds=0.1)

@@ -15,8 +15,10 @@ from tests.fakes import Event, Message, poll, until
 
 MAX_BYTES = 25
 PARTITIONS = 3
-# A partition's number: an event of it comes. None: a batch is taken.
-COMINGS = st.lists(st.one_of(st.none(), st.integers(0, PARTITIONS - 1)), max_size=150)
+# A partition's number, and how many events of it come at once. None: a batch is taken.
+MOST = 4
+POLLS = st.tuples(st.integers(0, PARTITIONS - 1), st.integers(1, MOST))
+COMINGS = st.lists(st.one_of(st.none(), POLLS), max_size=150)
 
 
 class Source:
@@ -37,6 +39,11 @@ class Source:
         self.offsets[partition] += 1
         return Event(Message("t", partition, self.offsets[partition], 0, None, value))
 
+    def poll(self, partition: int, size: int) -> list[Event]:
+        """So many at once."""
+        self.queues.put(events := [self.event(partition) for _ in range(size)])
+        return events
+
     def put(self, partition: int, value: bytes = b"x" * 10) -> Event:
         """It comes in."""
         self.queues.put([event := self.event(partition, value)])
@@ -48,12 +55,12 @@ class Source:
 
 @given(COMINGS)
 async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
-    comings: list[int | None],
+    comings: list[tuple[int, int] | None],
 ) -> None:
     source, put, taken = Source(), list[Event](), list[Event]()
     for coming in comings:
         if coming is not None:
-            put.append(source.put(coming))
+            put += source.poll(*coming)
         elif not source.queues.empty:
             taken += await source.queues.batch()
     while not source.queues.empty:
@@ -67,18 +74,19 @@ async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
 
 
 @given(COMINGS, st.sets(st.sampled_from(["t/0", "t/1"])))
-async def test_a_source_that_heeds_pauses_fills_no_queue_beyond_its_bytes_and_an_event(
-    comings: list[int | None], held: set[str]
+async def test_a_source_that_heeds_pauses_fills_no_queue_beyond_its_bytes_and_a_poll(
+    comings: list[tuple[int, int] | None], held: set[str]
 ) -> None:
     source = Source(held)
     for coming in comings:
-        if coming is not None and not source.is_paused(coming):
-            source.put(coming)
+        if coming is not None and not source.is_paused(coming[0]):
+            source.poll(*coming)
         elif coming is None and source.queues.queues.keys() - held:
             batch = await source.queues.batch()
             assert sum(map(size, batch)) < MAX_BYTES + 10
             assert not {f"t/{e.message.partition}" for e in batch} & held
-        assert all(queue.bytes < MAX_BYTES + 10 for queue in source.queues.queues.values())
+        most = MAX_BYTES + 10 * MOST
+        assert all(queue.bytes < most for queue in source.queues.queues.values())
         full = {
             queue.partition for queue in source.queues.queues.values() if queue.bytes >= MAX_BYTES
         }
@@ -160,4 +168,5 @@ async def test_a_poll_is_acknowledged_with_its_last_event() -> None:
                 acked.append(event.poll)
                 assert event.message.offset == event.poll.message.offset
     assert offsets == [*range(1, 605)]
+    assert not any(each.message.value for each in polls), "what is done is not held on to"
     assert acked == polls and all(each.acked == [each] for each in polls)
