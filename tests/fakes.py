@@ -168,6 +168,12 @@ class Event:
         return True
 
 
+async def coming(events: Sequence[Event]) -> AsyncIterator[Event]:
+    """As Faust gives them."""
+    for event in events:
+        yield event
+
+
 def poll(events: Sequence[Event]) -> Event:
     """What the agent is given when one poll brought them all."""
     messages = [event.message for event in events]

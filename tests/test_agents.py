@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +23,10 @@ from stream_app.settings import Settings
 from stream_app.state import FencedError, LostWritesError
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, running, until
+from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, coming, running, until
 from xl3m_core import Answer
 
 Fresh = Callable[[str], str]
-
-
-async def coming(events: list[Event]) -> AsyncIterator[Event]:
-    """As Faust gives them."""
-    for event in events:
-        yield event
 
 
 @dataclass

@@ -113,8 +113,7 @@ async def test_a_rebalance_waits_for_what_is_being_worked_on_for_a_while(
     here, done = cast(Any, app), asyncio.Event()
     monkeypatch.setattr(here, "settled", done.wait)
     waiting = asyncio.create_task(here._consumer_wait_empty(here.consumer, here.log))
-    while not done._waiters:
-        await asyncio.sleep(0)
+    await until(lambda: bool(cast(Any, done)._waiters), WAIT_SECONDS)
     assert not waiting.done()
     done.set()
     async with asyncio.timeout(WAIT_SECONDS):

@@ -32,6 +32,7 @@ from tests.fakes import (
     HashEngine,
     Message,
     batch,
+    coming,
     on_redis,
     poll,
     running,
@@ -541,12 +542,7 @@ async def test_run_takes_in_whatever_comes(here: Site) -> None:
     events = here.lines(*(f"record {i}\n" for i in range(2000)))
 
     polls = [poll(events[i : i + 300]) for i in range(0, len(events), 300)]
-
-    async def come() -> AsyncIterator[Event]:
-        for each in polls:
-            yield each
-
-    async with running(Reading(here.ingest, come())):
+    async with running(Reading(here.ingest, coming(polls))):
         await until(lambda: len(here.acked) == len(polls))
     assert here.acked == polls
     assert here.ingest.batches >= 2000 / queues.BATCH_EVENTS

@@ -4,14 +4,13 @@ and what is held in one queue holds up no other.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app import queues as queues_module
 from stream_app.queues import BATCH_EVENTS, Queues, size
-from tests.fakes import Event, Message, poll, until
+from tests.fakes import Event, Message, coming, poll, until
 
 MAX_BYTES = 25
 PARTITIONS = 3
@@ -58,9 +57,9 @@ async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
     comings: list[tuple[int, int] | None],
 ) -> None:
     source, put, taken = Source(), list[Event](), list[Event]()
-    for coming in comings:
-        if coming is not None:
-            put += source.poll(*coming)
+    for step in comings:
+        if step is not None:
+            put += source.poll(*step)
         elif not source.queues.empty:
             taken += await source.queues.batch()
     while not source.queues.empty:
@@ -78,10 +77,10 @@ async def test_a_source_that_heeds_pauses_fills_no_queue_beyond_its_bytes_and_a_
     comings: list[tuple[int, int] | None], held: set[str]
 ) -> None:
     source = Source(held)
-    for coming in comings:
-        if coming is not None and not source.is_paused(coming[0]):
-            source.poll(*coming)
-        elif coming is None and source.queues.queues.keys() - held:
+    for step in comings:
+        if step is not None and not source.is_paused(step[0]):
+            source.poll(*step)
+        elif step is None and source.queues.queues.keys() - held:
             batch = await source.queues.batch()
             assert sum(map(size, batch)) < MAX_BYTES + 10
             assert not {f"t/{e.message.partition}" for e in batch} & held
@@ -137,15 +136,9 @@ async def test_what_is_cleared_is_let_go_and_what_comes_then_is_taken() -> None:
 
 async def test_filling_never_waits_for_room() -> None:
     source = Source({"t/0"})
-    held = [source.event(0) for _ in range(50)]
-
-    async def come() -> AsyncIterator[Event]:
-        for event in held:
-            yield poll([event])
-        yield poll([last])
-
-    last = source.event(1)
-    filling = asyncio.create_task(source.queues.fill(come()))
+    held, last = [source.event(0) for _ in range(50)], source.event(1)
+    polls = [poll([event]) for event in (*held, last)]
+    filling = asyncio.create_task(source.queues.fill(coming(polls)))
     await until(filling.done)
     assert [event.message for event in await source.queues.batch()] == [last.message]
     assert source.is_paused(0)
@@ -154,12 +147,7 @@ async def test_filling_never_waits_for_room() -> None:
 async def test_a_poll_is_acknowledged_with_its_last_event() -> None:
     source = Source()
     polls = [poll([source.event(0, b"") for _ in range(count)]) for count in (3, 1, 400, 200)]
-
-    async def come() -> AsyncIterator[Event]:
-        for each in polls:
-            yield each
-
-    await source.queues.fill(come())
+    await source.queues.fill(coming(polls))
     acked, offsets = list[Event](), list[int]()
     while not source.queues.empty:
         for event in await source.queues.batch():

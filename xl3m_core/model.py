@@ -26,8 +26,8 @@ from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, backend_of, fingerprint, load, window_of
 from xl3m_core.packed import Packed, worth_packing
 from xl3m_core.sight import places_of
-from xl3m_core.warm import Read, WarmPrompts
-from xl3m_core.writing import Pieces, by_hand, by_library, read_on
+from xl3m_core.warm import WarmPrompts
+from xl3m_core.writing import Pieces, by_hand, by_library, read_through
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """What is put behind a segment, unless the model's config names its own wording."""
@@ -208,7 +208,7 @@ class LanguageModel:
         if self.reads_on:
             read = self.warm.take(prompt)
             written, first = by_hand(self.model, read, ids, max_tokens, self.ends, over)
-            self.warm.keep(prompt, Read(read.cache, first))
+            self.warm.keep(prompt, read)
         else:
             pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
             caches = self.by_several
@@ -222,10 +222,8 @@ class LanguageModel:
         if not self.reads_on:
             return
         read = self.warm.take(prompt)
-        if read.logits is None:
-            ids = torch.tensor([list(prompt)[read.cache.get_seq_length() :]], device=self.device)
-            read.logits = read_on(self.model, read.cache, ids)
-            read.logits.argmax().item()  # so that an accelerator is done as well
+        ids = torch.tensor([list(prompt)], device=self.device)
+        read_through(self.model, read, ids).argmax().item()  # an accelerator is done then as well
         self.warm.keep(prompt, read)
 
     @property

@@ -28,11 +28,12 @@ class Packed:
         sizes = torch.tensor([*lengths], device=device)[:, None]
         starts = torch.tensor([0, *accumulate(lengths)][:-1], device=device)[:, None]
         columns = torch.arange(max(lengths), device=device)
+        taken = columns < sizes
         self.no_mask = torch.zeros(1, 1, 1, 1, device=device)
         self.shape = (len(lengths), max(lengths))
-        self.places = columns.expand(self.shape)[columns < sizes]
-        self._grid = torch.where(columns < sizes, starts + columns, 0).flatten()
-        self._tokens = (columns < sizes).flatten().nonzero()[:, 0]
+        self.places = columns.expand(self.shape)[taken]
+        self._grid = torch.where(taken, starts + columns, 0).flatten()
+        self._tokens = taken.flatten().nonzero()[:, 0]
         self._ends = (starts + sizes)[:, 0]
 
     def last(self, keep: int) -> Tensor:

@@ -24,13 +24,19 @@ def read_on(model: Any, cache: Any, ids: Tensor) -> Tensor:
     return logits
 
 
+def read_through(model: Any, read: Read, prompt: Tensor) -> Tensor:
+    """The logits (V,) behind a prompt (1, N) of which a part or all is read; the rest is now."""
+    if read.logits is None:
+        read.logits = read_on(model, read.cache, prompt[:, read.cache.get_seq_length() :])
+    return read.logits
+
+
 def by_hand(
     model: Any, read: Read, prompt: Tensor, most: int, ends: Collection[int], over: Over
 ) -> tuple[list[int], Tensor]:
     """At most so many tokens, one at least, behind a prompt (1, N) of which a part or all is read,
     and the logits (V,) of the first one. What is read of it all goes into the cache."""
-    unread, logits = prompt[:, read.cache.get_seq_length() :], read.logits
-    first = read_on(model, read.cache, unread) if logits is None else logits
+    first = read_through(model, read, prompt)
     written = [int(first.argmax())]
     while not (over(written) or written[-1] in ends) and len(written) < most:
         ids = torch.tensor([written[-1:]], device=prompt.device)
