@@ -46,7 +46,7 @@ def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
 
 
 @pytest.mark.parametrize("behind", [1, 4])
-def test_who_is_alone_waits_for_what_is_under_way_and_not_for_what_is_behind(behind: int) -> None:
+def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(behind: int) -> None:
     lanes, ended, going = Lanes(2), list[str](), threading.Barrier(3, timeout=30)
 
     def slow() -> None:
@@ -57,7 +57,7 @@ def test_who_is_alone_waits_for_what_is_under_way_and_not_for_what_is_behind(beh
     run = lanes.start([slow, slow])
     going.wait()
     later = threading.Thread(target=lambda: lanes.run([partial(ended.append, "behind")] * behind))
-    with lanes.alone():
+    with lanes.ahead():
         assert ended == ["under way"] * 2
         assert run.end() == [None, None], "what has ended waits for nobody"
         later.start()
@@ -70,20 +70,20 @@ def test_who_is_alone_waits_for_what_is_under_way_and_not_for_what_is_behind(beh
 @pytest.mark.parametrize("calls", [1, 2])
 def test_what_a_block_held_up_goes_before_the_next_one(calls: int) -> None:
     lanes, order = Lanes(1), list[str]()
-    with lanes.alone():
+    with lanes.ahead():
         other = threading.Thread(target=lambda: lanes.run([partial(order.append, "call")] * calls))
         other.start()
         while not (lanes._held_up or len(lanes._queue) > 1):
             gc.collect(0)
     for _ in range(2):
-        with lanes.alone():
+        with lanes.ahead():
             order.append("alone")
     other.join(30)
     assert order[0] == "call"
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_nobody_is_alone_beside_another_or_a_call_and_no_lane_has_two(count: int) -> None:
+def test_nobody_is_ahead_beside_another_or_a_call_as_large_and_no_lane_has_two(count: int) -> None:
     lanes, wrong, lock = Lanes(count), list[str](), threading.Lock()
     inside = {"alone": 0, "call": 0}
 
@@ -98,7 +98,7 @@ def test_nobody_is_alone_beside_another_or_a_call_and_no_lane_has_two(count: int
 
     def be_alone() -> None:
         for _ in range(30):
-            with lanes.alone():
+            with lanes.ahead():
                 enter("alone")
 
     def call() -> None:
@@ -113,7 +113,7 @@ def test_nobody_is_alone_beside_another_or_a_call_and_no_lane_has_two(count: int
     assert wrong == []
 
 
-def test_a_single_call_has_nothing_beside_it() -> None:
+def test_a_single_call_waits_for_what_is_under_way() -> None:
     lanes, ended = Lanes(2), list[int]()
 
     def slow() -> None:
@@ -122,6 +122,51 @@ def test_a_single_call_has_nothing_beside_it() -> None:
 
     lanes.start([slow, slow])
     assert lanes.run([lambda: list(ended)]) == [[0, 0]]
+
+
+def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behind() -> None:
+    lanes, done, order = Lanes(2), threading.Event(), list[str]()
+    large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+    behind = threading.Thread(target=lambda: lanes.run([partial(order.append, "behind")] * 2))
+    behind.start()
+    assert lanes.run([lambda: not done.is_set()], size=5) == [True]
+    with lanes.ahead(5):
+        done.set()
+        assert large.end() == [True, True]
+        order.append("ahead")
+    behind.join(30)
+    assert order == ["ahead", "behind", "behind"]
+
+
+def test_one_lane_has_nothing_beside_it_however_small() -> None:
+    lanes, ended = Lanes(1), list[int]()
+    lanes.start([lambda: None, lambda: ended.append(gc.collect())], size=10)
+    with lanes.ahead(1):
+        assert not lanes._under_way
+    assert lanes.run([lambda: None], size=1) == [None]
+    assert len(ended) == 1
+
+
+def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all() -> None:
+    before, done = torch.get_num_threads(), threading.Event()
+    torch.set_num_threads(4)
+    try:
+        lanes = Lanes(2)
+        large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+        with lanes.ahead(1) as settle:
+            found = [torch.get_num_threads()]
+            done.set()
+            large.end()
+            settle()
+            found.append(torch.get_num_threads())
+        assert found == [2, 4]
+        done.clear()
+        lanes.start([partial(done.wait, 30)] * 2, size=10)
+        with lanes.ahead(1):
+            done.set()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_time_of_a_run_is_that_of_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,10 +219,10 @@ def test_when_a_call_has_failed_no_other_begins_and_lanes_go_on_with_the_next_ru
     assert lanes.run([partial(str, n) for n in range(3)]) == ["0", "1", "2"]
 
 
-def test_who_is_alone_can_not_ask_for_it_again_and_others_can() -> None:
+def test_who_is_ahead_can_not_ask_for_it_again_and_others_can() -> None:
     lanes = Lanes(2)
     for calls in (1, 3):
-        with lanes.alone(), pytest.raises(RuntimeError, match="inside an answer"):
+        with lanes.ahead(), pytest.raises(RuntimeError, match="inside an answer"):
             lanes.run([lambda: None] * calls)
     assert lanes.run([lambda: 1]) == [1]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from tests import tiny
 from xl3m_core import LanguageModel, attention
@@ -14,21 +15,28 @@ from xl3m_core.packed import Packed, worth_packing
 
 NARROW = {"mistral", "gemma3", "bloom"}
 """Those that see less than all, or tell places by a mask."""
-LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=8)
+LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 
 
 @given(LENGTHS)
-def test_each_row_of_the_grid_is_a_row_and_together_they_are_the_packed_one(
+def test_each_row_of_a_grid_is_a_row_and_what_they_gather_stands_one_behind_the_other(
     lengths: list[int],
 ) -> None:
     packed, total = Packed(lengths, torch.device("cpu")), sum(lengths)
     tokens = torch.arange(total * 6).view(1, total, 2, 3).transpose(1, 2)  # (1, H, N, D)
-    grid = packed.spread(tokens)
-    assert grid.shape == (len(lengths), 2, max(lengths), 3)
-    rows = torch.split(tokens, lengths, dim=2)
-    for row, own, length in zip(grid, rows, lengths, strict=True):
-        assert torch.equal(row[:, :length], own[0])
-    assert torch.equal(packed.together(grid.transpose(1, 2)), tokens.transpose(1, 2))
+    rows, seen = iter(torch.split(tokens[0], lengths, dim=1)), list[int]()
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        assert torch.equal(query, key) and torch.equal(query[:, :1], -value)
+        for grid_row in query:
+            row = next(rows)
+            assert torch.equal(grid_row[:, : row.shape[1]], row)
+            seen.append(row.shape[1])
+        return query.transpose(1, 2)
+
+    gathered = packed.attended(attend, tokens, tokens, -tokens[:, :1])
+    assert torch.equal(gathered, tokens.transpose(1, 2))
+    assert seen == lengths
     assert packed.places.tolist() == [place for length in lengths for place in range(length)]
 
 

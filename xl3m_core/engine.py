@@ -4,6 +4,7 @@ Knows the model and the method's numbers; not where the text comes from or where
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
@@ -125,7 +126,8 @@ class Engine:
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         reads = self._reads(single, shared, list(scores), self.batch_tokens if at_once else None)
         together = [reads] if at_once and reads else [[read] for read in reads]
-        return self.lanes.start([partial(self._fill, scores, some) for some in together])
+        calls = [partial(self._fill, scores, some) for some in together]
+        return self.lanes.start(calls, sum(map(len, rows)) // max(1, len(calls)))
 
     def _reads(
         self,
@@ -180,7 +182,7 @@ class Engine:
     def prepare(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
         prompt = self.prompt(self.assemble(ranked, question).text, question)
-        with self.lanes.alone():
+        with self._ahead(prompt):
             self.model.prefill(prompt)
 
     def answer(
@@ -194,10 +196,20 @@ class Engine:
         if not context.text:
             raise ModelError("no segment can be read: it has no numbers for any, or none fits")
         prompt = self.prompt(context.text, question)
-        with self.lanes.alone():
-            text, first = self.model.generate(prompt, self.method.answer_tokens, on_text)
+        with self._ahead(prompt) as settle:
+
+            def hear(text: str) -> None:
+                settle()
+                if on_text:
+                    on_text(text)
+
+            text, first = self.model.generate(prompt, self.method.answer_tokens, hear)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         return Generated(text.strip(), certain)
+
+    def _ahead(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
+        """Ahead of the batches; beside those under way only what needs no library to be written."""
+        return self.lanes.ahead(len(prompt) if self.model.reads_on else self.batch_tokens)
 
     def _prompt(self, context: str, question: str) -> list[int]:
         """Token ids of a key context's text with the question behind it, ready to be answered. As

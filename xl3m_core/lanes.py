@@ -1,9 +1,9 @@
 """Lanes: calls side by side on a processor, each with its share of torch's threads.
 
 Two threads at one batch wait for each other at every matrix, and longest where another program
-has one of the cores; two at a batch each do not, and the faster takes the next one. Who needs all
-of the processor waits for the calls under way alone, not for those behind them. Knows threads; not
-what is called.
+has one of the cores; two at a batch each do not, and the faster takes the next one. Who is in a
+hurry goes ahead: no other call begins, and those under way are waited for only by what is not
+small beside them. Knows threads; not what is called.
 """
 
 import threading
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -24,33 +25,36 @@ MOST = 4
 
 class Lanes:
     """So many calls at a time, with a share each of the threads that torch has when this is made.
-    What is started is begun in the order of its start; others may be `alone` meanwhile."""
+    What is started is begun in the order of its start; others may go `ahead` meanwhile."""
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self._share = min(shares(torch.get_num_threads(), count))
         self._pool = _pool(count)
         self._changed = threading.Condition()
-        self._under_way, self._held_up, self._closed = 0, 0, False
-        self._queue = deque[object]()  # who is alone, and who wants to be
-        self._alone = 0  # the thread that is
+        self._under_way = list[int]()  # how large each is
+        self._held_up, self._closed = 0, False
+        self._queue = deque[object]()  # who is ahead, and who wants to be
+        self._ahead = 0  # the thread that is
 
     @classmethod
     def on(cls, device: torch.device) -> "Lanes":
         """As many as pay there: one, but on a processor with several threads."""
         return cls(min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1)
 
-    def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+    def run(self, calls: Sequence[Callable[[], T]], size: int = 1) -> list[T]:
         """What each call returns, in their order, in which they begin too. If one fails, no other
         begins; when those under way have ended, raises what it did."""
-        return self.start(calls).end()
+        return self.start(calls, size).end()
 
-    def start(self, calls: Sequence[Callable[[], T]]) -> "Run[T]":
-        """Begin to `run` the calls; returns when the last has begun, so that lanes which have
-        nothing left go on with what is started then. A single call is made at once, alone."""
+    def start(self, calls: Sequence[Callable[[], T]], size: int = 1) -> "Run[T]":
+        """Begin to `run` the calls, each of about that size; returns when the last has begun, so
+        that lanes which have nothing left go on with what is started then. A single call is made
+        at once, ahead of all."""
         self._refuse_inside()
-        run = Run(deque(enumerate(calls)))
+        run = Run(deque(enumerate(calls)), size)
         if len(calls) == 1:
-            with self.alone():
+            with self.ahead(size):
                 run.make(*run.waiting.popleft())
         elif calls:
             lanes = min(self.count, len(calls))
@@ -60,29 +64,46 @@ class Lanes:
         return run
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nothing is under way in the block. Blocks come in the order of their asking, and calls
-        that one held up before the next: nobody waits for ever. Raises RuntimeError inside one."""
+    def ahead(self, size: int = 1) -> Iterator[Callable[[], None]]:
+        """No call begins in the block, and no other block. Blocks come in the order of their
+        asking, and calls that one held up before the next: nobody waits for ever.
+
+        Where there are several lanes, a block of at most half the size of what is under way begins
+        beside it, with a lane's share of the threads; others have all, once that has ended. Gives
+        what to call now and then, to have all of them as soon as they are free. Raises RuntimeError
+        inside another block.
+        """
         self._refuse_inside()
-        me = object()
+        me, threads = object(), torch.get_num_threads()
         with self._changed:
             self._queue.append(me)
         try:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue[0] is me and not self._held_up)
-                self._closed = True
-                self._changed.wait_for(lambda: not self._under_way)
-                self._alone = threading.get_ident()
-            yield
+            self._go_ahead(me, size)
+            self._settle(threads)
+            yield partial(self._settle, threads)
         finally:
+            _have(threads)
             with self._changed:
                 if self._queue[0] is me:
-                    self._closed, self._alone = False, 0
+                    self._closed, self._ahead = False, 0
                 self._queue.remove(me)
                 self._changed.notify_all()
 
+    def _go_ahead(self, me: object, size: int) -> None:
+        """Return when it is the block's turn, and nothing that it has to wait for is under way."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue[0] is me and not self._held_up)
+            self._closed = True
+            if self.count == 1 or max(self._under_way, default=0) < 2 * size:
+                self._changed.wait_for(lambda: not self._under_way)
+            self._ahead = threading.get_ident()
+
+    def _settle(self, threads: int) -> None:
+        """Have a lane's share of so many threads beside what is under way, and else all."""
+        _have(min(threads, self._share) if self._under_way else threads)
+
     def _refuse_inside(self) -> None:
-        if self._alone == threading.get_ident():
+        if self._ahead == threading.get_ident():
             raise RuntimeError(
                 "asked from inside an answer, by its `on_text`, say: the model is busy with that"
             )
@@ -95,12 +116,12 @@ class Lanes:
                     try:
                         run.make(*taken)
                     finally:
-                        self._ended()
+                        self._ended(run)
         finally:
             run.begun.set()  # a lane that fails is waited for by nobody
 
     def _take(self, run: "Run[T]") -> tuple[int, Callable[[], T]] | None:
-        """The next call, once nobody is alone."""
+        """The next call, once nobody is ahead."""
         with self._changed:
             if run.waiting and self._closed:
                 self._held_up += 1
@@ -109,23 +130,25 @@ class Lanes:
                 self._changed.notify_all()
             if run.failed or not run.waiting:
                 return None
-            self._under_way += 1
+            self._under_way.append(run.size)
             taken = run.waiting.popleft()
             if not run.waiting:
                 run.begun.set()
             return taken
 
-    def _ended(self) -> None:
+    def _ended(self, run: "Run[T]") -> None:
         with self._changed:
-            self._under_way -= 1
+            self._under_way.remove(run.size)
             self._changed.notify_all()
 
 
 @dataclass(slots=True)
 class Run(Generic[T]):
-    """Calls that were started: which wait, what the others returned, and how long each took."""
+    """Calls that were started: which wait, about how large each is, what the others returned, and
+    how long each took."""
 
     waiting: deque[tuple[int, Callable[[], T]]]
+    size: int
     results: dict[int, T] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)
     lanes: list[Future[None]] = field(default_factory=list)
@@ -178,6 +201,12 @@ def _pool(count: int) -> ThreadPoolExecutor:
         raise
     torch.set_num_threads(threads)  # it takes what was said last for whoever never said
     return pool
+
+
+def _have(threads: int) -> None:
+    """Have so many threads here; said only if it is not so: others take what was said last."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def shares(threads: int, lanes: int) -> list[int]:

@@ -41,7 +41,8 @@ WARM_BYTES = 256 << 20
 
 class LanguageModel:
     """A causal LM and its tokenizer. What only tokenises is for any thread; `logits` and `fork` for
-    several at once where `by_several` says so; all else for one, with nothing beside it."""
+    several at once where `by_several` says so; all else for one, beside those only where it
+    `reads_on`."""
 
     def __init__(
         self,
