@@ -23,12 +23,8 @@ from xl3m_core.rows import Row, batches, by_questions, common_start
 from xl3m_core.segment import Segment, Segmenter
 
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two
-# cores: larger batches are no faster, and a query that comes meanwhile waits for the batch.
+# cores: larger batches are no faster, and smaller ones slower.
 BATCH_TOKENS = 4096
-# Side by side, lanes take batch after batch, so that one whose core is needed elsewhere has fewer
-# and none waits long for it: this many for each, unless they would be smaller than pays.
-BATCHES_A_LANE = 4
-LEAST_BATCH_TOKENS = 2048
 SCORE_DIGITS = 4  # finer differences come from what was read beside a row, or before
 
 Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
@@ -155,7 +151,7 @@ class Engine:
         lanes, tokens = self.lanes.count, sum(lengths)
         if lanes == 1 or not lengths:
             return self.batch_tokens
-        count = lanes * min(BATCHES_A_LANE, max(1, tokens // (lanes * LEAST_BATCH_TOKENS)))
+        count = lanes * max(1, tokens // (lanes * self.batch_tokens))
         budget = tokens // count + max(lengths)
         while budget < self.batch_tokens and len([*batches(lengths, budget)]) > count:
             budget += max(lengths)  # a row more in each, before a few are left over
