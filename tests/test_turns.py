@@ -1,6 +1,6 @@
 """What the benchmarks' clocks are held to: in which order they run, and over what."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -13,6 +13,7 @@ from benchmarks.haystack import Haystack
 from benchmarks.questions import costs
 from tests import tiny
 from xl3m_core import Engine, LanguageModel
+from xl3m_core.engine import Begun
 from xl3m_core.lanes import Lanes
 from xl3m_core.loading import SMALL
 
@@ -106,6 +107,24 @@ def test_first_token_says_of_how_many_prompts_its_figures_are() -> None:
     rows = query.first_token("tiny", roomy(), prompts=3)
     assert [(row["times"], row["high"]) for row in rows] == [(3, "largest")] * 2
     assert [row["of"] for row in rows] == ["bare", "cold"]
+
+
+def test_first_words_are_held_against_a_batch_of_what_is_scored_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(query, "BREATH", 0)
+    engine, begun = roomy(), list[int]()
+    begin = engine.begin
+
+    def noting(pairs: Sequence[tuple[str, str]]) -> Begun:
+        begun.append(len(pairs))
+        return begin(pairs)
+
+    monkeypatch.setattr(engine, "begin", noting)
+    row = query.first_words(engine, prompts=2)
+    assert (row["times"], row["of"]) == (2, "a batch")
+    assert len(begun) > 1 and len(set(begun)) == 1, "step after step of the same"
+    assert row["ratio"] > 0
 
 
 def test_costs_are_those_of_each_count_over_one_question() -> None:
