@@ -42,6 +42,7 @@ READS, PROMPTS, SHORT_PROMPTS = 2000, 100, 20
 ORDERS = ("bare", "cold", "warm"), ("cold", "warm", "bare")  # warm is what cold left behind
 SEGMENTS = 20  # of a stream
 BREATH = 0.2  # seconds between answers
+STEPS = 5  # before the first of them
 PLENTY = 1 << 40
 
 
@@ -157,14 +158,13 @@ def first_words(engine: Engine, prompts: int) -> dict[str, Any]:
     k, row = method.k, method.segment_tokens + method.question_tokens
     step = engine.lanes.count * engine.batch_tokens // row
     segments = made_up(engine, step + prompts + 1 + k)
-    with scoring(engine, segments[-step:]) as batches:
+    with scoring(engine, segments[-step:]) as batch:
         for i in range(prompts + 1):
             context = engine.assemble(segments[i : i + k], QUESTION)
             engine.model.warm.caches.clear()
             spent.append(_heard(engine, context))
             sleep(BREATH * (0.5 + i / prompts))  # so that batches have come to any point
     del spent[0]  # it warmed up
-    batch = median(batches)
     return _row("first words while it scores", spent, p99(spent) / batch, "a batch")
 
 
@@ -176,9 +176,9 @@ def _heard(engine: Engine, context: KeyContext) -> float:
 
 
 @contextmanager
-def scoring(engine: Engine, segments: Sequence[Segment]) -> Iterator[list[float]]:
+def scoring(engine: Engine, segments: Sequence[Segment]) -> Iterator[float]:
     """Step after step of these segments, each begun as soon as the last is being read; gives the
-    seconds that each takes, more as they come."""
+    seconds that one took with nothing beside it."""
     took, over = list[float](), Event()
     pairs = [(segment.text, QUESTION) for segment in segments]
 
@@ -193,12 +193,12 @@ def scoring(engine: Engine, segments: Sequence[Segment]) -> Iterator[list[float]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(steps)
         try:
-            while not (took or running.done()):
+            while not (len(took) >= STEPS or running.done()):
                 sleep(BREATH)
-            yield took
+            yield median(took)
         finally:
             over.set()
-        running.result()
+            running.result()
 
 
 @torch.inference_mode()

@@ -115,8 +115,8 @@ class Scoring:
         self._wake.set()
 
     def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call that is no step, behind what is waiting of these: it goes ahead of the steps,
-        between two batches of theirs."""
+        """Run a call that is no step, behind what is waiting of these: it goes ahead of the batches
+        of steps that are not being read yet."""
         return self._run(self._others, call)
 
     def _run(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> "asyncio.Future[T]":

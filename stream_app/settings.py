@@ -80,7 +80,7 @@ class Settings:
     batch_tokens: int = 4096
     """Tokens in one forward of the model."""
     step_ms: int = 200
-    """How long, about, the model is at one step of scoring; queries go between its batches."""
+    """How long, about, the model is at one step of scoring; answers go ahead of its batches."""
     warm_mb: int = 256
     """Memory for what the model has read of prompts that may come again."""
     backlog_tokens: int = 65_536

@@ -5,7 +5,9 @@ The model is tiny and its weights are random, so answers mean nothing; that they
 
 import gc
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import pytest
@@ -29,6 +31,7 @@ from xl3m_core import (
 )
 from xl3m_core.lanes import Lanes
 from xl3m_core.method import MEASURES
+from xl3m_core.rows import batches
 
 QUESTION = "which pump is down?"
 LINES = [
@@ -60,8 +63,20 @@ def test_batches_cover_every_row_once_and_keep_to_the_token_budget(
     frame = len(engine.suffix(QUESTION)) + 1
     expected = [frame + size for size in map(len, watched.encode(["x" * n for n in sizes]))]
     assert sorted(rows) == sorted(expected)
+    most = budget * 5 // 4 if engine.lanes.count > 1 else budget
     for batch in watched.batches:
-        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= budget
+        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= most
+
+
+@given(st.integers(2, 4), st.integers(20, 120), st.integers(8, 400))
+def test_lanes_have_as_many_batches_each_and_the_last_is_no_leftover(
+    lanes: int, size: int, count: int
+) -> None:
+    engine = tiny.engine(tiny.model())
+    engine.lanes = Lanes(lanes)
+    sizes = [size + n % 3 for n in range(count)]
+    found = [len(batch) for batch in batches(sizes, engine.budget(sizes))]
+    assert -(-len(found) // lanes) * max(found) <= 1.3 * count / lanes + 2
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -152,6 +167,36 @@ def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
     engine.answer(KeyContext((), "pump seven is down"), QUESTION)
     for n in order:
         assert ends[n]()[0] == pytest.approx(engine.score(parts[n]), abs=1e-3)
+
+
+@pytest.mark.parametrize("prompt", ["cold", "warm"])
+def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
+    prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, going, answered = tiny.model(), threading.Barrier(3, timeout=30), threading.Event()
+    engine, read, waited = tiny.engine(model), model.logits, list[bool]()
+    engine.lanes = Lanes(2)
+    context, pieces = KeyContext((), "pump seven is down"), list[str]()
+    alone = engine.answer(context, QUESTION)
+    if prompt == "cold":
+        model.warm.caches.clear()
+
+    def slow(rows: Sequence[Sequence[int]], keep: int) -> Tensor:
+        going.wait()
+        waited.append(answered.wait(30))
+        return read(rows, keep)
+
+    pairs = [(line, QUESTION) for line in LINES]
+    scores = engine.score(pairs)
+    monkeypatch.setattr(model, "logits", slow)
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(engine.score, pairs)
+        going.wait()  # both lanes are at a batch
+        assert engine.answer(context, QUESTION, pieces.append) == alone
+        answered.set()
+        assert begun.result() == pytest.approx(scores, abs=1e-3)
+    assert "".join(pieces) == alone.text
+    assert waited == [True, True], "neither batch had ended before"
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)

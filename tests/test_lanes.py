@@ -141,10 +141,36 @@ def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behi
 def test_one_lane_has_nothing_beside_it_however_small() -> None:
     lanes, ended = Lanes(1), list[int]()
     lanes.start([lambda: None, lambda: ended.append(gc.collect())], size=10)
-    with lanes.ahead(1):
-        assert not lanes._under_way
-    assert lanes.run([lambda: None], size=1) == [None]
+    assert lanes.run([lambda: lanes._under_way], size=1) == [[]]
     assert len(ended) == 1
+
+
+def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards() -> None:
+    before, done, inside = torch.get_num_threads(), threading.Event(), threading.Event()
+    torch.set_num_threads(4)
+    try:
+        lanes, found = Lanes(2), list[int]()
+        large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+
+        def other() -> None:
+            inside.set()
+            with lanes.ahead():
+                found.append(torch.get_num_threads())
+            found.append(torch.get_num_threads())
+
+        late = threading.Thread(target=other)
+        with lanes.ahead(1):
+            assert torch.get_num_threads() == 2
+            late.start()
+            inside.wait(30)
+            while len(lanes._queue) < 2:
+                gc.collect(0)
+        done.set()
+        late.join(30)
+        large.end()
+        assert found == [4, 4]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all() -> None:

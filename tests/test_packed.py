@@ -49,7 +49,7 @@ def test_the_last_tokens_are_those_of_each_row(lengths: list[int], data: st.Data
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
-@given(st.lists(st.integers(2, tiny.WINDOW), min_size=2, max_size=6))
+@given(st.lists(st.integers(2, tiny.WINDOW), min_size=2, max_size=20))
 @settings(max_examples=8, deadline=None)
 def test_packed_rows_have_the_logits_that_they_have_alone(name: str, lengths: list[int]) -> None:
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())

@@ -3,6 +3,7 @@
 Knows the model and the method's numbers; not where the text comes from or where scores go.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -117,13 +118,14 @@ class Engine:
         self, rows: Sequence[Row], scores: dict[Measure, list[float]], at_once: bool = False
     ) -> Run[None]:
         """Have the lanes read the rows, and put the scores in place. at_once: in one call, which
-        has all threads, and goes ahead of those that wait."""
+        goes ahead of those that wait, and has all threads or goes beside those under way."""
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
         reads = self._reads(single, shared, list(scores), self.batch_tokens if at_once else None)
         together = [reads] if at_once and reads else [[read] for read in reads]
         calls = [partial(self._fill, scores, some) for some in together]
-        return self.lanes.start(calls, sum(map(len, rows)) // max(1, len(calls)))
+        tokens = sum(map(len, single)) + sum(sum(_lengths(groups)) for groups in shared)
+        return self.lanes.start(calls, tokens // max(1, len(calls)))
 
     def _reads(
         self,
@@ -147,15 +149,17 @@ class Engine:
         ]
 
     def budget(self, lengths: Sequence[int]) -> int:
-        """How many tokens a batch of rows of these lengths has: as many batches for each lane."""
+        """How many tokens a batch of rows of these lengths has: with several lanes as many batches
+        for each, which may be larger by a quarter so that they are not one more."""
         lanes, tokens = self.lanes.count, sum(lengths)
         if lanes == 1 or not lengths:
             return self.batch_tokens
-        count = lanes * max(1, tokens // (lanes * self.batch_tokens))
-        budget = tokens // count + max(lengths)
-        while budget < self.batch_tokens and len([*batches(lengths, budget)]) > count:
-            budget += max(lengths)  # a row more in each, before a few are left over
-        return min(self.batch_tokens, budget)
+        most, row = self.batch_tokens * 5 // 4, max(lengths)
+        count = lanes * math.ceil(tokens / (lanes * max(1, most - row)))
+        budget = tokens // count + row
+        while budget < most and len([*batches(lengths, budget)]) > count:
+            budget += row  # in each one more, before a few are left over
+        return min(most, budget)
 
     def _fill(self, scores: dict[Measure, list[float]], reads: Sequence[Read]) -> None:
         """Read batches, and put each pair's scores in place."""
@@ -205,7 +209,7 @@ class Engine:
 
     def _ahead(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
         """Ahead of the batches; beside those under way only what needs no library to be written."""
-        return self.lanes.ahead(len(prompt) if self.model.reads_on else self.batch_tokens)
+        return self.lanes.ahead(len(prompt) if self.model.reads_on else math.inf)
 
     def _prompt(self, context: str, question: str) -> list[int]:
         """Token ids of a key context's text with the question behind it, ready to be answered. As

@@ -6,6 +6,7 @@ hurry goes ahead: no other call begins, and those under way are waited for only 
 small beside them. Knows threads; not what is called.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -13,14 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Generic, TypeVar
 
 import torch
 
 T = TypeVar("T")
 MOST = 4
-"""Lanes at most: each has its own batch, and its memory."""
+"""Lanes at most: each has its own batch, and its memory; what is small goes beside them."""
 
 
 class Lanes:
@@ -64,7 +64,7 @@ class Lanes:
         return run
 
     @contextmanager
-    def ahead(self, size: int = 1) -> Iterator[Callable[[], None]]:
+    def ahead(self, size: float = math.inf) -> Iterator[Callable[[], None]]:
         """No call begins in the block, and no other block. Blocks come in the order of their
         asking, and calls that one held up before the next: nobody waits for ever.
 
@@ -74,22 +74,21 @@ class Lanes:
         inside another block.
         """
         self._refuse_inside()
-        me, threads = object(), torch.get_num_threads()
+        me = object()
         with self._changed:
             self._queue.append(me)
         try:
             self._go_ahead(me, size)
-            self._settle(threads)
-            yield partial(self._settle, threads)
+            with self._settled() as settle:
+                yield settle
         finally:
-            _have(threads)
             with self._changed:
                 if self._queue[0] is me:
                     self._closed, self._ahead = False, 0
                 self._queue.remove(me)
                 self._changed.notify_all()
 
-    def _go_ahead(self, me: object, size: int) -> None:
+    def _go_ahead(self, me: object, size: float) -> None:
         """Return when it is the block's turn, and nothing that it has to wait for is under way."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue[0] is me and not self._held_up)
@@ -98,9 +97,21 @@ class Lanes:
                 self._changed.wait_for(lambda: not self._under_way)
             self._ahead = threading.get_ident()
 
-    def _settle(self, threads: int) -> None:
-        """Have a lane's share of so many threads beside what is under way, and else all."""
-        _have(min(threads, self._share) if self._under_way else threads)
+    @contextmanager
+    def _settled(self) -> Iterator[Callable[[], None]]:
+        """A lane's share of the threads beside what is under way, else all; given is what looks
+        again. How many are all is asked here, where nobody else has a share: who never said has
+        what was said last."""
+        threads = torch.get_num_threads()
+
+        def settle() -> None:
+            _have(min(threads, self._share) if self._under_way else threads)
+
+        try:
+            settle()
+            yield settle
+        finally:
+            _have(threads)
 
     def _refuse_inside(self) -> None:
         if self._ahead == threading.get_ident():

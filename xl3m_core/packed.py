@@ -46,10 +46,10 @@ class Packed:
     def attended(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """What each token gathers, (1, N, H, D), of queries, keys and values (1, H, N, D), by an
         attention of rows as they stand in a grid: (B, H, T, D) each -> (B, T, H, D)."""
-        heads, size = query.shape[1], value.shape[-1]
-        gathered = value.new_empty(len(self.places), heads, size)
+        gathered = value.new_empty(len(self.places), query.shape[1], value.shape[-1])
+        three = [packed[0].transpose(0, 1).contiguous() for packed in (query, key, value)]
         for grid in self.grids:
-            found = attend(*(grid.spread(packed) for packed in (query, key, value)))
+            found = attend(*map(grid.spread, three))
             torch.index_select(found.flatten(0, 1), 0, grid.tokens, out=gathered[grid.own])
         return gathered[None]
 
@@ -70,10 +70,10 @@ class Grid:
         self._by_heads = dict[int, Tensor]()
 
     def spread(self, packed: Tensor) -> Tensor:
-        """(1, H, N, D) -> (B, H, T, D), a row of the grid each."""
-        heads, size = packed.shape[1], packed.shape[3]
-        each = packed[0].transpose(0, 1).reshape(-1, size)
-        return each.index_select(0, self._of(heads)).view(self.rows, heads, self.width, size)
+        """(N, H, D), in a row -> (B, H, T, D), a row of the grid each."""
+        heads, size = packed.shape[1:]
+        each = packed.view(-1, size).index_select(0, self._of(heads))
+        return each.view(self.rows, heads, self.width, size)
 
     def _of(self, heads: int) -> Tensor:
         """Of which token and head each place in the grid of each head is: (B * H * T)."""
