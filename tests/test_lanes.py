@@ -4,7 +4,7 @@ import gc
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -141,58 +141,59 @@ def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behi
 def test_one_lane_has_nothing_beside_it_however_small() -> None:
     lanes, ended = Lanes(1), list[int]()
     lanes.start([lambda: None, lambda: ended.append(gc.collect())], size=10)
-    assert lanes.run([lambda: lanes._under_way], size=1) == [[]]
+    assert lanes.run([lambda: [*lanes._under_way]], size=1) == [[]]
     assert len(ended) == 1
 
 
-def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards() -> None:
-    before, done, inside = torch.get_num_threads(), threading.Event(), threading.Event()
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    """What torch has here, whatever the machine has."""
+    before = torch.get_num_threads()
     torch.set_num_threads(4)
-    try:
-        lanes, found = Lanes(2), list[int]()
-        large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+    yield
+    torch.set_num_threads(before)
 
-        def other() -> None:
-            inside.set()
-            with lanes.ahead():
-                found.append(torch.get_num_threads())
+
+def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards(
+    four_threads: None,
+) -> None:
+    lanes, done, found = Lanes(2), threading.Event(), list[int]()
+    large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+
+    def other() -> None:
+        with lanes.ahead():
             found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
 
-        late = threading.Thread(target=other)
-        with lanes.ahead(1):
-            assert torch.get_num_threads() == 2
-            late.start()
-            inside.wait(30)
-            while len(lanes._queue) < 2:
-                gc.collect(0)
+    late = threading.Thread(target=other)
+    with lanes.ahead(1):
+        assert torch.get_num_threads() == 2
+        late.start()
+        while len(lanes._queue) < 2:
+            gc.collect(0)
+    done.set()
+    late.join(30)
+    large.end()
+    assert found == [4, 4]
+
+
+def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all(
+    four_threads: None,
+) -> None:
+    lanes, done = Lanes(2), threading.Event()
+    large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+    with lanes.ahead(1) as settle:
+        found = [torch.get_num_threads()]
         done.set()
-        late.join(30)
         large.end()
-        assert found == [4, 4]
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all() -> None:
-    before, done = torch.get_num_threads(), threading.Event()
-    torch.set_num_threads(4)
-    try:
-        lanes = Lanes(2)
-        large = lanes.start([partial(done.wait, 30)] * 2, size=10)
-        with lanes.ahead(1) as settle:
-            found = [torch.get_num_threads()]
-            done.set()
-            large.end()
-            settle()
-            found.append(torch.get_num_threads())
-        assert found == [2, 4]
-        done.clear()
-        lanes.start([partial(done.wait, 30)] * 2, size=10)
-        with lanes.ahead(1):
-            done.set()
-        assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
+        settle()
+        found.append(torch.get_num_threads())
+    assert found == [2, 4]
+    done.clear()
+    lanes.start([partial(done.wait, 30)] * 2, size=10)
+    with lanes.ahead(1):
+        done.set()
+    assert torch.get_num_threads() == 4
 
 
 def test_the_time_of_a_run_is_that_of_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,15 +205,10 @@ def test_the_time_of_a_run_is_that_of_its_calls_alone(monkeypatch: pytest.Monkey
     assert run.seconds == 3
 
 
-def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        shares = Lanes(2).run([torch.get_num_threads] * 2)
-        alone = Lanes(2).run([torch.get_num_threads])
-        assert (shares, alone, torch.get_num_threads()) == ([2, 2], [4], 4)
-    finally:
-        torch.set_num_threads(before)
+def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own(four_threads: None) -> None:
+    shares = Lanes(2).run([torch.get_num_threads] * 2)
+    alone = Lanes(2).run([torch.get_num_threads])
+    assert (shares, alone, torch.get_num_threads()) == ([2, 2], [4], 4)
 
 
 def test_what_a_call_raises_comes_out_when_all_have_ended_and_the_threads_are_as_before() -> None:

@@ -121,10 +121,10 @@ class Engine:
         goes ahead of those that wait, and has all threads or goes beside those under way."""
         room = max(1, self.batch_tokens // 2)
         shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
-        reads = self._reads(single, shared, list(scores), self.batch_tokens if at_once else None)
+        budget = self.batch_tokens if at_once else None
+        reads, tokens = self._reads(single, shared, list(scores), budget)
         together = [reads] if at_once and reads else [[read] for read in reads]
         calls = [partial(self._fill, scores, some) for some in together]
-        tokens = sum(map(len, single)) + sum(sum(_lengths(groups)) for groups in shared)
         return self.lanes.start(calls, tokens // max(1, len(calls)))
 
     def _reads(
@@ -133,20 +133,23 @@ class Engine:
         shared: Sequence[list[list[Row]]],
         measures: Sequence[Measure],
         budget: int | None,
-    ) -> list[Read]:
-        """What is to be read, batch by batch: the rows on their own, and those that share."""
+    ) -> tuple[list[Read], int]:
+        """What is to be read, batch by batch: the rows on their own, and those that share; and how
+        many tokens that is."""
         alone, alike = [*map(len, single)], [*map(_lengths, shared)]
-        budget = budget or self.budget([*alone, *chain.from_iterable(alike)])
+        lengths = [*alone, *chain.from_iterable(alike)]
+        budget = budget or self.budget(lengths)
         even = not self.model.pads
         reads: list[Read] = [
             partial(self._whole, [single[i] for i in chosen], measures)
             for chosen in batches(alone, budget, even=even)
         ]
-        return reads + [
+        reads += [
             partial(self._forked, [groups[i] for i in chosen], measures)
-            for groups, lengths in zip(shared, alike, strict=True)
-            for chosen in batches(lengths, budget)
+            for groups, sizes in zip(shared, alike, strict=True)
+            for chosen in batches(sizes, budget)
         ]
+        return reads, sum(lengths)
 
     def budget(self, lengths: Sequence[int]) -> int:
         """How many tokens a batch of rows of these lengths has: with several lanes as many batches
