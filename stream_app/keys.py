@@ -4,6 +4,7 @@ The prefix carries the schema's version. The braces put all of a stream in one s
 Redis Cluster. Knows names only.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ def prefix(schema: int) -> str:
 PREFIX = prefix(SCHEMA)
 
 
+@lru_cache(maxsize=4096)
 def _quoted(name: str) -> str:
     return quote(name, safe="._:/-~")
 

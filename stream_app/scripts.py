@@ -3,13 +3,14 @@
 Knows how to have a script run; not what it does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+T = TypeVar("T")
 Call = tuple[Sequence[str], Sequence[Any]]
 """Its keys and its arguments."""
 
@@ -24,24 +25,30 @@ class Script:
 
     async def __call__(self, names: Sequence[str], args: Sequence[Any] = ()) -> Any:
         """What it returns."""
-        return (await self.each([(names, args)]))[0]
+        return await self._known(lambda: self._evaluated(self.redis, names, args))
 
     async def each(self, calls: Sequence[Call], outlived: Sequence[str] = ()) -> list[Any]:
-        """What each call returns; keys that are outlived go behind them.
-
-        A Redis that was started again knows no script any more: then none was called, and they
-        are called once more. redis-py's own scripts ask it each time, which is a round trip.
-        """
-        try:
-            return await self._called(calls, outlived)
-        except NoScriptError:
-            await self.redis.script_load(self.registered.script)
-            return await self._called(calls, outlived)
+        """What each call returns; keys that are outlived go behind them."""
+        return await self._known(lambda: self._called(calls, outlived))
 
     async def _called(self, calls: Sequence[Call], outlived: Sequence[str]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
             for names, args in calls:
-                pipe.evalsha(self.registered.sha, len(names), *names, *args)
+                self._evaluated(pipe, names, args)
             for name in outlived:
                 pipe.unlink(name)
             return list(await pipe.execute())[: len(calls)]
+
+    def _evaluated(self, to: Any, names: Sequence[str], args: Sequence[Any]) -> Any:
+        """Have Redis, or a pipeline to it, evaluate a call."""
+        return to.evalsha(self.registered.sha, len(names), *names, *args)
+
+    async def _known(self, evaluated: Callable[[], Awaitable[T]]) -> T:
+        """What is evaluated. A Redis that was started again knows no script any more: then nothing
+        was, and all is once more. redis-py's own scripts ask it each time, which is a round trip.
+        """
+        try:
+            return await evaluated()
+        except NoScriptError:
+            await self.redis.script_load(self.registered.script)
+            return await evaluated()
