@@ -58,7 +58,7 @@ EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
 LINES = 1000
 WARM_UP = 0.2  # of the text, before the clock runs
 PARTITIONS = 4  # of the topic: one part of the text in each
-LOOK_SECONDS = 0.1  # a look costs a fraction of a millisecond of the cores that are measured
+LOOK_SECONDS = 0.1  # at least from look to look: each costs a millisecond of the cores measured
 STALL_SECONDS = 600.0
 PLENTY = 1 << 40
 
@@ -286,7 +286,7 @@ async def _read(store: StreamStore) -> int:
 
 async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
     """So many a second, from the look at which the warm-up was over to the one at which all was
-    done."""
+    done. Looks are further apart, up to a second, the more is left."""
     first, begun = 0.0, 0
     deadline = time.perf_counter() + STALL_SECONDS
     while True:
@@ -297,4 +297,4 @@ async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
             first, begun = now, reached
         if reached >= count:
             return (reached - begun) / max(now - first, 1e-9)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(max(LOOK_SECONDS, 1 - reached / count))

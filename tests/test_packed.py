@@ -11,20 +11,27 @@ from torch import Tensor
 from tests import tiny
 from xl3m_core import LanguageModel, attention
 from xl3m_core.measure import alike
-from xl3m_core.packed import Packed, worth_packing
+from xl3m_core.packed import WORTH, Packed, room_of
 
 NARROW = {"mistral", "gemma3", "bloom"}
 """Those that see less than all, or tell places by a mask."""
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=20)
+CPU = torch.device("cpu")
 
 
-@given(LENGTHS)
+def room(lengths: list[int], filled: bool) -> list[int]:
+    """As much as the longest has for each row, or what each needs."""
+    return [max(lengths)] * len(lengths) if filled else lengths
+
+
+@given(LENGTHS, st.booleans())
 def test_each_row_of_a_grid_is_a_row_and_what_they_gather_stands_one_behind_the_other(
-    lengths: list[int],
+    lengths: list[int], filled: bool
 ) -> None:
-    packed, total = Packed(lengths, torch.device("cpu")), sum(lengths)
+    sizes = room(lengths, filled)
+    packed, total = Packed(lengths, sizes, CPU), sum(sizes)
     tokens = torch.arange(total * 6).view(1, total, 2, 3).transpose(1, 2)  # (1, H, N, D)
-    rows, seen = iter(torch.split(tokens[0], lengths, dim=1)), list[int]()
+    rows, seen = iter(torch.split(tokens[0], sizes, dim=1)), list[int]()
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         assert torch.equal(query, key) and torch.equal(query[:, :1], -value)
@@ -36,20 +43,34 @@ def test_each_row_of_a_grid_is_a_row_and_what_they_gather_stands_one_behind_the_
 
     gathered = packed.attended(attend, tokens, tokens, -tokens[:, :1])
     assert torch.equal(gathered, tokens.transpose(1, 2))
-    assert seen == lengths
-    assert packed.places.tolist() == [place for length in lengths for place in range(length)]
+    assert seen == sizes
+    assert packed.places.tolist() == [place for size in sizes for place in range(size)]
 
 
-@given(LENGTHS, st.data())
-def test_the_last_tokens_are_those_of_each_row(lengths: list[int], data: st.DataObject) -> None:
+@given(LENGTHS, st.booleans(), st.data())
+def test_the_last_tokens_are_those_of_each_row(
+    lengths: list[int], filled: bool, data: st.DataObject
+) -> None:
     keep = data.draw(st.integers(1, min(lengths)))
-    places = Packed(lengths, torch.device("cpu")).places
-    last = Packed(lengths, torch.device("cpu")).last(keep)
-    assert places[last].view(-1, keep).tolist() == [[*range(n - keep, n)] for n in lengths]
+    packed = Packed(lengths, room(lengths, filled), CPU)
+    last = packed.last(keep)
+    assert packed.places[last].view(-1, keep).tolist() == [[*range(n - keep, n)] for n in lengths]
+    rows = [[row * 100 + i for i in range(n)] for row, n in enumerate(lengths)]
+    assert packed.ids(rows)[last].view(-1, keep).tolist() == [row[-keep:] for row in rows]
+
+
+@given(LENGTHS)
+def test_rows_are_filled_only_where_that_is_little(lengths: list[int]) -> None:
+    sizes = room_of(lengths)
+    assert sizes in (lengths, room(lengths, True))
+    assert sum(sizes) <= WORTH * sum(lengths)
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
-@given(st.lists(st.integers(2, tiny.WINDOW), min_size=2, max_size=20))
+@given(
+    st.lists(st.integers(2, tiny.WINDOW), min_size=2, max_size=20)
+    | st.lists(st.integers(tiny.WINDOW - 1, tiny.WINDOW), min_size=2, max_size=20)
+)
 @settings(max_examples=8, deadline=None)
 def test_packed_rows_have_the_logits_that_they_have_alone(name: str, lengths: list[int]) -> None:
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
@@ -62,7 +83,7 @@ def test_packed_rows_have_the_logits_that_they_have_alone(name: str, lengths: li
         torch.testing.assert_close(own, model.logits([row], 2)[0], rtol=1e-3, atol=1e-3)
 
 
-def test_the_small_model_packs_rows_that_differ_and_no_others() -> None:
+def test_the_small_model_packs_all_rows_but_those_too_short_for_it() -> None:
     model = LanguageModel.load(dtype="bfloat16", device="cpu")
     packed, seen = model.packed, list[list[int]]()
 
@@ -71,10 +92,14 @@ def test_the_small_model_packs_rows_that_differ_and_no_others() -> None:
         return packed(rows, keep)
 
     model.packed = noting  # type: ignore[method-assign, assignment]
-    for lengths in ([90, 70, 110], [90, 90], [90], [90, 89]):
+    several = [[90, 70, 110], [90, 90], [90], [90, 89]]
+    found = list[tuple[list[list[int]], torch.Tensor]]()
+    for lengths in several:
         rows = [[*range(5, 5 + length)] for length in lengths]
-        for row, own in zip(rows, model.logits(rows, 4), strict=True):
+        found.append((rows, model.logits(rows, 4)))
+    assert model.logits([[*range(90)], [5, 6, 7]], 4).shape[1] == 4  # one is too short
+    assert seen == several
+    model.packs = False
+    for rows, together in found:
+        for row, own in zip(rows, together, strict=True):
             assert alike(model.logits([row], 4)[0], own)
-    assert worth_packing([90, 3])
-    assert model.logits([[*range(90)], [5, 6, 7]], 4).shape[1] == 4  # one is too short to be packed
-    assert seen == [[90, 70, 110]]

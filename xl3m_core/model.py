@@ -24,7 +24,7 @@ from xl3m_core.attention import (
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, backend_of, fingerprint, load, window_of
-from xl3m_core.packed import Packed, worth_packing
+from xl3m_core.packed import Packed, room_of
 from xl3m_core.sight import places_of
 from xl3m_core.warm import WarmPrompts
 from xl3m_core.writing import Pieces, by_hand, by_library, read_through
@@ -67,13 +67,13 @@ class LanguageModel:
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.packs = False
         self.pads = self._can_pad()
+        if asked.looks_ahead(self.logits):
+            raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
         self.packs = self._can_pack()
         self.shares = self._can_share()
         # What scales its places may turn what it reads on by other factors than what it has read.
         self.reads_on = self.shares and self.by_several
         self.warm = WarmPrompts(warm_bytes if self.reads_on else 0)
-        if asked.looks_ahead(self.logits):
-            raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
 
     @classmethod
     def load(
@@ -138,8 +138,7 @@ class LanguageModel:
 
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
-        lengths = [*map(len, rows)]
-        if self.packs and min(lengths) >= keep and worth_packing(lengths):
+        if self.packs and min(map(len, rows)) >= keep:
             return self.packed(rows, keep)
         ids, mask = self.padded(rows, keep)
         width = ids.shape[1]
@@ -168,10 +167,10 @@ class LanguageModel:
     @torch.inference_mode()
     def packed(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
         """`logits` (B, keep, V) of rows that have as many tokens, of a model that `packs`."""
-        packed = Packed([*map(len, rows)], self.device)
-        ids = torch.tensor([token for row in rows for token in row], device=self.device)
+        lengths = [*map(len, rows)]
+        packed = Packed(lengths, room_of(lengths), self.device)
         output = self.model(
-            input_ids=ids[None],
+            input_ids=packed.ids(rows)[None],
             position_ids=packed.places[None],
             attention_mask=packed.no_mask,
             packed=packed,

@@ -1,4 +1,4 @@
-"""Packed: rows of any length one behind the other, none padded but where they attend.
+"""Packed: rows of any length one behind the other, told apart only where they attend.
 
     ids     a1 a2 a3 b1 c1 c2       what is done token by token is done in one row of all
     places  0  1  2  0  0  1
@@ -7,37 +7,46 @@
             b1 .  .                 of them in a grid each; what stands behind a row is seen by
                                     none of its tokens
 
-Knows lengths and tensors; no network.
+Rows of about one length have what fills a grid in the one row too: that costs less than to move
+them, and they still need no mask. Knows lengths and tensors; no network.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
+from operator import add
 
 import torch
 from torch import Tensor
 
 WORTH = 1.05
-"""Tokens with padding over those without, from which on to pack costs less than to pad."""
+"""Tokens of filled rows over those of the rows, from which on to move them costs less."""
 TOGETHER = 8
-"""Rows in a grid: as many of 100 tokens as attention takes at a time."""
-EVEN = 8
-"""Grids are a multiple of this wide: of few shapes, each of which has to be prepared."""
+"""Rows in a grid that they are moved to: as many of 100 tokens as attention takes at a time."""
+STEP = 8
+"""Such grids are a multiple of this wide: of few shapes, each of which has to be prepared."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Packed:
-    """Rows of these lengths, none of them empty; best of about the same one by one. places: of each
-    token in its row, (N,); no_mask: what says that there is none but the rows' own order."""
+    """Rows of these lengths, none of them empty, each with so much room; best of about the same
+    one by one. places: of each token in its row, (N,); no_mask: what says that there is none but
+    the rows' own order."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+    def __init__(self, lengths: Sequence[int], room: Sequence[int], device: torch.device) -> None:
         self.no_mask = torch.zeros(1, 1, 1, 1, device=device)
-        ends = [*accumulate(lengths)]
-        self._ends = torch.tensor(ends, device=device)
-        starts = [0, *ends][:-1]
-        rows = [slice(at, at + TOGETHER) for at in range(0, len(lengths), TOGETHER)]
-        self.grids = [Grid(starts[some], lengths[some], device) for some in rows]
+        self.room, starts = room, [0, *accumulate(room)][:-1]
+        self._ends = torch.tensor([*map(add, starts, lengths)], device=device)
+        together = TOGETHER if len({*room}) > 1 else len(room)
+        rows = [slice(at, at + together) for at in range(0, len(room), together)]
+        self.grids = [Grid(starts[some], room[some], device) for some in rows]
         self.places = torch.cat([grid.places for grid in self.grids])
+
+    def ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The rows' ids in one, (N,), zeros where there is more room."""
+        each = zip(rows, self.room, strict=True)
+        filled = ([*row, *[0] * (room - len(row))] for row, room in each)
+        return torch.tensor([*chain.from_iterable(filled)], device=self._ends.device)
 
     def last(self, keep: int) -> Tensor:
         """Where the last `keep` tokens of each row stand, which has as many: (B * keep)."""
@@ -50,30 +59,40 @@ class Packed:
         three = [packed[0].transpose(0, 1).contiguous() for packed in (query, key, value)]
         for grid in self.grids:
             found = attend(*map(grid.spread, three))
-            torch.index_select(found.flatten(0, 1), 0, grid.tokens, out=gathered[grid.own])
+            grid.join(found, gathered[grid.own])
         return gathered[None]
 
 
 class Grid:
-    """Some rows of a packed one, which begin at `starts` there and have these lengths. own: what
-    of the packed row is theirs; tokens: where these stand in the grid."""
+    """Some rows of a packed one, which begin at `starts` there and have so much room. own: what of
+    the packed row is theirs. Rows of one length lie there as they do here."""
 
-    def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> None:
-        self.rows, self.width = len(lengths), -(-max(lengths) // EVEN) * EVEN
-        self.own = slice(starts[0], starts[-1] + lengths[-1])
-        sizes, first = (torch.tensor(each, device=device)[:, None] for each in (lengths, starts))
+    def __init__(self, starts: Sequence[int], room: Sequence[int], device: torch.device) -> None:
+        self.rows, self.even = len(room), min(room) == max(room)
+        self.width = max(room) if self.even else -(-max(room) // STEP) * STEP
+        self.own = slice(starts[0], starts[-1] + room[-1])
+        sizes, first = (torch.tensor(each, device=device)[:, None] for each in (room, starts))
         columns = torch.arange(self.width, device=device).expand(self.rows, -1)
         taken = columns < sizes
         self.places = columns[taken]
-        self.tokens = taken.flatten().nonzero()[:, 0]
+        self._tokens = taken.flatten().nonzero()[:, 0]
         self._from = torch.where(taken, first + columns, 0)
         self._by_heads = dict[int, Tensor]()
 
     def spread(self, packed: Tensor) -> Tensor:
         """(N, H, D), in a row -> (B, H, T, D), a row of the grid each."""
         heads, size = packed.shape[1:]
+        if self.even:
+            return packed[self.own].view(self.rows, self.width, heads, size).transpose(1, 2)
         each = packed.view(-1, size).index_select(0, self._of(heads))
         return each.view(self.rows, heads, self.width, size)
+
+    def join(self, found: Tensor, into: Tensor) -> None:
+        """(B, T, H, D) -> (n, H, D), what is in the packed row of it."""
+        if self.even:
+            into.copy_(found.flatten(0, 1))
+        else:
+            torch.index_select(found.flatten(0, 1), 0, self._tokens, out=into)
 
     def _of(self, heads: int) -> Tensor:
         """Of which token and head each place in the grid of each head is: (B * H * T)."""
@@ -83,6 +102,8 @@ class Grid:
         return self._by_heads[heads]
 
 
-def worth_packing(lengths: Sequence[int]) -> bool:
-    """Whether padding would be more than packing costs."""
-    return len(lengths) * max(lengths) > WORTH * sum(lengths)
+def room_of(lengths: Sequence[int]) -> Sequence[int]:
+    """How much room each row gets in a packed one: what it needs, or as much as the longest where
+    that costs less."""
+    filled = [max(lengths)] * len(lengths)
+    return lengths if sum(filled) > WORTH * sum(lengths) else filled
