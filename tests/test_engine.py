@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -207,14 +206,17 @@ def test_models_that_see_all_and_take_places_share(name: str) -> None:
 @pytest.mark.parametrize("budget", [1, 300, 1000])
 def test_a_shared_segment_is_read_once_and_forwards_keep_to_the_budget(budget: int) -> None:
     model = tiny.Watched()
-    engine, read = tiny.engine(model, batch_tokens=budget), list[torch.Size]()
-    hook = model.model.register_forward_pre_hook(
-        lambda _, args, inputs: read.append(inputs["attention_mask"].shape), with_kwargs=True
-    )
+    engine, read = tiny.engine(model, batch_tokens=budget), list[tuple[int, int]]()
+
+    def note(_: Any, args: Any, inputs: dict[str, Any]) -> None:
+        rows, width = inputs["input_ids"].shape
+        read.append((rows, inputs["past_key_values"].get_seq_length() + width))
+
+    hook = model.model.register_forward_pre_hook(note, with_kwargs=True)
     engine.score([(line, question) for line in LINES[:6] for question in ASKED])
     hook.remove()
     assert model.batches == []
-    assert read and all(rows == 1 or rows * width <= budget for rows, *_, width in read)
+    assert read and all(rows == 1 or rows * width <= budget for rows, width in read)
 
 
 def test_a_row_never_exceeds_the_window_and_keeps_the_whole_question() -> None:

@@ -1,10 +1,10 @@
 """Fork: rows that are read once, and ends that are read behind them, each as if it were alone.
 
-    pad BOS s1 s2 | q1 q2 | p1 p2 p3     an end sees the row and itself, and has the
-    BOS s1  s2 s3 | q1 q2 | p1 p2 p3     places right behind the row
+    BOS s1  s2 pad | q1 q2 | p1 p2 p3     an end sees the row and itself, and has the
+    BOS s1  s2 s3  | q1 q2 | p1 p2 p3     places right behind the row
 
-The row's keys and values are kept until all ends are read. Knows a network; not what rows and
-ends say.
+The rows are filled behind, where none of their tokens looks, so they are read without a mask. Their
+keys and values are kept until all ends are read. Knows a network; not what rows and ends say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,23 +15,35 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from xl3m_core.rows import parts
-from xl3m_core.sight import places_of, side_by_side
+from xl3m_core.sight import side_by_side
 
 TOGETHER = 256
 """Tokens of ends that are read at once: each is held against all the others, and sees none."""
 
 
 class Fork:
-    """Rows, read when it is made. ids, mask: (B, W), padded on the left; `most`: as many of the
-    rows' last logits are kept, one at least."""
+    """Rows of token ids, none of them empty, read when it is made; `most`: as many of each row's
+    last logits are kept."""
 
     def __init__(
-        self, forward: Callable[..., Any], dtype: torch.dtype, ids: Tensor, mask: Tensor, most: int
+        self,
+        forward: Callable[..., Any],
+        dtype: torch.dtype,
+        device: torch.device,
+        rows: Sequence[Sequence[int]],
+        most: int,
     ) -> None:
-        self.forward, self.dtype, self.mask = forward, dtype, mask
+        self.forward, self.dtype = forward, dtype
         self.cache: Any = DynamicCache()
-        kept = range(ids.shape[1] - most, ids.shape[1])
-        self.start = self._read(ids, mask, places_of(mask), kept)
+        lengths, width = [*map(len, rows)], max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        places = torch.arange(width, device=device).expand(len(rows), -1)
+        ends = torch.tensor(lengths, device=device)[:, None]
+        self.mask = (places < ends).long()
+        first = max(0, min(lengths) - most) if most else width - 1
+        logits = self._read(ids, None, places, range(first, width))
+        last = ends + torch.arange(-most, 0, device=device) - first  # before a row's start: any
+        self.start = logits.take_along_dim(last.clamp(0)[..., None], dim=1)
 
     def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
         """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""
@@ -55,7 +67,9 @@ class Fork:
         self.cache.crop(-len(ids))
         return torch.split(logits, sizes, dim=1)
 
-    def _read(self, ids: Tensor, mask: Tensor, places: Tensor, kept: Sequence[int]) -> Tensor:
+    def _read(
+        self, ids: Tensor, mask: Tensor | None, places: Tensor, kept: Sequence[int]
+    ) -> Tensor:
         """Logits (B, kept, V) of ids behind what was read, which then are read as well."""
         output = self.forward(
             input_ids=ids,

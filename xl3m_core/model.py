@@ -160,8 +160,8 @@ class LanguageModel:
 
         For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
         """
-        most = max(1, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
-        fork = Fork(self.model, self.model.dtype, *self.padded(rows, most), most)
+        most = max(0, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
+        fork = Fork(self.model, self.model.dtype, self.device, rows, most)
         yield from fork.logits(ends, keep)
 
     @torch.inference_mode()
