@@ -1,7 +1,7 @@
 """LanguageModel: tokenise, run rows, generate, whatever the architecture.
 
-Any causal LM of Hugging Face will do. Rows of different length go through one forward,
-padded on the left; a model that padding would disturb gets rows of one length only.
+Any causal LM of Hugging Face will do. Rows of different length go through one forward, packed
+or padded on the left; a model that padding would disturb gets rows of one length only.
 Knows token ids and logits; not what a segment or a question is.
 """
 
