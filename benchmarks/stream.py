@@ -286,7 +286,7 @@ async def _read(store: StreamStore) -> int:
 
 async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
     """So many a second, from the look at which the warm-up was over to the one at which all was
-    done. Looks are further apart, up to a second, the more is left until either."""
+    done. Looks are further apart, up to 0.8 s, the more is left until either."""
     first, begun = 0.0, 0
     deadline = time.perf_counter() + STALL_SECONDS
     while True:

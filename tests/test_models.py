@@ -154,6 +154,22 @@ def test_there_are_as_many_columns_as_asked_for_even_before_a_row(name: str) -> 
     assert torch.allclose(logits[0, 4:], model.logits([[0, 5]], 2)[0], atol=1e-4)
 
 
+def test_what_is_asked_of_rows_of_any_length_costs_the_logits_of_few_tokens() -> None:
+    model, read = tiny.Watched(), list[int]()
+    rows, ends = [[7] * 3, [8] * 100, [9] * 100], [[1, 2], [3, 4, 5]]
+    hook = model.model.lm_head.register_forward_pre_hook(
+        lambda _, args: read.append(args[0].shape[1])
+    )
+    shared = [*model.fork(rows, ends, [6, 6])]
+    hook.remove()
+    assert read == [3 + 4, 5], "all of the short row, four of the long ones; the ends"
+    for end, own in zip(ends, shared, strict=True):
+        for row, found in zip(rows, own, strict=True):
+            known = min(6, len(row) + len(end))
+            alone = model.logits([row + end], known)[0]
+            torch.testing.assert_close(found[-known:], alone, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma3", "bloom", "mamba", "rwkv"])
 def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
     model = tiny.model(name)

@@ -64,6 +64,7 @@ def test_rows_are_filled_only_where_that_is_little(lengths: list[int]) -> None:
     sizes = room_of(lengths)
     assert sizes in (lengths, room(lengths, True))
     assert sum(sizes) <= WORTH * sum(lengths)
+    assert (room_of([90, 89]), room_of([90, 3])) == ([90, 90], [90, 3])
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)

@@ -40,10 +40,10 @@ class Fork:
         places = torch.arange(width, device=device).expand(len(rows), -1)
         ends = torch.tensor(lengths, device=device)[:, None]
         self.mask = (places < ends).long()
-        first = max(0, min(lengths) - most) if most else width - 1
-        logits = self._read(ids, None, places, range(first, width))
-        last = ends + torch.arange(-most, 0, device=device) - first  # before a row's start: any
-        self.start = logits.take_along_dim(last.clamp(0)[..., None], dim=1)
+        last = (ends + torch.arange(-most, 0, device=device)).clamp(0)  # before its start: any
+        kept, where = torch.unique(last, return_inverse=True)
+        logits = self._read(ids, None, places, kept.tolist() or [0])
+        self.start = logits.take_along_dim(where[..., None], dim=1)
 
     def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
         """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""

@@ -132,10 +132,6 @@ class LanguageModel:
     @torch.inference_mode()
     def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
         """Logits of the last `keep` positions of each row: (B, keep, V), on the model's device.
-
-            pad pad BOS s1 s2 q1 q2     every row ends in the last column, so that what
-            BOS s1  s2  s3 s4 q1 q2     is kept is the same columns of all
-
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
         if self.packs and min(map(len, rows)) >= keep:
@@ -181,7 +177,11 @@ class LanguageModel:
         return logits.view(len(rows), keep, -1)
 
     def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, W) of rows padded on the left; W is `least` or more."""
+        """Ids and mask (B, W) of rows padded on the left; W is `least` or more.
+
+        pad pad BOS s1 s2 q1 q2     every row ends in the last column, so that what
+        BOS s1  s2  s3 s4 q1 q2     is kept is the same columns of all
+        """
         width = max(least, *map(len, rows))
         if not self.pads and any(len(row) != width for row in rows):
             raise ModelError(f"{self.config.model_type} takes rows of one length only")

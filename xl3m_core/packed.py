@@ -71,12 +71,13 @@ class Grid:
         self.rows, self.even = len(room), min(room) == max(room)
         self.width = max(room) if self.even else -(-max(room) // STEP) * STEP
         self.own = slice(starts[0], starts[-1] + room[-1])
-        sizes, first = (torch.tensor(each, device=device)[:, None] for each in (room, starts))
         columns = torch.arange(self.width, device=device).expand(self.rows, -1)
+        sizes, first = (torch.tensor(each, device=device)[:, None] for each in (room, starts))
         taken = columns < sizes
         self.places = columns[taken]
-        self._tokens = taken.flatten().nonzero()[:, 0]
-        self._from = torch.where(taken, first + columns, 0)
+        if not self.even:
+            self._tokens = taken.flatten().nonzero()[:, 0]
+            self._from = torch.where(taken, first + columns, 0)
         self._by_heads = dict[int, Tensor]()
 
     def spread(self, packed: Tensor) -> Tensor:
