@@ -27,7 +27,7 @@ PLAIN = "sdpa"
 """What transformers calls torch's own attention."""
 KINDS = {"full_attention", "sliding_attention"}
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
-MOST_PLAIN = 1024  # tokens of rows without padding; longer ones are left to torch's own
+MOST_PLAIN = 4096  # tokens of rows without a mask; longer ones are left to torch's own
 ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
 LEAST, MOST = 1e-20, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
 
