@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from xl3m_core.rows import parts
+from xl3m_core.rows import filled, parts
 from xl3m_core.sight import side_by_side
 
 TOGETHER = 256
@@ -36,10 +36,10 @@ class Fork:
         self.forward, self.dtype = forward, dtype
         self.cache: Any = DynamicCache()
         lengths, width = [*map(len, rows)], max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        ids = torch.tensor([*filled(rows, [width] * len(rows))], device=device)
         places = torch.arange(width, device=device).expand(len(rows), -1)
         ends = torch.tensor(lengths, device=device)[:, None]
-        self.mask = (places < ends).long()
+        self.turns = (places < ends).long() - 1  # the start's, or nobody's
         last = (ends + torch.arange(-most, 0, device=device)).clamp(0)  # before its start: any
         kept, where = torch.unique(last, return_inverse=True)
         logits = self._read(ids, None, places, kept.tolist() or [0])
@@ -56,10 +56,10 @@ class Fork:
 
     def _ends(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
         """Their own logits, as far as they are kept."""
-        device, rows = self.mask.device, len(self.mask)
+        device, rows = self.turns.device, len(self.turns)
         ids = torch.tensor([token for end in ends for token in end], device=device)
         turns = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
-        turns = torch.cat([self.mask - 1, turns.expand(rows, -1)], dim=1)
+        turns = torch.cat([self.turns, turns.expand(rows, -1)], dim=1)
         sight, places = side_by_side(turns, len(ids), self.dtype)
         sizes = [min(count, len(end)) for end, count in zip(ends, keep, strict=True)]
         kept = _last([*map(len, ends)], sizes)

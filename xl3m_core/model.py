@@ -132,6 +132,7 @@ class LanguageModel:
     @torch.inference_mode()
     def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
         """Logits of the last `keep` positions of each row: (B, keep, V), on the model's device.
+
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
         if self.packs and min(map(len, rows)) >= keep:
@@ -177,10 +178,11 @@ class LanguageModel:
         return logits.view(len(rows), keep, -1)
 
     def padded(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, W) of rows padded on the left; W is `least` or more.
+        """Ids and mask (B, W) of rows padded on the left.
 
-        pad pad BOS s1 s2 q1 q2     every row ends in the last column, so that what
-        BOS s1  s2  s3 s4 q1 q2     is kept is the same columns of all
+            pad pad BOS s1 s2 q1 q2     every row ends in the last column, so that what
+            BOS s1  s2  s3 s4 q1 q2     is kept is the same columns of all
+        W is `least` or more.
         """
         width = max(least, *map(len, rows))
         if not self.pads and any(len(row) != width for row in rows):

@@ -18,6 +18,8 @@ from operator import add
 import torch
 from torch import Tensor
 
+from xl3m_core.rows import filled
+
 WORTH = 1.05
 """Tokens of filled rows over those of the rows, from which on to move them costs less."""
 TOGETHER = 8
@@ -44,9 +46,8 @@ class Packed:
 
     def ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The rows' ids in one, (N,), zeros where there is more room."""
-        each = zip(rows, self.room, strict=True)
-        filled = ([*row, *[0] * (room - len(row))] for row, room in each)
-        return torch.tensor([*chain.from_iterable(filled)], device=self._ends.device)
+        ids = [*chain.from_iterable(filled(rows, self.room))]
+        return torch.tensor(ids, device=self._ends.device)
 
     def last(self, keep: int) -> Tensor:
         """Where the last `keep` tokens of each row stand, which has as many: (B * keep)."""
@@ -106,5 +107,5 @@ class Grid:
 def room_of(lengths: Sequence[int]) -> Sequence[int]:
     """How much room each row gets in a packed one: what it needs, or as much as the longest where
     that costs less."""
-    filled = [max(lengths)] * len(lengths)
-    return lengths if sum(filled) > WORTH * sum(lengths) else filled
+    longest = [max(lengths)] * len(lengths)
+    return lengths if sum(longest) > WORTH * sum(lengths) else longest

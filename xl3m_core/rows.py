@@ -64,6 +64,12 @@ def parts(items: Sequence[T], size: Callable[[T], int], room: int) -> Iterator[l
         yield part
 
 
+def filled(rows: Sequence[Sequence[int]], room: Sequence[int]) -> Iterator[list[int]]:
+    """Each row's ids, zeros behind them as far as it has room."""
+    for row, most in zip(rows, room, strict=True):
+        yield [*row, *[0] * (most - len(row))]
+
+
 def common_start(suffixes: Sequence[Ids]) -> Ids:
     """What all the suffixes begin with; each has at least a token more."""
     first, last = min(suffixes), max(suffixes)
