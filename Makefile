@@ -18,7 +18,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -e '.[embedded,dev,bench]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -e '.[embedded,registry,dev,bench]' -c constraints.txt
 	@touch $@
 
 demo: setup

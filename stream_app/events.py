@@ -81,7 +81,7 @@ def decode_chunk(
     if settings.format == "json":
         if settings.key_field:
             stream = _field(fields, settings.key_field, str)
-        text = _field(fields, settings.text_field, str)
+        text = _field(fields, settings.text_field or "text", str)
         return Chunk(stream_name(stream), text if text.endswith("\n") else text + "\n", time_ms)
     if "ids" in fields:
         return Chunk(stream_name(stream), _decode_ids(fields["ids"], decode_ids), time_ms)

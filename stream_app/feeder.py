@@ -81,7 +81,7 @@ class Feeder:
         if settings.format == "msgpack":
             return encode({"text": text}, as_json=False)
         named = {settings.key_field: stream} if settings.key_field else {}
-        return encode({settings.text_field: text} | named, as_json=True)
+        return encode({settings.text_field or "text": text} | named, as_json=True)
 
 
 class Pace:

@@ -20,6 +20,10 @@ MAX_DEADLINE = 90.0
 """Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
 
 Format = Literal["lines", "json", "msgpack"]
+KeyFormat = Literal["utf8", "hex", "long", "int", "uuid", "none"]
+Encoding = Literal["strict", "replace"]
+IsolationLevel = Literal["read_committed", "read_uncommitted"]
+Unreadable = Literal["skip", "wait"]
 Security = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 LogFormat = Literal["text", "json"]
@@ -62,12 +66,37 @@ class Settings:
     answers_topic: str = "xl3m.answers"
     dead_letters_topic: str = "xl3m.dead-letters"
 
-    format: Format = "lines"
-    """How events of the tokens topic are written."""
-    text_field: str = "text"
-    time_field: str = "time"
+    prefix: str = "xl3m"
+    """What every key and channel in Redis begins with; two groups on one Redis have one each."""
+    start: str = "earliest"
+    """Where a partition that was never read begins: `earliest`, `latest`, a time, or `-1h`."""
+    isolation_level: IsolationLevel = "read_committed"
+    unreadable: Unreadable = "skip"
+    """A record that the Kafka client cannot read is skipped, or its partition waits."""
+
+    format: str = "lines"
+    """How events of the tokens topic are written: `lines`, `json`, `json:PRESET` or `msgpack`."""
+    records_field: str = ""
+    text: str = ""
+    text_field: str = ""
+    time_field: str = ""
     key_field: str = ""
-    """For JSON: the fields that hold the text, its time, and the stream (else the event's key)."""
+    """For JSON: paths of the array of records, the text (or a template of it), its time, and the
+    stream (else the event's key); empty for what the format says."""
+    key_format: KeyFormat = "utf8"
+    """How the key of an event is written."""
+    encoding: Encoding = "strict"
+    """What is not UTF-8 is refused, or replaced by U+FFFD."""
+    time_from_line: str = ""
+    """For `lines`: `auto` reads a line's own time, a pattern says where it stands."""
+    record_start: str = "auto"
+    """For `lines`: a pattern of the line that begins a record; `auto` knows stack traces, `line`
+    makes every line a record."""
+    schema_registry: str = ""
+    """The URL of a Confluent schema registry, for Avro, Protobuf and JSON Schema."""
+    schema_registry_user: str = ""
+    schema_registry_password: str = field(default="", repr=False)
+    schema_registry_ca: str = field(default="", repr=False)
 
     segment_tokens: int = 0
     overlap_tokens: int = -1
@@ -94,6 +123,8 @@ class Settings:
     question_ttl: int = 3600
     """Seconds the scores of a question that was only asked once are kept."""
     max_event_bytes: int = 1_048_576
+    max_batch_bytes: int = 67_108_864
+    """Of a compressed batch of records when it is inflated."""
     max_streams: int = 100_000
     """In all of the Redis. What would make one more is a dead letter; those there are go on."""
     max_questions: int = 64
@@ -148,6 +179,18 @@ class Settings:
         return replace(self, broker=broker, redis=redis)
 
     @property
+    def tokens_topics(self) -> tuple[str, ...]:
+        """The names in `tokens_topic`; none if that is a pattern."""
+        if self.tokens_topic.startswith("^"):
+            return ()
+        return tuple(name.strip() for name in self.tokens_topic.split(","))
+
+    @property
+    def tokens_pattern(self) -> re.Pattern[str] | None:
+        """The pattern of topics, which begins with `^` as in other Kafka clients."""
+        return re.compile(self.tokens_topic) if self.tokens_topic.startswith("^") else None
+
+    @property
     def broker_address(self) -> str:
         """host:port of the broker."""
         return urlsplit(self.broker).netloc
@@ -166,6 +209,9 @@ class Settings:
             if getattr(self, name) not in get_args(choices):
                 named = ", ".join(filter(None, get_args(choices)))
                 raise SettingsError(f"{variable(name)} must be one of {named}")
+        if self.format.partition(":")[0] not in get_args(Format):
+            named = ", ".join(get_args(Format))
+            raise SettingsError(f"{variable('format')} must be one of {named}, or json:PRESET")
         topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
         for name in topics:
             if not _TOPIC.fullmatch(getattr(self, name)):
@@ -210,7 +256,10 @@ class Settings:
 
 
 _CHOICES: dict[str, Any] = {
-    "format": Format,
+    "key_format": KeyFormat,
+    "encoding": Encoding,
+    "isolation_level": IsolationLevel,
+    "unreadable": Unreadable,
     "measure": Measure,
     "log_format": LogFormat,
     "dtype": Dtype,
@@ -223,7 +272,9 @@ _LEAST = dict.fromkeys(
 _LEAST |= dict.fromkeys(
     ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
 )
-_LEAST |= dict.fromkeys(("question_ttl", "max_event_bytes", "stall_seconds", "stop_seconds"), 1)
+_LEAST |= dict.fromkeys(
+    ("question_ttl", "max_event_bytes", "max_batch_bytes", "stall_seconds", "stop_seconds"), 1
+)
 _LEAST |= dict.fromkeys(("max_streams", "max_questions", "max_asked"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}

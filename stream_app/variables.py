@@ -9,7 +9,7 @@ from typing import Any
 
 from stream_app.errors import SettingsError
 
-SECRETS = ("redis", "kafka_password")
+SECRETS = ("redis", "kafka_password", "schema_registry_password")
 """Settings that may lie in a file, named by their variable and `_FILE`."""
 
 

@@ -22,6 +22,8 @@ NEEDS: dict[str, dict[str, str]] = {
     "kafka_certificate": {"kafka_security": "SSL"},
     "kafka_key": {"kafka_security": "SSL", "kafka_certificate": "ours.pem"},
 }
+CHOSEN |= {"key_format": "hex", "encoding": "replace", "unreadable": "wait"}
+CHOSEN |= {"isolation_level": "read_uncommitted", "start": "latest", "record_start": "line"}
 CHOSEN |= {"log_format": "json", "dtype": "float32"}
 
 
