@@ -7,6 +7,7 @@ or settings, or another version's Redis; 3 broker, Redis or worker out of reach;
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +30,9 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
-    from stream_app.terminal import say, shown
+    from stream_app.terminal import prepare, say, shown
 
+    prepare()
     settle_memory()
     try:
         cli(standalone_mode=False)
@@ -92,10 +94,41 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
     return add
 
 
-def _settings(**given: Any) -> "Settings":
-    from stream_app.settings import Settings
+OPTIONS = {"query_deadline": "--deadline"}
+"""Of settings that have an option by another name than theirs."""
 
-    return Settings.from_env(**given)
+
+def _settings(**given: Any) -> "Settings":
+    """The settings; what is wrong with them is named by the option it came from."""
+    from stream_app.errors import SettingsError
+    from stream_app.settings import Settings, unknown_variables
+    from stream_app.variables import variable
+
+    warnings = unknown_variables()
+    try:
+        settings = Settings.from_env(**given)
+    except SettingsError as error:
+        _warn(warnings)
+        said = str(error)
+        for name in (name for name, value in given.items() if value is not None):
+            option = OPTIONS.get(name, f"--{name}")
+            said = re.sub(rf"\b{variable(name)}\b", f"{option} ({variable(name)})", said)
+        raise SettingsError(said) from None
+    if not _has_json_log(settings):
+        _warn(warnings)
+    return settings
+
+
+def _has_json_log(settings: "Settings") -> bool:
+    """Whether this is a worker whose log is JSON; it takes the warnings, too."""
+    return settings.log_format == "json" and click.get_current_context().info_name == "worker"
+
+
+def _warn(lines: list[str]) -> None:
+    from stream_app.terminal import say
+
+    for line in lines:
+        say(f"xl3m: warning: {line}", err=True)
 
 
 @cli.command()
@@ -133,27 +166,44 @@ def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
 @click.argument("stream", type=TEXT)
 @click.argument("question", type=TEXT, required=False)
 @click.option("--deadline", type=float, help="Seconds to score for at most  [XL3M_QUERY_DEADLINE]")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Say how much is read meanwhile, on standard error; by default on a terminal.",
+)
 @options("redis", "json")
 def ask(
-    stream: str, question: str | None, deadline: float | None, as_json: bool, **given: Any
+    stream: str,
+    question: str | None,
+    deadline: float | None,
+    progress: bool | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Ask a stream; without a question, its current one."""
     from stream_app import commands
 
     settings = _settings(query_deadline=deadline, **given)
-    if not asyncio.run(commands.ask(settings, stream, question, as_json)):
+    shown = sys.stderr.isatty() if progress is None else progress
+    if not asyncio.run(commands.ask(settings, stream, question, as_json, shown)):
         sys.exit(EXIT_NO_ANSWER)
 
 
 @cli.command()
 @click.argument("stream", type=TEXT)
-@click.option("-q", "--question", type=TEXT, help="Make this the stream's current question first.")
+@click.option("-q", "--question", type=TEXT, help="Add this to the stream's current questions.")
+@click.option("--replace", is_flag=True, help="With -q: end the stream's other questions.")
 @options("broker", "redis", "json")
-def watch(stream: str, question: str | None, as_json: bool, **given: Any) -> None:
-    """Show the running top-k of a stream's current question as it changes."""
+def watch(stream: str, question: str | None, replace: bool, as_json: bool, **given: Any) -> None:
+    """Show the running top-k of a stream's current question as it changes.
+
+    Of several current questions it is the one that was set last.
+    """
     from stream_app import commands
 
-    asyncio.run(commands.watch(_settings(**given), stream, question, as_json))
+    if replace and question is None:
+        raise click.UsageError("--replace ends the questions beside that of -q: give one")
+    asyncio.run(commands.watch(_settings(**given), stream, question, as_json, replace))
 
 
 @cli.command()
@@ -190,9 +240,10 @@ def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
 @options("model", "json")
 def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Answer from a file of any length, without any server."""
+    settings = _settings(**given)
     from stream_app import offline
 
-    if not offline.run(_settings(**given), file, questions, as_json):
+    if not offline.run(settings, file, questions, as_json):
         sys.exit(EXIT_NO_ANSWER)
 
 

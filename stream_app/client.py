@@ -15,7 +15,9 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from stream_app import keys
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
+from stream_app.state import current_question
 from stream_app.store import StreamStore
+from stream_app.terminal import name_meant
 from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
@@ -93,6 +95,35 @@ async def workers(redis: Redis) -> int:
     """How many workers listen."""
     client: Any = redis
     return int((await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1])
+
+
+async def resolve(store: StreamStore, name: str) -> str:
+    """The stream of that name; if there is none, but one whose name is printed so, that one."""
+    meant = name_meant(name)
+    if meant == name:
+        return name
+    try:
+        literal, coded = [
+            await store.redis.sismember(keys.streams(), each) for each in (name, meant)
+        ]
+    except NoPermissionError:  # who may only ask has no right to look
+        return name
+    return meant if coded and not literal else name
+
+
+async def covered(store: StreamStore, stream: str, question: str | None) -> tuple[int, int] | None:
+    """How many of the stream's segments are scored for the question (None: the current one), and
+    how many there are; None if nothing is known of it, or who asks has no right to know."""
+    try:
+        known = await store.questions(stream)
+        wanted = question or current_question(known)
+        qids = [qid for qid, asked in known.items() if asked.question == wanted]
+        head = (await store.load(stream)).cursor.head
+        ranges = [scored for scored in await store.ranges(stream, qids) if scored]
+    except NoPermissionError:
+        return None
+    scored = max((each.hi - each.lo - each.skipped for each in ranges), default=None)
+    return None if scored is None else (scored, head)
 
 
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:

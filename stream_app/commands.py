@@ -4,6 +4,8 @@ Reads and prints; the work is the feeder's and the client's.
 """
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +15,21 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from stream_app import client
+from stream_app.display import known_names, show_answer, show_stream, show_top
 from stream_app.events import question_text, stream_name
 from stream_app.keys import SCHEMA
+from stream_app.progress import Progress
 from stream_app.schema import check_schema, noted_schema
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
-from stream_app.terminal import in_line, say, say_json, shown
+from stream_app.terminal import name_shown, say, say_json
 from stream_app.weights import weight
 from xl3m_core import Answer
 
 if TYPE_CHECKING:
     from stream_app.rebuild import Rebuilding
 
-WIDTH = 100
 FIELDS = {field.name for field in fields(Answer)}
 
 
@@ -63,94 +66,112 @@ async def feed(settings: Settings, source: Path, stream: str | None, follow: boo
                     await one
 
 
-async def ask(settings: Settings, stream: str, question: str | None, as_json: bool) -> bool:
+async def ask(
+    settings: Settings,
+    stream: str,
+    question: str | None,
+    as_json: bool,
+    shows_progress: bool = False,
+) -> bool:
     """Print the answer as it comes, then what it rests on; False if there is none."""
-    answer: dict[str, Any] = {"error": "no answer came"}
+    began, answer = time.perf_counter(), dict[str, Any](error="no answer came")
     stream_name(stream)
     async with client.connected(settings.redis) as redis:
-        async for message in client.ask(redis, stream, question, settings.query_deadline):
-            if message.get("type") == "answer":
-                answer = message
-            elif not as_json:
-                say(message.get("text", ""), nl=False)
+        store = _store(settings, redis)
+        stream = await client.resolve(store, stream)
+        progress = Progress(store, stream, question_text(question))
+        async with progress.shown(shows_progress):
+            async for message in client.ask(redis, stream, question, settings.query_deadline):
+                await progress.stop()
+                if message.get("type") == "answer":
+                    answer = message
+                elif not as_json:
+                    say(message.get("text", ""), nl=False)
     answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:
         say_json(answer)
     else:
-        show_answer(answer)
+        show_answer(answer, settings.query_deadline, time.perf_counter() - began)
     return "error" not in answer
 
 
-def show_answer(answer: dict[str, Any]) -> None:
-    """What the answer, already printed, rests on."""
-    if "error" in answer:
-        say(f"no answer: {answer['error']}", err=True)
-        return
-    say(
-        f"\n\n  certainty {answer['certainty']:.3f} nats   coverage {answer['coverage']:.1%}"
-        f"   as of {answer['as_of'] or 'the end'}"
-    )
-    for evidence in answer["evidence"]:
-        show_segment(evidence)
-    steps = "   ".join(f"{step} {seconds:.3f} s" for step, seconds in answer["timings"].items())
-    say(f"  {steps}")
-
-
-def show_segment(segment: dict[str, Any]) -> None:
-    """One line: index, certainty, and as much of the text as fits."""
-    text = " | ".join(shown(segment["text"]).split("\n")).strip(" |")
-    short = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
-    say(f"  #{segment['index']:<7} {segment['score']:8.3f}  {short}")
-
-
-async def watch(settings: Settings, stream: str, question: str | None, as_json: bool) -> None:
-    """Set the question, then print its top-k whenever it changed."""
+async def watch(
+    settings: Settings, stream: str, question: str | None, as_json: bool, replace: bool = False
+) -> None:
+    """Set the question beside the stream's others, or in their place, then print its top-k whenever
+    it changed. A stream of which there is nothing yet is waited for, and that is said."""
     stream_name(stream)
     question = question_text(question)
     async with client.connected(settings.redis) as redis:
         store = _store(settings, redis)
         await client.ensure_worker(redis)
+        stream = await client.resolve(store, stream)
         updates = client.updates(redis, stream)
         await anext(updates)
+        await _say_what_is_waited_for(store, stream, question)
         if question:
-            await set_question(settings, stream, question)
+            await set_question(settings, stream, question, replace)
         await _show(store, stream, question, as_json)
-        async for update in updates:
-            if "error" not in update:
-                await _show(store, stream, None, as_json)
-            elif update["question"] == question:
+        await _follow(store, stream, question, updates, as_json)
+
+
+async def _follow(
+    store: StreamStore,
+    stream: str,
+    question: str | None,
+    updates: AsyncIterator[dict[str, Any]],
+    as_json: bool,
+) -> None:
+    """Show what changed, of the question alone if one is given; the current one, should somebody
+    end that."""
+    stood = False
+    async for update in updates:
+        if "error" in update:
+            if update["question"] == question:
                 raise click.UsageError(update["error"])
+            continue
+        if question:
+            current = {a.question for a in (await store.questions(stream)).values() if not a.until}
+            if stood and question not in current:
+                say("the question was ended by somebody else: showing the current one", err=True)
+                question = None
+            stood = question in current
+        if question in (None, update.get("question")):
+            await _show(store, stream, question, as_json)
+
+
+async def _say_what_is_waited_for(store: StreamStore, stream: str, question: str | None) -> None:
+    """On standard error: whoever mistyped a name would else wait for ever without a word."""
+    name = name_shown(stream)
+    if (await store.load(stream)).tail.end == 0:
+        names = [other for other in await store.streams() if other != stream]
+        then = "the question is set for when it comes" if question else "waiting for it"
+        say(f"no stream {name} yet: {then}; {known_names(names, stream)}", err=True)
+    elif not question and current_question(await store.questions(stream)) is None:
+        say(f"stream {name} has no current question: waiting for one; -q sets one", err=True)
 
 
 async def _show(store: StreamStore, stream: str, question: str | None, as_json: bool) -> None:
     """What is known for the question or, if none is given, for the current one."""
     asked = question or current_question(await store.questions(stream))
     seen = await client.top(store, stream, asked) if asked else None
-    if seen:
-        show_top(seen, as_json)
-
-
-def show_top(seen: dict[str, Any], as_json: bool) -> None:
-    """The running top-k."""
-    if as_json:
+    if seen and as_json:
         say_json(seen)
-        return
-    lo, hi = seen["range"]
-    what = in_line(f"{seen['stream']}: {seen['question']}")
-    say(f"{what}   scored [{lo}, {hi}) of {seen['segments']}")
-    for segment in seen["top"]:
-        show_segment(segment)
+    elif seen:
+        show_top(seen)
 
 
-async def set_question(settings: Settings, stream: str, question: str) -> None:
-    """Make it the stream's current question, through the questions topic."""
+async def set_question(
+    settings: Settings, stream: str, question: str, replace: bool = False
+) -> None:
+    """Make it a current question of the stream, or the only one, through the questions topic."""
     from stream_app.events import encode
     from stream_app.producing import producing
     from stream_app.topics import ensure_topics
 
     await ensure_topics(settings)
     async with producing(settings) as producer:
-        value = encode({"question": question})
+        value = encode({"question": question, "add": not replace})
         await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 
 
@@ -162,15 +183,7 @@ async def streams(settings: Settings, as_json: bool, memory: bool = False) -> No
             known = await client.describe(store, stream)
             if memory:
                 known["bytes"], _ = await weight(store, stream)
-            if as_json:
-                say_json(known)
-                continue
-            asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
-            taken = f", {known['bytes'] / 1024:.0f} KiB" if memory else ""
-            say(
-                f"{in_line(stream)}   {known['segments']} segments, {known['retained']} retained, "
-                f"{known['gaps']} missing{taken}   {in_line(asked)}"
-            )
+            say_json(known) if as_json else show_stream(known)
 
 
 async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:

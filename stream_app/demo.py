@@ -19,6 +19,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app import client, commands, embedded
+from stream_app.display import show_answer, show_top
 from stream_app.errors import UnreachableError
 from stream_app.feeder import feeding
 from stream_app.sample import Fact, service_log
@@ -173,7 +174,7 @@ async def _show_top(demo: Demo, question: str) -> None:
 async def _show_once(demo: Demo, question: str) -> None:
     seen = await client.top(demo.store, STREAM, question)
     if seen and seen["top"]:
-        commands.show_top(seen, as_json=False)
+        show_top(seen)
 
 
 async def _ask(demo: Demo, fact: Fact) -> bool:
@@ -187,5 +188,5 @@ async def _ask(demo: Demo, fact: Fact) -> bool:
             answer = message
     right = answer.get("answer") == fact.answer
     say(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
-    commands.show_answer(answer)
+    show_answer(answer)
     return right

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from stream_app.commands import show_answer
+from stream_app.display import show_answer
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
 from stream_app.terminal import say, say_json

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
+from stream_app.bounds import BOUNDS, MAX_DEADLINE, check_number
 from stream_app.errors import SettingsError
-from stream_app.variables import convert, or_file, variable, with_secrets
+from stream_app.variables import convert, or_file, unknown, variable, with_secrets
 from xl3m_core.method import Measure, Method
 
-MAX_DEADLINE = 90.0
-"""Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
+__all__ = ["MAX_DEADLINE", "Settings", "kafka_home", "unknown_variables"]
 
 Format = Literal["lines", "json", "msgpack"]
 KeyFormat = Literal["utf8", "hex", "long", "int", "uuid", "none"]
@@ -145,12 +145,13 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **given: Any) -> Self:
-        """Settings from the environment, overridden by what is given and not None."""
+        """Settings from the environment, overridden by what is given and not None. A variable that
+        is empty counts as not set, as in files that pass all of them on."""
         env = with_secrets(os.environ if env is None else env)
         values = {
             f.name: convert(name, env[name], f.default)
             for f in fields(cls)
-            if (name := variable(f.name)) in env
+            if env.get(name := variable(f.name))
         }
         settings = cls(**values | {name: v for name, v in given.items() if v is not None})
         settings._check()
@@ -203,8 +204,9 @@ class Settings:
         for name, allowed in schemes.items():
             if not _is_address(getattr(self, name), allowed):
                 raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
-        if not self.http_host:  # which would mean every address there is
-            raise SettingsError(f"{variable('http_host')} must be an address of this machine")
+        for name, what in _NOT_EMPTY.items():
+            if not getattr(self, name):
+                raise SettingsError(f"{variable(name)} must be {what}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 named = ", ".join(filter(None, get_args(choices)))
@@ -219,12 +221,8 @@ class Settings:
         if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
             raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
         self._check_kafka()
-        for name, least in _LEAST.items():
-            if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
-                raise SettingsError(f"{variable(name)} must be from {least} to 2^53")
-        for name, most in _MOST.items():
-            if getattr(self, name) > most:
-                raise SettingsError(f"{variable(name)} must be at most {most:.0f}")
+        for name, limits in BOUNDS.items():
+            check_number(name, getattr(self, name), limits)
 
     def _check_kafka(self) -> None:
         """What is given to get in has to go together: less is no way in, more would do nothing."""
@@ -255,6 +253,8 @@ class Settings:
         }
 
 
+# An empty host would mean every address there is.
+_NOT_EMPTY = {"http_host": "an address of this machine", "group": "the name of a consumer group"}
 _CHOICES: dict[str, Any] = {
     "key_format": KeyFormat,
     "encoding": Encoding,
@@ -266,22 +266,6 @@ _CHOICES: dict[str, Any] = {
     "kafka_security": Security,
     "kafka_mechanism": Mechanism,
 }
-_LEAST = dict.fromkeys(
-    ("window", "warm_mb", "segment_tokens", "question_tokens", "answer_tokens", "k", "http_port"), 0
-)
-_LEAST |= dict.fromkeys(
-    ("batch_tokens", "step_ms", "backlog_tokens", "log_segments", "log_bytes"), 1
-)
-_LEAST |= dict.fromkeys(
-    ("question_ttl", "max_event_bytes", "max_batch_bytes", "stall_seconds", "stop_seconds"), 1
-)
-_LEAST |= dict.fromkeys(("max_streams", "max_questions", "max_asked"), 1)
-_LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
-_MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
-
-
-# Beyond this neither Redis' scripts nor floats count exactly.
-_BEYOND = 2**53
 _TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 
 
@@ -291,6 +275,11 @@ def _is_text(value: Any) -> bool:
         return not isinstance(value, str) or value.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+def unknown_variables(env: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each variable that is named like a setting and is none."""
+    return unknown(os.environ if env is None else env, [f.name for f in fields(Settings)])
 
 
 def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:

@@ -5,12 +5,16 @@ engine and the store; not when anything is scored.
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from stream_app import keys
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from stream_app.work import Standing
-from xl3m_core import Engine, QuestionError
+from xl3m_core import QuestionError
+
+if TYPE_CHECKING:
+    from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")
 
@@ -18,7 +22,7 @@ logger = logging.getLogger("xl3m")
 class StandingQuestions:
     """One per worker."""
 
-    def __init__(self, engine: Engine, store: StreamStore) -> None:
+    def __init__(self, engine: "Engine", store: StreamStore) -> None:
         self.engine = engine
         self.store = store
 

@@ -1,9 +1,11 @@
-"""Variables: a setting's name and text in the environment, and secrets that lie in files.
+"""Variables: a setting's name and text in the environment, secrets that lie in files, typing errors.
 
 Knows no setting but the secret ones, and does not read the environment itself.
 """
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,41 @@ from stream_app.errors import SettingsError
 
 SECRETS = ("redis", "kafka_password", "schema_registry_password")
 """Settings that may lie in a file, named by their variable and `_FILE`."""
+
+
+PREFIX = "XL3M_"
+ELSEWHERE = ("XL3M_LOGS", "XL3M_REQUIRE_KAFKA", "XL3M_TEST_BROKER")
+"""Variables that docker-compose.yml and the tests read."""
+_ALIKE = 0.6
+
+# What Kubernetes tells every container of a service that is called xl3m, or xl3m-worker.
+_OF_KUBERNETES = re.compile(
+    r"XL3M_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+
+
+def unknown(env: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """A line for each variable that is named as settings are and is none; names: of the settings.
+    What a variable holds may be a secret and is not said."""
+    known = {variable(name) for name in names} | {f"{variable(name)}_FILE" for name in SECRETS}
+    odd = [name for name in env if name.upper().startswith(PREFIX) and name not in known]
+    return [
+        _unknown(name, known)
+        for name in sorted(odd)
+        if name not in ELSEWHERE and not _is_of_kubernetes(name, env[name])
+    ]
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    plain = {each.removeprefix(PREFIX): each for each in known}
+    like = difflib.get_close_matches(name.upper().removeprefix(PREFIX), plain, 1, _ALIKE)
+    meant = f": {plain[like[0]]}?" if like else "; the README lists them"
+    return f"{name} is not a setting{meant}"
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    is_link = name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    return is_link or bool(_OF_KUBERNETES.fullmatch(name))
 
 
 def variable(name: str) -> str:

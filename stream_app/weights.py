@@ -6,13 +6,16 @@ all of them come to by these. Knows the layout in Redis; not what is in it.
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from stream_app import keys
 from stream_app.asking import question_keys
 from stream_app.store import StreamStore
-from stream_app.streams import Streams
+
+if TYPE_CHECKING:  # commands weigh streams too, and wait for no model's libraries
+    from stream_app.streams import Streams
 
 logger = logging.getLogger("xl3m")
 
@@ -38,7 +41,7 @@ async def weight(store: StreamStore, stream: str) -> tuple[int, int]:
 class Weights:
     """One per worker: what the streams it owns weighed when it was last their turn."""
 
-    def __init__(self, store: StreamStore, streams: Streams) -> None:
+    def __init__(self, store: StreamStore, streams: "Streams") -> None:
         self.store = store
         self.streams = streams
         self.of: dict[str, int] = {}

@@ -18,12 +18,14 @@ from stream_app import logs
 from stream_app.client import connected
 from stream_app.http import check_port
 from stream_app.schema import ensure_schema
-from stream_app.settings import Settings, kafka_home
+from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.terminal import say
 from stream_app.topics import ensure_topics
 
 if TYPE_CHECKING:
     from stream_app.app import App
+
+logger = logging.getLogger("xl3m")
 
 # A shell says so of a process that a signal ended.
 SIGNALLED = 128
@@ -35,6 +37,8 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
     if as_json:
         logging.config.dictConfig(as_json)
         logs.take_over()
+        for line in unknown_variables():
+            logger.warning("%s", line)
     asyncio.run(check(settings))
     from stream_app.app import create_app
 
