@@ -37,7 +37,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterato
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C is ours to handle: first the workers, then these
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     try:
         _wait_until(ready, process, log)
@@ -106,6 +106,7 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Of a child, between its fork and its exec: from now on its end is bound to its parent's."""
     if _PRCTL:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

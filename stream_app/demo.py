@@ -8,7 +8,6 @@ import asyncio
 import os
 import random
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app import client, commands, embedded
+from stream_app.child import die_with_parent
+from stream_app.cleanup import temporary_folder, unwinding_on_signals
 from stream_app.display import show_answer, show_top
 from stream_app.errors import UnreachableError
 from stream_app.feeder import feeding
@@ -49,12 +50,13 @@ class Demo:
 def run_demo(settings: Settings, lines: int) -> None:
     """Run it from start to end, and leave nothing behind."""
     with (
-        tempfile.TemporaryDirectory(prefix="xl3m-demo-") as folder,
-        embedded.redis(Path(folder)) as redis,
-        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+        unwinding_on_signals(),
+        temporary_folder("xl3m-demo-") as folder,
+        embedded.redis(folder) as redis,
+        embedded.kafka(folder, kafka_home=kafka_home()) as kafka,
     ):
         say(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
-        asyncio.run(_run(settings.embedded(kafka.url, redis.url), lines, Path(folder)))
+        asyncio.run(_run(settings.embedded(kafka.url, redis.url), lines, folder))
 
 
 async def _run(settings: Settings, lines: int, folder: Path) -> None:
@@ -103,10 +105,10 @@ async def _worker(
     """A worker process, ready when the block begins."""
     with (folder / LOG).open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "stream_app", "worker", "--group", "xl3m-demo",
+            sys.executable, "-P", "-m", "stream_app", "worker", "--group", "xl3m-demo",
             *("--broker", settings.broker, "--redis", settings.redis),
             *(("--model", settings.model) if settings.model else ()),
-            stdout=output, stderr=output,
+            stdout=output, stderr=output, start_new_session=True, preexec_fn=die_with_parent,
         )  # fmt: skip
     try:
         await _until_listening(process, redis, folder)

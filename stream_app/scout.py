@@ -47,8 +47,9 @@ class Scout:
 async def _child(request: bytes) -> bytes:
     """What a process of its own makes of the request. Raises ChildProcessError."""
     pipe = asyncio.subprocess.PIPE
+    # -P: no module is looked for in the folder that the worker happens to be started in.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stream_app.scout", stdin=pipe, stdout=pipe, stderr=pipe
+        sys.executable, "-P", "-m", "stream_app.scout", stdin=pipe, stdout=pipe, stderr=pipe
     )
     try:
         reply, said = await process.communicate(request)

@@ -1,4 +1,4 @@
-"""Variables: a setting's name and text in the environment, secrets that lie in files, typing errors.
+"""Variables: a setting's name and text in the environment, secrets in files, and typing errors.
 
 Knows no setting but the secret ones, and does not read the environment itself.
 """

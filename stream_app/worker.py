@@ -7,14 +7,13 @@ start. Knows how to start an app; what the app does is `app.py`'s.
 import asyncio
 import logging.config
 import signal
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faust
 from mode.utils.logging import level_number
 
 from stream_app import logs
+from stream_app.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
 from stream_app.http import check_port
 from stream_app.schema import ensure_schema
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from stream_app.app import App
 
 logger = logging.getLogger("xl3m")
-
-# A shell says so of a process that a signal ended.
-SIGNALLED = 128
 
 
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
@@ -56,6 +52,9 @@ class Worker(faust.Worker):
     def install_signal_handlers(self) -> None:
         """Beside those of the event loop, which do not run while it is stuck."""
         super().install_signal_handlers()
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as by nohup
+            self.loop.add_signal_handler(signal.SIGHUP, self._on_sigterm)
+            signal.signal(signal.SIGHUP, self._told)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told)
 
@@ -71,9 +70,10 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
 
     home = kafka_home()
     with (
-        tempfile.TemporaryDirectory(prefix="xl3m-") as folder,
-        embedded.redis(Path(folder)) as redis,
-        embedded.kafka(Path(folder), kafka_home=home) as kafka,
+        unwinding_on_signals(),
+        temporary_folder("xl3m-") as folder,
+        embedded.redis(folder) as redis,
+        embedded.kafka(folder, kafka_home=home) as kafka,
     ):
         say(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
         say(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
