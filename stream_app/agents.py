@@ -6,7 +6,6 @@ for is done, and in the order of offsets. Knows Faust; no Redis, no model.
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -157,9 +156,10 @@ class Questions:
         most = self.settings.max_streams
         if await self.store.enlist([(stream, "")], most):
             raise FullError(too_many_streams(stream, most))
-        qid, now = self.scoring.question_id(question), Asked(question, set_at=time.time())
+        qid, now = self.scoring.question_id(question), await self.store.now()
         most = self.settings.max_questions
-        await self.store.ask(stream, qid, now, keep=add, most=most, fence=fence)
+        asked = Asked(question, set_at=now)
+        await self.store.ask(stream, qid, asked, keep=add, most=most, fence=fence)
 
 
 class Queries:

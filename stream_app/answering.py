@@ -98,7 +98,7 @@ class Answering:
         if question is None:
             raise Refused(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
-        qid, now = self.scoring.question_id(question), time.time()
+        qid, now = self.scoring.question_id(question), await self.store.now()
         kept = max(self.settings.question_ttl, MAX_DEADLINE)  # as long as any query may need it
         asked = Asked(question, now + kept, now)
         await self.store.ask(stream, qid, asked, most=self.settings.max_asked)

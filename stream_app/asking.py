@@ -4,10 +4,12 @@ Every change is one transaction on the stream's questions. Knows Redis; not how 
 scored, nor who asks it.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from stream_app import keys
 from stream_app.packing import pack
@@ -29,8 +31,18 @@ class Asking:
 
     async def questions(self, stream: str) -> dict[str, Asked]:
         """The stream's questions by id, without those whose time is over."""
-        known = to_asked(await self.redis.hgetall(keys.questions(stream)))
-        return {qid: asked for qid, asked in known.items() if not is_over(asked)}
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.questions(stream))
+            pipe.time()
+            fields, time_ = await pipe.execute(raise_on_error=False)
+        if isinstance(fields, Exception):
+            raise fields
+        now = _seconds(time_)
+        return {qid: asked for qid, asked in to_asked(fields).items() if not is_over(asked, now)}
+
+    async def now(self) -> float:
+        """Seconds since the epoch by Redis' clock, which is the one that questions go by."""
+        return await _now(self.redis)
 
     async def ask(
         self,
@@ -50,10 +62,10 @@ class Asking:
         the question came from; raises FencedError if that has a later owner.
         """
 
-        def change(pipe: Any, known: dict[str, Asked], head: int) -> bool:
+        def change(pipe: Any, known: dict[str, Asked], head: int, now: float) -> bool:
             if asked.until and qid in known and not known[qid].until:
                 return False
-            for other in giving_way(known, qid, asked, keep, most):
+            for other in giving_way(known, qid, asked, keep, most, now):
                 _forget(pipe, stream, other, head)
             _put(pipe, stream, qid, asked, head)
             return True
@@ -63,7 +75,7 @@ class Asking:
     async def adopt(self, stream: str, qid: str, mine: str) -> None:
         """Begin a current question anew under another id; not one that has been ended meanwhile."""
 
-        def change(pipe: Any, known: dict[str, Asked], head: int) -> bool:
+        def change(pipe: Any, known: dict[str, Asked], head: int, _: float) -> bool:
             if qid not in known or known[qid].until:
                 return False
             _forget(pipe, stream, qid, head)
@@ -76,7 +88,7 @@ class Asking:
     async def end_questions(self, stream: str, fence: Fence | None = None) -> None:
         """End every current question of the stream. fence: as in `ask`."""
 
-        def change(pipe: Any, known: dict[str, Asked], head: int) -> bool:
+        def change(pipe: Any, known: dict[str, Asked], head: int, _: float) -> bool:
             ended = [qid for qid, asked in known.items() if not asked.until]
             for qid in ended:
                 _forget(pipe, stream, qid, head)
@@ -87,11 +99,11 @@ class Asking:
     async def _change(
         self,
         stream: str,
-        change: Callable[[Any, dict[str, Asked], int], bool],
+        change: Callable[[Any, dict[str, Asked], int, float], bool],
         fence: Fence | None = None,
     ) -> None:
-        """Give `change` the questions and the head of the log, and do all it asks for at once;
-        again if the questions, or the owner of the fence's partition, are others by then. It says
+        """Give `change` the questions, the head of the log and the time, and do all it asks for at
+        once; again if the questions, or the owner of the fence's partition, are others by then. It says
         whether anything is another: else a stream that nobody knows would be there from now on."""
 
         async def write(pipe: Any) -> None:
@@ -99,12 +111,30 @@ class Asking:
                 await fenced(pipe, *fence)
             known = to_asked(await pipe.hgetall(keys.questions(stream)))
             head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
+            now = await _now(pipe)
             pipe.multi()
-            if change(pipe, known, head):
+            if change(pipe, known, head, now):
                 pipe.hincrby(keys.cursor(stream), "questions", 1)
 
         watched = [keys.partition(fence[0])] if fence else []
         await self.redis.transaction(write, keys.questions(stream), *watched)
+
+
+async def _now(redis: Any) -> float:
+    try:
+        return _seconds(await redis.time())
+    except NoPermissionError as error:
+        return _seconds(error)
+
+
+def _seconds(reply: Any) -> float:
+    """What Redis says the time is; this machine's, where we have no right to ask."""
+    if isinstance(reply, NoPermissionError):
+        return time.time()
+    if isinstance(reply, Exception):
+        raise reply
+    seconds, microseconds = reply
+    return float(seconds + microseconds / 1e6)
 
 
 async def fenced(pipe: Any, partition: str, epoch: int) -> None:

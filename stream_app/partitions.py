@@ -121,8 +121,8 @@ class Partitions:
             if _reached(position) < _reached(ours):
                 raise LostWritesError(
                     f"{plain}: Redis holds it up to {position}, but this worker left it at "
-                    f"{ours}: it lost writes, perhaps in a restart. This worker ends; "
-                    "the next one reads again what is missing."
+                    f"{ours}: it lost writes, perhaps in a restart, or `xl3m rebuild` set it back. "
+                    "This worker ends; the next one reads again what is missing."
                 )
 
     async def trust(self) -> None:

@@ -83,9 +83,16 @@ class PubSubDoor:
                 self.scoring.streams.changed(stream)
             async for message in pubsub.listen():
                 if message["channel"].decode() == keys.QUESTION_CHANNEL:
-                    self.scoring.streams.changed(message["data"].decode(errors="replace"))
+                    await self._changed(message["data"].decode(errors="replace"))
                 else:
                     await self._guarded(self._take, message["data"], tasks)
+
+    async def _changed(self, stream: str) -> None:
+        """Look at the stream's questions again, or, if none is named, at what Redis has of this
+        worker's partitions: `xl3m rebuild` may have set them back."""
+        self.scoring.streams.changed(stream)
+        for look in () if stream else self.on_listening:
+            await look()
 
     async def _guarded(self, step: Callable[..., Awaitable[None]], *args: Any) -> None:
         """One query must not end the door for the others."""

@@ -120,9 +120,7 @@ async def begin_anew(
         known = await places(pipe, feeding)
         again = {name: _set_back(place, retained[name]) for name, place in known.items()}
         pipe.multi()
-        for name, place in again.items():
-            fields = {"epoch": place.epoch, "next": place.position, "made": place.made, "gap": 0}
-            pipe.hset(keys.partition(name), mapping=fields)
+        _write_places(pipe, again)
         _drop(pipe, stream, cursor.head, asked, left)
         pipe.delete(cursor_key)
         pipe.hset(cursor_key, mapping=_emptied(cursor, again, retained))
@@ -136,6 +134,33 @@ async def begin_anew(
     watched = [cursor_key, asked_key, *map(keys.partition, feeding)]
     await store.redis.transaction(write, *watched)
     await store.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
+
+
+def unread(
+    known: Mapping[str, Place], retained: Retained, plans: Iterable[Rebuilding]
+) -> dict[str, int]:
+    """Partitions that stand behind their first offset though no stream of the plans is read from
+    them, say because all their events were dead letters; and how many offsets each has."""
+    planned = {name for each in plans for name in each.partitions}
+    return {
+        name: held.next - held.first
+        for name, held in retained.items()
+        if name not in planned and known[name].position > held.first
+    }
+
+
+async def set_back(store: StreamStore, partitions: Iterable[str], retained: Retained) -> None:
+    """Partitions of no stream stand at the first offset that Kafka has, all of them in one step,
+    with a new epoch, so that who owns them now is refused. Then workers are told to look."""
+    names = list(partitions)
+
+    async def write(pipe: Any) -> None:
+        known = await places(pipe, names)
+        pipe.multi()
+        _write_places(pipe, {name: _set_back(known[name], retained[name]) for name in names})
+
+    await store.redis.transaction(write, *map(keys.partition, names))
+    await store.redis.publish(keys.QUESTION_CHANNEL, b"")
 
 
 async def throw_away_older(redis: Redis) -> int:
@@ -188,6 +213,12 @@ async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
 def _set_back(place: Place, held: Held) -> Place:
     """Its next owner may have seen meanwhile that the topic was made again."""
     return Place(place.epoch + 1, held.first, max(place.made, held.made))
+
+
+def _write_places(pipe: Any, again: Mapping[str, Place]) -> None:
+    for name, place in again.items():
+        fields = {"epoch": place.epoch, "next": place.position, "made": place.made, "gap": 0}
+        pipe.hset(keys.partition(name), mapping=fields)
 
 
 def _drop(

@@ -4,7 +4,6 @@ A step names the state it starts from. Knows what there is to know of a stream; 
 it is kept.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
@@ -81,7 +80,8 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question of a stream; until: when its scores go (0: it is current and stays)."""
+    """A question of a stream; until: when its scores go (0: it is current and stays). Times are by
+    Redis' clock, which all workers share."""
 
     question: str
     until: float = 0.0
@@ -139,18 +139,18 @@ def current_question(asked: Mapping[str, Asked]) -> str | None:
     return max(current, key=lambda a: a.set_at).question if current else None
 
 
-def is_over(asked: Asked) -> bool:
-    """Whether its scores have gone."""
-    return 0 < asked.until < time.time()
+def is_over(asked: Asked, now: float) -> bool:
+    """Whether its scores have gone; now: by Redis' clock."""
+    return 0 < asked.until < now
 
 
 def giving_way(
-    known: Mapping[str, Asked], qid: str, asked: Asked, keep: bool, most: int
+    known: Mapping[str, Asked], qid: str, asked: Asked, keep: bool, most: int, now: float
 ) -> list[str]:
-    """Which questions go when this one comes: those whose time is over, those it replaces, and
-    where there is no room the one of its kind that goes first. Raises FullError."""
+    """Which questions go when this one comes: those whose time is over by now, those it replaces,
+    and where there is no room the one of its kind that goes first. Raises FullError."""
     others = {other: theirs for other, theirs in known.items() if other != qid}
-    gone = [q for q, theirs in others.items() if is_over(theirs) or not (keep or theirs.until)]
+    gone = [q for q, a in others.items() if is_over(a, now) or not (keep or a.until)]
     kind = [q for q, a in others.items() if q not in gone and bool(a.until) == bool(asked.until)]
     is_there = qid in known and bool(known[qid].until) == bool(asked.until)
     if is_there or len(kind) < most:
