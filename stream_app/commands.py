@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from redis.asyncio import Redis
 from tqdm import tqdm
 
 from stream_app import client
@@ -30,10 +29,6 @@ WIDTH = 100
 FIELDS = {field.name for field in fields(Answer)}
 
 
-def _store(settings: Settings, redis: Redis) -> StreamStore:
-    return StreamStore(redis, settings.log_segments, settings.log_bytes)
-
-
 async def feed(settings: Settings, source: Path, stream: str | None, follow: bool) -> None:
     """Send the source; see `feeder`. Files that are followed are fed side by side."""
     from stream_app.feeder import feeding, files_of, read_file
@@ -49,7 +44,7 @@ async def feed(settings: Settings, source: Path, stream: str | None, follow: boo
     total = None if follow or piped else sum(path.stat().st_size for path in files.values())
     async with (
         client.connected(settings.redis) as redis,
-        feeding(settings, _store(settings, redis)) as feeder,
+        feeding(settings, client.store_of(settings, redis)) as feeder,
     ):
         with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
             feeds = [
@@ -68,7 +63,9 @@ async def ask(settings: Settings, stream: str, question: str | None, as_json: bo
     answer: dict[str, Any] = {"error": "no answer came"}
     stream_name(stream)
     async with client.connected(settings.redis) as redis:
-        async for message in client.ask(redis, stream, question, settings.query_deadline):
+        async for message in client.ask(
+            client.store_of(settings, redis), stream, question, settings.query_deadline
+        ):
             if message.get("type") == "answer":
                 answer = message
             elif not as_json:
@@ -108,9 +105,9 @@ async def watch(settings: Settings, stream: str, question: str | None, as_json: 
     stream_name(stream)
     question = question_text(question)
     async with client.connected(settings.redis) as redis:
-        store = _store(settings, redis)
-        await client.ensure_worker(redis)
-        updates = client.updates(redis, stream)
+        store = client.store_of(settings, redis)
+        await client.ensure_worker(store)
+        updates = client.updates(store, stream)
         await anext(updates)
         if question:
             await set_question(settings, stream, question)
@@ -157,7 +154,7 @@ async def set_question(settings: Settings, stream: str, question: str) -> None:
 async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
     """One line a stream; memory: with what its keys take in Redis."""
     async with client.connected(settings.redis) as redis:
-        store = _store(settings, redis)
+        store = client.store_of(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)
             if memory:
@@ -181,11 +178,11 @@ async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
 
     async with client.connected(settings.redis) as redis:
         partitions = await retained(settings, settings.tokens_topic)
+        store = client.store_of(settings, redis)
         if stream is None:
-            await _throw_away_older(redis)
-        await check_schema(redis)
-        store = _store(settings, redis)
-        known = await rebuilding.places(redis, partitions)
+            await _throw_away_older(store)
+        await check_schema(redis, store.keys)
+        known = await rebuilding.places(redis, store.keys, partitions)
         held = rebuilding.held(known, await retained(settings, settings.tokens_topic))
         names = await store.streams() if stream is None else [stream]
         found = [(name, await rebuilding.plan(store, name, held)) for name in names]
@@ -195,15 +192,16 @@ async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
         for planned in plans:
             await rebuilding.begin_anew(store, planned, held, left)
             say(str(planned))
-        await _say_who_reads(redis)
+        await _say_who_reads(store)
 
 
-async def _throw_away_older(redis: Redis) -> None:
+async def _throw_away_older(store: StreamStore) -> None:
     from stream_app.rebuild import throw_away_older
 
-    if await noted_schema(redis) not in (None, SCHEMA) and await client.workers(redis):
+    noted = await noted_schema(store.redis, store.keys)
+    if noted not in (None, SCHEMA) and await client.workers(store):
         raise click.UsageError("workers of another version listen on this Redis: stop them first")
-    if count := await throw_away_older(redis):
+    if count := await throw_away_older(store.redis, store.keys):
         say(f"{count} keys of an older version are gone: set the standing questions again")
 
 
@@ -221,8 +219,8 @@ def _allowed(stream: str, planned: "Rebuilding | None", yes: bool) -> "Rebuildin
     return planned
 
 
-async def _say_who_reads(redis: Redis) -> None:
-    if listening := await client.workers(redis):
+async def _say_who_reads(store: StreamStore) -> None:
+    if listening := await client.workers(store):
         say(
             f"Of the workers that listen ({listening}), those that own these partitions end: what "
             "starts them again has them read."

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from stream_app.errors import SettingsError
+from stream_app.keys import prefix_fault
 from stream_app.variables import convert, or_file, variable, with_secrets
 from xl3m_core.method import Measure, Method
 
@@ -218,6 +219,8 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
         if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
             raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
+        if fault := prefix_fault(self.prefix):
+            raise SettingsError(f"{variable('prefix')} {fault}")
         self._check_kafka()
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
