@@ -17,6 +17,7 @@ from stream_app.claim import CLAIMED, LEASE_MS, Claim, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.keys import Keys
 from stream_app.patience import Health
 from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
@@ -33,9 +34,10 @@ Fresh = Callable[[str], str]
 class Worker:
     """A door and what answers behind it, on a connection of its own."""
 
-    def __init__(self, redis: Redis) -> None:
-        engine, health, settings = HashEngine(), Health(), Settings(max_event_bytes=4096)
-        self.store = StreamStore(redis, PLENTY, PLENTY)
+    def __init__(self, redis: Redis, prefix: str = "xl3m") -> None:
+        settings = Settings(max_event_bytes=4096, prefix=prefix)
+        engine, health = HashEngine(), Health()
+        self.store = StreamStore(redis, PLENTY, PLENTY, Keys(prefix))
         self.scoring = Scoring(engine, self.store, health, PLENTY)
         warming = Warming(engine, self.store, self.scoring, health)
         answering = Answering(settings, engine, self.store, self.scoring, warming, health)
