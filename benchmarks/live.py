@@ -84,7 +84,7 @@ class Live:
             async with asyncio.timeout(READY_SECONDS):
                 while True:
                     with suppress(UnreachableError):
-                        return await client.ensure_worker(self.redis)
+                        return await client.ensure_worker(self.store)
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise LiveError(f"the worker does not listen:\n{_words(self.log)}") from None
@@ -163,7 +163,7 @@ class Live:
 
     async def ask(self, question: str) -> dict[str, Any]:
         """The answer, as any client gets it."""
-        async for message in client.ask(self.redis, STREAM, question, ANSWER_SECONDS):
+        async for message in client.ask(self.store, STREAM, question, ANSWER_SECONDS):
             if message["type"] == "answer":
                 return message
         raise LiveError(f"no answer to {question!r}")
@@ -200,7 +200,7 @@ def _words(log: Path) -> str:
 async def live(settings: Settings, folder: Path) -> AsyncIterator[Live]:
     """A worker on the settings' broker and Redis, listening when the block begins."""
     async with Redis.from_url(settings.redis) as redis, _worker(settings, folder) as worker:
-        store = StreamStore(redis, settings.log_segments, settings.log_bytes)
+        store = client.store_of(settings, redis)
         here = Live(settings, store, redis, worker, folder / "worker.log")
         await here.guarded(here.ready())
         yield here

@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from benchmarks.live import MEGABYTE, LiveError, Process, guarded, is_ready, process
-from stream_app import keys
 from stream_app.child import free_port
+from stream_app.client import store_of
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
 from stream_app.standing import StandingQuestions
@@ -98,7 +98,7 @@ class Loaded:
         """Where the range of each ends now, in one round trip."""
         async with self.store.redis.pipeline(transaction=False) as pipe:
             for stream in streams:
-                pipe.hget(keys.scored_range(stream, self.qid), "hi")
+                pipe.hget(self.store.keys.scored_range(stream, self.qid), "hi")
             return [int(hi or 0) for hi in await pipe.execute()]
 
     async def look(self) -> Seen:
@@ -171,7 +171,7 @@ async def loaded(
         ClientSession() as http,
         process(here, log, ["-m", "benchmarks.carriers", *model], {"OMP_NUM_THREADS": "1"}) as p,
     ):
-        store = StreamStore(redis, here.log_segments, here.log_bytes)
+        store = store_of(here, redis)
         made = Loaded(here, engine, store, producer, http, p, log)
         await guarded(p, log, made.until(made.is_ready, "the worker answers"))
         yield made

@@ -29,7 +29,7 @@ from benchmarks.hardware import random_llama, seconds
 from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
 from benchmarks.turns import ratio
-from stream_app import embedded, keys
+from stream_app import embedded
 from stream_app.state import Asked, Commit, Extension, Range
 from stream_app.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
@@ -83,7 +83,7 @@ async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, An
         segments = made_up(engine, SEGMENTS + streams)  # no two streams say the same
         for i, name in enumerate(tqdm(names, desc="streams", disable=None)):
             await fill(store, name, segments[i : i + SEGMENTS], engine.method.k)
-        texts: Any = await redis.hvals(keys.text(names[0], QID))
+        texts: Any = await redis.hvals(store.keys.text(names[0], QID))
         size = sum(map(len, texts))
         await redis.set("bytes", b"x" * size)
 

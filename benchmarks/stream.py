@@ -42,7 +42,7 @@ from benchmarks.live import (
     process,
 )
 from benchmarks.ratios import Ratio
-from stream_app import embedded, keys
+from stream_app import embedded
 from stream_app.child import free_port
 from stream_app.engine import create_engine
 from stream_app.sample import service_log
@@ -172,7 +172,7 @@ async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) 
     qid = StandingQuestions(engine, store).id(question)
     for stream in text.parts:
         await store.ask(stream, qid, Asked(question, set_at=time.time()), keep=True)
-        await store.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
+        await store.redis.publish(store.keys.question_channel(), stream.encode())
     return qid
 
 

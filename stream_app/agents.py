@@ -11,7 +11,6 @@ from typing import Any
 
 import faust
 
-from stream_app import keys
 from stream_app.answering import Answering
 from stream_app.asking import Fence
 from stream_app.events import (
@@ -140,7 +139,9 @@ class Questions:
     async def _tell(self, asked: Question, error: str) -> None:
         """Whoever watches the stream should not wait for a question that was refused."""
         refusal = {"stream": asked.stream, "question": asked.question, "error": error}
-        await self.store.redis.publish(keys.update_channel(asked.stream), encode(refusal))
+        await self.store.redis.publish(
+            self.store.keys.update_channel(asked.stream), encode(refusal)
+        )
 
     async def _set(self, asked: Question, fence: Fence) -> None:
         if asked.question is None:
@@ -149,7 +150,7 @@ class Questions:
             await self._ask(asked.stream, asked.question, asked.add, fence)
         self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
-        await self.store.redis.publish(keys.QUESTION_CHANNEL, asked.stream.encode())
+        await self.store.redis.publish(self.store.keys.question_channel(), asked.stream.encode())
 
     async def _ask(self, stream: str, question: str, add: bool, fence: Fence) -> None:
         """A stream may be asked before anything is read of it, and counts from then on."""

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from stream_app import access, agents
 from stream_app.answering import Answering
+from stream_app.client import store_of
 from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
@@ -29,7 +30,6 @@ from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
 from stream_app.stopping import Stopping
-from stream_app.store import StreamStore
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
@@ -97,9 +97,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     """
     engine = engine or create_engine(settings)
     redis = Redis.from_url(settings.redis)
-    store = StreamStore(redis, settings.log_segments, settings.log_bytes)
+    store = store_of(settings, redis)
     health = Health()
-    scout, step_seconds = Scout(settings.redis), settings.step_ms / 1000
+    scout, step_seconds = Scout(settings.redis, store.keys), settings.step_ms / 1000
     scoring = Scoring(engine, store, health, settings.backlog_tokens, step_seconds, scout)
     partitions = Partitions(store, settings.tokens_topic)
     warming = Warming(engine, store, scoring, health)

@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from stream_app import keys
+from stream_app.keys import Keys
 from stream_app.packing import pack
 from stream_app.replies import to_asked
 from stream_app.state import Asked, FencedError, giving_way, is_over
@@ -23,16 +23,17 @@ Fence = tuple[str, int]
 
 
 class Asking:
-    """What is asked of all streams."""
+    """What is asked of all streams. keys: the names they have in Redis."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keys: Keys) -> None:
         # redis-py types a reply as the union of all its forms; this client's are bytes.
         self.redis: Any = redis
+        self.keys = keys
 
     async def questions(self, stream: str) -> dict[str, Asked]:
         """The stream's questions by id, without those whose time is over."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.questions(stream))
+            pipe.hgetall(self.keys.questions(stream))
             pipe.time()
             fields, time_ = await pipe.execute(raise_on_error=False)
         if isinstance(fields, Exception):
@@ -66,8 +67,8 @@ class Asking:
             if asked.until and qid in known and not known[qid].until:
                 return False
             for other in giving_way(known, qid, asked, keep, most, now):
-                _forget(pipe, stream, other, head)
-            _put(pipe, stream, qid, asked, head)
+                self._forget(pipe, stream, other, head)
+            self._put(pipe, stream, qid, asked, head)
             return True
 
         await self._change(stream, change, fence)
@@ -78,9 +79,9 @@ class Asking:
         def change(pipe: Any, known: dict[str, Asked], head: int, _: float) -> bool:
             if qid not in known or known[qid].until:
                 return False
-            _forget(pipe, stream, qid, head)
+            self._forget(pipe, stream, qid, head)
             if mine not in known or known[mine].until:
-                _put(pipe, stream, mine, known[qid], head)
+                self._put(pipe, stream, mine, known[qid], head)
             return True
 
         await self._change(stream, change)
@@ -91,7 +92,7 @@ class Asking:
         def change(pipe: Any, known: dict[str, Asked], head: int, _: float) -> bool:
             ended = [qid for qid, asked in known.items() if not asked.until]
             for qid in ended:
-                _forget(pipe, stream, qid, head)
+                self._forget(pipe, stream, qid, head)
             return bool(ended)
 
         await self._change(stream, change, fence)
@@ -103,21 +104,39 @@ class Asking:
         fence: Fence | None = None,
     ) -> None:
         """Give `change` the questions, the head of the log and the time, and do all it asks for at
-        once; again if the questions, or the owner of the fence's partition, are others by then. It says
-        whether anything is another: else a stream that nobody knows would be there from now on."""
+        once; again if the questions, or the owner of the fence's partition, are others by then. It
+        says whether anything is another: else a stream that nobody knows would be there."""
 
         async def write(pipe: Any) -> None:
             if fence:
-                await fenced(pipe, *fence)
-            known = to_asked(await pipe.hgetall(keys.questions(stream)))
-            head = int(await pipe.hget(keys.cursor(stream), "head") or 0)
+                await self._fenced(pipe, fence)
+            known = to_asked(await pipe.hgetall(self.keys.questions(stream)))
+            head = int(await pipe.hget(self.keys.cursor(stream), "head") or 0)
             now = await _now(pipe)
             pipe.multi()
             if change(pipe, known, head, now):
-                pipe.hincrby(keys.cursor(stream), "questions", 1)
+                pipe.hincrby(self.keys.cursor(stream), "questions", 1)
 
-        watched = [keys.partition(fence[0])] if fence else []
-        await self.redis.transaction(write, keys.questions(stream), *watched)
+        watched = [self.keys.partition(fence[0])] if fence else []
+        await self.redis.transaction(write, self.keys.questions(stream), *watched)
+
+    async def _fenced(self, pipe: Any, fence: Fence) -> None:
+        """Raise FencedError if the partition, which is watched, has an owner of a later epoch."""
+        partition, epoch = fence
+        if int(await pipe.hget(self.keys.partition(partition), "epoch") or 0) > epoch:
+            raise FencedError.of(partition, epoch)
+
+    def _put(self, pipe: Any, stream: str, qid: str, asked: Asked, head: int) -> None:
+        for edge in ("lo", "hi"):
+            pipe.hsetnx(self.keys.scored_range(stream, qid), edge, head)
+        for name in self.keys.question_keys(stream, qid, head):
+            pipe.expireat(name, int(asked.until)) if asked.until else pipe.persist(name)
+        fields = pack((asked.question, asked.until, asked.set_at))
+        pipe.hset(self.keys.questions(stream), qid, fields)
+
+    def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
+        pipe.hdel(self.keys.questions(stream), qid)
+        pipe.unlink(*self.keys.question_keys(stream, qid, head))
 
 
 async def _now(redis: Any) -> float:
@@ -135,30 +154,3 @@ def _seconds(reply: Any) -> float:
         raise reply
     seconds, microseconds = reply
     return float(seconds + microseconds / 1e6)
-
-
-async def fenced(pipe: Any, partition: str, epoch: int) -> None:
-    """Raise FencedError if the partition, which is watched, has an owner of a later epoch."""
-    if int(await pipe.hget(keys.partition(partition), "epoch") or 0) > epoch:
-        raise FencedError.of(partition, epoch)
-
-
-def question_keys(stream: str, qid: str, head: int) -> list[str]:
-    """All that a question has; of score blocks one more, should the head move on meanwhile."""
-    blocks = range(head // keys.SCORES_PER_BLOCK + 2)
-    named = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
-    return named + [keys.scores(stream, qid, block) for block in blocks]
-
-
-def _put(pipe: Any, stream: str, qid: str, asked: Asked, head: int) -> None:
-    for edge in ("lo", "hi"):
-        pipe.hsetnx(keys.scored_range(stream, qid), edge, head)
-    for name in question_keys(stream, qid, head):
-        pipe.expireat(name, int(asked.until)) if asked.until else pipe.persist(name)
-    fields = pack((asked.question, asked.until, asked.set_at))
-    pipe.hset(keys.questions(stream), qid, fields)
-
-
-def _forget(pipe: Any, stream: str, qid: str, head: int) -> None:
-    pipe.hdel(keys.questions(stream), qid)
-    pipe.unlink(*question_keys(stream, qid, head))

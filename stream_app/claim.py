@@ -14,7 +14,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app import keys
+from stream_app.keys import Keys
 from stream_app.patience import end_if_cancelled
 from stream_app.scripts import Script
 
@@ -29,13 +29,14 @@ CLAIMED = b"claimed"
 class Claims:
     """Those of one worker."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keys: Keys) -> None:
         self.redis: Any = redis
+        self.keys = keys
         self.script = Script(redis, "claim.lua")
 
     def of(self, query_id: str) -> "Claim":
         """That of a query, not taken yet."""
-        return Claim(self, keys.claim(query_id))
+        return Claim(self, self.keys.claim(query_id))
 
 
 class Claim:

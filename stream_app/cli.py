@@ -218,20 +218,27 @@ def streams(memory: bool, as_json: bool, **given: Any) -> None:
 
 @cli.command()
 @click.option("--stream", type=TEXT, help="The stream to begin anew.")
-@click.option("--all", "every", is_flag=True, help="All streams; also an older version's Redis.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="All streams and partitions; also an older version's Redis.",
+)
 @click.option("--yes", is_flag=True, help="Also where Kafka no longer has all of it.")
 @options("broker", "redis")
 def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
     """Throw away what Redis holds of a stream, questions apart, and have workers read it again.
 
+    With --all also partitions whose events all became dead letters, say by a mistyped field.
     Workers may run: those that own the stream's partitions end, and their successors read them
     from the start.
     """
-    from stream_app import commands
-
     if bool(stream) == every:
         raise click.UsageError("name one --stream, or say --all")
-    asyncio.run(commands.rebuild(_settings(**given), stream, yes))
+    settings = _settings(**given)
+    from stream_app import rebuild_command
+
+    asyncio.run(rebuild_command.run(settings, stream, yes))
 
 
 @cli.command()

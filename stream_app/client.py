@@ -12,9 +12,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from stream_app import keys
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
+from stream_app.keys import Keys
+from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
 from stream_app.terminal import name_meant
@@ -46,6 +47,12 @@ async def connected(url: str) -> AsyncIterator[Redis]:
         await redis.aclose()
 
 
+def store_of(settings: Settings, redis: Redis) -> StreamStore:
+    """The streams of the settings' prefix, bounded as they say."""
+    keys = Keys(settings.prefix)
+    return StreamStore(redis, settings.log_segments, settings.log_bytes, keys)
+
+
 def _client(url: str) -> Redis:
     """A client that has not connected yet. Raises SettingsError if the URL's options are wrong."""
     try:
@@ -61,16 +68,16 @@ def _client(url: str) -> Redis:
 
 
 async def ask(
-    redis: Redis, stream: str, question: str | None, deadline: float
+    store: StreamStore, stream: str, question: str | None, deadline: float
 ) -> AsyncIterator[dict[str, Any]]:
     """Ask, and give out what comes back: maps of `type` "text" with a piece of the answer,
     then one of `type` "answer". Raises UnreachableError when no worker listens."""
     query = {"id": uuid.uuid4().hex, "stream": stream, "deadline": deadline}
     query |= {"question": question} if question else {}
-    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.answer_channel(str(query["id"])))
-        await ensure_worker(redis)
-        await redis.publish(keys.QUERY_CHANNEL, encode(query))
+    async with store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(store.keys.answer_channel(str(query["id"])))
+        await ensure_worker(store)
+        await store.redis.publish(store.keys.query_channel(), encode(query))
         try:
             async with asyncio.timeout(deadline + ANSWER_SECONDS):
                 async for message in pubsub.listen():
@@ -85,16 +92,15 @@ async def ask(
             ) from None
 
 
-async def ensure_worker(redis: Redis) -> None:
+async def ensure_worker(store: StreamStore) -> None:
     """Raise UnreachableError if no worker listens."""
-    if not await workers(redis):
+    if not await workers(store):
         raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
 
 
-async def workers(redis: Redis) -> int:
+async def workers(store: StreamStore) -> int:
     """How many workers listen."""
-    client: Any = redis
-    return int((await client.pubsub_numsub(keys.QUERY_CHANNEL))[0][1])
+    return int((await store.redis.pubsub_numsub(store.keys.query_channel()))[0][1])
 
 
 async def resolve(store: StreamStore, name: str) -> str:
@@ -104,7 +110,7 @@ async def resolve(store: StreamStore, name: str) -> str:
         return name
     try:
         literal, coded = [
-            await store.redis.sismember(keys.streams(), each) for each in (name, meant)
+            await store.redis.sismember(store.keys.streams(), each) for each in (name, meant)
         ]
     except NoPermissionError:  # who may only ask has no right to look
         return name
@@ -163,11 +169,11 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
     return None
 
 
-async def updates(redis: Redis, stream: str) -> AsyncIterator[dict[str, Any]]:
+async def updates(store: StreamStore, stream: str) -> AsyncIterator[dict[str, Any]]:
     """Told whenever a top-k of the stream changed, or a question was refused; first of all an
     empty map, when listening has begun."""
-    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.update_channel(stream))
+    async with store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(store.keys.update_channel(stream))
         yield {}
         async for message in pubsub.listen():
             yield decode(message["data"])

@@ -1,4 +1,4 @@
-"""What the commands that talk to a running system do: feed, ask, watch, streams, rebuild.
+"""What the commands that talk to a running system do: feed, ask, watch, streams.
 
 Reads and prints; the work is the feeder's and the client's.
 """
@@ -8,18 +8,15 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from redis.asyncio import Redis
 from tqdm import tqdm
 
 from stream_app import client
 from stream_app.display import known_names, show_answer, show_stream, show_top
 from stream_app.events import question_text, stream_name
-from stream_app.keys import SCHEMA
 from stream_app.progress import Progress
-from stream_app.schema import check_schema, noted_schema
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
@@ -27,14 +24,7 @@ from stream_app.terminal import name_shown, say, say_json
 from stream_app.weights import weight
 from xl3m_core import Answer
 
-if TYPE_CHECKING:
-    from stream_app.rebuild import Rebuilding
-
 FIELDS = {field.name for field in fields(Answer)}
-
-
-def _store(settings: Settings, redis: Redis) -> StreamStore:
-    return StreamStore(redis, settings.log_segments, settings.log_bytes)
 
 
 async def feed(settings: Settings, source: Path, stream: str | None, follow: bool) -> None:
@@ -52,7 +42,7 @@ async def feed(settings: Settings, source: Path, stream: str | None, follow: boo
     total = None if follow or piped else sum(path.stat().st_size for path in files.values())
     async with (
         client.connected(settings.redis) as redis,
-        feeding(settings, _store(settings, redis)) as feeder,
+        feeding(settings, client.store_of(settings, redis)) as feeder,
     ):
         with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
             feeds = [
@@ -77,11 +67,11 @@ async def ask(
     began, answer = time.perf_counter(), dict[str, Any](error="no answer came")
     stream_name(stream)
     async with client.connected(settings.redis) as redis:
-        store = _store(settings, redis)
+        store = client.store_of(settings, redis)
         stream = await client.resolve(store, stream)
         progress = Progress(store, stream, question_text(question))
         async with progress.shown(shows_progress):
-            async for message in client.ask(redis, stream, question, settings.query_deadline):
+            async for message in client.ask(store, stream, question, settings.query_deadline):
                 await progress.stop()
                 if message.get("type") == "answer":
                     answer = message
@@ -103,10 +93,10 @@ async def watch(
     stream_name(stream)
     question = question_text(question)
     async with client.connected(settings.redis) as redis:
-        store = _store(settings, redis)
-        await client.ensure_worker(redis)
+        store = client.store_of(settings, redis)
+        await client.ensure_worker(store)
         stream = await client.resolve(store, stream)
-        updates = client.updates(redis, stream)
+        updates = client.updates(store, stream)
         await anext(updates)
         await _say_what_is_waited_for(store, stream, question)
         if question:
@@ -178,67 +168,9 @@ async def set_question(
 async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
     """One line a stream; memory: with what its keys take in Redis."""
     async with client.connected(settings.redis) as redis:
-        store = _store(settings, redis)
+        store = client.store_of(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)
             if memory:
                 known["bytes"], _ = await weight(store, stream)
             say_json(known) if as_json else show_stream(known)
-
-
-async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
-    """Begin the stream anew, or all streams; nothing is touched if one of them would lose what
-    Kafka no longer has, unless that is said to be right."""
-    from stream_app import rebuild as rebuilding
-    from stream_app.topics import retained
-
-    async with client.connected(settings.redis) as redis:
-        partitions = await retained(settings, settings.tokens_topic)
-        if stream is None:
-            await _throw_away_older(redis)
-        await check_schema(redis)
-        store = _store(settings, redis)
-        known = await rebuilding.places(redis, partitions)
-        held = rebuilding.held(known, await retained(settings, settings.tokens_topic))
-        names = await store.streams() if stream is None else [stream]
-        found = [(name, await rebuilding.plan(store, name, held)) for name in names]
-        # Of all there are, some may have a question only: nothing was ever read for them.
-        plans = [_allowed(name, each, yes) for name, each in found if each or stream is not None]
-        left = await rebuilding.found(store, stream)
-        for planned in plans:
-            await rebuilding.begin_anew(store, planned, held, left)
-            say(str(planned))
-        await _say_who_reads(redis)
-
-
-async def _throw_away_older(redis: Redis) -> None:
-    from stream_app.rebuild import throw_away_older
-
-    if await noted_schema(redis) not in (None, SCHEMA) and await client.workers(redis):
-        raise click.UsageError("workers of another version listen on this Redis: stop them first")
-    if count := await throw_away_older(redis):
-        say(f"{count} keys of an older version are gone: set the standing questions again")
-
-
-def _allowed(stream: str, planned: "Rebuilding | None", yes: bool) -> "Rebuilding":
-    if planned is None:
-        raise click.UsageError(
-            f"nothing is known of a stream {stream!r}: `xl3m streams` lists them"
-        )
-    if planned.missing and not yes:
-        raise click.UsageError(
-            f"stream {stream!r}: Kafka no longer has {planned.missing} of the offsets it was read "
-            "from; what was in them would be gone. Nothing was done. --yes goes on all the same, "
-            "and counts them as missing"
-        )
-    return planned
-
-
-async def _say_who_reads(redis: Redis) -> None:
-    if listening := await client.workers(redis):
-        say(
-            f"Of the workers that listen ({listening}), those that own these partitions end: what "
-            "starts them again has them read."
-        )
-    else:
-        say("No worker listens: the next one that starts reads.")

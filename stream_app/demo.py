@@ -41,7 +41,6 @@ class Demo:
     """What the demo works on."""
 
     settings: Settings
-    redis: Redis
     store: StreamStore
     lines: list[str]
     facts: list[Fact]
@@ -60,13 +59,14 @@ def run_demo(settings: Settings, lines: int) -> None:
 
 
 async def _run(settings: Settings, lines: int, folder: Path) -> None:
-    async with (
-        Redis.from_url(settings.redis) as redis,
-        _worker(settings, redis, folder) as process,
-    ):
-        text, facts = _material(lines)
-        store = StreamStore(redis, settings.log_segments, settings.log_bytes)
-        showing = asyncio.create_task(_show(Demo(settings, redis, store, text, facts)))
+    async with Redis.from_url(settings.redis) as redis:
+        store = client.store_of(settings, redis)
+        await _demonstrate(Demo(settings, store, *_material(lines)), folder)
+
+
+async def _demonstrate(demo: Demo, folder: Path) -> None:
+    async with _worker(demo, folder) as process:
+        showing = asyncio.create_task(_show(demo))
         died = asyncio.create_task(process.wait())
         await asyncio.wait({showing, died}, return_when=asyncio.FIRST_COMPLETED)
         if not showing.done():
@@ -99,10 +99,9 @@ def _readable(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def _worker(
-    settings: Settings, redis: Redis, folder: Path
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _worker(demo: Demo, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process, ready when the block begins."""
+    settings = demo.settings
     with (folder / LOG).open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "stream_app", "worker", "--group", "xl3m-demo",
@@ -111,7 +110,7 @@ async def _worker(
             stdout=output, stderr=output, start_new_session=True, preexec_fn=die_with_parent,
         )  # fmt: skip
     try:
-        await _until_listening(process, redis, folder)
+        await _until_listening(process, demo.store, folder)
         yield process
     finally:
         with suppress(ProcessLookupError):
@@ -122,12 +121,14 @@ async def _worker(
             process.kill()
 
 
-async def _until_listening(process: asyncio.subprocess.Process, redis: Redis, folder: Path) -> None:
+async def _until_listening(
+    process: asyncio.subprocess.Process, store: StreamStore, folder: Path
+) -> None:
     say("worker  loading the model …")
     try:
         async with asyncio.timeout(READY_SECONDS):
             while process.returncode is None:
-                if await client.workers(redis):
+                if await client.workers(store):
                     return
                 await asyncio.sleep(0.1)
     except TimeoutError:
@@ -168,7 +169,7 @@ async def _covered(demo: Demo, question: str) -> bool:
 
 async def _show_top(demo: Demo, question: str) -> None:
     """The top-k as it moves, but not more often than a person reads."""
-    async for _ in client.updates(demo.redis, STREAM):
+    async for _ in client.updates(demo.store, STREAM):
         await _show_once(demo, question)
         await asyncio.sleep(SHOWN_EVERY)
 
@@ -183,7 +184,7 @@ async def _ask(demo: Demo, fact: Fact) -> bool:
     """Ask a question whose answer is known; whether the answer is right."""
     say(f"\n? {fact.question}\n! ", nl=False)
     answer: dict[str, Any] = {}
-    async for message in client.ask(demo.redis, STREAM, fact.question, deadline=60):
+    async for message in client.ask(demo.store, STREAM, fact.question, deadline=60):
         if message["type"] == "text":
             say(message["text"], nl=False)
         else:

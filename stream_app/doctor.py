@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from stream_app.client import connected
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
+from stream_app.keys import Keys
 from stream_app.schema import check_schema
 from stream_app.settings import Settings
 from stream_app.terminal import say
@@ -64,7 +65,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
         async with connected(settings.redis) as redis:
             for finding in _redis_info(await redis.info()):
                 yield finding
-            yield await _schema(redis)
+            yield await _schema(redis, Keys(settings.prefix))
     except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Redis", str(error))
 
@@ -84,9 +85,9 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("WARN", "Redis appendonly", said)
 
 
-async def _schema(redis: Redis) -> Finding:
+async def _schema(redis: Redis, keys: Keys) -> Finding:
     try:
-        noted = await check_schema(redis)
+        noted = await check_schema(redis, keys)
     except SchemaError as error:
         return Finding("MEND", "schema", str(error))
     return Finding("ok", "schema", str(noted or "none noted yet, the first worker does"))

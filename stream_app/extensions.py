@@ -5,13 +5,14 @@ Pure: an extension in, names and arguments out. Knows the layout in Redis; sends
 
 from typing import Any
 
-from stream_app import keys
+from stream_app import keys as layout
+from stream_app.keys import Keys
 from stream_app.packing import pack_segment
 from stream_app.scripts import Call
 from stream_app.state import Extension
 
 
-def extend_call(e: Extension, k: int) -> Call:
+def extend_call(keys: Keys, e: Extension, k: int) -> Call:
     """Keys and arguments for `scores.lua`, whose head says which."""
     names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
     names.append(keys.cursor(e.stream))
@@ -25,17 +26,17 @@ def extend_call(e: Extension, k: int) -> Call:
     return names, args
 
 
-def outlived(e: Extension) -> str | None:
+def outlived(keys: Keys, e: Extension) -> str | None:
     """The latest block of scores wholly before the log's start: those before it went when it was
     their turn, since a log loses less than a block between two steps."""
-    block = e.first // keys.SCORES_PER_BLOCK - 1
+    block = e.first // layout.SCORES_PER_BLOCK - 1
     return keys.scores(e.stream, e.qid, block) if block >= 0 else None
 
 
 def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
     """Scores from segment `start` on, cut at the blocks: (block, byte offset, bytes)."""
-    size = keys.SCORES_PER_BLOCK * keys.SCORE_BYTES
-    at, pieces = start * keys.SCORE_BYTES, []
+    size = layout.SCORES_PER_BLOCK * layout.SCORE_BYTES
+    at, pieces = start * layout.SCORE_BYTES, []
     while scores:
         room = size - at % size
         pieces.append((at // size, at % size, scores[:room]))

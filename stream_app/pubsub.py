@@ -1,7 +1,7 @@
 """Query over stream through Redis pub/sub: the low-latency door.
 
-Publish a query on `xl3m:query`; its text comes piece by piece, and then the answer, on
-`xl3m:answer:ID`. Every worker hears every query; the one that claims it answers. Pub/sub
+Publish a query on `PREFIX:query`; its text comes piece by piece, and then the answer, on
+`PREFIX:answer:ID`. Every worker hears every query; the one that claims it answers. Pub/sub
 keeps nothing: who hears no answer asks again with the same id, and gets the same one.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app import keys
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
 from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
+from stream_app.keys import Keys
 from stream_app.limits import too_many_queries
 from stream_app.patience import PASSING, Health, end_if_cancelled, patiently
 from stream_app.scoring import Scoring
@@ -51,7 +51,8 @@ class PubSubDoor:
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
-        self.claims = Claims(redis)
+        self.keys = Keys(settings.prefix)
+        self.claims = Claims(redis, self.keys)
         self.answering = answering
         self.scoring = scoring
         self.health = health
@@ -73,7 +74,7 @@ class PubSubDoor:
 
     async def _listen(self, tasks: asyncio.TaskGroup) -> None:
         async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(keys.QUERY_CHANNEL, keys.QUESTION_CHANNEL)
+            await pubsub.subscribe(self.keys.query_channel(), self.keys.question_channel())
             self.health.waiting.pop("pubsub", None)
             # A Redis that was started again breaks this connection, and may have lost something.
             for look in self.on_listening:
@@ -82,7 +83,7 @@ class PubSubDoor:
             for stream in list(self.scoring.streams.watched):
                 self.scoring.streams.changed(stream)
             async for message in pubsub.listen():
-                if message["channel"].decode() == keys.QUESTION_CHANNEL:
+                if message["channel"].decode() == self.keys.question_channel():
                     await self._changed(message["data"].decode(errors="replace"))
                 else:
                     await self._guarded(self._take, message["data"], tasks)
@@ -148,7 +149,7 @@ class PubSubDoor:
         waiting = list(self.waiting)
         async with self.redis.pipeline(transaction=False) as pipe:
             for query in waiting:
-                pipe.exists(keys.claim(query.id))
+                pipe.exists(self.keys.claim(query.id))
             claimed = await pipe.execute()
         for query, is_claimed in zip(waiting, claimed, strict=True):
             if is_claimed and query in self.waiting:
@@ -172,7 +173,7 @@ class PubSubDoor:
 
     async def _first_to_repeat(self, query: Query) -> bool:
         """All workers hear who asks again; one repeats the answer."""
-        name = keys.repeated(query.id)
+        name = self.keys.repeated(query.id)
         return bool(await self.redis.set(name, CLAIMED, nx=True, px=REPEAT_MS))
 
     async def _answer(self, query: Query, claim: Claim) -> None:
@@ -201,4 +202,4 @@ class PubSubDoor:
                     end_if_cancelled()
 
     async def _publish(self, query_id: str, message: bytes) -> None:
-        await self.redis.publish(keys.answer_channel(query_id), message)
+        await self.redis.publish(self.keys.answer_channel(query_id), message)

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from stream_app import keys
-from stream_app.asking import question_keys
+from stream_app.keys import SCHEMA, Keys
 from stream_app.partitions import name_of
 from stream_app.replies import to_asked, to_cursor
 from stream_app.schema import check_schema, ensure_schema, noted_schema
@@ -45,11 +44,6 @@ class Rebuilding:
     missing: int
     offsets: int
 
-    def __str__(self) -> str:
-        missing = f", {self.missing} are missing" if self.missing else ""
-        of = ", ".join(self.partitions) or "no partition"
-        return f"{self.stream}: {self.offsets} offsets of {of} will be read again{missing}"
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -60,7 +54,7 @@ class Place:
     made: int
 
 
-async def places(redis: Any, partitions: Iterable[str]) -> dict[str, Place]:
+async def places(redis: Any, keys: Keys, partitions: Iterable[str]) -> dict[str, Place]:
     """The partitions, as Redis has them now; `redis` may be a transaction that watches them."""
     return {name: to_place(await redis.hgetall(keys.partition(name))) for name in partitions}
 
@@ -90,7 +84,7 @@ async def found(store: StreamStore, stream: str | None = None) -> dict[bytes, li
     """All names there are of the stream, or of every stream, by what they begin with."""
     names = dict[bytes, list[bytes]]()
     async for name in store.redis.scan_iter(
-        keys.of_stream(stream) if stream else keys.of_streams(), AT_ONCE
+        store.keys.of_stream(stream) if stream else store.keys.of_streams(), AT_ONCE
     ):
         names.setdefault(_stem(name), []).append(name)
     return names
@@ -110,18 +104,18 @@ async def begin_anew(
     None of it may be seen without the rest: an owner that saw a partition set back and the stream
     still there would skip all of it; one that saw the stream gone would go on in its middle.
     """
-    stream, feeding = planned.stream, planned.partitions
+    keys, stream, feeding = store.keys, planned.stream, planned.partitions
     cursor_key, asked_key = keys.cursor(stream), keys.questions(stream)
     left = names.get(_stem(keys.of_stream(stream).encode()), ())
 
     async def write(pipe: Any) -> None:
         cursor = to_cursor(await pipe.hgetall(cursor_key))
         asked = to_asked(await pipe.hgetall(asked_key))
-        known = await places(pipe, feeding)
+        known = await places(pipe, keys, feeding)
         again = {name: _set_back(place, retained[name]) for name, place in known.items()}
         pipe.multi()
-        _write_places(pipe, again)
-        _drop(pipe, stream, cursor.head, asked, left)
+        _write_places(pipe, keys, again)
+        _drop(pipe, keys, stream, cursor.head, asked, left)
         pipe.delete(cursor_key)
         pipe.hset(cursor_key, mapping=_emptied(cursor, again, retained))
         for qid, each in asked.items():
@@ -133,7 +127,7 @@ async def begin_anew(
 
     watched = [cursor_key, asked_key, *map(keys.partition, feeding)]
     await store.redis.transaction(write, *watched)
-    await store.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
+    await store.redis.publish(keys.question_channel(), stream.encode())
 
 
 def unread(
@@ -152,29 +146,30 @@ def unread(
 async def set_back(store: StreamStore, partitions: Iterable[str], retained: Retained) -> None:
     """Partitions of no stream stand at the first offset that Kafka has, all of them in one step,
     with a new epoch, so that who owns them now is refused. Then workers are told to look."""
-    names = list(partitions)
+    keys, names = store.keys, list(partitions)
 
     async def write(pipe: Any) -> None:
-        known = await places(pipe, names)
+        known = await places(pipe, keys, names)
         pipe.multi()
-        _write_places(pipe, {name: _set_back(known[name], retained[name]) for name in names})
+        again = {name: _set_back(known[name], retained[name]) for name in names}
+        _write_places(pipe, keys, again)
 
     await store.redis.transaction(write, *map(keys.partition, names))
-    await store.redis.publish(keys.QUESTION_CHANNEL, b"")
+    await store.redis.publish(keys.question_channel(), b"")
 
 
-async def throw_away_older(redis: Redis) -> int:
+async def throw_away_older(redis: Redis, keys: Keys) -> int:
     """All keys of an older schema go, those of the prefix it has and no other; how many there
     were. Its questions are among them. Raises SchemaError if the schema is a newer one."""
-    noted = await noted_schema(redis)
-    if noted is None or noted >= keys.SCHEMA:
-        await check_schema(redis)
+    noted = await noted_schema(redis, keys)
+    if noted is None or noted >= SCHEMA:
+        await check_schema(redis, keys)
         return 0
     count, client = 0, _any(redis)
-    async for some in _batches(client.scan_iter(f"{keys.prefix(noted)}:*", AT_ONCE)):
+    async for some in _batches(client.scan_iter(f"{keys.of_schema(noted)}:*", AT_ONCE)):
         count += await client.unlink(*some)
     await client.delete(keys.schema())  # last: cut short, all of it is done again
-    await ensure_schema(redis)
+    await ensure_schema(redis, keys)
     return count
 
 
@@ -196,7 +191,7 @@ def _any(redis: Any) -> Any:
 async def _feeds(store: StreamStore, partition: str, stream: str, cursor: Cursor) -> bool:
     """Whether the partition is one of the stream's."""
     known = any(name.split("#")[0] == partition for name in cursor.next)
-    return known or bool(await store.redis.sismember(keys.streams(partition), stream))
+    return known or bool(await store.redis.sismember(store.keys.streams(partition), stream))
 
 
 async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
@@ -215,19 +210,19 @@ def _set_back(place: Place, held: Held) -> Place:
     return Place(place.epoch + 1, held.first, max(place.made, held.made))
 
 
-def _write_places(pipe: Any, again: Mapping[str, Place]) -> None:
+def _write_places(pipe: Any, keys: Keys, again: Mapping[str, Place]) -> None:
     for name, place in again.items():
         fields = {"epoch": place.epoch, "next": place.position, "made": place.made, "gap": 0}
         pipe.hset(keys.partition(name), mapping=fields)
 
 
 def _drop(
-    pipe: Any, stream: str, head: int, asked: Mapping[str, Any], left: Sequence[bytes]
+    pipe: Any, keys: Keys, stream: str, head: int, asked: Mapping[str, Any], left: Sequence[bytes]
 ) -> None:
     """All that the stream has but its cursor, its questions and their ranges. left: what was found
     by name, should there be more than there ought to be."""
     ranges = {keys.scored_range(stream, qid) for qid in asked}
-    names = {name for qid in asked for name in question_keys(stream, qid, head)}
+    names = {name for qid in asked for name in keys.question_keys(stream, qid, head)}
     names |= {keys.log(stream), keys.tail(stream), *(name.decode() for name in left)}
     pipe.delete(*(names - ranges - {keys.cursor(stream), keys.questions(stream)}))
 

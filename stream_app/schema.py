@@ -8,26 +8,26 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app import keys
 from stream_app.errors import SchemaError
+from stream_app.keys import SCHEMA, Keys
 
 
-async def ensure_schema(redis: Redis) -> None:
+async def ensure_schema(redis: Redis, keys: Keys) -> None:
     """Note this program's schema if none is noted yet. Raises SchemaError if another one is."""
-    await redis.set(keys.schema(), keys.SCHEMA, nx=True)
-    await check_schema(redis)
+    await redis.set(keys.schema(), SCHEMA, nx=True)
+    await check_schema(redis, keys)
 
 
-async def check_schema(redis: Redis) -> int | None:
+async def check_schema(redis: Redis, keys: Keys) -> int | None:
     """The schema noted in Redis, None if there is none yet; notes nothing. Raises SchemaError if
     it is not this program's."""
-    noted = await noted_schema(redis)
-    if noted not in (None, keys.SCHEMA):
+    noted = await noted_schema(redis, keys)
+    if noted not in (None, SCHEMA):
         raise SchemaError(_difference(noted))
     return noted
 
 
-async def noted_schema(redis: Redis) -> int | None:
+async def noted_schema(redis: Redis, keys: Keys) -> int | None:
     """The schema noted in Redis, whosever it is. Raises SchemaError if it is not a number."""
     noted: Any = await redis.get(keys.schema())  # bytes, as this client answers
     if noted is None:
@@ -40,7 +40,7 @@ async def noted_schema(redis: Redis) -> int | None:
 
 def _difference(noted: int) -> str:
     """What to do depends on who is the older."""
-    mine = keys.SCHEMA
+    mine = SCHEMA
     if noted > mine:
         return (
             f"Redis holds schema {noted}, written by a newer xl3m; this one knows {mine}: upgrade "

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from stream_app import keys
 from stream_app.ahead import LookAhead
 from stream_app.events import encode
 from stream_app.patience import Health, patiently
@@ -229,7 +228,7 @@ class Scoring:
         self.steps += 1
         self._let_go()
         changed = [(w, made) for w, made, reply in written if reply]
-        told = [(keys.update_channel(w.stream), _update(w, made)) for w, made in changed]
+        told = [(self.store.keys.update_channel(w.stream), _update(w, made)) for w, made in changed]
         await patiently(self.health, "scoring", self.store.tell, told)
         for w, _ in changed:
             self.on_change(w.stream, w.qid)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from redis.asyncio import Redis
 
 from stream_app.bm25 import Bm25
+from stream_app.keys import DEFAULT_KEYS, Keys
 from stream_app.packing import pack, unpack
 from stream_app.store import StreamStore
 from xl3m_core import Segment
@@ -29,15 +30,18 @@ NICE = 10
 class Scout:
     """Looks through logs in the Redis of that URL, one at a time."""
 
-    def __init__(self, redis: str) -> None:
+    def __init__(self, redis: str, keys: Keys = DEFAULT_KEYS) -> None:
         self.redis = redis
+        self.keys = keys
         self._one = asyncio.Semaphore(1)
 
     async def picks(self, stream: str, question: str, lo: int, hi: int, most: int) -> list[int]:
         """Of the segments lo up to hi the most promising, the best first; none if it fails."""
         try:
             async with self._one:
-                reply = await _child(pack((self.redis, stream, question, lo, hi, most)))
+                reply = await _child(
+                    pack((self.redis, self.keys.prefix, stream, question, lo, hi, most))
+                )
             return list(unpack(reply))
         except OSError as error:
             logger.warning("stream %r is scored as it lies: %s", stream, error)
@@ -83,9 +87,9 @@ async def _blocks(
 
 async def _main() -> None:
     os.nice(NICE)
-    redis, stream, question, lo, hi, most = unpack(sys.stdin.buffer.read())
+    redis, prefix, stream, question, lo, hi, most = unpack(sys.stdin.buffer.read())
     async with Redis.from_url(redis) as client:
-        store = StreamStore(client, 1, 1)
+        store = StreamStore(client, 1, 1, Keys(prefix))
         picks = await best(_blocks(store, stream, lo, hi), question, most)
     sys.stdout.buffer.write(pack(picks))
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from stream_app.bounds import BOUNDS, MAX_DEADLINE, check_number
 from stream_app.errors import SettingsError
+from stream_app.keys import prefix_fault
 from stream_app.variables import convert, or_file, unknown, variable, with_secrets
 from xl3m_core.method import Measure, Method
 
@@ -220,6 +221,8 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
         if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
             raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
+        if fault := prefix_fault(self.prefix):
+            raise SettingsError(f"{variable('prefix')} {fault}")
         self._check_kafka()
         for name, limits in BOUNDS.items():
             check_number(name, getattr(self, name), limits)

@@ -7,7 +7,7 @@ engine and the store; not when anything is scored.
 import logging
 from typing import TYPE_CHECKING
 
-from stream_app import keys
+from stream_app.keys import question_id
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from stream_app.work import Standing
@@ -59,6 +59,6 @@ class StandingQuestions:
     def id(self, question: str) -> str:
         """The question's id for this worker's model, its wording, the measure and k."""
         model, method = self.engine.model, self.engine.method
-        return keys.question_id(
+        return question_id(
             question, model.fingerprint, model.template, method.measure, str(method.k)
         )

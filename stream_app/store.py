@@ -9,9 +9,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app import keys
-from stream_app.asking import NO_LIMIT, Asking, fenced
+from stream_app.asking import NO_LIMIT, Asking
 from stream_app.extensions import extend_call, outlived
+from stream_app.keys import DEFAULT_KEYS, Keys
 from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.replies import to_cursor, to_pairs, to_range, to_segments, to_state
 from stream_app.scripts import Call, Script
@@ -36,8 +36,10 @@ and commits and positions are refused there with a RestartedError."""
 class StreamStore(Asking):
     """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
 
-    def __init__(self, redis: Redis, log_segments: int, log_bytes: int) -> None:
-        super().__init__(redis)
+    def __init__(
+        self, redis: Redis, log_segments: int, log_bytes: int, keys: Keys = DEFAULT_KEYS
+    ) -> None:
+        super().__init__(redis, keys)
         self.limits = (log_segments, log_bytes)
         self._commit = Script(redis, "commit.lua")
         self._scores = Script(redis, "scores.lua")
@@ -55,8 +57,8 @@ class StreamStore(Asking):
         """The states of several streams, in one round trip."""
         async with self.redis.pipeline(transaction=True) as pipe:
             for stream in streams:
-                pipe.hgetall(keys.cursor(stream))
-                pipe.get(keys.tail(stream))
+                pipe.hgetall(self.keys.cursor(stream))
+                pipe.get(self.keys.tail(stream))
             replies = iter(await pipe.execute())
         return [
             State(to_cursor(fields), unpack_tail(tail))
@@ -73,7 +75,7 @@ class StreamStore(Asking):
         return [to_state(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
 
     def _commit_call(self, c: Commit, trusted: str) -> Call:
-        names = [keys.log(c.stream), keys.tail(c.stream), keys.cursor(c.stream)]
+        names = [self.keys.log(c.stream), self.keys.tail(c.stream), self.keys.cursor(c.stream)]
         where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
         segments = [pack_segment(segment) for segment in c.segments]
         return names, [*where, pack_tail(c.tail), *self.limits, trusted, *segments]
@@ -87,7 +89,7 @@ class StreamStore(Asking):
         async with self.redis.pipeline(transaction=False) as pipe:
             for stream, indices in wanted:
                 for lo, hi in _spans(indices):
-                    pipe.xrange(keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
+                    pipe.xrange(self.keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
             replies = map(to_segments, await pipe.execute())
         return [[s for _ in _spans(indices) for s in next(replies)] for _, indices in wanted]
 
@@ -104,9 +106,9 @@ class StreamStore(Asking):
         async def write(pipe: Any) -> None:
             still()
             pipe.multi()
-            pipe.hincrby(keys.partition(partition), "epoch", 1)
+            pipe.hincrby(self.keys.partition(partition), "epoch", 1)
 
-        (epoch,) = await self.redis.transaction(write, keys.partition(partition))
+        (epoch,) = await self.redis.transaction(write, self.keys.partition(partition))
         return int(epoch)
 
     async def position(self, partition: str) -> tuple[int | None, int]:
@@ -118,13 +120,13 @@ class StreamStore(Asking):
         """`position` of each, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for partition in partitions:
-                pipe.hmget(keys.partition(partition), ["next", "made"])
+                pipe.hmget(self.keys.partition(partition), ["next", "made"])
             replies = await pipe.execute()
         return [(None if next_ is None else int(next_), int(made or 0)) for next_, made in replies]
 
     async def gap(self, partition: str) -> int:
         """Offsets missing before the partition's position that no stream has counted yet."""
-        return int(await self.redis.hget(keys.partition(partition), "gap") or 0)
+        return int(await self.redis.hget(self.keys.partition(partition), "gap") or 0)
 
     async def move_positions(self, moves: Sequence[Move], trusted: str = ANY_REDIS) -> None:
         """Note for each partition that everything before its new position is in Redis, all in one
@@ -135,7 +137,7 @@ class StreamStore(Asking):
         for move in moves:
             old = "" if move.old is None else move.old
             args = [old, move.new, move.epoch, trusted, move.gap]
-            calls.append(([keys.partition(move.partition)], args))
+            calls.append(([self.keys.partition(move.partition)], args))
         replies = await self._position.each(calls)
         for move, reply in zip(moves, replies, strict=True):
             if reply == -2:
@@ -154,11 +156,11 @@ class StreamStore(Asking):
         Raises FencedError if the partition has a later owner."""
 
         async def write(pipe: Any) -> None:
-            await fenced(pipe, partition, epoch)
+            await self._fenced(pipe, (partition, epoch))
             pipe.multi()
-            pipe.hset(keys.partition(partition), mapping={"next": 0, "made": made, "gap": 0})
+            pipe.hset(self.keys.partition(partition), mapping={"next": 0, "made": made, "gap": 0})
 
-        await self.redis.transaction(write, keys.partition(partition))
+        await self.redis.transaction(write, self.keys.partition(partition))
 
     async def enlist(
         self, streams: Sequence[tuple[str, str]], most: int = NO_LIMIT
@@ -168,14 +170,14 @@ class StreamStore(Asking):
         streams: never one that is listed, and never too few, however many workers list."""
         if not streams:
             return frozenset()
-        lists = [keys.streams(partition.split("#")[0]) for _, partition in streams]
+        lists = [self.keys.streams(partition.split("#")[0]) for _, partition in streams]
         names = [stream for stream, _ in streams]
-        refused = await self._enlist([keys.streams(), *lists], [most, *names])
+        refused = await self._enlist([self.keys.streams(), *lists], [most, *names])
         return frozenset(name.decode() for name in refused)
 
     async def streams(self, partition: str = "") -> list[str]:
         """All streams, or those of one topic/partition."""
-        names = self.redis.sscan_iter(keys.streams(partition))  # may tell one twice
+        names = self.redis.sscan_iter(self.keys.streams(partition))  # may tell one twice
         return sorted({name.decode() async for name in names})
 
     # -- the ranges of questions -------------------------------------------------------------
@@ -188,14 +190,15 @@ class StreamStore(Asking):
         """`range` of each question, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for qid in qids:
-                pipe.hgetall(keys.scored_range(stream, qid))
+                pipe.hgetall(self.keys.scored_range(stream, qid))
             return [*map(to_range, await pipe.execute())]
 
     async def extend(self, extensions: Sequence[Extension], k: int) -> list[bool | None]:
         """Write each extension, all in one round trip: whether the top-k changed, or None if it
         was refused because the range is not as it was seen."""
-        calls = [extend_call(extension, k) for extension in extensions]
-        replies = await self._scores.each(calls, [*filter(None, map(outlived, extensions))])
+        calls = [extend_call(self.keys, extension, k) for extension in extensions]
+        old = [outlived(self.keys, extension) for extension in extensions]
+        replies = await self._scores.each(calls, [*filter(None, old)])
         return [None if reply < 0 else bool(reply) for reply in replies]
 
     async def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
@@ -209,6 +212,7 @@ class StreamStore(Asking):
 
     async def view(self, stream: str, qid: str) -> View | None:
         """All a query needs in one round trip; None if the question has no range."""
+        keys = self.keys
         own = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
         fields, tail, edges, scores, texts = await self._view(
             [keys.cursor(stream), keys.tail(stream), *own]

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from stream_app import keys
-from stream_app.asking import question_keys
 from stream_app.store import StreamStore
 
 if TYPE_CHECKING:  # commands weigh streams too, and wait for no model's libraries
@@ -26,13 +24,14 @@ COMMANDS = 100
 
 async def weight(store: StreamStore, stream: str) -> tuple[int, int]:
     """Bytes of all keys of a stream, and how many commands it took to know."""
+    keys = store.keys
     async with store.redis.pipeline(transaction=False) as pipe:
         pipe.hkeys(keys.questions(stream))
         pipe.hget(keys.cursor(stream), "head")
         qids, head = await pipe.execute()
         names = [make(stream) for make in (keys.log, keys.tail, keys.cursor, keys.questions)]
         for qid in qids:
-            names += question_keys(stream, qid.decode(), int(head or 0))
+            names += keys.question_keys(stream, qid.decode(), int(head or 0))
         for name in names:
             pipe.memory_usage(name)
         return sum(filter(None, await pipe.execute())), len(names) + 2

@@ -16,6 +16,7 @@ from stream_app import logs
 from stream_app.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
 from stream_app.http import check_port
+from stream_app.keys import Keys
 from stream_app.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.terminal import say
@@ -88,5 +89,5 @@ async def check(settings: Settings) -> None:
     """
     await check_port(settings.http_host, settings.http_port)
     async with connected(settings.redis) as redis:
-        await ensure_schema(redis)
+        await ensure_schema(redis, Keys(settings.prefix))
         await ensure_topics(settings)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client, keys
+from stream_app import client
 from stream_app.agents import Queries, Questions
 from stream_app.events import Query
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
@@ -119,7 +120,7 @@ async def test_who_watches_is_told_of_a_question_that_was_refused(
     refused: bytes, reason: str, redis_client: Redis, fresh: Fresh
 ) -> None:
     site, stream = Asking(redis_client, max_questions=3), fresh("stream")
-    updates = client.updates(redis_client, stream)
+    updates = client.updates(site.store, stream)
     assert await anext(updates) == {}
     await site.take(stream, *(added(f"{i}?") for i in range(3)), refused)
     async with asyncio.timeout(20):

@@ -11,9 +11,10 @@ import msgpack
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client, keys
+from stream_app import client
 from stream_app.agents import Queries, Questions
 from stream_app.events import QUESTION_CHARS, decode, encode
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
@@ -314,5 +315,5 @@ async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
 async def test_a_million_characters_through_the_client_are_refused_with_both_numbers(
     one: Asker, stream: str
 ) -> None:
-    [answer] = [each async for each in client.ask(one.redis, stream, MILLION, 1.0)]
+    [answer] = [each async for each in client.ask(one.store, stream, MILLION, 1.0)]
     assert TOO_LONG in answer["error"]

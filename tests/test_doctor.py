@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded, keys
+from stream_app import embedded
 from stream_app.doctor import Finding, examine, kafka_findings, model_finding, redis_findings, run
 from stream_app.errors import SchemaError, UnreachableError
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
 from stream_app.topics import TOPICS, ensure_topics, partition_counts, topic_names
@@ -87,9 +88,9 @@ async def test_services_out_of_reach_are_named_without_a_password() -> None:
 
 async def test_the_first_worker_notes_the_schema(empty: tuple[str, Redis]) -> None:
     _, redis = empty
-    assert await check_schema(redis) is None
+    assert await check_schema(redis, keys) is None
     for _ in range(2):
-        await ensure_schema(redis)
+        await ensure_schema(redis, keys)
         assert await redis.get(keys.schema()) == b"1"
     assert keys.schema() == "xl3m:schema"
 
@@ -102,7 +103,7 @@ async def test_another_schema_is_refused_and_left_as_it_is(
     await redis.set(keys.schema(), noted)
     before = await redis.get(keys.schema())
     with pytest.raises(SchemaError):
-        await ensure_schema(redis)
+        await ensure_schema(redis, keys)
     assert await redis.get(keys.schema()) == before
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app import ingest as ingest_module
-from stream_app import keys, patience, queues
+from stream_app import patience, queues
 from stream_app.ingest import Ingest
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health
 from stream_app.scoring import Scoring

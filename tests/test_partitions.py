@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import keys
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Owned, Partitions
 from stream_app.state import FencedError, LostWritesError, Move
 from stream_app.store import StreamStore

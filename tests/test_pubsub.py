@@ -10,12 +10,14 @@ import msgpack
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client, keys, pubsub
+from stream_app import client, pubsub
 from stream_app.agents import QUERIES_AT_ONCE
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, LEASE_MS, Claim, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
+from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.keys import Keys
 from stream_app.patience import Health
 from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
@@ -32,9 +34,10 @@ Fresh = Callable[[str], str]
 class Worker:
     """A door and what answers behind it, on a connection of its own."""
 
-    def __init__(self, redis: Redis) -> None:
-        engine, health, settings = HashEngine(), Health(), Settings(max_event_bytes=4096)
-        self.store = StreamStore(redis, PLENTY, PLENTY)
+    def __init__(self, redis: Redis, prefix: str = "xl3m") -> None:
+        settings = Settings(max_event_bytes=4096, prefix=prefix)
+        engine, health = HashEngine(), Health()
+        self.store = StreamStore(redis, PLENTY, PLENTY, Keys(prefix))
         self.scoring = Scoring(engine, self.store, health, PLENTY)
         warming = Warming(engine, self.store, self.scoring, health)
         answering = Answering(settings, engine, self.store, self.scoring, warming, health)
@@ -57,11 +60,12 @@ class Asker:
 
     def __init__(self, redis: Redis, workers: list[Worker], pubsub: Any) -> None:
         self.redis, self.workers, self.pubsub = redis, workers, pubsub
+        self.store = StreamStore(redis, PLENTY, PLENTY)
 
     async def ask(self, message: bytes | dict[str, Any]) -> None:
         """Publish a query."""
         data = message if isinstance(message, bytes) else json.dumps(message).encode()
-        assert await self.redis.publish(keys.QUERY_CHANNEL, data) == len(self.workers)
+        assert await self.redis.publish(keys.query_channel(), data) == len(self.workers)
 
     async def hear(self) -> tuple[str, bytes]:
         """The next that is said to anybody: the query's id, and what."""
@@ -93,7 +97,7 @@ async def place(redis_url: str, count: int) -> AsyncIterator[Asker]:
 
 
 async def listening(redis: Any, count: int) -> bool:
-    return bool((await redis.pubsub_numsub(keys.QUERY_CHANNEL))[0][1] == count)
+    return bool((await redis.pubsub_numsub(keys.query_channel()))[0][1] == count)
 
 
 @pytest.fixture
@@ -243,7 +247,7 @@ async def test_what_could_not_be_said_is_in_the_answer(
 
 
 async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
-    one, other = (Claims(redis_client).of(name) for name in [fresh("query")] * 2)
+    one, other = (Claims(redis_client, keys).of(name) for name in [fresh("query")] * 2)
     assert await one.take()
     assert not await other.take()
     assert [await one.end(b"answer", 60) for _ in range(2)] == [True, True]
@@ -329,7 +333,7 @@ async def test_the_door_goes_on_whatever_comes_through_it(
     last = fresh("query")
     for data in MALFORMED:
         await three.ask(data)
-    await three.redis.publish(keys.QUESTION_CHANNEL, b"\xff")
+    await three.redis.publish(keys.question_channel(), b"\xff")
     await three.ask({"id": last, "stream": stream, "question": "q?"})
     while (heard := await three.answer())[0] != last:
         assert decode(heard[1])["error"]
@@ -458,7 +462,7 @@ async def test_an_unknown_stream_is_an_answer_too(one: Asker, fresh: Fresh) -> N
 
 
 async def test_the_client_hears_text_and_answer(one: Asker, stream: str) -> None:
-    said = [message async for message in client.ask(one.redis, stream, "q?", 20)]
+    said = [message async for message in client.ask(one.store, stream, "q?", 20)]
     assert [message["type"] for message in said] == ["text"] * 3 + ["answer"]
     assert said[-1]["answer"] == "q? 3 segments"
 
@@ -466,7 +470,7 @@ async def test_the_client_hears_text_and_answer(one: Asker, stream: str) -> None
 async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
     async with place(redis_url, 0) as nobody:
         with pytest.raises(UnreachableError, match="no worker listens"):
-            await anext(client.ask(nobody.redis, "s", "q?", 1))
+            await anext(client.ask(nobody.store, "s", "q?", 1))
 
 
 async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
@@ -475,12 +479,12 @@ async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> 
     await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
     await worker.store.ask(stream, qid, Asked("q?"))
-    await one.redis.publish(keys.QUESTION_CHANNEL, stream.encode())
+    await one.redis.publish(keys.question_channel(), stream.encode())
     await until(lambda: worker.scoring.streams.watched[stream].questions)
 
 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
-    (worker,), updates = one.workers, client.updates(one.redis, stream)
+    (worker,), updates = one.workers, client.updates(one.store, stream)
     assert await anext(updates) == {}
     await worker.store.ask(stream, worker.scoring.question_id("q?"), Asked("q?"))
     worker.scoring.streams.own([stream])

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import client, embedded, keys, rebuild
+from stream_app import client, embedded, rebuild
 from stream_app.embedded import Service
 from stream_app.errors import SchemaError
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.rebuild import (
     Held,
     Retained,
@@ -204,7 +205,7 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
     await here.ingest.apply(here.lines(*"abcdef"))
     gone = await plan(store, topic, {})
     assert gone and gone.missing == 6
-    known = await places(store.redis, [f"{topic}/0"])
+    known = await places(store.redis, keys, [f"{topic}/0"])
     await begin(store, topic, held(known, {f"{topic}/0": (0, 2)}))  # made again, and shorter
     assert (await here.state()).cursor.gaps == 6
     assert await store.position(f"{topic}/0") == (0, 1)
@@ -216,7 +217,7 @@ async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
     topic = fresh("topic")
     partition, here = f"{topic}/0", await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abc"))
-    known = held(await places(store.redis, [partition]), {partition: (0, 3)})
+    known = held(await places(store.redis, keys, [partition]), {partition: (0, 3)})
     more = [here.event(i, b"more\n", topic.encode()) for i in range(3, 6)]
     await here.ingest.apply(more)
     planned = await plan(store, topic, known)
@@ -232,7 +233,7 @@ async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
     topic = fresh("topic")
     partition, here = f"{topic}/0", await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abc"))
-    known = held(await places(store.redis, [partition]), {partition: (0, 2)})
+    known = held(await places(store.redis, keys, [partition]), {partition: (0, 2)})
     assert known[partition].made == 1
     await store.redis.hset(keys.partition(partition), mapping={"made": 1, "next": 2})
     await begin(store, topic, known)
@@ -256,14 +257,14 @@ async def test_an_older_schema_goes_with_its_keys_and_no_others(
             for name in [*(f"xl3m:0:{{s{i}}}:log" for i in range(10)), *others]:
                 await redis.set(name, 1)
             await redis.set(keys.schema(), 0)
-            assert await throw_away_older(redis) == 10
+            assert await throw_away_older(redis, keys) == 10
             names: list[Any] = await redis.keys()
             assert {name.decode() for name in names} == {*others, keys.schema()}
             assert await redis.get(keys.schema()) == b"1"
-            assert await throw_away_older(redis) == 0
+            assert await throw_away_older(redis, keys) == 0
             await redis.set(keys.schema(), 2)
             with pytest.raises(SchemaError, match="newer"):
-                await throw_away_older(redis)
+                await throw_away_older(redis, keys)
 
 
 # -- with workers, on a real Kafka -----------------------------------------------------------
@@ -373,7 +374,7 @@ async def test_an_older_schema_stays_while_workers_listen(
         async with site(broker.url, redis.url, tmp_path, fresh) as here:
             await here.redis.mset({keys.schema(): 0, "xl3m:0:{s}:log": 1})
             async with here.redis.pubsub() as worker:
-                await worker.subscribe(keys.QUERY_CHANNEL)
+                await worker.subscribe(keys.query_channel())
                 code, said = await xl3m_rebuild(here, "--all")
             assert code == 2 and "stop them first" in said
             assert await here.redis.get(keys.schema()) == b"0"

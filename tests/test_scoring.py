@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import keys, patience
+from stream_app import keys as layout
+from stream_app import patience
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
@@ -90,7 +92,7 @@ class World:
         """Every score of the range, as Redis keeps them."""
         scored = await self.range(stream, qid)
         raw = b""
-        for number in range(scored.hi // keys.SCORES_PER_BLOCK + 1):
+        for number in range(scored.hi // layout.SCORES_PER_BLOCK + 1):
             raw += await self.store.redis.get(keys.scores(stream, qid, number)) or b""
         return list(struct.unpack(f"{len(raw) // 4}f", raw))[scored.lo : scored.hi]
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import keys
+from stream_app import keys as layout
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.limits import FullError
 from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.state import Asked, Commit, Extension, FencedError, Move, Range, State
@@ -292,7 +293,7 @@ async def block(store: StreamStore, stream: str, number: int) -> list[float]:
 
 
 async def test_scores_go_with_the_segments_they_are_of(store: StreamStore, fresh: Fresh) -> None:
-    stream, size = fresh("stream"), keys.SCORES_PER_BLOCK
+    stream, size = fresh("stream"), layout.SCORES_PER_BLOCK
     end, held = 0, []
     for number, first in enumerate((0, size - 1, size, 2 * size + 5)):
         start, seen = number * size, Range(0, end)
@@ -358,7 +359,7 @@ async def test_score_blocks_read_back_exactly(
 ) -> None:
     store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "SCORES_PER_BLOCK", 4)
+        patch.setattr(layout, "SCORES_PER_BLOCK", 4)
         await extend_in_pieces(store, stream, scores, cuts, min(begin, len(scores)))
         blocks = [await block(store, stream, number) for number in range(8)]
     assert all(len(one) <= 4 for one in blocks)
@@ -429,7 +430,7 @@ async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four scores a block."""
-    monkeypatch.setattr(keys, "SCORES_PER_BLOCK", 4)
+    monkeypatch.setattr(layout, "SCORES_PER_BLOCK", 4)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -14,10 +14,11 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from stream_app import client, embedded, keys
+from stream_app import client, embedded
 from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.events import decode
+from stream_app.keys import DEFAULT_KEYS as keys
 from tests.workers import Site, best_of, offline, site
 
 Fresh = Callable[[str], str]
@@ -207,7 +208,7 @@ async def test_one_answer_however_many_workers_listen(anywhere: Site, fresh: Fre
     await anywhere.send("tokens", stream, log_text(5, 60).encode())
     await anywhere.until(lambda: has_begun(anywhere, stream))
     await anywhere.until(lambda: listening(anywhere, 2))
-    messages = [m async for m in client.ask(anywhere.redis, stream, "which pump?", 30)]
+    messages = [m async for m in client.ask(anywhere.store, stream, "which pump?", 30)]
     answers = [m for m in messages if m["type"] == "answer"]
     assert len(answers) == 1 and "error" not in answers[0]
     spoken = "".join(m["text"] for m in messages if m["type"] == "text")

@@ -8,8 +8,9 @@ import click
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import commands, keys
+from stream_app import commands
 from stream_app.events import BadEvent, encode
+from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, Extension, Range, State
 from stream_app.store import StreamStore
@@ -23,7 +24,7 @@ Fresh = Callable[[str], str]
 async def listening(redis_client: Redis) -> AsyncIterator[None]:
     """Somebody hears queries, as a worker would."""
     async with redis_client.pubsub() as pubsub:
-        await pubsub.subscribe(keys.QUERY_CHANNEL)
+        await pubsub.subscribe(keys.query_channel())
         yield
 
 

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app import access
+from stream_app.client import store_of
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS, ensure_topics
@@ -41,7 +42,7 @@ class Site:
     @property
     def store(self) -> StreamStore:
         """The streams' state."""
-        return StreamStore(self.redis, self.settings.log_segments, self.settings.log_bytes)
+        return store_of(self.settings, self.redis)
 
     @property
     def engine(self) -> Engine:

@@ -18,7 +18,7 @@ from typing import Any
 import click
 import msgpack
 
-from stream_app import cli, feeder, keys
+from stream_app import cli, feeder
 from stream_app.events import (
     STREAM_BYTES,
     Chunk,
@@ -30,6 +30,8 @@ from stream_app.events import (
     encode,
     id_of,
 )
+from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.keys import question_id
 from stream_app.packing import pack_tail, unpack_tail
 from stream_app.settings import Settings
 from stream_app.variables import variable
@@ -157,7 +159,7 @@ def key_names(data: bytes) -> None:
     name = keys.log(asked.stream)
     assert re.fullmatch(r"xl3m:1:\{[A-Za-z0-9._:/~%-]+\}:log", name)
     words = (other or b"").decode("utf-8", "replace")
-    qid = keys.question_id(words, asked.stream)
+    qid = question_id(words, asked.stream)
     assert re.fullmatch("[0-9a-f]{16}", qid)
 
 

@@ -1,0 +1,236 @@
+"""Prefixes: two groups on one Redis never see, hear or delete what is the other's."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from stream_app import client, embedded
+from stream_app.errors import SettingsError
+from stream_app.events import encode
+from stream_app.keys import Keys, prefix_fault
+from stream_app.rebuild import Held, begin_anew, found, plan, throw_away_older
+from stream_app.schema import check_schema, ensure_schema
+from stream_app.scout import Scout
+from stream_app.settings import Settings
+from stream_app.state import Asked, Commit, Move
+from stream_app.store import StreamStore
+from stream_app.weights import weight
+from tests.fakes import PLENTY, HashEngine, batch, running, until
+from tests.test_pubsub import Worker, listening
+from tests.test_system import log_text
+from tests.workers import Site, site
+
+Fresh = Callable[[str], str]
+NESTED = ["xl3m", "xl3m:b", "xl3m-b", "xl3m.b", "xl3m:b:c", "xl3", "b"]
+PARTS = st.sampled_from(["a", "ab", "a-", ".", "_", "b", "streams", "claim", "v1", "1a", "answers"])
+PREFIX = st.lists(PARTS, min_size=1, max_size=3).map(":".join)
+NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+LINES = "".join(f"red {i} pump of hall {i % 7}\n" for i in range(40))
+QUESTION = "which pump?"
+
+
+def names_of(keys: Keys, stream: str, query_id: str, qid: str = "0" * 16) -> list[str]:
+    """A name by every method there is."""
+    return [
+        keys.schema(), keys.streams(), keys.streams(stream), keys.partition(stream),
+        *(make(stream) for make in (keys.log, keys.tail, keys.cursor, keys.questions)),
+        *keys.question_keys(stream, qid, 1 << 17), keys.claim(query_id), keys.repeated(query_id),
+        keys.query_channel(), keys.question_channel(),
+        keys.answer_channel(query_id), keys.update_channel(stream),
+    ]  # fmt: skip
+
+
+@given(PREFIX, PREFIX, st.tuples(NAME, NAME), st.tuples(NAME, NAME))
+def test_no_name_of_one_prefix_is_another_s(
+    one: str, other: str, mine: tuple[str, str], theirs: tuple[str, str]
+) -> None:
+    assert not prefix_fault(one)
+    first, second = set(names_of(Keys(one), *mine)), set(names_of(Keys(other), *mine))
+    assert (first == second) == (one == other)
+    assert one == other or not first & second
+    hostile = {f"{other}:query", f"{other}:schema", other.removeprefix(f"{one}:")}
+    for name in hostile | set(theirs):
+        assert one == other or not set(names_of(Keys(one), name, name)) & second
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", ":", "xl3m:", ":xl3m", "a::b", "a b", "a*", "a?", "a[b]", "a{b}", "ü", "x" * 65, "a\n",
+     "a\\", "xl3m:1", "xl3m:0:b", "xl3m:answer", "xl3m:b:query", "a:question", "a:update:b",
+     "a:schema"],
+)  # fmt: skip
+def test_a_prefix_that_could_be_taken_for_another_is_refused(prefix: str) -> None:
+    with pytest.raises(SettingsError, match="XL3M_PREFIX must"):
+        Settings.from_env({"XL3M_PREFIX": prefix})
+
+
+@pytest.mark.parametrize("prefix", [*NESTED, "x" * 64, "1", "answer", "prod:eu-1"])
+def test_a_usable_prefix_is_taken(prefix: str) -> None:
+    assert Settings.from_env({"XL3M_PREFIX": prefix}).prefix == prefix
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
+    """A Redis with nothing in it."""
+    with embedded.redis(tmp_path / "redis") as service:
+        async with Redis.from_url(service.url) as client:
+            yield client
+
+
+async def held(redis: Any, keys: Keys) -> dict[bytes, bytes]:
+    """All that begins with the prefix and a colon, but not with one of the longer ones."""
+    begins, longer = f"{keys.prefix}:", [f"{each}:" for each in NESTED if each != keys.prefix]
+    longer = [each for each in longer if each.startswith(begins)]
+    names = [name.decode() async for name in redis.scan_iter()]
+    mine = [n for n in names if n.startswith(begins) and not n.startswith(tuple(longer))]
+    return {name: await redis.dump(name) for name in mine}
+
+
+async def filled(redis: Redis, keys: Keys) -> StreamStore:
+    """One stream, everything that can be there of it, and its schema noted."""
+    store = StreamStore(redis, PLENTY, PLENTY, keys)
+    await ensure_schema(redis, keys)
+    tail, segments = batch(HashEngine(), LINES)
+    await store.draw_epoch("t/0")
+    await store.enlist([("s", "t/0")])
+    await store.commit([Commit("s", await store.load("s"), segments, tail, "t/0", 1, 3)])
+    await store.move_positions([Move("t/0", 1, None, 3, 0)])
+    await store.ask("s", "q", Asked(QUESTION))
+    return store
+
+
+async def test_what_one_does_to_all_its_streams_leaves_the_others_alone(redis: Redis) -> None:
+    stores = [await filled(redis, Keys(prefix)) for prefix in NESTED]
+    for store in stores:
+        before = {p: await held(redis, Keys(p)) for p in NESTED if p != store.keys.prefix}
+        assert await store.streams() == ["s"]
+        assert set(await found(store)) == set(await found(store, "s"))
+        retained = {"t/0": Held(0, 3)}
+        planned = await plan(store, "s", retained)
+        assert planned and planned.offsets == 3
+        await begin_anew(store, planned, retained, await found(store))
+        assert (await store.load("s")).cursor.rebuilt == 1
+        await redis.set(store.keys.schema(), 0)
+        await redis.set(f"{store.keys.of_schema(0)}:{{s}}:log", 1)
+        assert await throw_away_older(redis, store.keys) == 1
+        assert {p: await held(redis, Keys(p)) for p in before} == before
+
+
+async def test_a_newer_schema_of_one_is_none_of_the_other(redis: Redis) -> None:
+    await redis.set(Keys("xl3m:b").schema(), 7)
+    assert await check_schema(redis, Keys("xl3m")) is None
+    await ensure_schema(redis, Keys("xl3m"))
+
+
+async def test_the_scout_and_the_scales_look_at_their_own_stream(redis: Redis) -> None:
+    store, url = await filled(redis, Keys("xl3m:b")), _url(redis)
+    assert await Scout(url, store.keys).picks("s", QUESTION, 0, 9, 3)
+    assert await Scout(url, Keys("xl3m")).picks("s", QUESTION, 0, 9, 3) == []
+    assert (await weight(store, "s"))[0] > 0
+    assert (await weight(StreamStore(redis, PLENTY, PLENTY), "s"))[0] == 0
+
+
+def _url(redis: Redis) -> str:
+    where = redis.connection_pool.connection_kwargs
+    return f"redis://{where['host']}:{where['port']}/0"
+
+
+# -- queries ---------------------------------------------------------------------------------
+
+
+async def test_a_query_goes_to_its_group_alone(redis: Redis) -> None:
+    workers = []
+    for prefix in ("xl3m", "xl3m:b"):
+        await filled(redis, Keys(prefix))
+        workers.append(Worker(redis, prefix))
+    mine, theirs = workers
+    async with running(*(service for w in workers for service in (w.door, w.scoring))):
+        await until(lambda: listening(redis, 1))
+        await until(lambda: client.workers(theirs.store))
+        for _ in range(3):
+            said = [each async for each in client.ask(theirs.store, "s", QUESTION, 20)]
+            assert said[-1]["type"] == "answer" and "error" not in said[-1]
+    assert len(theirs.answered) == 3 and mine.answered == []
+    claims = [name async for name in redis.scan_iter("*:query:*")]
+    assert len(claims) == 3
+    assert all(name.startswith(b"xl3m:b:1:query:") for name in claims)
+
+
+async def test_changes_are_told_to_who_watches_that_group(redis: Redis) -> None:
+    one, other = (StreamStore(redis, PLENTY, PLENTY, Keys(prefix)) for prefix in ("xl3m", "xl3m:b"))
+    updates = client.updates(one, "s")
+    assert await anext(updates) == {}
+    await other.tell([(other.keys.update_channel("s"), encode({"n": 1}))])
+    await one.tell([(one.keys.update_channel("s"), encode({"n": 2}))])
+    assert (await anext(updates))["n"] == 2
+    await updates.aclose()  # type: ignore[attr-defined]
+
+
+# -- workers and commands, on a real Kafka -----------------------------------------------------
+
+
+@asynccontextmanager
+async def commands_of(redis: Redis) -> AsyncIterator[list[bytes]]:
+    """Every command that Redis is sent while the block runs, as MONITOR writes it."""
+    where, lines = redis.connection_pool.connection_kwargs, list[bytes]()
+    reader, writer = await asyncio.open_connection(where["host"], where["port"])
+    writer.write(b"MONITOR\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+
+    async def read() -> None:
+        while line := await reader.readline():
+            lines.append(line)
+
+    reading = asyncio.create_task(read())
+    try:
+        yield lines
+        await redis.echo("the end")
+        await until(lambda: any(b'"the end"' in line for line in lines[-3:]))
+    finally:
+        reading.cancel()
+        writer.close()
+
+
+async def xl3m(here: Site, *words: str) -> str:
+    """What the command says, which goes well."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stream_app", *words, env=here.environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def test_a_worker_and_every_command_keep_to_their_prefix(
+    durable_broker: embedded.Service, redis: Redis, tmp_path: Path, fresh: Fresh
+) -> None:
+    await filled(redis, Keys())
+    before = await held(redis, Keys())
+    made = site(durable_broker.url, _url(redis), tmp_path, fresh, prefix="xl3m-b")
+    async with commands_of(redis) as lines, made as here:
+        await here.start()
+        await here.send("questions", "s", QUESTION.encode())
+        await here.send("tokens", "s", log_text(1, 60).encode())
+        await here.until(lambda: _scored(here))
+        assert (await xl3m(here, "ask", "s", QUESTION)).count("#")
+        assert "s  " in await xl3m(here, "streams", "--memory")
+        await xl3m(here, "doctor")
+        assert "read again" in await xl3m(here, "rebuild", "--all")
+    assert await held(redis, Keys()) == before
+    used = b"".join(lines)
+    assert b'"xl3m-b:1:{s}:log"' in used and b'"xl3m-b:query"' in used
+    assert b'"xl3m-b:schema"' in used and b'"xl3m:' not in used
+
+
+async def _scored(here: Site) -> bool:
+    known = await client.describe(here.store, "s")
+    return known["segments"] > 2 and any(q["coverage"] == 1.0 for q in known["questions"])
