@@ -39,6 +39,11 @@ async def connected(url: str) -> AsyncIterator[Redis]:
             "user's rights"
         ) from error
     except RedisError as error:
+        if "HELLO" in str(error):
+            raise UnreachableError(
+                f"Redis is older than 6.0 ({error}): upgrade it, or name another in "
+                f"{variable('redis')}"
+            ) from error
         raise UnreachableError(
             f"Redis does not answer ({error}): start one, or name another with --redis or "
             f"{variable('redis')}"

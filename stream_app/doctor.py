@@ -12,14 +12,18 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
+from stream_app import groups, redis_check
 from stream_app.client import connected
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.keys import Keys
 from stream_app.schema import check_schema
-from stream_app.settings import Settings
+from stream_app.settings import Settings, unknown_variables
 from stream_app.terminal import say
-from stream_app.topics import partition_counts, topic_names
+from stream_app.topics import makes_topics, partition_counts, topic_names
 from xl3m_core.errors import XL3MError
+
+PARTITIONS = 4
+"""Of a topic in the command that the doctor names: as many workers can share it."""
 
 Mark = Literal["ok", "WARN", "MEND"]
 
@@ -48,6 +52,8 @@ def run(**given: Any) -> bool:
 
 def examine(**given: Any) -> Iterator[Finding]:
     """Everything there is to look at; given: settings, as of the command line."""
+    for line in unknown_variables():
+        yield Finding("WARN", "settings", line)
     try:
         settings = Settings.from_env(**given)
     except SettingsError as error:
@@ -63,15 +69,18 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Does it answer, does it keep what it is given, and who wrote it?"""
     try:
         async with connected(settings.redis) as redis:
-            for finding in _redis_info(await redis.info()):
+            info = await redis.info()
+            for finding in _redis_info(info):
                 yield finding
-            yield await _schema(redis, Keys(settings.prefix))
+            if not redis_check.fault_of(info):  # a cluster answers nothing that is asked here
+                yield await _schema(redis, Keys(settings.prefix))
+                yield await _group(redis, settings)
     except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Redis", str(error))
 
 
 def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
-    yield Finding("ok", "Redis", f"answers, version {info['redis_version']}")
+    yield _redis_kind(info)
     policy = info.get("maxmemory_policy", "unknown")
     if policy == "noeviction":
         yield Finding("ok", "Redis maxmemory-policy", policy)
@@ -85,6 +94,25 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("WARN", "Redis appendonly", said)
 
 
+def _redis_kind(info: dict[str, Any]) -> Finding:
+    if fault := redis_check.fault_of(info) or redis_check.replica_fault(info):
+        return Finding("MEND", "Redis", fault)
+    said = f"answers, version {info['redis_version']}"
+    if redis_check.version(info) < redis_check.TESTED:
+        return Finding("WARN", "Redis", f"{said}: not tested with any before 6.2")
+    return Finding("ok", "Redis", said)
+
+
+async def _group(redis: Redis, settings: Settings) -> Finding:
+    noted = await groups.noted_groups(redis, settings)
+    if fault := groups.fault_of(noted, settings):
+        return Finding("MEND", "Redis group", fault)
+    if warning := groups.warning_of(noted, settings):
+        return Finding("WARN", "Redis group", warning)
+    said = f"{settings.group}, and no other" if noted else "none noted yet, the first worker does"
+    return Finding("ok", "Redis group", said)
+
+
 async def _schema(redis: Redis, keys: Keys) -> Finding:
     try:
         noted = await check_schema(redis, keys)
@@ -95,22 +123,36 @@ async def _schema(redis: Redis, keys: Keys) -> Finding:
 
 async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Does it answer, and has it the topics?"""
+    names = topic_names(settings)
     try:
         counts = await partition_counts(settings)
+        missing = [name for name in names if not counts.get(name)]
+        makes_missing = bool(missing) and await makes_topics(settings)
     except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")
-    for topic in topic_names(settings):
-        yield _topic(topic, counts.get(topic, 0), topic == settings.tokens_topic)
+    for name in names:
+        if name in missing:
+            yield _missing_topic(settings, name, makes_missing)
+        else:
+            yield _topic(name, counts[name], name == settings.tokens_topic)
 
 
 def _topic(name: str, partitions: int, is_shared: bool) -> Finding:
-    if not partitions:
-        said = "it is missing: create it, or start a worker if the broker makes topics by itself"
-        return Finding("MEND", f"topic {name}", said)
     shared = f", so {partitions} at most can share the work" if is_shared else ""
     return Finding("ok", f"topic {name}", f"partitions: {partitions}{shared}")
+
+
+def _missing_topic(settings: Settings, name: str, is_made: bool) -> Finding:
+    if is_made:
+        said = "it is missing: the first worker has the broker create it, by the broker's defaults"
+        return Finding("WARN", f"topic {name}", said)
+    said = (
+        f"it is missing: kafka-topics.sh --bootstrap-server {settings.broker_address} --create "
+        f"--topic {name} --partitions {PARTITIONS}"
+    )
+    return Finding("MEND", f"topic {name}", said)
 
 
 def model_finding(settings: Settings) -> Finding:
@@ -121,6 +163,8 @@ def model_finding(settings: Settings) -> Finding:
         engine = create_engine(settings)
     except XL3MError as error:
         return Finding("MEND", "model", str(error))
+    except Exception as error:  # whatever a folder holds, the doctor ends with a verdict
+        return Finding("MEND", "model", f"it cannot be used: {type(error).__name__}: {error}")
     method = engine.method
     said = f"window {engine.model.window}, segments of {method.segment_tokens} tokens, k {method.k}"
     return Finding("ok", "model", said)

@@ -73,6 +73,10 @@ class Keys:
         """Where a partition stands: epoch, position, generation of the topic."""
         return self._named(f"partition:{topic_partition}")
 
+    def groups(self) -> str:
+        """Of each topic that is read the consumer group that reads it."""
+        return self._named("groups")
+
     # -- a stream -------------------------------------------------------------------------------
 
     def log(self, stream: str) -> str:

@@ -82,9 +82,7 @@ def _say_what_was_done(plans: Plans, unread: Mapping[str, int], held: Retained) 
     """What streams alone do not tell: partitions of no stream, and what all of it comes to."""
     if unread:
         of = ", ".join(sorted(unread))
-        say(
-            f"{sum(unread.values())} offsets of {of}, of which no stream was read, will be read again"
-        )
+        say(f"{sum(unread.values())} offsets of {of}, which fed no stream, will be read again")
     if not plans and not unread:
         say("There is nothing to rebuild: nothing was read yet.")
     if len(plans) + bool(unread) > 1:

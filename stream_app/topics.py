@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import ClusterAuthorizationFailedError, IncompatibleBrokerVersion, KafkaError
 
 from stream_app import access, refusal
 from stream_app.errors import UnreachableError
@@ -19,6 +20,9 @@ from stream_app.settings import Settings
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
 ASKED_SECONDS = 40.0
+_MAKES_TOPICS = "auto.create.topics.enable"
+_MOCK_CLUSTER = "mockCluster"
+"""How librdkafka's begins its id."""
 
 
 @asynccontextmanager
@@ -63,6 +67,25 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
         known = await admin.describe_topics()
     counts = {topic["topic"]: len(topic["partitions"]) for topic in known}
     return {name: counts[name] for name in topic_names(settings) if name in counts}
+
+
+async def makes_topics(settings: Settings) -> bool:
+    """Whether the broker makes topics by itself; False as well where it does not say.
+
+    Raises UnreachableError when there is no broker.
+    """
+    async with administering(settings) as admin:
+        cluster = await admin.describe_cluster()
+        if str(cluster.get("cluster_id")).startswith(_MOCK_CLUSTER):
+            return True
+        broker = cluster["brokers"][0]["node_id"]
+        asked = ConfigResource(ConfigResourceType.BROKER, str(broker), {_MAKES_TOPICS: None})
+        try:
+            (reply,) = await admin.describe_configs([asked])
+        except (IncompatibleBrokerVersion, ClusterAuthorizationFailedError):
+            return False
+    entries = [entry for resource in reply.resources for entry in resource[4]]
+    return any(entry[:2] == (_MAKES_TOPICS, "true") for entry in entries)
 
 
 async def retained(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:

@@ -15,8 +15,10 @@ from mode.utils.logging import level_number
 from stream_app import logs
 from stream_app.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
+from stream_app.groups import note_group
 from stream_app.http import check_port
 from stream_app.keys import Keys
+from stream_app.redis_check import ensure_usable
 from stream_app.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.terminal import say
@@ -35,7 +37,7 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
         logging.config.dictConfig(as_json)
         logs.take_over()
         for line in unknown_variables():
-            logger.warning("%s", line)
+            _warn(settings, line)
     asyncio.run(check(settings))
     from stream_app.app import create_app
 
@@ -82,12 +84,24 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
 
 
 async def check(settings: Settings) -> None:
-    """See that the port can be had and broker and Redis answer, make missing topics, note the
-    schema. The port comes first: it is looked at while nothing knows of this worker.
+    """See that the port can be had and broker and Redis answer and can be used, make missing
+    topics, note the schema and the group. The port comes first: it is looked at while nothing knows
+    of this worker.
 
     Raises SettingsError, SchemaError, and UnreachableError, which say what to start or to set.
     """
     await check_port(settings.http_host, settings.http_port)
     async with connected(settings.redis) as redis:
+        await ensure_usable(redis)
         await ensure_schema(redis, Keys(settings.prefix))
+        if warning := await note_group(redis, settings):
+            _warn(settings, warning)
         await ensure_topics(settings)
+
+
+def _warn(settings: Settings, line: str) -> None:
+    """In the log where that is set up by now, else on standard error."""
+    if settings.log_format == "json":
+        logger.warning("%s", line)
+    else:
+        say(f"xl3m: warning: {line}", err=True)

@@ -1,0 +1,53 @@
+"""RedisCheck: whether a Redis can hold what workers write there, by what it says of itself.
+
+Knows what INFO tells; not what is kept there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+
+from stream_app.errors import SettingsError, UnreachableError
+from stream_app.variables import variable
+
+LEAST = (6, 0)
+"""Before that it has no RESP3, which the client speaks."""
+TESTED = (6, 2)
+
+
+async def ensure_usable(redis: Redis) -> None:
+    """Raises UnreachableError for a replica, which may be made primary yet, and SettingsError for
+    what no worker can ever use."""
+    info = await redis.info()
+    if fault := replica_fault(info):
+        raise UnreachableError(fault)
+    if fault := fault_of(info):
+        raise SettingsError(fault)
+
+
+def replica_fault(info: Mapping[str, Any]) -> str:
+    """Why nothing that lasts can be written to it; empty if it can."""
+    if info.get("role", "master") == "master":
+        return ""
+    primary = f"{info.get('master_host')}:{info.get('master_port')}"
+    return f"Redis is a replica of {primary} and takes no writes: name that in {variable('redis')}"
+
+
+def fault_of(info: Mapping[str, Any]) -> str:
+    """Why no worker can use it; empty if one can."""
+    if info.get("cluster_enabled") or info.get("redis_mode") == "cluster":
+        return (
+            "Redis runs in cluster mode, and a worker writes keys of several slots at once: name a "
+            f"server without it in {variable('redis')}"
+        )
+    if version(info) < LEAST:
+        least = ".".join(map(str, LEAST))
+        return f"Redis {info['redis_version']} is older than {least}: upgrade it"
+    return ""
+
+
+def version(info: Mapping[str, Any]) -> tuple[int, ...]:
+    """The numbers of its version that mean anything here."""
+    parts = str(info.get("redis_version", "")).split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdecimal())
