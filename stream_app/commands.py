@@ -180,13 +180,13 @@ async def rebuild(settings: Settings, stream: str | None, yes: bool) -> None:
     from stream_app.topics import retained
 
     async with client.connected(settings.redis) as redis:
-        partitions = await retained(settings, settings.tokens_topic)
+        partitions = await retained(settings)
         if stream is None:
             await _throw_away_older(redis)
         await check_schema(redis)
         store = _store(settings, redis)
         known = await rebuilding.places(redis, partitions)
-        held = rebuilding.held(known, await retained(settings, settings.tokens_topic))
+        held = rebuilding.held(known, await retained(settings))
         names = await store.streams() if stream is None else [stream]
         found = [(name, await rebuilding.plan(store, name, held)) for name in names]
         # Of all there are, some may have a question only: nothing was ever read for them.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
+from stream_app.checks import check_start, check_topics
 from stream_app.errors import SettingsError
 from stream_app.variables import convert, or_file, variable, with_secrets
 from xl3m_core.method import Measure, Method
@@ -212,12 +213,8 @@ class Settings:
         if self.format.partition(":")[0] not in get_args(Format):
             named = ", ".join(get_args(Format))
             raise SettingsError(f"{variable('format')} must be one of {named}, or json:PRESET")
-        topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
-        for name in topics:
-            if not _TOPIC.fullmatch(getattr(self, name)):
-                raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
-        if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
-            raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
+        check_topics(self)
+        check_start(self.start)
         self._check_kafka()
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
@@ -278,11 +275,12 @@ _LEAST |= dict.fromkeys(
 _LEAST |= dict.fromkeys(("max_streams", "max_questions", "max_asked"), 1)
 _LEAST |= {"overlap_tokens": -1, "query_deadline": 0, "session_seconds": 6}  # brokers refuse less
 _MOST = {"query_deadline": MAX_DEADLINE, "session_seconds": 150.0, "http_port": 65_535}
+# Kafka's protocol has 32 bits for a size, and four events are fetched at once.
+_MOST |= {"max_event_bytes": 2**29 - 1, "max_batch_bytes": 2**31 - 1}
 
 
 # Beyond this neither Redis' scripts nor floats count exactly.
 _BEYOND = 2**53
-_TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 
 
 def _is_text(value: Any) -> bool:
