@@ -11,6 +11,7 @@ from typing import Any
 
 import faust
 
+from stream_app import polled
 from stream_app.answering import Answering
 from stream_app.asking import Fence
 from stream_app.events import (
@@ -54,25 +55,38 @@ def dead_letters(
     """Puts an event that cannot be used where a person can look at it."""
 
     async def bury(event: Any, reason: str) -> None:
-        m = event.message
-        logger.warning("%s/%d offset %d: %s", m.topic, m.partition, m.offset, reason)
+        m, first = event.message, polled.begins(event.message)
+        if unread := polled.unreadable(m):
+            reason = unread if first == m.offset else f"{unread}: offsets {first} to {m.offset}"
+        else:
+            first = m.offset
+        logger.warning("%s/%d offset %d: %s", m.topic, m.partition, first, reason)
         # The event's key keeps its dead letters in order, unless the key itself is what is wrong.
         key = m.key if m.key and len(m.key) <= STREAM_BYTES else None
-        await send(key, dead_letter(m.topic, m.partition, m.offset, m.key, m.value, reason))
+        await send(key, dead_letter(m.topic, m.partition, first, m.key, m.value, reason))
         on_burial()
 
     return bury
 
 
 def agent(
-    app: faust.App, topic: Any, handle: Callable[[AsyncIterator[Any]], Awaitable[None]]
+    app: faust.App,
+    topic: Any,
+    handle: Callable[[AsyncIterator[Any]], Awaitable[None]],
+    name: str = "tokens",
 ) -> None:
     """An agent that leaves acknowledging to `handle`."""
 
     async def run(stream: Any) -> None:
         await handle(stream.noack().events())
 
-    app.agent(topic, name=topic.get_topic_name())(run)
+    app.agent(topic, name=name)(run)
+
+
+def check_readable(message: Any) -> None:
+    """Raise BadEvent with the reason if what came from Kafka could not be read there already."""
+    if reason := polled.unreadable(message):
+        raise BadEvent(reason)
 
 
 class Questions:
@@ -100,7 +114,7 @@ class Questions:
             owned = self.partitions.of(event.message)
             if owned is None:
                 continue
-            owned.saw(event.message.offset)
+            owned.saw(event.message.offset, polled.begins(event.message))
             owned.take_gap()  # said in the log; no stream counts it
             while not owned.has(event.message.offset) and self.partitions.owns(owned):
                 await self._take(owned, event)
@@ -123,7 +137,10 @@ class Questions:
     async def _take(self, owned: Owned, event: Any) -> None:
         """Do what it asks for, or bury it."""
         message = event.message
+        if polled.is_empty(message):
+            return
         try:
+            check_readable(message)
             asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
         except BadEvent as error:
             await self.bury(event, str(error))
@@ -194,8 +211,11 @@ class Queries:
 
     async def _answer(self, event: Any) -> None:
         m = event.message
+        if polled.is_empty(m):
+            return
         fallback = f"{m.topic}/{m.partition}/{m.offset}"
         try:
+            check_readable(m)
             query = decode_query(m.key, m.value, self.settings.max_event_bytes, fallback)
         except BadEvent as error:
             await self.bury(event, str(error))

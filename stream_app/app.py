@@ -1,7 +1,9 @@
 """create_app: builds the parts of a worker and ties them together. Wiring only."""
 
 import asyncio
+import logging
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -12,12 +14,14 @@ from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
-from stream_app import access, agents
+from stream_app import access, agents, refusal
 from stream_app.answering import Answering
 from stream_app.client import store_of
 from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
+from stream_app.fetching import Reading
+from stream_app.following import Following, subscriber
 from stream_app.http import Http
 from stream_app.ingest import Ingest
 from stream_app.metrics import Metrics
@@ -29,6 +33,7 @@ from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
+from stream_app.starting import start_at
 from stream_app.stopping import Stopping
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
@@ -36,17 +41,26 @@ from stream_app.watchdog import Watchdog
 from stream_app.weights import Weights
 from xl3m_core import Engine
 
+logger = logging.getLogger("xl3m")
+
 ANSWER_BYTES = 4 << 20
+UNREACHABLE_CODE = 3
+"""Of a process that ends since Kafka does not let it in, as at its start."""
 # Longer than all queries begun take, as a rule: their deadline is 30 s, if nobody says another.
 WAITED_SECONDS = 100.0
+# Kafka's protocol has 32 bits for a size.
+MOST_FETCHED = 2**31 - 1
 
 
 class App(faust.App):
     """A Faust app whose consumer is ours, and that ends within a bound: Faust itself waits for all
     that is unacknowledged, however long that takes. polled: topics of which all that a poll brings
-    of a partition comes as one event; settled: returns when nothing of them is being worked on."""
+    of a partition comes as one event; settled: returns when nothing of them is being worked on;
+    explained: what to do about what Kafka refuses."""
 
     stopping: Stopping
+    reading: Reading
+    explained: Callable[[Exception], str]
     polled: Collection[str] = ()
     settled: Callable[[], Awaitable[None]]
 
@@ -63,6 +77,11 @@ class App(faust.App):
 
     def _create_directories(self) -> None:
         """Called by Faust to make a folder for tables, of which there are none."""
+
+    def refused(self, error: Exception) -> None:
+        """Kafka refuses what this worker cannot do without: say what to do, and end."""
+        logger.critical("%s", self.explained(error))
+        self.stopping.end_now(UNREACHABLE_CODE)
 
     async def on_stop(self) -> None:
         """Called by Faust; also for a worker that ends by an error."""
@@ -101,27 +120,31 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     health = Health()
     scout, step_seconds = Scout(settings.redis, store.keys), settings.step_ms / 1000
     scoring = Scoring(engine, store, health, settings.backlog_tokens, step_seconds, scout)
-    partitions = Partitions(store, settings.tokens_topic)
+    tokens = set(settings.tokens_topics)
+    start = start_at(settings.start, time.time())
+    partitions = Partitions(store, settings.tokens_topic, tokens, start)
     warming = Warming(engine, store, scoring, health)
     answering = Answering(settings, engine, store, scoring, warming, health)
     app = create_faust(settings)
     stopping = app.stopping
     door = PubSubDoor(settings, redis, answering, scoring, health, stopping)
-    topic = {name: raw_topic(app, getattr(settings, f"{name}_topic")) for name in TOPICS}
+    app.reading.held = health.held
+    topic = {name: raw_topic(app, *names) for name, names in _names(settings, tokens).items()}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
     topic["tokens"].maxsize = sys.maxsize
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
-    app.polled, app.settled = {settings.tokens_topic}, ingest.settled
+    app.polled, app.settled = tokens, ingest.settled
     asked = Partitions(store, settings.questions_topic)
     questions = agents.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
     queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)
-    agents.agent(app, topic["tokens"], ingest.run)
-    agents.agent(app, topic["questions"], questions.run)
-    agents.agent(app, topic["queries"], queries.run)
+    agents.agent(app, topic["tokens"], ingest.run, "tokens")
+    agents.agent(app, topic["questions"], questions.run, "questions")
+    agents.agent(app, topic["queries"], queries.run, "queries")
+    following = Following(settings, tokens, subscriber(app, topic["tokens"]))
 
     watchdog = Watchdog(
         settings.stall_seconds,
@@ -135,7 +158,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
         app.add_dependency(_FromTheStart(http))
-    for service in (scoring, warming, door, watchdog, weights):
+    for service in (scoring, warming, door, watchdog, weights, following):
         app.task(_named(service))
     _on_full_queues(app, ingest.queues)
     _on_assignment(app, ingest, asked, scoring, health)
@@ -176,19 +199,29 @@ def create_faust(settings: Settings) -> App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         # Dead letters and answers have sizes of their own, however small an event may be.
-        producer_max_request_size=max(4 * settings.max_event_bytes, ANSWER_BYTES),
-        consumer_max_fetch_size=4 * settings.max_event_bytes,
+        producer_max_request_size=min(
+            max(4 * settings.max_event_bytes, ANSWER_BYTES), MOST_FETCHED
+        ),
+        consumer_max_fetch_size=min(4 * settings.max_event_bytes, MOST_FETCHED),
         web_enabled=False,
         worker_redirect_stdouts=False,
         store="memory://",
     )
     app.stopping, app.settled = Stopping(settings.stop_seconds), partial(asyncio.sleep, 0)
+    app.reading = Reading(settings.max_batch_bytes, settings.isolation_level, settings.unreadable)
+    app.explained = partial(refusal.explained, settings)
     return app
 
 
-def raw_topic(app: faust.App, name: str) -> Any:
-    """A topic whose keys and values are decoded by us."""
-    return app.topic(name, key_serializer="raw", value_serializer="raw")
+def raw_topic(app: faust.App, *names: str) -> Any:
+    """A topic, or several as one, whose keys and values are decoded by us."""
+    return app.topic(*names, key_serializer="raw", value_serializer="raw")
+
+
+def _names(settings: Settings, tokens: set[str]) -> dict[str, list[str]]:
+    """What each kind of topic is called."""
+    names = {name: [getattr(settings, f"{name}_topic")] for name in TOPICS}
+    return names | {"tokens": sorted(tokens)}
 
 
 def _named(service: Any) -> Any:

@@ -10,13 +10,14 @@ Knows offsets, generations and polls; no events.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.polled import Record, together
+from stream_app.kafka_thread import KafkaThread
+from stream_app.polled import Placed, Record, together
 
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;
@@ -38,6 +39,10 @@ class Consumer(aiokafka.Consumer):
         # Faust lets go of it with the partition. (partition, offset) -> what was read before it
         self._gap: Any = defaultdict(dict[int, int])
 
+    def _new_consumer_thread(self) -> KafkaThread:
+        """Called by Faust when it begins."""
+        return KafkaThread(self, loop=self.loop, beacon=self.beacon)
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         """Called by Faust for what there is to read: what is polled of a topic of the app's
         `polled` is one message for each partition."""
@@ -45,10 +50,18 @@ class Consumer(aiokafka.Consumer):
         polled = await super()._getmany(active_partitions, timeout)
         whole = cast(Any, self.app).polled
         return {
-            tp: self._together(tp, records) if tp.topic in whole else records
+            tp: self._together(tp, records) if tp.topic in whole else self._each(tp, records)
             for tp, records in polled.items()
             if records
         }
+
+    def _to_message(self, tp: TP, record: Any) -> Any:
+        """Called by Faust, which knows no record that stands for several offsets."""
+        message: Any = super()._to_message(tp, record)
+        if isinstance(record, Placed):
+            message.begins = record.begins
+            message.unreadable, message.empty = record.unreadable, record.empty
+        return message
 
     async def _wait_next_records(self, timeout: float) -> Any:
         """Called by Faust to poll; if all partitions are full it sleeps for a second."""
@@ -60,9 +73,18 @@ class Consumer(aiokafka.Consumer):
 
     def _together(self, tp: TP, records: Sequence[Record]) -> list[Record]:
         """They are acknowledged with the last one, so none before it is a hole."""
-        read = self._read_offset[tp]
-        self._gap[tp][records[-1].offset] = records[0].offset - 1 if read is None else read
+        self._gap[tp][records[-1].offset] = self._read_up_to(tp)
         return [together(records)]
+
+    def _each(self, tp: TP, records: Sequence[Record]) -> Sequence[Record]:
+        """Faust sees what never came between two of them; not what did not before the first."""
+        self._gap[tp][records[0].offset] = self._read_up_to(tp)
+        return records
+
+    def _read_up_to(self, tp: TP) -> int:
+        """The last offset that was read, or passed over by where reading began."""
+        read = self._read_offset[tp]
+        return -1 if read is None else read
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Nothing came from `offset_from` until `offset_to` did."""
@@ -71,17 +93,18 @@ class Consumer(aiokafka.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """The offset to commit: the one behind all that is acknowledged without a hole. None:
         nothing new is. What never came is no hole, nor what came together."""
-        acked, before, last = self._acked[tp], self._gap[tp], self._committed_offset[tp]
+        acked, before = self._acked[tp], self._gap[tp]
+        last = committed = (self._committed_offset[tp] or 0) - 1
         acked.sort()
         done = 0
         for offset in acked:
-            if last and before.get(offset, offset - 1) > last:
+            if before.get(offset, offset - 1) > last:
                 break
-            last, done = offset, done + 1
+            last, done = max(last, offset), done + 1
             before.pop(offset, None)
         self._acked_index[tp].difference_update(acked[:done])
         del acked[:done]
-        return last + 1 if done and last is not None else None
+        return last + 1 if last > committed else None
 
     def check(self, generation: int) -> None:
         """Raise Faust's RebalanceAgain, which makes it wait for the next assignment, if that is
@@ -98,11 +121,19 @@ class Consumer(aiokafka.Consumer):
             await self.seek_wait(fresh)
         return committed
 
+    async def offsets_at(self, start: Literal["latest"] | int, *partitions: TP) -> Mapping[TP, int]:
+        """The end of each partition, or its first offset since a time in milliseconds."""
+        thread = cast(KafkaThread, self._thread)
+        return cast(
+            Mapping[TP, int], await thread.call_thread(thread.offsets_at, start, partitions)
+        )
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Called when partitions are given out. Faust stopped the flow when it lost some, but not
         if it had none; and it does not forget which were full, of which nothing is at hand now."""
         app: Any = self.app
         self._buffered_partitions.clear()
+        app.reading.keep(assigned)
         self.stop_flow()
         app.flow_control.suspend()
         await super().on_partitions_assigned(assigned, generation_id)
@@ -113,6 +144,10 @@ class Consumer(aiokafka.Consumer):
         generation = self.app.consumer_generation_id
         self.check(generation)
         await super().perform_seek()
+        # Elsewhere Faust takes it for the last offset that was read, not for the next one.
+        for tp in self.assignment():
+            offset = self._read_offset[tp]
+            self._read_offset[tp] = offset - 1 if offset else None
         self.check(generation)
 
     def resume_flow(self) -> None:

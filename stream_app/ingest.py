@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from stream_app import polled
 from stream_app.events import BadEvent, Chunk, decode_chunk
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
@@ -139,7 +140,9 @@ class Ingest:
         """The usable events by stream, each stream's in order."""
         arrivals: dict[str, list[Arrival]] = {}
         for source, event in batch:
-            source.saw(event.message.offset)
+            source.saw(event.message.offset, polled.begins(event.message))
+            if polled.is_empty(event.message):
+                continue
             try:
                 chunk = self._decode(event)
             except BadEvent as error:
@@ -153,11 +156,13 @@ class Ingest:
 
     def _decode(self, event: Any) -> Chunk:
         message = event.message
+        if reason := polled.unreadable(message):
+            raise BadEvent(reason)
         return decode_chunk(
             message.key,
             message.value,
             source=f"{message.topic}/{message.partition}",
-            time_ms=message.timestamp or 0,
+            time_ms=polled.time_ms(message),
             settings=self.settings,
             decode_ids=self.decode_ids,
         )

@@ -88,6 +88,10 @@ class Metrics:
                 "The most that one of them was seen to take",
                 lambda: weights.largest,
             ),
+            "xl3m_partitions_held": (
+                "Partitions that wait for a person, and the group if it refuses this worker",
+                lambda: len(health.held),
+            ),
             "xl3m_health_waiting": (
                 "Steps that wait for Redis",
                 lambda: len(health.waiting),

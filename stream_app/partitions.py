@@ -5,11 +5,12 @@ set to continue where Redis stands. Knows topic/partition names and offsets, no 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from stream_app.asking import Fence
+from stream_app.starting import EARLIEST
 from stream_app.state import LostWritesError, Move
 from stream_app.store import StreamStore
 
@@ -27,6 +28,11 @@ class Broker(Protocol):
 
     async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
         """The offset the next record of each partition will get."""
+
+    async def offsets_at(
+        self, start: Literal["latest"] | int, *partitions: Any
+    ) -> Mapping[Any, int]:
+        """The end of each partition, or its first offset since a time in milliseconds."""
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         """Set the group's committed offsets; False if they are no longer ours to set."""
@@ -59,13 +65,15 @@ class Owned:
         """Whether Redis holds what came at the offset."""
         return offset < (self.position or 0)
 
-    def saw(self, offset: int) -> None:
-        """Note an offset; those left out before it are a gap, never passed over in silence."""
-        if self.expected is not None and offset > self.expected:
-            self.gap += offset - self.expected
+    def saw(self, offset: int, begins: int | None = None) -> None:
+        """Note an offset; those left out before it, or before the first that it accounts for, are
+        a gap, never passed over in silence."""
+        first = offset if begins is None else begins
+        if self.expected is not None and first > self.expected:
+            self.gap += first - self.expected
             logger.error(
                 "%s: offsets %d to %d never came; the broker may have dropped them",
-                self.name, self.expected, offset - 1,
+                self.name, self.expected, first - 1,
             )  # fmt: skip
         self.expected = max(offset + 1, self.expected or 0)
 
@@ -76,12 +84,21 @@ class Owned:
 
 
 class Partitions:
-    """The partitions of a topic that this worker owns. trusted: the Redis that it has seen to hold
-    all that was left there; each topic's writer makes sure for itself."""
+    """The partitions of a topic, or of several, that this worker owns. trusted: the Redis that it
+    has seen to hold all that was left there; each topic's writer makes sure for itself. start:
+    where one begins that nobody has read of yet."""
 
-    def __init__(self, store: StreamStore, topic: str) -> None:
+    def __init__(
+        self,
+        store: StreamStore,
+        topic: str,
+        topics: Container[str] = (),
+        start: Literal["earliest", "latest"] | int = EARLIEST,
+    ) -> None:
         self.store = store
         self.topic = topic
+        self.topics = topics or (topic,)
+        self.start = start
         self.owned: dict[str, Owned] = {}
         self.trusted = ""
 
@@ -94,7 +111,7 @@ class Partitions:
         won or lost before all of it is done, so a failure can be tried again. still: raises if
         the partitions were called back meanwhile; another's are not to be fenced.
         """
-        now = {_plain(tp): tp for tp in assigned if tp.topic == self.topic}
+        now = {_plain(tp): tp for tp in assigned if tp.topic in self.topics}
         taken = {}
         run_id = await self.store.run_id()
         if now:
@@ -104,9 +121,14 @@ class Partitions:
             # No earlier owner moves a position now: one behind the end is of a topic that is gone.
             begins = await broker.earliest_offsets(*now.values())
             ends = await broker.highwaters(*now.values())
+            never = [tp for plain, tp in now.items() if taken[plain].position is None]
+            never = [tp for tp in never if committed.get(tp) is None]
+            starts = await self._starts(never, broker)
             for plain, tp in now.items():
                 still()
                 await self._settle(taken[plain], begins.get(tp), ends.get(tp))
+                if tp in starts:
+                    await self._begin_at(taken[plain], starts[tp], run_id)
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
         self.owned, self.trusted = taken, run_id
@@ -156,6 +178,18 @@ class Partitions:
         )
         for owned, end in ends.values():
             owned.position = end
+
+    async def _starts(self, never: list[Any], broker: Broker) -> Mapping[Any, int]:
+        """Where those begin that were never read, unless with their first record."""
+        if not never or self.start == EARLIEST:
+            return {}
+        return await broker.offsets_at(self.start, *never)
+
+    async def _begin_at(self, owned: Owned, offset: int, run_id: str) -> None:
+        """All before the offset counts as read from now on."""
+        logger.info("%s: begins at offset %d", owned.plain, offset)
+        await self.store.move_positions([Move(owned.plain, owned.epoch, None, offset)], run_id)
+        owned.position = owned.expected = offset
 
     async def _draw(self, plain: str, still: Callable[[], None]) -> Owned:
         """The partition with a new epoch, where Redis stands."""

@@ -27,10 +27,12 @@ PASSING = (
 
 
 class Health:
-    """Whether the infrastructure answers: the name of each step that is waiting for it."""
+    """Whether the infrastructure answers: the name of each step that is waiting for it. held: each
+    partition that waits for a person, and why; it holds up nothing else."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, str] = {}
+        self.held: dict[str, str] = {}
 
     @property
     def ok(self) -> bool:

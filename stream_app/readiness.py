@@ -35,6 +35,7 @@ class Readiness:
         """Why it is not ready, by what is lacking; empty if it is."""
         redis, kafka = await asyncio.gather(self._redis(), self._kafka())
         found = {f"step {step}": f"waits: {why}" for step, why in self.health.waiting.items()}
+        found |= dict(self.health.held)
         found["partitions"] = "" if self.assigned() else "not assigned now"
         found |= {"redis": redis, "kafka": kafka}
         return {what: why for what, why in found.items() if why}

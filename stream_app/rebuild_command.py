@@ -23,13 +23,13 @@ async def run(settings: Settings, stream: str | None, yes: bool) -> None:
     """Begin the stream anew, or all streams and all partitions; nothing is touched if one of them
     would lose what Kafka no longer has, unless that is said to be right."""
     async with client.connected(settings.redis) as redis:
-        partitions = await retained(settings, settings.tokens_topic)
+        partitions = await retained(settings)
         store = client.store_of(settings, redis)
         if stream is None:
             await _throw_away_older(store)
         await check_schema(redis, store.keys)
         known = await rebuild.places(redis, store.keys, partitions)
-        held = rebuild.held(known, await retained(settings, settings.tokens_topic))
+        held = rebuild.held(known, await retained(settings))
         if stream is None:
             plans = await _plans(store, held, yes)
             unread = rebuild.unread(known, held, plans.values())

@@ -11,6 +11,9 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
@@ -80,6 +83,43 @@ def unreachable(settings: Settings, error: Exception) -> UnreachableError:
                 f"one, or name another with --broker or {variable('broker')}"
             )
     return UnreachableError(said)
+
+
+def explained(settings: Settings, error: Exception) -> str:
+    """What to do when the group, or a topic in it, refuses a worker."""
+    group = f"the group {settings.group!r} ({variable('group')})"
+    match error:
+        case GroupAuthorizationFailedError():
+            return f"the Kafka broker at {settings.broker_address} {_not_to(group)}"
+        case TopicAuthorizationFailedError():
+            topics = ", ".join(sorted(_topics_of(error))) or "a topic"
+            return f"the Kafka broker at {settings.broker_address} {_not_to(topics)}"
+        case InconsistentGroupProtocolError():
+            return (
+                f"{group} is in use by a program that is no worker of this kind: end that one, or "
+                "name another group"
+            )
+        case InvalidSessionTimeoutError():
+            return (
+                f"the broker takes no {variable('session_seconds')}={settings.session_seconds:g}: "
+                "set it within its group.min.session.timeout.ms and group.max.session.timeout.ms"
+            )
+        case InvalidGroupIdError():
+            return f"the broker takes no {variable('group')}={settings.group!r}: name another"
+        case _:
+            said = f" ({error})" if str(error) else ""
+            return f"{group} does not take this worker: {type(error).__name__}{said}"
+
+
+def _not_to(what: str) -> str:
+    return f"lets us in, but not to {what}: give us the right to read it"
+
+
+def _topics_of(error: Exception) -> set[str]:
+    """The names in the error, which is given one or several."""
+    return {
+        name for each in error.args for name in ([each] if isinstance(each, str) else each or ())
+    }
 
 
 def _why_not_trusted(error: ssl.SSLCertVerificationError) -> str:

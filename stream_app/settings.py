@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from stream_app.bounds import BOUNDS, MAX_DEADLINE, check_number
+from stream_app.checks import check_start, check_topics
 from stream_app.errors import SettingsError
 from stream_app.keys import prefix_fault
 from stream_app.variables import convert, or_file, unknown, variable, with_secrets
@@ -215,14 +216,10 @@ class Settings:
         if self.format.partition(":")[0] not in get_args(Format):
             named = ", ".join(get_args(Format))
             raise SettingsError(f"{variable('format')} must be one of {named}, or json:PRESET")
-        topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
-        for name in topics:
-            if not _TOPIC.fullmatch(getattr(self, name)):
-                raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
-        if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
-            raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
         if fault := prefix_fault(self.prefix):
             raise SettingsError(f"{variable('prefix')} {fault}")
+        check_topics(self)
+        check_start(self.start)
         self._check_kafka()
         for name, limits in BOUNDS.items():
             check_number(name, getattr(self, name), limits)
@@ -269,7 +266,6 @@ _CHOICES: dict[str, Any] = {
     "kafka_security": Security,
     "kafka_mechanism": Mechanism,
 }
-_TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 
 
 def _is_text(value: Any) -> bool:

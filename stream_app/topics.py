@@ -5,7 +5,7 @@ broker's metadata; not what the topics carry.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -47,6 +47,7 @@ async def administering(
 
 async def ensure_topics(settings: Settings) -> str:
     """See that all topics are there, asking for those that are missing; returns the cluster's id.
+    Of topics named by a pattern none is made.
 
     Raises UnreachableError when there is no broker, or it makes no topics by itself.
     """
@@ -66,7 +67,8 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
     async with administering(settings) as admin:
         known = await admin.describe_topics()
     counts = {topic["topic"]: len(topic["partitions"]) for topic in known}
-    return {name: counts[name] for name in topic_names(settings) if name in counts}
+    names = [*matched(settings, counts), *topic_names(settings)]
+    return {name: counts[name] for name in names if name in counts}
 
 
 async def makes_topics(settings: Settings) -> bool:
@@ -88,21 +90,45 @@ async def makes_topics(settings: Settings) -> bool:
     return any(entry[:2] == (_MAKES_TOPICS, "true") for entry in entries)
 
 
-async def retained(settings: Settings, topic: str) -> dict[str, tuple[int, int]]:
-    """The first offset that the broker still has of each topic/partition, and the one that comes
-    next. Raises UnreachableError when there is no broker."""
+async def matching(settings: Settings) -> list[str]:
+    """The topics that the pattern names, if they are named by one. Raises UnreachableError."""
+    async with administering(settings) as admin:
+        return matched(settings, await admin.list_topics())
+
+
+def matched(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Those of the names that the pattern matches; neither the other topics nor Kafka's own."""
+    pattern, others = settings.tokens_pattern, {*topic_names(settings)}
+    if pattern is None:
+        return []
+    return sorted(
+        name
+        for name in names
+        if pattern.match(name) and name not in others and not name.startswith("__")
+    )
+
+
+async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
+    """The first offset that the broker still has of each topic/partition of tokens, and the one
+    that comes next. Raises UnreachableError when there is no broker."""
     consumer = AIOKafkaConsumer(**access.kafka(settings))
     try:
         async with consumer, asyncio.timeout(ASKED_SECONDS):
-            count = (await partition_counts(settings)).get(topic, 0)
-            if not count:
+            counts = await partition_counts(settings)
+            names = [*settings.tokens_topics, *matched(settings, counts)]
+            partitions = [
+                TopicPartition(name, number)
+                for name in names
+                for number in range(counts.get(name, 0))
+            ]
+            if not partitions:
                 return {}
-            partitions = [TopicPartition(topic, number) for number in range(count)]
             starts = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
     except (KafkaError, TimeoutError) as error:
         raise UnreachableError(
-            f"the broker at {settings.broker_address} does not say what it holds of {topic} "
+            f"the broker at {settings.broker_address} does not say what it holds of "
+            f"{settings.tokens_topic} "
             f"({type(error).__name__}): try again"
         ) from error
     return {f"{tp.topic}/{tp.partition}": (starts[tp], ends[tp]) for tp in partitions}
@@ -123,5 +149,6 @@ async def _ask_for(settings: Settings, missing: list[str]) -> None:
 
 
 def topic_names(settings: Settings) -> list[str]:
-    """The five topics."""
-    return [getattr(settings, f"{name}_topic") for name in TOPICS]
+    """The topics that are named: all but those of a pattern."""
+    others = [getattr(settings, f"{name}_topic") for name in TOPICS if name != "tokens"]
+    return [*settings.tokens_topics, *others]

@@ -1,0 +1,236 @@
+"""Batches: what a broker sent of a partition, cut into its batches of records and read.
+
+Each batch is read by aiokafka's C extension, a compressed one after it was inflated within a
+bound. What that cannot read is read again here, record by record: a header whose name is not UTF-8
+does no harm, and a record that is damaged costs no other. Knows Kafka's formats of records; no
+offsets read, no transactions.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
+
+from stream_app.inflating import Buffer, TooLargeError, inflate
+from stream_app.variables import variable
+
+# BaseOffset, Length, PartitionLeaderEpoch, Magic, CRC, Attributes, LastOffsetDelta,
+# FirstTimestamp, MaxTimestamp, ProducerId, ProducerEpoch, BaseSequence, Records
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_PREFIX = struct.Struct(">qi")
+_MAGIC_AT, _ATTRIBUTES_AT = 16, 21
+_LEGACY_VALUE_AT = {0: 18, 1: 26}  # of a message set's message: behind its attributes and time
+_CODECS, _LOG_APPEND_TIME = 7, 8
+_LEGACY_LEAST = 26
+
+
+class UnreadableError(ValueError):
+    """It cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record, in the form aiokafka gives it."""
+
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    checksum: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Offsets from `begin` until `end` that cannot be read, why, and their bytes as they came."""
+
+    begin: int
+    end: int
+    reason: str
+    raw: Buffer
+
+
+class Fetched:
+    """What was fetched of a partition: batches, of which the last may be cut off. Where it holds
+    no whole batch at all, what there is counts as one, which cannot be read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data or b"")
+        self.size = len(self.data)
+        self.at = 0
+
+    def size_in_bytes(self) -> int:
+        """As aiokafka asks."""
+        return self.size
+
+    def has_next(self) -> bool:
+        """Whether there is one more."""
+        return self._end() is not None
+
+    def next_batch(self) -> "Batch | None":
+        """The next one."""
+        at, end = self.at, self._end()
+        if end is None:
+            return None
+        self.at = end
+        return Batch(self.data[at:end])
+
+    def next_offset(self) -> int | None:
+        """Where the next batch begins."""
+        if self._end() is None or self.size - self.at < _PREFIX.size:
+            return None
+        return int(_PREFIX.unpack_from(self.data, self.at)[0])
+
+    def _end(self) -> int | None:
+        left = self.size - self.at
+        if left >= _PREFIX.size:
+            length: int = _PREFIX.unpack_from(self.data, self.at)[1]
+            if 0 <= length <= left - _PREFIX.size:
+                return self.at + _PREFIX.size + length
+        return self.size if left and not self.at else None
+
+
+class Batch:
+    """A batch as it came. base: its first offset; end: the one behind its last, by its header;
+    codec: how it is compressed, 0 if it is not."""
+
+    __slots__ = ("base", "body", "codec", "end", "magic", "raw")
+
+    def __init__(self, raw: memoryview) -> None:
+        self.raw = raw
+        self.body: Buffer | None = None
+        if len(raw) >= _HEADER.size and raw[_MAGIC_AT] == 2:
+            self.base, _, _, self.magic, _, attributes, last, *_ = _HEADER.unpack_from(raw)
+            self.end = self.base + last + 1
+            self.codec = attributes & _CODECS
+        else:
+            self.magic = raw[_MAGIC_AT] if len(raw) > _MAGIC_AT else -1
+            self.base = _PREFIX.unpack_from(raw)[0] if len(raw) >= _PREFIX.size else -1
+            self.end = self.base + 1
+            self.codec = raw[_MAGIC_AT + 1] & _CODECS if len(raw) >= _LEGACY_LEAST else 0
+
+    def opened(self) -> Any:
+        """As aiokafka's batch, of which nothing was inflated. Raises UnreadableError."""
+        least = _HEADER.size if self.magic >= 2 else _LEGACY_LEAST
+        if self.magic < 0 or len(self.raw) < least:
+            raise UnreadableError("the batch is cut off")
+        if self.magic > 2:
+            raise UnreadableError(f"its format, {self.magic}, is not known")
+        if self.magic == 2:
+            batch: Any = DefaultRecordBatch(self.raw)
+        else:
+            batch = LegacyRecordBatch(self.raw, self.magic)
+        if not batch.validate_crc():
+            raise UnreadableError("its checksum is wrong: the batch was damaged")
+        return batch
+
+    def records(self, opened: Any, most: int) -> Iterator[Any]:
+        """Its records, by aiokafka; `most` bytes may come of it. Raises UnreadableError, and
+        whatever aiokafka does."""
+        if not self.codec:
+            self.body = self.raw[_HEADER.size :]
+            return iter(opened)
+        if self.magic < 2:  # rare: inflated once to see how much it is, and once by aiokafka
+            self._inflated(self._legacy_value(), most)
+            return iter(opened)
+        self.body = self._inflated(self.raw[_HEADER.size :], most)
+        header = bytearray(self.raw[: _HEADER.size])
+        header[_ATTRIBUTES_AT + 1] &= ~_CODECS
+        return iter(DefaultRecordBatch(b"".join((header, self.body))))
+
+    def one_by_one(self) -> Iterator[Read | Unread] | None:
+        """Its records once more, by ourselves, which raises nothing; None if they cannot be told
+        apart."""
+        if self.magic != 2 or self.body is None:
+            return None
+        return _one_by_one(self.raw, self.body)
+
+    def _inflated(self, data: Buffer, most: int) -> Buffer:
+        try:
+            return inflate(self.codec, data, most)
+        except TooLargeError as error:
+            raise UnreadableError(f"{error}; {variable('max_batch_bytes')} sets how many") from None
+        except ValueError as error:
+            raise UnreadableError(str(error)) from None
+
+    def _legacy_value(self) -> Buffer:
+        """The messages that a compressed message holds."""
+        at = _LEGACY_VALUE_AT[self.magic]
+        [key] = struct.unpack_from(">i", self.raw, at)
+        at += 4 + max(key, 0)
+        [size] = struct.unpack_from(">i", self.raw, at)
+        return self.raw[at + 4 : at + 4 + size]
+
+
+def _one_by_one(header: Buffer, body: Buffer) -> Iterator[Read | Unread]:
+    base, _, _, _, _, attributes, last, first_ms, max_ms, *_, count = _HEADER.unpack_from(header)
+    fixed_ms = max_ms if attributes & _LOG_APPEND_TIME else None
+    left, offset, end = Cursor(body), base, base + last + 1
+    for _ in range(max(count, 0)):
+        begin, at = offset, left.at
+        try:
+            record = Cursor(left.take(left.varint()))
+        except ValueError as error:
+            yield Unread(begin, end, f"the batch is damaged ({error})", body[at:])
+            return
+        try:
+            offset, read = _record(record, base, first_ms, fixed_ms)
+            if not begin <= offset < end:
+                raise ValueError(f"its offset would be {offset}")
+            yield read
+        except ValueError as error:
+            offset = begin
+            yield Unread(begin, begin + 1, f"the record is damaged ({error})", record.data)
+        offset += 1
+    if left.at < len(left.data):
+        yield Unread(offset, max(end, offset), "the batch holds more than its records", b"")
+
+
+def _record(fields: "Cursor", base: int, first_ms: int, fixed_ms: int | None) -> tuple[int, Read]:
+    """Its offset, and the record. Raises ValueError."""
+    fields.take(1)  # attributes, of which there are none
+    since = fields.varint()
+    offset = base + fields.varint()
+    key, value = fields.nullable(), fields.nullable()
+    headers = list[tuple[str, bytes | None]]()
+    for _ in range(fields.varint()):
+        name = bytes(fields.take(fields.varint())).decode("utf-8", "replace")
+        headers.append((name, fields.nullable()))
+    if fields.at < len(fields.data):
+        raise ValueError("it holds more than its fields")
+    time_ms = first_ms + since if fixed_ms is None else fixed_ms
+    return offset, Read(offset, time_ms, int(fixed_ms is not None), key, value, headers)
+
+
+class Cursor:
+    """Bytes that are read from the front, never behind their end."""
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = memoryview(data)
+        self.at = 0
+
+    def varint(self) -> int:
+        """A signed number of up to 64 bits. Raises ValueError."""
+        found = 0
+        for shift in range(0, 70, 7):
+            [byte] = self.take(1)
+            found |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return (found >> 1) ^ -(found & 1)
+        raise ValueError("a number is too long")
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes. Raises ValueError if there are not so many."""
+        if not 0 <= size <= len(self.data) - self.at:
+            raise ValueError("a length is wrong")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def nullable(self) -> bytes | None:
+        """Bytes behind their length; -1 is none. Raises ValueError."""
+        size = self.varint()
+        return None if size == -1 else bytes(self.take(size))

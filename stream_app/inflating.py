@@ -1,0 +1,163 @@
+"""Inflating: a compressed batch of records as it was before, within a bound.
+
+A broker counts compressed bytes, and a megabyte of them can hold gigabytes. So no more is made of
+them than the bound allows. Knows the four codecs of Kafka; not what a batch holds.
+"""
+
+import importlib
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
+NAMES = {GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
+
+_NEEDS = {SNAPPY: "cramjam", LZ4: "cramjam", ZSTD: "zstandard"}
+_PIECE = 1 << 20
+_ZSTD_WINDOW = 1 << 27  # what zstd itself takes unless it is told otherwise
+
+_XERIAL = b"\x82SNAPPY\x00"
+_XERIAL_HEADER = 16
+
+_LZ4_MAGIC = 0x184D2204
+_LZ4_BLOCK_BYTES = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
+
+
+class InflateError(ValueError):
+    """It cannot be inflated, or would be larger than the bound; the message says why."""
+
+
+class TooLargeError(InflateError):
+    """It would be larger than the bound."""
+
+
+def missing_codecs() -> list[str]:
+    """Codecs of Kafka that cannot be read here, since a package is missing; normally none."""
+    return [NAMES[codec] for codec, package in _NEEDS.items() if not _has(package)]
+
+
+def inflate(codec: int, data: Buffer, most: int) -> Buffer:
+    """What was compressed. Raises InflateError if that is damaged or more than `most` bytes."""
+    if codec not in _INFLATE:
+        raise InflateError(f"unknown compression codec {codec}")
+    try:
+        return _INFLATE[codec](memoryview(data), most)
+    except InflateError:
+        raise
+    except Exception as error:  # each library has its own
+        said = str(error) or type(error).__name__
+        raise InflateError(f"{NAMES[codec]} data cannot be inflated ({said})") from error
+
+
+def _has(package: str) -> bool:
+    try:
+        return importlib.import_module(package) is not None
+    except ImportError:
+        return False
+
+
+def _check(size: int, most: int) -> None:
+    if size > most:
+        raise TooLargeError(f"it inflates to more than {most} bytes")
+
+
+def _gzip(data: memoryview, most: int) -> Buffer:
+    """All members of it."""
+    found, left, rest = list[bytes](), most, data
+    while rest:
+        member = zlib.decompressobj(wbits=31)
+        found.append(member.decompress(rest, left + 1))
+        _check(len(found[-1]), left)
+        left -= len(found[-1])
+        if not member.eof:
+            raise InflateError("gzip data ends too early")
+        rest = memoryview(member.unused_data)
+    return found[0] if len(found) == 1 else b"".join(found)
+
+
+def _snappy(data: memoryview, most: int) -> Buffer:
+    """Of one block, or of blocks in the frame of Java's library; each says its size first."""
+    import cramjam
+
+    blocks = [*_xerial(data)] if bytes(data[: len(_XERIAL)]) == _XERIAL else [data]
+    _check(sum(map(_snappy_size, blocks)), most)
+    return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
+
+
+def _xerial(data: memoryview) -> Iterator[memoryview]:
+    at = _XERIAL_HEADER
+    while at < len(data):
+        [size] = struct.unpack_from(">i", data, at)
+        block = data[at + 4 : at + 4 + size]
+        if size < 0 or len(block) != size:
+            raise InflateError("snappy data ends too early")
+        yield block
+        at += 4 + size
+
+
+def _snappy_size(block: memoryview) -> int:
+    """Which a block begins with, as a varint of at most 32 bits."""
+    size = 0
+    for shift, byte in zip(range(0, 35, 7), block, strict=False):
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return size
+    raise InflateError("snappy data does not say its size")
+
+
+def _lz4(data: memoryview, most: int) -> Buffer:
+    """A frame. Its blocks say no size, but the frame says what none of them is beyond."""
+    import cramjam
+
+    at_most = _lz4_size(data)
+    room = bytearray(min(at_most, most + 1))
+    try:
+        size = cramjam.lz4.decompress_into(data, room)
+    except Exception:
+        _check(at_most, most)  # it ran out of room, or is damaged as well
+        raise
+    _check(size, most)
+    return memoryview(room)[:size]
+
+
+def _lz4_size(data: memoryview) -> int:
+    """The most that a frame can hold, by its blocks."""
+    magic, flags, block_flags = struct.unpack_from("<IBB", data)
+    largest = _LZ4_BLOCK_BYTES.get(block_flags >> 4 & 7)
+    if magic != _LZ4_MAGIC or largest is None:
+        raise InflateError("lz4 data has no frame")
+    at = 7 + 8 * bool(flags & 8) + 4 * bool(flags & 1)
+    held = 0
+    while word := struct.unpack_from("<I", data, at)[0]:
+        size = word & 0x7FFFFFFF
+        held += size if word >> 31 else largest
+        at += 4 + size + 4 * bool(flags & 16)
+    return held
+
+
+def _zstd(data: memoryview, most: int) -> Buffer:
+    import zstandard
+
+    made = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    size = zstandard.frame_content_size(data)
+    _check(size, most)
+    found, left = list[bytes](), most + 1
+    with made.stream_reader(data, read_across_frames=True) as reader:
+        while left and (piece := reader.read(min(left, max(size + 1, _PIECE)))):
+            found.append(piece)
+            left -= len(piece)
+    _check(most + 1 - left, most)
+    if 0 <= size != most + 1 - left and len(found) < 2:
+        raise InflateError("zstd data ends too early")
+    return found[0] if len(found) == 1 else b"".join(found)
+
+
+_INFLATE: dict[int, Callable[[memoryview, int], Buffer]] = {
+    GZIP: _gzip,
+    SNAPPY: _snappy,
+    LZ4: _lz4,
+    ZSTD: _zstd,
+}

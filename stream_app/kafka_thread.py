@@ -1,0 +1,153 @@
+"""Kafka thread: the thread on which Faust's consumer talks to Kafka, told what goes wrong there.
+
+aiokafka tells what the group's coordinator refuses to whoever polls, and Faust does not poll before
+it has partitions: so it is asked here. What no retry mends ends the worker with one line; the rest
+is tried again, and is said. Knows aiokafka's consumer and its errors; no events.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from aiokafka import errors
+from faust.transport.drivers import aiokafka
+from faust.types import TP
+
+from stream_app.fetching import POLL_BYTES, Reading, adopt, reset, uncommitted
+
+logger = logging.getLogger("xl3m")
+
+LOOK_SECONDS = 1.0
+SAID_SECONDS = 30.0
+"""A refusal that goes on is said so often."""
+
+FATAL = (
+    errors.GroupAuthorizationFailedError,
+    errors.TopicAuthorizationFailedError,
+    errors.ClusterAuthorizationFailedError,
+    errors.InvalidSessionTimeoutError,
+    errors.InvalidGroupIdError,
+)
+"""What stays as it is until somebody changes a right or a setting."""
+
+
+class KafkaThread(aiokafka.AIOKafkaConsumerThread):
+    """One per worker. ended: partitions that end before what was to be read of them, and where."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ended: dict[TP, int] = {}
+        self._works = set[asyncio.Task[None]]()
+        self._said = float("-inf")
+
+    @property
+    def reading(self) -> Reading:
+        """How the app's worker reads."""
+        return cast(Reading, cast(Any, self.app).reading)
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        """Called by Faust, which would read what was never committed."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = self.reading.isolation_level
+        return consumer
+
+    async def on_start(self) -> None:
+        """Called by Faust; nothing is subscribed to yet."""
+        await super().on_start()
+        adopt(self._ensure_consumer()._fetcher, self.reading)
+        self.reading.out_of_range = self._out_of_range
+        self._begin(self._watch())
+
+    async def on_thread_stop(self) -> None:
+        """Called by Faust as the thread ends."""
+        for task in self._works:
+            task.cancel()
+        await super().on_thread_stop()
+
+    async def _fetch_records(self, *args: Any, **options: Any) -> Any:
+        """Called by Faust for what there is. A refusal is no record."""
+        self.reading.room = min(POLL_BYTES, self.reading.max_batch_bytes)
+        try:
+            return await super()._fetch_records(*args, **options)
+        except (errors.ConsumerStoppedError, errors.IllegalStateError):
+            raise
+        except errors.KafkaError as error:
+            self.refused(error)
+            await asyncio.sleep(LOOK_SECONDS)
+            return {}
+
+    async def _highwaters(self, partitions: Any) -> Any:
+        """Called by Faust: the end of the log, also where a transaction is open. A partition that
+        was seen to end earlier ends there, though it may have grown since."""
+        consumer = self._ensure_consumer()
+        timeout = consumer._request_timeout_ms
+        ends = await uncommitted(consumer._fetcher).end_offsets(partitions, timeout)
+        return {tp: min(end, self.ended.get(tp, end)) for tp, end in ends.items()}
+
+    async def offsets_at(
+        self, start: Literal["latest"] | int, partitions: Sequence[TP]
+    ) -> dict[TP, int]:
+        """The end of each partition, or its first offset since a time in milliseconds; where there
+        is none, its end. Of transactions that are open nothing is passed over."""
+        consumer = self._ensure_consumer()
+        ends: dict[TP, int] = await consumer.end_offsets(partitions)
+        if start == "latest":
+            return ends
+        since = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
+        return {tp: since[tp].offset if since[tp] else ends[tp] for tp in partitions}
+
+    def refused(self, error: errors.KafkaError) -> None:
+        """Something was refused: end, if that stays so, or say that it is tried again."""
+        app: Any = self.app
+        if isinstance(error, FATAL):
+            app.refused(error)
+            return
+        self.reading.held["group"] = app.explained(error)
+        now = asyncio.get_running_loop().time()
+        if now - self._said >= SAID_SECONDS:
+            self._said = now
+            logger.error("%s; it is tried again", self.reading.held["group"])
+
+    async def _watch(self) -> None:
+        """See what the coordinator has to say, whoever polls."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            coordinator = self._ensure_consumer()._coordinator
+            try:
+                coordinator.check_errors()
+            except errors.KafkaError as error:
+                if coordinator._coordination_task.done():  # it will not try again
+                    await self.crash(error)
+                    return
+                self.refused(error)
+
+    def _out_of_range(self, tp: Any, offset: int) -> None:
+        self._begin(self._settle(tp, offset))
+
+    async def _settle(self, tp: Any, offset: int) -> None:
+        """An offset is not there. If the partition ends before it, its topic was made again, and
+        partitions are taken over anew, which sees to that; else what was there has expired."""
+        consumer = self._ensure_consumer()
+        state = self.reading.state(tp)
+        timeout = consumer._request_timeout_ms
+        try:
+            end = (await uncommitted(consumer._fetcher).end_offsets([tp], timeout))[tp]
+        except errors.KafkaError:
+            end = offset  # it will be out of range again
+        if state is None:
+            return
+        if end >= offset:
+            reset(state)
+            return
+        logger.error(
+            "%s/%d ends at offset %d, but %d was to be read next: the topic was made again, or "
+            "lost records. It is read from its first record.", tp.topic, tp.partition, end, offset,
+        )  # fmt: skip
+        self.ended[TP(tp.topic, tp.partition)] = end
+        consumer._coordinator.request_rejoin()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
