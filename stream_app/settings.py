@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from stream_app.errors import SettingsError
 from stream_app.variables import convert, or_file, variable, with_secrets
 from xl3m_core.method import Measure, Method
+from xl3m_core.records import record_start
 
 MAX_DEADLINE = 90.0
 """Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
@@ -90,8 +91,8 @@ class Settings:
     time_from_line: str = ""
     """For `lines`: `auto` reads a line's own time, a pattern says where it stands."""
     record_start: str = "auto"
-    """For `lines`: a pattern of the line that begins a record; `auto` knows stack traces, `line`
-    makes every line a record."""
+    """A pattern found in the lines that begin a record; `auto` knows stack traces, `line` makes
+    every line a record."""
     schema_registry: str = ""
     """The URL of a Confluent schema registry, for Avro, Protobuf and JSON Schema."""
     schema_registry_user: str = ""
@@ -167,6 +168,7 @@ class Settings:
             answer_tokens=self.answer_tokens or None,
             k=self.k or k,
             measure=self.measure,
+            records=self.record_start,
         )
 
     def embedded(self, broker: str, redis: str) -> Self:
@@ -218,6 +220,10 @@ class Settings:
                 raise SettingsError(f"{variable(name)} must be 1 to 249 of a-z, A-Z, 0-9, . _ -")
         if len({getattr(self, name) for name in topics}) < len(topics):  # its own dead letters
             raise SettingsError(f"{', '.join(map(variable, topics))} must differ from each other")
+        try:
+            record_start(self.record_start)
+        except ValueError as error:
+            raise SettingsError(f"{variable('record_start')}: {error}") from error
         self._check_kafka()
         for name, least in _LEAST.items():
             if not least <= getattr(self, name) < _BEYOND:  # so that NaN is refused as well
