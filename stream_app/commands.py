@@ -90,6 +90,8 @@ def show_answer(answer: dict[str, Any]) -> None:
         f"\n\n  certainty {answer['certainty']:.3f} nats   coverage {answer['coverage']:.1%}"
         f"   as of {answer['as_of'] or 'the end'}"
     )
+    if answer.get("grounded") is False:
+        say("  not in the evidence: the answer's words stand in none of the segments below")
     for evidence in answer["evidence"]:
         show_segment(evidence)
     steps = "   ".join(f"{step} {seconds:.3f} s" for step, seconds in answer["timings"].items())

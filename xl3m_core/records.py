@@ -33,7 +33,7 @@ _CONTINUED = re.compile(
         | (?<=[\w.$]Error) | (?<=[\w.$]Throwable) | (?<=[\w.$]Warning) | (?<=[\w.$]Interrupt)
         | (?<=[\w.$]Exit) | (?<=[\w.$]Expired) | (?<=[\w.$]Failure) | (?<=[\w.$]Fault) )
     | goroutine\ \d+\ \[ | created\ by\ | \[signal\ SIG
-    | [\w./%-]++ (?: \(\*?[\w.\[\]]++\)[\w.]*+ )? \((?: \)\s*$ | \.\.\.\) | \{?0x )   # a frame of Go's
+    | [\w./%-]++ (?: \(\*?[\w.\[\]]++\)[\w.]*+ )? \((?: \)\s*$ | \.\.\.\) | \{?0x )  # Go's
     | stack\ backtrace: | note:\ run\ with\ `RUST_ | Stack\ trace: | PHP\ Stack\ trace:
     | \#\d+\s                                           # a frame of PHP's or a debugger's
     | [\])}]+[,;]?\s*$                                  # closes what an earlier line opened
