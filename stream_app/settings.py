@@ -18,6 +18,7 @@ from stream_app.errors import SettingsError
 from stream_app.keys import prefix_fault
 from stream_app.variables import convert, or_file, unknown, variable, with_secrets
 from xl3m_core.method import Measure, Method
+from xl3m_core.records import record_start
 
 __all__ = ["MAX_DEADLINE", "Settings", "kafka_home", "unknown_variables"]
 
@@ -92,8 +93,8 @@ class Settings:
     time_from_line: str = ""
     """For `lines`: `auto` reads a line's own time, a pattern says where it stands."""
     record_start: str = "auto"
-    """For `lines`: a pattern of the line that begins a record; `auto` knows stack traces, `line`
-    makes every line a record."""
+    """A pattern found in the lines that begin a record; `auto` knows stack traces, `line` makes
+    every line a record."""
     schema_registry: str = ""
     """The URL of a Confluent schema registry, for Avro, Protobuf and JSON Schema."""
     schema_registry_user: str = ""
@@ -170,6 +171,7 @@ class Settings:
             answer_tokens=self.answer_tokens or None,
             k=self.k or k,
             measure=self.measure,
+            records=self.record_start,
         )
 
     def embedded(self, broker: str, redis: str) -> Self:
@@ -220,6 +222,10 @@ class Settings:
             raise SettingsError(f"{variable('prefix')} {fault}")
         check_topics(self)
         check_start(self.start)
+        try:
+            record_start(self.record_start)
+        except ValueError as error:
+            raise SettingsError(f"{variable('record_start')}: {error}") from error
         self._check_kafka()
         for name, limits in BOUNDS.items():
             check_number(name, getattr(self, name), limits)

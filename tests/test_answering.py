@@ -26,7 +26,7 @@ from tests.fakes import PLENTY, HashEngine, best, on_redis, running
 from xl3m_core import XL3M, Answer, Engine, Tail
 
 Fresh = Callable[[str], str]
-KEYS = ["question", "answer", "certainty", "coverage", "as_of", "evidence", "timings"]
+KEYS = ["question", "answer", "certainty", "grounded", "coverage", "as_of", "evidence", "timings"]
 EVIDENCE = {"stream", "index", "score", "start", "end", "text", "start_ms", "end_ms"}
 
 

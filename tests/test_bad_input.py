@@ -165,7 +165,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
     for i in range(events):
         await here.ingest.apply([here.event(i, msgpack.packb({"text": piece}))])
         tail = (await here.state()).tail
-        assert len(tail.partial) < segmenter.longest_record
+        assert len(tail.partial) < segmenter.longest_line
         assert sum(unit.tokens for unit in tail.units) <= 90
     assert not here.letters
     assert await _text_of(here) == piece * events

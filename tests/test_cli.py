@@ -96,7 +96,8 @@ def test_run_answers_from_a_file_one_object_a_line(model: str, tmp_path: Path) -
     assert [answer["question"] for answer in answers] == ["a?", "b?"]
     for answer in answers:
         assert list(answer) == [
-            "question", "answer", "certainty", "coverage", "as_of", "evidence", "timings",
+            "question", "answer", "certainty", "grounded", "coverage", "as_of", "evidence",
+            "timings",
         ]  # fmt: skip
         for evidence in answer["evidence"]:
             assert text.read_text()[evidence["start"] : evidence["end"]] == evidence["text"]

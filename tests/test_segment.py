@@ -59,7 +59,7 @@ def test_chunks_together_are_as_one_by_one(text: str, cuts: list[int], size: int
 def test_pieces_of_a_long_record_about_fill_their_segments(text: str, size: int) -> None:
     segmenter = Segmenter(bytes_of, size)
     segments = segments_of(segmenter, [text])
-    assert all(len(s.text) <= segmenter.longest_record for s in segments)
+    assert all(len(s.text) <= segmenter.longest_line for s in segments)
     assert sum(s.tokens for s in segments) / len(segments) > size / 8 or len(segments) < 3
 
 
@@ -112,7 +112,7 @@ def test_a_line_without_end_is_cut_as_it_comes() -> None:
     segmenter = Segmenter(bytes_of, 10)
     tail, segments = segmenter.push(Tail(), "x" * 1000)
     assert len(segments) > 80
-    assert len(tail.partial) < segmenter.longest_record
+    assert len(tail.partial) < segmenter.longest_line
 
 
 @pytest.mark.parametrize("size", [100, 1000])

@@ -6,6 +6,7 @@ Knows how an answer looks as plain data; not how it came about.
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from xl3m_core.grounding import is_grounded
 from xl3m_core.segment import Segment
 
 
@@ -34,6 +35,8 @@ class Answer:
     """An answer and what it rests on.
 
     certainty: minus the entropy, in nats, of the first answer token; 0 is sure.
+    grounded: whether the answer stands in the evidence, word for word; see `is_grounded`. None
+    where there is no answer.
     coverage: the share of the stream's segments that were scored for this question.
     as_of: for each topic/partition the first offset not yet seen; empty without Kafka.
     timings: seconds by step. error: why there is no answer, if there is none.
@@ -42,11 +45,17 @@ class Answer:
     question: str
     answer: str = ""
     certainty: float | None = None
+    grounded: bool | None = field(init=False, default=None)
     coverage: float = 0.0
     as_of: dict[str, int] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.error is None:
+            grounded = is_grounded(self.answer, [each.text for each in self.evidence])
+            object.__setattr__(self, "grounded", grounded)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for JSON and msgpack; `error` only when there is one."""

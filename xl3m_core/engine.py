@@ -76,7 +76,10 @@ class Engine:
 
     def segmenter(self) -> Segmenter:
         """A segmenter that counts in this model's tokens."""
-        return Segmenter(self.model.count, self.method.segment_tokens, self.method.overlap_tokens)
+        method = self.method
+        return Segmenter(
+            self.model.count, method.segment_tokens, method.overlap_tokens, method.records
+        )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The certainty of each (segment text, question) pair, in nats; see `measure.certainty`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from xl3m_core.errors import MethodError
+from xl3m_core.records import AUTO, record_start
 
 Measure = Literal["entropy", "top_p", "likelihood", "hybrid"]
 """What makes a segment certain; see `measure`."""
@@ -17,7 +18,8 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Sizes in tokens. Build it with `fit`, which derives what is not given and checks the rest."""
+    """Sizes in tokens. Build it with `fit`, which derives what is not given and checks the rest.
+    records: where a record begins; see `records.record_start`."""
 
     window: int
     segment_tokens: int
@@ -26,6 +28,7 @@ class Method:
     answer_tokens: int
     k: int
     measure: Measure = "entropy"
+    records: str = AUTO
 
     @classmethod
     def fit(
@@ -38,6 +41,7 @@ class Method:
         answer_tokens: int | None = None,
         k: int | None = None,
         measure: Measure = "entropy",
+        records: str = AUTO,
     ) -> Self:
         """The method for a window of so many tokens.
 
@@ -53,7 +57,7 @@ class Method:
         segment = min(512, max(share, 1)) if segment_tokens is None else segment_tokens
         overlap = segment // 8 if overlap_tokens is None else overlap_tokens
         best = min(8, max(room // max(segment, 1), 1)) if k is None else k
-        method = cls(window, segment, overlap, question, answer, best, measure)
+        method = cls(window, segment, overlap, question, answer, best, measure, records)
         method.check()
         return method
 
@@ -61,6 +65,10 @@ class Method:
         """Raise MethodError unless scoring and answering both fit the window."""
         if self.measure not in MEASURES:
             raise MethodError(f"unknown measure {self.measure!r}: choose one of {MEASURES}")
+        try:
+            record_start(self.records)
+        except ValueError as error:
+            raise MethodError(f"the rule for where a record begins: {error}") from error
         if min(self.segment_tokens, self.question_tokens, self.answer_tokens, self.k) < 1:
             raise MethodError(f"segment, question, answer and k must be at least 1: {self}")
         if not 0 <= self.overlap_tokens < self.segment_tokens:

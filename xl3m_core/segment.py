@@ -1,19 +1,22 @@
 """Text in any chunks -> completed segments. The first step of the method.
 
-A record is a line. A segment is a run of whole records that fits a token budget and begins
-with the last records of the one before it (the overlap). What is not yet a segment is the
-tail, a plain value that can be stored and taken up again. Knows a token counter, no model.
+A record is a line, with those behind it that go on with it (`records`). A segment is a run of
+whole records that fits a token budget and begins with the last records of the one before it (the
+overlap). What is not yet a segment is the tail, a plain value that can be stored and taken up
+again. Knows a token counter, no model.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-TokenCounter = Callable[[Sequence[str]], list[int]]
-Record = tuple[str, int | None]
-"""A record's text and its time in milliseconds since the epoch, if known."""
+from xl3m_core.records import AUTO, RecordStart, record_start
 
-# A record this many characters a token long is cut without waiting for its end. Twice the
+TokenCounter = Callable[[Sequence[str]], list[int]]
+Line = tuple[str, int | None]
+"""A line's text and its time in milliseconds since the epoch, if known."""
+
+# A line this many characters a token long is cut without waiting for its end. Twice the
 # usual four: only text that a tokenizer packs unusually well is cut for its characters.
 CHARS_PER_TOKEN = 8
 # Where to cut it is guessed this many times; then by halves, whatever the text does to guesses.
@@ -22,7 +25,8 @@ GUESSES = 6
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A whole record, or a piece of one too long for a segment; never cut again."""
+    """A whole line, or a piece of one too long for a segment; never cut again. `time_ms` is the
+    time of the record, which is that of its first line."""
 
     text: str
     tokens: int
@@ -34,7 +38,7 @@ class Segment:
     """A piece of the stream that is scored as one.
 
     Offsets count from the start of the stream, half open: `start`/`end` in characters,
-    `start_token`/`end_token` in the model's tokens, records tokenised one by one.
+    `start_token`/`end_token` in the model's tokens, lines tokenised one by one.
     Times are the earliest and the latest of its records, in milliseconds since the epoch.
     """
 
@@ -58,8 +62,8 @@ class Tail:
     """What a stream has read and not yet made a segment of.
 
     `units` begin at character `start` and token `start_token`; the first `seen` of them are
-    overlap, already part of segment `index - 1`. `partial` is the record still being written,
-    begun at `partial_ms`.
+    overlap, already part of segment `index - 1`. `partial` is the line still being written, begun
+    at `partial_ms`.
     """
 
     index: int = 0
@@ -77,15 +81,23 @@ class Tail:
 
 
 class Segmenter:
-    """Cuts a stream of text into segments; the same text in any chunks gives the same ones."""
+    """Cuts a stream of text into segments; the same text in any chunks gives the same ones. A
+    record longer than a segment is cut between its lines; a line that is, at any character."""
 
-    def __init__(self, count: TokenCounter, segment_tokens: int, overlap_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        count: TokenCounter,
+        segment_tokens: int,
+        overlap_tokens: int = 0,
+        records: str = AUTO,
+    ) -> None:
         if not 0 <= overlap_tokens < segment_tokens:
             raise ValueError(f"need 0 <= overlap ({overlap_tokens}) < segment ({segment_tokens})")
         self.count = count
         self.segment_tokens = segment_tokens
         self.overlap_tokens = overlap_tokens
-        self.longest_record = segment_tokens * CHARS_PER_TOKEN
+        self.begins: RecordStart = record_start(records)
+        self.longest_line = segment_tokens * CHARS_PER_TOKEN
 
     def push(self, tail: Tail, text: str, time_ms: int | None = None) -> tuple[Tail, list[Segment]]:
         """Take in the next chunk: the new tail, and the segments it completed."""
@@ -94,20 +106,20 @@ class Segmenter:
     def extend(
         self, tail: Tail, chunks: Iterable[tuple[str, int | None]]
     ) -> tuple[Tail, list[Segment]]:
-        """`push` of each (text, time_ms) in turn, their records counted together."""
-        units, records = list[Unit](), list[Record]()
+        """`push` of each (text, time_ms) in turn, their lines counted together."""
+        units, lines = list[Unit](), list[Line]()
         partial, began_ms = tail.partial, tail.partial_ms
         for text, time_ms in chunks:
             began_ms = began_ms if partial else time_ms
-            *lines, partial = (partial + text).split("\n")
-            for line in lines:
-                records.append((line + "\n", began_ms))
+            *ended, partial = (partial + text).split("\n")
+            for line in ended:
+                lines.append((line + "\n", began_ms))
                 began_ms = time_ms
-            if pieces := self._pieces(partial, began_ms, self.longest_record):
-                units += self._units(records) + pieces
-                records.clear()
+            if pieces := self._pieces(partial, began_ms, self.longest_line):
+                units += self._units(lines) + pieces
+                lines.clear()
                 partial = partial[sum(len(piece.text) for piece in pieces) :]
-        tail, segments = self._pack(tail, units + self._units(records))
+        tail, segments = self._pack(tail, units + self._units(lines))
         return replace(tail, partial=partial, partial_ms=began_ms if partial else None), segments
 
     def batches(self, chunks: Iterable[str], tokens: int) -> Iterator[list[Segment]]:
@@ -129,12 +141,12 @@ class Segmenter:
         tail, segments = self._pack(tail, self._units(rest))
         return segments + ([_Open(tail).segment()] if len(tail.units) > tail.seen else [])
 
-    def _units(self, records: Sequence[Record]) -> list[Unit]:
-        """Whole records as units; those too long for a segment in pieces."""
-        short = list({text: None for text, _ in records if len(text) < self.longest_record})
+    def _units(self, lines: Sequence[Line]) -> list[Unit]:
+        """Whole lines as units; those too long for a segment in pieces."""
+        short = list({text: None for text, _ in lines if len(text) < self.longest_line})
         counts = dict(zip(short, self.count(short), strict=True)) if short else {}
         units = list[Unit]()
-        for text, time_ms in records:
+        for text, time_ms in lines:
             tokens = counts.get(text, self.segment_tokens + 1)
             if tokens <= self.segment_tokens:
                 units.append(Unit(text, max(tokens, 1), time_ms))
@@ -146,18 +158,18 @@ class Segmenter:
         """What of the text is cut off in pieces, while `least` characters or more are left."""
         pieces, start = list[Unit](), 0
         while len(text) - start >= least:
-            pieces.append(self._piece(text[start : start + self.longest_record], time_ms))
+            pieces.append(self._piece(text[start : start + self.longest_line], time_ms))
             start += len(pieces[-1].text)
         return pieces
 
     def _piece(self, text: str, time_ms: int | None) -> Unit:
         """A start of `text` that about fills a segment, and fits it; all of it, if that fits.
 
-        The text is never longer than `longest_record`, so that where a record is cut does not
+        The text is never longer than `longest_line`, so that where a line is cut does not
         depend on how much of it had arrived.
         """
         first = self.count([text[: self.segment_tokens]])[0]
-        if len(text) < self.longest_record and first <= 2 * self.segment_tokens:
+        if len(text) < self.longest_line and first <= 2 * self.segment_tokens:
             tokens = self.count([text])[0]
             if tokens <= self.segment_tokens:
                 return Unit(text, max(tokens, 1), time_ms)
@@ -188,14 +200,56 @@ class Segmenter:
         """Put units behind the tail's; whenever one does not fit, a segment is complete."""
         segments, open_ = list[Segment](), _Open(tail)
         for unit in fresh:
+            if open_.units and unit.time_ms != (time_ms := open_.units[-1].time_ms):
+                unit = self._timed(open_, unit, time_ms)
             if open_.tokens + unit.tokens > self.segment_tokens:
-                if len(open_.units) > open_.seen:
-                    segments.append(open_.segment())
-                    open_.index += 1
-                open_.keep(min(self.overlap_tokens, self.segment_tokens - unit.tokens))
+                segments += self._cut(open_, unit)
             open_.units.append(unit)
             open_.tokens += unit.tokens
         return open_.tail(), segments
+
+    def _timed(self, open_: "_Open", unit: Unit, time_ms: int | None) -> Unit:
+        """The unit with its record's time, unless the record is cut before it: else a text that
+        never begins a record would stay at its first line's time for ever."""
+        if time_ms is None or self._begins(open_.units, unit):
+            return unit
+        is_full = open_.tokens + unit.tokens > self.segment_tokens
+        return (
+            unit
+            if is_full and self._record(open_, unit) == len(open_.units)
+            else replace(unit, time_ms=time_ms)
+        )
+
+    def _cut(self, open_: "_Open", unit: Unit) -> list[Segment]:
+        """Make room for a unit that does not fit: complete a segment, if there is anything new
+        for it, and keep the overlap. The record that the unit goes on with stays whole."""
+        begins = self._begins(open_.units, unit)
+        record = [] if begins else open_.take(self._record(open_, unit))
+        segments, room = list[Segment](), self.segment_tokens - unit.tokens
+        if record:
+            room -= sum(each.tokens for each in record)
+        if len(open_.units) > open_.seen:
+            segments.append(open_.segment())
+            open_.index += 1
+        elif record:  # at once, so that a record is not looked through for each of its lines
+            room = 0
+        open_.keep(min(self.overlap_tokens, room), self._begins if begins or record else None)
+        open_.give(record)
+        return segments
+
+    def _record(self, open_: "_Open", unit: Unit) -> int:
+        """Where among the units the record begins that `unit` goes on with; behind them all if
+        that is too long for a segment."""
+        at, tokens, begins = len(open_.units), unit.tokens, False
+        while not begins and at > open_.seen and tokens <= self.segment_tokens:
+            at -= 1
+            tokens += open_.units[at].tokens
+            begins = at == 0 or self._begins(open_.units[at - 1 : at], open_.units[at])
+        return at if begins and tokens <= self.segment_tokens else len(open_.units)
+
+    def _begins(self, before: Sequence[Unit], unit: Unit) -> bool:
+        """Whether the unit begins a record, or is the next piece of a line too long for one."""
+        return not (before and before[-1].text.endswith("\n")) or self.begins(unit.text)
 
 
 class _Open:
@@ -206,16 +260,32 @@ class _Open:
         self.units, self.seen = list(tail.units), tail.seen
         self.tokens = sum(unit.tokens for unit in tail.units)
 
-    def keep(self, tokens: int) -> None:
-        """Drop units from the front until no more than so many tokens are left: the overlap."""
-        drop = 0
-        while self.tokens > max(0, tokens):
-            self.tokens -= self.units[drop].tokens
-            self.start_token += self.units[drop].tokens
-            self.start += len(self.units[drop].text)
+    def take(self, at: int) -> list[Unit]:
+        """Take out the units from there on."""
+        taken = self.units[at:]
+        del self.units[at:]
+        self.tokens -= sum(unit.tokens for unit in taken)
+        return taken
+
+    def give(self, units: Sequence[Unit]) -> None:
+        """Put units behind the others."""
+        self.units += units
+        self.tokens += sum(unit.tokens for unit in units)
+
+    def keep(self, tokens: int, begins: Callable[[Sequence[Unit], Unit], bool] | None) -> None:
+        """Drop units from the front until no more than so many tokens are left, and the first of
+        them `begins` a record: the overlap."""
+        drop, units = 0, self.units
+        while drop < len(units) and (
+            self.tokens > max(0, tokens)
+            or (begins and drop and not begins(units[drop - 1 : drop], units[drop]))
+        ):
+            self.tokens -= units[drop].tokens
+            self.start_token += units[drop].tokens
+            self.start += len(units[drop].text)
             drop += 1
-        del self.units[:drop]
-        self.seen = len(self.units)
+        del units[:drop]
+        self.seen = len(units)
 
     def segment(self) -> Segment:
         """The units as the segment they complete."""
