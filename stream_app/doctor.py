@@ -13,7 +13,8 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from stream_app.client import connected
-from stream_app.errors import SchemaError, SettingsError, UnreachableError
+from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
+from stream_app.formats.registry import Registry
 from stream_app.schema import check_schema
 from stream_app.settings import Settings
 from stream_app.terminal import say
@@ -55,6 +56,7 @@ def examine(**given: Any) -> Iterator[Finding]:
     yield Finding("ok", "settings", "all can be used")
     yield from asyncio.run(_all(redis_findings(settings)))
     yield from asyncio.run(_all(kafka_findings(settings)))
+    yield from asyncio.run(_all(registry_findings(settings)))
     yield model_finding(settings)
 
 
@@ -110,6 +112,18 @@ def _topic(name: str, partitions: int, is_shared: bool) -> Finding:
         return Finding("MEND", f"topic {name}", said)
     shared = f", so {partitions} at most can share the work" if is_shared else ""
     return Finding("ok", f"topic {name}", f"partitions: {partitions}{shared}")
+
+
+async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
+    """Does the schema registry answer, if one is set?"""
+    if not settings.schema_registry:
+        return
+    try:
+        said = await Registry(settings).answers()
+    except (RegistryError, SettingsError) as error:
+        yield Finding("MEND", "schema registry", str(error))
+    else:
+        yield Finding("ok", "schema registry", said)
 
 
 def model_finding(settings: Settings) -> Finding:

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stream_app.events import BadEvent, Chunk, decode_chunk
+from stream_app.errors import BadEvent
+from stream_app.events import Chunk, decode_chunk
+from stream_app.formats.text import is_empty
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
@@ -72,6 +74,7 @@ class Ingest:
         self.scoring = scoring
         self.dead_letters = dead_letters
         self.health = health
+        self.on_skipped: Callable[[], None] = lambda: None
         self.states: dict[str, State] = {}
         queue_bytes = settings.backlog_tokens * BYTES_PER_TOKEN
         self.queues = Queues(queue_bytes, partitions.name, scoring.far_behind)
@@ -140,6 +143,9 @@ class Ingest:
         arrivals: dict[str, list[Arrival]] = {}
         for source, event in batch:
             source.saw(event.message.offset)
+            if is_empty(event.message.value):
+                self.on_skipped()
+                continue
             try:
                 chunk = self._decode(event)
             except BadEvent as error:
