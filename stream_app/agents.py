@@ -6,7 +6,9 @@ for is done, and in the order of offsets. Knows Faust; no Redis, no model.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import faust
@@ -14,30 +16,33 @@ import faust
 from stream_app import polled
 from stream_app.answering import Answering
 from stream_app.asking import Fence
-from stream_app.events import (
-    STREAM_BYTES,
-    BadEvent,
-    Query,
-    Question,
-    dead_letter,
-    decode_query,
-    decode_question,
-    encode,
-)
+from stream_app.errors import BadEvent
+from stream_app.events import encode
+from stream_app.formats.text import is_empty, is_json
+from stream_app.letters import Send
 from stream_app.limits import FullError, too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
+from stream_app.requests import (
+    Query,
+    Question,
+    Sender,
+    decode_query,
+    decode_question,
+    sender_of,
+)
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
 from stream_app.stopping import Stopping
-from xl3m_core import QuestionError
+from xl3m_core import Answer, QuestionError
 
 logger = logging.getLogger("xl3m")
 
 QUERIES_AT_ONCE = 16
-
-Send = Callable[[bytes | None, bytes], Awaitable[None]]
+# A query that lay in its topic longer than this is of nobody who still waits: a new group, or one
+# whose offsets ran out, finds all that were ever sent. Producers' clocks may be wrong by as much.
+OLD_SECONDS = 3600.0
 
 
 def sender(topic: Any) -> Send:
@@ -47,26 +52,6 @@ def sender(topic: Any) -> Send:
         await (await topic.send(key=key, value=value))
 
     return send
-
-
-def dead_letters(
-    send: Send, on_burial: Callable[[], None] = lambda: None
-) -> Callable[[Any, str], Awaitable[None]]:
-    """Puts an event that cannot be used where a person can look at it."""
-
-    async def bury(event: Any, reason: str) -> None:
-        m, first = event.message, polled.begins(event.message)
-        if unread := polled.unreadable(m):
-            reason = unread if first == m.offset else f"{unread}: offsets {first} to {m.offset}"
-        else:
-            first = m.offset
-        logger.warning("%s/%d offset %d: %s", m.topic, m.partition, first, reason)
-        # The event's key keeps its dead letters in order, unless the key itself is what is wrong.
-        key = m.key if m.key and len(m.key) <= STREAM_BYTES else None
-        await send(key, dead_letter(m.topic, m.partition, first, m.key, m.value, reason))
-        on_burial()
-
-    return bury
 
 
 def agent(
@@ -106,6 +91,7 @@ class Questions:
         self.scoring = scoring
         self.bury = bury
         self.health = health
+        self._keyless = _Keyless()
 
     async def run(self, events: AsyncIterator[Any]) -> None:
         """Take them one by one: do what one asks for, note that it is done, acknowledge it. What
@@ -136,15 +122,19 @@ class Questions:
 
     async def _take(self, owned: Owned, event: Any) -> None:
         """Do what it asks for, or bury it."""
-        message = event.message
-        if polled.is_empty(message):
+        m, settings = event.message, self.settings
+        if polled.is_empty(m):
             return
         try:
-            check_readable(message)
-            asked = decode_question(message.key, message.value, self.settings.max_event_bytes)
+            check_readable(m)
+            asked = decode_question(m.key, m.value, settings.max_event_bytes, settings.encoding)
         except BadEvent as error:
             await self.bury(event, str(error))
+            sender = sender_of(m.key, m.value, settings.max_event_bytes)
+            if sender.stream:
+                await patiently(self.health, "questions", self._tell, sender, str(error))
             return
+        self._keyless.warn(m)
         try:
             if asked.question is not None:
                 self.scoring.engine.suffix(asked.question)
@@ -153,7 +143,7 @@ class Questions:
             await self.bury(event, str(error))
             await patiently(self.health, "questions", self._tell, asked, str(error))
 
-    async def _tell(self, asked: Question, error: str) -> None:
+    async def _tell(self, asked: Question | Sender, error: str) -> None:
         """Whoever watches the stream should not wait for a question that was refused."""
         refusal = {"stream": asked.stream, "question": asked.question, "error": error}
         await self.store.redis.publish(
@@ -191,6 +181,8 @@ class Queries:
         self.stopping = stopping
         self.send = send
         self.bury = bury
+        self.on_skipped: Callable[[], None] = lambda: None
+        self._keyless = _Keyless()
 
     async def run(self, events: AsyncIterator[Any]) -> None:
         """Begin each query as it comes, acknowledge it when all before it are answered."""
@@ -210,18 +202,69 @@ class Queries:
             self.stopping.finished()
 
     async def _answer(self, event: Any) -> None:
-        m = event.message
+        m, settings = event.message, self.settings
         if polled.is_empty(m):
+            return
+        if is_empty(m.value) and not polled.unreadable(m):
+            self.on_skipped()
             return
         fallback = f"{m.topic}/{m.partition}/{m.offset}"
         try:
             check_readable(m)
-            query = decode_query(m.key, m.value, self.settings.max_event_bytes, fallback)
+            query = decode_query(
+                m.key, m.value, settings.max_event_bytes, fallback, settings.encoding
+            )
         except BadEvent as error:
             await self.bury(event, str(error))
+            await self._refuse(m, str(error))
             return
-        answer = await self.answering.answer(query)
+        self._keyless.warn(m)
+        if old := too_old(m.timestamp, query.deadline or 0.0, time.time()):
+            answer = Answer(question=query.question or "", error=old)
+            self.answering.on_answer(answer, 0.0)
+        else:
+            answer = await self.answering.answer(query)
         await self.send(query.stream.encode(), answered(query, answer.to_dict()))
+
+    async def _refuse(self, message: Any, reason: str) -> None:
+        """Whoever can be made out as the asker should not wait for an answer."""
+        sender = sender_of(message.key, message.value, self.settings.max_event_bytes)
+        if sender.id:
+            refusal = {"id": sender.id, "stream": sender.stream or None, "error": reason}
+            key = sender.stream.encode() or None
+            await self.send(key, encode(refusal, is_json(message.value)))
+
+
+class _Keyless:
+    """Says once that requests come without a key: of one stream they may lie in any partition."""
+
+    def __init__(self) -> None:
+        self.is_said = False
+
+    def warn(self, message: Any) -> None:
+        """Of a request that named its stream in a field."""
+        if not message.key and not self.is_said:
+            self.is_said = True
+            logger.warning(
+                "%s/%d offset %d names its stream in a field and has no key: what is asked of one "
+                "stream may lie in several partitions and be done in another order, a question be "
+                "ended before it is set. Give such events the stream's name as their key.",
+                message.topic, message.partition, message.offset,
+            )  # fmt: skip
+
+
+def too_old(timestamp_ms: int | None, deadline: float, now: float) -> str:
+    """Why a query sent then is not looked at now; nothing if it is. Only Kafka's time says so: a
+    query without one is never too old, nor is one from a clock that goes ahead."""
+    if timestamp_ms is None or timestamp_ms < 0:
+        return ""
+    if now - timestamp_ms / 1000 <= OLD_SECONDS + deadline:
+        return ""
+    try:
+        asked = datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):
+        asked = f"{timestamp_ms} ms"
+    return f"asked at {asked}: too old, more than {OLD_SECONDS / 60:.0f} minutes; ask again"
 
 
 def answered(query: Query, answer: dict[str, Any]) -> bytes:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from stream_app.events import Query
 from stream_app.patience import Health, patiently
+from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.state import Asked, View, current_question

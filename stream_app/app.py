@@ -24,6 +24,7 @@ from stream_app.fetching import Reading
 from stream_app.following import Following, subscriber
 from stream_app.http import Http
 from stream_app.ingest import Ingest
+from stream_app.letters import LetterLog, dead_letters
 from stream_app.metrics import Metrics
 from stream_app.partitions import Broker, Partitions
 from stream_app.patience import Health, patiently
@@ -134,13 +135,15 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     topic["tokens"].maxsize = sys.maxsize
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
-    bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
+    letters = LetterLog()
+    bury = dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter, letters)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     app.polled, app.settled = tokens, ingest.settled
     asked = Partitions(store, settings.questions_topic)
     questions = agents.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
     queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)
+    queries.on_skipped = door.on_skipped = ingest.on_skipped = metrics.skipped
     agents.agent(app, topic["tokens"], ingest.run, "tokens")
     agents.agent(app, topic["questions"], questions.run, "questions")
     agents.agent(app, topic["queries"], queries.run, "queries")
@@ -158,7 +161,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
         app.add_dependency(_FromTheStart(http))
-    for service in (scoring, warming, door, watchdog, weights, following):
+    for service in (scoring, warming, door, watchdog, weights, letters, following):
         app.task(_named(service))
     _on_full_queues(app, ingest.queues)
     _on_assignment(app, ingest, asked, scoring, health)

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 
 from stream_app import groups, redis_check
 from stream_app.client import connected
-from stream_app.errors import SchemaError, SettingsError, UnreachableError
+from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
+from stream_app.formats.registry import Registry
 from stream_app.keys import Keys
 from stream_app.schema import check_schema
 from stream_app.settings import Settings, unknown_variables
@@ -62,6 +63,7 @@ def examine(**given: Any) -> Iterator[Finding]:
     yield Finding("ok", "settings", "all can be used")
     yield from asyncio.run(_all(redis_findings(settings)))
     yield from asyncio.run(_all(kafka_findings(settings)))
+    yield from asyncio.run(_all(registry_findings(settings)))
     yield model_finding(settings)
 
 
@@ -153,6 +155,18 @@ def _missing_topic(settings: Settings, name: str, is_made: bool) -> Finding:
         f"--topic {name} --partitions {PARTITIONS}"
     )
     return Finding("MEND", f"topic {name}", said)
+
+
+async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
+    """Does the schema registry answer, if one is set?"""
+    if not settings.schema_registry:
+        return
+    try:
+        said = await Registry(settings).answers()
+    except (RegistryError, SettingsError) as error:
+        yield Finding("MEND", "schema registry", str(error))
+    else:
+        yield Finding("ok", "schema registry", said)
 
 
 def model_finding(settings: Settings) -> Finding:

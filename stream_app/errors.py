@@ -4,7 +4,9 @@ XL3MError
 ├── SettingsError       a setting that cannot be used
 ├── SchemaError         what lies in Redis was laid out by another version
 ├── UnreachableError    the broker, Redis or a worker does not answer
-└── EmbeddedError       a service that was to be started here did not start
+│   └── RegistryError   the schema registry gives no schemas, or does not let us in
+├── EmbeddedError       a service that was to be started here did not start
+└── BadEvent            an event that cannot be used
 """
 
 from xl3m_core.errors import XL3MError
@@ -21,6 +23,19 @@ class SchemaError(XL3MError, RuntimeError):
 class UnreachableError(XL3MError, ConnectionError):
     """The broker, Redis or a worker does not answer where it was looked for."""
 
+    service = "Redis"
+    """What a step waits for that is tried again."""
+
+
+class RegistryError(UnreachableError):
+    """The schema registry gives no schemas: it is away, is none, or does not let us in."""
+
+    service = "the schema registry"
+
 
 class EmbeddedError(XL3MError, RuntimeError):
     """A service that was to be started here did not start."""
+
+
+class BadEvent(XL3MError, ValueError):
+    """An event that cannot be used; the message is the reason its sender is given."""

@@ -1,4 +1,4 @@
-"""The wire format: token, question, query, answer, dead letter.
+"""The wire format: token, answer, dead letter.
 
 Bytes of an event -> a checked value, or BadEvent with the reason. Maps may be JSON or
 msgpack; which it is shows in the first byte. Knows no broker and no store.
@@ -6,30 +6,27 @@ msgpack; which it is shows in the first byte. Knows no broker and no store.
 
 import base64
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
 
-from stream_app.settings import MAX_DEADLINE, Settings
-from xl3m_core.errors import XL3MError
+from stream_app.errors import BadEvent
+from stream_app.formats.text import is_json
+from stream_app.settings import Settings
 
 STREAM_BYTES = 256
 QUESTION_CHARS = 65_536
 # Of a dead event's key and value this much is kept: a dead letter must always fit its topic.
 KEPT_BYTES = 65_536
-# First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
-MSGPACK_MAP = range(0x80, 0x90)
+KEPT_HEADER_BYTES = 16_384
 # Those of larger maps. Text may begin with one, so they are maps only where text is not expected.
 MSGPACK_LARGE_MAPS = (b"\xde", b"\xdf")
 
 Decoder = Callable[[list[int]], str]
-
-
-class BadEvent(XL3MError, ValueError):
-    """An event that cannot be used; the message is the reason its sender is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +36,6 @@ class Chunk:
     stream: str
     text: str
     time_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Sets a stream's current question, adds one (`add`), or ends them all (None)."""
-
-    stream: str
-    question: str | None
-    add: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Wants an answer now. No question: the stream's current one. deadline in seconds."""
-
-    id: str
-    stream: str
-    question: str | None = None
-    deadline: float | None = None
-    as_json: bool = True
 
 
 def decode_chunk(
@@ -71,7 +48,7 @@ def decode_chunk(
     decode_ids: Decoder,
 ) -> Chunk:
     """An event of the tokens topic. source names the stream if neither key nor field does."""
-    value = _sized(value, settings.max_event_bytes)
+    value = sized(value, settings.max_event_bytes)
     stream = _text(key, "key") if key else source
     if settings.format == "lines":
         text = _text(value, "value")
@@ -88,52 +65,15 @@ def decode_chunk(
     return Chunk(stream_name(stream), _field(fields, "text", str), time_ms)
 
 
-def decode_question(key: bytes | None, value: bytes | None, limit: int) -> Question:
-    """An event of the questions topic: a map, plain text, or nothing to end the questions."""
-    stream = _text(key, "key") if key else None
-    if not value:
-        return Question(stream_name(stream), None)
-    fields = _map_or_text(_sized(value, limit), "question")
-    if "question" not in fields:  # a typing error must not end the questions
-        raise BadEvent("field 'question' is missing")
-    question = _field(fields, "question", str, None)
-    add = _field(fields, "add", bool, False)
-    return Question(stream_name(fields.get("stream", stream)), question_text(question), add)
-
-
-def decode_query(key: bytes | None, value: bytes | None, limit: int, id: str = "") -> Query:
-    """An event of the queries topic, or a message on the pub/sub door. id is the fallback."""
-    value = _sized(value, limit)
-    fields = _map_or_text(value, "question")
-    stream = fields.get("stream", _text(key, "key") if key else None)
-    deadline = fields.get("deadline")
-    if deadline is not None and not (_number(deadline) and 0 <= deadline <= MAX_DEADLINE):
-        raise BadEvent(f"field 'deadline' must be seconds from 0 to {MAX_DEADLINE:.0f}")
-    query_id = _field(fields, "id", str, id)
-    if not query_id or len(query_id.encode()) > STREAM_BYTES:
-        raise BadEvent(f"field 'id' must be a text of 1 to {STREAM_BYTES} bytes")
-    question = question_text(_field(fields, "question", str, None))
-    return Query(query_id, stream_name(stream), question, deadline, is_json(value))
-
-
-def id_of(value: bytes, limit: int) -> str:
-    """The id of a query that is otherwise of no use, or nothing if it can't be made out."""
-    try:
-        return str(_field(_map(_sized(value, limit)), "id", str, ""))
-    except BadEvent:
-        return ""
-
-
-def is_json(value: bytes) -> bool:
-    """Whether who sent it wants JSON back: all do but those who send msgpack."""
-    return not value or value[0] not in MSGPACK_MAP
-
-
 def encode(fields: dict[str, Any], as_json: bool = True) -> bytes:
-    """A map as bytes: JSON, or msgpack for those who asked in msgpack."""
-    if as_json:
-        return json.dumps(fields, ensure_ascii=False).encode()
-    return bytes(msgpack.packb(fields, use_bin_type=True))
+    """A map as bytes: JSON, or msgpack for those who asked in msgpack. What is no finite number is
+    null: JSON has no other word for it."""
+    if not as_json:
+        return bytes(msgpack.packb(_finite(fields), use_bin_type=True))
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return json.dumps(_finite(fields), ensure_ascii=False).encode()
 
 
 def decode(value: bytes) -> dict[str, Any]:
@@ -142,22 +82,64 @@ def decode(value: bytes) -> dict[str, Any]:
 
 
 def dead_letter(
-    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, reason: str
+    topic: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    reason: str,
+    headers: Iterable[tuple[Any, bytes | None]] = (),
 ) -> bytes:
-    """What is known of an event that could not be used; its bytes in base64."""
-    return encode(
-        {
-            "topic": topic,
-            "partition": partition,
-            "offset": offset,
-            "reason": reason[:STREAM_BYTES],
-            "key": base64.b64encode((key or b"")[:KEPT_BYTES]).decode(),
-            "value": base64.b64encode((value or b"")[:KEPT_BYTES]).decode(),
-        }
-    )
+    """What is known of an event that could not be used; its bytes in base64. `truncated` says that
+    not all of them are there; their full sizes always are."""
+    key, value = key or b"", value or b""
+    kept, is_whole = _kept_headers(headers)
+    letter: dict[str, Any] = {
+        "topic": topic,
+        "partition": partition,
+        "offset": offset,
+        "reason": _writable(reason[:STREAM_BYTES]),
+        "key": base64.b64encode(key[:KEPT_BYTES]).decode(),
+        "value": base64.b64encode(value[:KEPT_BYTES]).decode(),
+        "key_bytes": len(key),
+        "value_bytes": len(value),
+        "headers": kept,
+    }
+    if len(key) > KEPT_BYTES or len(value) > KEPT_BYTES or not is_whole:
+        letter["truncated"] = True
+    return encode(letter)
 
 
-def _sized(value: bytes | None, limit: int) -> bytes:
+def _kept_headers(headers: Iterable[tuple[Any, bytes | None]]) -> tuple[list[Any], bool]:
+    """The headers as pairs of name and value in base64, as long as there is room for them, and
+    whether that is all of them."""
+    kept, room = list[Any](), KEPT_HEADER_BYTES
+    for name, value in headers:
+        text = _writable(name)
+        room -= len(text.encode()) + len(value or b"") + 16
+        if room < 0:
+            return kept, False
+        kept.append([text, None if value is None else base64.b64encode(value).decode()])
+    return kept, True
+
+
+def _writable(text: str | bytes) -> str:
+    """Any text as one that UTF-8 can hold."""
+    if isinstance(text, bytes):
+        return text.decode(errors="backslashreplace")
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sized(value: bytes | None, limit: int) -> bytes:
+    """The value, if it is one and no larger than allowed. Raises BadEvent."""
     if not value:
         raise BadEvent("the value is empty")
     if len(value) > limit:
@@ -189,13 +171,6 @@ def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise BadEvent(f"the value is {form}, but not a map")
     return fields
-
-
-def _map_or_text(value: bytes, field: str) -> dict[str, Any]:
-    """A map, or plain text as the one field that matters."""
-    if not is_json(value) or value[:1] == b"{":
-        return _map(value)
-    return {field: _text(value, "value").strip()}
 
 
 _REQUIRED: Any = object()

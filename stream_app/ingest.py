@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_app import polled
-from stream_app.events import BadEvent, Chunk, decode_chunk
+from stream_app.errors import BadEvent
+from stream_app.events import Chunk, decode_chunk
+from stream_app.formats.text import is_empty
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
@@ -73,6 +75,7 @@ class Ingest:
         self.scoring = scoring
         self.dead_letters = dead_letters
         self.health = health
+        self.on_skipped: Callable[[], None] = lambda: None
         self.states: dict[str, State] = {}
         queue_bytes = settings.backlog_tokens * BYTES_PER_TOKEN
         self.queues = Queues(queue_bytes, partitions.name, scoring.far_behind)
@@ -140,8 +143,12 @@ class Ingest:
         """The usable events by stream, each stream's in order."""
         arrivals: dict[str, list[Arrival]] = {}
         for source, event in batch:
-            source.saw(event.message.offset, polled.begins(event.message))
-            if polled.is_empty(event.message):
+            message = event.message
+            source.saw(message.offset, polled.begins(message))
+            if polled.is_empty(message):
+                continue
+            if is_empty(message.value) and not polled.unreadable(message):
+                self.on_skipped()
                 continue
             try:
                 chunk = self._decode(event)

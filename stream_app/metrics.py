@@ -48,6 +48,12 @@ class Metrics:
             self._queries.labels(outcome)
         buried = Counter("xl3m_dead_letters", "Events that were unusable", registry=self.registry)
         self.dead_letter: Callable[[], None] = buried.inc
+        skipped = Counter(
+            "xl3m_skipped_records",
+            "Records that say nothing: null or empty values of tokens and queries",
+            registry=self.registry,
+        )
+        self.skipped: Callable[[], None] = skipped.inc
         scoring.on_step = self.stepped
         answering.on_answer = self.answered
 

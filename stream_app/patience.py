@@ -1,4 +1,5 @@
-"""Patience: a step on Redis is tried until it is done. Loud, and with growing pauses.
+"""Patience: a step on Redis, or on the schema registry, is tried until it is done. Loud, and with
+growing pauses.
 
 Only for steps that may be done twice. Tells `Health`, so that others can see it. Knows which
 errors pass by themselves; anything else is raised.
@@ -47,7 +48,7 @@ async def patiently(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Do the call, again and again while Redis is away; returns what it returns."""
+    """Do the call, again and again while what it needs is away; returns what it returns."""
     tries = 0
     while True:
         try:
@@ -58,7 +59,8 @@ async def patiently(
         except PASSING as error:
             health.waiting[step] = str(error)
             pause = PAUSES[min(tries, len(PAUSES) - 1)]
-            logger.error("%s waits for Redis: %s; next try in %.1f s", step, error, pause)
+            awaited = getattr(error, "service", "Redis")
+            logger.error("%s waits for %s: %s; next try in %.1f s", step, awaited, error, pause)
             await asyncio.sleep(pause)
             tries += 1
         except Exception:  # Redis answered

@@ -17,10 +17,13 @@ from redis.exceptions import RedisError
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
-from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
+from stream_app.errors import BadEvent
+from stream_app.events import encode
+from stream_app.formats.text import is_empty, is_json
 from stream_app.keys import Keys
 from stream_app.limits import too_many_queries
 from stream_app.patience import PASSING, Health, end_if_cancelled, patiently
+from stream_app.requests import Query, decode_query, id_of
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.stopping import Stopping
@@ -59,6 +62,7 @@ class PubSubDoor:
         self.stopping = stopping
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
+        self.on_skipped: Callable[[], None] = lambda: None
         self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
 
     async def run(self) -> None:
@@ -105,8 +109,12 @@ class PubSubDoor:
     async def _take(self, data: bytes, tasks: asyncio.TaskGroup) -> None:
         """Let a query wait for its place, if it is one and as many may wait: nothing is kept of it
         before. Refusals are sent one by one, so that more of them wait in Redis and not here."""
+        if is_empty(data):
+            self.on_skipped()
+            return
+        settings = self.settings
         try:
-            query = decode_query(None, data, self.settings.max_event_bytes)
+            query = decode_query(None, data, settings.max_event_bytes, encoding=settings.encoding)
         except BadEvent as error:
             await self._refuse(data, str(error))
             return

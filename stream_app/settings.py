@@ -227,6 +227,7 @@ class Settings:
         except ValueError as error:
             raise SettingsError(f"{variable('record_start')}: {error}") from error
         self._check_kafka()
+        self._check_registry()
         for name, limits in BOUNDS.items():
             check_number(name, getattr(self, name), limits)
 
@@ -243,6 +244,28 @@ class Settings:
                     f"{variable(name)} is of no use with {how}: unset it, or set "
                     f"{variable('kafka_security')} to what the broker wants"
                 )
+
+    def _check_registry(self) -> None:
+        """Who we are to a schema registry is of use only where there is one."""
+        url, names = variable("schema_registry"), ("user", "password", "ca")
+        given = {name for name in names if getattr(self, f"schema_registry_{name}")}
+        for name in sorted(given) if not self.schema_registry else ():
+            raise SettingsError(f"{variable(f'schema_registry_{name}')} is of no use without {url}")
+        if not self.schema_registry:
+            return
+        if not _is_address(self.schema_registry, ("http", "https")):
+            raise SettingsError(f"{url} must be http:// or https:// and an address")
+        if "@" in urlsplit(self.schema_registry).netloc:  # it would be shown
+            user, password = (variable(f"schema_registry_{name}") for name in names[:2])
+            raise SettingsError(f"{url} must not hold a password: set {user} and {password}")
+        if ("user" in given) != ("password" in given) or ":" in self.schema_registry_user:
+            user, password = (variable(f"schema_registry_{name}") for name in names[:2])
+            more = or_file("schema_registry_password")
+            raise SettingsError(f"{user}, without a colon, and {password}{more} go together")
+        if "ca" in given and not self.schema_registry.startswith("https"):
+            raise SettingsError(f"{variable('schema_registry_ca')} needs an https:// {url}")
+        if self.format == "msgpack":
+            raise SettingsError(f"{url} goes with {variable('format')}=lines or json, not msgpack")
 
     def _wanted(self) -> dict[str, bool | None]:
         """Of each setting whether it has to be given; None where it may."""

@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 
 from stream_app import client
 from stream_app.agents import Queries, Questions
-from stream_app.events import Query
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Partitions
 from stream_app.patience import Health
+from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import FencedError, LostWritesError

@@ -204,8 +204,8 @@ BAD_QUERIES = [
     (b'{"question": "q?", "deadline": 1e999}', "seconds from 0 to 90"),
     (b'{"question": "q?", "deadline": ' + b"9" * 4000 + b"}", "seconds from 0 to 90"),
     (b'{"question": "q?", "id": "' + b"x" * 257 + b'"}', "1 to 256 bytes"),
-    (b'{"question": "q?", "id": -1}', "'id' must be str"),
-    (b"", "empty"),
+    (b'{"question": "q?", "id": true}', "'id' must be a text or a number"),
+    (b'{"question": "q?", "window": "1h"}', "unknown field 'window'"),
 ]
 
 

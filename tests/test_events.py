@@ -10,19 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stream_app.errors import BadEvent
 from stream_app.events import (
     QUESTION_CHARS,
-    BadEvent,
     Chunk,
-    Query,
-    Question,
     dead_letter,
     decode,
     decode_chunk,
-    decode_query,
-    decode_question,
-    encode,
 )
+from stream_app.requests import Query, Question, decode_query, decode_question
 from stream_app.settings import Format, Settings
 from tests import tiny
 
@@ -100,6 +96,7 @@ def outcomes(key: bytes | None, value: bytes | None, limit: int = LIMIT) -> list
         lambda: decode_question(key, value, limit),
         lambda: decode_query(key, value, limit, "fallback"),
         lambda: decode_query(key, value, limit),
+        lambda: decode_query(key, value, limit, encoding="replace"),
         lambda: decode(value or b""),
         *[lambda f=f: chunk(key, value, f, max_event_bytes=limit) for f in FORMATS],
         lambda: chunk(key, value, "json", max_event_bytes=limit, key_field="stream"),
@@ -152,77 +149,6 @@ def test_good_events_come_through_in_every_format(stream: str, text: str, time_m
     assert chunk(key, msgpack.packb(fields), "msgpack") == Chunk(stream, text, time_ms)
     if text:
         assert chunk(key, text.encode()) == Chunk(stream, line, 1000)
-
-
-@given(STREAM, TEXT.filter(str.strip), st.booleans(), st.booleans())
-def test_questions_come_through_in_either_form(
-    stream: str, question: str, add: bool, as_json: bool
-) -> None:
-    value = encode({"stream": stream, "question": question, "add": add}, as_json)
-    assert decode_question(b"other", value, LIMIT) == Question(stream, question.strip(), add)
-
-
-@given(STREAM, st.none() | TEXT.filter(str.strip), st.none() | st.floats(0, 90), st.booleans())
-def test_queries_come_through_in_either_form(
-    stream: str, question: str | None, deadline: float | None, as_json: bool
-) -> None:
-    fields = {"id": "7", "stream": stream, "question": question, "deadline": deadline}
-    query = Query("7", stream, question.strip() if question else None, deadline, as_json)
-    assert decode_query(None, encode(fields, as_json), LIMIT) == query
-    assert decode(encode(fields, as_json)) == fields
-
-
-def test_plain_text_is_a_question_or_a_query() -> None:
-    assert decode_question(b"s", b" which pump? ", LIMIT) == Question("s", "which pump?")
-    assert decode_query(b"s", b"which pump?\n", LIMIT, "t/0/1") == Query(
-        "t/0/1", "s", "which pump?"
-    )
-    for value in (b"[1]", b'"quoted"', b"42", "気圧は?".encode()):
-        assert decode_question(b"s", value, LIMIT).question == value.decode()
-
-
-def test_an_empty_question_ends_the_questions() -> None:
-    for value in (None, b"", b'{"question": null}', msgpack.packb({"question": None})):
-        assert decode_question(b"s", value, LIMIT) == Question("s", None)
-
-
-@pytest.mark.parametrize("value", [b"{}", b'{"qestion": "which?"}', b"\x80", b'{"add": true}'])
-def test_a_map_without_a_question_ends_nothing(value: bytes) -> None:
-    with pytest.raises(BadEvent, match="'question' is missing"):
-        decode_question(b"s", value, LIMIT)
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"question": "  "}, "the question is empty"),
-        ({"question": "x" * (QUESTION_CHARS + 1)}, "has 65537 characters, more than the 65536"),
-        ({"question": 7}, "'question' must be str, not int"),
-        ({"question": "q", "add": "yes"}, "'add' must be bool, not str"),
-        ({"question": "q", "stream": 7}, "no stream"),
-        ({"question": "q", "stream": "é" * 129}, "has 258 bytes, more than the 256"),
-    ],
-)
-def test_what_is_wrong_with_a_question_is_said(fields: dict[str, Any], reason: str) -> None:
-    with pytest.raises(BadEvent, match=reason):
-        decode_question(b"s", json.dumps(fields).encode(), 1 << 20)
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"id": ""}, "'id' must be a text of 1 to 256 bytes"),
-        ({"id": "x" * 257}, "'id' must be a text of 1 to 256 bytes"),
-        ({"id": 7}, "'id' must be str"),
-        ({"deadline": -1}, "seconds from 0 to 90"),
-        ({"deadline": True}, "seconds from 0 to 90"),
-        ({"deadline": "5"}, "seconds from 0 to 90"),
-        ({"stream": None}, "no stream"),
-    ],
-)
-def test_what_is_wrong_with_a_query_is_said(fields: dict[str, Any], reason: str) -> None:
-    with pytest.raises(BadEvent, match=reason):
-        decode_query(b"s", json.dumps({"id": "1"} | fields).encode(), LIMIT)
 
 
 def test_the_stream_is_the_key_or_else_the_topic_and_partition() -> None:

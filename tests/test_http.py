@@ -17,17 +17,17 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from stream_app import embedded, weights
-from stream_app.agents import dead_letters
 from stream_app.answering import Answering
 from stream_app.app import create_app
 from stream_app.child import free_port
 from stream_app.errors import SettingsError
-from stream_app.events import Query
 from stream_app.http import Http, check_port
 from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.letters import dead_letters
 from stream_app.metrics import Metrics
 from stream_app.patience import Health
 from stream_app.readiness import Readiness
+from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit

@@ -25,14 +25,12 @@ from stream_app.events import (
     dead_letter,
     decode,
     decode_chunk,
-    decode_query,
-    decode_question,
     encode,
-    id_of,
 )
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.keys import question_id
 from stream_app.packing import pack_tail, unpack_tail
+from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
@@ -46,6 +44,8 @@ MAPS: list[dict[str, Any]] = [
     {"ids": [5, 6, 700], "time": "2024-05-01T12:00:00Z"},
     {"id": "q", "stream": "a b", "question": "Which?", "deadline": 3, "add": True},
     {"text": "</s><s>", "time": -1, "question": None, "deadline": 1e300},
+    {"id": "q", "stream": "a b", "question": "Which?", "deadline": 3},
+    {"stream": "a b", "question": "Which?", "add": True},
 ]
 VALUES: list[Any] = [
     *(None, True, 0, -1, 7, 2**40, 2**63, 1.5, -0.0, 1e300, float("nan"), float("inf")),
@@ -68,6 +68,11 @@ EVENTS = [
     b"\x81\xa4text\xdf\xff\xff\xff\xff",
 ]
 KEYED = [bytes([3]) + b"key" + event for event in EVENTS]
+MISNAMED = [
+    bytes([3]) + b"key" + before + json.dumps({"id": 7, "question": "q?", name: value}).encode()
+    for before in (b"", b" ", b"\xef\xbb\xbf")
+    for name, value in (("window", "1h"), ("k", 10), ("stream", ["a", "b"]), ("\xff", None))
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,26 @@ def query(data: bytes) -> None:
     assert 1 <= len(asked.id.encode()) <= STREAM_BYTES
     assert asked.deadline is None or 0 <= asked.deadline <= 90
     encode({"id": asked.id, "stream": asked.stream, "question": asked.question}, asked.as_json)
+
+
+def query_of_any_text(data: bytes) -> None:
+    """An event of the queries topic, and what is no UTF-8 replaced; whoever sent a bad one is told,
+    if that can be made out."""
+    key, value = _keyed(data)
+    sender = sender_of(key, value, LIMIT)
+    encode({"id": sender.id, "stream": sender.stream, "question": sender.question})
+    fields = [*decode_fields(value)]
+    asked = decode_query(key, value, LIMIT, "t/0/1", "replace")
+    assert not {*fields} - {"id", "stream", "question", "deadline"}
+    (asked.question or "").encode()
+
+
+def decode_fields(value: bytes | None) -> dict[str, Any]:
+    """The fields of a value that is a map, as any client would read it."""
+    try:
+        return decode(value or b"")
+    except XL3MError:
+        return {}
 
 
 def pubsub(data: bytes) -> None:
@@ -266,6 +291,7 @@ TARGETS = (
     Target("token ids", token_ids, [b"\0\5\2\0", b"\xff\xff", b""]),
     Target("question", question, KEYED),
     Target("query", query, KEYED),
+    Target("query of any text", query_of_any_text, KEYED + MISNAMED),
     Target("pub/sub", pubsub, EVENTS),
     Target("answer", any_map, EVENTS),
     Target("dead letter", letter, KEYED),

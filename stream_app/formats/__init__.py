@@ -1,0 +1,1 @@
+"""Formats: bytes of an event -> records."""

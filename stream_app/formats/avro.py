@@ -1,0 +1,235 @@
+"""Avro: a schema and those it refers to -> a reader of what was written by it.
+
+Times come out as ISO 8601, decimals and UUIDs as text, bytes as their text. Knows no registry.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from importlib import import_module
+from io import BytesIO
+from typing import Any
+from uuid import UUID
+
+import fastavro
+from fastavro import read
+from fastavro.schema import SchemaParseException
+
+from stream_app.errors import BadEvent
+
+Reader = Callable[[bytes], Any]
+# Longer ones take quadratic time to become text.
+DECIMAL_BYTES = 64
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# fastavro's reader that is written in Python.
+_read_py: Any = import_module("fastavro._read_py")
+# Logical types are read by us under a name of our own: fastavro's readers raise at what Python's
+# types cannot hold, which would cost the record.
+OURS = "xl3m-"
+
+
+def avro_reader(schema: str, references: Iterable[str] = ()) -> Reader:
+    """references: schemas that it names, each before those that name it. Raises ValueError if
+    there is no such schema, or one that cannot be read safely."""
+    try:
+        named = dict[str, Any]()
+        for reference in references:
+            fastavro.parse_schema(json.loads(reference), named_schemas=named)
+        parsed = fastavro.parse_schema(json.loads(schema), named_schemas=named)
+        whole = fastavro.parse_schema(_whole(parsed, named, set()))
+        if any(_is_weightless(items, named) for items in _arrays(whole)):
+            raise ValueError("it has an array whose items take no bytes, so may be any number")
+        reader = _safe_reader(parsed, named)
+    except (SchemaParseException, RecursionError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+    def take(payload: bytes) -> Any:
+        buffer = BytesIO(payload)
+        try:
+            found = _writable(reader(buffer, whole))
+        except (EOFError, ValueError, IndexError, KeyError, RecursionError, TypeError) as error:
+            raise BadEvent(f"it is not what its schema says ({type(error).__name__})") from None
+        except (OverflowError, MemoryError) as error:
+            raise BadEvent(f"it is not what its schema says ({type(error).__name__})") from None
+        if left := len(payload) - buffer.tell():
+            raise BadEvent(f"{left} bytes are left over behind what its schema says")
+        return found
+
+    return take
+
+
+def _safe_reader(parsed: Any, named: dict[str, Any]) -> Callable[[BytesIO, Any], Any]:
+    """fastavro's own, unless the schema holds itself: then a value may be nested so deep that the
+    one written in C ends the process."""
+    if _is_recursive(parsed, named, ()):
+        return lambda buffer, whole: _read_py.schemaless_reader(_ShortNumbers(buffer), whole)
+    made: Callable[[BytesIO, Any], Any] = fastavro.schemaless_reader
+    return made
+
+
+class _ShortNumbers:
+    """A buffer in which no number is longer than 64 bits take: fastavro reads those byte by byte,
+    and one of a million bytes takes hours."""
+
+    def __init__(self, buffer: BytesIO) -> None:
+        self.buffer = buffer
+        self.run = 0
+
+    def read(self, size: int) -> bytes:
+        """As of any file."""
+        data = self.buffer.read(size)
+        self.run = self.run + 1 if size == 1 and data >= b"\x80" else 0
+        if self.run > 10:
+            raise EOFError("a number is too long")
+        return data
+
+
+def _whole(schema: Any, named: dict[str, Any], seen: set[str]) -> Any:
+    """The parsed schema with each type it names spelt out where it comes first."""
+    if isinstance(schema, list):
+        return [_whole(each, named, seen) for each in schema]
+    if isinstance(schema, str):
+        if schema not in named:
+            return schema
+        return _full(schema) if schema in seen else _whole(named[schema], named, seen)
+    made = {name: value for name, value in schema.items() if not name.startswith("__")}
+    if "name" in made:
+        seen.add(made["name"])
+        made["name"] = _full(made["name"])
+    if "fields" in made:
+        made["fields"] = [
+            field | {"type": _whole(field["type"], named, seen)} for field in made["fields"]
+        ]
+    for inner in ("items", "values"):
+        if inner in made:
+            made[inner] = _whole(made[inner], named, seen)
+    if isinstance(made.get("type"), dict | list):
+        made["type"] = _whole(made["type"], named, seen)
+    if (logical := made.pop("logicalType", None)) in LOGICAL:
+        made["logicalType"] = OURS + logical
+    return made
+
+
+def _full(name: str) -> str:
+    """A name that means the same in every namespace."""
+    return name if "." in name else f"xl3m.{name}"
+
+
+def _parts(schema: Any) -> Iterator[Any]:
+    """The schemas right within one."""
+    if isinstance(schema, list):
+        yield from schema
+    elif isinstance(schema, dict):
+        yield from (field["type"] for field in schema.get("fields", ()))
+        yield from (schema[inner] for inner in ("items", "values") if inner in schema)
+        if isinstance(schema["type"], dict | list):
+            yield schema["type"]
+
+
+def _arrays(schema: Any) -> Iterator[Any]:
+    """The items of each array within."""
+    if isinstance(schema, dict) and schema["type"] == "array":
+        yield schema["items"]
+    for part in _parts(schema):
+        yield from _arrays(part)
+
+
+def _is_recursive(schema: Any, named: dict[str, Any], within: tuple[str, ...]) -> bool:
+    if isinstance(schema, str):
+        if schema in within:
+            return True
+        return schema in named and _is_recursive(named[schema], named, within)
+    if isinstance(schema, dict) and "name" in schema:
+        within = (*within, schema["name"])
+    return any(_is_recursive(part, named, within) for part in _parts(schema))
+
+
+def _is_weightless(schema: Any, named: dict[str, Any]) -> bool:
+    """Whether a value of it takes no byte."""
+    if isinstance(schema, str):
+        return schema == "null" or (schema in named and _is_weightless(named[schema], named))
+    if isinstance(schema, list):
+        return False
+    if schema["type"] == "fixed":
+        return bool(schema["size"] == 0)
+    if "fields" in schema:
+        return all(_is_weightless(field["type"], named) for field in schema["fields"])
+    return bool(schema["type"] == "null")
+
+
+def _writable(value: Any) -> Any:
+    """The same as JSON can say it: bytes as their text, in base64 if they have none."""
+    if isinstance(value, dict):
+        return {name: _writable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    return bytes_text(value) if isinstance(value, bytes) else value
+
+
+def bytes_text(value: bytes) -> str:
+    """Their text, or base64 if they are none."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
+
+
+def _decimal(data: bytes, schema: Any = None, _: Any = None) -> Any:
+    if len(data) > DECIMAL_BYTES:
+        return data
+    sign, digits, _exponent = Decimal(int.from_bytes(data, signed=True)).as_tuple()
+    return format(Decimal((sign, digits, -int(schema.get("scale", 0)))), "f")
+
+
+def _uuid(data: Any, *_: Any) -> Any:
+    return str(UUID(bytes=data)) if isinstance(data, bytes) and len(data) == 16 else data
+
+
+def _moment(per_second: int, is_local: bool) -> Callable[..., Any]:
+    """A reader of a timestamp; one beyond the calendar stays the number it is."""
+
+    def take(data: int, *_: Any) -> Any:
+        try:
+            moment = EPOCH + timedelta(microseconds=data * 1_000_000 // per_second)
+        except OverflowError:
+            return data
+        return (moment.replace(tzinfo=None) if is_local else moment).isoformat()
+
+    return take
+
+
+def _date(data: int, *_: Any) -> Any:
+    try:
+        return (date(1970, 1, 1) + timedelta(days=data)).isoformat()
+    except OverflowError:
+        return data
+
+
+def _time_of_day(per_second: int) -> Callable[..., Any]:
+    def take(data: int, *_: Any) -> Any:
+        microseconds = data * 1_000_000 // per_second
+        if not 0 <= microseconds < 86_400_000_000:
+            return data
+        return (EPOCH + timedelta(microseconds=microseconds)).time().isoformat()
+
+    return take
+
+
+_PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}
+LOGICAL: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
+    "decimal": (("bytes", "fixed"), _decimal),
+    "uuid": (("string", "fixed"), _uuid),
+    "date": (("int",), _date),
+    "time-millis": (("int",), _time_of_day(1_000)),
+    "time-micros": (("long",), _time_of_day(1_000_000)),
+}
+LOGICAL |= {
+    f"{local}timestamp-{unit}": (("long",), _moment(per_second, bool(local)))
+    for unit, per_second in _PER_SECOND.items()
+    for local in ("", "local-")
+}
+for _readers in (read.LOGICAL_READERS, _read_py.LOGICAL_READERS):
+    for _name, (_types, _reader) in LOGICAL.items():
+        _readers |= {f"{_type}-{OURS}{_name}": _reader for _type in _types}

@@ -1,0 +1,227 @@
+"""Registry: values in the wire format of Confluent's schema registry -> what JSON would say.
+
+Schemas are fetched off the event loop, before a batch is decoded, and kept. A registry that is
+away, refuses us, or is none is bad infrastructure: RegistryError, to be tried again. A schema it
+does not know is a bad event. Knows no Kafka and no stream.
+"""
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from stream_app.errors import BadEvent, RegistryError, SettingsError
+from stream_app.formats.framing import LARGEST_ID, Framed, SchemaRef, framed, is_likely, unframed
+from stream_app.formats.text import json_of
+from stream_app.settings import Settings
+from stream_app.variables import or_file, variable
+
+# More than the values and keys of a batch can name.
+KEPT_SCHEMAS = 4096
+FETCH_SECONDS = 10.0
+# A schema that is not known may be registered later than it is used.
+UNKNOWN_SECONDS = 30.0
+# The registry's own codes: no such subject, version, schema.
+NOT_FOUND = (40401, 40402, 40403)
+
+Headers = Iterable[tuple[Any, bytes | None]]
+Reader = Callable[[Framed], Any]
+
+
+class Registry:
+    """One per worker; without a URL it recognises framed values alone. Raises SettingsError if what
+    it needs is not installed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.client: Any = create_client(settings) if settings.schema_registry else None
+        self.is_on = settings.format != "msgpack"
+        self.encoding = settings.encoding
+        self.readers: OrderedDict[SchemaRef, Reader] = OrderedDict()
+        self.unknown: OrderedDict[SchemaRef, tuple[float, str]] = OrderedDict()
+        self.clock: Callable[[], float] = time.monotonic
+
+    async def prepare(self, records: Iterable[tuple[bytes | None, bytes | None, Headers]]) -> None:
+        """Have the schemas of these keys and values at hand. Raises RegistryError: try again."""
+        if self.client is None:
+            return
+        for ref in self._named(records):
+            if ref not in self.readers and not self._is_unknown(ref):
+                await self._fetch(ref)
+
+    async def answers(self) -> str:
+        """What the registry says of itself. Raises RegistryError."""
+        kinds = await asyncio.to_thread(self._ask, 0, self.client.get_schema_types)
+        return f"answers, knows {', '.join(map(str, kinds))}"
+
+    def _named(
+        self, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
+    ) -> dict[SchemaRef, None]:
+        """The schemas, each once and in order."""
+        frames = [
+            self.frame(data, headers, what)
+            for key, value, headers in records
+            for what, data in (("key", key), ("value", value))
+        ]
+        return dict.fromkeys(frame.schema for frame in frames if frame is not None)
+
+    def frame(
+        self, value: bytes | None, headers: Headers = (), what: str = "value"
+    ) -> Framed | None:
+        """The value taken apart, if it names a schema here."""
+        if not self.is_on:
+            return None
+        frame = framed(value, headers, what)
+        return frame if self.client is not None or is_likely(frame) else None
+
+    def decode(self, frame: Framed, what: str = "value") -> Any:
+        """What it says: a map, a text, ... Its schema was prepared. Raises BadEvent."""
+        if self.client is None:
+            return json_of(unframed(frame, what), self.encoding)
+        reader = self.readers.get(frame.schema)
+        if reader is None:
+            _, why = self.unknown.get(frame.schema, (0.0, "its schema is not at hand"))
+            raise BadEvent(f"the {what} cannot be decoded: {why}")
+        self.readers.move_to_end(frame.schema)
+        try:
+            return reader(frame)
+        except BadEvent as error:
+            raise BadEvent(f"the {what}, of schema id {frame.schema}: {error}") from None
+
+    async def _fetch(self, ref: SchemaRef) -> None:
+        try:
+            reader = await asyncio.to_thread(self._reader, ref)
+        except BadEvent as error:
+            self._keep(self.unknown, ref, (self.clock() + UNKNOWN_SECONDS, str(error)))
+            return
+        self.unknown.pop(ref, None)
+        self._keep(self.readers, ref, reader)
+
+    def _keep(self, where: OrderedDict[SchemaRef, Any], ref: SchemaRef, what: Any) -> None:
+        """Not more than so many; a batch has fewer."""
+        where[ref] = what
+        where.move_to_end(ref)
+        if len(where) > KEPT_SCHEMAS:
+            where.popitem(last=False)
+            self.client.clear_caches()
+
+    def _is_unknown(self, ref: SchemaRef) -> bool:
+        return ref in self.unknown and self.clock() < self.unknown[ref][0]
+
+    def _reader(self, ref: SchemaRef) -> Reader:
+        """In a thread. Raises BadEvent if there is no such schema, or none that can be used."""
+        if isinstance(ref, int) and not 0 < ref <= LARGEST_ID:
+            raise BadEvent(f"schema id {ref} is none: ids go from 1 to {LARGEST_ID}")
+        schema = self._ask(ref, self._get, ref)
+        try:
+            return self._reader_of(ref, schema)
+        except ValueError as error:
+            raise BadEvent(f"schema id {ref} cannot be used: {error}") from error
+
+    def _reader_of(self, ref: SchemaRef, schema: Any) -> Reader:
+        kind = (schema.schema_type or "AVRO").upper()
+        if kind == "JSON":
+            return lambda frame: json_of(frame.payload, self.encoding)
+        if kind == "AVRO":
+            from stream_app.formats.avro import avro_reader
+
+            read = avro_reader(schema.schema_str, self._references(ref, schema).values())
+            return lambda frame: read(frame.payload)
+        if kind == "PROTOBUF":
+            from stream_app.formats.protobuf import protobuf_reader
+
+            schema = self._ask(ref, self._get, ref, "serialized")
+            reader = protobuf_reader(schema.schema_str, self._references(ref, schema, "serialized"))
+            return lambda frame: reader(frame.payload, frame.indexes)
+        raise ValueError(f"it is {kind}, and not AVRO, PROTOBUF or JSON")
+
+    def _get(self, ref: SchemaRef, form: str | None = None) -> Any:
+        if form is not None:  # the client keeps a schema under its id, whatever its form
+            self.client.clear_caches()
+        if isinstance(ref, int):
+            return self.client.get_schema(ref, fmt=form)
+        return self.client.get_schema_by_guid(ref, fmt=form)
+
+    def _references(self, ref: SchemaRef, schema: Any, form: str | None = None) -> dict[str, str]:
+        """The schemas that it refers to, by the names it has for them, each before those that refer
+        to it."""
+        found: dict[str, str] = {}
+        for each in schema.references or ():
+            if each.name not in found and not _is_built_in(each.name):
+                version = self._ask(
+                    ref, self.client.get_version, each.subject, each.version, True, form
+                )
+                found = self._references(ref, version.schema, form) | found
+                found[each.name] = version.schema.schema_str
+        return found
+
+    def _ask(self, ref: SchemaRef, call: Callable[..., Any], *args: Any) -> Any:
+        """Raises RegistryError if there is no reply, or none of a registry; BadEvent if the reply
+        is that there is no such schema."""
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        try:
+            return call(*args)
+        except SchemaRegistryError as error:
+            if error.error_code in NOT_FOUND:
+                raise BadEvent(f"schema id {ref} is not in the registry") from None
+            raise RegistryError(refusal(error.http_status_code, error.error_code)) from None
+        except Exception as error:  # whatever the HTTP client has for what is no reply
+            raise RegistryError(
+                f"{variable('schema_registry')} does not answer ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether a reference is to what the Protobuf library knows by itself."""
+    return name.startswith(("google/protobuf/", "google/type/", "confluent/"))
+
+
+def refusal(status: int, code: int) -> str:
+    """What to do about a reply that is no schema."""
+    if status in (401, 403):
+        user, password = variable("schema_registry_user"), variable("schema_registry_password")
+        more = or_file("schema_registry_password")
+        return f"it refuses us ({status}): set {user} and {password}{more}, or give the user rights"
+    if status == 404:
+        return f"there is none at that URL (404): see {variable('schema_registry')}"
+    return f"it answers {status} (code {code})"
+
+
+def create_client(settings: Settings) -> Any:
+    """The registry's client; it tries nothing twice, which is for those who call it. Raises
+    SettingsError if it cannot be made."""
+    try:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+
+        from stream_app.formats import avro, protobuf  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            f"{variable('schema_registry')} needs `pip install xl3m-stream[registry]` ({error})"
+        ) from error
+    options: dict[str, Any] = {
+        "url": settings.schema_registry,
+        "timeout": FETCH_SECONDS,
+        "max.retries": 0,
+    }
+    if settings.schema_registry_ca:
+        options["ssl.ca.location"] = settings.schema_registry_ca
+    if settings.schema_registry_user:
+        password = settings.schema_registry_password
+        options["basic.auth.user.info"] = f"{settings.schema_registry_user}:{password}"
+    try:
+        return SchemaRegistryClient(options)
+    except OSError as error:
+        raise SettingsError(
+            f"{variable('schema_registry_ca')} cannot be used ({error.strerror or error})"
+        ) from None
+
+
+def text_of_key(value: Any) -> str:
+    """A key that was decoded, as a stream's name: a text, the only field of a map, or the JSON."""
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -1,0 +1,80 @@
+"""Text: bytes -> text or a map, by one rule for what is not UTF-8, whatever endpoint they came to.
+
+`strict` refuses it with its place, `replace` puts U+FFFD there. What is no text in any reading,
+UTF-16 or compressed, is refused by its name.
+"""
+
+import json
+import re
+from typing import Any
+
+import msgpack
+
+from stream_app.errors import BadEvent
+from stream_app.variables import variable
+
+# First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
+MSGPACK_MAP = range(0x80, 0x90)
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_BEFORE_JSON = BOM + " \t\r\n"
+_NO_TEXT = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_empty(value: bytes | None) -> bool:
+    """Whether an event says nothing: a tombstone, or no bytes."""
+    return not value
+
+
+def is_json(value: bytes) -> bool:
+    """Whether who sent it wants JSON back: all do but those who send msgpack."""
+    return not value or value[0] not in MSGPACK_MAP
+
+
+def text_of(raw: bytes, what: str, encoding: str = "strict") -> str:
+    """The bytes as text. Raises BadEvent with the place of what is not UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        looks = next((name for magic, name in _NO_TEXT.items() if raw.startswith(magic)), "")
+        if encoding == "replace" and not looks:
+            return raw.decode(errors="replace")
+        why = f"the {what} is not UTF-8: byte {error.start} is wrong"
+        hint = f"{variable('encoding')}=replace puts U+FFFD in its place"
+        hint = f"it looks like {looks}: decode it in the producer" if looks else hint
+        raise BadEvent(f"{why}; {hint}") from None
+
+
+def json_of(value: bytes, encoding: str = "strict") -> Any:
+    """What the bytes say in JSON, a byte order mark before it passed over. Raises BadEvent."""
+    try:
+        return json.loads(text_of(value, "value", encoding).lstrip(_BEFORE_JSON))
+    except BadEvent as error:
+        raise BadEvent(f"the value is not json: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadEvent(f"the value is not json: {error}") from None
+
+
+def msgpack_of(value: bytes, encoding: str = "strict") -> Any:
+    """What the bytes say in msgpack. Raises BadEvent."""
+    try:
+        return msgpack.unpackb(value, raw=False, strict_map_key=True, unicode_errors=encoding)
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise BadEvent(f"the value is not msgpack: {error}") from None
+
+
+def encodable(text: str, what: str, encoding: str = "strict") -> str:
+    """JSON can spell half of a surrogate pair, which no UTF-8 text can hold: the text without.
+    Raises BadEvent."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        if encoding == "replace":
+            return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+        raise BadEvent(f"{what} holds a lone surrogate, which is not text") from None
