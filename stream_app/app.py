@@ -113,7 +113,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     topic["tokens"].maxsize = sys.maxsize
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
-    letters = LetterLog()
+    letters = door.log = LetterLog()
     bury = dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter, letters)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     app.polled, app.settled = {settings.tokens_topic}, ingest.settled

@@ -55,6 +55,11 @@ class Registry:
         kinds = await asyncio.to_thread(self._ask, 0, self.client.get_schema_types)
         return f"answers, knows {', '.join(map(str, kinds))}"
 
+    def close(self) -> None:
+        """Let go of the registry."""
+        if self.client is not None:
+            self.client.close()
+
     def _named(
         self, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
     ) -> dict[SchemaRef, None]:
