@@ -135,15 +135,16 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     topic["tokens"].maxsize = sys.maxsize
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
-    letters = LetterLog()
+    letters = door.log = LetterLog()
     bury = dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter, letters)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
+    metrics.listen(ingest.decoder.notes)
     app.polled, app.settled = tokens, ingest.settled
     asked = Partitions(store, settings.questions_topic)
     questions = agents.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
     queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)
-    queries.on_skipped = door.on_skipped = ingest.on_skipped = metrics.skipped
+    queries.on_skipped = door.on_skipped = metrics.skipped
     agents.agent(app, topic["tokens"], ingest.run, "tokens")
     agents.agent(app, topic["questions"], questions.run, "questions")
     agents.agent(app, topic["queries"], queries.run, "queries")

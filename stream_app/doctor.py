@@ -7,6 +7,7 @@ themselves say what is wrong with them.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -162,7 +163,8 @@ async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
     if not settings.schema_registry:
         return
     try:
-        said = await Registry(settings).answers()
+        with closing(Registry(settings)) as registry:
+            said = await registry.answers()
     except (RegistryError, SettingsError) as error:
         yield Finding("MEND", "schema registry", str(error))
     else:

@@ -76,9 +76,9 @@ class Feeder:
 
     def _encode(self, stream: str, text: str) -> bytes:
         settings = self.settings
-        if settings.format == "lines":
+        if settings.form in ("lines", "cri"):
             return text.encode()
-        if settings.format == "msgpack":
+        if settings.form == "msgpack":
             return encode({"text": text}, as_json=False)
         named = {settings.key_field: stream} if settings.key_field else {}
         return encode({settings.text_field or "text": text} | named, as_json=True)

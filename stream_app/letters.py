@@ -76,7 +76,7 @@ class LetterLog:
     def _summarise(self, topic: str, kind: _Kind) -> None:
         if kind.left_out:
             logger.warning(
-                "%s: %d more dead letters for such a reason, the last of them: %s",
+                "%s: %d more refused for such a reason, the last of them: %s",
                 topic, kind.left_out, kind.last,
             )  # fmt: skip
         kind.left_out = 0

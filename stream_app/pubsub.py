@@ -21,6 +21,7 @@ from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.keys import Keys
+from stream_app.letters import LetterLog
 from stream_app.limits import too_many_queries
 from stream_app.patience import PASSING, Health, end_if_cancelled, patiently
 from stream_app.requests import Query, decode_query, id_of
@@ -62,6 +63,7 @@ class PubSubDoor:
         self.stopping = stopping
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
+        self.log = LetterLog()
         self.on_skipped: Callable[[], None] = lambda: None
         self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
 
@@ -174,7 +176,7 @@ class PubSubDoor:
 
     async def _refuse(self, data: bytes, reason: str) -> None:
         """Tell the asker, if it can be told from the message who that is."""
-        logger.warning("a query through pub/sub was refused: %s", reason)
+        self.log.note("pub/sub", "a query through pub/sub was refused", reason)
         if query_id := id_of(data, self.settings.max_event_bytes):
             refusal = {"type": "answer", "id": query_id, "error": reason}
             await self._publish(query_id, encode(refusal, is_json(data)))

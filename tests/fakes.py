@@ -5,6 +5,7 @@ store is the real one, but for the calls it is told to fail.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -143,6 +144,9 @@ def best(engine: Engine, segments: Sequence[Segment], question: str) -> list[tup
     return top.best()
 
 
+NOW_MS = int(time.time() * 1000)
+
+
 class Message(NamedTuple):
     """What Kafka knows of an event; timestamp in milliseconds."""
 
@@ -152,6 +156,7 @@ class Message(NamedTuple):
     timestamp: int | None
     key: bytes | None
     value: Any
+    headers: Any = ()
 
 
 @dataclass(eq=False)

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
 import pytest
 from redis.asyncio import Redis
 
 from stream_app import client
-from stream_app.agents import Queries, Questions
+from stream_app.agents import OLD_SECONDS, Queries, Questions
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Partitions
 from stream_app.patience import Health
@@ -24,7 +25,18 @@ from stream_app.settings import Settings
 from stream_app.state import FencedError, LostWritesError
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, TP, Event, FakeBroker, HashEngine, Message, coming, running, until
+from tests.fakes import (
+    NOW_MS,
+    PLENTY,
+    TP,
+    Event,
+    FakeBroker,
+    HashEngine,
+    Message,
+    coming,
+    running,
+    until,
+)
 from xl3m_core import Answer
 
 Fresh = Callable[[str], str]
@@ -38,10 +50,11 @@ class Site:
     acked: list[Event] = field(default_factory=list)
     letters: list[tuple[Event, str]] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
+    skipped: int = 0
 
     def event(self, offset: int, key: str | None, value: bytes | None) -> Event:
         """An event of a topic."""
-        message = Message(self.topic, 0, offset, 1, key.encode() if key else None, value)
+        message = Message(self.topic, 0, offset, NOW_MS, key.encode() if key else None, value)
         return Event(message, self.acked)
 
     async def bury(self, event: Any, reason: str) -> None:
@@ -293,3 +306,135 @@ async def test_no_more_queries_are_begun_than_may_be_at_once() -> None:
             assert len(slow.gates) - len(site.sent) <= 16 + 2
             slow.gates[f"{number}"].set()
         await until(lambda: site.acked == events)
+
+
+# -- requests that are not as they should be -----------------------------------------------------
+
+
+class Quick:
+    """Answers at once, and notes what was counted."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+        self.counted: list[str | None] = []
+
+    async def answer(self, query: Query) -> Answer:
+        """So it is."""
+        self.asked.append(query)
+        return Answer(question=query.question or "", answer="so it is")
+
+    def on_answer(self, answer: Answer, seconds: float) -> None:
+        self.counted.append(answer.error)
+
+
+async def answered_all(site: Site, events: list[Event], **changes: Any) -> Quick:
+    """What a queries agent made of them; all are acknowledged, in order."""
+    quick, settings = Quick(), Settings(max_event_bytes=4096, **changes)
+    agent = Queries(settings, quick, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    site.skipped = 0
+
+    def skipped() -> None:
+        site.skipped += 1
+
+    agent.on_skipped = skipped
+    async with running(Service(agent, events)):
+        await until(lambda: site.acked == events)
+    return quick
+
+
+@pytest.mark.parametrize(
+    ("value", "id", "stream", "reason"),
+    [
+        (b'{"id": "p3", "window": "1h", "question": "q?"}', "p3", "s", "unknown field 'window'"),
+        (b'{"id": "p4", "stream": ["a", "b"]}', "p4", "", "ask each stream"),
+        (b'{"id": 5, "k": 10, "stream": "other"}', "5", "other", "unknown field 'k'"),
+        (b'\n{"id": "p6", "question": "caf\xe9"}', "p6", "s", "XL3M_ENCODING=replace"),
+    ],
+)
+async def test_who_sent_a_bad_query_through_kafka_has_an_answer_and_a_dead_letter(
+    value: bytes, id: str, stream: str, reason: str
+) -> None:
+    site = Site()
+    event = site.event(0, "s", value)
+    quick = await answered_all(site, [event])
+    ((buried, why),) = site.letters
+    [answer] = site.sent
+    assert buried is event and reason in why and not quick.asked
+    assert answer == {"id": id, "stream": stream or None, "error": why}
+
+
+async def test_a_bad_query_in_msgpack_is_answered_in_msgpack() -> None:
+    site, sent = Site(), list[bytes]()
+
+    async def send(key: bytes | None, value: bytes) -> None:
+        sent.append(value)
+
+    site.send = send  # type: ignore[method-assign]
+    await answered_all(site, [site.event(0, "s", msgpack.packb({"id": 7, "window": 1}))])
+    assert msgpack.unpackb(sent[0])["id"] == "7"
+
+
+async def test_empty_queries_are_skipped_counted_and_acknowledged() -> None:
+    site = Site()
+    events = [site.event(0, "s", None), site.event(1, "s", b""), site.event(2, "s", b"q?")]
+    quick = await answered_all(site, events)
+    assert (site.skipped, site.letters, len(site.sent)) == (2, [], 1)
+    assert [query.question for query in quick.asked] == ["q?"]
+
+
+async def test_a_query_that_lay_in_its_topic_for_long_is_answered_with_that() -> None:
+    site = Site()
+    events = [site.event(i, "s", b'{"id": "%d", "question": "q?"}' % i) for i in range(3)]
+    old = NOW_MS - int(1000 * OLD_SECONDS) - 60_000
+    events[1].message = events[1].message._replace(timestamp=old)
+    events[2].message = events[2].message._replace(timestamp=-1)
+    quick = await answered_all(site, events)
+    assert [query.id for query in quick.asked] == ["0", "2"]
+    (refused,) = [answer for answer in site.sent if answer["id"] == "1"]
+    assert "too old" in refused["error"] and "asked at 20" in refused["error"]
+    assert quick.counted == [refused["error"]] and not site.letters
+
+
+async def test_what_has_no_key_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    value = b'{"question": "q?", "stream": "s"}'
+    await answered_all(site, [site.event(i, None, value) for i in range(3)])
+    assert caplog.text.count("names its stream in a field and has no key") == 1
+    caplog.clear()
+    site = Site()
+    await answered_all(site, [site.event(i, "s", b"q?") for i in range(3)])
+    assert "no key" not in caplog.text
+
+
+async def test_who_watches_hears_of_a_question_that_cannot_be_read(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    updates = client.updates(redis_client, stream)
+    assert await anext(updates) == {}
+    value = json.dumps({"question": "q?", "stream": stream, "window": "1h"}).encode()
+    await site.take(None, value)
+    await site.take(stream, b"caf\xe9?")
+    async with asyncio.timeout(20):
+        told = [await anext(updates), await anext(updates)]
+    await updates.aclose()  # type: ignore[attr-defined]
+    assert [each["error"] for each in told] == [reason for _, reason in site.letters]
+    assert [each["question"] for each in told] == ["q?", "caf\ufffd?"]
+    assert "unknown field 'window'" in told[0]["error"]
+
+
+@pytest.mark.parametrize(("encoding", "standing"), [("strict", set()), ("replace", {"caf\ufffd?"})])
+async def test_a_question_that_is_not_utf8_goes_by_the_setting(
+    encoding: str, standing: set[str], redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client, encoding=encoding), fresh("stream")
+    await site.take(stream, b"caf\xe9?")
+    assert await site.standing(stream) == standing and len(site.letters) == (not standing)
+
+
+async def test_a_blank_before_json_ends_no_question(redis_client: Redis, fresh: Fresh) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    await site.take(stream, b"first?", b' {"question": "second?", "add": true}')
+    assert await site.standing(stream) == {"first?", "second?"}
+    await site.take(stream, b'["third?"]', b"null")
+    assert await site.standing(stream) == {"first?", "second?"} and len(site.letters) == 2

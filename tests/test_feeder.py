@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from stream_app import embedded, feeder
 from stream_app.embedded import Service
-from stream_app.events import decode_chunk
 from stream_app.feeder import Feeder, Pace, Reader, feeding, files_of, read_file
+from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.state import Move
 from stream_app.store import StreamStore
@@ -60,11 +60,11 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
 ) -> None:
     settings = Settings(format=form, key_field=key_field, max_event_bytes=limit)
     values = Feeder(settings, cast(AIOKafkaProducer, None), None).values("web-1", text)
+    decoder = TokenDecoder(settings, lambda _: "")
     chunks = [
-        decode_chunk(
-            b"web-1", value, source="t/0", time_ms=0, settings=settings, decode_ids=lambda _: ""
-        )
+        chunk
         for value in values
+        for chunk in decoder.decode(b"web-1", value, source="t/0", time_ms=0).chunks
     ]
     assert {chunk.stream for chunk in chunks} == {"web-1"}
     taken = "".join(chunk.text for chunk in chunks)

@@ -24,7 +24,13 @@ NEEDS: dict[str, dict[str, str]] = {
 }
 CHOSEN |= {"key_format": "hex", "encoding": "replace", "unreadable": "wait"}
 CHOSEN |= {"isolation_level": "read_uncommitted", "start": "latest", "record_start": "line"}
-CHOSEN |= {"log_format": "json", "dtype": "float32"}
+CHOSEN |= {"log_format": "json", "dtype": "float32", "schema_registry": "https://r:8081"}
+NEEDS |= {
+    "schema_registry_user": {"schema_registry": "http://r", "schema_registry_password": "secret"},
+    "schema_registry_password": {"schema_registry": "http://r", "schema_registry_user": "me"},
+    "schema_registry_ca": {"schema_registry": "https://r"},
+}
+CHOSEN |= {"text": "{level} {message}", "time_from_line": "auto"}
 
 
 def another(name: str, default: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Formats: bytes of an event -> records."""
+"""Formats: what an event of the tokens topic says: its streams, texts and times."""

@@ -91,13 +91,11 @@ def _whole(schema: Any, named: dict[str, Any], seen: set[str]) -> Any:
     if isinstance(schema, list):
         return [_whole(each, named, seen) for each in schema]
     if isinstance(schema, str):
-        if schema not in named:
-            return schema
-        return _full(schema) if schema in seen else _whole(named[schema], named, seen)
+        known = schema in named and schema not in seen
+        return _whole(named[schema], named, seen) if known else schema
     made = {name: value for name, value in schema.items() if not name.startswith("__")}
     if "name" in made:
         seen.add(made["name"])
-        made["name"] = _full(made["name"])
     if "fields" in made:
         made["fields"] = [
             field | {"type": _whole(field["type"], named, seen)} for field in made["fields"]
@@ -110,11 +108,6 @@ def _whole(schema: Any, named: dict[str, Any], seen: set[str]) -> Any:
     if (logical := made.pop("logicalType", None)) in LOGICAL:
         made["logicalType"] = OURS + logical
     return made
-
-
-def _full(name: str) -> str:
-    """A name that means the same in every namespace."""
-    return name if "." in name else f"xl3m.{name}"
 
 
 def _parts(schema: Any) -> Iterator[Any]:

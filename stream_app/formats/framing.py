@@ -43,9 +43,10 @@ def framed(
     for name, said in headers:
         if name in (HEADERS[what], HEADERS[what].encode()) and said:
             return _by_header(said, value)
-    if len(value) < PREFIX_BYTES or value[0] != 0:
+    if value[0] != 0 or len(value) < PREFIX_BYTES:
         return None
-    return Framed(int.from_bytes(value[1:PREFIX_BYTES]), value[PREFIX_BYTES:])
+    schema = int.from_bytes(value[1:PREFIX_BYTES])
+    return Framed(schema, value[PREFIX_BYTES:]) if schema else None
 
 
 def _by_header(said: bytes, value: bytes) -> Framed | None:
@@ -70,7 +71,8 @@ def unframed(frame: Framed, what: str = "value") -> bytes:
             return frame.payload
         except BadEvent:  # then it is no JSON
             pass
+    more = f"; if keys are binary, set {variable('key_format')}" if what == "key" else ""
     raise BadEvent(
         f"the {what} begins with the magic byte of a schema registry, schema id {frame.schema}: "
-        f"set {variable('schema_registry')} and install `xl3m-stream[registry]`"
+        f"set {variable('schema_registry')} and install `xl3m-stream[registry]`{more}"
     )

@@ -36,6 +36,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.client: Any = create_client(settings) if settings.schema_registry else None
+        self.is_asked = self.client is not None
         self.is_on = settings.format != "msgpack"
         self.encoding = settings.encoding
         self.readers: OrderedDict[SchemaRef, Reader] = OrderedDict()
@@ -55,6 +56,11 @@ class Registry:
         kinds = await asyncio.to_thread(self._ask, 0, self.client.get_schema_types)
         return f"answers, knows {', '.join(map(str, kinds))}"
 
+    def close(self) -> None:
+        """Let go of the registry."""
+        if self.client is not None:
+            self.client.close()
+
     def _named(
         self, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
     ) -> dict[SchemaRef, None]:
@@ -73,7 +79,7 @@ class Registry:
         if not self.is_on:
             return None
         frame = framed(value, headers, what)
-        return frame if self.client is not None or is_likely(frame) else None
+        return frame if self.is_asked or is_likely(frame) else None
 
     def decode(self, frame: Framed, what: str = "value") -> Any:
         """What it says: a map, a text, ... Its schema was prepared. Raises BadEvent."""

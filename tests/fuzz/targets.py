@@ -21,12 +21,11 @@ import msgpack
 from stream_app import cli, feeder
 from stream_app.events import (
     STREAM_BYTES,
-    Chunk,
     dead_letter,
     decode,
-    decode_chunk,
     encode,
 )
+from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.keys import question_id
 from stream_app.packing import pack_tail, unpack_tail
@@ -105,17 +104,18 @@ def _text(data: bytes) -> str:
 def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
     """An event of the tokens topic, in that form."""
     settings = Settings(format=format, max_event_bytes=LIMIT, **changes)
+    decoder = TokenDecoder(settings, lambda ids: engine().model.decode_within(ids))
 
     def call(data: bytes) -> None:
         key, value = _keyed(data)
-        chunk = decode_chunk(
-            key, value, source="t/0", time_ms=1000, settings=settings,
-            decode_ids=engine().model.decode_within,
-        )  # fmt: skip
-        assert isinstance(chunk, Chunk)
-        assert 1 <= len(chunk.stream.encode()) <= STREAM_BYTES
-        assert 0 <= chunk.time_ms < 10**15
-        chunk.text.encode()
+        headers = [("tenant", key), ("trace", None)]
+        chunks, reason = decoder.decode(key, value, source="t/0", time_ms=1000, headers=headers)
+        assert sum(len(chunk.text) for chunk in chunks) <= GROWTH * len(value or b"") + ROOM
+        reason.encode()
+        for chunk in chunks:
+            assert 1 <= len(chunk.stream.encode()) <= STREAM_BYTES
+            assert 0 <= chunk.time_ms < 10**15
+            assert chunk.text.encode()
 
     return call
 
