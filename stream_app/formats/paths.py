@@ -106,7 +106,10 @@ def _key(name: str) -> Lookup:
     """The usual case: a name without a dot."""
 
     def lookup(scopes: Scopes) -> Any:
-        for scope in scopes:
+        record = scopes[0]
+        if type(record) is dict and (found := record.get(name)) is not None:
+            return found
+        for scope in scopes[1:]:
             if isinstance(scope, dict) and (found := scope.get(name)) is not None:
                 return found
         return None
