@@ -95,7 +95,7 @@ def _compile(steps: Steps) -> Lookup:
 
     def lookup(scopes: Scopes) -> Any:
         for scope in scopes:
-            if (found := follow(scope, steps)) is not MISSING and found is not None:
+            if (found := follow(scope, steps)) is not MISSING:
                 return found
         return None
 
@@ -106,12 +106,9 @@ def _key(name: str) -> Lookup:
     """The usual case: a name without a dot."""
 
     def lookup(scopes: Scopes) -> Any:
-        record = scopes[0]
-        if type(record) is dict and (found := record.get(name)) is not None:
-            return found
-        for scope in scopes[1:]:
-            if isinstance(scope, dict) and (found := scope.get(name)) is not None:
-                return found
+        for scope in scopes:
+            if isinstance(scope, dict) and name in scope:
+                return scope[name]
         return None
 
     return lookup

@@ -29,7 +29,7 @@ ZONE = r"(?P<zone>z|utc|gmt|[+-]\d\d(?::?\d\d)?)"
 DAY = r"(?P<day>\d{1,2})"
 YEAR = r"(?P<year>\d{4})"
 WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+)?"
-DIGITS = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,12})?")
+DIGITS = re.compile(r"[0-9]{8,20}(?:\.[0-9]{1,12})?")
 SHAPES = [
     re.compile(pattern, re.IGNORECASE | re.ASCII)
     for pattern in (

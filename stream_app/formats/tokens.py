@@ -4,11 +4,9 @@ Lines, lines of a container runtime, JSON or msgpack, as the settings say. What 
 be used is told in one reason; the rest of it is used. Knows the formats; no Kafka and no store.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import msgpack
 
 from stream_app.errors import BadEvent
 from stream_app.events import STREAM_BYTES, Chunk, stream_name
@@ -17,7 +15,8 @@ from stream_app.formats.keys import looks_binary, stream_of_header, stream_of_ke
 from stream_app.formats.layout import Layout
 from stream_app.formats.lines import Piece, cri_pieces, is_cri, timed
 from stream_app.formats.notes import Notes
-from stream_app.formats.partials import is_partial
+from stream_app.formats.packed import MSGPACK_MAPS, IdDecoder, map_of, text_of_ids
+from stream_app.formats.partials import ends_line, is_partial
 from stream_app.formats.paths import Scopes
 from stream_app.formats.times import parse_time
 from stream_app.settings import Settings
@@ -32,9 +31,7 @@ ROOM = 65_536
 TOO_LARGE = f"the event's texts have more than {GROWTH} times its bytes and {ROOM}"
 REASON = 160
 """Characters kept of what is wrong with one record of several."""
-MSGPACK_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 
-IdDecoder = Callable[[list[int]], str]
 Headers = Sequence[tuple[str, bytes | None]]
 Decoded = tuple[list[Chunk], str]
 """What an event says, in order, and why some of it could not be used, if so."""
@@ -110,11 +107,11 @@ class TokenDecoder:
         return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
 
     def _msgpack(self, value: bytes, source: Source) -> Decoded:
-        fields = _msgpack_map(value)
+        fields = map_of(value)
         stream = self._stream_in((fields,), source)
         time_ms = self._own_time((fields,), stream, source) or source.time_ms
         if "ids" in fields:
-            text = _text_of_ids(fields["ids"], self.decode_ids)
+            text = text_of_ids(fields["ids"], self.decode_ids)
         elif "text" in fields:
             text = fields["text"]
         else:
@@ -192,8 +189,10 @@ class TokenDecoder:
         if text is None:
             if scopes[0] is not None and not layout.has_text(scopes):
                 raise BadEvent(layout.missing_text)
-            self.notes.on_skipped()
-            return []
+            if not (layout.joins and ends_line(scopes[0])):
+                self.notes.on_skipped()
+                return []
+            text = ""
         stream = self._stream_in(scopes, source)
         own_ms = self._own_time(scopes, stream, source)
         if not layout.joins:
@@ -207,7 +206,7 @@ class TokenDecoder:
             return [*cri_pieces(text, source.time_ms)]
         if is_partial(record, text, self.layout.preset.partial):
             return [Piece(text, None)]
-        return [Piece(text if text[-1] == "\n" else text + "\n", None)]
+        return [Piece(text if text[-1:] == "\n" else text + "\n", None)]
 
     # -- streams, times and texts ------------------------------------------------------------
 
@@ -275,29 +274,3 @@ def _chars(chunks: list[Chunk]) -> int:
 def _kind(document: Any) -> str:
     kinds = ((bool, "boolean"), (str, "string"), (list, "array"), (dict, "object"))
     return next((name for kind, name in kinds if isinstance(document, kind)), "number")
-
-
-def _msgpack_map(value: bytes) -> dict[str, Any]:
-    if value[0] not in MSGPACK_MAPS:
-        raise BadEvent("the value is not a msgpack map")
-    try:
-        fields = msgpack.unpackb(value, raw=False, strict_map_key=True)
-    except (ValueError, RecursionError, msgpack.UnpackException) as error:
-        raise BadEvent(f"the value is not msgpack: {error}") from None
-    if not isinstance(fields, dict):
-        raise BadEvent("the value is msgpack, but not a map")
-    return fields
-
-
-def _text_of_ids(ids: Any, decode_ids: IdDecoder) -> str:
-    """The text of token ids, which must be whole characters."""
-    is_list = isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < 2**31 for i in ids)
-    if not is_list or not ids:
-        raise BadEvent("field 'ids' must be a list of token ids")
-    try:
-        text = decode_ids(ids)
-    except (IndexError, OverflowError, TypeError, ValueError) as error:
-        raise BadEvent(f"field 'ids' cannot be decoded: {error}") from None
-    if "\N{REPLACEMENT CHARACTER}" in (text[:1], text[-1:]):
-        raise BadEvent("field 'ids' begins or ends inside a character: send whole characters")
-    return text
