@@ -18,7 +18,6 @@ LONGEST = 64
 LATEST = 10**14
 """Milliseconds, in the year 5138: numbers from here on count micro- and nanoseconds."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 SPAN_MS = {"$date": 1, "seconds": 1000, "epochSecond": 1000}
 FRACTIONS = ("nanos", "nanoOfSecond")
 
@@ -30,7 +29,7 @@ ZONE = r"(?P<zone>z|utc|gmt|[+-]\d\d(?::?\d\d)?)"
 DAY = r"(?P<day>\d{1,2})"
 YEAR = r"(?P<year>\d{4})"
 WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+)?"
-DIGITS = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,12})?")
+DIGITS = re.compile(r"[0-9]{8,20}(?:\.[0-9]{1,12})?")
 SHAPES = [
     re.compile(pattern, re.IGNORECASE | re.ASCII)
     for pattern in (
@@ -57,6 +56,8 @@ OFFSETS |= {"mdt": -6, "pst": -8, "pdt": -7, "cet": 1, "cest": 2}
 
 def parse_time(value: Any, now_ms: int) -> int | None:
     """Milliseconds since the epoch, if the value means one time after 1970."""
+    if type(value) is int and 10**11 <= value < LATEST:  # milliseconds, the usual case
+        return value
     if isinstance(value, str):
         return _of_text(value, now_ms)
     if is_number(value):
@@ -191,7 +192,8 @@ def _offset(zone: str) -> timedelta:
 
 
 def _of_datetime(time: datetime) -> int | None:
-    time_ms = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH
+    time_ms = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
     return time_ms if 0 < time_ms < LATEST else None
 
 
