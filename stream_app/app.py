@@ -1,6 +1,7 @@
 """create_app: builds the parts of a worker and ties them together. Wiring only."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -35,6 +36,8 @@ from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
 from stream_app.weights import Weights
 from xl3m_core import Engine
+
+logger = logging.getLogger("xl3m")
 
 ANSWER_BYTES = 4 << 20
 # Longer than all queries begun take, as a rule: their deadline is 30 s, if nobody says another.
@@ -266,6 +269,8 @@ def _on_assignment(
             scoring.streams.own(
                 await patiently(health, "assignment", ingest.store.streams, partition)
             )
+        reads = ", ".join(sorted(owned)) or "no partition, since others have them all"
+        logger.info("ready: reads %s", reads)
 
     signal: Any = app.on_rebalance_complete
     signal.connect(assigned, weak=False)

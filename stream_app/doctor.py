@@ -157,7 +157,7 @@ def _missing_topic(settings: Settings, name: str, is_made: bool) -> Finding:
 
 def model_finding(settings: Settings) -> Finding:
     """Does it load, and do the method's numbers fit its window?"""
-    from stream_app.engine import create_engine
+    from stream_app.engine import create_engine, description
 
     try:
         engine = create_engine(settings)
@@ -165,9 +165,7 @@ def model_finding(settings: Settings) -> Finding:
         return Finding("MEND", "model", str(error))
     except Exception as error:  # whatever a folder holds, the doctor ends with a verdict
         return Finding("MEND", "model", f"it cannot be used: {type(error).__name__}: {error}")
-    method = engine.method
-    said = f"window {engine.model.window}, segments of {method.segment_tokens} tokens, k {method.k}"
-    return Finding("ok", "model", said)
+    return Finding("ok", "model", description(engine))
 
 
 async def _all(findings: AsyncIterator[Finding]) -> list[Finding]:
