@@ -5,13 +5,13 @@ whether it works, nor what is read or written once inside.
 """
 
 import asyncio
-import logging
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.abc import AbstractTokenProvider
 
+from stream_app import kafka_log
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
 from stream_app.variables import private_text, variable
@@ -25,7 +25,7 @@ def kafka(settings: Settings) -> dict[str, Any]:
 
     Raises SettingsError when a file that it needs cannot be used.
     """
-    logging.getLogger("aiokafka.conn").addFilter(_without_requests)
+    kafka_log.quieten()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.broker_address,
         "security_protocol": settings.kafka_security,
@@ -109,8 +109,3 @@ def _tls(settings: Settings) -> ssl.SSLContext:
             f"{keys if name == 'kafka_certificate' else ''} ({why})"
         ) from None
     return context
-
-
-def _without_requests(record: logging.LogRecord) -> bool:
-    """At debug level aiokafka writes down each request, those with passwords and tokens too."""
-    return record.levelno > logging.DEBUG

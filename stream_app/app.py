@@ -303,6 +303,8 @@ def _on_assignment(
             scoring.streams.own(
                 await patiently(health, "assignment", ingest.store.streams, partition)
             )
+        reads = ", ".join(sorted(owned)) or "no partition, since others have them all"
+        logger.info("ready: reads %s", reads)
 
     signal: Any = app.on_rebalance_complete
     signal.connect(assigned, weak=False)

@@ -173,7 +173,7 @@ async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
 
 def model_finding(settings: Settings) -> Finding:
     """Does it load, and do the method's numbers fit its window?"""
-    from stream_app.engine import create_engine
+    from stream_app.engine import create_engine, description
 
     try:
         engine = create_engine(settings)
@@ -181,9 +181,7 @@ def model_finding(settings: Settings) -> Finding:
         return Finding("MEND", "model", str(error))
     except Exception as error:  # whatever a folder holds, the doctor ends with a verdict
         return Finding("MEND", "model", f"it cannot be used: {type(error).__name__}: {error}")
-    method = engine.method
-    said = f"window {engine.model.window}, segments of {method.segment_tokens} tokens, k {method.k}"
-    return Finding("ok", "model", said)
+    return Finding("ok", "model", description(engine))
 
 
 async def _all(findings: AsyncIterator[Finding]) -> list[Finding]:

@@ -20,3 +20,9 @@ def create_engine(settings: Settings) -> Engine:
         warm_bytes=settings.warm_mb << 20,
     )
     return Engine(model, settings.method(model.window, model.k), settings.batch_tokens)
+
+
+def description(engine: Engine) -> str:
+    """The numbers that the model and the settings came to."""
+    model, method = engine.model, engine.method
+    return f"window {model.window}, segments of {method.segment_tokens} tokens, k {method.k}"

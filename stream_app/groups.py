@@ -1,7 +1,7 @@
 """Groups: whose streams a Redis holds under a prefix, noted for each topic that is read.
 
-Two groups that read one topic into one Redis would take each other's partitions for ever, and of
-two topics streams of one name would be mixed. Knows names of groups and topics; no Kafka.
+Two groups that read one topic into one Redis would take each other's partitions for ever; of two
+topics streams of one name would be mixed. Knows names of groups and topics; no Kafka.
 """
 
 from collections.abc import Iterator, Mapping

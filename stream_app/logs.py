@@ -13,6 +13,9 @@ from typing import Any
 
 logger = logging.getLogger("xl3m")
 
+LIBRARIES = ("aiokafka", "faust", "mode", "stream_app")
+"""The last is Faust's name for our services; our own lines are those of `xl3m`."""
+
 
 class JsonLines(logging.Formatter):
     """time (UTC), level, logger, message, and exception where there is one."""
@@ -49,6 +52,13 @@ def as_json(level: int) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"level": level, "handlers": ["stderr"]},
     }
+
+
+def quieten(level: int) -> None:
+    """At info level the libraries' own steps are left out: of what they begin and end a worker says
+    what matters itself. Their warnings stay, and at debug level all they say."""
+    for library in LIBRARIES if level == logging.INFO else ():
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def take_over() -> None:

@@ -32,7 +32,9 @@ logger = logging.getLogger("xl3m")
 
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
     """Run until SIGTERM or SIGINT; leaves the process with Faust's exit code."""
-    as_json = logs.as_json(level_number(loglevel)) if settings.log_format == "json" else None
+    level = level_number(loglevel)
+    as_json = logs.as_json(level) if settings.log_format == "json" else None
+    logs.quieten(level)
     if as_json:
         logging.config.dictConfig(as_json)
         logs.take_over()
@@ -40,17 +42,27 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
             _warn(settings, line)
     asyncio.run(check(settings))
     from stream_app.app import create_app
+    from stream_app.engine import create_engine, description
 
-    app = create_app(settings)
+    engine = create_engine(settings)
+    app = create_app(settings, engine)
     if as_json:
         logs.take_over()  # of the libraries loaded since
-    Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True).execute_from_commandline()
+    worker = Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True)
+    worker.model = f"{settings.model or 'the small model'}: {description(engine)}"
+    worker.execute_from_commandline()
 
 
 class Worker(faust.Worker):
     """Faust's, with an end: told to stop it has so long to, told once more it ends at once."""
 
     app: "App"
+    model = ""
+
+    async def on_start(self) -> None:
+        """Called by Faust when the log is set up."""
+        logger.info("model %s; group %s", self.model, self.app.conf.id)
+        await super().on_start()
 
     def install_signal_handlers(self) -> None:
         """Beside those of the event loop, which do not run while it is stuck."""

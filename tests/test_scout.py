@@ -1,6 +1,7 @@
 """Scout: what it names has the question's words, and the process gives what the function does."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -62,3 +63,20 @@ async def test_a_scout_that_fails_names_nothing_and_says_so(
     secret = "redis://user:hunter2@127.0.0.1:1/0"
     assert await Scout(secret).picks(fresh("stream"), QUESTION, 0, 9, 3) == []
     assert "scored as it lies" in caplog.text and "hunter2" not in caplog.text
+
+
+async def test_no_file_of_the_folder_it_is_started_in_is_run(
+    redis_client: Redis,
+    redis_url: str,
+    fresh: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, store, engine = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY), HashEngine()
+    tail, found = batch(engine, "".join(LINES))
+    await store.commit([Commit(stream, await store.load(stream), found, tail, "t/0", 1, 1)])
+    for module in ("bm25s", "redis", "stream_app", "numpy", "msgpack", "heapq"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(await Scout(redis_url).picks(stream, QUESTION, 5, 90, 10)) == 10
+    assert not (tmp_path / "ran").exists()

@@ -51,7 +51,7 @@ NUMBERS = [f.name for f in fields(Settings) if isinstance(f.default, int | float
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("text", ["", "many", "1,5", "nan", "-2"])
+@pytest.mark.parametrize("text", [" ", "many", "1,5", "nan", "-2"])
 def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=variable(name)):
         Settings.from_env({variable(name): text})
@@ -67,7 +67,6 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("kafka_security", "sasl_ssl"),
         ("kafka_mechanism", "GSSAPI"),
         ("redis", "http://localhost"),
-        ("redis", ""),
         ("format", "yaml"),
         ("log_format", "xml"),
         ("stop_seconds", "0"),
@@ -81,10 +80,8 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("stall_seconds", "0"),
         ("query_deadline", "inf"),
         ("http_port", "65536"),
-        ("http_host", ""),
         ("broker", "kafka://host:port"),
         ("broker", "kafka://:9092"),
-        ("tokens_topic", ""),
         ("tokens_topic", "a topic"),
         ("tokens_topic", "xl3m.answers"),
         ("dead_letters_topic", "x" * 250),

@@ -2,6 +2,9 @@
 
 import ast
 import json
+import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import cli, commands, doctor, offline
+from stream_app import cli, commands, display, doctor, offline
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, State
 from stream_app.store import StreamStore
-from stream_app.terminal import as_json, in_line, say, shown
+from stream_app.terminal import as_json, in_line, name_meant, name_shown, say, shown
 from tests import tiny
 from tests.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
@@ -55,12 +58,49 @@ def test_every_unsafe_character_can_be_seen(text: str) -> None:
     assert shown(text).encode().decode("unicode_escape") == text
 
 
+@given(
+    TEXTS.filter(lambda name: "\\" not in name and not any("\ud800" <= c <= "\udfff" for c in name))
+)
+def test_a_name_is_meant_as_it_is_shown(name: str) -> None:
+    assert name_meant(name_shown(name)) == name
+    assert unsafe(name_shown(name)) == set() and "\n" not in name_shown(name)
+
+
+@pytest.mark.parametrize("text", [r"C:\new\xyz", r"\x41", r"\u0041", r"\ud800", r"\x4", "plain"])
+def test_what_is_no_code_of_an_unsafe_character_is_meant_literally(text: str) -> None:
+    assert name_meant(text) == text
+
+
 @given(st.dictionaries(TEXTS, st.one_of(TEXTS, st.lists(TEXTS), st.integers())))
 def test_json_says_the_same_in_one_safe_line(fields: dict[str, Any]) -> None:
     line = as_json(fields)
     assert json.loads(line) == fields
     assert unsafe(line) == set() and "\n" not in line
     line.encode()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8", "cp1252"])
+def test_an_output_without_a_letter_for_it_is_no_error(encoding: str, tmp_path: Path) -> None:
+    tiny.save(tiny.make("llama"), tmp_path / "model")
+    text = "caf\u00e9 \u6c17\u5727 \U0001f600 \u2026\n"
+    (tmp_path / "log").write_text(text * 60, encoding="utf-8")
+    words = [
+        "run",
+        str(tmp_path / "log"),
+        "-q",
+        "caf\u00e9 \u6c17?",
+        "--model",
+        str(tmp_path / "model"),
+    ]
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "stream_app", *words, *more], capture_output=True, timeout=100,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.decode("utf-8"))
+    assert answer["question"] == "caf\u00e9 \u6c17?"
+    assert all(text.strip() in evidence["text"] for evidence in answer["evidence"])
 
 
 def test_only_the_terminal_prints() -> None:
@@ -83,10 +123,10 @@ async def test_commands_print_no_text_as_it_is(
         await commands.streams(settings, as_json=plain)
         await commands._show(store, stream, None, as_json=plain)
     evidence = {"index": 1, "score": -0.5, "text": HOSTILE}
-    commands.show_segment(evidence)
+    display.show_segment(evidence)
     answer = {"certainty": 0.0, "coverage": 1.0, "as_of": {HOSTILE: 1}, "timings": {HOSTILE: 0.0}}
-    commands.show_answer(answer | {"evidence": [evidence]})
-    commands.show_answer({"error": HOSTILE})
+    display.show_answer(answer | {"evidence": [evidence]})
+    display.show_answer({"error": HOSTILE})
     printed = capsys.readouterr()
     assert unsafe(printed.out + printed.err) == set()
     assert r"\x1b[2J" in printed.out and r"\x1b[2J" in printed.err

@@ -44,7 +44,7 @@ async def test_another_ones_refusal_does_not_end_it(
 ) -> None:
     stream = fresh("stream")
 
-    async def set_question(settings: Settings, stream: str, question: str) -> None:
+    async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
         assert question == "mine?"
         for refused in ("theirs?", "mine?", "never seen"):
             await refuse(redis_client, stream, refused)
@@ -71,7 +71,7 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     scores = array("f", [-0.5] * head).tobytes()
     await store.extend([Extension(stream, "q", Range(head, head), 0, head, 0, scores, best)], 3)
 
-    async def set_question(settings: Settings, stream: str, question: str) -> None:
+    async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
         """It stands already: nothing changes, and nobody tells."""
 
     monkeypatch.setattr(commands, "set_question", set_question)
