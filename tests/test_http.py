@@ -225,8 +225,10 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
 
 async def test_what_waits_is_counted(world: World) -> None:
     assert world.value("xl3m_health_waiting") == 0
-    world.health.waiting["scoring"] = "away"
-    assert world.value("xl3m_health_waiting") == 1
+    with world.health.at("scoring") as waiting:
+        waiting.failed(OSError("away"))
+        assert world.value("xl3m_health_waiting") == 1
+    assert world.value("xl3m_health_waiting") == 0
 
 
 async def test_two_workers_of_a_process_count_apart(
@@ -358,8 +360,9 @@ async def test_a_worker_is_ready_when_nothing_is_lacking(
     assert await ready.reasons() == {"partitions": "not assigned now"}
     assigned[0] = True
     assert await ready.reasons() == {}
-    health.waiting["scoring"] = "Redis is full"
-    assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
+    with health.at("scoring") as waiting:
+        waiting.failed(OSError("Redis is full"))
+        assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
 
 
 async def test_services_out_of_reach_are_reasons_without_a_password() -> None:
