@@ -103,7 +103,7 @@ async def _said(
             continue
         fields = decode(message["data"])
         if fields.get("type") == "answer":
-            if said and (unsaid := _unsaid(said, fields.get("answer"))):
+            if unsaid := _unsaid(said, fields.get("answer")):
                 yield {"type": "text", "id": query["id"], "text": unsaid}
             yield fields
             return
