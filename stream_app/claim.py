@@ -6,6 +6,7 @@ who asks again. Knows Redis and bytes; not what is asked or answered.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,10 @@ logger = logging.getLogger("xl3m")
 LEASE_MS = 60_000
 RENEWED_SECONDS = LEASE_MS / 3000
 CLAIMED = b"claimed"
+# Of answers kept for who asks again, in Redis, by one worker; beyond that the oldest go.
+KEPT_BYTES = 16 << 20
+KEPT_AFTER = 0.75  # of these, once some had to go
+OVERHEAD_BYTES = 160  # of a key in Redis
 
 
 class Claims:
@@ -33,10 +38,38 @@ class Claims:
         self.redis: Any = redis
         self.keys = keys
         self.script = Script(redis, "claim.lua")
+        self.kept_bytes = KEPT_BYTES
+        self.kept: dict[str, tuple[float, int]] = {}
+        self.bytes = 0
 
     def of(self, query_id: str) -> "Claim":
         """That of a query, not taken yet."""
         return Claim(self, self.keys.claim(query_id))
+
+    async def keep(self, name: str, size: int, seconds: float) -> None:
+        """Note an answer that stands in Redis for so long, and make room for it."""
+        self._forget(name)
+        size += len(name) + OVERHEAD_BYTES
+        self.kept[name] = (time.monotonic() + seconds, size)
+        self.bytes += size
+        if self.bytes > self.kept_bytes and (old := self._make_room()):
+            await self.redis.unlink(*old)
+
+    def _make_room(self) -> list[str]:
+        """Forget those that are gone by themselves, then the oldest; these are to be deleted."""
+        now, old = time.monotonic(), list[str]()
+        for name in [name for name, (until, _) in self.kept.items() if until <= now]:
+            self._forget(name)
+        for name in list(self.kept):
+            if self.bytes <= KEPT_AFTER * self.kept_bytes:
+                break
+            self._forget(name)
+            old.append(name)
+        return old
+
+    def _forget(self, name: str) -> None:
+        _, size = self.kept.pop(name, (0.0, 0))
+        self.bytes -= size
 
 
 class Claim:
@@ -70,7 +103,10 @@ class Claim:
 
     async def end(self, answer: bytes, seconds: int) -> bool:
         """Leave the answer for who asks again. False if another has claimed it meanwhile."""
-        return await self._put(answer, 1000 * seconds)
+        if not await self._put(answer, 1000 * seconds):
+            return False
+        await self.claims.keep(self.name, len(answer), seconds)
+        return True
 
     async def release(self) -> None:
         """Let the query be asked again; also where it is not known if the claim was taken."""

@@ -6,7 +6,7 @@ What the command line uses, and any program may. Knows Redis; no Kafka, no model
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,11 +18,13 @@ from stream_app.keys import Keys
 from stream_app.settings import Settings
 from stream_app.state import current_question
 from stream_app.store import StreamStore
+from stream_app.subscription import followed
 from stream_app.terminal import name_meant
 from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0
+LOOK_SECONDS = 0.2
 
 
 @asynccontextmanager
@@ -79,22 +81,56 @@ async def ask(
     then one of `type` "answer". Raises UnreachableError when no worker listens."""
     query = {"id": uuid.uuid4().hex, "stream": stream, "deadline": deadline}
     query |= {"question": question} if question else {}
-    async with store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(store.keys.answer_channel(str(query["id"])))
-        await ensure_worker(store)
-        await store.redis.publish(store.keys.query_channel(), encode(query))
-        try:
-            async with asyncio.timeout(deadline + ANSWER_SECONDS):
-                async for message in pubsub.listen():
-                    fields = decode(message["data"])
-                    yield fields
-                    if fields.get("type") == "answer":
-                        return
-        except TimeoutError:
-            raise UnreachableError(
-                f"no answer within {deadline + ANSWER_SECONDS:.0f} s: the worker may have died; "
-                "ask again"
-            ) from None
+    channel = store.keys.answer_channel(str(query["id"]))
+    try:
+        async with (
+            aclosing(followed(store.redis, channel)) as heard,
+            asyncio.timeout(deadline + ANSWER_SECONDS),
+        ):
+            await anext(heard)  # an answer would be lost before
+            await ensure_worker(store)
+            await store.redis.publish(store.keys.query_channel(), encode(query))
+            async for fields in _said(store, query, heard):
+                yield fields
+    except TimeoutError:
+        raise UnreachableError(
+            f"no answer within {deadline + ANSWER_SECONDS:.0f} s: the worker may have died; "
+            "ask again"
+        ) from None
+
+
+async def _said(
+    store: StreamStore, query: dict[str, Any], heard: AsyncIterator[dict[str, Any] | None]
+) -> AsyncIterator[dict[str, Any]]:
+    """What is said until the answer, with all of its text in pieces before it."""
+    said = ""
+    async for message in heard:
+        if message is None:
+            await _ask_again(store, query)
+            continue
+        fields = decode(message["data"])
+        if fields.get("type") == "answer":
+            if unsaid := _unsaid(said, fields.get("answer")):
+                yield {"type": "text", "id": query["id"], "text": unsaid}
+            yield fields
+            return
+        said += str(fields.get("text", ""))
+        yield fields
+
+
+async def _ask_again(store: StreamStore, query: dict[str, Any]) -> None:
+    """What was said while nobody listened is lost. With the same id: who has answered it meanwhile
+    says it once more. After a restart of Redis workers need a moment to listen again, too."""
+    while not await workers(store):
+        await asyncio.sleep(LOOK_SECONDS)
+    await store.redis.publish(store.keys.query_channel(), encode(query))
+
+
+def _unsaid(said: str, answer: Any) -> str:
+    """What of the answer's text did not come in pieces; all of it, if these do not go together."""
+    if not isinstance(answer, str) or said.strip() == answer.strip():
+        return ""
+    return answer[len(said) :] if answer.startswith(said) else f"\n{answer}"
 
 
 async def ensure_worker(store: StreamStore) -> None:
@@ -176,9 +212,6 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
 
 async def updates(store: StreamStore, stream: str) -> AsyncIterator[dict[str, Any]]:
     """Told whenever a top-k of the stream changed, or a question was refused; first of all an
-    empty map, when listening has begun."""
-    async with store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(store.keys.update_channel(stream))
-        yield {}
-        async for message in pubsub.listen():
-            yield decode(message["data"])
+    empty map, when listening has begun, and again if it had to begin anew."""
+    async for message in followed(store.redis, store.keys.update_channel(stream)):
+        yield decode(message["data"]) if message else {}

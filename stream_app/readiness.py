@@ -5,6 +5,7 @@ they are asked here and now. Knows whom to ask; not who wants to know.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from stream_app.topics import administering
 
 # Shorter than those who probe wait for an answer.
 ASKED_SECONDS = 2.0
+FRESH_SECONDS = 1.0
 
 
 class Readiness:
@@ -30,15 +32,30 @@ class Readiness:
         self.redis = redis
         self.health = health
         self.assigned = assigned
+        self._asked: asyncio.Task[tuple[str, str]] | None = None
+        self._since = 0.0
 
     async def reasons(self) -> dict[str, str]:
         """Why it is not ready, by what is lacking; empty if it is."""
-        redis, kafka = await asyncio.gather(self._redis(), self._kafka())
+        redis, kafka = await self._services()
         found = {f"step {step}": f"waits: {why}" for step, why in self.health.waiting.items()}
         found |= dict(self.health.held)
         found["partitions"] = "" if self.assigned() else "not assigned now"
         found |= {"redis": redis, "kafka": kafka}
         return {what: why for what, why in found.items() if why}
+
+    async def _services(self) -> tuple[str, str]:
+        """What Redis and Kafka lack. However many want to know, they are asked once at a time, and
+        what they said holds for a moment: each time takes connections of its own."""
+        now = time.monotonic()
+        if not self._asked or (self._asked.done() and now - self._since > FRESH_SECONDS):
+            self._since = now
+            self._asked = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asked)  # who goes away does not end it for the others
+
+    async def _ask(self) -> tuple[str, str]:
+        redis, kafka = await asyncio.gather(self._redis(), self._kafka())
+        return redis, kafka
 
     async def _redis(self) -> str:
         try:

@@ -5,6 +5,7 @@ start. Knows how to start an app; what the app does is `app.py`'s.
 """
 
 import asyncio
+import logging
 import logging.config
 import signal
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from stream_app.keys import Keys
 from stream_app.redis_check import ensure_usable
 from stream_app.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
+from stream_app.sparing import Repeats
 from stream_app.terminal import say
 from stream_app.topics import ensure_topics
 
@@ -65,13 +67,22 @@ class Worker(faust.Worker):
         await super().on_start()
 
     def install_signal_handlers(self) -> None:
-        """Beside those of the event loop, which do not run while it is stuck."""
+        """Beside those of the event loop, which do not run while it is stuck. A terminal that is
+        closed ends the worker as a SIGTERM does, but not one that `nohup` started."""
         super().install_signal_handlers()
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as by nohup
-            self.loop.add_signal_handler(signal.SIGHUP, self._on_sigterm)
-            signal.signal(signal.SIGHUP, self._told)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            self.loop.add_signal_handler(signal.SIGHUP, self._on_sigterm)
+            signal.signal(signal.SIGHUP, self._told)
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Called by Faust once there are handlers: a Kafka that is away for a night, say, must not
+        fill the disk with its client's tries."""
+        super().on_setup_root_logger(logger, level)
+        repeats = Repeats()
+        for handler in logger.handlers:
+            handler.addFilter(repeats)
 
     def _told(self, number: int, frame: Any) -> None:
         if self.app.stopping.told:

@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from stream_app import kafka_home
+from stream_app import embedded, kafka_home
 from stream_app.child import free_port, running
 
 USER = "reader"
@@ -136,9 +136,11 @@ class SecuredRedis:
 @contextmanager
 def redis(folder: Path, rights: dict[str, str]) -> Iterator[SecuredRedis]:
     """A Redis that speaks TLS alone and knows these users, and an admin; rights: by user."""
-    server = shutil.which("redis-server")
-    if not server:
-        pytest.skip("needs a redis-server with TLS")
+    servers = embedded.redis_servers()
+    server = max(servers, key=lambda path: servers[path], default="")
+    if servers.get(server, ()) < (7,):
+        found = f"the newest at hand is {server}" if server else "there is none"
+        pytest.skip(f"needs a redis-server of version 7 or later, with TLS: {found}")
     made, port = certificates(folder / "certificates"), free_port()
     rights = rights | {"admin": "~* &* +@all"}
     lines = [f"user {name} on >{REDIS_PASSWORD} {may}" for name, may in rights.items()]

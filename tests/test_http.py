@@ -5,6 +5,8 @@ import json
 import math
 import random
 import re
+import resource
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,10 +18,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from stream_app import embedded, weights
+from stream_app import embedded, readiness, weights
 from stream_app.answering import Answering
 from stream_app.app import create_app
 from stream_app.child import free_port
+from stream_app.connections import room
 from stream_app.errors import SettingsError
 from stream_app.http import Http, check_port
 from stream_app.keys import DEFAULT_KEYS as keys
@@ -225,8 +228,10 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
 
 async def test_what_waits_is_counted(world: World) -> None:
     assert world.value("xl3m_health_waiting") == 0
-    world.health.waiting["scoring"] = "away"
-    assert world.value("xl3m_health_waiting") == 1
+    with world.health.at("scoring") as waiting:
+        waiting.failed(OSError("away"))
+        assert world.value("xl3m_health_waiting") == 1
+    assert world.value("xl3m_health_waiting") == 0
 
 
 async def test_two_workers_of_a_process_count_apart(
@@ -347,6 +352,102 @@ async def answers(session: aiohttp.ClientSession, port: int, path: str = "health
         return False
 
 
+# -- who wears it out ------------------------------------------------------------------------
+
+SERVE = """
+import asyncio, logging, resource, sys
+from prometheus_client import CollectorRegistry
+from stream_app.http import Http
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+logging.basicConfig()
+async def ready():
+    return {}
+asyncio.run(Http("127.0.0.1", int(sys.argv[1]), CollectorRegistry(), ready).run())
+"""
+HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: "
+
+
+async def half_sent(port: int) -> asyncio.StreamWriter:
+    """A connection that sends the beginning of a request."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HALF)
+    await writer.drain()
+    return writer
+
+
+async def test_half_sent_requests_take_no_answer_from_others(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    with log.open("wb") as output:
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SERVE, str(port), stdout=output, stderr=output
+        )
+    async with aiohttp.ClientSession() as session:
+        try:
+            await until(lambda: answers(session, port))
+            held = [await half_sent(port) for _ in range(240)]
+            for path in ("healthz", "readyz", "metrics") * 20:
+                assert await answers(session, port, path), path
+            descriptors = list(Path(f"/proc/{server.pid}/fd").iterdir())
+            assert len(descriptors) < 32
+            for writer in held:
+                writer.close()
+        finally:
+            server.terminate()
+            await server.wait()
+    assert log.read_text() == ""
+
+
+async def test_one_connection_too_many_ends_the_oldest_idle_one() -> None:
+    service = http({}, port=free_port())
+    service.connections.most = 3
+    async with running(service), aiohttp.ClientSession() as session:
+        await until(lambda: answers(session, service.port))
+        held = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(3)]
+        await until(lambda: len(service.connections.open) == 3)
+        assert await answers(session, service.port)
+        assert await held[0][0].read() == b""
+        assert await answers(session, service.port)
+        assert len(service.connections.open) <= 3
+        for _, writer in held:
+            writer.close()
+
+
+async def test_a_connection_ends_after_a_while_whatever_it_does() -> None:
+    service = http({}, port=free_port())
+    service.connections.seconds = 0.05
+    async with running(service), aiohttp.ClientSession() as session:
+        await until(lambda: answers(session, service.port))
+        writer = await half_sent(service.port)
+        await until(lambda: not service.connections.open)
+        writer.close()
+
+
+async def test_a_request_under_way_is_not_the_one_to_go() -> None:
+    service, go = http({}, port=free_port()), asyncio.Event()
+    service.connections.most = 2
+
+    async def slow() -> dict[str, str]:
+        await go.wait()
+        return {}
+
+    service.reasons = slow
+    async with running(service), aiohttp.ClientSession() as session:
+        await until(lambda: answers(session, service.port))
+        asked = asyncio.create_task(answers(session, service.port, "readyz"))
+        await until(lambda: service.connections.busy)
+        for _ in range(5):
+            assert await answers(session, service.port)
+        go.set()
+        assert await asked
+    assert not service.connections.busy
+
+
+def test_connections_have_an_eighth_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, most in ((64, 8), (256, 32), (1024, 64), (4, 1), (resource.RLIM_INFINITY, 64)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert room() == most
+
+
 # -- readiness -------------------------------------------------------------------------------
 
 
@@ -358,8 +459,31 @@ async def test_a_worker_is_ready_when_nothing_is_lacking(
     assert await ready.reasons() == {"partitions": "not assigned now"}
     assigned[0] = True
     assert await ready.reasons() == {}
-    health.waiting["scoring"] = "Redis is full"
-    assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
+    with health.at("scoring") as waiting:
+        waiting.failed(OSError("Redis is full"))
+        assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
+
+
+async def test_however_many_ask_at_once_the_services_are_asked_once(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, kafka = list[str](), asyncio.Event()
+    ready = Readiness(Settings(), redis_client, Health(), lambda: True)
+
+    async def ask() -> str:
+        asked.append("kafka")
+        await kafka.wait()
+        return "away" if len(asked) == 1 else ""
+
+    monkeypatch.setattr(ready, "_kafka", ask)
+    all_ = [asyncio.create_task(ready.reasons()) for _ in range(100)]
+    await until(lambda: asked)
+    all_[0].cancel()
+    kafka.set()
+    assert await asyncio.gather(*all_[1:]) == [{"kafka": "away"}] * 99
+    assert await ready.reasons() == {"kafka": "away"} and len(asked) == 1
+    monkeypatch.setattr(readiness, "FRESH_SECONDS", 0.0)
+    assert await ready.reasons() == {} and len(asked) == 2
 
 
 async def test_services_out_of_reach_are_reasons_without_a_password() -> None:

@@ -10,11 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import faust
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded
+from stream_app import embedded, logs
 from stream_app.logs import JsonLines
+from stream_app.worker import Worker
 from tests.test_cli import xl3m
 from tests.test_system import has_begun, log_text, says
 from tests.workers import site
@@ -102,3 +104,24 @@ def test_any_text_is_one_line(message: str) -> None:
     line = JsonLines().format(record)
     assert len(line.splitlines()) == 1 and line.isascii()
     assert json.loads(line)["message"] == message
+
+
+@pytest.mark.parametrize("config", [None, logs.as_json(logging.INFO)])
+def test_a_worker_cuts_short_what_a_library_repeats(
+    config: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    level = root.level
+    try:
+        worker = Worker(faust.App("x", broker="kafka://"), loglevel="info", logging_config=config)
+        worker._setup_logging()
+        for _ in range(1000):
+            logging.getLogger("aiokafka.client").error("Unable connect to node with id %s", 1)
+            logging.getLogger("xl3m").error("ours")
+    finally:
+        root.setLevel(level)
+    printed = capfd.readouterr()
+    lines = (printed.out + printed.err).splitlines()
+    assert 0 < sum("Unable connect" in line for line in lines) < 10
+    assert sum("ours" in line for line in lines) == 1000

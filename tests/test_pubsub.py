@@ -455,6 +455,35 @@ async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_ov
         assert (await second.answer())[0] == query["id"]
 
 
+async def test_answers_that_are_kept_take_no_more_than_a_bound(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    claims, ids, answer = (
+        Claims(redis_client, keys),
+        [fresh("query") for _ in range(40)],
+        b"a" * 1000,
+    )
+    claims.kept_bytes = 20_000
+    for query_id in ids:
+        claim = claims.of(query_id)
+        assert await claim.take() and await claim.end(answer, 600)
+        assert await claim.end(answer, 600)  # as after a reply that was lost
+        there = [each for each in ids if await redis_client.exists(keys.claim(each))]
+        taken = [await redis_client.memory_usage(keys.claim(each)) for each in there]
+        assert sum(filter(None, taken)) <= claims.bytes <= claims.kept_bytes
+        assert there[-1] == query_id and there == ids[: ids.index(query_id) + 1][-len(there) :]
+    assert len(there) >= 10
+
+
+async def test_answers_whose_time_is_over_make_room_first(redis_client: Redis) -> None:
+    claims = Claims(redis_client, keys)
+    claims.kept_bytes = 1000
+    await claims.keep("over", 500, -1)
+    await claims.keep("there", 100, 600)
+    await claims.keep("new", 100, 600)
+    assert [*claims.kept] == ["there", "new"]
+
+
 async def test_an_unknown_stream_is_an_answer_too(one: Asker, fresh: Fresh) -> None:
     stream = fresh("stream")
     await one.ask({"id": fresh("query"), "stream": stream, "question": "q?"})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app import embedded
+from stream_app import client, embedded
 from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.settings import kafka_home
@@ -164,3 +164,26 @@ async def test_queries_are_waited_for_only_so_long() -> None:
     assert stopping.open == 1
     stopping.finished()
     await asyncio.wait_for(Stopping(600).queries(), 10)
+
+
+async def test_a_terminal_that_is_closed_ends_a_worker_like_sigterm_but_not_under_nohup(
+    broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    async with site(broker.url, redis_url, tmp_path, fresh, prefix=fresh("p")) as here:
+
+        async def listens() -> bool:
+            return await client.workers(here.store) == 1
+
+        worker = await here.start()
+        await here.until(listens)
+        assert await here.stop(worker, signal.SIGHUP) == 0
+        ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` leaves it to a child
+        try:
+            worker = await here.start()
+        finally:
+            signal.signal(signal.SIGHUP, ignored)
+        await here.until(listens)
+        worker.send_signal(signal.SIGHUP)
+        await here.send("tokens", "s", log_text(1, 40).encode())
+        await here.until(lambda: has_begun(here, "s"))
+        assert worker.returncode is None

@@ -1,0 +1,332 @@
+"""Patience: what passes by itself is waited for, on every Redis there is; the rest is raised."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+
+from stream_app import embedded, patience
+from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.patience import Health, passes, patiently, reason
+from stream_app.sparing import MOST_SECONDS, Repeats, Sparing
+from stream_app.state import Asked
+from stream_app.store import StreamStore
+from tests.fakes import PLENTY, until
+from tests.test_ingest import assert_holds, site
+
+Fresh = Callable[[str], str]
+IN_A_SCRIPT = (
+    "Error running script (call to f_a914): @user_script:12: @user_script: 12: -{} some words"
+)
+CODES = ["OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOSCRIPT"]
+SERVERS = {version: path for path, version in embedded.redis_servers().items()}
+
+
+@pytest.fixture(params=SERVERS, ids=lambda version: "v" + ".".join(map(str, version)))
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[embedded.Service]:
+    """Every version of Redis at hand."""
+    with embedded.redis(tmp_path / "redis", executable=SERVERS[request.param]) as service:
+        yield service
+
+
+@pytest.fixture
+async def redis(server: embedded.Service) -> AsyncIterator[Redis]:
+    """A client of it."""
+    async with Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once."""
+    monkeypatch.setattr(patience, "PAUSES", (0.01,))
+
+
+# -- what passes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("said", ["{} some words", IN_A_SCRIPT])
+def test_a_state_of_redis_passes_wherever_it_is_named(code: str, said: str) -> None:
+    error = exceptions.ResponseError(said.format(code))
+    assert passes(error)
+    annotated = f"Command # 1 (EVALSHA x) of pipeline caused error: {error.args}"
+    assert passes(exceptions.ResponseError(annotated))
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["WRONGTYPE Operation against a key", "ERR unknown command 'OOM'", "NOPERM this user",
+     "Error running script (call to f_1): @user_script:1: WRONGTYPE", "NOAUTH", "",
+     "Command # 1 (SET a -OOM x) of pipeline caused error: ('WRONGTYPE Operation',)",
+     "Command # 1 (SET of pipeline caused error: -OOM x) of pipeline caused error: ('ERR no',)"],
+)  # fmt: skip
+def test_what_was_asked_wrongly_is_raised(said: str) -> None:
+    assert not passes(exceptions.ResponseError(said))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_state"),
+    [(ConnectionResetError(), True), (TimeoutError(), True), (OSError(24, "Too many"), True),
+     (OSError(113, "No route"), True), (exceptions.ConnectionError("max number of clients"), True),
+     (FileNotFoundError("x.lua"), False), (PermissionError("x"), False),
+     (IsADirectoryError("x"), False), (ValueError(), False), (exceptions.DataError(), False)],
+)  # fmt: skip
+def test_a_missing_file_is_not_redis_away(error: Exception, is_state: bool) -> None:
+    assert passes(error) == is_state
+
+
+async def test_what_does_not_pass_is_raised_at_once() -> None:
+    health, calls = Health(), []
+
+    async def call() -> None:
+        calls.append(1)
+        raise FileNotFoundError("commit.lua")
+
+    with pytest.raises(FileNotFoundError):
+        await patiently(health, "ingest", call)
+    assert len(calls) == 1 and health.ok
+
+
+async def test_the_words_of_a_command_are_not_in_the_reason(redis: Redis) -> None:
+    await redis.set("k", "x")
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.hset("k", "secret words", 1)
+        with pytest.raises(exceptions.ResponseError) as raised:
+            await pipe.execute()
+    assert "secret" in str(raised.value) and "secret" not in reason(raised.value)
+    assert not passes(raised.value)
+
+
+# -- what waits -----------------------------------------------------------------------------------
+
+
+def away() -> tuple[Callable[[], Awaitable[None]], asyncio.Event]:
+    """A call that fails until the event is set."""
+    back = asyncio.Event()
+
+    async def call() -> None:
+        if not back.is_set():
+            raise exceptions.ConnectionError("away")
+
+    return call, back
+
+
+async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None:
+    health, (one, back), (other, stays) = Health(), away(), away()
+    waiting = [asyncio.create_task(patiently(health, "query", call)) for call in (one, other)]
+    await until(lambda: len(health._waiting) == 2)
+    back.set()
+    await waiting[0]
+    await patiently(health, "query", one)
+    assert health.waiting == {"query": "away"} and not health.ok
+    stays.set()
+    await waiting[1]
+    assert health.ok and health.waiting == {}
+
+
+async def test_one_that_is_cancelled_waits_no_more(hurried: None) -> None:
+    health, (call, _) = Health(), away()
+    task = asyncio.create_task(patiently(health, "query", call))
+    await until(lambda: not health.ok)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert health.ok
+
+
+def test_a_night_without_redis_is_a_hundred_lines_and_says_how_many_tries(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = [0.0]
+    health = Health(lambda: clock[0])
+    with caplog.at_level(logging.INFO, "xl3m"), health.at("ingest") as waiting:
+        tries = 0
+        while clock[0] < 8 * 3600:
+            clock[0] += waiting.failed(exceptions.ConnectionError("away"))
+            tries += 1
+        lines = [r.getMessage() for r in caplog.records]
+        assert lines[0] == "ingest waits for Redis: away; next try in 0.1 s"
+        assert 90 < len(lines) < 110
+        told = sum(int(line.split("(")[1].split()[0]) for line in lines if "(" in line)
+        assert tries - 70 < told + len(lines) <= tries
+    assert caplog.records[-1].getMessage() == f"ingest goes on, after {clock[0]:.0f} s"
+
+
+def test_a_redis_that_comes_and_goes_is_not_a_line_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = [0.0]
+    health = Health(lambda: clock[0])
+    for _ in range(10_000):
+        with health.at("ingest") as waiting:
+            clock[0] += waiting.failed(exceptions.OutOfMemoryError("full"))
+    assert 5 < len(caplog.records) < 20
+    clock[0] += 60
+    with health.at("ingest") as waiting:
+        waiting.failed(exceptions.ConnectionError("away"))
+    assert caplog.records[-1].getMessage().startswith("ingest waits for Redis: away")
+
+
+def test_lines_come_ever_more_rarely_and_none_is_lost_count_of() -> None:
+    clock = [0.0]
+    sparing, said = Sparing(lambda: clock[0]), list[tuple[float, int]]()
+    for second in range(4000):
+        clock[0] = float(second)
+        if (left_out := sparing.due()) is not None:
+            said.append((clock[0], left_out))
+    times = [at for at, _ in said]
+    assert times[:4] == [0, 5, 15, 35] and times[-1] - times[-2] == MOST_SECONDS
+    assert sum(n for _, n in said) + len(said) == times[-1] + 1
+
+
+def test_a_library_that_repeats_itself_is_cut_short_and_others_are_not() -> None:
+    clock = [0.0]
+    repeats = Repeats(lambda: clock[0])
+
+    def goes_through(name: str, message: str, level: int = logging.ERROR) -> str | None:
+        record = logging.LogRecord(name, level, "", 0, message, (1,), None)
+        return record.getMessage() if repeats.filter(record) else None
+
+    def lines(count: int) -> list[str]:
+        clock[0] += 1
+        return [s for _ in range(count) if (s := goes_through("asyncio", "no accept %d"))]
+
+    assert len(lines(1000)) == 6
+    clock[0] += 10
+    assert lines(1) == ["no accept 1 (994 lines like this were left out)"]
+    assert len([1 for _ in range(1000) if goes_through("xl3m", "%d")]) == 1000
+    assert len([1 for _ in range(1000) if goes_through("asyncio", "%d", logging.INFO)]) == 1000
+    assert goes_through("aiokafka", "no accept %d") and goes_through("asyncio", "another %d")
+    clock[0] += 3 * MOST_SECONDS
+    assert len(lines(10)) == 6
+    for i in range(1000):
+        goes_through("asyncio", f"{i} %d")
+    assert len(repeats.kinds) <= 256
+
+
+# -- on each Redis --------------------------------------------------------------------------------
+
+
+async def full(redis: Redis) -> None:
+    """It takes nothing more."""
+    await redis.config_set("maxmemory", 1)
+
+
+async def roomy(redis: Redis) -> None:
+    await redis.config_set("maxmemory", 0)
+
+
+async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
+    redis: Redis, fresh: Fresh, hurried: None
+) -> None:
+    here = await site(StreamStore(redis, PLENTY, PLENTY), fresh("topic"), 0)
+    events = here.lines(*(f"line {i} of the hall\n" for i in range(12)))
+    await here.ingest.apply(events[:4])
+    await full(redis)
+    applying = asyncio.create_task(here.ingest.apply(events[4:]))
+    await until(lambda: not here.ingest.health.ok)
+    tried = here.ingest.health
+    assert set(tried.waiting) == {"ingest"} and not applying.done()
+    await roomy(redis)
+    await asyncio.wait_for(applying, 20)
+    assert tried.ok and here.offsets == [*range(12)]
+    await assert_holds(here, "".join(f"line {i} of the hall\n" for i in range(12)))
+
+
+async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: None) -> None:
+    store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+    await full(redis)
+    steps: list[Callable[[], Awaitable[Any]]] = [
+        lambda: store.enlist([("s", "t/0")]),
+        lambda: store.draw_epoch("t/0"),
+        lambda: store.ask("s", "q", Asked("q?")),
+        lambda: redis.set(keys.claim("q"), b"1", px=1000),
+    ]
+    tasks = [asyncio.create_task(patiently(health, f"{i}", step)) for i, step in enumerate(steps)]
+    await until(lambda: len(health.waiting) == len(steps))
+    assert not any(task.done() for task in tasks)
+    await roomy(redis)
+    await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    assert health.ok and await store.streams() == ["s"]
+
+
+async def test_a_redis_that_became_a_replica_is_waited_for(
+    redis: Redis, fresh: Fresh, hurried: None
+) -> None:
+    store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+    await store.enlist([("s", "")])  # the script is known
+    await redis.replicaof("127.0.0.1", "1")  # of a master that is away
+    listing = asyncio.create_task(patiently(health, "in a script", store.enlist, [("t", "")]))
+    drawing = asyncio.create_task(patiently(health, "by itself", store.draw_epoch, "t/0"))
+    await until(lambda: len(health.waiting) == 2)
+    assert all("read only replica" in why for why in health.waiting.values())
+    await redis.replicaof("NO", "ONE")
+    await asyncio.wait_for(asyncio.gather(listing, drawing), 20)
+    assert health.ok and await store.streams() == ["s", "t"]
+
+
+async def _endless(redis: Any) -> None:
+    await redis.eval("while true do end", 0)
+
+
+async def _is_busy(redis: Redis) -> bool:
+    try:
+        return not await redis.ping()
+    except exceptions.ResponseError as error:
+        return "BUSY" in str(error)
+
+
+async def test_a_redis_that_runs_a_long_script_is_waited_for(
+    redis: Redis, server: embedded.Service, hurried: None
+) -> None:
+    await redis.config_set("lua-time-limit", 20)
+    async with Redis.from_url(server.url) as busy:
+        endless: asyncio.Task[Any] = asyncio.create_task(_endless(busy))
+        await until(lambda: _is_busy(redis))
+        store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+        drawing = asyncio.create_task(patiently(health, "epoch", store.draw_epoch, "t/0"))
+        await until(lambda: not health.ok or drawing.done())
+        assert "BUSY" in health.waiting["epoch"]
+        await redis.script_kill()
+        assert await asyncio.wait_for(drawing, 20) == 1
+        with pytest.raises(exceptions.ResponseError):
+            await endless
+
+
+async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
+    store = StreamStore(redis, PLENTY, PLENTY)
+    await store.enlist([("s", "")])
+    await redis.script_flush()
+    await store.enlist([("t", "")])
+    assert await store.streams() == ["s", "t"]
+
+
+async def test_a_redis_with_too_many_clients_is_waited_for(
+    redis: Redis, server: embedded.Service, hurried: None
+) -> None:
+    await redis.ping()
+    await redis.config_set("maxclients", 1)
+    async with Redis.from_url(server.url) as late:
+        store, health = StreamStore(late, PLENTY, PLENTY), Health()
+        listing = asyncio.create_task(patiently(health, "list", store.enlist, [("s", "")]))
+        await until(lambda: not health.ok or listing.done())
+        assert "clients" in health.waiting["list"]
+        await redis.config_set("maxclients", 100)
+        await asyncio.wait_for(listing, 20)
+        assert await store.streams() == ["s"]
+
+
+async def test_connections_that_break_are_waited_for(
+    redis: Redis, server: embedded.Service, hurried: None
+) -> None:
+    store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+    async with Redis.from_url(server.url) as killer:
+        for i in range(20):
+            killing = killer.client_kill_filter(_type="normal", skipme=True)
+            await asyncio.gather(killing, patiently(health, "list", store.enlist, [(f"s{i}", "")]))
+    assert len(await store.streams()) == 20 and health.ok

@@ -1,0 +1,203 @@
+"""Subscriptions outlive silence and broken connections, and say when something may be missed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+
+from stream_app import client, embedded, subscription
+from stream_app.events import decode, encode
+from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store import StreamStore
+from stream_app.subscription import followed, messages
+from tests.fakes import PLENTY, running, until
+from tests.test_prefix import filled
+from tests.test_pubsub import Worker, listening
+
+Fresh = Callable[[str], str]
+SILENCE = 0.2
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Any:
+    """A Redis of the test's own, whose clients may all be dropped."""
+    with embedded.redis(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def impatient(service: embedded.Service) -> AsyncIterator[Redis]:
+    """Waits for a reply to a command for no longer than a moment."""
+    async with Redis.from_url(f"{service.url}?socket_timeout={SILENCE / 4}") as redis:
+        yield redis
+
+
+@pytest.fixture
+async def other(service: embedded.Service) -> AsyncIterator[Any]:
+    """Who speaks, and drops the others."""
+    async with Redis.from_url(service.url) as redis:
+        yield redis
+
+
+async def next_of(heard: Any) -> Any:
+    """The next message, which comes."""
+    return await asyncio.wait_for(anext(heard), 20)
+
+
+async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> None:
+    async with aclosing(messages(impatient, "a", "b")) as heard:
+        assert await next_of(heard) is None
+        hearing = asyncio.create_task(next_of(heard))
+        done, _ = await asyncio.wait([hearing], timeout=SILENCE)  # real silence is what is tested
+        assert not done
+        await other.publish("a", b"x")
+        assert (await hearing)["data"] == b"x"
+
+
+async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
+    impatient: Redis, other: Any
+) -> None:
+    async with aclosing(followed(impatient, "a", "b")) as heard:
+        assert await next_of(heard) is None
+        for n in range(3):
+            await other.client_kill_filter(_type="pubsub")
+            assert await next_of(heard) is None
+            await other.publish("b", b"%d" % n)
+            assert (await next_of(heard))["data"] == b"%d" % n
+
+
+async def test_who_reads_too_slowly_is_dropped_and_told(impatient: Redis, other: Any) -> None:
+    await other.config_set("client-output-buffer-limit", "pubsub 100000 0 0")
+    async with aclosing(followed(impatient, "a")) as heard:
+        assert await next_of(heard) is None
+        for _ in range(20):
+            if not await other.publish("a", b"x" * 1_000_000):
+                break
+        else:
+            pytest.fail("Redis holds 20 MB for who does not read")
+        while await next_of(heard) is not None:
+            pass
+        await other.publish("a", b"small")
+        assert (await next_of(heard))["data"] == b"small"
+
+
+async def test_listening_that_ends_without_a_word_is_an_error(
+    impatient: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(self: Any) -> AsyncIterator[Any]:
+        yield await self.handle_message(await self.parse_response(block=True))
+
+    monkeypatch.setattr("redis.asyncio.client.PubSub.listen", ends)
+    async with aclosing(messages(impatient, "a")) as heard:
+        assert await next_of(heard) is None
+        with pytest.raises(exceptions.ConnectionError, match="ended"):
+            await next_of(heard)
+
+
+async def test_a_client_gives_up_when_redis_stays_away(
+    impatient: Redis, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(subscription, "PAUSE_SECONDS", 0.01)
+    async with aclosing(followed(impatient, "a")) as heard:
+        assert await next_of(heard) is None
+        await other.shutdown(nosave=True)
+        with pytest.raises(exceptions.ConnectionError):
+            await next_of(heard)
+
+
+# -- those who rest on it --------------------------------------------------------------------------
+
+
+async def test_a_door_hears_queries_after_silence_and_breaks(
+    impatient: Redis, other: Any, fresh: Fresh
+) -> None:
+    store, worker = await filled(other, keys), Worker(impatient)
+    looks: list[int] = []
+
+    async def look() -> None:
+        looks.append(1)
+
+    worker.door.on_listening = (look,)
+    async with running(worker.door, worker.scoring):
+        await until(lambda: listening(other, 1))
+        await asyncio.sleep(SILENCE)  # real silence is what is tested
+        for n in range(3):
+            said = [each async for each in client.ask(store, "s", "which pump?", 20)]
+            assert said[-1]["type"] == "answer" and "error" not in said[-1]
+            await other.client_kill_filter(_type="pubsub")
+            await until(partial(_is_over, looks, n + 1))
+            await until(lambda: listening(other, 1))
+    assert len(worker.answered) == 3
+
+
+async def test_who_asks_hears_all_of_the_answer_through_a_break(
+    impatient: Redis, other: Any
+) -> None:
+    store, worker = await filled(other, keys), Worker(impatient)
+    worker.gate.clear()
+    async with running(worker.door, worker.scoring):
+        await until(lambda: listening(other, 1))
+        asking = asyncio.create_task(_all(store))
+        await until(lambda: worker.door.places._value < 16)
+        await other.client_kill_filter(_type="pubsub")
+        await until(lambda: listening(other, 1))
+        worker.gate.set()
+        said = await asyncio.wait_for(asking, 20)
+    answer = said[-1]["answer"]
+    assert "".join(each["text"] for each in said[:-1]) == answer and len(said) > 1
+    assert len(worker.answered) == 1
+
+
+def _is_over(looks: list[int], count: int) -> bool:
+    return len(looks) > count
+
+
+async def _all(store: StreamStore) -> list[dict[str, Any]]:
+    return [each async for each in client.ask(store, "s", "which pump?", 20)]
+
+
+async def test_pieces_that_were_missed_are_made_up_for(impatient: Redis, other: Any) -> None:
+    """The piece between two breaks is lost; the answer has it."""
+    store = StreamStore(impatient, PLENTY, PLENTY)
+    async with aclosing(messages(other, keys.query_channel())) as queries:
+        assert await next_of(queries) is None
+        asking = asyncio.create_task(_all(store))
+        query = decode((await next_of(queries))["data"])
+        channel = keys.answer_channel(query["id"])
+        await other.publish(channel, encode({"type": "text", "text": "pump "}))
+        await until(lambda: _has_read(other, channel))
+        await other.client_kill_filter(_type="pubsub")
+        assert await next_of_again(queries, other) == query
+        answer = {"type": "answer", "answer": "pump seven"}
+        await other.publish(channel, encode(answer))
+        said = await asyncio.wait_for(asking, 20)
+    assert [each["text"] for each in said[:-1]] == ["pump ", "seven"] and said[-1] == answer
+
+
+async def _has_read(redis: Any, channel: str) -> bool:
+    return bool((await redis.pubsub_numsub(channel))[0][1])
+
+
+async def next_of_again(heard: Any, redis: Any) -> Any:
+    """The next query: the subscription of the test itself was dropped as well."""
+    async with aclosing(messages(redis, keys.query_channel())) as again:
+        assert await next_of(again) is None
+        return decode((await next_of(again))["data"])
+
+
+async def test_updates_go_on_through_a_break(impatient: Redis, other: Any) -> None:
+    store = StreamStore(impatient, PLENTY, PLENTY)
+    updates = client.updates(store, "s")
+    assert await next_of(updates) == {}
+    await other.client_kill_filter(_type="pubsub")
+    assert await next_of(updates) == {}
+    await other.publish(keys.update_channel("s"), encode({"stream": "s"}))
+    assert await next_of(updates) == {"stream": "s"}
+    await updates.aclose()  # type: ignore[attr-defined]
