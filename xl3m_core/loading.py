@@ -3,7 +3,6 @@
 Knows transformers and what it passes over with a mere warning; not what the model is for.
 """
 
-import copy
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from xl3m_core.controls import without_controls
 from xl3m_core.errors import ModelError
 
 SMALL = Path(__file__).parent / "small"
@@ -58,10 +58,10 @@ def best_dtype(device: str) -> torch.dtype:
 
 def backend_of(tokenizer: Any) -> Any:
     """A copy of the tokenizer's part in Rust, told as `LanguageModel.encode` needs it, if it has
-    one that can be copied. Called itself it spends no time on masks and the like; and nobody
-    changes how it works, so that any number of threads may."""
+    one that can be copied. Called itself it spends no time on masks and the like; nobody changes
+    how it works, so that any number of threads may; and no text becomes a control token."""
     try:
-        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend = without_controls(tokenizer.backend_tokenizer, tokenizer.all_special_tokens)
     except Exception:  # none, or with parts written in Python
         return None
     backend.no_truncation()

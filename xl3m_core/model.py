@@ -8,6 +8,7 @@ Knows token ids and logits; not what a segment or a question is.
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from xl3m_core.attention import (
     by_products,
     known_layers,
 )
+from xl3m_core.controls import Cutter
 from xl3m_core.errors import ModelError
 from xl3m_core.fork import Fork
 from xl3m_core.loading import SMALL, backend_of, fingerprint, load, window_of
@@ -64,6 +66,7 @@ class LanguageModel:
         self.by_several = not _scales_places(self.config)
         self._tokenizing = threading.Lock()
         self._backend = backend_of(tokenizer)
+        self._cutter = Cutter(tokenizer)
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.packs = False
         self.pads = self._can_pad()
@@ -107,9 +110,11 @@ class LanguageModel:
         if self._backend:
             found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
             return [encoding.ids for encoding in found]
+        parts = [*map(self._cutter.parts, texts)]
         with self._tokenizing:
             plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-            return list(self.tokenizer(texts, **plain)["input_ids"])
+            ids = iter(self.tokenizer([*chain.from_iterable(parts)], **plain)["input_ids"])
+        return [[*chain.from_iterable(next(ids) for _ in each)] for each in parts]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
