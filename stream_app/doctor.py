@@ -7,8 +7,9 @@ themselves say what is wrong with them.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from redis.asyncio import Redis
 
@@ -19,6 +20,9 @@ from stream_app.settings import Settings
 from stream_app.terminal import say
 from stream_app.topics import partition_counts, topic_names
 from xl3m_core.errors import XL3MError
+
+if TYPE_CHECKING:
+    from xl3m_core import Engine
 
 Mark = Literal["ok", "WARN", "MEND"]
 
@@ -55,7 +59,7 @@ def examine(**given: Any) -> Iterator[Finding]:
     yield Finding("ok", "settings", "all can be used")
     yield from asyncio.run(_all(redis_findings(settings)))
     yield from asyncio.run(_all(kafka_findings(settings)))
-    yield model_finding(settings)
+    yield from model_findings(settings)
 
 
 async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -112,17 +116,31 @@ def _topic(name: str, partitions: int, is_shared: bool) -> Finding:
     return Finding("ok", f"topic {name}", f"partitions: {partitions}{shared}")
 
 
-def model_finding(settings: Settings) -> Finding:
-    """Does it load, and do the method's numbers fit its window?"""
+def model_findings(settings: Settings) -> Iterator[Finding]:
+    """Does it load, do the method's numbers fit its window, and was every log cut for it?"""
     from stream_app.engine import create_engine
 
     try:
         engine = create_engine(settings)
     except XL3MError as error:
-        return Finding("MEND", "model", str(error))
+        yield Finding("MEND", "model", str(error))
+        return
     method = engine.method
     said = f"window {engine.model.window}, segments of {method.segment_tokens} tokens, k {method.k}"
-    return Finding("ok", "model", said)
+    yield Finding("ok", "model", said)
+    with suppress(UnreachableError, SchemaError, SettingsError):  # said of Redis already
+        for said in asyncio.run(_cuts(settings, engine)):
+            yield Finding("WARN", "streams", said)
+
+
+async def _cuts(settings: Settings, engine: "Engine") -> list[str]:
+    """What logs were cut for another model."""
+    from stream_app.cuts import found
+    from stream_app.store import StreamStore
+
+    async with connected(settings.redis) as redis:
+        await check_schema(redis)
+        return await found(StreamStore(redis, settings.log_segments, settings.log_bytes), engine)
 
 
 async def _all(findings: AsyncIterator[Finding]) -> list[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from stream_app.cuts import Cut
 from stream_app.events import BadEvent, Chunk, decode_chunk
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
@@ -66,6 +67,7 @@ class Ingest:
     ) -> None:
         self.settings = settings
         self.segmenter = engine.segmenter()
+        self.cut = Cut.by(engine).number
         self.decode_ids = engine.model.decode_within
         self.store = store
         self.partitions = partitions
@@ -243,6 +245,7 @@ class Ingest:
             epoch=source.epoch,
             next_offset=fresh[-1].offset + 1,
             gaps=sum(arrival.gap for arrival in fresh),
+            cut=self.cut,
         )
 
     def _unseen(self, stream: str, arrivals: list[Arrival]) -> list[Arrival]:
