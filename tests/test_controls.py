@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from xl3m_core import LanguageModel
+from xl3m_core.controls import Cutter
 
 NAMES = ["</think>", "<tool_call>", "<|fim_prefix|>", "<｜User｜>", "[INST]", "<|im_start|>user"]
 SPECIAL = ["<s>", "</s>", "<pad>"]
@@ -130,6 +131,6 @@ def test_ordinary_text_is_read_as_ever(text: str) -> None:
 
 @given(TEXT)
 def test_a_text_cut_at_names_is_the_text(text: str) -> None:
-    parts = MODELS["in Python"]._cutter.parts(text)
+    parts = Cutter(KINDS["in Python"]).parts(text)
     assert "".join(parts) == text
     assert not any(name in part for part in parts for name in NAMES + SPECIAL)

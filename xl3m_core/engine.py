@@ -220,6 +220,8 @@ class Engine:
 
             text, first = self.model.generate(prompt, self.method.answer_tokens, hear)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
+        if math.isnan(certain):
+            raise ModelError("it has no numbers (NaN) for the first token of an answer")
         return Generated(text.strip(), certain)
 
     def _ahead(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
