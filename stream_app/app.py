@@ -18,6 +18,7 @@ from stream_app import access, agents, refusal
 from stream_app.answering import Answering
 from stream_app.client import store_of
 from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
+from stream_app.cuts import CutCheck
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
 from stream_app.fetching import Reading
@@ -162,7 +163,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
         app.add_dependency(_FromTheStart(http))
-    for service in (scoring, warming, door, watchdog, weights, letters, following):
+    cuts = CutCheck(engine, store, health)
+    for service in (scoring, warming, door, watchdog, weights, letters, following, cuts):
         app.task(_named(service))
     _on_full_queues(app, ingest.queues)
     _on_assignment(app, ingest, asked, scoring, health)

@@ -2,7 +2,8 @@
 --
 -- KEYS  log, tail, cursor
 -- ARGV  version the caller started from, topic/partition, epoch, next offset, gaps found,
---       tail, most segments, most bytes, run id of the Redis it trusts ('' for any), then the segments
+--       tail, most segments, most bytes, run id of the Redis it trusts ('' for any), how segments are
+--       cut from here on ('0' for as before), then the segments
 -- Returns {1, version, head, first, question version}; {0} if another wrote meanwhile;
 -- {-1} if a later owner of the partition has written: the caller is a zombie; {-2} if Redis has
 -- been started again since the caller looked at it.
@@ -20,7 +21,8 @@ local version = number('version')
 if version ~= tonumber(ARGV[1]) then return {0} end
 
 local head, first, bytes = number('head'), number('first'), number('bytes')
-for i = 10, #ARGV do
+if ARGV[10] ~= '0' then redis.call('HSET', cursor, 'cut:' .. head, ARGV[10]) end
+for i = 11, #ARGV do
   redis.call('XADD', log, head .. '-1', 's', ARGV[i])
   head, bytes = head + 1, bytes + #ARGV[i]
 end

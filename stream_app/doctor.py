@@ -7,9 +7,9 @@ themselves say what is wrong with them.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from redis.asyncio import Redis
 
@@ -26,6 +26,8 @@ from xl3m_core.errors import XL3MError
 
 PARTITIONS = 4
 """Of a topic in the command that the doctor names: as many workers can share it."""
+if TYPE_CHECKING:
+    from xl3m_core import Engine
 
 Mark = Literal["ok", "WARN", "MEND"]
 
@@ -65,7 +67,7 @@ def examine(**given: Any) -> Iterator[Finding]:
     yield from asyncio.run(_all(redis_findings(settings)))
     yield from asyncio.run(_all(kafka_findings(settings)))
     yield from asyncio.run(_all(registry_findings(settings)))
-    yield model_finding(settings)
+    yield from model_findings(settings)
 
 
 async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -171,17 +173,33 @@ async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("ok", "schema registry", said)
 
 
-def model_finding(settings: Settings) -> Finding:
-    """Does it load, and do the method's numbers fit its window?"""
+def model_findings(settings: Settings) -> Iterator[Finding]:
+    """Does it load, do the method's numbers fit its window, and was every log cut for it?"""
     from stream_app.engine import create_engine, description
 
     try:
         engine = create_engine(settings)
     except XL3MError as error:
-        return Finding("MEND", "model", str(error))
+        yield Finding("MEND", "model", str(error))
+        return
     except Exception as error:  # whatever a folder holds, the doctor ends with a verdict
-        return Finding("MEND", "model", f"it cannot be used: {type(error).__name__}: {error}")
-    return Finding("ok", "model", description(engine))
+        yield Finding("MEND", "model", f"it cannot be used: {type(error).__name__}: {error}")
+        return
+    yield Finding("ok", "model", description(engine))
+    with suppress(UnreachableError, SchemaError, SettingsError):  # said of Redis already
+        for said in asyncio.run(_cuts(settings, engine)):
+            yield Finding("WARN", "streams", said)
+
+
+async def _cuts(settings: Settings, engine: "Engine") -> list[str]:
+    """What logs were cut for another model."""
+    from stream_app.client import store_of
+    from stream_app.cuts import found
+
+    async with connected(settings.redis) as redis:
+        store = store_of(settings, redis)
+        await check_schema(redis, store.keys)
+        return await found(store, engine)
 
 
 async def _all(findings: AsyncIterator[Finding]) -> list[Finding]:

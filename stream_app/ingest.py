@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_app import polled
+from stream_app.cuts import Cut
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.formats.tokens import Decoded, TokenDecoder
@@ -74,6 +75,7 @@ class Ingest:
         self.settings = settings
         self.segmenter = engine.segmenter()
         self.decoder = TokenDecoder(settings, engine.model.decode_within)
+        self.cut = Cut.by(engine).number
         self.store = store
         self.partitions = partitions
         self.scoring = scoring
@@ -275,6 +277,7 @@ class Ingest:
             epoch=source.epoch,
             next_offset=fresh[-1].offset + 1,
             gaps=sum(arrival.gap for arrival in fresh),
+            cut=self.cut,
         )
 
     def _unseen(self, stream: str, arrivals: list[Arrival]) -> list[Arrival]:

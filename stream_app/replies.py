@@ -34,7 +34,8 @@ def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
     named = {name.decode(): int(value) for name, value in fields.items()}
     plain = {f: named.get(f, 0) for f in _NUMBERS}
     next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
-    return Cursor(**plain, next=next_)
+    cuts = {int(n.removeprefix("cut:")): v for n, v in named.items() if n.startswith("cut:")}
+    return Cursor(**plain, next=next_, cuts=cuts)
 
 
 def to_state(commit: Commit, reply: list[int]) -> State | None:
@@ -51,10 +52,10 @@ def to_state(commit: Commit, reply: list[int]) -> State | None:
         return None
     old, (_, version, head, first, questions) = commit.base.cursor, reply
     next_ = old.next | {commit.partition: commit.next_offset}
-    return State(
-        Cursor(version, head, first, old.gaps + commit.gaps, questions, next_, old.rebuilt),
-        commit.tail,
-    )
+    cuts = old.cuts | ({old.head: commit.new_cut} if commit.new_cut else {})
+    gaps = old.gaps + commit.gaps
+    cursor = Cursor(version, head, first, gaps, questions, next_, old.rebuilt, cuts)
+    return State(cursor, commit.tail)
 
 
 def to_range(fields: dict[bytes, bytes]) -> Range | None:

@@ -34,7 +34,7 @@ class RestartedError(RuntimeError):
 class Cursor:
     """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by
     topic/partition; gaps: offsets that never came; questions: version of the questions; rebuilt:
-    how often its log was begun anew."""
+    how often its log was begun anew; cuts: how segments were cut, by the first one cut so."""
 
     version: int = 0
     head: int = 0
@@ -43,6 +43,12 @@ class Cursor:
     questions: int = 0
     next: dict[str, int] = field(default_factory=dict)
     rebuilt: int = 0
+    cuts: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> int:
+        """How the last segments were cut; see `cuts.Cut`. 0 if nobody noted it."""
+        return self.cuts[max(self.cuts)] if self.cuts else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One stream's share of a batch, to be written in one step."""
+    """One stream's share of a batch, to be written in one step. cut: how its segments are cut, 0
+    if nobody says."""
 
     stream: str
     base: State
@@ -65,6 +72,12 @@ class Commit:
     epoch: int
     next_offset: int
     gaps: int = 0
+    cut: int = 0
+
+    @property
+    def new_cut(self) -> int:
+        """How they are cut, if that is not how the last ones were; else 0."""
+        return self.cut if self.cut != self.base.cursor.cut else 0
 
 
 class Move(NamedTuple):

@@ -17,6 +17,7 @@ from stream_app.replies import to_cursor, to_pairs, to_range, to_segments, to_st
 from stream_app.scripts import Call, Script
 from stream_app.state import (
     Commit,
+    Cursor,
     Extension,
     FencedError,
     LostWritesError,
@@ -65,6 +66,13 @@ class StreamStore(Asking):
             for fields, tail in zip(replies, replies, strict=True)
         ]
 
+    async def cursors(self, streams: Sequence[str]) -> list[Cursor]:
+        """Where several streams stand, without their tails."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.hgetall(self.keys.cursor(stream))
+            return [*map(to_cursor, await pipe.execute())]
+
     async def commit(
         self, commits: Sequence[Commit], trusted: str = ANY_REDIS
     ) -> list[State | None]:
@@ -78,7 +86,7 @@ class StreamStore(Asking):
         names = [self.keys.log(c.stream), self.keys.tail(c.stream), self.keys.cursor(c.stream)]
         where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
         segments = [pack_segment(segment) for segment in c.segments]
-        return names, [*where, pack_tail(c.tail), *self.limits, trusted, *segments]
+        return names, [*where, pack_tail(c.tail), *self.limits, trusted, c.new_cut, *segments]
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """Segments lo up to hi of the log, those that are still retained."""

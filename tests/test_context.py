@@ -1,4 +1,5 @@
-"""The key context is in time order, says everything once, keeps to its budget and cuts nothing."""
+"""The key context is in time order, says everything once, keeps to its budget and cuts nothing
+that fits."""
 
 from collections.abc import Sequence
 
@@ -67,6 +68,9 @@ def test_the_budget_holds_and_the_least_certain_go_first_and_whole(
     context = KeyContext.assemble(ranked, budget, bytes_of)
     assert bytes_of([context.text])[0] <= budget
     chosen = len(context.segments)
+    if chosen == 1 and context.segments[0] != ranked[0]:
+        assert bytes_of([ranked[0].text])[0] > budget, "cut, as it does not fit"
+        return
     assert set(context.segments) == set(ranked[:chosen])
     assert all(s.text in context.text for s in context.segments)
     if chosen < len(ranked):
@@ -93,3 +97,23 @@ def test_a_segment_within_what_is_written_adds_nothing() -> None:
 def test_without_room_or_segments_there_is_no_context(budget: int) -> None:
     assert KeyContext.assemble([segment(0, "a", 0)], budget, bytes_of) == KeyContext((), "")
     assert KeyContext.assemble([], 10, bytes_of) == KeyContext((), "")
+
+
+LONG = st.text("ab\n☃", min_size=1, max_size=200)
+
+
+@given(LONG, st.lists(LONG, max_size=2), st.integers(0, 90))
+def test_where_not_even_the_best_fits_its_end_does(
+    text: str, others: list[str], budget: int
+) -> None:
+    best, rest = segment(3, text, 40), [segment(9 + i, t, 900) for i, t in enumerate(others)]
+    context = KeyContext.assemble([best, *rest], budget, bytes_of)
+    if bytes_of([text])[0] <= budget:
+        assert best in context.segments
+        return
+    assert bytes_of([context.text])[0] <= budget
+    for cut in context.segments:
+        assert (cut.index, cut.end, cut.text) == (3, best.end, context.text)
+        assert best.text.endswith(cut.text) and cut.start == cut.end - len(cut.text)
+    assert context.segments or budget < 4
+    assert 2 * len(context.text.encode()) >= budget - 3

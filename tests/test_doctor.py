@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app import embedded
-from stream_app.doctor import Finding, examine, kafka_findings, model_finding, redis_findings, run
+from stream_app.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
 from stream_app.errors import SchemaError, UnreachableError
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.schema import check_schema, ensure_schema
@@ -165,9 +165,9 @@ async def test_a_broker_that_makes_no_topics_is_not_called_absent(
 
 def test_the_model_is_loaded_and_the_method_fitted(model: str) -> None:
     well = Settings(model=model)
-    assert model_finding(well).mark == "ok"
+    assert next(model_findings(well)).mark == "ok"
     for ill in (replace(well, model="/no/such/model"), replace(well, segment_tokens=100_000)):
-        assert model_finding(ill).mark == "MEND"
+        assert next(model_findings(ill)).mark == "MEND"
 
 
 def test_settings_that_cannot_be_used_end_the_visit(monkeypatch: pytest.MonkeyPatch) -> None:

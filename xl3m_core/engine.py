@@ -3,6 +3,7 @@
 Knows the model and the method's numbers; not where the text comes from or where scores go.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,10 @@ from xl3m_core.segment import Segment, Segmenter
 # cores: larger batches are no faster, and smaller ones slower.
 BATCH_TOKENS = 4096
 SCORE_DIGITS = 4  # finer differences come from what was read beside a row, or before
+
+FEW = 8  # tokens more than were counted, line by line, that are no sign of another model
+
+logger = logging.getLogger("xl3m")
 
 Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
 Read = Callable[[], Iterator[Scored]]
@@ -57,6 +62,7 @@ class Engine:
             )
         self._check_frame()
         self.batch_tokens = batch_tokens
+        self.shortened = 0  # segments that were read in part, as they did not fit
         self.lanes = Lanes.on(model.device) if model.by_several else Lanes(1)
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
         self.prompt = lru_cache(maxsize=64)(self._prompt)
@@ -197,10 +203,13 @@ class Engine:
         """Generate the answer to the question from the key context, greedily.
 
         Raises ModelError for a context without a text: the model has no numbers (NaN) for any
-        segment, or not even the best one fits its window.
+        segment, or the question leaves its window no room for one.
         """
         if not context.text:
-            raise ModelError("no segment can be read: it has no numbers for any, or none fits")
+            raise ModelError(
+                "no segment can be read: it has no numbers for any, or the question and the answer "
+                f"leave no room in its window of {self.model.window} tokens"
+            )
         prompt = self.prompt(context.text, question)
         with self._ahead(prompt) as settle:
 
@@ -211,6 +220,8 @@ class Engine:
 
             text, first = self.model.generate(prompt, self.method.answer_tokens, hear)
         certain = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
+        if math.isnan(certain):
+            raise ModelError("it has no numbers (NaN) for the first token of an answer")
         return Generated(text.strip(), certain)
 
     def _ahead(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
@@ -248,8 +259,21 @@ class Engine:
         for i, (text, question) in enumerate(pairs):
             suffix = self.suffix(question)
             room = self.model.window - len(suffix) - len(bos)
+            if len(read[text]) > room:
+                self._note_shortened(len(read[text]), room)
             rows.append(Row(i, bos + read[text][-room:], suffix))
         return rows
+
+    def _note_shortened(self, tokens: int, room: int) -> None:
+        """Count a segment of which more than a few tokens are left out; say so of the first."""
+        if tokens <= room + self.method.overlap_tokens + FEW:
+            return
+        self.shortened += 1
+        if self.shortened == 1:
+            logger.warning(
+                "a segment of %d tokens was cut for another model: this one reads the last %d "
+                "beside the question. Others like it are read so, too", tokens, room,
+            )  # fmt: skip
 
     def _whole(self, batch: list[Row], measures: Sequence[Measure]) -> Iterator[Scored]:
         """Rows, each on its own, and their logits."""

@@ -3,7 +3,6 @@
 Knows transformers and what it passes over with a mere warning; not what the model is for.
 """
 
-import copy
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from xl3m_core.controls import without_controls
 from xl3m_core.errors import ModelError
 
 SMALL = Path(__file__).parent / "small"
@@ -19,12 +19,28 @@ SMALL = Path(__file__).parent / "small"
 
 def load(name: str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
     """Model and tokenizer on the device, by default the best there is. Raises ModelError."""
+    _check_name(Path(name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model, tokenizer = _load(name, dtype or best_dtype(device))
         return model.to(device), tokenizer
     except Exception as error:  # a broken folder makes the libraries below raise anything
         raise ModelError(f"cannot load a causal LM from {name!r}: {reason(error)}") from error
+
+
+def _check_name(path: Path) -> None:
+    """A file is no model's name, whatever is in it. Raises ModelError that says what is."""
+    files = [path] if path.is_file() or path.suffix.lower() == ".gguf" else []
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+    if files and files[0].suffix.lower() == ".gguf":
+        raise ModelError(
+            f"{str(files[0])!r} is GGUF, which is not read: give the folder or hub id of the model "
+            "it was made from (config.json, tokenizer.json, *.safetensors); or convert it with "
+            "transformers, from_pretrained(folder, gguf_file=name) and then save_pretrained"
+        )
+    if files:
+        raise ModelError(f"{str(path)!r} is a file: give the folder that it lies in")
 
 
 def reason(error: Exception) -> str:
@@ -58,10 +74,10 @@ def best_dtype(device: str) -> torch.dtype:
 
 def backend_of(tokenizer: Any) -> Any:
     """A copy of the tokenizer's part in Rust, told as `LanguageModel.encode` needs it, if it has
-    one that can be copied. Called itself it spends no time on masks and the like; and nobody
-    changes how it works, so that any number of threads may."""
+    one that can be copied. Called itself it spends no time on masks and the like; nobody changes
+    how it works, so that any number of threads may; and no text becomes a control token."""
     try:
-        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend = without_controls(tokenizer.backend_tokenizer, tokenizer.all_special_tokens)
     except Exception:  # none, or with parts written in Python
         return None
     backend.no_truncation()
@@ -77,12 +93,3 @@ def fingerprint(model: Any) -> str:
         some = weights.detach().flatten()[:64].to("cpu", torch.bfloat16).view(torch.int16)
         digest.update(f"{name}{tuple(weights.shape)}".encode() + some.numpy().tobytes())
     return digest.hexdigest()
-
-
-def window_of(config: Any, tokenizer: Any) -> int:
-    """The model's window in tokens, from its config, else from its tokenizer."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-    for window in [*(getattr(config, name, None) for name in names), tokenizer.model_max_length]:
-        if isinstance(window, int) and 0 < window < 10**9:
-            return window
-    raise ModelError(f"{config.model_type} does not say how long its window is: give one")

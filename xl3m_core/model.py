@@ -6,7 +6,6 @@ Knows token ids and logits; not what a segment or a question is.
 """
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,17 @@ from xl3m_core.attention import (
     by_products,
     known_layers,
 )
+from xl3m_core.chat import Chat
 from xl3m_core.errors import ModelError
+from xl3m_core.fitting import check_tokens, segments_read, template_of, window_of
 from xl3m_core.fork import Fork
-from xl3m_core.loading import SMALL, backend_of, fingerprint, load, window_of
+from xl3m_core.loading import SMALL, fingerprint, load
 from xl3m_core.packed import Packed, room_of
 from xl3m_core.sight import places_of
+from xl3m_core.tokens import Tokens
 from xl3m_core.warm import WarmPrompts
 from xl3m_core.writing import Pieces, by_hand, by_library, read_through
 
-TEMPLATE = "\nQuestion: {question}\nAnswer:"
-"""What is put behind a segment, unless the model's config names its own wording."""
-
-TEMPLATE_KEY = "xl3m_question_template"
-K_KEY = "xl3m_k"
-"""How many segments a model reads well, if its config says so."""
-CONTENT = "XL3M-CONTENT-GOES-HERE"
 WARM_BYTES = 256 << 20
 
 
@@ -56,14 +51,15 @@ class LanguageModel:
         attend_by_products(model)
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
-        self.window = window or window_of(self.config, tokenizer)
-        self.template = str(getattr(model.config, TEMPLATE_KEY, None) or TEMPLATE)
-        self.k: int | None = getattr(model.config, K_KEY, None)
+        check_tokens(model, tokenizer)
+        self.window = window_of(self.config, tokenizer, window)
+        self.template = template_of(model.config)
+        self.k = segments_read(model.config)
+        self.tokens = Tokens(tokenizer)
+        self.chat = Chat(tokenizer, self.tokens.lock)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         self.fingerprint = fingerprint(model)
         self.by_several = not _scales_places(self.config)
-        self._tokenizing = threading.Lock()
-        self._backend = backend_of(tokenizer)
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.packs = False
         self.pads = self._can_pad()
@@ -94,22 +90,8 @@ class LanguageModel:
         return cls(model, tokenizer, window, warm_bytes)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, nothing added; special tokens' names in it stay text. Half of a
-        surrogate pair, which no UTF-8 holds, is read as U+FFFD."""
-        if not texts:
-            return []
-        try:
-            return self._encode(list(texts))
-        except (TypeError, UnicodeEncodeError):
-            return self._encode([*map(_whole, texts)])
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        if self._backend:
-            found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-            return [encoding.ids for encoding in found]
-        with self._tokenizing:
-            plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-            return list(self.tokenizer(texts, **plain)["input_ids"])
+        """Token ids of each text, nothing added; names of control tokens in it stay text."""
+        return self.tokens.encode(texts)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
@@ -117,17 +99,12 @@ class LanguageModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
-        with self._tokenizing:
-            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return self.tokens.decode(ids)
 
     def decode_within(self, ids: Sequence[int]) -> str:
-        """The text of token ids that stand within a text: some tokenizers drop a space at the
-        start of what they decode, so another token goes before. Raises IndexError for an id the
-        tokenizer does not have: its text would be missing without a word."""
-        if max(ids, default=0) >= (most := len(self.tokenizer)):
-            raise IndexError(f"the tokenizer has {most} tokens, and no token {max(ids)}")
-        anchor = self.encode(["x"])[0]
-        return self.decode([*anchor, *ids]).removeprefix(self.decode(anchor))
+        """The text of token ids that stand within a text. Raises IndexError for an id that the
+        tokenizer does not have."""
+        return self.tokens.decode_within(ids)
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
@@ -200,23 +177,36 @@ class LanguageModel:
 
         on_text is given the text piece by piece as it comes. Without a chat template the
         answer ends with its line: a base model would go on and ask itself the next question.
+        A thought that a chat model begins with is closed for it, and is no part of the answer.
         """
-        ids, pieces = torch.tensor([list(prompt)], device=self.device), Pieces(on_text)
+        pieces, chats = Pieces(on_text), self.chats
 
         def over(written: list[int]) -> bool:
-            pieces.hear(text := self.decode(written))
-            return not self.chats and "\n" in text.lstrip()
+            text = self.decode(written)
+            if chats and (thinks := self.chat.thinks(written, text)) is not False:
+                return thinks is True
+            pieces.hear(text)
+            return not chats and "\n" in text.lstrip()
 
-        if self.reads_on:
-            read = self.warm.take(prompt)
-            written, first = by_hand(self.model, read, ids, max_tokens, self.ends, over)
-            self.warm.keep(prompt, read)
-        else:
-            pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
-            caches = self.by_several
-            written, first = by_library(self.model, ids, max_tokens, pad, over, caches)
+        written, first = self._written(prompt, max_tokens, over)
+        if chats and self.chat.thinks(written, self.decode(written)):
+            prompt = [*prompt, *self.chat.thought()]
+            written, first = self._written(prompt, max_tokens, over)
         pieces.end(text := self.decode(written))
         return text, first
+
+    def _written(
+        self, prompt: Sequence[int], most: int, over: Callable[[list[int]], bool]
+    ) -> tuple[list[int], Tensor]:
+        """The ids of a greedy continuation until it ends or is `over`, and the first's logits."""
+        ids = torch.tensor([list(prompt)], device=self.device)
+        if self.reads_on:
+            read = self.warm.take(prompt)
+            written, first = by_hand(self.model, read, ids, most, self.ends, over)
+            self.warm.keep(prompt, read)
+            return written, first
+        pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
+        return by_library(self.model, ids, most, pad, over, self.ends, self.by_several)
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> None:
@@ -235,14 +225,17 @@ class LanguageModel:
 
     @property
     def ends(self) -> set[int]:
-        """Tokens that end whatever the model writes."""
-        ends = self.model.generation_config.eos_token_id
-        return set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        """Tokens that end whatever the model writes: those its files name, and what its template
+        closes a turn with."""
+        named = self.model.generation_config.eos_token_id
+        named = named if isinstance(named, list) else [named]
+        named = [*named, self.tokenizer.eos_token_id]
+        return {id_ for id_ in named if id_ is not None} | self.chat.ends()
 
     @property
     def chats(self) -> bool:
         """Whether the tokenizer has a chat template."""
-        return bool(self.tokenizer.chat_template)
+        return self.chat.is_there
 
     def prompt(self, content: str) -> list[int]:
         """Content as the model wants to be asked: in its chat template, or behind its BOS.
@@ -251,12 +244,7 @@ class LanguageModel:
         """
         if not self.chats:
             return self.bos + self.encode([content])[0]
-        turn = [{"role": "user", "content": CONTENT}]
-        frame = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        before, _, after = str(frame).partition(CONTENT)
-        with self._tokenizing:
-            parts = [self.tokenizer(part, add_special_tokens=False) for part in (before, after)]
-        head, foot = (list(part["input_ids"]) for part in parts)
+        head, foot = self.chat.frame()
         return head + self.encode([content])[0] + foot
 
     def _can_pad(self) -> bool:
@@ -293,8 +281,3 @@ def _scales_places(config: Any) -> bool:
     """Whether the network keeps how places were turned for the longest row it last read."""
     kinds = str(getattr(config, "rope_parameters", None))
     return "dynamic" in kinds or "longrope" in kinds
-
-
-def _whole(text: str) -> str:
-    """The text with each lone surrogate as U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -45,7 +45,13 @@ def by_hand(
 
 
 def by_library(
-    model: Any, prompt: Tensor, most: int, pad: int, over: Over, caches: bool = True
+    model: Any,
+    prompt: Tensor,
+    most: int,
+    pad: int,
+    over: Over,
+    ends: Collection[int] = (),
+    caches: bool = True,
 ) -> tuple[list[int], Tensor]:
     """The same for any model; what else its own file asks for (a least length, say) is done.
     caches: whether it can read on behind a cache."""
@@ -59,6 +65,7 @@ def by_library(
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         pad_token_id=pad,
+        eos_token_id=sorted(ends) or None,
         use_cache=caches,
         stopping_criteria=[_Over(over, prompt.shape[1])],
         return_dict_in_generate=True,

@@ -52,12 +52,12 @@ class XL3M:
         """
         started = time.perf_counter()
         self.engine.suffix(question)  # refused before a long text is read
-        best, total = self._scan(_chunks(text), question, on_progress)
-        scanned = time.perf_counter()
-        if not total:
-            return Answer(question=question, error="the text is empty")
-        context = self.engine.assemble([segment for segment, _ in best], question)
         try:
+            best, total = self._scan(_chunks(text), question, on_progress)
+            scanned = time.perf_counter()
+            if not total:
+                return Answer(question=question, error="the text is empty")
+            context = self.engine.assemble([segment for segment, _ in best], question)
             generated = self.engine.answer(context, question, on_text)
         except ModelError as error:
             return Answer(question=question, error=f"the model failed: {error}")

@@ -1,0 +1,121 @@
+"""Cuts: for which segment size and tokenizer a stream's log was cut, and what does not fit a model.
+
+The cursor notes it where it changes, as one number, so that a worker with another model can say
+what it finds. Knows cursors and a method; no segment is looked at.
+"""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Self
+
+from stream_app.patience import Health, patiently
+from stream_app.state import Cursor
+from stream_app.store import StreamStore
+from xl3m_core import Engine, Method
+
+logger = logging.getLogger("xl3m")
+
+# Two tokenizers that read this alike cut alike, as far as anyone will notice.
+SAMPLE = "2026-11-30 10:00:01,456 ERROR [pool-1] Größe=0x1F 注文 8812\n\tat a.b.C(D.java:7)\n"
+TOGETHER = 500
+NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Segments of so many tokens at most, by the tokenizer that `tokenizer` is a digest of."""
+
+    segment_tokens: int
+    tokenizer: int
+
+    @classmethod
+    def by(cls, engine: Engine) -> Self:
+        """What this engine's segmenter cuts."""
+        ids = engine.model.encode([SAMPLE])[0]
+        digest = blake2b(repr([*ids]).encode(), digest_size=4).digest()
+        return cls(engine.method.segment_tokens, int.from_bytes(digest))
+
+    @classmethod
+    def of(cls, number: int) -> Self:
+        """What `number` says."""
+        return cls(number >> 32, number & 0xFFFF_FFFF)
+
+    @property
+    def number(self) -> int:
+        """Both as one number, as it lies in the cursor."""
+        return self.segment_tokens << 32 | self.tokenizer
+
+
+def retained(cursor: Cursor) -> set[Cut]:
+    """How the segments were cut that are still in the log."""
+    begins = sorted(cursor.cuts)
+    ends = [*begins, math.inf][1:]
+    return {
+        Cut.of(cursor.cuts[begin])
+        for begin, end in zip(begins, ends, strict=True)
+        if end > cursor.first
+    }
+
+
+def differences(cursors: Mapping[str, Cursor], method: Method, mine: Cut) -> Iterator[str]:
+    """What there is to say of streams whose segments this method's model cannot read whole, or
+    that another tokenizer cut: a line for each kind."""
+    kinds = defaultdict[Cut, list[str]](list)
+    for stream, cursor in cursors.items():
+        for cut in retained(cursor):
+            kinds[cut].append(stream)
+    for cut, streams in sorted(kinds.items(), key=lambda kind: -kind[0].segment_tokens):
+        if said := _difference(cut, method, mine):
+            named = ", ".join(map(repr, streams[:NAMED])) + (", …" if streams[NAMED:] else "")
+            yield f"{_count(len(streams))} ({named}) {said}"
+
+
+def _difference(cut: Cut, method: Method, mine: Cut) -> str:
+    room = method.window - 1 - method.question_tokens - method.answer_tokens
+    if cut.segment_tokens > room:
+        return (
+            f"hold segments of {cut.segment_tokens} tokens, but this model reads {room} beside a "
+            "question and its answer: of longer ones the end alone is read. `xl3m rebuild` cuts "
+            "them anew"
+        )
+    if cut.tokenizer != mine.tokenizer:
+        return (
+            "hold segments that another model's tokenizer cut: to this one they may be longer. "
+            "`xl3m rebuild` cuts them anew"
+        )
+    return ""
+
+
+def _count(streams: int) -> str:
+    return "1 stream" if streams == 1 else f"{streams} streams"
+
+
+async def found(store: StreamStore, engine: Engine) -> list[str]:
+    """`differences` of all streams there are."""
+    cursors = {name: cursor async for name, cursor in _cursors(store)}
+    return [*differences(cursors, engine.method, Cut.by(engine))]
+
+
+async def _cursors(store: StreamStore) -> AsyncIterator[tuple[str, Cursor]]:
+    names = await store.streams()
+    for some in (names[at : at + TOGETHER] for at in range(0, len(names), TOGETHER)):
+        for name, cursor in zip(some, await store.cursors(some), strict=True):
+            yield name, cursor
+
+
+class CutCheck:
+    """Says once, when a worker starts, which streams were cut for another model."""
+
+    def __init__(self, engine: Engine, store: StreamStore, health: Health) -> None:
+        self.engine = engine
+        self.store = store
+        self.health = health
+
+    async def run(self) -> None:
+        """Look, and return."""
+        for said in await patiently(self.health, "start", found, self.store, self.engine):
+            logger.warning("%s", said)

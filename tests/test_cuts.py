@@ -1,0 +1,121 @@
+"""What a log was cut for is noted with it, and said to who comes with another model."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_app.cuts import Cut, CutCheck, differences, found, retained
+from stream_app.patience import Health
+from stream_app.settings import Settings
+from stream_app.state import Commit, Cursor, State
+from stream_app.store import StreamStore
+from tests import tiny
+from tests.fakes import PLENTY, HashEngine
+from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
+
+Fresh = Callable[[str], str]
+LONG, SHORT, OTHER = Cut(512, 7), Cut(100, 7), Cut(100, 8)
+METHOD = Method.fit(512, k=3)  # of which 512 - 1 - 64 - 32 are for a segment
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> StreamStore:
+    """One with room for three segments of a log."""
+    return StreamStore(redis_client, 3, PLENTY)
+
+
+def cursor(first: int, **cuts: Cut) -> Cursor:
+    return Cursor(head=9, first=first, cuts={int(k[1:]): c.number for k, c in cuts.items()})
+
+
+def test_a_cut_is_one_number() -> None:
+    for cut in (LONG, SHORT, Cut(1 << 20, (1 << 32) - 1), Cut(1, 0)):
+        assert Cut.of(cut.number) == cut
+
+
+def test_what_is_trimmed_counts_no_more() -> None:
+    cuts = {"_0": LONG, "_4": SHORT}
+    assert retained(cursor(0, **cuts)) == retained(cursor(3, **cuts)) == {LONG, SHORT}
+    assert retained(cursor(4, **cuts)) == {SHORT}
+    assert retained(Cursor(head=9)) == set(), "an older worker noted nothing"
+
+
+def test_what_does_not_fit_is_said_with_its_streams_and_numbers() -> None:
+    cursors = {f"s{i}": cursor(0, _0=LONG) for i in range(5)} | {"fits": cursor(0, _0=SHORT)}
+    (said,) = differences(cursors, METHOD, SHORT)
+    assert said.startswith("5 streams ('s0', 's1', 's2', …) hold segments of 512 tokens")
+    assert "reads 415 " in said and "xl3m rebuild" in said
+    (said,) = differences({"a": cursor(0, _0=OTHER)}, METHOD, SHORT)
+    assert said.startswith("1 stream ('a') ") and "tokenizer" in said
+    assert [*differences({"a": cursor(0, _0=SHORT), "b": Cursor()}, METHOD, SHORT)] == []
+
+
+async def grown(store: StreamStore, stream: str, base: State, count: int, cut: Cut) -> State:
+    head = base.cursor.head
+    segments = [Segment(head + i, "x", i, i + 1, i, i + 1) for i in range(count)]
+    offset = base.cursor.next.get("t/0", 0) + 1
+    commit = Commit(
+        stream, base, segments, Tail(head + count), "t/0", 1, offset, cut=cut.number
+    )  # fmt: skip
+    (state,) = await store.commit([commit])
+    assert state is not None
+    return state
+
+
+async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("s")
+    state = await grown(store, stream, State(), 2, LONG)
+    state = await grown(store, stream, state, 1, LONG)
+    assert state.cursor.cuts == {0: LONG.number}
+    state = await grown(store, stream, state, 2, SHORT)
+    assert state.cursor.cuts == {0: LONG.number, 3: SHORT.number}
+    assert state == await store.load(stream)
+    assert retained(state.cursor) == {LONG, SHORT}
+    state = await grown(store, stream, state, 1, SHORT)
+    assert retained(state.cursor) == {SHORT}
+    assert [state.cursor] == await store.cursors([stream])
+
+
+async def test_a_worker_with_a_smaller_window_says_what_it_finds(
+    store: StreamStore, fresh: Fresh, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from stream_app.doctor import _cuts
+
+    stream, engine = fresh("s"), HashEngine()
+    await store.enlist([(stream, "t/0")])
+    await grown(store, stream, State(), 2, replace(Cut.by(engine), segment_tokens=190))
+    said = [line for line in await found(store, engine) if stream in line]
+    assert len(said) == 1 and "segments of 190 tokens" in said[0]
+    with caplog.at_level(logging.WARNING, "xl3m"):
+        await CutCheck(engine, store, Health()).run()
+    assert said[0] in caplog.messages
+    assert said[0] in await _cuts(Settings(redis=redis_url), engine)
+
+
+def test_two_tokenizers_have_two_marks() -> None:
+    spaced = LanguageModel(tiny.network("llama"), tiny.spaced_tokenizer(), tiny.WINDOW)
+    one, other = Cut.by(tiny.engine(tiny.model())), Cut.by(tiny.engine(spaced))
+    assert one.tokenizer != other.tokenizer
+    assert Cut.by(tiny.engine(tiny.model("gpt2"))) == one, "the tokenizer counts, not the network"
+
+
+def test_a_smaller_model_answers_from_the_end_of_a_segment_cut_for_a_larger_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = LanguageModel(tiny.network("llama"), tiny.tokenizer(), 96)
+    engine = Engine(model, Method.fit(96, question_tokens=60, answer_tokens=4, segment_tokens=20))
+    text = "".join(f"pump {i} is down since noon\n" for i in range(20))
+    tokens = model.count([text])[0]
+    assert tokens > 96
+    segment = Segment(0, text, 0, len(text), 0, tokens)
+    with caplog.at_level(logging.WARNING, "xl3m"):
+        scores = [engine.score([(text, q)])[0] for q in ("which?", "why?")]
+    assert len(caplog.messages) == 1 and f"of {tokens} tokens" in caplog.messages[0]
+    assert engine.shortened == 2 and all(score < 0 for score in scores)
+    context = engine.assemble([segment], "which?")
+    (cut,) = context.segments
+    assert text.endswith(cut.text) and cut.text.startswith("pump") and cut.end == segment.end
+    assert engine.answer(context, "which?").certainty <= 0
