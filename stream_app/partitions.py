@@ -97,7 +97,7 @@ class Partitions:
     ) -> None:
         self.store = store
         self.topic = topic
-        self.topics = topics or (topic,)
+        self.topics = topics
         self.start = start
         self.owned: dict[str, Owned] = {}
         self.trusted = ""
@@ -111,7 +111,9 @@ class Partitions:
         won or lost before all of it is done, so a failure can be tried again. still: raises if
         the partitions were called back meanwhile; another's are not to be fenced.
         """
-        now = {_plain(tp): tp for tp in assigned if tp.topic in self.topics}
+        now = {
+            _plain(tp): tp for tp in assigned if tp.topic == self.topic or tp.topic in self.topics
+        }
         taken = {}
         run_id = await self.store.run_id()
         if now:

@@ -245,20 +245,24 @@ async def test_what_is_acknowledged_without_a_hole_is_committed_whatever_never_c
 
 async def commits_what_has_no_hole(consumer: Any, tp: TP, rng: Random) -> None:
     """Read some offsets, acknowledge them in their order but for one, and look at each commit."""
-    committed = consumer._committed_offset[tp] = rng.randint(1, 5)
-    came, read = list[int](), committed
+    committed = consumer._committed_offset[tp] = rng.choice([None, 1, 2, 5])
+    came, read = list[int](), committed - 1 if committed else None
     while len(came) < 12:
-        offset = (came[-1] + 1 if came else committed) + rng.choice(GAPS)
-        if offset - read > 1:  # as Faust does when it reads
+        offset = (came[-1] + 1 if came else committed or 0) + rng.choice(GAPS)
+        consumer._read_offset[tp] = read
+        assert consumer._each(tp, [record(tp, offset)])[0].offset == offset
+        if read and offset - read > 1:  # as Faust does when it reads
             await consumer._add_gap(tp, read + 1, offset)
         came.append(offset)
         read = offset
-    late = rng.randint(1, 11)
+    late = rng.randint(0, 11)
     consumer._acked[tp] += came[:late] + came[late + 1 :]
-    assert consumer._new_offset(tp) == came[late - 1] + 1
-    consumer._committed_offset[tp] = came[late - 1] + 1
+    assert consumer._new_offset(tp) == (came[late - 1] + 1 if late else None)
+    if late:
+        consumer._committed_offset[tp] = came[late - 1] + 1
     consumer._acked[tp].append(came[late])
     assert consumer._new_offset(tp) == came[-1] + 1
+    consumer._committed_offset[tp] = came[-1] + 1
     assert consumer._new_offset(tp) is None  # nothing more is acknowledged
     del consumer._acked[tp]  # the app goes on, and has no such partition
 
@@ -270,8 +274,8 @@ async def test_what_comes_together_is_acknowledged_with_its_last(app: App) -> No
 
 async def commits_whole_polls(consumer: Any, tp: TP, rng: Random) -> None:
     """Read some polls, acknowledge them in their order, and look at each commit."""
-    committed = consumer._committed_offset[tp] = rng.choice([None, 0, 1, 9])
-    read, at = committed, (committed or 0) - 1
+    committed = consumer._committed_offset[tp] = rng.choice([None, 1, 9])
+    read, at = committed - 1 if committed else None, (committed or 0) - 1
     for _ in range(12):
         offsets = [at := at + 1 + rng.choice(GAPS) for _ in range(rng.randint(1, 4))]
         consumer._read_offset[tp] = read
