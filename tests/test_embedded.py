@@ -49,6 +49,19 @@ def test_without_a_redis_server_the_bundled_one_serves(
         assert client.ping()
 
 
+def test_an_older_redis_first_on_the_path_is_not_the_one_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, old = embedded.newest_redis(), tmp_path / "redis-server"
+    old.write_text("#!/bin/sh\necho 'Redis server v=2.8.1 sha=0'\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert embedded.redis_servers()[str(old)] == (2, 8, 1)
+    assert embedded.newest_redis() == before
+    with embedded.redis(tmp_path / "r", executable=before) as service:
+        assert "2.8.1" not in service.kind
+
+
 def test_without_any_redis_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
