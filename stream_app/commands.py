@@ -1,16 +1,13 @@
 """What the commands that talk to a running system do: feed, ask, watch, streams, rebuild.
 
-Reads and prints; the work is the feeder's and the client's.
+Reads and prints; the work is the client's.
 """
 
-import asyncio
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from redis.asyncio import Redis
-from tqdm import tqdm
 
 from stream_app import client
 from stream_app.events import question_text, stream_name
@@ -32,35 +29,6 @@ FIELDS = {field.name for field in fields(Answer)}
 
 def _store(settings: Settings, redis: Redis) -> StreamStore:
     return StreamStore(redis, settings.log_segments, settings.log_bytes)
-
-
-async def feed(settings: Settings, source: Path, stream: str | None, follow: bool) -> None:
-    """Send the source; see `feeder`. Files that are followed are fed side by side."""
-    from stream_app.feeder import feeding, files_of, read_file
-
-    piped = str(source) == "-"
-    if not piped and not source.exists():
-        raise click.BadParameter(f"there is no file {source}")
-    files = files_of(source)
-    if not files:
-        raise click.BadParameter(f"no file in {source} is text and may be read")
-    for name in [stream] if stream else files:
-        stream_name(name)  # refused before anything is sent
-    total = None if follow or piped else sum(path.stat().st_size for path in files.values())
-    async with (
-        client.connected(settings.redis) as redis,
-        feeding(settings, _store(settings, redis)) as feeder,
-    ):
-        with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
-            feeds = [
-                feeder.feed(stream or name, read_file(path, follow and not piped), bar.update)
-                for name, path in files.items()
-            ]
-            if follow:
-                await asyncio.gather(*feeds)
-            else:
-                for one in feeds:
-                    await one
 
 
 async def ask(settings: Settings, stream: str, question: str | None, as_json: bool) -> bool:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from stream_app import client, commands, embedded
 from stream_app.errors import UnreachableError
-from stream_app.feeder import feeding
+from stream_app.feeding.feeder import feeding
 from stream_app.sample import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store import StreamStore
