@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stream_app.feeding.compressed import inflate
+from stream_app.feeding.dialogue import is_transcript, read_records
 from stream_app.feeding.kinds import HEAD_BYTES, Text, compression_of, text_of
-from stream_app.feeding.transcripts import is_transcript, read_records
 
 READ_BYTES = 65_536
 STANDARD_INPUT = "-"

@@ -260,6 +260,8 @@ class Following:
             yield piece
         self.book.finish(current.entry, current.marks.offset)
         current.close()
+        async for piece in self._each(rotation.between(copy, self.path) if copy else [], file):
+            yield piece
         self._take(file, self.book.begin(self.path, self.source.stream, file, 0), cut=True)
 
     async def _after_replacement(self, current: Opened) -> AsyncIterator[Piece]:
@@ -275,8 +277,16 @@ class Following:
     async def _between(self, entry: Entry) -> AsyncIterator[Piece]:
         """Files that had the name after that of the entry, and have it no more."""
         old = rotation.find(entry, self.path)
-        for path in rotation.between(old, self.path) if old else []:
+        async for piece in self._each(rotation.between(old, self.path) if old else []):
+            yield piece
+
+    async def _each(self, paths: list[Path], before: int | None = None) -> AsyncIterator[Piece]:
+        """All of these files, up to the one that is open as `before`, but for those known."""
+        for path in paths:
             file = os.open(path, os.O_RDONLY)
+            if before is not None and os.path.sameopenfile(file, before):
+                os.close(file)
+                return
             if self.book.knows(os.fstat(file), file):
                 os.close(file)
                 continue

@@ -82,12 +82,10 @@ def _plain_part(pattern: Path) -> Path:
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[Path, Path, bool]]:
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for each in sorted(files):
-            path = Path(root, each)
-            if path.is_file() or not path.exists():
-                yield path, path.relative_to(folder), False
+    found = (Path(root, each) for root, _, files in os.walk(folder) for each in files)
+    for path in sorted(found):
+        if path.is_file() or not path.exists():
+            yield path, path.relative_to(folder), False
 
 
 def _stream(path: Path, called: Path) -> str:
