@@ -30,7 +30,9 @@ from redis.asyncio import Redis
 from stream_app import client
 from stream_app.errors import UnreachableError
 from stream_app.events import encode
-from stream_app.feeder import CHUNK_BYTES, Pace, feeding
+from stream_app.feeding.feeder import feeding
+from stream_app.feeding.opened import CHUNK_BYTES
+from stream_app.feeding.pace import Pace
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.variables import variable

@@ -1,8 +1,9 @@
 """The command line: worker, feed, ask, watch, streams, rebuild, run, demo, doctor.
 
 Each verb is a few lines that load what it needs when it is called, so that help is instant.
-Exit codes: 0 done; 1 there is no answer, or the doctor found something to mend; 2 wrong usage
-or settings, or another version's Redis; 3 broker, Redis or worker out of reach; 130 interrupted.
+Exit codes: 0 done; 1 there is no answer, `feed` could not read all of its files, or the doctor
+found something to mend; 2 wrong usage or settings, or another version's Redis; 3 broker, Redis or
+worker out of reach; 130 interrupted.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_NO_ANSWER = 1
 EXIT_TO_MEND = 1
+EXIT_LEFT_OUT = 1
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -151,15 +153,43 @@ def worker(embedded: bool, loglevel: str, **given: Any) -> None:
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--stream", type=TEXT, help="The stream to feed; by default a file's name.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written to the file later.")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE...")
+@click.option("--stream", type=TEXT, help="The stream of all files; by default each has its name.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written later.")
+@click.option(
+    "-n", "--lines", "last", type=click.IntRange(0), help="Begin with the last N lines of a file."
+)
+@click.option("--from-end", is_flag=True, help="With -f: only what is written from now on (-n 0).")
+@click.option(
+    "--positions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep in this file how far each file was sent, and go on from there.",
+)
+@click.option("--topic", type=TEXT, help="Which topic, if XL3M_TOKENS_TOPIC names several.")
 @options("broker", "redis")
-def feed(source: Path, stream: str | None, follow: bool, **given: Any) -> None:
-    """Send a file, all files of a folder, or standard input (-) into a stream."""
-    from stream_app import commands
+def feed(
+    sources: tuple[str, ...],
+    stream: str | None,
+    follow: bool,
+    last: int | None,
+    from_end: bool,
+    positions: Path | None,
+    topic: str | None,
+    **given: Any,
+) -> None:
+    """Send files, all files of a folder, what a pattern stands for, or standard input (-).
 
-    asyncio.run(commands.feed(_settings(**given), source, stream, follow))
+    Compressed files (gzip, bzip2, xz, zstd), UTF-16 and transcripts (WebVTT, SubRip, JSON) are
+    read as the text they hold.
+    """
+    from stream_app.feeding.command import Wanted
+    from stream_app.feeding.command import feed as run
+
+    if from_end and last:
+        raise click.UsageError("--from-end is -n 0: give one of them")
+    wanted = Wanted(sources, stream, follow, 0 if from_end else last, positions, topic)
+    if not asyncio.run(run(_settings(**given), wanted)):
+        sys.exit(EXIT_LEFT_OUT)
 
 
 @cli.command()

@@ -1,17 +1,14 @@
 """What the commands that talk to a running system do: feed, ask, watch, streams.
 
-Reads and prints; the work is the feeder's and the client's.
+Reads and prints; the work is the client's.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from stream_app import client
 from stream_app.display import known_names, show_answer, show_stream, show_top
@@ -25,35 +22,6 @@ from stream_app.weights import weight
 from xl3m_core import Answer
 
 FIELDS = {field.name for field in fields(Answer)}
-
-
-async def feed(settings: Settings, source: Path, stream: str | None, follow: bool) -> None:
-    """Send the source; see `feeder`. Files that are followed are fed side by side."""
-    from stream_app.feeder import feeding, files_of, read_file
-
-    piped = str(source) == "-"
-    if not piped and not source.exists():
-        raise click.BadParameter(f"there is no file {source}")
-    files = files_of(source)
-    if not files:
-        raise click.BadParameter(f"no file in {source} is text and may be read")
-    for name in [stream] if stream else files:
-        stream_name(name)  # refused before anything is sent
-    total = None if follow or piped else sum(path.stat().st_size for path in files.values())
-    async with (
-        client.connected(settings.redis) as redis,
-        feeding(settings, client.store_of(settings, redis)) as feeder,
-    ):
-        with tqdm(total=total, unit="B", unit_scale=True, desc="fed") as bar:
-            feeds = [
-                feeder.feed(stream or name, read_file(path, follow and not piped), bar.update)
-                for name, path in files.items()
-            ]
-            if follow:
-                await asyncio.gather(*feeds)
-            else:
-                for one in feeds:
-                    await one
 
 
 async def ask(

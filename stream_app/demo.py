@@ -22,7 +22,7 @@ from stream_app.child import die_with_parent
 from stream_app.cleanup import temporary_folder, unwinding_on_signals
 from stream_app.display import show_answer, show_top
 from stream_app.errors import UnreachableError
-from stream_app.feeder import feeding
+from stream_app.feeding.feeder import feeding
 from stream_app.sample import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store import StreamStore

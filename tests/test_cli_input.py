@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from stream_app import feeder
 from stream_app.embedded import Service
-from stream_app.feeder import files_of, read_file
+from stream_app.feeding import opened, pieces, reader, sources
+from stream_app.feeding.reader import read_file
 from stream_app.variables import variable
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
@@ -129,8 +129,8 @@ async def test_a_pipe_is_read_to_its_end_also_when_it_is_followed(tmp_path: Path
     again.join()
 
 
-async def test_a_binary_file_is_text_with_marks_where_it_is_none(tmp_path: Path) -> None:
-    data = bytes(range(256)) * 1000 + b"caf\xc3"
+async def test_what_turns_out_to_be_no_text_far_inside_is_text_with_marks(tmp_path: Path) -> None:
+    data = b"text\n" * 4000 + bytes(range(256)) * 1000 + b"caf\xc3"
     (tmp_path / "binary").write_bytes(data)
     text = "".join([chunk async for chunk in read_file(tmp_path / "binary")])
     assert text == data.decode(errors="replace")
@@ -145,14 +145,14 @@ async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path
     finally:
         tracemalloc.stop()
     assert sum(sizes) == 10_000_000
-    assert max(sizes) <= feeder.LONGEST_RECORD + feeder.CHUNK_BYTES
+    assert max(sizes) <= pieces.LONGEST_RECORD + opened.CHUNK_BYTES
     assert peak < 2_000_000
 
 
 async def test_a_followed_file_that_vanishes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeder, "FOLLOW_SECONDS", 0.001)
+    monkeypatch.setattr(reader, "FOLLOW_SECONDS", 0.001)
     file = tmp_path / "log"
     file.write_text("one\n")
     chunks = read_file(file, follow=True)
@@ -167,5 +167,8 @@ async def test_a_followed_file_that_vanishes_is_waited_for(
 def test_a_file_may_be_called_by_any_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 {x} \n")
     (tmp_path / name).write_text("x\n")
-    assert files_of(tmp_path) == {"caf\N{REPLACEMENT CHARACTER} {x} \n": tmp_path / name}
-    assert [*files_of(tmp_path / name)] == ["caf\N{REPLACEMENT CHARACTER} {x} \n"]
+    for named in (tmp_path, tmp_path / name):
+        (found,) = sources.find([str(named)], follow=False).sources
+        assert (found.stream, found.path) == (
+            "caf\N{REPLACEMENT CHARACTER} {x} \n", tmp_path / name
+        )  # fmt: skip

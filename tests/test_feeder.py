@@ -1,7 +1,6 @@
 """The feeder: what is read is what the file holds, in whole records, whatever happens to it."""
 
 import asyncio
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
@@ -12,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import embedded, feeder
+from stream_app import embedded
 from stream_app.embedded import Service
-from stream_app.feeder import Feeder, Pace, Reader, feeding, files_of, read_file
+from stream_app.feeding import opened, pieces, sources
+from stream_app.feeding.feeder import Feeder, feeding
+from stream_app.feeding.pace import LOOK_SECONDS, Pace
+from stream_app.feeding.reader import read_file
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.state import Move
@@ -43,7 +45,7 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
     path = tmp_path_factory.mktemp("feed") / "log"
     path.write_text(text, encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feeder, "CHUNK_BYTES", size)
+        patch.setattr(opened, "CHUNK_BYTES", size)
         chunks = asyncio.run(read(path))
     assert "".join(chunks) == text
     assert all(chunk.endswith("\n") for chunk in chunks[:-1])
@@ -75,10 +77,10 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
 
 def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text("x" * (3 * feeder.LONGEST_RECORD))
+    path.write_text("x" * (3 * pieces.LONGEST_RECORD))
     chunks = asyncio.run(read(path))
-    assert "".join(chunks) == "x" * (3 * feeder.LONGEST_RECORD)
-    assert max(map(len, chunks)) <= feeder.LONGEST_RECORD + feeder.CHUNK_BYTES
+    assert "".join(chunks) == "x" * (3 * pieces.LONGEST_RECORD)
+    assert max(map(len, chunks)) <= pieces.LONGEST_RECORD + opened.CHUNK_BYTES
 
 
 def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: 
         await pace.wait(Sent(topic, 0, offset), 10)
     waiting = asyncio.create_task(pace.wait(Sent(topic, 0, 2), 10))
     await store.move_positions([Move(f"{topic}/1", 0, None, 9)])  # another partition
-    done, _ = await asyncio.wait([waiting], timeout=3 * feeder.FOLLOW_SECONDS)
+    done, _ = await asyncio.wait([waiting], timeout=3 * LOOK_SECONDS)
     assert not done
     await store.move_positions([Move(f"{topic}/0", 0, None, 1)])
     await asyncio.wait_for(waiting, 20)
@@ -148,25 +150,15 @@ async def test_only_a_broker_that_drops_is_paced(
                 assert bool(made.pace) == (not service.durable)
 
 
-def test_a_file_that_may_not_be_read_any_more_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_text("one\n")
-    reader = Reader(path)
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
-        reader.begin_anew()
-    reader.close()
-
-
 async def test_a_character_written_in_two_halves_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes("caf\xe9\n".encode()[:4])
-    reader = Reader(path)
-    assert [chunk async for chunk in reader.chunks()] == []
+    path.write_bytes("one\ncaf\xe9\n".encode()[:8])
+    chunks = read_file(path, follow=True)
+    assert await anext(chunks) == "one\n"
     with path.open("ab") as file:
         file.write("caf\xe9\n".encode()[4:])
-    assert [chunk async for chunk in reader.chunks()] == ["caf\xe9\n"]
-    reader.close()
+    assert await anext(chunks) == "caf\xe9\n"
+    await chunks.aclose()  # type: ignore[attr-defined]
 
 
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
@@ -174,5 +166,8 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("a/x.log", "b.log"):
         (tmp_path / name).write_text("line\n")
     (tmp_path / "c.bin").write_bytes(b"\0\1")
-    assert list(files_of(tmp_path)) == ["a/x.log", "b.log"]
-    assert list(files_of(tmp_path / "b.log")) == ["b.log"]
+    found = sources.find([str(tmp_path)], follow=False)
+    assert [source.stream for source in found.sources] == ["a/x.log", "b.log"]
+    assert list(found.passed_over) == [tmp_path / "c.bin"]
+    (one,) = sources.find([str(tmp_path / "b.log")], follow=False).sources
+    assert one.stream == "b.log"

@@ -55,7 +55,16 @@ def test_a_command_loads_what_it_uses(words: tuple[str, ...], unused: set[str]) 
 
 @pytest.mark.parametrize(
     "module",
-    ["commands", "client", "rebuild_command", "feeder", "doctor", "store", "weights", "standing"],
+    [
+        "commands",
+        "client",
+        "rebuild_command",
+        "feeding.command",
+        "doctor",
+        "store",
+        "weights",
+        "standing",
+    ],
 )
 def test_a_module_of_the_commands_loads_no_model(module: str) -> None:
     """All that a command may come to, further than one that finds no Redis gets."""

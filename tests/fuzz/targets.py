@@ -18,13 +18,15 @@ from typing import Any
 import click
 import msgpack
 
-from stream_app import cli, feeder
+from stream_app import cli
 from stream_app.events import (
     STREAM_BYTES,
     dead_letter,
     decode,
     encode,
 )
+from stream_app.feeding import opened, pieces
+from stream_app.feeding.reader import read_file
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -253,19 +255,19 @@ _LOOP = asyncio.new_event_loop()
 def reader(data: bytes) -> None:
     """A file of any bytes, read in chunks of any size: nothing is lost or added."""
     size, longest, data = (data[0] + 1, data[1] + 1, data[2:]) if len(data) > 1 else (7, 9, data)
-    before = feeder.CHUNK_BYTES, feeder.LONGEST_RECORD
-    feeder.CHUNK_BYTES, feeder.LONGEST_RECORD = size, longest
+    before = opened.CHUNK_BYTES, pieces.LONGEST_RECORD
+    opened.CHUNK_BYTES, pieces.LONGEST_RECORD = size, longest
     _FILE.write_bytes(data)
     try:
         chunks = _LOOP.run_until_complete(_read())
     finally:
-        feeder.CHUNK_BYTES, feeder.LONGEST_RECORD = before
+        opened.CHUNK_BYTES, pieces.LONGEST_RECORD = before
         _FILE.unlink()
     assert "".join(chunks) == data.decode("utf-8", "replace")
 
 
 async def _read() -> list[str]:
-    return [chunk async for chunk in feeder.read_file(_FILE)]
+    return [chunk async for chunk in read_file(_FILE)]
 
 
 def _bytes_of(texts: Sequence[str]) -> list[int]:

@@ -1,0 +1,228 @@
+"""`xl3m feed`: what it is asked for, file by file, until there is no more or for ever.
+
+Reads names and prints; the work is the reader's and the feeder's.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream_app.errors import SettingsError
+from stream_app.feeding import recovery, sources
+from stream_app.feeding.contents import STANDARD_INPUT, kind
+from stream_app.feeding.feeder import GIVE_UP_SECONDS, Feeder, feeding
+from stream_app.feeding.keyed import key
+from stream_app.feeding.positions import Book, PositionFile
+from stream_app.feeding.reader import How, Source, is_piped, read
+from stream_app.feeding.report import Progress
+from stream_app.feeding.rotation import is_rotated
+from stream_app.settings import Settings
+from stream_app.variables import variable
+
+SAVE_SECONDS = 0.5
+# So much of the topic, in seconds, is read at most at the start to find what was sent.
+MARK_SECONDS = 10.0
+RESCAN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for."""
+
+    names: tuple[str, ...]
+    stream: str | None = None
+    follow: bool = False
+    last: int | None = None
+    positions: Path | None = None
+    topic: str | None = None
+
+
+async def feed(settings: Settings, wanted: Wanted) -> bool:
+    """Send the sources; False if something was left out that should not have been."""
+    settings = replace(settings, tokens_topic=_topic(settings, wanted.topic))
+    found = await asyncio.to_thread(sources.find, wanted.names, wanted.follow, wanted.stream)
+    _check(settings, wanted, found)
+    give_up = None if wanted.follow else GIVE_UP_SECONDS
+    with Progress(_total(wanted, found.sources)) as progress:
+        for path, why in found.passed_over.items():
+            _pass_over(progress, path, why)
+        async with _book(wanted) as book, feeding(settings, None, book, give_up) as feeder:
+            run = _Run(wanted, feeder, progress)
+            try:
+                async with _kept(settings, book, feeder):
+                    await run.all(found)
+            finally:
+                progress.summarise(feeder.counts)
+    return not progress.left_out
+
+
+def _topic(settings: Settings, chosen: str | None) -> str:
+    """The topic that is fed, of those that workers read. Raises SettingsError if it is not clear
+    which."""
+    name, pattern = variable("tokens_topic"), settings.tokens_pattern
+    if chosen is None:
+        if len(settings.tokens_topics) == 1:
+            return settings.tokens_topics[0]
+        raise SettingsError(f"{name} names several topics: say with --topic which one is fed")
+    if chosen in settings.tokens_topics or (pattern and pattern.match(chosen)):
+        return chosen
+    raise SettingsError(f"--topic {chosen}: workers do not read it, see {name}")
+
+
+def _check(settings: Settings, wanted: Wanted, found: sources.Found) -> None:
+    """Refuse what cannot be done before anything is sent."""
+    if found.refused:
+        raise click.BadParameter("; ".join(found.refused))
+    missing = [name for name in found.empty if not Path(name).is_dir()]
+    if missing and not wanted.follow:
+        raise click.BadParameter(f"there is no file {', '.join(missing)}")
+    if not found.sources and not wanted.follow:
+        named = ", ".join(wanted.names)
+        raise click.BadParameter(f"no file in {named} is text and may be read")
+    for stream in dict.fromkeys(each.stream for each in found.sources):
+        key(settings, stream)
+
+
+def _total(wanted: Wanted, found: list[Source]) -> int | None:
+    """How many bytes there are to be fed, if that can be known."""
+    whole = not wanted.follow and wanted.last is None and wanted.positions is None
+    if not whole or any(is_piped(each.path) for each in found):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        if not any(kind(each.path).packed for each in found):
+            return sum(each.path.stat().st_size for each in found)
+    return None
+
+
+def _pass_over(progress: Progress, path: Path, why: str) -> None:
+    """In a folder what is no text is no fault; what may not be read is."""
+    is_fault = not any(why.startswith(word) for word in ("a ", "an ", "not ", "UTF", "compr"))
+    (progress.complain if is_fault else progress.say)(f"{path} is passed over: {why}")
+
+
+@asynccontextmanager
+async def _book(wanted: Wanted) -> AsyncIterator[Book]:
+    book = PositionFile(wanted.positions) if wanted.positions else Book()
+    try:
+        yield book
+    finally:
+        book.close()
+
+
+@asynccontextmanager
+async def _kept(settings: Settings, book: Book, feeder: Feeder) -> AsyncIterator[None]:
+    """The book is saved from time to time, and at the end."""
+    if not book.persists:
+        yield
+        return
+    keeping = asyncio.create_task(_keep(settings, book, feeder))
+    try:
+        yield
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        await _mark(settings, book, feeder)
+        book.save(clean=True)
+    except BaseException:
+        keeping.cancel()
+        book.save()
+        raise
+
+
+async def _keep(settings: Settings, book: Book, feeder: Feeder) -> None:
+    marked = time.monotonic()
+    while True:
+        await asyncio.sleep(SAVE_SECONDS)
+        if time.monotonic() - marked > MARK_SECONDS:
+            with contextlib.suppress(Exception):  # Kafka is away: the older mark is as good
+                await _mark(settings, book, feeder)
+            marked = time.monotonic()
+        if book.changed:
+            book.save()
+
+
+async def _mark(settings: Settings, book: Book, feeder: Feeder) -> None:
+    """Nothing of ours that is in the topic now is missing in the book."""
+    ends = await recovery.ends(settings)
+    await feeder.booked()
+    book.next.update(ends)
+    book.changed = True
+
+
+class _Run:
+    """Feeds each source, and those that appear later."""
+
+    def __init__(self, wanted: Wanted, feeder: Feeder, progress: Progress) -> None:
+        self.wanted = wanted
+        self.feeder = feeder
+        self.progress = progress
+        longest = feeder.form.limit if feeder.form.kind == "json" else 0
+        self.how = How(
+            feeder.book, wanted.last, longest, say=progress.say, complain=progress.complain
+        )
+        self.known = set[Path]()
+
+    async def all(self, found: sources.Found) -> None:
+        """Those that are read once, one after another; then all that are followed, side by side."""
+        self.known |= set(found.passed_over) | {each.path for each in found.sources}
+        followed = [each for each in found.sources if each.follow]
+        book = self.feeder.book
+        resumed = [each for each in found.sources if book.of(each.path, each.stream)]
+        for each in found.sources:
+            if not each.follow and not self._is_rotated(each, resumed):
+                await self._feed(each, self.how)
+        if self.wanted.follow:
+            work = [self._feed(each, self.how) for each in followed]
+            if any(name != STANDARD_INPUT for name in self.wanted.names):
+                work.append(self._watch(followed))
+            await _together(work)
+
+    async def _feed(self, source: Source, how: How) -> None:
+        try:
+            await self.feeder.feed(source.stream, read(source, how), self.progress.advance)
+        except (FileNotFoundError, PermissionError) as error:
+            self.progress.complain(f"{source.path}: {error.strerror}")
+
+    def _is_rotated(self, source: Source, others: Sequence[Source]) -> bool:
+        """Whether it is the past of one of these, which look after that themselves."""
+        return any(is_rotated(source.path, each.path) for each in others)
+
+    async def _watch(self, followed: list[Source]) -> None:
+        """Feed files that appear later in a folder, or that a pattern stands for then."""
+        how, wanted = replace(self.how, last=None), self.wanted
+        if not any(Path(n).is_dir() or set(n) & set("*?[") for n in wanted.names):
+            return
+        tasks = set[asyncio.Task[None]]()
+        while True:
+            await asyncio.sleep(RESCAN_SECONDS)
+            found = await asyncio.to_thread(
+                sources.find, wanted.names, True, wanted.stream, self.known
+            )
+            self.known |= {each.path for each in found.sources} | set(found.passed_over)
+            for path, why in found.passed_over.items():
+                _pass_over(self.progress, path, why)
+            for each in found.sources:
+                if not self._is_rotated(each, followed):
+                    self.progress.say(f"{each.path} is new: it is fed, too")
+                    followed.append(each)
+                    tasks.add(asyncio.create_task(self._feed(each._replace(follow=True), how)))
+            for task in [task for task in tasks if task.done()]:
+                tasks.remove(task)
+                task.result()
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Until all are done, or one fails; then none goes on."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,184 @@
+"""Feeder: sends pieces of files as events of the tokens topic, each once and in order.
+
+A Kafka that is away is waited for. On a broker that silently drops what it has no room for, it
+paces itself to the consumer. Knows Kafka and events; opens no file.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
+
+from stream_app import client
+from stream_app.errors import UnreachableError
+from stream_app.feeding.forms import Counts, Event, Form
+from stream_app.feeding.keyed import headers, key
+from stream_app.feeding.pace import Pace
+from stream_app.feeding.pieces import Piece
+from stream_app.feeding.positions import Book
+from stream_app.feeding.recovery import header
+from stream_app.producing import producing
+from stream_app.settings import Settings
+from stream_app.store import StreamStore
+from stream_app.topics import ensure_topics
+
+logger = logging.getLogger("xl3m")
+
+# Events on their way to the broker, unconfirmed, and the bytes in them.
+SENT_AHEAD = 1000
+SENT_AHEAD_BYTES = 2 << 20
+AWAY_SECONDS = 10.0
+# Who does not follow gives up then.
+GIVE_UP_SECONDS = 300.0
+_BATCH_BYTES = 131_072
+_LOOK_SECONDS = 0.1
+
+
+class _Sent(NamedTuple):
+    event: Event
+    number: int
+    confirmed: Any
+
+
+class Feeder:
+    """Feeds streams. give_up: seconds without a Kafka; None waits for ever."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        producer: AIOKafkaProducer,
+        pace: "Pace | None",
+        book: Book | None = None,
+        give_up: float | None = GIVE_UP_SECONDS,
+    ) -> None:
+        self.settings = settings
+        self.producer = producer
+        self.pace = pace
+        self.book = book or Book()
+        self.give_up = give_up
+        self.form = Form(settings)
+        self.counts: dict[str, Counts] = {}
+        self.confirmed_bytes = 0
+        self._away_since: float | None = None
+        self._numbers = count()
+        self._unbooked: dict[int, None] = {}
+
+    async def feed(
+        self,
+        stream: str,
+        chunks: AsyncIterator[str] | AsyncIterator[Piece],
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        """Send the chunks, in order, and return when the broker has all of them."""
+        way, sent, ahead = _Way(self.settings, stream), deque[_Sent](), 0
+        counts = self.counts.setdefault(stream, Counts())
+        async for chunk in chunks:
+            piece = Piece(chunk.encode()) if isinstance(chunk, str) else chunk
+            for event in self.form.events(stream, piece, counts):
+                sent.append(await self._send(way, event))
+                ahead += len(event.value)
+                if self.pace:
+                    await self.pace.wait(await self._confirmed(sent.popleft()), len(event.value))
+            on_bytes(len(piece.raw))
+            while sent and (
+                sent[0].confirmed.done() or len(sent) > SENT_AHEAD or ahead > SENT_AHEAD_BYTES
+            ):
+                ahead -= len(sent[0].event.value)
+                await self._confirmed(sent.popleft())
+        while sent:
+            await self._confirmed(sent.popleft())
+
+    def values(self, stream: str, text: str) -> list[bytes]:
+        """The text as the values of one event or of several."""
+        return [e.value for e in self.form.events(stream, Piece(text.encode()), Counts())]
+
+    async def _send(self, way: "_Way", event: Event) -> _Sent:
+        """Hand it to the client, which may have no room while Kafka is away."""
+        more = [header(event.piece)] if self.book.persists and event.piece.source else []
+        self._unbooked[number := next(self._numbers)] = None
+        while True:
+            try:
+                confirmed = await self.producer.send(
+                    self.settings.tokens_topic, event.value, key=way.key,
+                    headers=[*way.headers, *more],
+                )  # fmt: skip
+                return _Sent(event, number, confirmed)
+            except KafkaTimeoutError:
+                self._is_away(AWAY_SECONDS)
+
+    async def _confirmed(self, sent: _Sent) -> Any:
+        """Wait until the broker has it, and take it down."""
+        while not sent.confirmed.done():
+            await asyncio.wait([sent.confirmed], timeout=AWAY_SECONDS)
+            if not sent.confirmed.done():
+                self._is_away(AWAY_SECONDS)
+        where = sent.confirmed.result()
+        self.confirmed_bytes += len(sent.event.piece.raw)
+        if self._away_since is not None:
+            logger.warning("Kafka at %s is back", self.settings.broker_address)
+            self._away_since = None
+        if sent.event.piece.source:
+            self.book.confirmed(sent.event.piece)
+        self._unbooked.pop(sent.number, None)
+        return where
+
+    async def booked(self) -> None:
+        """Return when all that was sent before this call is confirmed and taken down."""
+        last = next(self._numbers)
+        while self._unbooked and next(iter(self._unbooked)) < last:
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_away(self, seconds: float) -> None:
+        """Say it, and raise UnreachableError when that is for too long."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now - seconds
+        away, broker = now - self._away_since, self.settings.broker_address
+        if self.give_up is not None and away > self.give_up:
+            raise UnreachableError(
+                f"Kafka at {broker} has taken nothing for {away:.0f} s: {self.confirmed_bytes} "
+                "bytes were sent, each once; with --positions the next feed goes on from there"
+            )
+        logger.warning("Kafka at %s has taken nothing for %.0f s: waiting", broker, away)
+
+
+class _Way:
+    """How events of a stream are addressed."""
+
+    def __init__(self, settings: Settings, stream: str) -> None:
+        self.key = key(settings, stream)
+        self.headers: Sequence[tuple[str, bytes]] = headers(settings, stream)
+
+
+@asynccontextmanager
+async def feeding(
+    settings: Settings,
+    store: StreamStore | None = None,
+    book: Book | None = None,
+    give_up: float | None = GIVE_UP_SECONDS,
+) -> AsyncIterator[Feeder]:
+    """A feeder on a broker that answers; paced if that is librdkafka's mock cluster, which needs
+    the Redis of the workers."""
+    from stream_app.feeding.recovery import recover
+
+    cluster = await ensure_topics(settings)
+    if book and book.persists:
+        await recover(settings, book, cluster)
+    async with AsyncExitStack() as stack:
+        pace = None
+        if cluster.startswith("mock"):
+            if store is None:
+                redis = await stack.enter_async_context(client.connected(settings.redis))
+                store = client.store_of(settings, redis)
+            pace = Pace(store)
+        producer = await stack.enter_async_context(
+            producing(settings, linger_ms=5, max_batch_size=_BATCH_BYTES,
+                      max_request_size=max(1 << 20, settings.max_event_bytes + 4096))
+        )  # fmt: skip
+        yield Feeder(settings, producer, pace, book, give_up)

@@ -1,0 +1,168 @@
+"""Forms: pieces of a file as events of the tokens topic, in the form the settings ask for.
+
+Text goes in chunks of many lines, JSON one object an event, as it is. One rule for what is not
+text. Knows the wire format; sends nothing.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stream_app.events import encode
+from stream_app.feeding.pieces import Piece, continues
+from stream_app.settings import Settings
+
+# Kafka's own limit is of a batch: key, header and what frames them take this much at most.
+_FRAME_BYTES = 1024
+_PLAIN_NAME = re.compile(r"[\w@-]+(\.[\w@-]+)*")
+_BLANKS = b"\0 \t\r\n"  # NUL: a half of them in UTF-16
+_MARKS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
+
+
+class Event(NamedTuple):
+    """A value for Kafka, and the piece that it holds."""
+
+    value: bytes
+    piece: Piece
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of a stream's lines. undecodable_at: the first place that is not text."""
+
+    records: int = 0
+    bytes: int = 0
+    events: int = 0
+    undecodable: int = 0
+    undecodable_at: int = -1
+    replaced: int = 0
+    left_out: int = 0
+    not_json: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Form:
+    """Makes events of pieces."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.kind = settings.format.partition(":")[0]
+        most = settings.max_event_bytes
+        self.limit = most - _FRAME_BYTES if most > 8 * _FRAME_BYTES else most
+        self.field = _text_field(settings)
+
+    def events(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
+        """The piece in one event or several, none of them too large for a worker."""
+        counts.bytes += len(piece.raw)
+        counts.records += piece.raw.count(b"\n") or 1
+        if piece.is_text():
+            yield from self._of_text(stream, piece, counts)
+            return
+        for part in self._of_bad(piece, counts):
+            if self.settings.encoding == "strict" and not part.is_text():
+                yield from self._raw(part, counts)
+            else:
+                yield from self._of_text(stream, part, counts)
+
+    def _of_text(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
+        cut = self._json if self.kind == "json" else self._fitting
+        return cut(stream, piece, counts)
+
+    def _of_bad(self, piece: Piece, counts: Counts) -> Iterator[Piece]:
+        """Under `strict` the lines that are not text are apart from the others."""
+        start, at = 0, 0
+        for line in piece.lines():
+            at += len(line.raw)
+            if line.is_text():
+                continue
+            if counts.undecodable_at < 0:
+                counts.undecodable_at = line.start
+            if self.settings.encoding == "replace":
+                counts.replaced += 1
+                continue
+            if start < line.start - piece.start:
+                yield piece.part(start, line.start - piece.start)
+            yield line
+            start = at
+        if start < len(piece.raw):
+            yield piece.part(start, len(piece.raw))
+
+    def _raw(self, line: Piece, counts: Counts) -> Iterator[Event]:
+        """A line that is not text as its bytes, for the worker's own rule; msgpack has no form
+        for it. Behind a byte order mark UTF-16 is never taken for UTF-8."""
+        if self.kind == "msgpack":
+            counts.left_out += 1
+            return
+        counts.undecodable += 1
+        counts.events += 1
+        yield Event((_MARKS.get(line.encoding, b"") + line.raw)[: self.limit], line)
+
+    def _json(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
+        """Objects and arrays as they are, one an event; other records as text of an object."""
+        start = at = 0  # of the record that is not JSON
+        for line in piece.lines():
+            text = line.utf8()
+            if len(text) <= self.limit and _is_json(text):
+                yield from self._wrapped(stream, piece.part(start, at), counts)
+                counts.events += 1
+                yield Event(text.strip(), line)
+                start = at + len(line.raw)
+            elif piece.raw[start:at].strip(_BLANKS) and not continues(text):
+                yield from self._wrapped(stream, piece.part(start, at), counts)
+                start = at
+            at += len(line.raw)
+        yield from self._wrapped(stream, piece.part(start, at), counts, alone=start == 0)
+
+    def _wrapped(
+        self, stream: str, record: Piece, counts: Counts, alone: bool = False
+    ) -> Iterator[Event]:
+        """alone: there is nothing else, so even blank lines are sent."""
+        if record.raw.strip(_BLANKS) or (alone and self.field):
+            counts.not_json += 1
+            yield from self._fitting(stream, record, counts)
+
+    def _fitting(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
+        value = self._encode(stream, piece)
+        halves = piece.halves() if len(value) > self.limit else ()
+        if len(halves) < 2:
+            counts.events += 1
+            yield Event(value, piece)
+            return
+        for half in halves:
+            yield from self._fitting(stream, half, counts)
+
+    def _encode(self, stream: str, piece: Piece) -> bytes:
+        if self.kind == "lines":
+            whole = piece.encoding == "utf-8" and self.settings.encoding == "strict"
+            return piece.raw if whole else piece.text().encode()
+        if self.kind == "msgpack":
+            return encode({"text": piece.text()}, as_json=False)
+        if not self.field:
+            return piece.text().strip().encode()
+        key = self.settings.key_field
+        named = {key: stream} if key and ":" not in key else {}
+        return encode({self.field: piece.text()} | named, as_json=True)
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether the line is a JSON object or array."""
+    ends = line.strip()
+    if (ends[:1], ends[-1:]) not in ((b"{", b"}"), (b"[", b"]")):
+        return False
+    try:
+        json.loads(ends)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _text_field(settings: Settings) -> str:
+    """The field that a line that is not JSON is put in; none where the settings take the text
+    from elsewhere, so that the worker says what is wrong with it."""
+    if ":" in settings.format or settings.text or settings.records_field:
+        return ""
+    name = settings.text_field or "text"
+    return name if _PLAIN_NAME.fullmatch(name) else ""

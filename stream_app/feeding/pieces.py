@@ -1,0 +1,169 @@
+"""Pieces: bytes of a file cut between its records, each with its place in the file.
+
+The places are of the bytes as they lie in the file, so that a reading can go on from any of
+them. Knows lines and encodings; no file and no event.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+# A record longer than this is sent in pieces.
+LONGEST_RECORD = 65_536
+# So many lines of one record are looked back for its beginning.
+_LINES_BACK = 200
+# Lines that go on with the record before them: of stack traces, mostly.
+_CONTINUES = re.compile(
+    rb"[ \t}]|Caused by\b|\.\.\. \d+ more|at |During handling of|Traceback \(|\r?$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole records, or a part of one that is too long. source: which file it is of, for whoever
+    keeps account."""
+
+    raw: bytes
+    start: int = 0
+    encoding: str = "utf-8"
+    source: Any = None
+
+    @property
+    def end(self) -> int:
+        """The place behind it."""
+        return self.start + len(self.raw)
+
+    def text(self) -> str:
+        """What it says; what is not text in this encoding is U+FFFD."""
+        return self.raw.decode(self.encoding, "replace")
+
+    def is_text(self) -> bool:
+        """Whether all of it is text in its encoding."""
+        try:
+            self.raw.decode(self.encoding)
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def utf8(self) -> bytes:
+        """The text in UTF-8; what is none stands in it as it is."""
+        return self.raw if self.encoding == "utf-8" else self.text().encode()
+
+    def part(self, start: int, end: int) -> "Piece":
+        """The bytes from start to end, counted in this piece."""
+        return Piece(self.raw[start:end], self.start + start, self.encoding, self.source)
+
+    def lines(self) -> Iterator["Piece"]:
+        """Each line, with what ends it."""
+        start = 0
+        while start < len(self.raw):
+            end = line_end(self.raw, start, self.encoding) or len(self.raw)
+            yield self.part(start, end)
+            start = end
+
+    def halves(self) -> tuple["Piece", ...]:
+        """Two pieces, cut behind a line if there is one in the first half; or this one, if it is
+        a single character."""
+        middle = len(self.raw) // 2
+        at = last_line_end(self.raw[:middle], self.encoding)
+        at = at or character_start(self.raw, middle, self.encoding)
+        at = at or character_start(self.raw, len(self.raw) - 1, self.encoding)
+        return (self.part(0, at), self.part(at, len(self.raw))) if at else (self,)
+
+
+class Splitter:
+    """Cuts what is read of a file into pieces; a record that has no end yet is kept back."""
+
+    def __init__(
+        self, start: int = 0, encoding: str = "utf-8", source: Any = None, longest: int = 0
+    ) -> None:
+        self.at = start
+        self.encoding = encoding
+        self.source = source
+        self.longest = longest or LONGEST_RECORD
+        self.rest = b""
+
+    def push(self, data: bytes, more: bool = False) -> Iterator[Piece]:
+        """The records that are whole now. more: there is more to be read at once, so the last of
+        them is kept back with the lines that may go on with it."""
+        data = self.rest + data
+        cut = last_line_end(data, self.encoding)
+        if more and cut:
+            cut = _record_start(data, cut, self.encoding) or cut
+        self.rest = data
+        yield from self._cut(cut)
+        while len(self.rest) >= self.longest:
+            whole = last_line_end(self.rest, self.encoding)
+            yield from self._cut(whole or _whole_characters(self.rest, self.encoding))
+
+    def end(self) -> Iterator[Piece]:
+        """What was kept back."""
+        yield from self._cut(len(self.rest))
+
+    def whole(self) -> Iterator[Piece]:
+        """What was kept back of whole lines."""
+        yield from self._cut(last_line_end(self.rest, self.encoding))
+
+    def _cut(self, at: int) -> Iterator[Piece]:
+        if at:
+            piece = Piece(self.rest[:at], self.at, self.encoding, self.source)
+            self.at, self.rest = piece.end, self.rest[at:]
+            yield piece
+
+
+def line_end(data: bytes, start: int, encoding: str) -> int:
+    """The place behind the first line end from start on; 0 if there is none."""
+    newline, width = "\n".encode(encoding), len("\n".encode(encoding))
+    found = data.find(newline, start)
+    while found >= 0 and (found - start) % width:
+        found = data.find(newline, found + 1)
+    return found + width if found >= 0 else 0
+
+
+def last_line_end(data: bytes, encoding: str, before: int | None = None) -> int:
+    """The place behind the last line end (that is whole before this place); 0 if there is none."""
+    newline, width = "\n".encode(encoding), len("\n".encode(encoding))
+    found = data.rfind(newline, 0, len(data) if before is None else before)
+    while found >= 0 and found % width:
+        found = data.rfind(newline, 0, found + width - 1)
+    return found + width if found >= 0 else 0
+
+
+def continues(line: bytes) -> bool:
+    """Whether a line, in UTF-8, goes on with the record before it."""
+    return bool(_CONTINUES.match(line))
+
+
+def character_start(data: bytes, at: int, encoding: str) -> int:
+    """The start of the character that the byte at this place is part of."""
+    if encoding == "utf-8":
+        back = at
+        while back > max(at - 3, 0) and data[back] & 0xC0 == 0x80:
+            back -= 1
+        return back if data[back] & 0xC0 != 0x80 else at
+    at -= at % 2
+    high = at + (encoding == "utf-16-le")
+    return at - 2 if at >= 2 and high < len(data) and 0xDC <= data[high] <= 0xDF else at
+
+
+def _whole_characters(data: bytes, encoding: str) -> int:
+    """How many bytes are whole characters; all, if none is."""
+    last = character_start(data, len(data) - 1, encoding)
+    try:
+        data[last:].decode(encoding)
+    except UnicodeDecodeError as error:
+        return last if error.reason == "unexpected end of data" and last else len(data)
+    return len(data)
+
+
+def _record_start(data: bytes, end: int, encoding: str) -> int:
+    """Where the last record begins of those that end at this place; 0 if that is not seen."""
+    for _ in range(_LINES_BACK):
+        start = last_line_end(data, encoding, end - 1)
+        if not start:
+            return 0
+        if not continues(data[start:end].decode(encoding, "replace").encode()):
+            return start
+        end = start
+    return 0

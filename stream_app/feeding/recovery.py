@@ -1,0 +1,123 @@
+"""Recovery: what a feeder that was killed had sent, found in Kafka by the headers of its events.
+
+Between Kafka's confirmation and the position file lies a moment in which a feeder may die. Each
+event therefore says which bytes of which file it holds. Knows Kafka and positions; no file.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream_app import access
+from stream_app.errors import SettingsError, UnreachableError
+from stream_app.feeding.pieces import Piece
+from stream_app.feeding.positions import Book
+from stream_app.settings import Settings
+from stream_app.topics import ASKED_SECONDS, partition_counts
+
+logger = logging.getLogger("xl3m")
+
+HEADER = "xl3m-feed"
+# What a killed feeder's system still delivers has arrived by then.
+SETTLE_SECONDS = 1.0
+_POLL_MS = 500
+
+
+def header(piece: Piece) -> tuple[str, bytes]:
+    """Which bytes of which file an event holds."""
+    return HEADER, f"{piece.source.id}:{piece.start}:{piece.end}".encode()
+
+
+async def recover(settings: Settings, book: Book, cluster: str) -> None:
+    """Bring the book up to what the topic holds. Raises SettingsError if its positions are of
+    another topic or cluster, UnreachableError if the broker does not answer."""
+    origin = {"topic": settings.tokens_topic, "cluster": cluster}
+    if book.origin and book.origin != origin:
+        was = " of cluster ".join(str(each) for each in book.origin.values())
+        raise SettingsError(
+            f"the positions are of topic {was}, not of {settings.tokens_topic} of cluster "
+            f"{cluster}: name another --positions file"
+        )
+    try:
+        async with asyncio.timeout(ASKED_SECONDS):
+            scan = _Scan(settings, book, await _partitions(settings))
+        await scan.run(first=not book.origin)
+    except (KafkaError, TimeoutError) as error:
+        raise UnreachableError(
+            f"the broker at {settings.broker_address} does not say what {settings.tokens_topic} "
+            f"holds ({type(error).__name__}): try again"
+        ) from error
+    book.origin = origin
+    book.save()
+
+
+async def ends(settings: Settings) -> dict[str, int]:
+    """The offset that comes next in each partition of the topic."""
+    partitions = await _partitions(settings)
+    async with AIOKafkaConsumer(**access.kafka(settings)) as consumer:
+        found = await consumer.end_offsets(partitions)
+    return {f"{tp.topic}/{tp.partition}": offset for tp, offset in found.items()}
+
+
+async def _partitions(settings: Settings) -> list[TopicPartition]:
+    count = (await partition_counts(settings)).get(settings.tokens_topic, 0)
+    return [TopicPartition(settings.tokens_topic, number) for number in range(count)]
+
+
+class _Scan:
+    def __init__(self, settings: Settings, book: Book, partitions: list[TopicPartition]) -> None:
+        self.book = book
+        self.partitions = partitions
+        self.options = access.kafka(settings)
+
+    async def run(self, first: bool) -> None:
+        """Read all partitions from where the book ends; a new book begins at their ends."""
+        options = dict(self.options, enable_auto_commit=False, auto_offset_reset="earliest")
+        async with AIOKafkaConsumer(**options) as consumer:
+            if not first and not self.book.clean:
+                await asyncio.sleep(SETTLE_SECONDS)
+            last = await consumer.end_offsets(self.partitions)
+            start = await consumer.beginning_offsets(self.partitions)
+            for tp in self.partitions:
+                name = f"{tp.topic}/{tp.partition}"
+                noted = last[tp] if first else self.book.next.get(name, 0)
+                begin = max(noted, start[tp]) if noted <= last[tp] else start[tp]
+                await self._read(consumer, tp, begin, last[tp])
+                self.book.next[name] = last[tp]
+
+    async def _read(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
+    ) -> None:
+        if begin >= end:
+            return
+        consumer.assign([tp])
+        consumer.seek(tp, begin)
+        skip = 1
+        while (at := await consumer.position(tp)) < end:
+            try:
+                records = await consumer.getmany(tp, timeout_ms=_POLL_MS)
+            except (UnicodeError, ValueError, KafkaError) as error:
+                if getattr(error, "retriable", False):
+                    raise
+                logger.warning(
+                    "offset %s of %s cannot be read (%s): what was fed there may be sent again",
+                    at, f"{tp.topic}/{tp.partition}", type(error).__name__,
+                )  # fmt: skip
+                consumer.seek(tp, at + skip)
+                skip *= 2
+                continue
+            for record in records.get(tp, []):
+                self._note(record.headers)
+
+    def _note(self, headers: Any) -> None:
+        for name, value in headers:
+            if name != HEADER or not value:
+                continue
+            name, _, place = value.decode("ascii", "replace").partition(":")
+            end = place.rpartition(":")[2]
+            entry = self.book.entries.get(name)
+            if entry and end.isdecimal():
+                entry.sent = max(entry.sent, int(end))
