@@ -14,10 +14,12 @@ from redis.asyncio import Redis
 
 from stream_app.client import connected
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
+from stream_app.group import group_state
+from stream_app.inflating import NAMES, missing_codecs
 from stream_app.schema import check_schema
 from stream_app.settings import Settings
 from stream_app.terminal import say
-from stream_app.topics import partition_counts, topic_names
+from stream_app.topics import matched, partition_counts, topic_names
 from xl3m_core.errors import XL3MError
 
 Mark = Literal["ok", "WARN", "MEND"]
@@ -100,8 +102,31 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("MEND", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")
-    for topic in topic_names(settings):
-        yield _topic(topic, counts.get(topic, 0), topic == settings.tokens_topic)
+    yield codecs_finding()
+    tokens = [*settings.tokens_topics, *matched(settings, counts)]
+    if not tokens:
+        said = f"none matches {settings.tokens_topic} yet: a worker waits for one"
+        yield Finding("WARN", "topics", said)
+    for topic in [*tokens, *topic_names(settings)[len(settings.tokens_topics) :]]:
+        yield _topic(topic, counts.get(topic, 0), topic in tokens)
+    yield await _group(settings)
+
+
+def codecs_finding() -> Finding:
+    """Can all be read that producers compress with?"""
+    if missing := missing_codecs():
+        said = f"records compressed with {', '.join(missing)} cannot be read: install cramjam and "
+        return Finding("MEND", "codecs", f"{said}zstandard")
+    return Finding("ok", "codecs", f"can be read: {', '.join(NAMES.values())}")
+
+
+async def _group(settings: Settings) -> Finding:
+    """May a worker join it, and read the topics for it?"""
+    what = f"group {settings.group}"
+    try:
+        return Finding("ok", what, await group_state(settings))
+    except UnreachableError as error:
+        return Finding("MEND", what, str(error))
 
 
 def _topic(name: str, partitions: int, is_shared: bool) -> Finding:
