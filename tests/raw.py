@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c, encode_varint
@@ -85,7 +85,7 @@ def batch(
 async def produce(producer: AIOKafkaProducer, topic: str, data: bytes, partition: int = 0) -> None:
     """The batch as it is. Raises AssertionError if the broker does not take it."""
     await producer.partitions_for(topic)
-    node = producer.client.cluster.leader_for_partition((topic, partition))
+    node = producer.client.cluster.leader_for_partition(TopicPartition(topic, partition))
     request = ProduceRequest(None, -1, 30_000, [(topic, [(partition, data)])])
     response = await producer.client.send(node, request)
     assert response.topics[0][1][0][1] == 0, response
