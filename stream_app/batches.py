@@ -120,6 +120,8 @@ class Batch:
             raise UnreadableError("the batch is cut off")
         if self.magic > 2:
             raise UnreadableError(f"its format, {self.magic}, is not known")
+        if self.end <= self.base:
+            raise UnreadableError("its last offset is before its first")
         if self.magic == 2:
             batch: Any = DefaultRecordBatch(self.raw)
         else:
@@ -186,8 +188,8 @@ def _one_by_one(header: Buffer, body: Buffer) -> Iterator[Read | Unread]:
             offset = begin
             yield Unread(begin, begin + 1, f"the record is damaged ({error})", record.data)
         offset += 1
-    if left.at < len(left.data):
-        yield Unread(offset, max(end, offset), "the batch holds more than its records", b"")
+    if left.at < len(left.data) and offset < end:
+        yield Unread(offset, end, "the batch holds more than its records", b"")
 
 
 def _record(fields: "Cursor", base: int, first_ms: int, fixed_ms: int | None) -> tuple[int, Read]:

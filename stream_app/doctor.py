@@ -17,11 +17,13 @@ from stream_app import groups, redis_check
 from stream_app.client import connected
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.formats.registry import Registry
+from stream_app.group import group_state
+from stream_app.inflating import NAMES, missing_codecs
 from stream_app.keys import Keys
 from stream_app.schema import check_schema
 from stream_app.settings import Settings, unknown_variables
 from stream_app.terminal import say
-from stream_app.topics import makes_topics, partition_counts, topic_names
+from stream_app.topics import makes_topics, matched, partition_counts, topic_names
 from xl3m_core.errors import XL3MError
 
 PARTITIONS = 4
@@ -79,7 +81,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
             if not redis_check.fault_of(info):  # a cluster answers nothing that is asked here
                 yield await _schema(redis, Keys(settings.prefix))
-                yield await _group(redis, settings)
+                yield await _redis_group(redis, settings)
     except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Redis", str(error))
 
@@ -108,7 +110,7 @@ def _redis_kind(info: dict[str, Any]) -> Finding:
     return Finding("ok", "Redis", said)
 
 
-async def _group(redis: Redis, settings: Settings) -> Finding:
+async def _redis_group(redis: Redis, settings: Settings) -> Finding:
     noted = await groups.noted_groups(redis, settings)
     if fault := groups.fault_of(noted, settings):
         return Finding("MEND", "Redis group", fault)
@@ -137,11 +139,34 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("MEND", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")
-    for name in names:
+    yield codecs_finding()
+    tokens = [*settings.tokens_topics, *matched(settings, counts)]
+    if not tokens:
+        said = f"none matches {settings.tokens_topic} yet: a worker waits for one"
+        yield Finding("WARN", "topics", said)
+    for name in dict.fromkeys([*tokens, *names]):
         if name in missing:
             yield _missing_topic(settings, name, makes_missing)
         else:
-            yield _topic(name, counts[name], name == settings.tokens_topic)
+            yield _topic(name, counts[name], name in tokens)
+    yield await _kafka_group(settings)
+
+
+def codecs_finding() -> Finding:
+    """Can all be read that producers compress with?"""
+    if missing := missing_codecs():
+        said = f"records compressed with {', '.join(missing)} cannot be read: install cramjam and "
+        return Finding("MEND", "codecs", f"{said}zstandard")
+    return Finding("ok", "codecs", f"can be read: {', '.join(NAMES.values())}")
+
+
+async def _kafka_group(settings: Settings) -> Finding:
+    """May a worker join it, and read the topics for it?"""
+    what = f"group {settings.group}"
+    try:
+        return Finding("ok", what, await group_state(settings))
+    except UnreachableError as error:
+        return Finding("MEND", what, str(error))
 
 
 def _topic(name: str, partitions: int, is_shared: bool) -> Finding:

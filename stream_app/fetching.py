@@ -11,7 +11,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -163,9 +163,10 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
             yield Unread(begin, end, reason, batch.raw)
             return
         for each in found:
-            last = each.end if isinstance(each, Unread) else each.offset + 1
-            if last > self.next_fetch_offset:
-                yield each
+            first = each.begin if isinstance(each, Unread) else each.offset
+            behind = each.end if isinstance(each, Unread) else each.offset + 1
+            if self.next_fetch_offset < behind and first < end:
+                yield replace(each, end=min(end, each.end)) if isinstance(each, Unread) else each
         self.next_fetch_offset = max(self.next_fetch_offset, end)
 
     def _bounds(self, batch: Batch) -> tuple[int, int]:

@@ -15,21 +15,13 @@ from faust.transport.drivers import aiokafka
 from faust.types import TP
 
 from stream_app.fetching import POLL_BYTES, Reading, adopt, reset, uncommitted
+from stream_app.refusal import FATAL
 
 logger = logging.getLogger("xl3m")
 
 LOOK_SECONDS = 1.0
 SAID_SECONDS = 30.0
 """A refusal that goes on is said so often."""
-
-FATAL = (
-    errors.GroupAuthorizationFailedError,
-    errors.TopicAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError,
-    errors.InvalidSessionTimeoutError,
-    errors.InvalidGroupIdError,
-)
-"""What stays as it is until somebody changes a right or a setting."""
 
 
 class KafkaThread(aiokafka.AIOKafkaConsumerThread):

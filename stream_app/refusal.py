@@ -26,6 +26,15 @@ from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 from stream_app.variables import variable
 
+FATAL = (
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    ClusterAuthorizationFailedError,
+    InvalidSessionTimeoutError,
+    InvalidGroupIdError,
+)
+"""What stays as it is until somebody changes a right or a setting."""
+
 _OTHER_NAME = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 

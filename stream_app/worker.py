@@ -16,8 +16,11 @@ from mode.utils.logging import level_number
 from stream_app import logs
 from stream_app.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
+from stream_app.errors import SettingsError
+from stream_app.group import check_group
 from stream_app.groups import note_group
 from stream_app.http import check_port
+from stream_app.inflating import missing_codecs
 from stream_app.keys import Keys
 from stream_app.redis_check import ensure_usable
 from stream_app.schema import ensure_schema
@@ -29,6 +32,7 @@ from stream_app.topics import ensure_topics
 if TYPE_CHECKING:
     from stream_app.app import App
 
+HOW = "install this program with all it depends on (pip install cramjam zstandard)"
 logger = logging.getLogger("xl3m")
 
 
@@ -114,12 +118,20 @@ async def check(settings: Settings) -> None:
     Raises SettingsError, SchemaError, and UnreachableError, which say what to start or to set.
     """
     await check_port(settings.http_host, settings.http_port)
+    check_codecs()
     async with connected(settings.redis) as redis:
         await ensure_usable(redis)
         await ensure_schema(redis, Keys(settings.prefix))
         if warning := await note_group(redis, settings):
             _warn(settings, warning)
         await ensure_topics(settings)
+    await check_group(settings)
+
+
+def check_codecs() -> None:
+    """Raise SettingsError if a codec of Kafka cannot be read, whose records would all be lost."""
+    if missing := missing_codecs():
+        raise SettingsError(f"records compressed with {', '.join(missing)} cannot be read: {HOW}")
 
 
 def _warn(settings: Settings, line: str) -> None:

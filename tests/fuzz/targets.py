@@ -8,7 +8,9 @@ import asyncio
 import json
 import os
 import re
+import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -17,8 +19,12 @@ from typing import Any
 
 import click
 import msgpack
+from aiokafka import TopicPartition
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
-from stream_app import cli
+from stream_app import cli, polled
+from stream_app.batches import Fetched
 from stream_app.events import (
     STREAM_BYTES,
     dead_letter,
@@ -27,6 +33,7 @@ from stream_app.events import (
 )
 from stream_app.feeding import opened, pieces
 from stream_app.feeding.reader import read_file
+from stream_app.fetching import KEPT_BYTES, PartitionRecords, Reading
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -38,6 +45,8 @@ from stream_app.packing import pack_tail, unpack_tail
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable
+from tests import raw
+from tests.raw import Raw
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
 from xl3m_core.segment import Segmenter
 
@@ -156,6 +165,64 @@ def a_layout(data: bytes) -> None:
                 if render is not None:
                     render(scopes)
             assert made.has_text(scopes) in (True, False)
+
+
+def fetched(data: bytes) -> None:
+    """What a broker sent of a partition: a byte that says whether checksums are to be mended, so
+    that what is behind them is reached, and batches. All of it is a record, or one that says why
+    it is none, in the order of offsets."""
+    sent = _mended(data[1:]) if data[:1] > b"\x01" else data[1:]
+    reading = Reading(max_batch_bytes=1 << 20, isolation_level="read_committed")
+    tp, aborted = TopicPartition("t", 0), [(3, 9)]
+    records = PartitionRecords(reading, tp, Fetched(sent), aborted, 7, None, None, True, 1)
+    last = 6
+    for record in records:
+        assert last < polled.begins(record) <= record.offset < records.next_fetch_offset
+        last = record.offset
+        assert all(isinstance(name, str) for name, _ in record.headers)
+        if polled.unreadable(record):
+            assert len(record.value) <= KEPT_BYTES
+            polled.unreadable(record).encode()
+
+
+def _mended(data: bytes) -> bytes:
+    """The batches with right checksums, and lengths if the first one's is wrong."""
+    mended, at = bytearray(data), 0
+    while at + 61 <= len(mended):
+        [length] = struct.unpack_from(">i", mended, at + 8)
+        if not 49 <= length <= len(mended) - at - 12:
+            length = len(mended) - at - 12
+            struct.pack_into(">i", mended, at + 8, length)
+        if mended[at + 16] >= 2:
+            checksum = calc_crc32c(bytes(mended[at + 21 : at + 12 + length]))
+            struct.pack_into(">I", mended, at + 17, checksum)
+        else:
+            checksum = zlib.crc32(mended[at + 16 : at + 12 + length])
+            struct.pack_into(">I", mended, at + 12, checksum)
+        at += 12 + length
+    return bytes(mended)
+
+
+def _batches() -> list[bytes]:
+    """Valid ones, of each codec and format, with and without a checksum to be mended."""
+    odd = Raw(b"odd", None, [(b"\xff", b"\xff"), (b"", None)])
+    records = [Raw(b"a line\n" * 9, b"key", [(b"name", b"v")]), Raw(None), odd]
+    made = [
+        raw.batch(records, codec, base, attributes=flags, producer=producer)
+        for codec in raw.CODECS.values()
+        for base in (7, 9)
+        for flags, producer in ((0, -1), (raw.TRANSACTIONAL, 3), (raw.LOG_APPEND_TIME, -1))
+    ]
+    ended = Raw(b"\0" * 6, b"\0\0\0\0")
+    flags = raw.TRANSACTIONAL | raw.CONTROL
+    made += [raw.batch([ended], 0, 7, attributes=flags, producer=3)]
+    for magic, codec in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)):
+        old = LegacyRecordBatchBuilder(magic, codec, 9999)
+        for offset in range(7, 10):
+            old.append(offset, 1000, b"key", b"value")
+        made += [bytes(old.build())]
+    made += [one + other for one, other in zip(made, made[5:], strict=False)]
+    return [flag + data for data in made for flag in (b"\0", b"\xff", b"\xff")]
 
 
 def question(data: bytes) -> None:
@@ -337,6 +404,7 @@ WORDS = [b"a\ns\nq?\n--deadline\nnan", b"abc\n-\n--stream\n\xff", b"abcde\n/etc/
 SIZED = [b"\x04\x02\x03" + text for text in TEXTS] + [b"\x84\x02\x03" + text for text in TEXTS]
 
 TARGETS = (
+    Target("fetched", fetched, _batches(), 3.0),
     Target("lines", chunk_in("lines"), KEYED),
     Target("json", chunk_in("json"), KEYED),
     Target("json, stream in a field", chunk_in("json", key_field="stream"), KEYED),
