@@ -148,7 +148,8 @@ def engine(
     model: LanguageModel, measure: Measure = "entropy", batch_tokens: int = 4096, **sizes: int
 ) -> Engine:
     """An engine on a model, with room for questions in this tokenizer's short tokens."""
-    method = Method.fit(WINDOW, measure=measure, **{"question_tokens": 64} | sizes)
+    sized: dict[str, Any] = {"question_tokens": 64} | sizes
+    method = Method.fit(WINDOW, measure=measure, **sized)
     return Engine(model, method, batch_tokens)
 
 
@@ -175,3 +176,20 @@ class Watched(LanguageModel):
     def logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
         self.batches.append([list(row) for row in rows])
         return super().logits(rows, keep)
+
+
+def bigrams(tokenizer: Any, follows: dict[int, dict[int, float]]) -> Any:
+    """A Llama that writes by its last token alone: behind each, what may follow with its logit."""
+    size = len(tokenizer) + -len(tokenizer) % 4
+    network = make("llama", vocab_size=size, hidden_size=size)
+    with torch.no_grad():
+        for name, weights in network.named_parameters():
+            if "embed" in name or "norm" in name:
+                torch.nn.init.ones_(weights) if "norm" in name else torch.nn.init.eye_(weights)
+            else:
+                torch.nn.init.zeros_(weights)
+        for last, found in follows.items():
+            for following, logit in found.items():
+                # RMSNorm makes a one of so many numbers its square root.
+                network.lm_head.weight[following, last] = logit / network.config.hidden_size**0.5
+    return network
