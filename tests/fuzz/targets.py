@@ -28,6 +28,10 @@ from stream_app.events import (
     encode,
     id_of,
 )
+from stream_app.formats.keys import READERS
+from stream_app.formats.layout import Layout
+from stream_app.formats.presets import PRESETS
+from stream_app.formats.times import LATEST, parse_time
 from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
 from stream_app.packing import pack_tail, unpack_tail
 from stream_app.settings import Settings
@@ -122,7 +126,7 @@ def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
 
 
 def a_time(data: bytes) -> None:
-    """A time in any form; the same with another now, if it says its year."""
+    """A time in any form."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -136,7 +140,8 @@ def a_layout(data: bytes) -> None:
     name, _, text = _text(data).partition("\n")
     if name not in LAYOUT:
         name = LAYOUT[len(name) % len(LAYOUT)]
-    made = Layout.of(Settings(**{"format": "json", name: text}))
+    given: dict[str, Any] = {"format": "json", name: text}
+    made = Layout.of(Settings(**given))
     for record in ({"text": "x"}, {"a": {"b": [1, {"key": "c"}]}}, {"a.b": {"c": 1}}, None):
         for scopes in made.fan_out(record):
             for render in (made.text, made.key, *made.times):
@@ -309,12 +314,7 @@ TARGETS = (
     Target("json, stream in a field", chunk_in("json", key_field="stream"), KEYED),
     Target("json, fields of a record", chunk_in("json", **FIELDS_OF_RECORDS), PRODUCED_KEYED),
     Target("json, a header", chunk_in("json", key_field="header:tenant"), KEYED, 0.3),
-    *(
-        Target(f"json:{name}", chunk_in(name), PRODUCED_KEYED, 0.3)
-        for name in PRESETS
-        if name != "cri"
-    ),
-    Target("json:cri", chunk_in("json:cri"), PRODUCED_KEYED, 0.3),
+    *(Target(f"json:{name}", chunk_in(f"json:{name}"), PRODUCED_KEYED, 0.3) for name in PRESETS),
     Target("cri", chunk_in("cri"), KEYED, 0.3),
     Target("lines, replaced", chunk_in("lines", encoding="replace"), KEYED, 0.3),
     Target("lines, their time", chunk_in("lines", time_from_line="auto"), KEYED),
