@@ -21,7 +21,7 @@ from stream_app.store import StreamStore
 from tests import test_ingest
 from tests.decoding import decoded, decoder
 from tests.fakes import PLENTY, Event, batch
-from tests.test_bad_input import _joined as joined
+from tests.test_bad_input import joined
 from tests.test_presets import CASES, PRODUCED, RIGHT
 from tests.workers import Site, site
 
