@@ -1,6 +1,7 @@
 """Formats: paths, templates, arrays, keys and times of any event, and the settings that say how."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from stream_app.formats.tokens import GROWTH, ROOM
 from stream_app.formats.values import as_text
 from stream_app.settings import Settings
 from tests.decoding import KAFKA_MS, T0, chunks, decoded, decoder
+
+CASES = Path(__file__).parent / "cases"
 
 # -- paths, templates and arrays -----------------------------------------------------------------
 
@@ -301,3 +304,69 @@ def test_lines_have_each_its_own_time() -> None:
     made = decoder(format="lines", time_from_line="auto")
     assert decoded(made, b"no time")[0][0].time_ms == KAFKA_MS
     assert made.notes.unparsed == 1
+
+
+# -- the whole file of cases ---------------------------------------------------------------------
+
+NOT_JSON, NOT_UTF8 = "the value is not json", "the value is not UTF-8"
+# What is right for the rows behind those of times, which tests/test_times.py holds.
+ROWS: list[list[tuple[str, str]] | str] = [
+    [("7", "host is a number")],
+    [("key", "host is null")],
+    [("key", "host is empty")],
+    [("key", "host is missing")],
+    [("key", "host is a map")],
+    [],
+    [("m-num", "42")],
+    [("m-map", '{"event":"login","user":"kova"}')],
+    [("m-list", '["a","b"]')],
+    [],
+    "field 'message' is missing: XL3M_TEXT_FIELD",
+    [("m-ansi", "\x1b[31mERROR\x1b[0m disk full")],
+    [("m-nul", "a\0b")],
+    [("m-surr", "half \N{REPLACEMENT CHARACTER} emoji")],
+    [("m-crlf", "line one\r\nline two\rline three\u2028line four\x85five")],
+    [("arr", "array of events 1"), ("arr", "2")],
+    "it is a JSON string, not an object",
+    "it is a JSON number, not an object",
+    [],
+    NOT_JSON,
+    [],
+    [("dup", "second")],
+    [("trail", "a"), ("trail2", "b")],
+    [("bom", "with a BOM")],
+    NOT_UTF8,
+]
+
+
+def test_every_row_of_the_cases_is_right() -> None:
+    fields = {"text_field": "message", "time_field": "ts", "key_field": "host"}
+    made, rows = decoder(format="json", **fields), (CASES / "time.jsonl").read_bytes().split(b"\n")
+    times = [row for row in rows if row.startswith(b'{"host":"t-')]
+    assert [decoded(made, row)[0][0].text for row in times] == ["a\n"] * 32
+    others = [row for row in rows[:-1] if row not in times]
+    for row, right in zip(others, ROWS, strict=True):
+        if isinstance(right, str):
+            with pytest.raises(BadEvent, match=right):
+                decoded(made, row)
+        else:
+            chunks, reason = decoded(made, row)
+            assert [(c.stream, c.text) for c in chunks] == [(s, f"{t}\n") for s, t in right]
+            assert not reason
+
+
+def test_bytes_that_are_no_utf8_are_replaced_where_the_settings_say_so() -> None:
+    row = (CASES / "time.jsonl").read_bytes().splitlines()[-1]
+    ((_, text, _),) = chunks(row, format="json", text_field="message", encoding="replace")
+    assert text == "latin \N{REPLACEMENT CHARACTER}\n"
+
+
+@given(st.integers(1, 1200))
+def test_a_text_nested_as_deep_as_json_can_be_is_held_or_refused(levels: int) -> None:
+    value = b'{"text":' + b"[" * levels + b"]" * levels + b"}"
+    try:
+        assert chunks(value, format="json") == [
+            ("key", "[" * levels + "]" * levels + "\n", KAFKA_MS)
+        ]
+    except BadEvent as reason:
+        assert "recursion" in str(reason)

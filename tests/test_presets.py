@@ -99,6 +99,17 @@ PRODUCED: list[tuple[str, dict[str, Any], tuple[str, str, int]]] = [
         ("billing", f"failed\nE: m\n{AT}\n", T0 + 123),
     ),
     (
+        "ecs",
+        {"message": "flattened ecs", "host.name": "web-2", "host": {"name": "nested"}},
+        ("web-2", "flattened ecs\n", KAFKA_MS),
+    ),
+    (
+        "ecs",
+        {"message": "only nested", "host": {"name": "web-3"}},
+        ("web-3", "only nested\n", KAFKA_MS),
+    ),
+    ("ecs", {"message": "no host at all"}, ("key", "no host at all\n", KAFKA_MS)),
+    (
         "fluentbit",
         {"@timestamp": "2026-11-30T10:00:00.123Z", "log": "no line break"},
         ("key", "no line break\n", T0 + 123),

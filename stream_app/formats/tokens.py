@@ -182,7 +182,10 @@ class TokenDecoder:
 
     def _only(self, record: dict[str, Any], source: Source) -> Decoded:
         """The usual case, for short: the event is a record."""
-        chunks = self._record((record,), source)
+        try:
+            chunks = self._record((record,), source)
+        except RecursionError as error:
+            raise BadEvent(f"the text is nested too deep: {error}") from None
         if _chars(chunks) > GROWTH * source.size + ROOM:
             raise BadEvent(TOO_LARGE)
         return chunks, ""

@@ -31,9 +31,6 @@ from stream_app.events import (
     decode,
     encode,
 )
-from stream_app.feeding import opened, pieces
-from stream_app.feeding.reader import read_file
-from stream_app.fetching import KEPT_BYTES, PartitionRecords, Reading
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -144,7 +141,7 @@ def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
 
 
 def a_time(data: bytes) -> None:
-    """A time in any form; the same with another now, if it says its year."""
+    """A time in any form."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -158,7 +155,8 @@ def a_layout(data: bytes) -> None:
     name, _, text = _text(data).partition("\n")
     if name not in LAYOUT:
         name = LAYOUT[len(name) % len(LAYOUT)]
-    made = Layout.of(Settings(**{"format": "json", name: text}))
+    given: dict[str, Any] = {"format": "json", name: text}
+    made = Layout.of(Settings(**given))
     for record in ({"text": "x"}, {"a": {"b": [1, {"key": "c"}]}}, {"a.b": {"c": 1}}, None):
         for scopes in made.fan_out(record):
             for render in (made.text, made.key, *made.times):
@@ -410,12 +408,7 @@ TARGETS = (
     Target("json, stream in a field", chunk_in("json", key_field="stream"), KEYED),
     Target("json, fields of a record", chunk_in("json", **FIELDS_OF_RECORDS), PRODUCED_KEYED),
     Target("json, a header", chunk_in("json", key_field="header:tenant"), KEYED, 0.3),
-    *(
-        Target(f"json:{name}", chunk_in(name), PRODUCED_KEYED, 0.3)
-        for name in PRESETS
-        if name != "cri"
-    ),
-    Target("json:cri", chunk_in("json:cri"), PRODUCED_KEYED, 0.3),
+    *(Target(f"json:{name}", chunk_in(f"json:{name}"), PRODUCED_KEYED, 0.3) for name in PRESETS),
     Target("cri", chunk_in("cri"), KEYED, 0.3),
     Target("lines, replaced", chunk_in("lines", encoding="replace"), KEYED, 0.3),
     Target("lines, their time", chunk_in("lines", time_from_line="auto"), KEYED),
