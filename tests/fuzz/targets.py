@@ -31,6 +31,9 @@ from stream_app.events import (
     decode,
     encode,
 )
+from stream_app.feeding import opened, pieces
+from stream_app.feeding.reader import read_file
+from stream_app.fetching import KEPT_BYTES, PartitionRecords, Reading
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
