@@ -213,6 +213,10 @@ class FakeBroker:
         """The ends."""
         return {tp: self.ends[tp] for tp in partitions if tp in self.ends}
 
+    async def offsets_at(self, start: Any, *partitions: Any) -> Mapping[Any, int]:
+        """The ends, whatever the time."""
+        return await self.highwaters(*partitions)
+
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         self.commits.append(dict(offsets))
         self.committed |= offsets

@@ -410,7 +410,7 @@ async def test_who_watches_hears_of_a_question_that_cannot_be_read(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     site, stream = Asking(redis_client), fresh("stream")
-    updates = client.updates(redis_client, stream)
+    updates = client.updates(site.store, stream)
     assert await anext(updates) == {}
     value = json.dumps({"question": "q?", "stream": stream, "window": "1h"}).encode()
     await site.take(None, value)

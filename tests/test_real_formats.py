@@ -126,7 +126,7 @@ async def test_a_worker_answers_from_what_a_producer_writes(
         for value in values:
             await here.send("tokens", stream, value.replace(b"STREAM", stream.encode()))
         await here.until(lambda: holds(here, stream, text))
-        messages = [m async for m in client.ask(here.redis, stream, "which pump?", 30)]
+        messages = [m async for m in client.ask(here.store, stream, "which pump?", 30)]
         [answer] = [m for m in messages if m["type"] == "answer"]
         assert await text_of(here, stream) == text
     assert answer["coverage"] == 1.0
