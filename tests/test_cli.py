@@ -71,6 +71,9 @@ def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -
         (("streams", "--redis", "http://x"), {}, "XL3M_REDIS"),
         (("run", __file__, "-q", "x?", "--model", "/no/such/model"), {}, "/no/such/model"),
         (("nonsense",), {}, "nonsense"),
+        (("watch", "s", "--replace"), {}, "-q"),
+        (("streams",), {"XL3M_STALL_SECONDS": "1e10"}, "XL3M_STALL_SECONDS"),
+        (("streams",), {"XL3M_MAX_EVENT_BYTES": "600000000"}, "XL3M_MAX_EVENT_BYTES"),
     ],
 )
 def test_mistakes_are_named_without_a_traceback(
@@ -80,6 +83,39 @@ def test_mistakes_are_named_without_a_traceback(
     assert done.returncode == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("streams",), ("ask", "s", "q?"), ("worker",), ("feed", __file__)]
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_mistyped_variable_is_a_warning(words: tuple[str, ...], form: str) -> None:
+    done = xl3m(*words, XL3M_TEXT_FEILD="hunter2", XL3M_LOG_FORMAT=form)
+    assert done.returncode == 3 and "hunter2" not in done.stderr
+    warning, error = done.stderr.splitlines()
+    assert "XL3M_TEXT_FEILD is not a setting: XL3M_TEXT_FIELD?" in warning and "Redis" in error
+    if words == ("worker",) and form == "json":
+        assert json.loads(warning)["level"] == "WARNING"
+
+
+def test_a_mistyped_variable_is_named_though_another_setting_is_wrong() -> None:
+    done = xl3m("streams", XL3M_TEXT_FEILD="x", XL3M_K="many")
+    assert done.returncode == 2
+    assert "XL3M_TEXT_FIELD?" in done.stderr and "XL3M_K must be" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("ask", "s", "q?", "--deadline", "91"), "--deadline (XL3M_QUERY_DEADLINE)"),
+        (("streams", "--redis", "http://x"), "--redis (XL3M_REDIS)"),
+        (("worker", "--group", ""), "--group (XL3M_GROUP)"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_named_by_it(words: tuple[str, ...], named: str) -> None:
+    done = xl3m(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"xl3m: {named} must be ")
 
 
 def test_a_query_nobody_hears_says_what_to_start(redis_url: str) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded
+from stream_app import embedded, redis_check
 from stream_app.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
-from stream_app.errors import SchemaError, UnreachableError
+from stream_app.errors import SchemaError, SettingsError, UnreachableError
+from stream_app.groups import note_group
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
@@ -83,6 +84,51 @@ async def test_services_out_of_reach_are_named_without_a_password() -> None:
     assert "secret" not in f"{seen}"
 
 
+async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_them(
+    tmp_path: Path,
+) -> None:
+    with embedded.redis(tmp_path / "a") as one, embedded.redis(tmp_path / "b") as other:
+        async with Redis.from_url(one.url) as redis:
+            await redis.replicaof("127.0.0.1", other.url.rpartition(":")[2].removesuffix("/0"))
+        seen = await found(redis_findings(Settings(redis=one.url)))
+        started = xl3m("worker", XL3M_REDIS=one.url)
+    assert seen["Redis"].mark == "MEND" and "replica of 127.0.0.1" in seen["Redis"].said
+    (line,) = started.stderr.splitlines()
+    assert started.returncode == 3 and "replica of 127.0.0.1" in line
+
+
+def test_what_no_worker_can_use_is_told_by_what_redis_says_of_itself() -> None:
+    well = {"redis_version": "7.4.6", "role": "master", "redis_mode": "standalone"}
+    assert redis_check.fault_of(well) == redis_check.replica_fault(well) == ""
+    assert "cluster" in redis_check.fault_of(well | {"redis_mode": "cluster"})
+    assert "cluster" in redis_check.fault_of(well | {"cluster_enabled": 1})
+    assert "older than 6.0" in redis_check.fault_of(well | {"redis_version": "5.0.14"})
+    assert redis_check.fault_of(well | {"redis_version": "6.0.0"}) == ""
+
+
+# -- the group ---------------------------------------------------------------------------------
+
+
+async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_of(
+    empty: tuple[str, Redis],
+) -> None:
+    url, redis = empty
+    mine = Settings(redis=url, group="a")
+    theirs = replace(mine, group="b")
+    assert (await found(redis_findings(mine)))["Redis group"].mark == "ok"
+    assert not await redis.exists(keys.groups())  # the doctor notes nothing
+    assert await note_group(redis, mine) == await note_group(redis, mine) == ""
+    with pytest.raises(SettingsError, match=r"group 'a'.*of 'b'.*XL3M_PREFIX"):
+        await note_group(redis, theirs)
+    assert (await found(redis_findings(theirs)))["Redis group"].mark == "MEND"
+    assert await note_group(redis, replace(theirs, prefix="b")) == ""
+    elsewhere = replace(theirs, tokens_topic="other", questions_topic="others")
+    assert "streams of group 'a'" in await note_group(redis, elsewhere)
+    assert (await found(redis_findings(elsewhere)))["Redis group"].mark == "WARN"
+    await redis.delete(keys.groups())  # as the message says
+    assert await note_group(redis, theirs) == ""
+
+
 # -- the schema ------------------------------------------------------------------------------
 
 
@@ -134,8 +180,9 @@ async def test_topics_that_are_missing_are_named_and_not_made(
     for _ in range(2):
         seen = await found(kafka_findings(settings))
         assert seen["Kafka"].mark == "ok"
-        missing = {what for what, finding in seen.items() if finding.mark == "MEND"}
+        missing = {what for what, finding in seen.items() if finding.mark == "WARN"}
         assert missing == {f"topic {name}" for name in topic_names(settings)}
+        assert all("worker has the broker create it" in seen[what].said for what in missing)
     assert await partition_counts(settings) == {}
 
 
@@ -188,10 +235,21 @@ def test_all_is_a_line_each_and_the_verdict(
     for name, value in topics.items():
         monkeypatch.setenv(f"XL3M_{name.upper()}", value)
     given = {"broker": broker.url, "redis": redis_url, "model": model}
+    monkeypatch.setenv("XL3M_TEXT_FEILD", "hunter2")
+    assert run(**given)  # the broker makes them
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("WARN: topic ")]) == len(TOPICS)
+    assert "WARN: settings: XL3M_TEXT_FEILD is not a setting: XL3M_TEXT_FIELD?" in lines
+    monkeypatch.setattr("stream_app.doctor.makes_topics", _makes_none)
     assert not run(**given)
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if line.startswith("MEND: topic ")]) == len(TOPICS)
+    mend = [line for line in lines if line.startswith("MEND: topic ")]
+    assert len(mend) == len(TOPICS) and all("kafka-topics.sh" in line for line in mend)
     assert all(line.split(":")[0] in ("ok", "WARN", "MEND") for line in lines)
+
+
+async def _makes_none(_: Settings) -> bool:
+    return False
 
 
 def test_the_command_ends_with_1_when_there_is_something_to_mend() -> None:

@@ -35,7 +35,7 @@ async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
         url = service.url.replace("redis://", f"redis://default:{SECRET}@")
         log, stream = tmp_path / "workers.log", fresh("stream")
         async with site(broker.url, url, tmp_path, fresh, log_format="json") as here:
-            worker = await here.start()
+            worker = await here.start("--loglevel", "debug")
             await here.send("tokens", stream, b"caf\xe9")
             await here.until(lambda: says(log, "not UTF-8"))
             await here.send("tokens", stream, log_text(1, 20).encode())

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from stream_app.rebuild import (
     held,
     places,
     plan,
+    set_back,
     throw_away_older,
+    unread,
 )
 from stream_app.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
 from stream_app.store import StreamStore
@@ -105,6 +108,55 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
     await here.ingest.partitions.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]
+
+
+async def test_a_partition_of_dead_letters_alone_is_read_again(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    topic = fresh("topic")
+    here, name = await reader(store, topic, 0), f"{topic}/0"
+    await here.ingest.apply([here.event(0, b"caf\xe9"), here.event(1, b"\xff")])
+    kafka = {name: Held(0, 2)}
+    known = await places(store.redis, store.keys, [name])
+    assert unread(known, kafka, []) == {name: 2}
+    assert await plan(store, topic, kafka) is None
+    await set_back(store, [name], kafka)
+    with pytest.raises(LostWritesError):
+        await here.ingest.partitions.check()
+    broker = FakeBroker({TP(topic, 0): 2}, {TP(topic, 0): 2})
+    await here.ingest.partitions.assign([TP(topic, 0)], broker)
+    assert broker.commits == [{TP(topic, 0): 0}]
+    assert unread(await places(store.redis, store.keys, [name]), kafka, []) == {}
+
+
+async def test_after_a_mistyped_field_all_is_read_again(
+    durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
+) -> None:
+    stream, prefix = fresh("stream"), fresh("prefix")
+    changes = {"format": "json", "text_field": "mesage", "prefix": prefix}
+    async with site(durable_broker.url, redis_url, tmp_path, fresh, **changes) as here:
+        worker = await here.start()
+        for number in range(3):
+            sent = await here.send("tokens", stream, b'{"message": "line %d"}' % number)
+
+        async def is_buried() -> bool:
+            return await here.store.position(f"{sent.topic}/{sent.partition}") == (3, 0)
+
+        await here.until(is_buried)
+        await here.stop(worker)
+        code, said = await xl3m_rebuild(here, "--stream", stream)
+        assert code == 2 and "xl3m rebuild --all" in said
+        code, said = await xl3m_rebuild(here, "--all")
+        assert code == 0 and said.startswith("3 offsets of ") and "next one that starts" in said
+        code, said = await xl3m_rebuild(here, "--all")
+        assert code == 0 and "nothing to rebuild" in said
+        here.settings = replace(here.settings, text_field="message")
+        await here.start()
+
+        async def is_read() -> bool:
+            return (await here.store.load(stream)).tail.end == len("line 0\n" * 3)
+
+        await here.until(is_read)
 
 
 async def test_an_owner_from_before_is_refused_by_the_stream_itself(
@@ -396,7 +448,7 @@ async def test_all_streams_at_once_come_to_what_they_were(
             logs = {stream: await entries(here, stream) for stream in texts}
             await here.store.enlist([(fresh("asked and never fed"), "")], PLENTY)
             code, said = await xl3m_rebuild(here, "--all")
-            assert code == 0 and len(said.splitlines()) == 5
+            assert code == 0 and len(said.splitlines()) == 6
             await here.start()
             for stream, text in texts.items():
                 await settled(here, stream, text)

@@ -1,13 +1,25 @@
 """Settings: every field can be set from the environment, and what is wrong is named by it."""
 
+import asyncio
+import threading
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
 
+from stream_app.app import create_faust
+from stream_app.bounds import BOUNDS
 from stream_app.errors import SettingsError
-from stream_app.settings import Settings, kafka_home
-from stream_app.variables import variable
+from stream_app.settings import Settings, kafka_home, unknown_variables
+from stream_app.state import Asked
+from stream_app.store import StreamStore
+from stream_app.variables import ELSEWHERE, SECRETS, variable
+from stream_app.watchdog import Watchdog
+from xl3m_core.errors import MethodError
 
 CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}
 CHOSEN |= {"kafka_security": "SSL", "kafka_mechanism": "SCRAM-SHA-256"}
@@ -92,6 +104,94 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
 def test_a_value_that_cannot_be_used_is_named_by_its_variable(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=variable(name)):
         Settings.from_env({variable(name): text})
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: str(field.name))
+def test_an_empty_variable_is_as_one_that_is_not_set(field: Any) -> None:
+    assert Settings.from_env({variable(field.name): ""}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["group", "redis", "tokens_topic", "http_host"])
+def test_an_empty_option_is_named(name: str) -> None:
+    with pytest.raises(SettingsError, match=variable(name)):
+        Settings.from_env({}, **{name: ""})
+
+
+def test_every_number_has_bounds_and_the_default_lies_within() -> None:
+    assert BOUNDS.keys() == set(NUMBERS)
+    for name, (least, most) in BOUNDS.items():
+        assert least <= getattr(Settings(), name) <= most
+
+
+@given(st.sampled_from(sorted(BOUNDS)), st.integers(-(2**63), 2**63) | st.floats())
+def test_what_is_beyond_the_bounds_is_refused_and_what_is_within_is_taken(
+    name: str, value: float
+) -> None:
+    kind, (least, most) = type(getattr(Settings(), name)), BOUNDS[name]
+    if kind is int and not isinstance(value, int):
+        return
+    if least <= value <= most:
+        assert getattr(Settings.from_env({}, **{name: value}), name) == value
+    else:
+        with pytest.raises(SettingsError, match=variable(name)):
+            Settings.from_env({}, **{name: value})
+
+
+EDGES = [(name, type(getattr(Settings(), name))(edge)) for name in BOUNDS for edge in BOUNDS[name]]
+
+
+@pytest.mark.parametrize(("name", "value"), EDGES)
+async def test_a_value_that_is_taken_can_be_used(
+    name: str, value: Any, redis_client: Redis, fresh: Callable[[str], str]
+) -> None:
+    """By what would fail: Kafka's sizes, timers of threads and of the interpreter, Redis' clock."""
+    settings = Settings.from_env({}, **{name: value})
+    app: Any = create_faust(settings)
+    sizes = (app.conf.consumer_max_fetch_size, app.conf.producer_max_request_size)
+    assert all(0 < size < 2**31 for size in sizes)
+    store = StreamStore(redis_client, settings.log_segments, settings.log_bytes)
+    stream, now = fresh("stream"), await store.now()
+    asked = Asked("q?", now + settings.question_ttl, now)
+    await store.ask(stream, "q", asked, most=settings.max_asked)
+    assert await store.range(stream, "q") is not None
+    watchdog = Watchdog(settings.stall_seconds, signs=lambda: 0, busy=lambda: False)
+    running = asyncio.create_task(watchdog.run())
+    await asyncio.sleep(0)  # it has set the interpreter's timer by now
+    assert settings.stop_seconds <= threading.TIMEOUT_MAX
+    assert not running.done()
+    running.cancel()
+    try:
+        settings.method(512)
+    except MethodError as error:
+        assert "window" in str(error) or "must be" in str(error)
+
+
+# -- typing errors ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("XL3M_TEXT_FEILD", "XL3M_TEXT_FEILD is not a setting: XL3M_TEXT_FIELD?"),
+        ("XL3M_BROKERS", "XL3M_BROKERS is not a setting: XL3M_BROKER?"),
+        ("xl3m_group", "xl3m_group is not a setting: XL3M_GROUP?"),
+        ("XL3M_REDIS_FLIE", "XL3M_REDIS_FLIE is not a setting: XL3M_REDIS_FILE?"),
+        ("XL3M_QQQQ", "XL3M_QQQQ is not a setting; the README lists them"),
+    ],
+)
+def test_a_mistyped_variable_is_named_with_what_is_meant(name: str, line: str) -> None:
+    assert unknown_variables({name: "hunter2", "HOME": "/"}) == [line]
+
+
+def test_variables_that_mean_something_are_not_named() -> None:
+    known = [variable(field.name) for field in fields(Settings)]
+    known += [f"{variable(name)}_FILE" for name in SECRETS] + list(ELSEWHERE)
+    # What Kubernetes tells of services called xl3m and xl3m-http.
+    known += ["XL3M_SERVICE_HOST", "XL3M_SERVICE_PORT", "XL3M_SERVICE_PORT_METRICS"]
+    known += ["XL3M_HTTP_SERVICE_HOST", "XL3M_PORT_8080_TCP", "XL3M_HTTP_PORT_80_TCP_ADDR"]
+    assert unknown_variables(dict.fromkeys(known, "x")) == []
+    assert unknown_variables({"XL3M_PORT": "tcp://10.0.0.1:80"}) == []
+    assert unknown_variables({"XL3M_PORT": "8080"}) != []
 
 
 def test_addresses_stay_out_of_repr_and_out_of_errors() -> None:

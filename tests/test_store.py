@@ -606,3 +606,19 @@ async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> Non
             assert 0 <= head - hi <= 1
             assert view.state.tail.index == head
             assert [s.index for s, _ in view.top] == list(range(hi))[::-1][:3]
+
+
+async def test_questions_go_by_the_clock_of_redis(
+    store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose clock is hours behind or ahead asks as any other does."""
+    real = time.time
+    for off in (-7200.0, 7200.0):
+        stream = fresh("stream")
+        monkeypatch.setattr(time, "time", lambda off=off: real() + off)
+        now = await store.now()
+        assert abs(now - real()) < 60
+        await store.ask(stream, "q", Asked("q?", now + HOUR, now))
+        await store.ask(stream, "r", Asked("r?", now + HOUR, now))
+        assert {*await store.questions(stream)} == {"q", "r"}
+        assert await store.range(stream, "q") is not None

@@ -79,7 +79,7 @@ def test_json_says_the_same_in_one_safe_line(fields: dict[str, Any]) -> None:
     line.encode()
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8", "cp1252"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_an_output_without_a_letter_for_it_is_no_error(encoding: str, tmp_path: Path) -> None:
     tiny.save(tiny.make("llama"), tmp_path / "model")
     text = "caf\u00e9 \u6c17\u5727 \U0001f600 \u2026\n"

@@ -1,21 +1,27 @@
 """`xl3m watch`: it ends by a refusal of its own question, and by nobody else's."""
 
 import asyncio
+import json
 from array import array
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import click
 import pytest
+from aiokafka import AIOKafkaConsumer
 from redis.asyncio import Redis
 
 from stream_app import commands
+from stream_app.embedded import Service
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.requests import decode_question
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, Extension, Range, State
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, HashEngine
+from tests.workers import fresh_topics
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]
@@ -86,6 +92,87 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
             printed += capsys.readouterr().out
     watching.cancel()
     assert f"scored [0, {head}) of {head}" in printed
+
+
+async def assert_says_and_waits(
+    settings: Settings, stream: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, and nothing on standard output."""
+    watching = asyncio.create_task(commands.watch(settings, stream, None, as_json=True))
+    errors = ""
+    async with asyncio.timeout(20):
+        while said not in errors:
+            assert not watching.done(), watching.result()
+            await asyncio.sleep(0.01)
+            printed = capsys.readouterr()
+            assert printed.out == ""
+            errors += printed.err
+    assert not watching.done()
+    watching.cancel()
+
+
+@pytest.mark.usefixtures("listening")
+async def test_a_stream_that_is_not_there_is_said_to_be_waited_for(
+    redis_client: Redis, redis_url: str, fresh: Fresh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    await store.enlist([(f"{stream}x", "t/0")])
+    said = f"no stream {stream} yet: waiting for it; known are {stream}x"
+    await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
+
+
+@pytest.mark.usefixtures("listening")
+async def test_a_stream_without_a_question_is_said_to_have_none(
+    redis_client: Redis, redis_url: str, fresh: Fresh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
+    await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
+    said = "has no current question: waiting for one"
+    await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
+
+
+async def test_a_question_is_added_and_ends_the_others_only_if_that_is_said(
+    durable_broker: Service, redis_url: str, fresh: Fresh
+) -> None:
+    settings = Settings(broker=durable_broker.url, redis=redis_url, **fresh_topics(fresh))
+    stream = fresh("stream")
+    await commands.set_question(settings, stream, "mine?")
+    await commands.set_question(settings, stream, "mine alone?", replace=True)
+    consumer = AIOKafkaConsumer(
+        settings.questions_topic, bootstrap_servers=settings.broker_address,
+        auto_offset_reset="earliest",
+    )  # fmt: skip
+    async with consumer, asyncio.timeout(60):
+        events = [await consumer.getone() for _ in range(2)]
+    asked = [decode_question(event.key, event.value, 10_000) for event in events]
+    assert [(each.question, each.add) for each in asked] == [
+        ("mine?", True),
+        ("mine alone?", False),
+    ]
+
+
+async def test_what_changes_of_other_questions_is_not_shown_and_an_end_is_told(
+    redis_client: Redis, fresh: Fresh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
+    await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
+    await store.ask(stream, "q", Asked("mine?", set_at=1.0))
+    await store.ask(stream, "r", Asked("theirs?", set_at=2.0))
+
+    async def updates() -> AsyncIterator[dict[str, Any]]:
+        for question in ("theirs?", "mine?"):
+            yield {"question": question}
+        await store.end_questions(stream)
+        await store.ask(stream, "r", Asked("theirs?"))
+        yield {"question": "theirs?"}
+
+    await commands._follow(store, stream, "mine?", updates(), as_json=True)
+    printed = capsys.readouterr()
+    shown = [json.loads(line)["question"] for line in printed.out.splitlines()]
+    assert shown == ["mine?", "theirs?"]
+    assert "ended by somebody else" in printed.err
 
 
 @pytest.mark.parametrize("question", ["   ", "?" * 65_537])

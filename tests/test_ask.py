@@ -1,0 +1,100 @@
+"""`xl3m ask`: progress while the stream is read for the question, and names as they are printed."""
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from stream_app import client, commands
+from stream_app import progress as progress_module
+from stream_app.settings import Settings
+from stream_app.state import Asked, Commit, Extension, Range, State
+from stream_app.store import StreamStore
+from stream_app.terminal import name_shown
+from tests.fakes import PLENTY, HashEngine
+from xl3m_core import Tail
+
+Fresh = Callable[[str], str]
+QUESTION = "which pump?"
+BINARY = "\x00\x01\u2028\n"
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> StreamStore:
+    """One with room for everything."""
+    return StreamStore(redis_client, PLENTY, PLENTY)
+
+
+async def half_read(store: StreamStore, stream: str) -> int:
+    """A stream of which half of the segments are scored for the question; how many that are."""
+    tail, segments = HashEngine().segmenter().push(Tail(), "pump\n" * 90)
+    await store.enlist([(stream, "t/0")])
+    await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
+    await store.ask(stream, "q", Asked(QUESTION, until=4e9))
+    head, half = len(segments), len(segments) // 2
+    scores = array("f", [-0.5] * (head - half)).tobytes()
+    read = Extension(stream, "q", Range(head, head), half, head, half, scores, [])
+    assert await store.extend([read], 3) != [None]
+    return head - half
+
+
+async def test_what_is_read_for_a_question_is_known(store: StreamStore, fresh: Fresh) -> None:
+    stream = fresh("stream")
+    scored = await half_read(store, stream)
+    head = (await store.load(stream)).cursor.head
+    assert await client.covered(store, stream, QUESTION) == (scored, head)
+    assert await client.covered(store, stream, "another?") is None
+    assert await client.covered(store, stream, None) is None  # it is not a current one
+    assert await client.covered(store, fresh("stream"), QUESTION) is None
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_progress_is_shown_until_the_answer_comes(
+    wanted: bool,
+    store: StreamStore,
+    redis_url: str,
+    fresh: Fresh,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stream = fresh("stream") + BINARY
+    scored = await half_read(store, stream)
+    looked, covered = asyncio.Event(), client.covered
+
+    async def look(*args: Any) -> Any:
+        known = await covered(*args)
+        looked.set()
+        return known
+
+    async def ask(_: Any, asked: str, *__: Any) -> AsyncIterator[dict[str, Any]]:
+        assert asked == stream
+        if wanted:
+            await looked.wait()
+            await asyncio.sleep(0)
+        yield {"type": "text", "text": "17"}
+        yield {"type": "answer", "error": "enough"}
+
+    monkeypatch.setattr(progress_module, "POLLED_SECONDS", 0.0)
+    monkeypatch.setattr(client, "covered", look)
+    monkeypatch.setattr(client, "ask", ask)
+    settings = Settings(redis=redis_url)
+    assert not await commands.ask(settings, name_shown(stream), QUESTION, False, wanted)
+    printed = capsys.readouterr()
+    assert (f": {scored} of {2 * scored} segments" in printed.err) == wanted
+    assert printed.out == "17"
+
+
+async def test_a_name_is_taken_literally_if_there_is_such_a_stream(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream") + BINARY
+    shown = name_shown(stream)
+    assert await client.resolve(store, shown) == shown  # neither is there
+    await store.enlist([(stream, "t/0")])
+    assert await client.resolve(store, shown) == stream
+    await store.enlist([(shown, "t/0")])
+    assert await client.resolve(store, shown) == shown
+    assert await client.resolve(store, "plain") == "plain"
