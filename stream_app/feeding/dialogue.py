@@ -16,7 +16,7 @@ LARGEST = 64 << 20
 _SUBRIP = re.compile(r"\s*(?:\d+\s*\n\s*)?\d+:\d+:\d+[,.]\d+ *--> *\d+:\d+:\d+[,.]\d+")
 _JSON = re.compile(
     r'"(?:segments|entries|transcription|transcript|speakerDisplayName|startOffset|speaker)"\s*:'
-    r'|^\s*\{\s*"text"\s*:|^\s*\[\s*\{\s*"(?:id|start|text)"\s*:'
+    r'|^\s*\{\s*"text"\s*:|^\s*\[\s*\{\s*"(?:id|start|text|ts|user_name|username|begin)"\s*:'
 )
 
 

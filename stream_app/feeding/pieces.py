@@ -153,8 +153,13 @@ def _whole_characters(data: bytes, encoding: str) -> int:
     try:
         data[last:].decode(encoding)
     except UnicodeDecodeError as error:
-        return last if error.reason == "unexpected end of data" and last else len(data)
+        return last if last and _is_cut(error) else len(data)
     return len(data)
+
+
+def _is_cut(error: UnicodeDecodeError) -> bool:
+    """Whether the character may be whole with what follows: decoders name it so."""
+    return error.reason in ("unexpected end of data", "truncated data")
 
 
 def _record_start(data: bytes, end: int, encoding: str) -> int:

@@ -188,7 +188,7 @@ class PositionFile(Book):
             if fields["version"] != VERSION:
                 raise ValueError(f"it is of version {fields['version']}, not {VERSION}")
             self.next = {str(name): int(offset) for name, offset in fields["next"].items()}
-            self.origin = {name: fields[name] for name in ("topic", "cluster")}
+            self.origin = {name: fields[name] for name in ("topic", "cluster") if name in fields}
             self.clean = bool(fields["clean"])
             self.entries = {entry.id: entry for entry in _entries(fields["files"])}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
