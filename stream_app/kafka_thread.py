@@ -89,6 +89,12 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         since = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
         return {tp: since[tp].offset if since[tp] else ends[tp] for tp in partitions}
 
+    async def crash(self, reason: BaseException) -> None:
+        """Called by Faust, which takes what is refused while it commits for a fault."""
+        if isinstance(reason, FATAL):
+            self.refused(reason)
+        await super().crash(reason)
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Called by Faust now and then, which takes it that each partition has a position; one
         that is just being looked for is no fault."""
