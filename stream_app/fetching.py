@@ -261,9 +261,9 @@ def _noted(fetcher: Any, reading: Reading, tp: Any, error: Exception) -> None:
         upstream.Fetcher._set_error(fetcher, tp, error)
 
 
-def reset(state: Any) -> None:
-    """Have a partition whose offset was out of range go on from the first one it has."""
-    state.await_reset(_EARLIEST)
+def go_on(state: Any, offset: int) -> None:
+    """Have a partition whose offset was out of range go on from one that it has."""
+    state.seek(offset)
     if state.paused:
         state.resume()
 

@@ -14,7 +14,7 @@ from aiokafka import errors
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.fetching import POLL_BYTES, Reading, adopt, reset, uncommitted
+from stream_app.fetching import POLL_BYTES, Reading, adopt, go_on, uncommitted
 from stream_app.refusal import FATAL
 
 logger = logging.getLogger("xl3m")
@@ -89,6 +89,19 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         since = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
         return {tp: since[tp].offset if since[tp] else ends[tp] for tp in partitions}
 
+    async def crash(self, reason: BaseException) -> None:
+        """Called by Faust, which takes what is refused while it commits for a fault."""
+        if isinstance(reason, FATAL):
+            self.refused(reason)
+        await super().crash(reason)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Called by Faust now and then, which takes it that each partition has a position; one
+        that is just being looked for is no fault."""
+        state = self.reading.state(tp)
+        if state is not None and state.has_valid_position:
+            super().verify_event_path(now, tp)
+
     def refused(self, error: errors.KafkaError) -> None:
         """Something was refused: end, if that stays so, or say that it is tried again."""
         app: Any = self.app
@@ -122,15 +135,16 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         partitions are taken over anew, which sees to that; else what was there has expired."""
         consumer = self._ensure_consumer()
         state = self.reading.state(tp)
-        timeout = consumer._request_timeout_ms
+        fetcher, timeout = uncommitted(consumer._fetcher), consumer._request_timeout_ms
         try:
-            end = (await uncommitted(consumer._fetcher).end_offsets([tp], timeout))[tp]
+            begin = (await fetcher.beginning_offsets([tp], timeout))[tp]
+            end = (await fetcher.end_offsets([tp], timeout))[tp]
         except errors.KafkaError:
-            end = offset  # it will be out of range again
+            begin, end = offset, offset  # it will be out of range again
         if state is None:
             return
         if end >= offset:
-            reset(state)
+            go_on(state, max(begin, offset))
             return
         logger.error(
             "%s/%d ends at offset %d, but %d was to be read next: the topic was made again, or "

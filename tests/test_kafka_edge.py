@@ -61,8 +61,12 @@ async def ends_of(here: Site, partitions: list[Any]) -> dict[Any, int]:
         return dict(await consumer.end_offsets(partitions))
 
 
+async def lags_by(here: Site, topic: str, count: int) -> bool:
+    return await lag(here, topic) == count
+
+
 async def has_no_lag(here: Site, topic: str) -> bool:
-    return await lag(here, topic) == 0
+    return await lags_by(here, topic, 0)
 
 
 def log_of(here: Site) -> str:
@@ -70,7 +74,8 @@ def log_of(here: Site) -> str:
 
 
 def assert_alive(here: Site) -> None:
-    assert all(worker.returncode is None for worker in here.workers), log_of(here)[-3000:]
+    """But for those that were told to stop."""
+    assert all(worker.returncode in (None, 0) for worker in here.workers), log_of(here)[-3000:]
 
 
 def confluent(here: Site, **more: Any) -> Producer:
@@ -177,10 +182,10 @@ async def test_a_batch_that_inflates_beyond_the_bound_is_one_dead_letter(
         await produce(here.producer, topic, raw.batch([Raw(b"goes on\n", key)]))
         await here.until(lambda: reads(here, stream, "goes on"))
         letters = [json.loads(v) for _, v in await here.received("dead_letters", len(CODECS))]
-        assert [letter["offset"] for letter in letters] == [0, 2, 4, 6]
+        assert sorted(letter["offset"] for letter in letters) == [0, 2, 4, 6]
         for letter in letters:
             assert "XL3M_MAX_BATCH_BYTES" in letter["reason"]
-        assert "offsets 0 to 1" in letters[0]["reason"]
+        assert any("offsets 0 to 1" in letter["reason"] for letter in letters)
         assert "never came" not in log_of(here)
         await here.until(lambda: has_no_lag(here, topic))
         assert_alive(here)
@@ -246,7 +251,7 @@ async def test_a_partition_that_is_to_wait_waits_and_the_others_go_on(
         log = here.folder / "workers.log"
         assert await says(log, "XL3M_UNREADABLE=skip")
         await asyncio.to_thread(damage, here, topic, b"broken 0")  # no better
-        assert await lag(here, topic) == 6
+        await here.until(lambda: lags_by(here, topic, 6))
         assert_alive(here)
 
 

@@ -1,0 +1,145 @@
+"""A group or a topic that refuses a worker, on the real Kafka: it ends with one line, or tries
+again and recovers; the doctor says so before.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from confluent_kafka.admin import AdminClient
+
+from stream_app import access, kafka_home
+from stream_app.child import free_port
+from stream_app.doctor import kafka_findings
+from tests import brokers, secured
+from tests.test_kafka_edge import assert_alive, log_of, reads, with_changes
+from tests.test_system import says
+from tests.workers import WAIT_SECONDS, Site, site
+
+Fresh = Callable[[str], str]
+
+
+async def marks(here: Site) -> dict[str, tuple[str, str]]:
+    return {f.what: (f.mark, f.said) async for f in kafka_findings(here.settings)}
+
+
+async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
+    here: Site, fresh: Fresh
+) -> None:
+    settings, stream, log = here.settings, fresh("stream"), here.folder / "workers.log"
+    other: Any = AIOKafkaConsumer(
+        settings.tokens_topic, **access.kafka(settings), group_id=settings.group,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+    )  # fmt: skip
+    async with other:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not other.assignment():
+                await other.getmany(timeout_ms=100)
+        mark, said = (await marks(here))[f"group {settings.group}"]
+        assert mark == "MEND" and "no worker of this kind" in said
+        await here.start()
+        await here.until(lambda: says(log, "no worker of this kind"))
+    await here.send("tokens", stream, b"read after all\n")
+    await here.until(lambda: reads(here, stream, "read after all"))
+    assert (await marks(here))[f"group {settings.group}"][0] == "ok"
+    assert_alive(here)
+
+
+@pytest.fixture
+async def guarded(
+    tmp_path: Path, redis_url: str, fresh: Fresh, pytestconfig: pytest.Config
+) -> AsyncIterator[tuple[Site, Any]]:
+    """A site on a Kafka that gives a user no right that is not listed, and how to list one."""
+    home = brokers.home()
+    if home is None:
+        pytest.skip("needs a real Kafka: set KAFKA_HOME")
+    plain, door = free_port(), free_port()
+    name = "SASL_PLAINTEXT"
+    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    more = {
+        "sasl.enabled.mechanisms": "PLAIN",
+        f"listener.name.{name.lower()}.plain.sasl.jaas.config": (
+            f'{login} user_{secured.USER}="{secured.PASSWORD}";'
+        ),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "group.max.session.timeout.ms": 20_000,
+    }
+    folder = tmp_path / "guarded"
+    folder.mkdir()
+    with kafka_home.node(home, folder, partitions=1, port=plain, doors={name: door}, more=more):
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{plain}"})
+        allow(admin, "TOPIC", "*", "ALL")
+        allow(admin, "CLUSTER", "kafka-cluster", "ALL")
+        changes = {
+            "kafka_security": name, "kafka_mechanism": "PLAIN", "kafka_user": secured.USER,
+            "kafka_password": secured.PASSWORD, "session_seconds": 15.0,
+        }  # fmt: skip
+        async with site(f"kafka://127.0.0.1:{door}", redis_url, tmp_path, fresh, **changes) as here:
+            yield here, admin
+
+
+def allow(admin: Any, kind: str, name: str, operation: str, allowed: bool = True) -> None:
+    """Give the user a right, or take it."""
+    from confluent_kafka import admin as kinds
+
+    pattern = kinds.ResourcePatternType.LITERAL
+    resource = getattr(kinds.ResourceType, kind if kind != "CLUSTER" else "BROKER")
+    permission = kinds.AclPermissionType.ALLOW if allowed else kinds.AclPermissionType.DENY
+    binding = kinds.AclBinding(
+        resource, name, pattern, f"User:{secured.USER}", "*",
+        getattr(kinds.AclOperation, operation), permission,
+    )  # fmt: skip
+    for done in admin.create_acls([binding]).values():
+        done.result(30)
+
+
+async def ended(here: Site, worker: Any) -> int:
+    return int(await asyncio.wait_for(worker.wait(), WAIT_SECONDS))
+
+
+async def test_a_group_it_may_not_read_ends_the_worker_at_its_start_with_one_line(
+    guarded: tuple[Site, Any],
+) -> None:
+    here, admin = guarded
+    group = here.settings.group
+    mark, said = (await marks(here))[f"group {group}"]
+    assert mark == "MEND" and "right to read" in said
+    worker = await here.start()
+    assert await ended(here, worker) == 3
+    line = log_of(here).strip().splitlines()[-1]
+    assert group in line and "give us the right to read it" in line
+    assert "Traceback" not in log_of(here)
+    allow(admin, "GROUP", group, "READ")
+    assert (await marks(here))[f"group {group}"][0] == "ok"
+
+
+async def test_a_right_that_is_taken_away_ends_the_worker_with_code_3(
+    guarded: tuple[Site, Any], fresh: Fresh
+) -> None:
+    here, admin = guarded
+    group, stream = here.settings.group, fresh("stream")
+    allow(admin, "GROUP", group, "READ")
+    worker = await here.start()
+    await here.send("tokens", stream, b"allowed\n")
+    await here.until(lambda: reads(here, stream, "allowed"))
+    allow(admin, "GROUP", group, "READ", allowed=False)
+    assert await ended(here, worker) == 3
+    assert "give us the right to read it" in log_of(here)
+    here.workers.clear()
+
+
+async def test_a_session_beyond_the_brokers_bounds_ends_the_worker_and_names_the_setting(
+    guarded: tuple[Site, Any],
+) -> None:
+    here, admin = guarded
+    allow(admin, "GROUP", here.settings.group, "READ")
+    long = with_changes(here, session_seconds=60.0)
+    worker = await long.start()
+    assert await ended(long, worker) == 3
+    assert "XL3M_SESSION_SECONDS=60" in log_of(here)
+    assert "Traceback" not in log_of(here)
