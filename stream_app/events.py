@@ -1,4 +1,4 @@
-"""The wire format: token, question, query, answer, dead letter.
+"""The wire format: chunk of text, question, query, answer, dead letter.
 
 Bytes of an event -> a checked value, or BadEvent with the reason. Maps may be JSON or
 msgpack; which it is shows in the first byte. Knows no broker and no store.
@@ -20,8 +20,6 @@ QUESTION_CHARS = 65_536
 KEPT_BYTES = 65_536
 # First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
 MSGPACK_MAP = range(0x80, 0x90)
-# Those of larger maps. Text may begin with one, so they are maps only where text is not expected.
-MSGPACK_LARGE_MAPS = (b"\xde", b"\xdf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +135,9 @@ def _text(raw: bytes, what: str) -> str:
         raise BadEvent(f"the {what} is not UTF-8: byte {error.start} is wrong") from None
 
 
-def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
-    """The map in JSON or msgpack; `want` names the only form allowed."""
+def _map(value: bytes) -> dict[str, Any]:
+    """The map in JSON or msgpack."""
     form = "json" if is_json(value) else "msgpack"
-    if want == "msgpack" and value[:1] in MSGPACK_LARGE_MAPS:
-        form = "msgpack"
-    if want not in (None, form):
-        raise BadEvent(f"the value is not a {want} map")
     try:
         if form == "msgpack":
             fields = msgpack.unpackb(value, raw=False, strict_map_key=True)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -304,6 +305,16 @@ def test_lines_have_each_its_own_time() -> None:
     made = decoder(format="lines", time_from_line="auto")
     assert decoded(made, b"no time")[0][0].time_ms == KAFKA_MS
     assert made.notes.unparsed == 1
+
+
+def test_a_map_of_msgpack_has_its_time_and_stream_where_the_settings_say() -> None:
+    fields = {"time_field": "at", "key_field": "host.name", "format": "msgpack"}
+    value = {"text": "a\n", "at": msgpack.Timestamp(T0 // 1000, 5_000_000), "host": {"name": "h"}}
+    assert chunks(bytes(msgpack.packb(value)), **fields) == [("h", "a\n", T0 + 5)]
+    made = decoder(format="msgpack")
+    for empty in (None, ""):
+        assert decoded(made, bytes(msgpack.packb({"text": empty}))) == ([], "")
+    assert made.notes.skipped == 2
 
 
 # -- the whole file of cases ---------------------------------------------------------------------
