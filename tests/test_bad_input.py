@@ -174,10 +174,11 @@ async def _text_of(here: Site) -> str:
         segments += await here.ingest.store.segments(
             here.topic, first, min(first + 10_000, tail.index)
         )
-    return _joined([*segments, *here.ingest.segmenter.flush(tail)])
+    return joined([*segments, *here.ingest.segmenter.flush(tail)])
 
 
-def _joined(segments: list[Segment]) -> str:
+def joined(segments: list[Segment]) -> str:
+    """The text that they cover."""
     parts, end = list[str](), 0
     for segment in segments:
         assert segment.start <= end < segment.end

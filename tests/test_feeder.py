@@ -64,7 +64,7 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
     chunks = [
         chunk
         for value in values
-        for chunk in decoder.decode(b"web-1", value, source="t/0", time_ms=0).chunks
+        for chunk in decoder.decode(b"web-1", value, source="t/0", time_ms=0)[0]
     ]
     assert {chunk.stream for chunk in chunks} == {"web-1"}
     taken = "".join(chunk.text for chunk in chunks)

@@ -4,7 +4,7 @@ What the user sets goes before the preset. Knows names of settings, presets, pat
 no events.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -23,7 +23,7 @@ from stream_app.formats.paths import (
 )
 from stream_app.formats.presets import Preset, form_and_preset
 from stream_app.formats.templates import Render, ToText, compile_text, is_template, paths_of
-from stream_app.formats.values import as_text, key_as_text
+from stream_app.formats.values import as_text, key_as_text, same
 from stream_app.variables import variable
 
 HEADER = "header:"
@@ -84,13 +84,13 @@ class Layout:
             form=form,
             preset=preset,
             records=_arrays(records, variable("records_field")),
-            text=_render(text, name, records, lambda value: as_text(preset.unwrap(value))),
+            text=_render(text, name, records, _inside(preset.unwrap, as_text)),
             text_paths=paths_of(text, name, records) if text else [],
-            behind=_optional(behind, "", records, lambda v: as_text(preset.unwrap_behind(v))),
+            behind=_optional(behind, "", records, _inside(preset.unwrap_behind, as_text)),
             times=compile_paths(times, variable("time_field"), records),
             key=_optional(
                 "" if header else key, variable("key_field"), records,
-                lambda value: key_as_text(preset.unwrap(value)),
+                _inside(preset.unwrap, key_as_text),
             ),
             header=header,
             rule=line_rule(settings.time_from_line),
@@ -98,6 +98,11 @@ class Layout:
             missing_text=_missing(text, name),
             missing_records=f"there is no array at {records}: see {variable('records_field')}",
         )  # fmt: skip
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a document is a record, and none is left out."""
+        return not self.records and self.preset.unless is None
 
     def fan_out(self, document: Any) -> Iterator[Scopes]:
         """The records of a document, each with what it lies in, outward."""
@@ -143,6 +148,10 @@ def _records(given: str, within: str) -> str:
 
 def _arrays(records: str, setting: str) -> list[Steps]:
     return [parse(name, setting) for name in compile_records(records, setting)] if records else []
+
+
+def _inside(unwrap: Callable[[Any], Any], to_text: ToText) -> ToText:
+    return to_text if unwrap is same else lambda value: to_text(unwrap(value))
 
 
 def _render(text: str, setting: str, records: str, to_text: ToText) -> Render:

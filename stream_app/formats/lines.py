@@ -6,6 +6,7 @@
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from typing import NamedTuple
 
 from stream_app.errors import SettingsError
@@ -22,18 +23,14 @@ LOOKED_AT = 512
 LONGEST = 1024
 
 _ZONE = ZONE.replace("?P<zone>", "?:") + r"(?![\w:])"
-_PLAIN = [
-    re.sub(r"\?P<\w+>", "?:", pattern)
-    for pattern in (
-        rf"(?<!\d){YEAR}-\d\d-\d\d[T _]{CLOCK}(?: ?{_ZONE})?",
-        rf"(?<!\d){YEAR}/\d\d/\d\d[ _]{CLOCK}(?: ?{_ZONE})?",
-        rf"(?<!\d){DAY}[-/ ]{MONTH}[-/ ]{YEAR}[: ]{CLOCK}(?: ?{_ZONE})?",
-        rf"\b{WEEKDAY}{MONTH} +{DAY} {CLOCK}(?: \d{{4}}\b)?",
-        rf"^[IWEFD]\d{{4}} {CLOCK}",
-        r"^\[?\d{10}(?:\.\d{1,9}|\d{3}|\d{6}|\d{9})?(?![\w.:-])",
-    )
-]
-COMMON = re.compile("|".join(f"(?:{pattern})" for pattern in _PLAIN), re.IGNORECASE | re.ASCII)
+SHAPES = (
+    rf"(?<!\d){YEAR}-\d\d-\d\d[T _]{CLOCK}(?: ?{_ZONE})?",
+    rf"(?<!\d){YEAR}/\d\d/\d\d[ _]{CLOCK}(?: ?{_ZONE})?",
+    rf"(?<!\d){DAY}[-/ ]{MONTH}[-/ ]{YEAR}[: ]{CLOCK}(?: ?{_ZONE})?",
+    rf"\b{WEEKDAY}{MONTH} +{DAY} {CLOCK}(?: \d{{4}}\b)?",
+    rf"^[IWEFD]\d{{4}} {CLOCK}",
+    r"^\[?\d{10}(?:\.\d{1,9}|\d{3}|\d{6}|\d{9})?(?![\w.:-])",
+)
 
 # The directives of strptime that may stand in a pattern, as what they match.
 SHORT = {"%T": "%H:%M:%S", "%F": "%Y-%m-%d", "%D": "%m/%d/%y", "%R": "%H:%M", "%e": "%d"}
@@ -114,8 +111,15 @@ def _lines(text: str) -> Iterator[str]:
         yield text[start:]
 
 
+@cache
+def _common() -> re.Pattern[str]:
+    """All shapes as one expression, without the names of their parts."""
+    shapes = "|".join(f"(?:{shape})" for shape in SHAPES)
+    return re.compile(re.sub(r"\?P<\w+>", "?:", shapes), re.IGNORECASE | re.ASCII)
+
+
 def _auto(line: str, now_ms: int) -> int | None:
-    match = COMMON.search(line[: 2 * BEGINS])
+    match = _common().search(line[: 2 * BEGINS])
     if match is None or match.start() > BEGINS:
         return None
     return parse_time(match[0].removeprefix("["), now_ms)

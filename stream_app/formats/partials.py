@@ -12,6 +12,11 @@ PIECE = range(16_384, 16_391)
 """Docker cuts lines at so many bytes; half a character at the cut becomes U+FFFD."""
 
 
+def ends_line(record: Any) -> bool:
+    """Whether the record says that it is the last part of its line, though it may be empty."""
+    return isinstance(record, dict) and any(record.get(name) == "F" for name in FLAGS)
+
+
 def is_partial(record: Any, text: str, how: str) -> bool:
     """how: `newline` if every whole line ends with a line break, as in Docker's own files, else
     `flags`: then a text without one is a part if the record says so, or for its size."""

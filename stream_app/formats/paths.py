@@ -95,7 +95,7 @@ def _compile(steps: Steps) -> Lookup:
 
     def lookup(scopes: Scopes) -> Any:
         for scope in scopes:
-            if (found := follow(scope, steps)) is not MISSING and found is not None:
+            if (found := follow(scope, steps)) is not MISSING:
                 return found
         return None
 
@@ -107,8 +107,8 @@ def _key(name: str) -> Lookup:
 
     def lookup(scopes: Scopes) -> Any:
         for scope in scopes:
-            if isinstance(scope, dict) and (found := scope.get(name)) is not None:
-                return found
+            if isinstance(scope, dict) and name in scope:
+                return scope[name]
         return None
 
     return lookup

@@ -53,7 +53,7 @@ PRESETS = {
         "resourceLogs[].scopeLogs[].logRecords[]", unwrap=any_value,
     ),
     "log4j2": Preset(
-        "message", "instant,timeMillis,@timestamp,timestamp", "host.name,service.name",
+        "message", "instant,timeMillis,@timestamp,timestamp", "host.name,service.name,source_host",
         behind="thrown,error.stack_trace,exception.stacktrace", unwrap_behind=trace_text,
     ),
     "cloudwatch": Preset(
@@ -66,7 +66,7 @@ PRESETS = {
     ),
     "gelf": Preset("short_message", "timestamp", "host", behind="full_message"),
     "logstash": Preset(
-        "message", "@timestamp", "host.name,host.hostname,host",
+        "message", "@timestamp", "host.name,host.hostname,host,source_host",
         behind="error.stack_trace,stack_trace",
     ),
 }  # fmt: skip

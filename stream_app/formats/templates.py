@@ -40,6 +40,9 @@ def paths_of(text: str, setting: str, records: str) -> list[Steps]:
 
 def _first(paths: list[Lookup], to_text: ToText) -> Render:
     """Of several paths the first that leads to a text."""
+    if len(paths) == 1:
+        (only,) = paths
+        return lambda scopes: to_text(only(scopes))
 
     def render(scopes: Scopes) -> str | None:
         for path in paths:

@@ -8,7 +8,7 @@ a zone is UTC; one without a year is of the year that brings it nearest to now.
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from stream_app.formats.values import is_number
@@ -18,7 +18,6 @@ LONGEST = 64
 LATEST = 10**14
 """Milliseconds, in the year 5138: numbers from here on count micro- and nanoseconds."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 SPAN_MS = {"$date": 1, "seconds": 1000, "epochSecond": 1000}
 FRACTIONS = ("nanos", "nanoOfSecond")
 
@@ -30,25 +29,22 @@ ZONE = r"(?P<zone>z|utc|gmt|[+-]\d\d(?::?\d\d)?)"
 DAY = r"(?P<day>\d{1,2})"
 YEAR = r"(?P<year>\d{4})"
 WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+)?"
-DIGITS = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,12})?")
-SHAPES = [
-    re.compile(pattern, re.IGNORECASE | re.ASCII)
-    for pattern in (
-        # 2026-11-30 10:00:00,123 +0200; 2026/11/30 10:00; 2026-11-30T10:00:00Z[UTC]; Go's "… UTC"
-        rf"{YEAR}([-/.])(?P<month>\d\d)\2{DAY}(?:(?:t|\s+|_){CLOCK}\s*{ZONE}?(?:\[[^\]]*\]|\s+[a-z]+)?)?",
-        # 20261130100000, 20261130, 20261130T100000Z
-        rf"(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)"
-        rf"(?:t?(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d){ZONE}?)?",
-        # 30/Nov/2026:10:00:00 +0000; 30-Nov-2026 10:00:00.123
-        rf"{DAY}([-/ ]){MONTH}\2{YEAR}[: ]\s*{CLOCK}\s*{ZONE}?",
-        # Mon, 30 Nov 2026 10:00:00 GMT
-        rf"{WEEKDAY}{DAY}\s+{MONTH}\s+(?P<year>\d{{4}}|\d\d)\s+{CLOCK}\s*{ZONE}?(?:\s*\([a-z]*\))?",
-        # Nov 30 10:00:00; Nov 30 2026 10:00:00; Mon Nov 30 10:00:00 2026, also with UTC before 2026
-        rf"{WEEKDAY}{MONTH}\s+{DAY}(?:,?\s+{YEAR})?,?\s+{CLOCK}\s*{ZONE}?(?:\s+(?P<year2>\d{{4}}))?",
-        # klog's E1130 10:00:01.223456
-        rf"[iwefd](?P<month>\d\d)(?P<day>\d\d)\s+{CLOCK}",
-    )
-]
+DIGITS = re.compile(r"[0-9]{8,20}(?:\.[0-9]{1,12})?")
+SHAPES = (
+    # 2026-11-30 10:00:00,123 +0200; 2026/11/30 10:00; 2026-11-30T10:00:00Z[UTC]; Go's "… UTC"
+    rf"{YEAR}([-/.])(?P<month>\d\d)\2{DAY}(?:(?:t|\s+|_){CLOCK}\s*{ZONE}?(?:\[[^\]]*\]|\s+[a-z]+)?)?",
+    # 20261130100000, 20261130, 20261130T100000Z
+    rf"(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)"
+    rf"(?:t?(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d){ZONE}?)?",
+    # 30/Nov/2026:10:00:00 +0000; 30-Nov-2026 10:00:00.123
+    rf"{DAY}([-/ ]){MONTH}\2{YEAR}[: ]\s*{CLOCK}\s*{ZONE}?",
+    # Mon, 30 Nov 2026 10:00:00 GMT
+    rf"{WEEKDAY}{DAY}\s+{MONTH}\s+(?P<year>\d{{4}}|\d\d)\s+{CLOCK}\s*{ZONE}?(?:\s*\([a-z]*\))?",
+    # Nov 30 10:00:00; Nov 30 2026 10:00:00; Mon Nov 30 10:00:00 2026, also with UTC before 2026
+    rf"{WEEKDAY}{MONTH}\s+{DAY}(?:,?\s+{YEAR})?,?\s+{CLOCK}\s*{ZONE}?(?:\s+(?P<year2>\d{{4}}))?",
+    # klog's E1130 10:00:01.223456
+    rf"[iwefd](?P<month>\d\d)(?P<day>\d\d)\s+{CLOCK}",
+)
 # What dateutil is trusted with: it reads almost anything as some time of today.
 WHOLE = re.compile(r"(?=.*\b(?:19|20)\d\d\b)(?=.*\d:\d\d).*(?:[a-z]{3}|\d{1,2}[-/.]\d{1,2})", re.I)
 OFFSETS = {"utc": 0, "gmt": 0, "z": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7}
@@ -57,6 +53,8 @@ OFFSETS |= {"mdt": -6, "pst": -8, "pdt": -7, "cet": 1, "cest": 2}
 
 def parse_time(value: Any, now_ms: int) -> int | None:
     """Milliseconds since the epoch, if the value means one time after 1970."""
+    if type(value) is int and 10**11 <= value < LATEST:  # milliseconds, the usual case
+        return value
     if isinstance(value, str):
         return _of_text(value, now_ms)
     if is_number(value):
@@ -132,10 +130,16 @@ def _odd(text: str, now_ms: int) -> int | None:
 
 
 def _of_shape(text: str, now_ms: int) -> int | None:
-    for shape in SHAPES:
+    for shape in _shapes():
         if match := shape.fullmatch(text):
             return time_of(match.groupdict(), now_ms)
     return None
+
+
+@cache
+def _shapes() -> list[re.Pattern[str]]:
+    """Compiled when they are first needed: most commands need none."""
+    return [re.compile(shape, re.IGNORECASE | re.ASCII) for shape in SHAPES]
 
 
 def time_of(parts: Mapping[str, str | None], now_ms: int) -> int | None:
@@ -191,7 +195,8 @@ def _offset(zone: str) -> timedelta:
 
 
 def _of_datetime(time: datetime) -> int | None:
-    time_ms = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH
+    time_ms = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
     return time_ms if 0 < time_ms < LATEST else None
 
 

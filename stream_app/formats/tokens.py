@@ -4,44 +4,40 @@ Lines, lines of a container runtime, JSON or msgpack, as the settings say. What 
 be used is told in one reason; the rest of it is used. Knows the formats; no Kafka and no store.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from stream_app.errors import BadEvent
-from stream_app.events import Chunk, stream_name
+from stream_app.events import STREAM_BYTES, Chunk, stream_name
 from stream_app.formats.documents import Bad, documents
 from stream_app.formats.framing import Framed
 from stream_app.formats.keys import looks_binary, stream_of_header, stream_of_key
 from stream_app.formats.layout import Layout
 from stream_app.formats.lines import Piece, cri_pieces, is_cri, timed
 from stream_app.formats.notes import Notes
-from stream_app.formats.partials import is_partial
+from stream_app.formats.packed import MSGPACK_MAPS, IdDecoder, map_of, text_of_ids
+from stream_app.formats.partials import ends_line, is_partial
 from stream_app.formats.paths import Scopes
-from stream_app.formats.registry import Registry, text_of_key
-from stream_app.formats.text import encodable, msgpack_of, text_of
+from stream_app.formats.registry import Registry
+from stream_app.formats.text import text_of
 from stream_app.formats.times import parse_time
 from stream_app.settings import Settings
-from stream_app.variables import variable
 
+NAMES = 4096
+"""Of streams by their keys, as were seen last."""
 RECORDS = 100_000
 """Of an event; more are refused."""
 GROWTH = 4
 """The texts of an event come to at most so many times its bytes, and `ROOM`."""
 ROOM = 65_536
+TOO_LARGE = f"the event's texts have more than {GROWTH} times its bytes and {ROOM}"
 REASON = 160
 """Characters kept of what is wrong with one record of several."""
-MSGPACK_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 
-IdDecoder = Callable[[list[int]], str]
 Headers = Sequence[tuple[str, bytes | None]]
-
-
-class Decoded(NamedTuple):
-    """What an event says, in order, and why some of it could not be used, if so."""
-
-    chunks: list[Chunk]
-    reason: str = ""
+Decoded = tuple[list[Chunk], str]
+"""What an event says, in order, and why some of it could not be used, if so."""
 
 
 @dataclass(slots=True)
@@ -51,8 +47,8 @@ class Source:
     key: bytes | None
     name: str
     time_ms: int
-    headers: Headers = ()
-    size: int = 0
+    headers: Headers
+    size: int
     found: str | None = field(default=None, repr=False)
 
 
@@ -68,6 +64,7 @@ class TokenDecoder:
         self.notes = notes or Notes()
         self.errors = settings.encoding
         self.registry = Registry(settings)
+        self._names: dict[bytes | str, str] = {}
         forms = {"lines": self._lines, "cri": self._cri, "json": self._json}
         self._read = forms.get(self.layout.form, self._msgpack)
 
@@ -84,11 +81,11 @@ class TokenDecoder:
         of the event can be used."""
         if not value:
             self.notes.on_skipped()
-            return Decoded([])
-        if len(value) > (limit := self.settings.max_event_bytes):
-            raise BadEvent(f"the value has {len(value)} bytes, more than the {limit} allowed")
-        made = Source(key, source, time_ms, headers, len(value))
-        if frame := self.registry.frame(value, headers):
+            return [], ""
+        if (size := len(value)) > (limit := self.settings.max_event_bytes):
+            raise BadEvent(f"the value has {size} bytes, more than the {limit} allowed")
+        made = Source(key, source, time_ms, headers, size)
+        if (value[0] == 0 or headers) and (frame := self.registry.frame(value, headers)):
             return self._framed(frame, made)
         return self._read(value, made)
 
@@ -100,18 +97,12 @@ class TokenDecoder:
 
     def _framed(self, frame: Framed, source: Source) -> Decoded:
         """What a schema registry knows how to read."""
-        said = self.registry.decode(frame)
         if self.layout.form == "json":
-            return self._of_documents([said], source)
-        if not isinstance(said, str):
-            raise BadEvent(
-                f"the value, of schema id {frame.schema}, is no text but a record: set "
-                f"{variable('format')}=json, and which of its fields is the text"
-            )
-        if not said:
-            self.notes.on_skipped()
-            return Decoded([])
-        return self._line(encodable(said, "the value", self.errors), source)
+            return self._of_documents([self.registry.decode(frame)], source)
+        if text := self.registry.text(frame):
+            return self._line(text, source)
+        self.notes.on_skipped()
+        return [], ""
 
     # -- forms -------------------------------------------------------------------------------
 
@@ -122,38 +113,40 @@ class TokenDecoder:
         text = text if text[-1:] == "\n" else text + "\n"
         stream, rule = self._stream(source), self.layout.rule
         if rule is None:
-            return Decoded([Chunk(stream, text, source.time_ms)])
+            return [Chunk(stream, text, source.time_ms)], ""
         pieces = [*timed(text, rule, source.time_ms)]
         if pieces[-1].time_ms is None:
             self.notes.unparsed_time(stream, text[:64])
-        return Decoded([_chunk(stream, piece, source.time_ms) for piece in pieces])
+        return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
 
     def _cri(self, value: bytes, source: Source) -> Decoded:
         stream = self._stream(source)
         pieces = cri_pieces(self._text(value), source.time_ms)
-        return Decoded([_chunk(stream, piece, source.time_ms) for piece in pieces])
+        return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
 
     def _msgpack(self, value: bytes, source: Source) -> Decoded:
-        fields = _msgpack_map(value, self.errors)
+        fields = map_of(value, self.errors)
         stream = self._stream_in((fields,), source)
         time_ms = self._own_time((fields,), stream, source) or source.time_ms
         if "ids" in fields:
-            text = _text_of_ids(fields["ids"], self.decode_ids)
+            text = text_of_ids(fields["ids"], self.decode_ids)
         elif "text" in fields:
             text = fields["text"]
         else:
             raise BadEvent("field 'text' is missing")
         if text is None or text == "":
             self.notes.on_skipped()
-            return Decoded([])
+            return [], ""
         if not isinstance(text, str):
             raise BadEvent(f"field 'text' must be str, not {type(text).__name__}")
-        return Decoded([Chunk(stream, text, time_ms)])
+        return [Chunk(stream, text, time_ms)], ""
 
     def _json(self, value: bytes, source: Source) -> Decoded:
         return self._of_documents(self.decode_value(value, source), source)
 
     def _of_documents(self, found: list[Any], source: Source) -> Decoded:
+        if len(found) == 1 and type(found[0]) is dict and self.layout.is_plain:
+            return self._only(found[0], source)
         records = [*self._records(found)]
         if len(records) > RECORDS:
             raise BadEvent(f"the event has more than {RECORDS} records")
@@ -180,6 +173,16 @@ class TokenDecoder:
         unless = self.layout.preset.unless
         return bool(unless and isinstance(document, dict) and document.get(unless[0]) == unless[1])
 
+    def _only(self, record: dict[str, Any], source: Source) -> Decoded:
+        """The usual case, for short: the event is a record."""
+        try:
+            chunks = self._record((record,), source)
+        except RecursionError as error:
+            raise BadEvent(f"the text is nested too deep: {error}") from None
+        if _chars(chunks) > GROWTH * source.size + ROOM:
+            raise BadEvent(TOO_LARGE)
+        return chunks, ""
+
     def _decoded(self, records: list[Scopes | Bad], source: Source) -> Decoded:
         chunks, wrong, room = list[Chunk](), list[str](), GROWTH * source.size + ROOM
         for number, record in enumerate(records, 1):
@@ -187,16 +190,16 @@ class TokenDecoder:
                 if isinstance(record, Bad):
                     raise BadEvent(record.reason)
                 new = self._record(record, source)
-                room -= sum(len(chunk.text) for chunk in new)
+                room -= _chars(new)
                 if room < 0:
-                    raise BadEvent(f"its texts are over {GROWTH} times the event's bytes")
+                    raise BadEvent(TOO_LARGE)
                 chunks += new
             except (BadEvent, RecursionError) as error:
                 wrong.append(f"record {number} of {len(records)}: {str(error)[:REASON]}")
         if len(records) == len(wrong) == 1:
             raise BadEvent(wrong[0].removeprefix("record 1 of 1: "))
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return Decoded(chunks, wrong[0] + more if wrong else "")
+        return chunks, wrong[0] + more if wrong else ""
 
     def _record(self, scopes: Scopes, source: Source) -> list[Chunk]:
         """A record is a chunk, as a rule; of lines of a container runtime there may be several."""
@@ -209,20 +212,24 @@ class TokenDecoder:
         if text is None:
             if scopes[0] is not None and not layout.has_text(scopes):
                 raise BadEvent(layout.missing_text)
-            self.notes.on_skipped()
-            return []
+            if not (layout.joins and ends_line(scopes[0])):
+                self.notes.on_skipped()
+                return []
+            text = ""
         stream = self._stream_in(scopes, source)
-        pieces = self._pieces(scopes[0], text, source)
         own_ms = self._own_time(scopes, stream, source)
+        if not layout.joins:
+            text = text if text[-1] == "\n" else text + "\n"
+            return [Chunk(stream, text, own_ms or source.time_ms)]
+        pieces = self._pieces(scopes[0], text, source)
         return [Chunk(stream, text, own_ms or ms or source.time_ms) for text, ms in pieces]
 
     def _pieces(self, record: Any, text: str, source: Source) -> list[Piece]:
-        if self.layout.joins:
-            if is_cri(text):
-                return [*cri_pieces(text, source.time_ms)]
-            if is_partial(record, text, self.layout.preset.partial):
-                return [Piece(text, None)]
-        return [Piece(text if text[-1] == "\n" else text + "\n", None)]
+        if is_cri(text):
+            return [*cri_pieces(text, source.time_ms)]
+        if is_partial(record, text, self.layout.preset.partial):
+            return [Piece(text, None)]
+        return [Piece(text if text[-1:] == "\n" else text + "\n", None)]
 
     # -- streams, times and texts ------------------------------------------------------------
 
@@ -247,21 +254,20 @@ class TokenDecoder:
         return source.found or self._of_key(source)
 
     def _of_key(self, source: Source) -> str:
-        if source.found is None:
-            if frame := self._framed_key(source):
-                source.found = stream_name(text_of_key(self.registry.decode(frame, "key")))
-                return source.found
-            name = stream_of_key(source.key, self.settings.key_format)
-            if self.settings.key_format == "utf8" and looks_binary(source.key):
-                self.notes.binary_key(source.key or b"")
-            source.found = stream_name(name or source.name)
-        return source.found
-
-    def _framed_key(self, source: Source) -> Framed | None:
-        """A key of any other format may begin with a zero byte for reasons of its own."""
-        if self.settings.key_format != "utf8":
-            return None
-        return self.registry.frame(source.key, source.headers, "key")
+        if (name := self.registry.name(source.key, source.headers)) is not None:
+            return stream_name(name)
+        if (known := self._names.get(source.key or source.name)) is not None:
+            return known
+        name = stream_of_key(source.key, self.settings.key_format)
+        if self.settings.key_format == "utf8" and looks_binary(source.key):
+            self.notes.binary_key(source.key or b"")
+        name = stream_name(name or source.name)
+        if self.settings.key_format == "none" or len(source.key or b"") > STREAM_BYTES:
+            return name
+        if len(self._names) == NAMES:
+            self._names.clear()
+        self._names[source.key or source.name] = name
+        return name
 
     def _own_time(self, scopes: Scopes, stream: str, source: Source) -> int | None:
         """The first of the record's times that is understood."""
@@ -283,29 +289,10 @@ def _chunk(stream: str, piece: Piece, time_ms: int) -> Chunk:
     return Chunk(stream, piece.text, piece.time_ms or time_ms)
 
 
+def _chars(chunks: list[Chunk]) -> int:
+    return len(chunks[0].text) if len(chunks) == 1 else sum(len(chunk.text) for chunk in chunks)
+
+
 def _kind(document: Any) -> str:
     kinds = ((bool, "boolean"), (str, "string"), (list, "array"), (dict, "object"))
     return next((name for kind, name in kinds if isinstance(document, kind)), "number")
-
-
-def _msgpack_map(value: bytes, errors: str) -> dict[str, Any]:
-    if value[0] not in MSGPACK_MAPS:
-        raise BadEvent("the value is not a msgpack map")
-    fields = msgpack_of(value, errors)
-    if not isinstance(fields, dict):
-        raise BadEvent("the value is msgpack, but not a map")
-    return fields
-
-
-def _text_of_ids(ids: Any, decode_ids: IdDecoder) -> str:
-    """The text of token ids, which must be whole characters."""
-    is_list = isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < 2**31 for i in ids)
-    if not is_list or not ids:
-        raise BadEvent("field 'ids' must be a list of token ids")
-    try:
-        text = decode_ids(ids)
-    except (IndexError, OverflowError, TypeError, ValueError) as error:
-        raise BadEvent(f"field 'ids' cannot be decoded: {error}") from None
-    if "\N{REPLACEMENT CHARACTER}" in (text[:1], text[-1:]):
-        raise BadEvent("field 'ids' begins or ends inside a character: send whole characters")
-    return text
