@@ -253,17 +253,12 @@ class _Keyless:
             )  # fmt: skip
 
 
-def too_old(timestamp_ms: int | None, deadline: float, now: float) -> str:
-    """Why a query sent then is not looked at now; nothing if it is. Only Kafka's time says so: a
-    query without one is never too old, nor is one from a clock that goes ahead."""
-    if timestamp_ms is None or timestamp_ms < 0:
+def too_old(timestamp: float | None, deadline: float, now: float) -> str:
+    """Why a query sent then is not looked at now; nothing if it is. Faust says it in seconds. A
+    query without a time is never too old, nor is one from a clock that goes ahead."""
+    if timestamp is None or timestamp < 0 or now - timestamp <= OLD_SECONDS + deadline:
         return ""
-    if now - timestamp_ms / 1000 <= OLD_SECONDS + deadline:
-        return ""
-    try:
-        asked = datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError):
-        asked = f"{timestamp_ms} ms"
+    asked = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")
     return f"asked at {asked}: too old, more than {OLD_SECONDS / 60:.0f} minutes; ask again"
 
 

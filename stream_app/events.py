@@ -68,7 +68,7 @@ def dead_letter(
         "topic": topic,
         "partition": partition,
         "offset": offset,
-        "reason": _writable(reason[:STREAM_BYTES]),
+        "reason": _writable(reason)[:STREAM_BYTES],
         "key": base64.b64encode(key[:KEPT_BYTES]).decode(),
         "value": base64.b64encode(value[:KEPT_BYTES]).decode(),
         "key_bytes": len(key),

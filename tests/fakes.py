@@ -144,16 +144,17 @@ def best(engine: Engine, segments: Sequence[Segment], question: str) -> list[tup
     return top.best()
 
 
-NOW_MS = int(time.time() * 1000)
+NOW = time.time()
 
 
 class Message(NamedTuple):
-    """What Kafka knows of an event; timestamp in milliseconds."""
+    """What Kafka knows of an event; timestamp in seconds, or in milliseconds where it was polled
+    past Faust."""
 
     topic: str
     partition: int
     offset: int
-    timestamp: int | None
+    timestamp: float | None
     key: bytes | None
     value: Any
     headers: Any = ()

@@ -26,7 +26,7 @@ from stream_app.state import FencedError, LostWritesError
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from tests.fakes import (
-    NOW_MS,
+    NOW,
     PLENTY,
     TP,
     Event,
@@ -54,7 +54,7 @@ class Site:
 
     def event(self, offset: int, key: str | None, value: bytes | None) -> Event:
         """An event of a topic."""
-        message = Message(self.topic, 0, offset, NOW_MS, key.encode() if key else None, value)
+        message = Message(self.topic, 0, offset, NOW, key.encode() if key else None, value)
         return Event(message, self.acked)
 
     async def bury(self, event: Any, reason: str) -> None:
@@ -385,9 +385,9 @@ async def test_empty_queries_are_skipped_counted_and_acknowledged() -> None:
 async def test_a_query_that_lay_in_its_topic_for_long_is_answered_with_that() -> None:
     site = Site()
     events = [site.event(i, "s", b'{"id": "%d", "question": "q?"}' % i) for i in range(3)]
-    old = NOW_MS - int(1000 * OLD_SECONDS) - 60_000
+    old = NOW - OLD_SECONDS - 60
     events[1].message = events[1].message._replace(timestamp=old)
-    events[2].message = events[2].message._replace(timestamp=-1)
+    events[2].message = events[2].message._replace(timestamp=-0.001)
     quick = await answered_all(site, events)
     assert [query.id for query in quick.asked] == ["0", "2"]
     (refused,) = [answer for answer in site.sent if answer["id"] == "1"]

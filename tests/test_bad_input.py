@@ -23,7 +23,7 @@ from stream_app.state import Commit
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from tests.fakes import (
-    NOW_MS,
+    NOW,
     PLENTY,
     TP,
     Event,
@@ -261,7 +261,7 @@ class Doors:
 
     async def events(self, values: list[bytes]) -> AsyncIterator[Event]:
         for i, value in enumerate(values):
-            yield Event(Message(self.stream, 0, i, NOW_MS, self.stream.encode(), value), self.acked)
+            yield Event(Message(self.stream, 0, i, NOW, self.stream.encode(), value), self.acked)
 
 
 def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:

@@ -14,11 +14,11 @@ MSGPACK_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 IdDecoder = Callable[[list[int]], str]
 
 
-def map_of(value: bytes, errors: str = "strict") -> dict[str, Any]:
+def map_of(value: bytes, encoding: str = "strict") -> dict[str, Any]:
     """The map. Raises BadEvent."""
     if value[0] not in MSGPACK_MAPS:
         raise BadEvent("the value is not a msgpack map")
-    fields = msgpack_of(value, errors)
+    fields = msgpack_of(value, encoding)
     if not isinstance(fields, dict):
         raise BadEvent("the value is msgpack, but not a map")
     return fields

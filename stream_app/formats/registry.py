@@ -14,7 +14,7 @@ from typing import Any
 
 from stream_app.errors import BadEvent, RegistryError, SettingsError
 from stream_app.formats.framing import LARGEST_ID, Framed, SchemaRef, framed, is_likely, unframed
-from stream_app.formats.text import json_of
+from stream_app.formats.text import encodable, json_of
 from stream_app.settings import Settings
 from stream_app.variables import or_file, variable
 
@@ -38,6 +38,7 @@ class Registry:
         self.client: Any = create_client(settings) if settings.schema_registry else None
         self.is_asked = self.client is not None
         self.is_on = settings.format != "msgpack"
+        self.has_keys = settings.key_format == "utf8"
         self.encoding = settings.encoding
         self.readers: OrderedDict[SchemaRef, Reader] = OrderedDict()
         self.unknown: OrderedDict[SchemaRef, tuple[float, str]] = OrderedDict()
@@ -68,7 +69,7 @@ class Registry:
         frames = [
             self.frame(data, headers, what)
             for key, value, headers in records
-            for what, data in (("key", key), ("value", value))
+            for what, data in (("key", key if self.has_keys else None), ("value", value))
         ]
         return dict.fromkeys(frame.schema for frame in frames if frame is not None)
 
@@ -94,6 +95,24 @@ class Registry:
             return reader(frame)
         except BadEvent as error:
             raise BadEvent(f"the {what}, of schema id {frame.schema}: {error}") from None
+
+    def text(self, frame: Framed) -> str:
+        """The value of a schema that is a text. Raises BadEvent, also where it is a record."""
+        said = self.decode(frame)
+        if isinstance(said, str):
+            return encodable(said, "the value", self.encoding)
+        raise BadEvent(
+            f"the value, of schema id {frame.schema}, is no text but a record: set "
+            f"{variable('format')}=json, and which of its fields is the text"
+        )
+
+    def name(self, key: bytes | None, headers: Headers = ()) -> str | None:
+        """The stream's name in a key that names a schema; None in any other. Where keys have a
+        format of their own they may begin with a zero byte for reasons of theirs."""
+        if not key or not self.has_keys or not (key[0] == 0 or headers):
+            return None
+        frame = self.frame(key, headers, "key")
+        return text_of_key(self.decode(frame, "key")) if frame else None
 
     async def _fetch(self, ref: SchemaRef) -> None:
         try:

@@ -20,11 +20,10 @@ from stream_app.formats.notes import Notes
 from stream_app.formats.packed import MSGPACK_MAPS, IdDecoder, map_of, text_of_ids
 from stream_app.formats.partials import ends_line, is_partial
 from stream_app.formats.paths import Scopes
-from stream_app.formats.registry import Registry, text_of_key
-from stream_app.formats.text import encodable, text_of
+from stream_app.formats.registry import Registry
+from stream_app.formats.text import text_of
 from stream_app.formats.times import parse_time
 from stream_app.settings import Settings
-from stream_app.variables import variable
 
 NAMES = 4096
 """Of streams by their keys, as were seen last."""
@@ -87,7 +86,7 @@ class TokenDecoder:
         if (size := len(value)) > (limit := self.settings.max_event_bytes):
             raise BadEvent(f"the value has {size} bytes, more than the {limit} allowed")
         made = Source(key, source, time_ms, headers, size)
-        if frame := self.registry.frame(value, headers):
+        if (value[0] == 0 or headers) and (frame := self.registry.frame(value, headers)):
             return self._framed(frame, made)
         return self._read(value, made)
 
@@ -101,18 +100,12 @@ class TokenDecoder:
 
     def _framed(self, frame: Framed, source: Source) -> Decoded:
         """What a schema registry knows how to read."""
-        said = self.registry.decode(frame)
         if self.layout.form == "json":
-            return self._of_documents([said], source)
-        if not isinstance(said, str):
-            raise BadEvent(
-                f"the value, of schema id {frame.schema}, is no text but a record: set "
-                f"{variable('format')}=json, and which of its fields is the text"
-            )
-        if not said:
-            self.notes.on_skipped()
-            return [], ""
-        return self._line(encodable(said, "the value", self.errors), source)
+            return self._of_documents([self.registry.decode(frame)], source)
+        if text := self.registry.text(frame):
+            return self._line(text, source)
+        self.notes.on_skipped()
+        return [], ""
 
     # -- forms -------------------------------------------------------------------------------
 
@@ -264,29 +257,20 @@ class TokenDecoder:
         return source.found or self._of_key(source)
 
     def _of_key(self, source: Source) -> str:
+        if (name := self.registry.name(source.key, source.headers)) is not None:
+            return stream_name(name)
         if (known := self._names.get(source.key or source.name)) is not None:
             return known
-        name = stream_name(self._named(source) or source.name)
+        name = stream_of_key(source.key, self.settings.key_format)
+        if self.settings.key_format == "utf8" and looks_binary(source.key):
+            self.notes.binary_key(source.key or b"")
+        name = stream_name(name or source.name)
         if self.settings.key_format == "none" or len(source.key or b"") > STREAM_BYTES:
             return name
         if len(self._names) == NAMES:
             self._names.clear()
         self._names[source.key or source.name] = name
         return name
-
-    def _named(self, source: Source) -> str | None:
-        """What the key says."""
-        if frame := self._framed_key(source):
-            return text_of_key(self.registry.decode(frame, "key"))
-        if self.settings.key_format == "utf8" and looks_binary(source.key):
-            self.notes.binary_key(source.key or b"")
-        return stream_of_key(source.key, self.settings.key_format)
-
-    def _framed_key(self, source: Source) -> Framed | None:
-        """A key of any other format may begin with a zero byte for reasons of its own."""
-        if self.settings.key_format != "utf8":
-            return None
-        return self.registry.frame(source.key, source.headers, "key")
 
     def _own_time(self, scopes: Scopes, stream: str, source: Source) -> int | None:
         """The first of the record's times that is understood."""

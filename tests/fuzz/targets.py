@@ -46,6 +46,7 @@ from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from tests import raw
+from tests.fuzz import wire
 from tests.raw import Raw
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
 from xl3m_core.segment import Segmenter
@@ -420,6 +421,9 @@ TARGETS = (
     Target(
         "layouts", a_layout, [b"text\n{a} {b.c}", b"key_field\nheader:x", b"time_from_line\n%F %T"]
     ),
+    Target("registry", wire.framed_value, wire.SEEDS),
+    Target("registry, by a header", wire.headed_value, wire.HEADED, 0.5),
+    Target("no registry", wire.without_registry, [b"\0\0\0" + s for s in wire.SEEDS], 0.5),
     Target("msgpack", chunk_in("msgpack"), KEYED),
     Target("token ids", token_ids, [b"\0\5\2\0", b"\xff\xff", b""]),
     Target("question", question, KEYED),
