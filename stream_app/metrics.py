@@ -106,7 +106,7 @@ class Metrics:
                 lambda: weights.largest,
             ),
             "xl3m_health_waiting": (
-                "Steps that wait for Redis",
+                "Steps that wait for Redis or the schema registry",
                 lambda: len(health.waiting),
             ),
         }
