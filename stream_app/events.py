@@ -1,4 +1,4 @@
-"""The wire format: token, answer, dead letter.
+"""The wire format: chunk of text, answer, dead letter.
 
 Bytes of an event -> a checked value, or BadEvent with the reason. Maps may be JSON or
 msgpack; which it is shows in the first byte. Knows no broker and no store.

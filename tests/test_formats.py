@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +121,8 @@ def test_arrays_and_documents_one_after_another_are_several_records_without_a_se
     lines = [json.dumps(record).encode() for record in records]
     for value in (
         json.dumps(records).encode(),
+        json.dumps(records).encode("utf-16"),
+        json.dumps(records).encode("utf-32-be"),
         b"\n".join(lines) + b"\n",
         b" ".join(lines),
         b"\xef\xbb\xbf" + b"\r\n\r\n".join(lines),
@@ -304,6 +307,16 @@ def test_lines_have_each_its_own_time() -> None:
     made = decoder(format="lines", time_from_line="auto")
     assert decoded(made, b"no time")[0][0].time_ms == KAFKA_MS
     assert made.notes.unparsed == 1
+
+
+def test_a_map_of_msgpack_has_its_time_and_stream_where_the_settings_say() -> None:
+    fields: dict[str, Any] = {"time_field": "at", "key_field": "host.name", "format": "msgpack"}
+    value = {"text": "a\n", "at": msgpack.Timestamp(T0 // 1000, 5_000_000), "host": {"name": "h"}}
+    assert chunks(bytes(msgpack.packb(value)), **fields) == [("h", "a\n", T0 + 5)]
+    made = decoder(format="msgpack")
+    for empty in (None, ""):
+        assert decoded(made, bytes(msgpack.packb({"text": empty}))) == ([], "")
+    assert made.notes.skipped == 2
 
 
 # -- the whole file of cases ---------------------------------------------------------------------

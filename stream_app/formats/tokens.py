@@ -4,6 +4,7 @@ Lines, lines of a container runtime, JSON or msgpack, as the settings say. What 
 be used is told in one reason; the rest of it is used. Knows the formats; no Kafka and no store.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,6 +94,8 @@ class TokenDecoder:
         """The documents in a value, as plain data; Bad in place of one that cannot be read."""
         if value[0] in MSGPACK_MAPS and self.errors == "strict":
             raise BadEvent("the value is not a json map; it begins as msgpack does")
+        if value[0] >= 0xFE or b"\0" in value[:4]:  # as JSON begins in UTF-16 and UTF-32
+            value = value.decode(json.detect_encoding(value), "replace").encode(errors="replace")
         return documents(self._text(value))
 
     def _framed(self, frame: Framed, source: Source) -> Decoded:
