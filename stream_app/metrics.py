@@ -110,7 +110,7 @@ class Metrics:
                 lambda: len(health.held),
             ),
             "xl3m_health_waiting": (
-                "Steps that wait for Redis",
+                "Steps that wait for Redis or the schema registry",
                 lambda: len(health.waiting),
             ),
         }

@@ -422,6 +422,8 @@ TARGETS = (
         "layouts", a_layout, [b"text\n{a} {b.c}", b"key_field\nheader:x", b"time_from_line\n%F %T"]
     ),
     Target("registry", wire.framed_value, wire.SEEDS),
+    Target("registry, lines", wire.framed_line, wire.SEEDS, 0.5),
+    Target("registry, keys", wire.framed_key, wire.SEEDS, 0.5),
     Target("registry, by a header", wire.headed_value, wire.HEADED, 0.5),
     Target("no registry", wire.without_registry, [b"\0\0\0" + s for s in wire.SEEDS], 0.5),
     Target("msgpack", chunk_in("msgpack"), KEYED),

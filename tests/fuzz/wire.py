@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from stream_app.errors import BadEvent
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
 from stream_app.formats.framing import HEADERS
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Settings
@@ -74,7 +75,7 @@ class _Client:
 
     def get_schema(self, id: int, fmt: str | None = None) -> _Schema:
         if id == UNKNOWN:
-            raise BadEvent(f"schema id {id} is not in the registry")
+            raise SchemaRegistryError(404, 40403, "not found")
         return self.schemas[id]
 
     def get_version(self, subject: str, *_: Any) -> _Version:
@@ -97,25 +98,43 @@ def decoder(format: str) -> TokenDecoder:
     return made
 
 
+KEY = b"\0" + (4).to_bytes(4) + b"\x08text"
+
+
 def framed_value(data: bytes) -> None:
-    """A value, whose first byte picks its schema; the key is framed by the schema of texts."""
-    id, payload = data[0] % 10 if data else 0, data[1:]
-    key = b"\0" + (4).to_bytes(4) + payload[:20]
-    for format in ("json", "lines"):
-        _take(decoder(format), key, b"\0" + id.to_bytes(4) + payload, ())
+    """A value, whose first byte picks its schema."""
+    _take(decoder("json"), KEY, _framed(data), ())
+
+
+def framed_line(data: bytes) -> None:
+    """The same where values are lines, so that it has to be a text."""
+    _take(decoder("lines"), KEY, _framed(data), ())
+
+
+def framed_key(data: bytes) -> None:
+    """A key."""
+    _take(decoder("json"), _framed(data), b'{"text": "x"}', ())
 
 
 def headed_value(data: bytes) -> None:
     """A value whose schema a header names."""
     size = data[0] % 32 if data else 0
-    headers = [(HEADERS["value"], data[1 : 1 + size]), (HEADERS["key"], data[1:6])]
-    _take(decoder("json"), b"key", data[1 + size :], headers)
+    _take(decoder("json"), b"key", data[1 + size :], [(HEADERS["value"], data[1 : 1 + size])])
+
+
+@lru_cache
+def plain_decoder() -> TokenDecoder:
+    """One that asks no registry."""
+    return TokenDecoder(Settings(format="lines", max_event_bytes=4096), lambda ids: "")
 
 
 def without_registry(data: bytes) -> None:
-    """Any value, where no registry is set: recognised or not."""
-    made = TokenDecoder(Settings(format="lines", max_event_bytes=4096), lambda ids: "")
-    _take(made, data[:9], b"\0" + data, ())
+    """Any value and key, where no registry is set: recognised or not."""
+    _take(plain_decoder(), data[:9], b"\0" + data, ())
+
+
+def _framed(data: bytes) -> bytes:
+    return b"\0" + (data[0] % 10 if data else 0).to_bytes(4) + data[1:]
 
 
 def _take(made: TokenDecoder, key: bytes, value: bytes, headers: Any) -> None:
@@ -142,5 +161,7 @@ def _seeds() -> list[bytes]:
 
 
 SEEDS = _seeds()
-HEADED = [bytes([5]) + b"\0" + s[:1].rjust(4, b"\0") + s[1:] for s in SEEDS]
+assert len(decoder("json").registry.readers) == 6  # a target without schemas would refuse all
+# The header of a Protobuf value holds its indexes, too.
+HEADED = [bytes([6]) + b"\0" + s[:1].rjust(4, b"\0") + b"\0" + s[1:] for s in SEEDS]
 HEADED += [bytes([17]) + b"\1" * 17 + b"\x00\x08\x07"]
