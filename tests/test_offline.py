@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app import reading
 from stream_app.reading import FileText
+from stream_app.settings import Encoding
 from tests import tiny
 from xl3m_core import XL3M
 
@@ -35,7 +38,7 @@ def run(model: str, command: str, **env: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-def read(data: bytes, tmp: Path, encoding: reading.Encoding = "strict") -> tuple[str, FileText]:
+def read(data: bytes, tmp: Path, encoding: Encoding = "strict") -> tuple[str, FileText]:
     (tmp / "log").write_bytes(data)
     text = FileText(tmp / "log", encoding)
     return "".join(text.chunks()), text
@@ -46,8 +49,8 @@ def test_text_is_what_the_file_holds_in_any_chunks(text: str, size: int) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "CHUNK_BYTES", size)
         patch.setattr(reading, "LONGEST_LINE", size)
-        patch.setattr(reading.click, "open_file", lambda *_: io.BytesIO(text.encode()))
-        for encoding in ("strict", "replace"):
+        patch.setattr(click, "open_file", lambda *_: io.BytesIO(text.encode()))
+        for encoding in get_args(Encoding):
             found = FileText(Path("x"), encoding)
             assert "".join(found.chunks()) == text and not found.complaint
 
@@ -57,7 +60,7 @@ def test_lines_that_are_no_utf_8_are_left_out_or_replaced(lines: list[bytes]) ->
     data = b"".join(line + b"\n" for line in lines)
     good = [line for line in lines if line not in (b"\xff", b"caf\xe9")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading.click, "open_file", lambda *_: io.BytesIO(data))
+        patch.setattr(click, "open_file", lambda *_: io.BytesIO(data))
         strict, loose = FileText(Path("x"), "strict"), FileText(Path("x"), "replace")
         assert "".join(strict.chunks()) == b"".join(line + b"\n" for line in good).decode()
         assert "".join(loose.chunks()) == data.decode(errors="replace")
