@@ -44,16 +44,19 @@ def test_work_that_gets_nowhere_ends_the_process_and_shows_where() -> None:
     code, output = outcome(signs="0", busy="True")
     assert code == 1
     assert "Timeout" in output and "lived" not in output
+    said = output.index("lower XL3M_BATCH_TOKENS, or raise XL3M_STALL_SECONDS")
+    assert said < output.index("Timeout") and output.count("XL3M_STALL_SECONDS") == 1
 
 
 def test_a_stuck_event_loop_ends_the_process() -> None:
     code, output = outcome(signs="next(steps)", busy="True", work="time.sleep(9)")
     assert code == 1
     assert "File" in output and "lived" not in output
+    assert "XL3M_STALL_SECONDS" in output
 
 
 def test_progress_keeps_it_alive() -> None:
-    assert outcome(signs="next(steps)", busy="True") == (0, "lived\n")
+    assert outcome(signs="next(steps)", busy="True") == (0, "lived\n"), "and nothing is said"
 
 
 def test_having_nothing_to_do_keeps_it_alive() -> None:

@@ -4,7 +4,8 @@ Reads a text once, keeps the most certain segments, answers from them. Knows an 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,42 +51,101 @@ class XL3M:
         Memory holds the k best segments and a few batches, however long the text. on_progress is
         given the number of tokens scored so far; on_text the answer as it is generated.
         """
+        (answer,) = self._answers(text, [question], on_progress, on_text)
+        return answer
+
+    def answers(
+        self,
+        text: str | Iterable[str],
+        questions: Sequence[str],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Answer]:
+        """`answer` to each of the questions in turn, the text read once for all of them."""
+        return self._answers(text, questions, on_progress, None)
+
+    def _answers(
+        self,
+        text: str | Iterable[str],
+        questions: Sequence[str],
+        on_progress: Callable[[int], None] | None,
+        on_text: Callable[[str], None] | None,
+    ) -> Iterator[Answer]:
+        for question in questions:
+            self.engine.suffix(question)  # refused before a long text is read
         started = time.perf_counter()
-        self.engine.suffix(question)  # refused before a long text is read
         try:
-            best, total = self._scan(_chunks(text), question, on_progress)
-            scanned = time.perf_counter()
-            if not total:
-                return Answer(question=question, error="the text is empty")
-            context = self.engine.assemble([segment for segment, _ in best], question)
+            found = self._scan(_chunks(text), questions, on_progress)
+        except ModelError as error:
+            yield from (_failed(question, error) for question in questions)
+            return
+        seconds = time.perf_counter() - started
+        for question, best in zip(questions, found, strict=True):
+            yield self._answer(question, best, seconds, on_text)
+
+    def _answer(
+        self, question: str, best: "Best", seconds: float, on_text: Callable[[str], None] | None
+    ) -> Answer:
+        """The answer from the most certain segments, which it took so long to find."""
+        if not best.total:
+            return Answer(question=question, error="the text is empty")
+        began = time.perf_counter()
+        ranked = best.ranked()
+        context = self.engine.assemble([segment for segment, _ in ranked], question)
+        try:
             generated = self.engine.answer(context, question, on_text)
         except ModelError as error:
-            return Answer(question=question, error=f"the model failed: {error}")
-        scores = {segment.index: score for segment, score in best}
+            return _failed(question, error)
+        scores = {segment.index: score for segment, score in ranked}
         return Answer(
             question=question,
             answer=generated.text,
             certainty=generated.certainty,
             coverage=1.0,
             evidence=tuple(Evidence.of("", s, scores[s.index]) for s in context.segments),
-            timings={"scan": scanned - started, "answer": time.perf_counter() - scanned},
+            timings={"scan": seconds, "answer": time.perf_counter() - began},
         )
 
     def _scan(
-        self, chunks: Iterable[str], question: str, on_progress: Callable[[int], None] | None
-    ) -> tuple[list[tuple[Segment, float]], int]:
-        """The k most certain segments with their scores, and how many there were in all."""
-        top, kept, total = TopK(self.engine.method.k), dict[int, Segment](), 0
+        self,
+        chunks: Iterable[str],
+        questions: Sequence[str],
+        on_progress: Callable[[int], None] | None,
+    ) -> list["Best"]:
+        """The k most certain segments for each question."""
+        found = [Best(TopK(self.engine.method.k)) for _ in questions]
         several = 4 * self.engine.batch_tokens  # some forwards' worth, so that lengths sort well
         for batch in self.engine.segmenter().batches(chunks, several):
-            scores = self.engine.score([(segment.text, question) for segment in batch])
-            for segment, score in zip(batch, scores, strict=True):
-                kept[segment.index] = segment
-                kept.pop(top.add(segment.index, score), None)  # type: ignore[arg-type]
-            total += len(batch)
+            pairs = [(segment.text, question) for question in questions for segment in batch]
+            scores = iter(self.engine.score(pairs))
+            for best in found:
+                for segment in batch:
+                    best.add(segment, next(scores))
             if on_progress:
                 on_progress(batch[-1].end_token)
-        return [(kept[index], score) for index, score in top.best()], total
+        return found
+
+
+@dataclass(slots=True)
+class Best:
+    """The most certain segments so far, of how many."""
+
+    top: TopK
+    kept: dict[int, Segment] = field(default_factory=dict)
+    total: int = 0
+
+    def add(self, segment: Segment, score: float) -> None:
+        """One more; perhaps another goes."""
+        self.total += 1
+        self.kept[segment.index] = segment
+        self.kept.pop(self.top.add(segment.index, score), None)  # type: ignore[arg-type]
+
+    def ranked(self) -> list[tuple[Segment, float]]:
+        """The most certain first."""
+        return [(self.kept[index], score) for index, score in self.top.best()]
+
+
+def _failed(question: str, error: ModelError) -> Answer:
+    return Answer(question=question, error=f"the model failed: {error}")
 
 
 def _chunks(text: str | Iterable[str], size: int = 1 << 16) -> Iterator[str]:

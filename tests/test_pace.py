@@ -1,0 +1,40 @@
+"""A slow model's forwards stay far below the time after which a worker counts as stuck."""
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.engine import SHARE_OF_STALL, batch_tokens, create_engine, tokens_a_second
+from stream_app.settings import Settings
+from tests import tiny
+
+
+@given(st.floats(0.1, 1e6), st.integers(1, 10**5), st.floats(1, 1e4), st.integers(1, 4096))
+def test_a_forward_is_short_or_one_row(speed: float, batch: int, stall: float, row: int) -> None:
+    tokens = batch_tokens(Settings(batch_tokens=batch, stall_seconds=stall), row, speed)
+    assert 1 <= tokens <= max(batch, row)
+    assert tokens in (batch, row) or tokens / speed <= SHARE_OF_STALL * stall
+    if batch / speed < SHARE_OF_STALL * stall * 0.99:
+        assert tokens == batch
+
+
+def test_a_slow_model_is_named_with_both_settings(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "xl3m"):
+        assert batch_tokens(Settings(), 200, 14.0) == 420
+        assert batch_tokens(Settings(), 200, 900.0) == 4096
+    (said,) = caplog.messages
+    assert "14 tokens a second" in said and "420" in said
+    assert "XL3M_BATCH_TOKENS" in said and "XL3M_STALL_SECONDS" in said
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_the_speed_is_that_of_the_machine(name: str) -> None:
+    assert tokens_a_second(tiny.model(name)) > 0
+
+
+def test_the_engine_has_forwards_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_app.engine.tokens_a_second", lambda model: 14.0)
+    assert create_engine(Settings()).batch_tokens == 420
+    assert create_engine(Settings(stall_seconds=1e6)).batch_tokens == 4096
