@@ -3,6 +3,7 @@ again and recovers; the doctor says so before.
 """
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ async def guarded(
 
 def allow(admin: Any, kind: str, name: str, operation: str, allowed: bool = True) -> None:
     """Give the user a right, or take it."""
-    from confluent_kafka import admin as kinds
+    kinds: Any = importlib.import_module("confluent_kafka.admin")
 
     pattern = kinds.ResourcePatternType.LITERAL
     resource = getattr(kinds.ResourceType, kind if kind != "CLUSTER" else "BROKER")
