@@ -15,9 +15,9 @@ import faust
 from stream_app import keys
 from stream_app.answering import Answering
 from stream_app.asking import Fence
+from stream_app.errors import BadEvent
 from stream_app.events import (
     STREAM_BYTES,
-    BadEvent,
     Query,
     Question,
     dead_letter,

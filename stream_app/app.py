@@ -114,6 +114,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     metrics = Metrics(scoring, answering, health, weights)
     bury = agents.dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
+    metrics.listen(ingest.decoder.notes)
     app.polled, app.settled = {settings.tokens_topic}, ingest.settled
     asked = Partitions(store, settings.questions_topic)
     questions = agents.Questions(settings, asked, scoring, bury, health)

@@ -4,7 +4,8 @@ XL3MError
 ├── SettingsError       a setting that cannot be used
 ├── SchemaError         what lies in Redis was laid out by another version
 ├── UnreachableError    the broker, Redis or a worker does not answer
-└── EmbeddedError       a service that was to be started here did not start
+├── EmbeddedError       a service that was to be started here did not start
+└── BadEvent            an event that cannot be used
 """
 
 from xl3m_core.errors import XL3MError
@@ -24,3 +25,7 @@ class UnreachableError(XL3MError, ConnectionError):
 
 class EmbeddedError(XL3MError, RuntimeError):
     """A service that was to be started here did not start."""
+
+
+class BadEvent(XL3MError, ValueError):
+    """An event that cannot be used; the message is the reason its sender is given."""

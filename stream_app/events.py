@@ -1,4 +1,4 @@
-"""The wire format: token, question, query, answer, dead letter.
+"""The wire format: chunk of text, question, query, answer, dead letter.
 
 Bytes of an event -> a checked value, or BadEvent with the reason. Maps may be JSON or
 msgpack; which it is shows in the first byte. Knows no broker and no store.
@@ -6,15 +6,13 @@ msgpack; which it is shows in the first byte. Knows no broker and no store.
 
 import base64
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
 
-from stream_app.settings import MAX_DEADLINE, Settings
-from xl3m_core.errors import XL3MError
+from stream_app.errors import BadEvent
+from stream_app.settings import MAX_DEADLINE
 
 STREAM_BYTES = 256
 QUESTION_CHARS = 65_536
@@ -22,14 +20,6 @@ QUESTION_CHARS = 65_536
 KEPT_BYTES = 65_536
 # First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
 MSGPACK_MAP = range(0x80, 0x90)
-# Those of larger maps. Text may begin with one, so they are maps only where text is not expected.
-MSGPACK_LARGE_MAPS = (b"\xde", b"\xdf")
-
-Decoder = Callable[[list[int]], str]
-
-
-class BadEvent(XL3MError, ValueError):
-    """An event that cannot be used; the message is the reason its sender is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +49,6 @@ class Query:
     question: str | None = None
     deadline: float | None = None
     as_json: bool = True
-
-
-def decode_chunk(
-    key: bytes | None,
-    value: bytes | None,
-    *,
-    source: str,
-    time_ms: int,
-    settings: Settings,
-    decode_ids: Decoder,
-) -> Chunk:
-    """An event of the tokens topic. source names the stream if neither key nor field does."""
-    value = _sized(value, settings.max_event_bytes)
-    stream = _text(key, "key") if key else source
-    if settings.format == "lines":
-        text = _text(value, "value")
-        return Chunk(stream_name(stream), text if text.endswith("\n") else text + "\n", time_ms)
-    fields = _map(value, want="json" if settings.format == "json" else "msgpack")
-    time_ms = _time(fields.get(settings.time_field or "time"), time_ms)
-    if settings.format == "json":
-        if settings.key_field:
-            stream = _field(fields, settings.key_field, str)
-        text = _field(fields, settings.text_field or "text", str)
-        return Chunk(stream_name(stream), text if text.endswith("\n") else text + "\n", time_ms)
-    if "ids" in fields:
-        return Chunk(stream_name(stream), _decode_ids(fields["ids"], decode_ids), time_ms)
-    return Chunk(stream_name(stream), _field(fields, "text", str), time_ms)
 
 
 def decode_question(key: bytes | None, value: bytes | None, limit: int) -> Question:
@@ -172,13 +135,9 @@ def _text(raw: bytes, what: str) -> str:
         raise BadEvent(f"the {what} is not UTF-8: byte {error.start} is wrong") from None
 
 
-def _map(value: bytes, want: str | None = None) -> dict[str, Any]:
-    """The map in JSON or msgpack; `want` names the only form allowed."""
+def _map(value: bytes) -> dict[str, Any]:
+    """The map in JSON or msgpack."""
     form = "json" if is_json(value) else "msgpack"
-    if want == "msgpack" and value[:1] in MSGPACK_LARGE_MAPS:
-        form = "msgpack"
-    if want not in (None, form):
-        raise BadEvent(f"the value is not a {want} map")
     try:
         if form == "msgpack":
             fields = msgpack.unpackb(value, raw=False, strict_map_key=True)
@@ -244,41 +203,3 @@ def question_text(question: str | None) -> str | None:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _time(value: Any, default: int) -> int:
-    """A time in ISO 8601, or seconds or milliseconds since the epoch, told apart by size (the
-    year 5138 in seconds)."""
-    if value is None:
-        return default
-    if isinstance(value, str):
-        return _iso(value)
-    if not _number(value) or not 0 <= value < 1e14:
-        raise BadEvent("the time field must be seconds or milliseconds since the epoch")
-    return int(value if value >= 1e11 else value * 1000)
-
-
-def _iso(text: str) -> int:
-    """Milliseconds since the epoch; a time without a zone is UTC."""
-    try:
-        time = datetime.fromisoformat(text)
-        time_ms = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise BadEvent("the time field is neither a number nor ISO 8601") from None
-    if time_ms < 0:  # as for numbers
-        raise BadEvent("the time field is before 1970")
-    return time_ms
-
-
-def _decode_ids(ids: Any, decode_ids: Decoder) -> str:
-    """The text of token ids, which must be whole characters."""
-    whole = isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < 2**31 for i in ids)
-    if not whole or not ids:
-        raise BadEvent("field 'ids' must be a list of token ids")
-    try:
-        text = decode_ids(ids)
-    except (IndexError, OverflowError, TypeError, ValueError) as error:
-        raise BadEvent(f"field 'ids' cannot be decoded: {error}") from None
-    if "\N{REPLACEMENT CHARACTER}" in (text[:1], text[-1:]):
-        raise BadEvent("field 'ids' begins or ends inside a character: send whole characters")
-    return text

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stream_app.events import BadEvent, Chunk, decode_chunk
+from stream_app.errors import BadEvent
+from stream_app.events import Chunk
+from stream_app.formats.tokens import Decoded, TokenDecoder
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
@@ -27,17 +29,20 @@ logger = logging.getLogger("xl3m")
 # may be behind: what is under way when a rebalance comes must not take long to finish.
 BYTES_PER_TOKEN = 4
 CACHED_STREAMS = 20_000
+STREAMS_AT_ONCE = 1024
+"""In one round trip: an event may have records of very many."""
 
 DeadLetters = Callable[[Any, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A chunk, where it came from, and how many offsets before it never came."""
+    """What an event says of one stream, where it came from, and how many offsets before it never
+    came."""
 
     source: Owned
     event: Any
-    chunk: Chunk
+    chunks: list[Chunk]
     gap: int
 
     @property
@@ -66,7 +71,7 @@ class Ingest:
     ) -> None:
         self.settings = settings
         self.segmenter = engine.segmenter()
-        self.decode_ids = engine.model.decode_within
+        self.decoder = TokenDecoder(settings, engine.model.decode_within)
         self.store = store
         self.partitions = partitions
         self.scoring = scoring
@@ -125,8 +130,9 @@ class Ingest:
         again meanwhile: what was written before may be lost, so all of it is looked at again."""
         try:
             await self._admit(arrivals)
-            while arrivals:
-                arrivals = await patiently(self.health, "ingest", self._write, arrivals)
+            for part in _parts(arrivals):
+                while part:
+                    part = await patiently(self.health, "ingest", self._write, part)
             # A partition lost while all this went on is another's to speak for now.
             done = [(owned, event) for owned, event in ours if self.partitions.owns(owned)]
             await patiently(self.health, "ingest", self.partitions.advance, done)
@@ -136,41 +142,52 @@ class Ingest:
             return None
 
     async def _arrivals(self, batch: list[tuple[Owned, Any]]) -> dict[str, list[Arrival]]:
-        """The usable events by stream, each stream's in order."""
+        """The usable events by stream, each stream's in order. An event has all it says of a stream
+        in one arrival: that is in Redis as a whole, or not at all."""
         arrivals: dict[str, list[Arrival]] = {}
         for source, event in batch:
             source.saw(event.message.offset)
             try:
-                chunk = self._decode(event)
+                chunks, reason = self._decode(event)
             except BadEvent as error:
-                await self.dead_letters(event, str(error))
-                continue
-            # A gap that waits to be counted came after what is there already.
-            gap = 0 if source.has(event.message.offset) else source.take_gap()
-            arrival = Arrival(source, event, chunk, gap)
-            arrivals.setdefault(chunk.stream, []).append(arrival)
+                chunks, reason = [], str(error)
+            if reason:
+                await self.dead_letters(event, reason)
+            for chunk in chunks:
+                waiting = arrivals.setdefault(chunk.stream, [])
+                if waiting and waiting[-1].event is event:
+                    waiting[-1].chunks.append(chunk)
+                    continue
+                # A gap that waits to be counted came after what is there already; it is counted on
+                # the first stream of the event.
+                gap = 0 if source.has(event.message.offset) else source.take_gap()
+                waiting.append(Arrival(source, event, [chunk], gap))
         return arrivals
 
-    def _decode(self, event: Any) -> Chunk:
+    def _decode(self, event: Any) -> Decoded:
         message = event.message
-        return decode_chunk(
+        return self.decoder.decode(
             message.key,
             message.value,
             source=f"{message.topic}/{message.partition}",
-            time_ms=message.timestamp or 0,
-            settings=self.settings,
-            decode_ids=self.decode_ids,
+            time_ms=max(message.timestamp or 0, 0),
+            headers=getattr(message, "headers", None) or (),
         )
 
     async def _admit(self, arrivals: dict[str, list[Arrival]]) -> None:
-        """List the streams that are new, and dead-letter what is of one too many. A stream that
-        is listed is never one too many, whoever listed it."""
-        for stream in await patiently(self.health, "ingest", self._enlist, arrivals):
-            self.states.pop(stream, None)
-            for arrival in arrivals.pop(stream):
-                arrival.source.gap += arrival.gap  # is counted on the next stream that has room
-                reason = too_many_streams(stream, self.settings.max_streams)
-                await self.dead_letters(arrival.event, reason)
+        """List the streams that are new, and dead-letter what is of one too many: an event once,
+        for the first of its streams there is no room for. A stream that is listed is never one too
+        many, whoever listed it."""
+        unheard: dict[Any, str] = {}
+        for part in _parts(arrivals):
+            for stream in await patiently(self.health, "ingest", self._enlist, part):
+                self.states.pop(stream, None)
+                for arrival in arrivals.pop(stream):
+                    arrival.source.gap += arrival.gap  # is counted on the next stream with room
+                    reason = too_many_streams(stream, self.settings.max_streams)
+                    unheard.setdefault(arrival.event, reason)
+        for event, reason in unheard.items():
+            await self.dead_letters(event, reason)
 
     async def _enlist(self, arrivals: dict[str, list[Arrival]]) -> frozenset[str]:
         """Those there is no room for."""
@@ -231,7 +248,7 @@ class Ingest:
 
     def _commit(self, stream: str, fresh: list[Arrival]) -> Commit:
         base = self.states[stream]
-        chunks = ((arrival.chunk.text, arrival.chunk.time_ms) for arrival in fresh)
+        chunks = ((chunk.text, chunk.time_ms) for arrival in fresh for chunk in arrival.chunks)
         tail, segments = self.segmenter.extend(base.tail, chunks)
         source = fresh[0].source
         return Commit(
@@ -253,3 +270,12 @@ class Ingest:
     def _left(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
         left = {stream: self._unseen(stream, waiting) for stream, waiting in arrivals.items()}
         return {stream: waiting for stream, waiting in left.items() if waiting}
+
+
+def _parts(arrivals: dict[str, list[Arrival]]) -> list[dict[str, list[Arrival]]]:
+    """As many streams at a time as one round trip may have."""
+    if len(arrivals) <= STREAMS_AT_ONCE:
+        return [dict(arrivals)]
+    items = [*arrivals.items()]
+    starts = range(0, len(items), STREAMS_AT_ONCE)
+    return [dict(items[start : start + STREAMS_AT_ONCE]) for start in starts]

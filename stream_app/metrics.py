@@ -10,6 +10,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from stream_app.answering import Answering
+from stream_app.formats.notes import Notes
 from stream_app.patience import Health
 from stream_app.scoring import Scoring
 from stream_app.weights import Weights
@@ -48,8 +49,24 @@ class Metrics:
             self._queries.labels(outcome)
         buried = Counter("xl3m_dead_letters", "Events that were unusable", registry=self.registry)
         self.dead_letter: Callable[[], None] = buried.inc
+        self.skipped = self._counter(
+            "xl3m_skipped_records", "Records that say nothing: null or empty values and texts"
+        )
+        self.missing_key_field = self._counter(
+            "xl3m_missing_key_fields", "Records without the field or header that names their stream"
+        )
+        self.unparsed_time = self._counter(
+            "xl3m_unparsed_times",
+            "Records whose time was not understood, so Kafka's was taken",
+        )
         scoring.on_step = self.stepped
         answering.on_answer = self.answered
+
+    def listen(self, notes: Notes) -> None:
+        """Count what decoding tells."""
+        notes.on_skipped = self.skipped
+        notes.on_missing_key = self.missing_key_field
+        notes.on_unparsed_time = self.unparsed_time
 
     def stepped(self, fill: float, seconds: float) -> None:
         """A step went through the model."""
@@ -95,6 +112,10 @@ class Metrics:
         }
         for name, (what, read) in gauges.items():
             Gauge(name, what, registry=self.registry).set_function(read)
+
+    def _counter(self, name: str, what: str) -> Callable[[], None]:
+        count: Callable[[], None] = Counter(name, what, registry=self.registry).inc
+        return count
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, what, buckets=buckets, registry=self.registry)

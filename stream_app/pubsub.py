@@ -18,7 +18,8 @@ from stream_app import keys
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
-from stream_app.events import BadEvent, Query, decode_query, encode, id_of, is_json
+from stream_app.errors import BadEvent
+from stream_app.events import Query, decode_query, encode, id_of, is_json
 from stream_app.limits import too_many_queries
 from stream_app.patience import PASSING, Health, end_if_cancelled, patiently
 from stream_app.scoring import Scoring

@@ -9,17 +9,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
 from stream_app.errors import SettingsError
+from stream_app.formats.layout import Layout
+from stream_app.formats.presets import form_and_preset
 from stream_app.variables import convert, or_file, variable, with_secrets
 from xl3m_core.method import Measure, Method
 
 MAX_DEADLINE = 90.0
 """Seconds. Partitions cannot change hands while a query of theirs is open, so none is for long."""
 
-Format = Literal["lines", "json", "msgpack"]
+Format = Literal["lines", "cri", "json", "msgpack"]
 KeyFormat = Literal["utf8", "hex", "long", "int", "uuid", "none"]
 Encoding = Literal["strict", "replace"]
 IsolationLevel = Literal["read_committed", "read_uncommitted"]
@@ -75,7 +77,8 @@ class Settings:
     """A record that the Kafka client cannot read is skipped, or its partition waits."""
 
     format: str = "lines"
-    """How events of the tokens topic are written: `lines`, `json`, `json:PRESET` or `msgpack`."""
+    """How events of the tokens topic are written: `lines`, `cri`, `json`, `json:PRESET` (or the
+    preset's name alone) or `msgpack`."""
     records_field: str = ""
     text: str = ""
     text_field: str = ""
@@ -179,6 +182,11 @@ class Settings:
         return replace(self, broker=broker, redis=redis)
 
     @property
+    def form(self) -> Format:
+        """How values are written, whatever the preset."""
+        return cast(Format, form_and_preset(self.format)[0])
+
+    @property
     def tokens_topics(self) -> tuple[str, ...]:
         """The names in `tokens_topic`; none if that is a pattern."""
         if self.tokens_topic.startswith("^"):
@@ -209,9 +217,7 @@ class Settings:
             if getattr(self, name) not in get_args(choices):
                 named = ", ".join(filter(None, get_args(choices)))
                 raise SettingsError(f"{variable(name)} must be one of {named}")
-        if self.format.partition(":")[0] not in get_args(Format):
-            named = ", ".join(get_args(Format))
-            raise SettingsError(f"{variable('format')} must be one of {named}, or json:PRESET")
+        Layout.of(self)
         topics = [f.name for f in fields(self) if f.name.endswith("_topic")]
         for name in topics:
             if not _TOPIC.fullmatch(getattr(self, name)):

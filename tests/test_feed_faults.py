@@ -1,6 +1,4 @@
-"""A feeder that is killed at any moment, on the real Kafka, while its file grows, is rotated and cut:
-with a position file the topic has each line of the file once, in order.
-"""
+"""A feeder that is killed at any moment, on the real Kafka, while its file is rotated and cut: with a position file the topic has each line of the file once, in order."""
 
 import asyncio
 import os
@@ -24,7 +22,7 @@ from stream_app.variables import variable
 from tests.workers import fresh_topics
 
 Fresh = Callable[[str], str]
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 25.0
 SEEDS = range(4)
 
 
@@ -115,7 +113,7 @@ class Writer:
             file.write("".join(f"{line}\n" for line in new))
 
     def _make_room(self) -> None:
-        for number in (5, 4, 3, 2, 1):
+        for number in range(60, 0, -1):  # none is thrown away
             old = self.log.with_name(f"app.log.{number}")
             if old.exists():
                 old.rename(self.log.with_name(f"app.log.{number + 1}"))

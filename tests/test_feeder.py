@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from stream_app import embedded
 from stream_app.embedded import Service
-from stream_app.events import decode_chunk
 from stream_app.feeding import opened, pieces, sources
 from stream_app.feeding.feeder import Feeder, feeding
 from stream_app.feeding.pace import LOOK_SECONDS, Pace
 from stream_app.feeding.reader import read_file
+from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.state import Move
 from stream_app.store import StreamStore
@@ -62,11 +62,11 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
 ) -> None:
     settings = Settings(format=form, key_field=key_field, max_event_bytes=limit)
     values = Feeder(settings, cast(AIOKafkaProducer, None), None).values("web-1", text)
+    decoder = TokenDecoder(settings, lambda _: "")
     chunks = [
-        decode_chunk(
-            b"web-1", value, source="t/0", time_ms=0, settings=settings, decode_ids=lambda _: ""
-        )
+        chunk
         for value in values
+        for chunk in decoder.decode(b"web-1", value, source="t/0", time_ms=0)[0]
     ]
     assert {chunk.stream for chunk in chunks} == {"web-1"}
     taken = "".join(chunk.text for chunk in chunks)

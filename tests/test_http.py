@@ -23,6 +23,7 @@ from stream_app.app import create_app
 from stream_app.child import free_port
 from stream_app.errors import SettingsError
 from stream_app.events import Query
+from stream_app.formats.tokens import TokenDecoder
 from stream_app.http import Http, check_port
 from stream_app.metrics import Metrics
 from stream_app.patience import Health
@@ -220,6 +221,16 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
     for offset in range(3):
         await bury(Event(Message("t", 0, offset, None, None, b"?")), "why")
     assert world.value("xl3m_dead_letters_total") == 3
+
+
+async def test_what_decoding_tells_is_counted(world: World) -> None:
+    decoder = TokenDecoder(Settings(format="json", key_field="host"), lambda ids: "")
+    world.metrics.listen(decoder.notes)
+    for value in (b'{"text": ""}', b"null", b'{"text": "x"}', b'{"text": "x", "time": "?"}', b"[]"):
+        decoder.decode(b"key", value, source="t/0", time_ms=0)
+    assert world.value("xl3m_skipped_records_total") == 2
+    assert world.value("xl3m_missing_key_fields_total") == 2
+    assert world.value("xl3m_unparsed_times_total") == 1
 
 
 async def test_what_waits_is_counted(world: World) -> None:

@@ -2,10 +2,12 @@
 event is acknowledged only when it is in Redis.
 """
 
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -40,6 +42,7 @@ from tests.fakes import (
 )
 
 Fresh = Callable[[str], str]
+CASES = Path(__file__).parent / "cases"
 
 
 @pytest.fixture(autouse=True)
@@ -323,8 +326,8 @@ async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(here: S
     events[4] = here.event(4, b"good\n")
     await here.ingest.apply(events)
     reasons = [reason for _, reason in here.letters]
-    assert [event for event, _ in here.letters] == events[1:4]
-    assert "not UTF-8" in reasons[0] and "empty" in reasons[1] and "empty" in reasons[2]
+    assert [event for event, _ in here.letters] == events[1:2]  # what is empty is passed over
+    assert "not UTF-8" in reasons[0]
     assert here.acked == events
     await assert_holds(here, "good\ngood\n")
 
@@ -547,3 +550,158 @@ async def test_run_takes_in_whatever_comes(here: Site) -> None:
     assert here.acked == polls
     assert here.ingest.batches >= 2000 / queues.BATCH_EVENTS
     await assert_holds(here, "".join(f"record {i}\n" for i in range(2000)))
+
+
+# -- events of several records -------------------------------------------------------------------
+
+TEXTS = st.text("ab é\t", min_size=1, max_size=20)
+# Each record says whose it is: the streams are those of the test, by number.
+FANNED = st.lists(st.lists(st.tuples(st.integers(0, 2), TEXTS), max_size=5), min_size=1, max_size=8)
+
+
+def fanned(events: list[list[tuple[int, str]]], names: list[str]) -> list[bytes]:
+    """Each list of records as an event."""
+    found = [[{"s": names[which], "text": text} for which, text in each] for each in events]
+    return [json.dumps({"records": records}).encode() for records in found]
+
+
+FAN_OUT = {"format": "json", "records_field": "records[]", "key_field": "s"}
+
+
+@on_redis
+@given(FANNED, CUTS, st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4)), max_size=3))
+async def test_records_of_events_are_the_streams_of_the_records_one_by_one(
+    redis_client: Redis,
+    fresh: Fresh,
+    events: list[list[tuple[int, str]]],
+    batches: list[int],
+    again: list[tuple[int, int]],
+) -> None:
+    store, names = StreamStore(redis_client, PLENTY, PLENTY), [fresh("s") for _ in range(3)]
+    one_by_one = [fresh("t") for _ in range(3)]
+    here = await site(store, fresh("topic"), 0, **FAN_OUT)
+    sent = [here.event(i, value) for i, value in enumerate(fanned(events, names))]
+    for part in split(sent, batches):
+        await here.ingest.apply(part)
+    there = await site(store, fresh("topic"), 0)
+    singles = [record for event in events for record in event]
+    await there.ingest.apply(
+        [
+            there.event(i, text.encode(), one_by_one[which].encode())
+            for i, (which, text) in enumerate(singles)
+        ]
+    )
+    assert here.acked == sent and not here.letters
+    states = [await here.state(name) for name in names]
+    for name, other, state in zip(names, one_by_one, states, strict=True):
+        assert state.tail == (await there.state(other)).tail
+        assert await store.segments(name, 0, 99) == await store.segments(other, 0, 99)
+    for start, count in again:  # whoever gets them again
+        taker = await site(store, here.topic, 0, **FAN_OUT)
+        values = fanned(events, names)
+        redelivered = [taker.event(i, value) for i, value in enumerate(values)]
+        await taker.ingest.apply(redelivered[start : start + count])
+    assert [await here.state(name) for name in names] == states
+
+
+async def test_an_event_that_died_between_its_streams_is_finished_by_its_next_owner(
+    store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, names = fresh("topic"), [fresh("s") for _ in range(3)]
+    values = fanned([[(0, "a"), (1, "b"), (0, "c"), (2, "d")]], names)
+    first = await site(store, topic, 0, **FAN_OUT)
+    monkeypatch.setattr(ingest_module, "STREAMS_AT_ONCE", 1)
+    commit, done = store.commit, list[str]()
+
+    async def die(commits: Any, trusted: str = "") -> Any:
+        if len(done) == 2:
+            raise ZeroDivisionError
+        done.extend(each.stream for each in commits)
+        return await commit(commits, trusted)
+
+    monkeypatch.setattr(store, "commit", die)
+    with pytest.raises(ZeroDivisionError):
+        await first.ingest.apply([first.event(3, values[0])])
+    assert first.acked == [] and done == names[:2]
+    monkeypatch.setattr(store, "commit", commit)
+    second = await site(store, topic, 0, **FAN_OUT)
+    await second.ingest.apply([second.event(3, values[0])])
+    texts = [(await second.state(name)).tail.units for name in names]
+    assert [[unit.text for unit in units] for units in texts] == [["a\n", "c\n"], ["b\n"], ["d\n"]]
+    assert second.offsets == [3]
+
+
+async def test_a_bad_record_among_good_ones_is_one_dead_letter_and_costs_no_other(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    here = await site(store, fresh("topic"), 0, format="json")
+    value = b'[{"text": "a"}, {"txt": 1}, {"text": "b"}, 5, {"text": null}]'
+    await here.ingest.apply([here.event(0, value), here.event(1, b'{"text": "c"}')])
+    ((event, reason),) = here.letters
+    assert event.message.offset == 0
+    assert reason.startswith("record 2 of 5: field 'text' is missing")
+    assert reason.endswith("(and 1 more)")
+    assert here.offsets == [0, 1]
+    await assert_holds(here, "a\nb\nc\n")
+
+
+async def test_a_gap_before_an_event_of_several_streams_is_counted_once(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    names = [fresh("s") for _ in range(3)]
+    here = await site(store, fresh("topic"), 0, **FAN_OUT)
+    values = fanned([[(0, "a")], [(1, "b"), (2, "c"), (1, "d")]], names)
+    await here.ingest.apply([here.event(0, values[0]), here.event(5, values[1])])
+    await here.ingest.apply([here.event(5, values[1])])
+    assert [(await here.state(name)).cursor.gaps for name in names] == [0, 4, 0]
+
+
+async def test_one_stream_too_many_costs_an_event_no_other_stream(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    names = [fresh("s") for _ in range(4)]
+    here = await site(store, fresh("topic"), 0, max_streams=await full(store, 2), **FAN_OUT)
+    value = json.dumps({"records": [{"s": name, "text": name} for name in names * 2]}).encode()
+    await here.ingest.apply([here.event(0, value)])
+    ((_, reason),) = here.letters
+    assert names[2] in reason and "XL3M_MAX_STREAMS" in reason
+    sizes = [(await here.state(name)).tail.end for name in names]
+    assert sizes == [2 * len(f"{name}\n") for name in names[:2]] + [0, 0]
+    assert here.offsets == [0]
+
+
+async def test_an_event_of_very_many_streams_is_taken_in(
+    store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "STREAMS_AT_ONCE", 100)
+    here, stem = await site(store, fresh("topic"), 0, **FAN_OUT), fresh("s")
+    records = [{"s": f"{stem}/{i % 1050}", "text": "x"} for i in range(2100)]
+    await here.ingest.apply([here.event(0, json.dumps({"records": records}).encode())])
+    ends = [(await here.state(f"{stem}/{i}")).tail.end for i in (0, 99, 100, 1049)]
+    assert ends == [4, 4, 4, 4]
+    assert here.offsets == [0] and not here.letters
+
+
+async def test_parts_of_a_line_are_one_record_however_they_come(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    here = await site(store, fresh("topic"), 0, format="docker")
+    lines = (CASES / "docker_partial.json").read_bytes().splitlines()
+    for part in (lines[:3], lines[3:]):  # the state between them lies in Redis
+        here.ingest.states.clear()
+        start = len(here.acked)
+        await here.ingest.apply([here.event(start + i, line) for i, line in enumerate(part)])
+    await assert_holds(here, "".join(json.loads(line)["log"] for line in lines))
+
+
+async def test_what_decoding_tells_of_an_event_is_counted(store: StreamStore, fresh: Fresh) -> None:
+    here = await site(store, fresh("topic"), 0, format="json", key_field="host")
+    told, notes = list[str](), here.ingest.decoder.notes
+    notes.on_skipped = lambda: told.append("skipped")
+    notes.on_missing_key = lambda: told.append("key")
+    notes.on_unparsed_time = lambda: told.append("time")
+    values = [None, b"", b"null", b'{"text": ""}', b'{"text": "x", "time": "?", "host": "h"}']
+    await here.ingest.apply([here.event(i, value) for i, value in enumerate(values)])
+    await here.ingest.apply([here.event(5, b'{"text": "x"}')])
+    assert told == ["skipped"] * 4 + ["time", "key"]
+    assert not here.letters and len(here.acked) == 6

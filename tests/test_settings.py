@@ -25,6 +25,7 @@ NEEDS: dict[str, dict[str, str]] = {
 CHOSEN |= {"key_format": "hex", "encoding": "replace", "unreadable": "wait"}
 CHOSEN |= {"isolation_level": "read_uncommitted", "start": "latest", "record_start": "line"}
 CHOSEN |= {"log_format": "json", "dtype": "float32"}
+CHOSEN |= {"text": "{level} {message}", "time_from_line": "auto"}
 
 
 def another(name: str, default: Any) -> Any:

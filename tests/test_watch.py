@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app import commands, keys
-from stream_app.events import BadEvent, encode
+from stream_app.errors import BadEvent
+from stream_app.events import encode
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, Extension, Range, State
 from stream_app.store import StreamStore

@@ -21,10 +21,8 @@ import msgpack
 from stream_app import cli, keys
 from stream_app.events import (
     STREAM_BYTES,
-    Chunk,
     dead_letter,
     decode,
-    decode_chunk,
     decode_query,
     decode_question,
     encode,
@@ -32,6 +30,11 @@ from stream_app.events import (
 )
 from stream_app.feeding import opened, pieces
 from stream_app.feeding.reader import read_file
+from stream_app.formats.keys import READERS
+from stream_app.formats.layout import Layout
+from stream_app.formats.presets import PRESETS
+from stream_app.formats.times import LATEST, parse_time
+from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
 from stream_app.packing import pack_tail, unpack_tail
 from stream_app.settings import Settings
 from stream_app.variables import variable
@@ -67,6 +70,14 @@ EVENTS = [
     b"\x81\xa4text" + b"\x91" * 600 + b"\xc0",
     b"\x81\xa4text\xdf\xff\xff\xff\xff",
 ]
+CASES = Path(__file__).parent.parent / "cases"
+# What real producers write, whole and line by line.
+PRODUCED = [
+    part
+    for file in sorted(CASES.glob("*.json*"))
+    for whole in [file.read_bytes()]
+    for part in [whole[:LIMIT], *whole.splitlines()]
+]
 KEYED = [bytes([3]) + b"key" + event for event in EVENTS]
 
 
@@ -100,19 +111,45 @@ def _text(data: bytes) -> str:
 def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
     """An event of the tokens topic, in that form."""
     settings = Settings(format=format, max_event_bytes=LIMIT, **changes)
+    decoder = TokenDecoder(settings, lambda ids: engine().model.decode_within(ids))
 
     def call(data: bytes) -> None:
         key, value = _keyed(data)
-        chunk = decode_chunk(
-            key, value, source="t/0", time_ms=1000, settings=settings,
-            decode_ids=engine().model.decode_within,
-        )  # fmt: skip
-        assert isinstance(chunk, Chunk)
-        assert 1 <= len(chunk.stream.encode()) <= STREAM_BYTES
-        assert 0 <= chunk.time_ms < 10**15
-        chunk.text.encode()
+        headers = [("tenant", key), ("trace", None)]
+        chunks, reason = decoder.decode(key, value, source="t/0", time_ms=1000, headers=headers)
+        assert sum(len(chunk.text) for chunk in chunks) <= GROWTH * len(value or b"") + ROOM
+        reason.encode()
+        for chunk in chunks:
+            assert 1 <= len(chunk.stream.encode()) <= STREAM_BYTES
+            assert 0 <= chunk.time_ms < 10**15
+            assert chunk.text.encode()
 
     return call
+
+
+def a_time(data: bytes) -> None:
+    """A time in any form."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = _text(data)
+    found = parse_time(value, 10**12)
+    assert found is None or 0 < found < LATEST
+
+
+def a_layout(data: bytes) -> None:
+    """A setting and its text: refused at start, or good for any record."""
+    name, _, text = _text(data).partition("\n")
+    if name not in LAYOUT:
+        name = LAYOUT[len(name) % len(LAYOUT)]
+    given: dict[str, Any] = {"format": "json", name: text}
+    made = Layout.of(Settings(**given))
+    for record in ({"text": "x"}, {"a": {"b": [1, {"key": "c"}]}}, {"a.b": {"c": 1}}, None):
+        for scopes in made.fan_out(record):
+            for render in (made.text, made.key, *made.times):
+                if render is not None:
+                    render(scopes)
+            assert made.has_text(scopes) in (True, False)
 
 
 def question(data: bytes) -> None:
@@ -254,6 +291,21 @@ def token_ids(data: bytes) -> None:
     chunk_in("msgpack")(b"\x01s" + bytes(value))
 
 
+LAYOUT = ("text", "text_field", "time_field", "key_field", "records_field", "time_from_line")
+TIMES: list[Any] = [
+    *("30/Nov/2026:10:00:00 +0000", "Nov 30 10:00:00", "Mon, 30 Nov 2026 10:00:00 GMT"),
+    *("Monday, November 30, 2026 10:00:00 AM", "11/30/2026 10:00", "E1130 10:00:00.25"),
+    *({"$date": {"$numberLong": "1764496800123"}}, {"seconds": "1764496800", "nanos": 5}),
+    *(1764496800123456789, "1764496800.123", "2026-11-30T10:00:00.123Z[UTC]"),
+]
+FIELDS_OF_RECORDS = {
+    "records_field": "resourceLogs[].scopeLogs[].logRecords[]",
+    "text": "{body} {message,text}",
+    "time_field": "timeUnixNano,ts,time",
+    "key_field": "{resource.attributes[service.name]}/{host.name}",
+}
+PRODUCED_KEYED = [bytes([3]) + b"key" + event for event in PRODUCED + EVENTS[:40]]
+
 LINES = [b"\x00kafka://h:1\n\x01redis://h/0\n\x034\n\x0bjson", b"\x01unix:///x", b"\x10nan"]
 WORDS = [b"a\ns\nq?\n--deadline\nnan", b"abc\n-\n--stream\n\xff", b"abcde\n/etc/hostname\n-q\nx"]
 SIZED = [b"\x04\x02\x03" + text for text in TEXTS] + [b"\x84\x02\x03" + text for text in TEXTS]
@@ -262,6 +314,17 @@ TARGETS = (
     Target("lines", chunk_in("lines"), KEYED),
     Target("json", chunk_in("json"), KEYED),
     Target("json, stream in a field", chunk_in("json", key_field="stream"), KEYED),
+    Target("json, fields of a record", chunk_in("json", **FIELDS_OF_RECORDS), PRODUCED_KEYED),
+    Target("json, a header", chunk_in("json", key_field="header:tenant"), KEYED, 0.3),
+    *(Target(f"json:{name}", chunk_in(f"json:{name}"), PRODUCED_KEYED, 0.3) for name in PRESETS),
+    Target("cri", chunk_in("cri"), KEYED, 0.3),
+    Target("lines, replaced", chunk_in("lines", encoding="replace"), KEYED, 0.3),
+    Target("lines, their time", chunk_in("lines", time_from_line="auto"), KEYED),
+    *(Target(f"keys, {form}", chunk_in("lines", key_format=form), KEYED, 0.2) for form in READERS),
+    Target("times", a_time, [json.dumps(value).encode() for value in VALUES + TIMES]),
+    Target(
+        "layouts", a_layout, [b"text\n{a} {b.c}", b"key_field\nheader:x", b"time_from_line\n%F %T"]
+    ),
     Target("msgpack", chunk_in("msgpack"), KEYED),
     Target("token ids", token_ids, [b"\0\5\2\0", b"\xff\xff", b""]),
     Target("question", question, KEYED),

@@ -1,0 +1,62 @@
+"""Documents: the JSON in a value: one document as a rule, or several one after another.
+
+Bytes -> documents, and what could not be read as one. Knows JSON; no fields.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from stream_app.errors import BadEvent
+
+BLANKS = " \t\r\n\ufeff"
+WRONG_LINES = 1000
+"""Of a value; what comes behind so many is not looked at."""
+
+
+class Bad(NamedTuple):
+    """In place of a document or record that cannot be used."""
+
+    reason: str
+
+
+def documents(text: str) -> list[Any]:
+    """The documents, in order; Bad where there is none. Raises BadEvent if there is none at all."""
+    try:
+        return [json.loads(text)]
+    except (ValueError, RecursionError) as error:
+        found = _several(text)
+        if all(isinstance(each, Bad) for each in found):
+            raise BadEvent(f"the value is not json: {error}") from None
+        return found
+
+
+def _several(text: str) -> list[Any]:
+    """What comes one after another: as a whole as far as it goes, then line by line."""
+    found, end, decoder = list[Any](), 0, json.JSONDecoder()
+    while (start := _skip_blanks(text, end)) < len(text):
+        try:
+            document, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            return [*found, *_by_lines(text[start:])]
+        found.append(document)
+    return found
+
+
+def _by_lines(rest: str) -> Iterator[Any]:
+    """Each line by itself, from what is no document on."""
+    wrong = 0
+    for line in filter(None, (line.strip(BLANKS) for line in rest.split("\n"))):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield Bad(f"it is not json: {error}")
+            wrong += 1
+            if wrong == WRONG_LINES:
+                return
+
+
+def _skip_blanks(text: str, start: int) -> int:
+    while start < len(text) and text[start] in BLANKS:
+        start += 1
+    return start

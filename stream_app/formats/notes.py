@@ -1,0 +1,69 @@
+"""Notes: what decoding has to tell of events that it could use all the same.
+
+Counted each time, named in the log once for each stream and form, within a bound. Knows what may
+be odd about an event; no metrics and no events.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from stream_app.formats.keys import hint
+from stream_app.variables import variable
+
+logger = logging.getLogger("xl3m")
+
+NAMED = 1000
+"""Forms of a time; the log names no more."""
+SHOWN = 60
+"""Characters of a value."""
+
+
+def _nothing() -> None:
+    """Nobody counts."""
+
+
+class Notes:
+    """One per worker. Each `on_…` is called once for what it counts."""
+
+    def __init__(self) -> None:
+        self.on_skipped: Callable[[], None] = _nothing
+        self.on_missing_key: Callable[[], None] = _nothing
+        self.on_unparsed_time: Callable[[], None] = _nothing
+        self._forms: set[tuple[str, str]] = set()
+        self._named_key = False
+
+    def unparsed_time(self, stream: str, value: Any) -> None:
+        """A time that was not understood, so that Kafka's stands in for it."""
+        self.on_unparsed_time()
+        form = (stream, _form(value))
+        if form in self._forms or len(self._forms) >= NAMED:
+            return
+        self._forms.add(form)
+        last = "; no further form is named" if len(self._forms) == NAMED else ""
+        logger.warning(
+            "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
+            "that form; see %s%s",
+            *(stream, _shown(value), variable("time_field"), last),
+        )
+
+    def binary_key(self, key: bytes) -> None:
+        """A key that is text, but hardly meant so."""
+        if not self._named_key:
+            self._named_key = True
+            logger.warning(
+                "the key %r names a stream, but looks binary: %s", key[:SHOWN], hint(key)
+            )
+
+
+def _form(value: Any) -> str:
+    """What values of one kind have in common."""
+    if not isinstance(value, str):
+        return type(value).__name__
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", value[:SHOWN]))
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value[:SHOWN] if isinstance(value, str | list) else value)
+    return shown if len(shown) <= 2 * SHOWN else shown[: 2 * SHOWN] + "…"

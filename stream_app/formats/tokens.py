@@ -1,0 +1,279 @@
+"""Tokens: an event of the tokens topic -> pieces of streams' texts with their times.
+
+Lines, lines of a container runtime, JSON or msgpack, as the settings say. What of an event cannot
+be used is told in one reason; the rest of it is used. Knows the formats; no Kafka and no store.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream_app.errors import BadEvent
+from stream_app.events import STREAM_BYTES, Chunk, stream_name
+from stream_app.formats.documents import Bad, documents
+from stream_app.formats.keys import looks_binary, stream_of_header, stream_of_key
+from stream_app.formats.layout import Layout
+from stream_app.formats.lines import Piece, cri_pieces, is_cri, timed
+from stream_app.formats.notes import Notes
+from stream_app.formats.packed import MSGPACK_MAPS, IdDecoder, map_of, text_of_ids
+from stream_app.formats.partials import ends_line, is_partial
+from stream_app.formats.paths import Scopes
+from stream_app.formats.times import parse_time
+from stream_app.settings import Settings
+
+NAMES = 4096
+"""Of streams by their keys, as were seen last."""
+RECORDS = 100_000
+"""Of an event; more are refused."""
+GROWTH = 4
+"""The texts of an event come to at most so many times its bytes, and `ROOM`."""
+ROOM = 65_536
+TOO_LARGE = f"the event's texts have more than {GROWTH} times its bytes and {ROOM}"
+REASON = 160
+"""Characters kept of what is wrong with one record of several."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+Decoded = tuple[list[Chunk], str]
+"""What an event says, in order, and why some of it could not be used, if so."""
+
+
+@dataclass(slots=True)
+class Source:
+    """An event beside its value. name: of its stream if nothing else names it; time_ms: Kafka's."""
+
+    key: bytes | None
+    name: str
+    time_ms: int
+    headers: Headers
+    size: int
+    found: str | None = field(default=None, repr=False)
+
+
+class TokenDecoder:
+    """One per worker. `notes` is told of what is odd and still used."""
+
+    def __init__(
+        self, settings: Settings, decode_ids: IdDecoder, notes: Notes | None = None
+    ) -> None:
+        self.settings = settings
+        self.layout = Layout.of(settings)
+        self.decode_ids = decode_ids
+        self.notes = notes or Notes()
+        self.errors = settings.encoding
+        self._names: dict[bytes | str, str] = {}
+        forms = {"lines": self._lines, "cri": self._cri, "json": self._json}
+        self._read = forms.get(self.layout.form, self._msgpack)
+
+    def decode(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        source: str,
+        time_ms: int,
+        headers: Headers = (),
+    ) -> Decoded:
+        """Of one event. source names the stream if nothing else does. Raises BadEvent if nothing
+        of the event can be used."""
+        if not value:
+            self.notes.on_skipped()
+            return [], ""
+        if (size := len(value)) > (limit := self.settings.max_event_bytes):
+            raise BadEvent(f"the value has {size} bytes, more than the {limit} allowed")
+        return self._read(value, Source(key, source, time_ms, headers, size))
+
+    def decode_value(self, value: bytes, source: Source) -> list[Any]:
+        """The documents in a value, as plain data; Bad in place of one that cannot be read."""
+        if value[0] in MSGPACK_MAPS and self.errors == "strict":
+            raise BadEvent("the value is not a json map; it begins as msgpack does")
+        return documents(self._text(value))
+
+    # -- forms -------------------------------------------------------------------------------
+
+    def _lines(self, value: bytes, source: Source) -> Decoded:
+        text = self._text(value)
+        text = text if text[-1:] == "\n" else text + "\n"
+        stream, rule = self._stream(source), self.layout.rule
+        if rule is None:
+            return [Chunk(stream, text, source.time_ms)], ""
+        pieces = [*timed(text, rule, source.time_ms)]
+        if pieces[-1].time_ms is None:
+            self.notes.unparsed_time(stream, text[:64])
+        return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
+
+    def _cri(self, value: bytes, source: Source) -> Decoded:
+        stream = self._stream(source)
+        pieces = cri_pieces(self._text(value), source.time_ms)
+        return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
+
+    def _msgpack(self, value: bytes, source: Source) -> Decoded:
+        fields = map_of(value)
+        stream = self._stream_in((fields,), source)
+        time_ms = self._own_time((fields,), stream, source) or source.time_ms
+        if "ids" in fields:
+            text = text_of_ids(fields["ids"], self.decode_ids)
+        elif "text" in fields:
+            text = fields["text"]
+        else:
+            raise BadEvent("field 'text' is missing")
+        if text is None or text == "":
+            self.notes.on_skipped()
+            return [], ""
+        if not isinstance(text, str):
+            raise BadEvent(f"field 'text' must be str, not {type(text).__name__}")
+        return [Chunk(stream, text, time_ms)], ""
+
+    def _json(self, value: bytes, source: Source) -> Decoded:
+        found = self.decode_value(value, source)
+        if len(found) == 1 and type(found[0]) is dict and self.layout.is_plain:
+            return self._only(found[0], source)
+        records = [*self._records(found)]
+        if len(records) > RECORDS:
+            raise BadEvent(f"the event has more than {RECORDS} records")
+        return self._decoded(records, source)
+
+    # -- records of JSON ---------------------------------------------------------------------
+
+    def _records(self, found: list[Any]) -> Iterator[Scopes | Bad]:
+        """Those of all documents; a list of documents is as many documents."""
+        for each in found:
+            for document in each if isinstance(each, list) else (each,):
+                if isinstance(document, Bad):
+                    yield document
+                elif document is None or self._is_left_out(document):
+                    self.notes.on_skipped()
+                elif not isinstance(document, dict):
+                    yield Bad(f"it is a JSON {_kind(document)}, not an object")
+                elif not self.layout.has_records(document):
+                    yield Bad(self.layout.missing_records)
+                else:
+                    yield from self.layout.fan_out(document)
+
+    def _is_left_out(self, document: Any) -> bool:
+        unless = self.layout.preset.unless
+        return bool(unless and isinstance(document, dict) and document.get(unless[0]) == unless[1])
+
+    def _only(self, record: dict[str, Any], source: Source) -> Decoded:
+        """The usual case, for short: the event is a record."""
+        try:
+            chunks = self._record((record,), source)
+        except RecursionError as error:
+            raise BadEvent(f"the text is nested too deep: {error}") from None
+        if _chars(chunks) > GROWTH * source.size + ROOM:
+            raise BadEvent(TOO_LARGE)
+        return chunks, ""
+
+    def _decoded(self, records: list[Scopes | Bad], source: Source) -> Decoded:
+        chunks, wrong, room = list[Chunk](), list[str](), GROWTH * source.size + ROOM
+        for number, record in enumerate(records, 1):
+            try:
+                if isinstance(record, Bad):
+                    raise BadEvent(record.reason)
+                new = self._record(record, source)
+                room -= _chars(new)
+                if room < 0:
+                    raise BadEvent(TOO_LARGE)
+                chunks += new
+            except (BadEvent, RecursionError) as error:
+                wrong.append(f"record {number} of {len(records)}: {str(error)[:REASON]}")
+        if len(records) == len(wrong) == 1:
+            raise BadEvent(wrong[0].removeprefix("record 1 of 1: "))
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return chunks, wrong[0] + more if wrong else ""
+
+    def _record(self, scopes: Scopes, source: Source) -> list[Chunk]:
+        """A record is a chunk, as a rule; of lines of a container runtime there may be several."""
+        layout = self.layout
+        if layout.text_paths and not isinstance(scopes[0], dict | None):
+            raise BadEvent(f"it is a JSON {_kind(scopes[0])}, not an object")
+        text = layout.text(scopes) if scopes[0] is not None else None
+        if layout.behind and (behind := layout.behind(scopes)):
+            text = behind if not text or behind.startswith(text) else f"{text}\n{behind}"
+        if text is None:
+            if scopes[0] is not None and not layout.has_text(scopes):
+                raise BadEvent(layout.missing_text)
+            if not (layout.joins and ends_line(scopes[0])):
+                self.notes.on_skipped()
+                return []
+            text = ""
+        stream = self._stream_in(scopes, source)
+        own_ms = self._own_time(scopes, stream, source)
+        if not layout.joins:
+            text = text if text[-1] == "\n" else text + "\n"
+            return [Chunk(stream, text, own_ms or source.time_ms)]
+        pieces = self._pieces(scopes[0], text, source)
+        return [Chunk(stream, text, own_ms or ms or source.time_ms) for text, ms in pieces]
+
+    def _pieces(self, record: Any, text: str, source: Source) -> list[Piece]:
+        if is_cri(text):
+            return [*cri_pieces(text, source.time_ms)]
+        if is_partial(record, text, self.layout.preset.partial):
+            return [Piece(text, None)]
+        return [Piece(text if text[-1:] == "\n" else text + "\n", None)]
+
+    # -- streams, times and texts ------------------------------------------------------------
+
+    def _stream_in(self, scopes: Scopes, source: Source) -> str:
+        """The name that the record says, else that of the event."""
+        if self.layout.key is None:
+            return self._stream(source)
+        if name := self.layout.key(scopes):
+            return stream_name(name)
+        self.notes.on_missing_key()
+        return self._of_key(source)
+
+    def _stream(self, source: Source) -> str:
+        """The name of all records of the event."""
+        if not self.layout.header:
+            return self._of_key(source)
+        if source.found is None:
+            if name := stream_of_header(source.headers, self.layout.header):
+                source.found = stream_name(name)
+            else:
+                self.notes.on_missing_key()
+        return source.found or self._of_key(source)
+
+    def _of_key(self, source: Source) -> str:
+        if (known := self._names.get(source.key or source.name)) is not None:
+            return known
+        name = stream_of_key(source.key, self.settings.key_format)
+        if self.settings.key_format == "utf8" and looks_binary(source.key):
+            self.notes.binary_key(source.key or b"")
+        name = stream_name(name or source.name)
+        if self.settings.key_format == "none" or len(source.key or b"") > STREAM_BYTES:
+            return name
+        if len(self._names) == NAMES:
+            self._names.clear()
+        self._names[source.key or source.name] = name
+        return name
+
+    def _own_time(self, scopes: Scopes, stream: str, source: Source) -> int | None:
+        """The first of the record's times that is understood."""
+        odd = None
+        for path in self.layout.times:
+            if (value := path(scopes)) is not None:
+                if (time_ms := parse_time(value, source.time_ms)) is not None:
+                    return time_ms
+                odd = value
+        if odd is not None:
+            self.notes.unparsed_time(stream, odd)
+        return None
+
+    def _text(self, value: bytes) -> str:
+        try:
+            return value.decode("utf-8", self.errors)
+        except UnicodeDecodeError as error:
+            raise BadEvent(f"the value is not UTF-8: byte {error.start} is wrong") from None
+
+
+def _chunk(stream: str, piece: Piece, time_ms: int) -> Chunk:
+    return Chunk(stream, piece.text, piece.time_ms or time_ms)
+
+
+def _chars(chunks: list[Chunk]) -> int:
+    return len(chunks[0].text) if len(chunks) == 1 else sum(len(chunk.text) for chunk in chunks)
+
+
+def _kind(document: Any) -> str:
+    kinds = ((bool, "boolean"), (str, "string"), (list, "array"), (dict, "object"))
+    return next((name for kind, name in kinds if isinstance(document, kind)), "number")

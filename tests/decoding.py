@@ -1,0 +1,54 @@
+"""Decoders of the tokens topic that count what is odd about the events they are given."""
+
+import json
+from typing import Any
+
+from stream_app.events import Chunk
+from stream_app.formats.notes import Notes
+from stream_app.formats.tokens import TokenDecoder
+from stream_app.settings import Settings
+
+KAFKA_MS = 1_700_000_000_000
+MS = 1_764_496_800_000
+T0 = 1_796_032_800_000
+"""2026-11-30T10:00:00Z"""
+
+
+class Counted(Notes):
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped = self.missing_keys = self.unparsed = 0
+        self.on_skipped = lambda: setattr(self, "skipped", self.skipped + 1)
+        self.on_missing_key = lambda: setattr(self, "missing_keys", self.missing_keys + 1)
+        self.on_unparsed_time = lambda: setattr(self, "unparsed", self.unparsed + 1)
+
+
+class Counting(TokenDecoder):
+    """Whose notes count."""
+
+    notes: Counted
+
+    def __init__(self, settings: Settings, decode_ids: Any) -> None:
+        super().__init__(settings, decode_ids, Counted())
+
+
+def decoder(**settings: Any) -> Counting:
+    """One that counts."""
+    return Counting(Settings.from_env({}, **settings), lambda ids: "")
+
+
+def decoded(
+    made: TokenDecoder, value: Any, key: bytes | None = b"key", headers: Any = ()
+) -> tuple[list[Chunk], str]:
+    """What it makes of an event."""
+    value = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return made.decode(key, value, source="t/0", time_ms=KAFKA_MS, headers=headers)
+
+
+def chunks(value: Any, key: bytes | None = b"key", headers: Any = (), **settings: Any) -> list[Any]:
+    """(stream, text, time) of an event of which all can be used."""
+    found, reason = decoded(decoder(**settings), value, key, headers)
+    assert not reason
+    return [(chunk.stream, chunk.text, chunk.time_ms) for chunk in found]
