@@ -1,4 +1,7 @@
-"""A feeder that is killed at any moment, on the real Kafka, while its file is rotated and cut: with a position file the topic has each line of the file once, in order."""
+"""A feeder that is killed at any moment, on the real Kafka, while its file is rotated and cut.
+
+With a position file the topic has each line of the file once, in order.
+"""
 
 import asyncio
 import os
