@@ -25,7 +25,7 @@ from stream_app.variables import variable
 from tests.workers import fresh_topics
 
 Fresh = Callable[[str], str]
-WAIT_SECONDS = 25.0
+WAIT_SECONDS = 60.0
 SEEDS = range(4)
 
 
