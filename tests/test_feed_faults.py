@@ -1,5 +1,6 @@
-"""A feeder that is killed at any moment, on the real Kafka, while its file grows, is rotated and
-cut: with a position file the topic has each line of the file once, in order.
+"""A feeder that is killed at any moment, on the real Kafka, while its file is rotated and cut.
+
+With a position file the topic has each line of the file once, in order.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ class Writer:
             file.write("".join(f"{line}\n" for line in new))
 
     def _make_room(self) -> None:
-        for number in (5, 4, 3, 2, 1):
+        for number in range(60, 0, -1):  # none is thrown away
             old = self.log.with_name(f"app.log.{number}")
             if old.exists():
                 old.rename(self.log.with_name(f"app.log.{number + 1}"))

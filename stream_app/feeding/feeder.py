@@ -102,12 +102,13 @@ class Feeder:
     async def _send(self, way: "_Way", event: Event) -> _Sent:
         """Hand it to the client, which may have no room while Kafka is away."""
         more = [header(event.piece)] if self.book.persists and event.piece.source else []
+        time_ms = self.form.time_ms(event.piece)
         self._unbooked[number := next(self._numbers)] = None
         while True:
             try:
                 confirmed = await self.producer.send(
                     self.settings.tokens_topic, event.value, key=way.key,
-                    headers=[*way.headers, *more],
+                    headers=[*way.headers, *more], timestamp_ms=time_ms,
                 )  # fmt: skip
                 return _Sent(event, number, confirmed)
             except KafkaTimeoutError:

@@ -7,12 +7,14 @@ text. Knows the wire format; sends nothing.
 import codecs
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stream_app.events import encode
 from stream_app.feeding.pieces import Piece, continues
+from stream_app.formats.lines import line_rule, line_time
 from stream_app.settings import Settings
 
 # Kafka's own limit is of a batch: key, header and what frames them take this much at most.
@@ -49,7 +51,8 @@ class Form:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.kind = settings.format.partition(":")[0]
+        self.kind = "lines" if settings.form == "cri" else settings.form
+        self.rule = line_rule(settings.time_from_line) if self.kind == "lines" else None
         most = settings.max_event_bytes
         self.limit = most - _FRAME_BYTES if most > 8 * _FRAME_BYTES else most
         self.field = _text_field(settings)
@@ -66,6 +69,13 @@ class Form:
                 yield from self._raw(part, counts)
             else:
                 yield from self._of_text(stream, part, counts)
+
+    def time_ms(self, piece: Piece) -> int | None:
+        """The piece's own time, which its first line says; None where that is not asked for."""
+        if self.rule is None:
+            return None
+        first = next(piece.lines()).text()
+        return line_time(first, self.rule, round(time.time() * 1000))
 
     def _of_text(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
         cut = self._json if self.kind == "json" else self._fitting

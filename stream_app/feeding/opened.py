@@ -66,9 +66,8 @@ class Opened:
         """What was kept back, when there is no more of this file."""
         return list(self.splitter.end()) if self.splitter else []
 
-    def go_on_in(self, copy: Path) -> None:
-        """The rest of what was cut is read from a copy that was made before."""
-        file = os.open(copy, os.O_RDONLY)
+    def go_on_in(self, file: int) -> None:
+        """The rest of what was cut is read from an open copy that was made before."""
         os.close(self.file)
         self.file, self.cut, self.grows = file, False, False
 

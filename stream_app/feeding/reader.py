@@ -249,10 +249,10 @@ class Following:
     async def _after_cut(self, current: Opened) -> AsyncIterator[Piece]:
         """Finish what was cut off, as far as a copy has it, and begin at the front again."""
         file = os.dup(current.file)
-        copy = rotation.copy_of(current.marks, current.entry, self.path, self.book)
-        if copy:
-            current.go_on_in(copy)
-            known = self.book.begin(copy, self.source.stream, current.file, 0)
+        copies = rotation.open_copy(current.marks, current.entry, self.path, self.book)
+        if copies:
+            current.go_on_in(copies[0].file)
+            known = self.book.begin(copies[0].path, self.source.stream, current.file, 0)
             self.book.finish(known, 0)
             async for piece in current.read():
                 yield piece
@@ -260,7 +260,7 @@ class Following:
             yield piece
         self.book.finish(current.entry, current.marks.offset)
         current.close()
-        async for piece in self._each(rotation.between(copy, self.path) if copy else [], file):
+        async for piece in self._each(copies[1:], file):
             yield piece
         self._take(file, self.book.begin(self.path, self.source.stream, file, 0), cut=True)
 
@@ -276,18 +276,17 @@ class Following:
 
     async def _between(self, entry: Entry) -> AsyncIterator[Piece]:
         """Files that had the name after that of the entry, and have it no more."""
-        old = rotation.find(entry, self.path)
-        async for piece in self._each(rotation.between(old, self.path) if old else []):
+        async for piece in self._each(rotation.open_later(entry, self.path)):
             yield piece
 
-    async def _each(self, paths: list[Path], before: int | None = None) -> AsyncIterator[Piece]:
+    async def _each(
+        self, files: list[rotation.File], before: int | None = None
+    ) -> AsyncIterator[Piece]:
         """All of these files, up to the one that is open as `before`, but for those known."""
-        for path in paths:
-            file = os.open(path, os.O_RDONLY)
-            if before is not None and os.path.sameopenfile(file, before):
-                os.close(file)
-                return
-            if self.book.knows(os.fstat(file), file):
+        passed = False
+        for path, file in files:
+            passed = passed or (before is not None and os.path.sameopenfile(file, before))
+            if passed or self.book.knows(os.fstat(file), file):
                 os.close(file)
                 continue
             made = self.book.begin(self.path, self.source.stream, file, 0)
@@ -311,19 +310,18 @@ class Following:
         """What was begun before a restart, the oldest first; the last may still have the name."""
         entries = self.book.of(self.path, self.source.stream)
         for entry in entries:
-            found = None if entry.done else rotation.find(entry, self.path)
+            found = None if entry.done else rotation.open_found(entry, self.path)
             if found is None:
                 if not entry.done:
                     self._lost(entry)
                 continue
-            file = os.open(found, os.O_RDONLY)
-            self.book.resume(entry, file)
-            if found == self.path:
+            self.book.resume(entry, found.file)
+            if found.path == self.path:
                 entry.end = None
-                self._take(file, entry)
+                self._take(found.file, entry)
                 return
-            self.how.say(f"{found} is finished first: it was read up to byte {entry.sent}")
-            async for piece in self._to_end(found, file, entry):
+            self.how.say(f"{found.path} is finished first: it was read up to byte {entry.sent}")
+            async for piece in self._to_end(*found, entry):
                 yield piece
         if entries:
             self._last = None

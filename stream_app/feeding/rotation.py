@@ -5,9 +5,11 @@ Knows folders and marks; reads no text.
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from stream_app.feeding.marks import Marks
 from stream_app.feeding.positions import Book, Entry
@@ -17,6 +19,8 @@ TELLING_BYTES = 64
 # A copy is written when its original was there already.
 _CLOCK_SECONDS = 2.0
 _ROTATED = re.compile(r"[.\-_].+")
+_TRIES = 200
+_TRY_SECONDS = 0.01
 _NUMBER = re.compile(r"\.(\d+)")
 
 
@@ -35,6 +39,64 @@ def rotated(original: Path) -> list[Path]:
     except OSError:
         return []
     return sorted(path for path in paths if is_rotated(path, original))
+
+
+class File(NamedTuple):
+    """A file that is open, so that it may be renamed meanwhile."""
+
+    path: Path
+    file: int
+
+
+def open_found(entry: Entry, path: Path) -> File | None:
+    """The file of the entry, wherever it is; None if it is gone."""
+    found = _steady(path, lambda: [find(entry, path)])
+    return found[0] if found else None
+
+
+def open_later(entry: Entry, path: Path) -> list[File]:
+    """The files that had the name after that of the entry, and have it no more."""
+
+    def look() -> list[Path | None]:
+        old = find(entry, path)
+        return [*between(old, path)] if old else []
+
+    return _steady(path, look)
+
+
+def open_copy(marks: Marks, entry: Entry, path: Path, book: Book) -> list[File]:
+    """The copy of what was cut, and the files that had the name after it; the copy first."""
+
+    def look() -> list[Path | None]:
+        copy = copy_of(marks, entry, path, book)
+        return [copy, *between(copy, path)] if copy else []
+
+    return _steady(path, look)
+
+
+def _steady(path: Path, look: Callable[[], list[Path | None]]) -> list[File]:
+    """What is found while nobody renames files of the folder, opened."""
+    for _ in range(_TRIES):
+        before, files = _inodes(path), list[File]()
+        try:
+            found = filter(None, look())
+            files.extend(File(each, os.open(each, os.O_RDONLY)) for each in found)
+            if _inodes(path) == before:
+                return files
+        except FileNotFoundError:
+            pass
+        for each in files:
+            os.close(each.file)
+        time.sleep(_TRY_SECONDS)
+    return []
+
+
+def _inodes(path: Path) -> dict[Path, int]:
+    found: dict[Path, int] = {}
+    for each in (path, *rotated(path)):
+        with suppress(OSError):
+            found[each] = each.stat().st_ino
+    return found
 
 
 def find(entry: Entry, path: Path) -> Path | None:
