@@ -8,7 +8,6 @@ import lzma
 import os
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +112,7 @@ def test_no_bytes_behind_a_magic_do_more_than_name_the_damage(data: bytes, packe
         place[0] += size
         return data[place[0] - size : place[0]]
 
-<<<<<<< HEAD
-    with suppress(ArchiveError):
-=======
     with contextlib.suppress(ArchiveError):
->>>>>>> wt-d
         list(inflate(packed, from_data))
 
 
@@ -142,13 +137,8 @@ async def test_an_archive_comes_through_a_pipe(tmp_path: Path) -> None:
 def test_pieces_in_any_encoding_join_to_the_text_at_their_places(
     text: str, encoding: str, sizes: list[int], longest: int
 ) -> None:
-<<<<<<< HEAD
-    data, splitter = text.encode(encoding), Splitter(0, encoding, None, longest)
-    pieces, at = list[Any](), 0
-=======
     data, splitter, at = text.encode(encoding), Splitter(0, encoding, None, longest), 0
     pieces = list[Piece]()
->>>>>>> wt-d
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)]
         pieces += splitter.push(data[at : at + size], more=len(pieces) % 2 == 0)
@@ -259,12 +249,7 @@ def test_a_long_line_of_json_stays_whole() -> None:
 @pytest.mark.parametrize(
     ("form", "name", "wanted"),
     [
-<<<<<<< HEAD
-        ("utf8", "é", "é".encode()),
-        ("hex", "00ff", b"\0\xff"),
-=======
         ("utf8", "é", "é".encode()), ("hex", "00ff", b"\0\xff"),
->>>>>>> wt-d
         ("long", "200", b"\0" * 7 + b"\xc8"),
         ("int", "-1", b"\xff" * 4), ("none", "x", b"x"),
     ],
@@ -415,20 +400,11 @@ VOICES = """WEBVTT
 """
 TRANSCRIPTS = {
     "teams.vtt": VOICES,
-<<<<<<< HEAD
-    "zoom.vtt": VOICES.replace("<v Anna>", "Anna: ")
-    .replace("</v>", "")
-    .replace("<v.loud Bob>", "Bob: "),
-    "talk.srt": "1\n00:00:01,000 --> 00:00:03,000\nAnna: Hello all,\n\n"
-    "2\n00:00:03,000 --> 00:00:05,000\nAnna: let us begin.\n\n"
-    "3\n00:00:05,000 --> 00:00:06,000\nBob: Yes.\n",
-=======
     "zoom.vtt": VOICES.replace("<v Anna>", "Anna: ").replace("</v>", "")
     .replace("<v.loud Bob>", "Bob: "),
     "talk.srt": "1\n00:00:01,000 --> 00:00:03,000\nAnna: Hello all,\n\n"
     "2\n00:00:03,000 --> 00:00:05,000\n"
     "Anna: let us begin.\n\n3\n00:00:05,000 --> 00:00:06,000\nBob: Yes.\n",
->>>>>>> wt-d
     "whisperx.json": json.dumps({"segments": [
         {"start": 1.0, "end": 3.0, "text": " Hello all,", "speaker": "Anna"},
         {"start": 3.0, "end": 5.0, "text": " let us begin.", "speaker": "Anna"},
