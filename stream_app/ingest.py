@@ -197,7 +197,8 @@ class Ingest:
         many, whoever listed it."""
         unheard: dict[Any, str] = {}
         for part in _parts(arrivals):
-            for stream in await patiently(self.health, "ingest", self._enlist, part):
+            refused = await patiently(self.health, "ingest", self._enlist, part)
+            for stream in [stream for stream in part if stream in refused]:
                 self.states.pop(stream, None)
                 for arrival in arrivals.pop(stream):
                     arrival.source.gap += arrival.gap  # is counted on the next stream with room
