@@ -59,7 +59,11 @@ def subscriber(app: Any, topic: Any) -> Callable[[list[str]], Awaitable[None]]:
     async def subscribe(names: list[str]) -> None:
         while app.rebalancing or not app.rebalancing_count:
             await asyncio.sleep(0.1)
-        topic.topics.extend(names)
+        known, read = {*topic.topics}, [*topic.topics, *names]
+        # What an agent reads is a copy of the topic, made while it had fewer names, or none.
+        for channel in [topic, *app.topics]:
+            if {*channel.topics} <= known:
+                channel.topics = read
         await app.consumer.subscribe(await app.topics._update_indices())
 
     return subscribe
