@@ -19,14 +19,14 @@ from stream_app.answering import Answering
 from stream_app.client import store_of
 from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.cuts import CutCheck
+from stream_app.dead_letters import LetterLog, dead_letters
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
-from stream_app.fetching import Reading
-from stream_app.following import Following, subscriber
+from stream_app.fetcher import Reading
 from stream_app.http import Http
 from stream_app.ingest import Ingest
-from stream_app.letters import LetterLog, dead_letters
 from stream_app.metrics import Metrics
+from stream_app.offset_reset import start_at
 from stream_app.partitions import Broker, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.pubsub import PubSubDoor
@@ -35,8 +35,8 @@ from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
-from stream_app.starting import start_at
 from stream_app.stopping import Stopping
+from stream_app.topic_watch import Following, subscriber
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from stream_app.errors import SettingsError
-from stream_app.starting import start_at
+from stream_app.offset_reset import start_at
 from stream_app.variables import variable
 
 _TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")

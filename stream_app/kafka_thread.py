@@ -14,7 +14,7 @@ from aiokafka import errors
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.fetching import POLL_BYTES, Reading, adopt, go_on, uncommitted
+from stream_app.fetcher import POLL_BYTES, Reading, adopt, go_on, uncommitted
 from stream_app.refusal import FATAL
 
 logger = logging.getLogger("xl3m")

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from redis import exceptions
 
-from stream_app.sparing import Sparing
+from stream_app.log_throttle import Sparing
 
 logger = logging.getLogger("xl3m")
 T = TypeVar("T")

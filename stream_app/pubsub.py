@@ -17,11 +17,11 @@ from redis.exceptions import RedisError
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
+from stream_app.dead_letters import LetterLog
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.keys import Keys
-from stream_app.letters import LetterLog
 from stream_app.limits import too_many_queries
 from stream_app.patience import (
     MAY_PASS,

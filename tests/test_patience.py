@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from stream_app import embedded, patience
 from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.log_throttle import MOST_SECONDS, Repeats, Sparing
 from stream_app.patience import Health, passes, patiently, reason
-from stream_app.sparing import MOST_SECONDS, Repeats, Sparing
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, until

@@ -24,7 +24,6 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from stream_app import cli, polled
-from stream_app.batches import Fetched
 from stream_app.events import (
     STREAM_BYTES,
     dead_letter,
@@ -33,7 +32,7 @@ from stream_app.events import (
 )
 from stream_app.feeding import opened, pieces
 from stream_app.feeding.reader import read_file
-from stream_app.fetching import KEPT_BYTES, PartitionRecords, Reading
+from stream_app.fetcher import KEPT_BYTES, PartitionRecords, Reading
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -42,6 +41,7 @@ from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.keys import question_id
 from stream_app.packing import pack_tail, unpack_tail
+from stream_app.record_batch import Fetched
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable

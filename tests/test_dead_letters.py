@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app import letters
+from stream_app.dead_letters import LetterLog, dead_letters, headers_of
 from stream_app.events import KEPT_BYTES, KEPT_HEADER_BYTES, dead_letter, decode, encode
-from stream_app.letters import LetterLog, dead_letters, headers_of
 from tests.fakes import Event, Message, running, until
 
 

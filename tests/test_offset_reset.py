@@ -7,9 +7,9 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
+from stream_app.offset_reset import start_at
 from stream_app.partitions import Partitions
 from stream_app.settings import Settings
-from stream_app.starting import start_at
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, FakeBroker
 

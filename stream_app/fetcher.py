@@ -19,9 +19,9 @@ from typing import Any
 from aiokafka.consumer import fetcher as upstream
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from stream_app.batches import Batch, Fetched, Read, Unread, UnreadableError
-from stream_app.inflating import Buffer
+from stream_app.decompression import Buffer
 from stream_app.polled import Placed, Record
+from stream_app.record_batch import Batch, Fetched, Read, Unread, UnreadableError
 from stream_app.settings import IsolationLevel, Unreadable
 from stream_app.variables import variable
 

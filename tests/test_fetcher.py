@@ -22,15 +22,15 @@ from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as faust_driver
 
 from stream_app import polled
-from stream_app.batches import Fetched
-from stream_app.fetching import REBOUND, FetchResult, PartitionRecords, Reading
-from stream_app.inflating import (
+from stream_app.decompression import (
     NAMES,
     InflateError,
     TooLargeError,
     inflate,
     missing_codecs,
 )
+from stream_app.fetcher import REBOUND, FetchResult, PartitionRecords, Reading
+from stream_app.record_batch import Fetched
 from tests import raw
 from tests.raw import Raw, batch
 
