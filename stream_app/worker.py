@@ -21,7 +21,7 @@ from stream_app.errors import SettingsError
 from stream_app.group_check import check_group
 from stream_app.http import check_port
 from stream_app.keys import Keys
-from stream_app.log_throttle import Repeats
+from stream_app.log_throttle import RepeatFilter
 from stream_app.redis_check import ensure_usable
 from stream_app.redis_groups import note_group
 from stream_app.schema import ensure_schema
@@ -84,7 +84,7 @@ class Worker(faust.Worker):
         """Called by Faust once there are handlers: a Kafka that is away for a night, say, must not
         fill the disk with its client's tries."""
         super().on_setup_root_logger(logger, level)
-        repeats = Repeats()
+        repeats = RepeatFilter()
         for handler in logger.handlers:
             handler.addFilter(repeats)
 
