@@ -12,10 +12,10 @@ from typing import Any
 
 from stream_app import polled
 from stream_app.cuts import Cut
+from stream_app.dead_letters import headers_of as _headers
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.formats.tokens import Decoded, TokenDecoder
-from stream_app.letters import headers_of as _headers
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently

@@ -1,4 +1,4 @@
-"""Following: topics that match the pattern are read as soon as they are there.
+"""TopicWatch: topics that match the pattern are read as soon as they are there.
 
 Knows the cluster's topics and how Faust subscribes; not what topics carry.
 """
@@ -17,7 +17,7 @@ logger = logging.getLogger("xl3m")
 LOOK_SECONDS = 15.0
 
 
-class Following:
+class TopicWatch:
     """One per worker. names: of the topics that are read, which grow; subscribe: called when they
     did."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from stream_app import following
+from stream_app import topic_watch
 from stream_app.topics import retained
 from tests.test_kafka_edge import assert_alive, log_of, one_partition, reads, with_changes
 from tests.workers import Site
@@ -13,7 +13,7 @@ Fresh = Callable[[str], str]
 async def test_topics_that_match_are_read_and_those_made_later_too(
     here: Site, fresh: Fresh
 ) -> None:
-    assert following.LOOK_SECONDS < 60
+    assert topic_watch.LOOK_SECONDS < 60
     prefix, other = fresh("app"), fresh("other")
     for topic in (f"{prefix}.a", other):
         await one_partition(here, topic)
