@@ -16,10 +16,10 @@ import faust
 from stream_app import polled
 from stream_app.answering import Answering
 from stream_app.asking import Fence
+from stream_app.dead_letters import Send
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
-from stream_app.letters import Send
 from stream_app.limits import FullError, too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently

@@ -19,14 +19,14 @@ from stream_app.answering import Answering
 from stream_app.client import store_of
 from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.cuts import CutCheck
+from stream_app.dead_letters import DeadLetterLog, dead_letter_sender
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
-from stream_app.fetching import Reading
-from stream_app.following import Following, subscriber
+from stream_app.fetcher import FetchState
 from stream_app.http import Http
 from stream_app.ingest import Ingest
-from stream_app.letters import LetterLog, dead_letters
 from stream_app.metrics import Metrics
+from stream_app.offset_reset import parse_start
 from stream_app.partitions import Broker, Partitions
 from stream_app.patience import Health, patiently
 from stream_app.pubsub import PubSubDoor
@@ -35,8 +35,8 @@ from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
-from stream_app.starting import start_at
 from stream_app.stopping import Stopping
+from stream_app.topic_watch import TopicWatch, subscriber
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.watchdog import Watchdog
@@ -61,7 +61,7 @@ class App(faust.App):
     explained: what to do about what Kafka refuses."""
 
     stopping: Stopping
-    reading: Reading
+    fetch_state: FetchState
     explained: Callable[[Exception], str]
     polled: Collection[str] = ()
     settled: Callable[[], Awaitable[None]]
@@ -123,21 +123,21 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     scout, step_seconds = Scout(settings.redis, store.keys), settings.step_ms / 1000
     scoring = Scoring(engine, store, health, settings.backlog_tokens, step_seconds, scout)
     tokens = set(settings.tokens_topics)
-    start = start_at(settings.start, time.time())
+    start = parse_start(settings.start, time.time())
     partitions = Partitions(store, settings.tokens_topic, tokens, start)
     warming = Warming(engine, store, scoring, health)
     answering = Answering(settings, engine, store, scoring, warming, health)
     app = create_faust(settings)
     stopping = app.stopping
     door = PubSubDoor(settings, redis, answering, scoring, health, stopping)
-    app.reading.held = health.held
+    app.fetch_state.blocked = health.blocked
     topic = {name: raw_topic(app, *names) for name, names in _names(settings, tokens).items()}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
     topic["tokens"].maxsize = sys.maxsize
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
-    letters = door.log = LetterLog()
-    bury = dead_letters(agents.sender(topic["dead_letters"]), metrics.dead_letter, letters)
+    letters = door.log = DeadLetterLog()
+    bury = dead_letter_sender(agents.sender(topic["dead_letters"]), metrics.dead_letter, letters)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     metrics.listen(ingest.decoder.notes)
     app.polled, app.settled = tokens, ingest.settled
@@ -149,7 +149,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     agents.agent(app, topic["tokens"], ingest.run, "tokens")
     agents.agent(app, topic["questions"], questions.run, "questions")
     agents.agent(app, topic["queries"], queries.run, "queries")
-    following = Following(settings, tokens, subscriber(app, topic["tokens"]))
+    topic_watch = TopicWatch(settings, tokens, subscriber(app, topic["tokens"]))
 
     watchdog = Watchdog(
         settings.stall_seconds,
@@ -164,7 +164,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     if settings.http_port:
         app.add_dependency(_FromTheStart(http))
     cuts = CutCheck(engine, store, health)
-    for service in (scoring, warming, door, watchdog, weights, letters, following, cuts):
+    for service in (scoring, warming, door, watchdog, weights, letters, topic_watch, cuts):
         app.task(_named(service))
     _on_full_queues(app, ingest.queues)
     _on_assignment(app, ingest, asked, scoring, health)
@@ -214,7 +214,9 @@ def create_faust(settings: Settings) -> App:
         store="memory://",
     )
     app.stopping, app.settled = Stopping(settings.stop_seconds), partial(asyncio.sleep, 0)
-    app.reading = Reading(settings.max_batch_bytes, settings.isolation_level, settings.unreadable)
+    app.fetch_state = FetchState(
+        settings.max_batch_bytes, settings.isolation_level, settings.unreadable
+    )
     app.explained = partial(refusal.explained, settings)
     return app
 

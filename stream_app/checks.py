@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from stream_app.errors import SettingsError
-from stream_app.starting import start_at
+from stream_app.offset_reset import parse_start
 from stream_app.variables import variable
 
 _TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
@@ -41,7 +41,7 @@ def check_topics(settings: Any) -> None:
 def check_start(start: str) -> None:
     """It is one of the ways to say where to start."""
     try:
-        start_at(start, time.time())
+        parse_start(start, time.time())
     except (ValueError, OverflowError):
         raise SettingsError(
             f"{variable('start')} must be earliest, latest, a time as 2026-05-01T12:00:00Z, or how "

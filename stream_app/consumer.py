@@ -17,7 +17,7 @@ from faust.transport.drivers import aiokafka
 from faust.types import TP
 
 from stream_app.kafka_thread import KafkaThread
-from stream_app.polled import Placed, Record, together
+from stream_app.polled import RangeRecord, Record, together
 
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;
@@ -58,7 +58,7 @@ class Consumer(aiokafka.Consumer):
     def _to_message(self, tp: TP, record: Any) -> Any:
         """Called by Faust, which knows no record that stands for several offsets."""
         message: Any = super()._to_message(tp, record)
-        if isinstance(record, Placed):
+        if isinstance(record, RangeRecord):
             message.begins = record.begins
             message.unreadable, message.empty = record.unreadable, record.empty
         return message
@@ -133,7 +133,7 @@ class Consumer(aiokafka.Consumer):
         if it had none; and it does not forget which were full, of which nothing is at hand now."""
         app: Any = self.app
         self._buffered_partitions.clear()
-        app.reading.keep(assigned)
+        app.fetch_state.forget_others(assigned)
         self.stop_flow()
         app.flow_control.suspend()
         await super().on_partitions_assigned(assigned, generation_id)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redis.asyncio import Redis
 
-from stream_app import groups, redis_check
+from stream_app import redis_check, redis_groups
 from stream_app.client import connected
+from stream_app.decompression import NAMES, missing_codecs
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.formats.registry import Registry
-from stream_app.group import group_state
-from stream_app.inflating import NAMES, missing_codecs
+from stream_app.group_check import group_state
 from stream_app.keys import Keys
 from stream_app.schema import check_schema
 from stream_app.settings import Settings, unknown_variables
@@ -111,10 +111,10 @@ def _redis_kind(info: dict[str, Any]) -> Finding:
 
 
 async def _redis_group(redis: Redis, settings: Settings) -> Finding:
-    noted = await groups.noted_groups(redis, settings)
-    if fault := groups.fault_of(noted, settings):
+    noted = await redis_groups.noted_groups(redis, settings)
+    if fault := redis_groups.fault_of(noted, settings):
         return Finding("MEND", "Redis group", fault)
-    if warning := groups.warning_of(noted, settings):
+    if warning := redis_groups.warning_of(noted, settings):
         return Finding("WARN", "Redis group", warning)
     said = f"{settings.group}, and no other" if noted else "none noted yet, the first worker does"
     return Finding("ok", "Redis group", said)

@@ -12,10 +12,10 @@ from typing import Any
 
 from stream_app import polled
 from stream_app.cuts import Cut
+from stream_app.dead_letters import headers_of as _headers
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.formats.tokens import Decoded, TokenDecoder
-from stream_app.letters import headers_of as _headers
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
@@ -197,7 +197,8 @@ class Ingest:
         many, whoever listed it."""
         unheard: dict[Any, str] = {}
         for part in _parts(arrivals):
-            for stream in await patiently(self.health, "ingest", self._enlist, part):
+            refused = await patiently(self.health, "ingest", self._enlist, part)
+            for stream in [stream for stream in part if stream in refused]:
                 self.states.pop(stream, None)
                 for arrival in arrivals.pop(stream):
                     arrival.source.gap += arrival.gap  # is counted on the next stream with room

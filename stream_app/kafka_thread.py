@@ -14,7 +14,7 @@ from aiokafka import errors
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.fetching import POLL_BYTES, Reading, adopt, go_on, uncommitted
+from stream_app.fetcher import POLL_BYTES, FetchState, install, read_uncommitted, resume_at
 from stream_app.refusal import FATAL
 
 logger = logging.getLogger("xl3m")
@@ -34,21 +34,21 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         self._said = float("-inf")
 
     @property
-    def reading(self) -> Reading:
+    def fetch_state(self) -> FetchState:
         """How the app's worker reads."""
-        return cast(Reading, cast(Any, self.app).reading)
+        return cast(FetchState, cast(Any, self.app).fetch_state)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         """Called by Faust, which would read what was never committed."""
         consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = self.reading.isolation_level
+        consumer._isolation_level = self.fetch_state.isolation_level
         return consumer
 
     async def on_start(self) -> None:
         """Called by Faust; nothing is subscribed to yet."""
         await super().on_start()
-        adopt(self._ensure_consumer()._fetcher, self.reading)
-        self.reading.out_of_range = self._out_of_range
+        install(self._ensure_consumer()._fetcher, self.fetch_state)
+        self.fetch_state.out_of_range = self._out_of_range
         self._begin(self._watch())
 
     async def on_thread_stop(self) -> None:
@@ -59,7 +59,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
 
     async def _fetch_records(self, *args: Any, **options: Any) -> Any:
         """Called by Faust for what there is. A refusal is no record."""
-        self.reading.room = min(POLL_BYTES, self.reading.max_batch_bytes)
+        self.fetch_state.decompression_budget = min(POLL_BYTES, self.fetch_state.max_batch_bytes)
         try:
             return await super()._fetch_records(*args, **options)
         except (errors.ConsumerStoppedError, errors.IllegalStateError):
@@ -74,7 +74,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         was seen to end earlier ends there, though it may have grown since."""
         consumer = self._ensure_consumer()
         timeout = consumer._request_timeout_ms
-        ends = await uncommitted(consumer._fetcher).end_offsets(partitions, timeout)
+        ends = await read_uncommitted(consumer._fetcher).end_offsets(partitions, timeout)
         return {tp: min(end, self.ended.get(tp, end)) for tp, end in ends.items()}
 
     async def offsets_at(
@@ -98,7 +98,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Called by Faust now and then, which takes it that each partition has a position; one
         that is just being looked for is no fault."""
-        state = self.reading.state(tp)
+        state = self.fetch_state.partition_state(tp)
         if state is not None and state.has_valid_position:
             super().verify_event_path(now, tp)
 
@@ -108,11 +108,11 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         if isinstance(error, FATAL):
             app.refused(error)
             return
-        self.reading.held["group"] = app.explained(error)
+        self.fetch_state.blocked["group"] = app.explained(error)
         now = asyncio.get_running_loop().time()
         if now - self._said >= SAID_SECONDS:
             self._said = now
-            logger.error("%s; it is tried again", self.reading.held["group"])
+            logger.error("%s; it is tried again", self.fetch_state.blocked["group"])
 
     async def _watch(self) -> None:
         """See what the coordinator has to say, whoever polls."""
@@ -134,8 +134,8 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         """An offset is not there. If the partition ends before it, its topic was made again, and
         partitions are taken over anew, which sees to that; else what was there has expired."""
         consumer = self._ensure_consumer()
-        state = self.reading.state(tp)
-        fetcher, timeout = uncommitted(consumer._fetcher), consumer._request_timeout_ms
+        state = self.fetch_state.partition_state(tp)
+        fetcher, timeout = read_uncommitted(consumer._fetcher), consumer._request_timeout_ms
         try:
             begin = (await fetcher.beginning_offsets([tp], timeout))[tp]
             end = (await fetcher.end_offsets([tp], timeout))[tp]
@@ -144,7 +144,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         if state is None:
             return
         if end >= offset:
-            go_on(state, max(begin, offset))
+            resume_at(state, max(begin, offset))
             return
         logger.error(
             "%s/%d ends at offset %d, but %d was to be read next: the topic was made again, or "

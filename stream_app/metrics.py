@@ -105,9 +105,9 @@ class Metrics:
                 "The most that one of them was seen to take",
                 lambda: weights.largest,
             ),
-            "xl3m_partitions_held": (
+            "xl3m_partitions_blocked": (
                 "Partitions that wait for a person, and the group if it refuses this worker",
-                lambda: len(health.held),
+                lambda: len(health.blocked),
             ),
             "xl3m_health_waiting": (
                 "Steps that wait for Redis or the schema registry",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from stream_app.asking import Fence
-from stream_app.starting import EARLIEST
+from stream_app.offset_reset import EARLIEST
 from stream_app.state import LostWritesError, Move
 from stream_app.store import StreamStore
 

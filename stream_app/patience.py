@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from redis import exceptions
 
-from stream_app.sparing import Sparing
+from stream_app.log_throttle import LogThrottle
 
 logger = logging.getLogger("xl3m")
 T = TypeVar("T")
@@ -86,13 +86,13 @@ class Waiting:
 
 
 class Health:
-    """Whether the infrastructure answers: who waits for it, by the names of their steps. held: each
-    partition that waits for a person, and why; it holds up nothing else."""
+    """Whether the infrastructure answers: who waits for it, by the names of their steps. blocked:
+    each partition that waits for a person, and why; it holds up nothing else."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.held: dict[str, str] = {}
+        self.blocked: dict[str, str] = {}
         self._waiting: dict[Waiting, str] = {}
-        self._said: dict[str, Sparing] = {}
+        self._said: dict[str, LogThrottle] = {}
         self._began: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._clock = clock
@@ -123,7 +123,7 @@ class Health:
         if step not in self.waiting:
             self._began[step] = now
             if step not in self._said or now - self._ended[step] > CALM_SECONDS:
-                self._said[step] = Sparing(self._clock)
+                self._said[step] = LogThrottle(self._clock)
         self._waiting[waiting] = why
         if (left_out := self._said[step].due()) is not None:
             times = f" ({left_out} tries more were in vain)" if left_out else ""

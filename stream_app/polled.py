@@ -16,7 +16,7 @@ Record: TypeAlias = ConsumerRecord[bytes, Any]
 
 
 @dataclass
-class Placed(ConsumerRecord[bytes, Any]):  # type: ignore[misc]  # aiokafka has no types
+class RangeRecord(ConsumerRecord[bytes, Any]):  # type: ignore[misc]  # aiokafka has no types
     """A record that accounts for offsets before it, from `begins` on. unreadable: why they cannot
     be read; empty: there is nothing to read at them. Both are acknowledged like any other."""
 
@@ -41,7 +41,7 @@ class Event:
 def together(records: Sequence[Record]) -> Record:
     """What Faust is given for them, at least one, of one partition."""
     last = records[-1]
-    if isinstance(last, Placed):
+    if isinstance(last, RangeRecord):
         last = replace(last, unreadable="", empty=False)
     return replace(last, key=None, value=[*records])
 

@@ -17,11 +17,11 @@ from redis.exceptions import RedisError
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
+from stream_app.dead_letters import DeadLetterLog
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.keys import Keys
-from stream_app.letters import LetterLog
 from stream_app.limits import too_many_queries
 from stream_app.patience import (
     MAY_PASS,
@@ -72,7 +72,7 @@ class PubSubDoor:
         self.stopping = stopping
         self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
-        self.log = LetterLog()
+        self.log = DeadLetterLog()
         self.on_skipped: Callable[[], None] = lambda: None
         self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
 

@@ -39,7 +39,7 @@ class Readiness:
         """Why it is not ready, by what is lacking; empty if it is."""
         redis, kafka = await self._services()
         found = {f"step {step}": f"waits: {why}" for step, why in self.health.waiting.items()}
-        found |= dict(self.health.held)
+        found |= dict(self.health.blocked)
         found["partitions"] = "" if self.assigned() else "not assigned now"
         found |= {"redis": redis, "kafka": kafka}
         return {what: why for what, why in found.items() if why}

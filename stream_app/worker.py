@@ -16,16 +16,16 @@ from mode.utils.logging import level_number
 from stream_app import logs
 from stream_app.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
+from stream_app.decompression import missing_codecs
 from stream_app.errors import SettingsError
-from stream_app.group import check_group
-from stream_app.groups import note_group
+from stream_app.group_check import check_group
 from stream_app.http import check_port
-from stream_app.inflating import missing_codecs
 from stream_app.keys import Keys
+from stream_app.log_throttle import RepeatFilter
 from stream_app.redis_check import ensure_usable
+from stream_app.redis_groups import note_group
 from stream_app.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
-from stream_app.sparing import Repeats
 from stream_app.terminal import say
 from stream_app.topics import ensure_topics
 
@@ -84,7 +84,7 @@ class Worker(faust.Worker):
         """Called by Faust once there are handlers: a Kafka that is away for a night, say, must not
         fill the disk with its client's tries."""
         super().on_setup_root_logger(logger, level)
-        repeats = Repeats()
+        repeats = RepeatFilter()
         for handler in logger.handlers:
             handler.addFilter(repeats)
 

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from stream_app import embedded, redis_check
 from stream_app.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
-from stream_app.groups import note_group
 from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.redis_groups import note_group
 from stream_app.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
 from stream_app.topics import TOPICS, ensure_topics, partition_counts, topic_names

@@ -23,11 +23,11 @@ from stream_app.answering import Answering
 from stream_app.app import create_app
 from stream_app.child import free_port
 from stream_app.connections import room
+from stream_app.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.http import Http, check_port
 from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.letters import dead_letters
 from stream_app.metrics import Metrics
 from stream_app.patience import Health
 from stream_app.readiness import Readiness
@@ -221,7 +221,7 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
         assert world.value("xl3m_dead_letters_total") == len(sent)
         sent.append(value)
 
-    bury = dead_letters(send, world.metrics.dead_letter)
+    bury = dead_letter_sender(send, world.metrics.dead_letter)
     for offset in range(3):
         await bury(Event(Message("t", 0, offset, None, None, b"?")), "why")
     assert world.value("xl3m_dead_letters_total") == 3

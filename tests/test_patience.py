@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from stream_app import embedded, patience
 from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
 from stream_app.patience import Health, passes, patiently, reason
-from stream_app.sparing import MOST_SECONDS, Repeats, Sparing
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, until
@@ -174,7 +174,7 @@ def test_a_redis_that_comes_and_goes_is_not_a_line_each_time(
 
 def test_lines_come_ever_more_rarely_and_none_is_lost_count_of() -> None:
     clock = [0.0]
-    sparing, said = Sparing(lambda: clock[0]), list[tuple[float, int]]()
+    sparing, said = LogThrottle(lambda: clock[0]), list[tuple[float, int]]()
     for second in range(4000):
         clock[0] = float(second)
         if (left_out := sparing.due()) is not None:
@@ -186,7 +186,7 @@ def test_lines_come_ever_more_rarely_and_none_is_lost_count_of() -> None:
 
 def test_a_library_that_repeats_itself_is_cut_short_and_others_are_not() -> None:
     clock = [0.0]
-    repeats = Repeats(lambda: clock[0])
+    repeats = RepeatFilter(lambda: clock[0])
 
     def goes_through(name: str, message: str, level: int = logging.ERROR) -> str | None:
         record = logging.LogRecord(name, level, "", 0, message, (1,), None)

@@ -24,7 +24,6 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from stream_app import cli, polled
-from stream_app.batches import Fetched
 from stream_app.events import (
     STREAM_BYTES,
     dead_letter,
@@ -33,7 +32,7 @@ from stream_app.events import (
 )
 from stream_app.feeding import opened, pieces
 from stream_app.feeding.reader import read_file
-from stream_app.fetching import KEPT_BYTES, PartitionRecords, Reading
+from stream_app.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -42,6 +41,7 @@ from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.keys import question_id
 from stream_app.packing import pack_tail, unpack_tail
+from stream_app.record_batch import FetchedRecords
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable
@@ -174,9 +174,9 @@ def fetched(data: bytes) -> None:
     that what is behind them is reached, and batches. All of it is a record, or one that says why
     it is none, in the order of offsets."""
     sent = _mended(data[1:]) if data[:1] > b"\x01" else data[1:]
-    reading = Reading(max_batch_bytes=1 << 20, isolation_level="read_committed")
+    state = FetchState(max_batch_bytes=1 << 20, isolation_level="read_committed")
     tp, aborted = TopicPartition("t", 0), [(3, 9)]
-    records = PartitionRecords(reading, tp, Fetched(sent), aborted, 7, None, None, True, 1)
+    records = PartitionRecords(state, tp, FetchedRecords(sent), aborted, 7, None, None, True, 1)
     last = 6
     for record in records:
         assert last < polled.begins(record) <= record.offset < records.next_fetch_offset

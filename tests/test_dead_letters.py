@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app import letters
+from stream_app import dead_letters
+from stream_app.dead_letters import DeadLetterLog, dead_letter_sender, headers_of
 from stream_app.events import KEPT_BYTES, KEPT_HEADER_BYTES, dead_letter, decode, encode
-from stream_app.letters import LetterLog, dead_letters, headers_of
 from tests.fakes import Event, Message, running, until
 
 
@@ -23,14 +23,14 @@ def event(offset: int, topic: str = "t", **changes: Any) -> Event:
     return Event(message._replace(**changes))
 
 
-async def bury_all(log: LetterLog, events: list[Event], reason: str) -> list[dict[str, Any]]:
+async def bury_all(log: DeadLetterLog, events: list[Event], reason: str) -> list[dict[str, Any]]:
     """What was sent."""
     sent = list[dict[str, Any]]()
 
     async def send(key: bytes | None, value: bytes) -> None:
         sent.append(json.loads(value))
 
-    bury = dead_letters(send, log=log)
+    bury = dead_letter_sender(send, log=log)
     for each in events:
         await bury(each, reason.format(each.message.offset))
     return sent
@@ -42,32 +42,32 @@ async def bury_all(log: LetterLog, events: list[Event], reason: str) -> list[dic
 async def test_all_are_sent_and_the_first_few_said_each_by_itself(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log = LetterLog()
+    log = DeadLetterLog()
     sent = await bury_all(log, [event(i) for i in range(1000)], "byte {} is wrong")
     assert [letter["offset"] for letter in sent] == [*range(1000)]
-    assert len(caplog.messages) == letters.SAID
+    assert len(caplog.messages) == dead_letters.SAID
     log.summarise()
-    assert len(caplog.messages) == letters.SAID + 1
-    assert f"t: {1000 - letters.SAID} more refused for such a reason" in caplog.messages[-1]
+    assert len(caplog.messages) == dead_letters.SAID + 1
+    assert f"t: {1000 - dead_letters.SAID} more refused for such a reason" in caplog.messages[-1]
     assert "t/0 offset 999: byte 999 is wrong" in caplog.messages[-1]
     log.summarise()
-    assert len(caplog.messages) == letters.SAID + 1
+    assert len(caplog.messages) == dead_letters.SAID + 1
 
 
 async def test_kinds_and_topics_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
-    log = LetterLog()
+    log = DeadLetterLog()
     for topic in ("a", "b"):
         for reason in ("byte {} is wrong", "field 'x{}' is missing"):
             await bury_all(log, [event(i, topic) for i in range(20)], reason)
-    assert len(caplog.messages) == 4 * letters.SAID
+    assert len(caplog.messages) == 4 * dead_letters.SAID
     log.summarise()
-    assert len(caplog.messages) == 4 * letters.SAID + 4
+    assert len(caplog.messages) == 4 * dead_letters.SAID + 4
 
 
 async def test_what_stopped_coming_is_said_again_when_it_comes_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log = LetterLog()
+    log = DeadLetterLog()
     await bury_all(log, [event(i) for i in range(20)], "why")
     log.summarise()
     await bury_all(log, [event(20)], "why")  # it still goes on: counted
@@ -82,25 +82,25 @@ async def test_what_stopped_coming_is_said_again_when_it_comes_again(
 async def test_of_any_number_of_kinds_so_many_are_remembered_and_none_uncounted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "KINDS", 3)
-    log = LetterLog()
+    monkeypatch.setattr(dead_letters, "KINDS", 3)
+    log = DeadLetterLog()
     for kind in "abcdef":
         await bury_all(log, [event(i) for i in range(10)], kind)
     assert len(log.kinds) == 3
     log.summarise()
-    assert len([m for m in caplog.messages if f"{10 - letters.SAID} more" in m]) == 6
+    assert len([m for m in caplog.messages if f"{10 - dead_letters.SAID} more" in m]) == 6
 
 
 async def test_what_was_left_out_is_said_each_interval_and_at_the_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(letters, "INTERVAL_SECONDS", 0.01)
-    log = LetterLog()
+    monkeypatch.setattr(dead_letters, "INTERVAL_SECONDS", 0.01)
+    log = DeadLetterLog()
     async with running(log):
         await bury_all(log, [event(i) for i in range(10)], "why")
         await until(lambda: "5 more" in caplog.messages[-1])
-        monkeypatch.setattr(letters, "INTERVAL_SECONDS", 1000.0)
+        monkeypatch.setattr(dead_letters, "INTERVAL_SECONDS", 1000.0)
         await bury_all(log, [event(i) for i in range(10)], "another")
         await asyncio.sleep(0)
     assert "5 more" in caplog.messages[-1] and "another" in caplog.messages[-1]
@@ -122,7 +122,7 @@ def test_a_letter_that_is_cut_says_so_and_how_much_there_was() -> None:
 
 async def test_a_letter_has_the_record_s_headers() -> None:
     headers = [("trace", b"\xffabc"), ("none", None), ("trace", b"")]
-    [letter] = await bury_all(LetterLog(), [event(0, headers=headers)], "why")
+    [letter] = await bury_all(DeadLetterLog(), [event(0, headers=headers)], "why")
     assert letter["headers"] == [["trace", "/2FiYw=="], ["none", None], ["trace", ""]]
     assert headers_of(Message("t", 0, 0, None, None, b"", {"a": b"1"})) == [("a", b"1")]
     assert headers_of(object()) == []

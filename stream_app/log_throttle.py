@@ -1,4 +1,4 @@
-"""Sparing: what would be said again and again is said at once, and then ever more rarely.
+"""LogThrottle: what would be said again and again is said at once, and then ever more rarely.
 
 For lines about something that fails for hours, with a count of those left out; as a filter it does
 so for every line that comes over and over, whoever says it. Knows clocks and log records.
@@ -16,7 +16,7 @@ KINDS = 256
 OURS = "xl3m"
 
 
-class Sparing:
+class LogThrottle:
     """When to say one thing: at once, then after 5 s, and each time twice as long up to 5 min."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,7 +36,7 @@ class Sparing:
         return left_out
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Of libraries' warnings and errors of one kind some go through, then one now and then: Kafka's
     client has several for every try. A kind: who says it, how it is worded, and what error goes
     with it. What has been quiet for ten minutes is new. Our own lines know when to come."""
@@ -44,7 +44,7 @@ class Repeats(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.clock = clock
-        self.kinds: dict[Hashable, tuple[int, Sparing]] = {}
+        self.kinds: dict[Hashable, tuple[int, LogThrottle]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record goes through; it says how many like it did not."""
@@ -52,16 +52,16 @@ class Repeats(logging.Filter):
             return True
         error = record.exc_info[0] if record.exc_info else None
         kind = (record.name, record.levelno, str(record.msg)[:200], error)
-        count, sparing = self.kinds.pop(kind, (0, Sparing(self.clock)))
-        if self.clock() - sparing.last > 2 * MOST_SECONDS:
-            count, sparing = 0, Sparing(self.clock)
-        self.kinds[kind] = (count + 1, sparing)  # now the last to be forgotten
+        count, throttle = self.kinds.pop(kind, (0, LogThrottle(self.clock)))
+        if self.clock() - throttle.last > 2 * MOST_SECONDS:
+            count, throttle = 0, LogThrottle(self.clock)
+        self.kinds[kind] = (count + 1, throttle)  # now the last to be forgotten
         while len(self.kinds) > KINDS:
             del self.kinds[next(iter(self.kinds))]
         if count < OFTEN:
-            sparing.last = self.clock()
+            throttle.last = self.clock()
             return True
-        left_out = sparing.due()
+        left_out = throttle.due()
         if left_out:
             record.msg = f"{record.getMessage()} ({left_out} lines like this were left out)"
             record.args = None

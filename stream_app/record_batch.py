@@ -1,4 +1,4 @@
-"""Batches: what a broker sent of a partition, cut into its batches of records and read.
+"""Record batches: what a broker sent of a partition, cut into its batches of records and read.
 
 Each batch is read by aiokafka's C extension, a compressed one after it was inflated within a
 bound. What that cannot read is read again here, record by record: a header whose name is not UTF-8
@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from stream_app.inflating import Buffer, TooLargeError, inflate
+from stream_app.decompression import Buffer, TooLargeError, decompress
 from stream_app.variables import variable
 
 # BaseOffset, Length, PartitionLeaderEpoch, Magic, CRC, Attributes, LastOffsetDelta,
@@ -32,7 +32,7 @@ class UnreadableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class DecodedRecord:
     """A record, in the form aiokafka gives it."""
 
     offset: int
@@ -45,7 +45,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadableRange:
     """Offsets from `begin` until `end` that cannot be read, why, and their bytes as they came."""
 
     begin: int
@@ -54,7 +54,7 @@ class Unread:
     raw: Buffer
 
 
-class Fetched:
+class FetchedRecords:
     """What was fetched of a partition: batches, of which the last may be cut off. Where it holds
     no whole batch at all, what there is counts as one, which cannot be read."""
 
@@ -71,13 +71,13 @@ class Fetched:
         """Whether there is one more."""
         return self._end() is not None
 
-    def next_batch(self) -> "Batch | None":
+    def next_batch(self) -> "RecordBatch | None":
         """The next one."""
         at, end = self.at, self._end()
         if end is None:
             return None
         self.at = end
-        return Batch(self.data[at:end])
+        return RecordBatch(self.data[at:end])
 
     def next_offset(self) -> int | None:
         """Where the next batch begins."""
@@ -94,7 +94,7 @@ class Fetched:
         return self.size if left and not self.at else None
 
 
-class Batch:
+class RecordBatch:
     """A batch as it came. base: its first offset; end: the one behind its last, by its header;
     codec: how it is compressed, 0 if it is not."""
 
@@ -137,23 +137,23 @@ class Batch:
             self.body = self.raw[_HEADER.size :]
             return iter(opened)
         if self.magic < 2:  # rare: inflated once to see how much it is, and once by aiokafka
-            self._inflated(self._legacy_value(), most)
+            self._decompressed(self._legacy_value(), most)
             return iter(opened)
-        self.body = self._inflated(self.raw[_HEADER.size :], most)
+        self.body = self._decompressed(self.raw[_HEADER.size :], most)
         header = bytearray(self.raw[: _HEADER.size])
         header[_ATTRIBUTES_AT + 1] &= ~_CODECS
         return iter(DefaultRecordBatch(b"".join((header, self.body))))
 
-    def one_by_one(self) -> Iterator[Read | Unread] | None:
+    def one_by_one(self) -> Iterator[DecodedRecord | UnreadableRange] | None:
         """Its records once more, by ourselves, which raises nothing; None if they cannot be told
         apart."""
         if self.magic != 2 or self.body is None:
             return None
         return _one_by_one(self.raw, self.body)
 
-    def _inflated(self, data: Buffer, most: int) -> Buffer:
+    def _decompressed(self, data: Buffer, most: int) -> Buffer:
         try:
-            return inflate(self.codec, data, most)
+            return decompress(self.codec, data, most)
         except TooLargeError as error:
             raise UnreadableError(f"{error}; {variable('max_batch_bytes')} sets how many") from None
         except ValueError as error:
@@ -168,7 +168,7 @@ class Batch:
         return self.raw[at + 4 : at + 4 + size]
 
 
-def _one_by_one(header: Buffer, body: Buffer) -> Iterator[Read | Unread]:
+def _one_by_one(header: Buffer, body: Buffer) -> Iterator[DecodedRecord | UnreadableRange]:
     base, _, _, _, _, attributes, last, first_ms, max_ms, *_, count = _HEADER.unpack_from(header)
     fixed_ms = max_ms if attributes & _LOG_APPEND_TIME else None
     left, offset, end = Cursor(body), base, base + last + 1
@@ -177,7 +177,7 @@ def _one_by_one(header: Buffer, body: Buffer) -> Iterator[Read | Unread]:
         try:
             record = Cursor(left.take(left.varint()))
         except ValueError as error:
-            yield Unread(begin, end, f"the batch is damaged ({error})", body[at:])
+            yield UnreadableRange(begin, end, f"the batch is damaged ({error})", body[at:])
             return
         try:
             offset, read = _record(record, base, first_ms, fixed_ms)
@@ -186,13 +186,15 @@ def _one_by_one(header: Buffer, body: Buffer) -> Iterator[Read | Unread]:
             yield read
         except ValueError as error:
             offset = begin
-            yield Unread(begin, begin + 1, f"the record is damaged ({error})", record.data)
+            yield UnreadableRange(begin, begin + 1, f"the record is damaged ({error})", record.data)
         offset += 1
     if left.at < len(left.data) and offset < end:
-        yield Unread(offset, end, "the batch holds more than its records", b"")
+        yield UnreadableRange(offset, end, "the batch holds more than its records", b"")
 
 
-def _record(fields: "Cursor", base: int, first_ms: int, fixed_ms: int | None) -> tuple[int, Read]:
+def _record(
+    fields: "Cursor", base: int, first_ms: int, fixed_ms: int | None
+) -> tuple[int, DecodedRecord]:
     """Its offset, and the record. Raises ValueError."""
     fields.take(1)  # attributes, of which there are none
     since = fields.varint()
@@ -205,7 +207,7 @@ def _record(fields: "Cursor", base: int, first_ms: int, fixed_ms: int | None) ->
     if fields.at < len(fields.data):
         raise ValueError("it holds more than its fields")
     time_ms = first_ms + since if fixed_ms is None else fixed_ms
-    return offset, Read(offset, time_ms, int(fixed_ms is not None), key, value, headers)
+    return offset, DecodedRecord(offset, time_ms, int(fixed_ms is not None), key, value, headers)
 
 
 class Cursor:

@@ -1,4 +1,4 @@
-"""Following: topics that match the pattern are read as soon as they are there.
+"""TopicWatch: topics that match the pattern are read as soon as they are there.
 
 Knows the cluster's topics and how Faust subscribes; not what topics carry.
 """
@@ -17,7 +17,7 @@ logger = logging.getLogger("xl3m")
 LOOK_SECONDS = 15.0
 
 
-class Following:
+class TopicWatch:
     """One per worker. names: of the topics that are read, which grow; subscribe: called when they
     did."""
 
@@ -59,7 +59,11 @@ def subscriber(app: Any, topic: Any) -> Callable[[list[str]], Awaitable[None]]:
     async def subscribe(names: list[str]) -> None:
         while app.rebalancing or not app.rebalancing_count:
             await asyncio.sleep(0.1)
-        topic.topics.extend(names)
+        known, read = {*topic.topics}, [*topic.topics, *names]
+        # What an agent reads is a copy of the topic, made while it had fewer names, or none.
+        for channel in [topic, *app.topics]:
+            if {*channel.topics} <= known:
+                channel.topics = read
         await app.consumer.subscribe(await app.topics._update_indices())
 
     return subscribe

@@ -1,4 +1,4 @@
-"""Letters: events that cannot be used, put where a person can look at them, and said in the log.
+"""Dead letters: events that cannot be used go to a topic of their own and into the log.
 
 Every one is sent. Of many of a kind, of one topic and for one reason, the log says the first few,
 then from time to time how many more there were. Knows events and a way to send; no format.
@@ -38,7 +38,7 @@ class _Kind:
     is_new: bool = True
 
 
-class LetterLog:
+class DeadLetterLog:
     """One per worker."""
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class LetterLog:
         return self.kinds[key]
 
 
-def dead_letters(
-    send: Send, on_burial: Callable[[], None] = lambda: None, log: LetterLog | None = None
+def dead_letter_sender(
+    send: Send, on_burial: Callable[[], None] = lambda: None, log: DeadLetterLog | None = None
 ) -> Bury:
     """Puts an event that cannot be used where a person can look at it."""
-    log = log or LetterLog()
+    log = log or DeadLetterLog()
 
     async def bury(event: Any, reason: str) -> None:
         m, first = event.message, event.message.offset

@@ -1,4 +1,4 @@
-"""Inflating: a compressed batch of records as it was before, within a bound.
+"""Decompression: a compressed batch of records as it was before, within a bound.
 
 A broker counts compressed bytes, and a megabyte of them can hold gigabytes. So no more is made of
 them than the bound allows. Knows the four codecs of Kafka; not what a batch holds.
@@ -26,11 +26,11 @@ _LZ4_MAGIC = 0x184D2204
 _LZ4_BLOCK_BYTES = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 
 
-class InflateError(ValueError):
+class DecompressionError(ValueError):
     """It cannot be inflated, or would be larger than the bound; the message says why."""
 
 
-class TooLargeError(InflateError):
+class TooLargeError(DecompressionError):
     """It would be larger than the bound."""
 
 
@@ -39,17 +39,17 @@ def missing_codecs() -> list[str]:
     return [NAMES[codec] for codec, package in _NEEDS.items() if not _has(package)]
 
 
-def inflate(codec: int, data: Buffer, most: int) -> Buffer:
-    """What was compressed. Raises InflateError if that is damaged or more than `most` bytes."""
-    if codec not in _INFLATE:
-        raise InflateError(f"unknown compression codec {codec}")
+def decompress(codec: int, data: Buffer, most: int) -> Buffer:
+    """What was compressed. Raises DecompressionError if it is damaged, or more than `most`."""
+    if codec not in _DECOMPRESS:
+        raise DecompressionError(f"unknown compression codec {codec}")
     try:
-        return _INFLATE[codec](memoryview(data), most)
-    except InflateError:
+        return _DECOMPRESS[codec](memoryview(data), most)
+    except DecompressionError:
         raise
     except Exception as error:  # each library has its own
         said = str(error) or type(error).__name__
-        raise InflateError(f"{NAMES[codec]} data cannot be inflated ({said})") from error
+        raise DecompressionError(f"{NAMES[codec]} data cannot be inflated ({said})") from error
 
 
 def _has(package: str) -> bool:
@@ -73,7 +73,7 @@ def _gzip(data: memoryview, most: int) -> Buffer:
         _check(len(found[-1]), left)
         left -= len(found[-1])
         if not member.eof:
-            raise InflateError("gzip data ends too early")
+            raise DecompressionError("gzip data ends too early")
         rest = memoryview(member.unused_data)
     return found[0] if len(found) == 1 else b"".join(found)
 
@@ -93,7 +93,7 @@ def _xerial(data: memoryview) -> Iterator[memoryview]:
         [size] = struct.unpack_from(">i", data, at)
         block = data[at + 4 : at + 4 + size]
         if size < 0 or len(block) != size:
-            raise InflateError("snappy data ends too early")
+            raise DecompressionError("snappy data ends too early")
         yield block
         at += 4 + size
 
@@ -105,7 +105,7 @@ def _snappy_size(block: memoryview) -> int:
         size |= (byte & 0x7F) << shift
         if byte < 0x80:
             return size
-    raise InflateError("snappy data does not say its size")
+    raise DecompressionError("snappy data does not say its size")
 
 
 def _lz4(data: memoryview, most: int) -> Buffer:
@@ -128,7 +128,7 @@ def _lz4_size(data: memoryview) -> int:
     magic, flags, block_flags = struct.unpack_from("<IBB", data)
     largest = _LZ4_BLOCK_BYTES.get(block_flags >> 4 & 7)
     if magic != _LZ4_MAGIC or largest is None:
-        raise InflateError("lz4 data has no frame")
+        raise DecompressionError("lz4 data has no frame")
     at = 7 + 8 * bool(flags & 8) + 4 * bool(flags & 1)
     held = 0
     while word := struct.unpack_from("<I", data, at)[0]:
@@ -151,11 +151,11 @@ def _zstd(data: memoryview, most: int) -> Buffer:
             left -= len(piece)
     _check(most + 1 - left, most)
     if 0 <= size != most + 1 - left and len(found) < 2:
-        raise InflateError("zstd data ends too early")
+        raise DecompressionError("zstd data ends too early")
     return found[0] if len(found) == 1 else b"".join(found)
 
 
-_INFLATE: dict[int, Callable[[memoryview, int], Buffer]] = {
+_DECOMPRESS: dict[int, Callable[[memoryview, int], Buffer]] = {
     GZIP: _gzip,
     SNAPPY: _snappy,
     LZ4: _lz4,

@@ -1,4 +1,4 @@
-"""Fetching: what aiokafka fetched becomes records, and no record ends the worker.
+"""Fetcher: what aiokafka fetched becomes records, and no record ends the worker.
 
 aiokafka's fetcher is used as it is, but for the classes that read what it fetched. A batch or a
 record that cannot be read becomes one record that says so, at the place of what it stands for; or
@@ -19,9 +19,15 @@ from typing import Any
 from aiokafka.consumer import fetcher as upstream
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from stream_app.batches import Batch, Fetched, Read, Unread, UnreadableError
-from stream_app.inflating import Buffer
-from stream_app.polled import Placed, Record
+from stream_app.decompression import Buffer
+from stream_app.polled import RangeRecord, Record
+from stream_app.record_batch import (
+    DecodedRecord,
+    FetchedRecords,
+    RecordBatch,
+    UnreadableError,
+    UnreadableRange,
+)
 from stream_app.settings import IsolationLevel, Unreadable
 from stream_app.variables import variable
 
@@ -39,61 +45,63 @@ _NONE = upstream.OffsetResetStrategy.NONE
 
 
 @dataclass
-class Reading:
-    """How one worker reads; on its consumer's thread. held: which partitions wait, and why;
-    out_of_range: told of an offset that a partition does not have. room: how many bytes more the
-    poll under way may inflate."""
+class FetchState:
+    """How one worker fetches; lives on its consumer's thread. blocked: the partitions that wait for
+    a person, and why; out_of_range: called with an offset that a partition does not have.
+    decompression_budget: how many more bytes the current poll may decompress."""
 
     max_batch_bytes: int = 64 << 20
     isolation_level: IsolationLevel = "read_committed"
     unreadable: Unreadable = "skip"
-    held: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
     out_of_range: Callable[[Any, int], None] = lambda tp, offset: None
-    room: int = POLL_BYTES
+    decompression_budget: int = POLL_BYTES
     assignment: Callable[[], Any] = lambda: None
 
-    def state(self, tp: Any) -> Any:
+    def partition_state(self, tp: Any) -> Any:
         """aiokafka's state of a partition; None if it is not assigned now."""
         assignment = self.assignment()
         return assignment.state_value(tp) if assignment and tp in assignment.tps else None
 
     def highwater(self, tp: Any) -> int | None:
         """The offset that the next record will get, as of the last fetch."""
-        state = self.state(tp)
+        state = self.partition_state(tp)
         return None if state is None else state.highwater
 
-    def hold(self, tp: Any, unread: Unread) -> None:
+    def block(self, tp: Any, unreadable: UnreadableRange) -> None:
         """The partition waits at what cannot be read, and looks again after a while."""
-        name, state = f"{tp.topic}/{tp.partition}", self.state(tp)
-        self.held[name] = f"waits at offset {unread.begin}: {unread.reason}"
+        name, state = f"{tp.topic}/{tp.partition}", self.partition_state(tp)
+        self.blocked[name] = f"waits at offset {unreadable.begin}: {unreadable.reason}"
         logger.error(
             "%s %s; the other partitions go on. %s=skip passes over it.",
-            name, self.held[name], variable("unreadable"),
+            name, self.blocked[name], variable("unreadable"),
         )  # fmt: skip
         if state is not None:
             state.pause()
             loop = asyncio.get_running_loop()
             loop.call_later(RETRY_SECONDS, lambda: state.paused and state.resume())
 
-    def release(self, tp: Any) -> None:
+    def unblock(self, tp: Any) -> None:
         """The partition waits no more."""
-        if self.held.pop(f"{tp.topic}/{tp.partition}", None):
+        if self.blocked.pop(f"{tp.topic}/{tp.partition}", None):
             logger.warning("%s/%d goes on", tp.topic, tp.partition)
 
-    def keep(self, assigned: Any) -> None:
+    def forget_others(self, assigned: Any) -> None:
         """Those that are not assigned any more wait for nothing here."""
         names = {f"{tp.topic}/{tp.partition}" for tp in assigned}
-        for name in [name for name in self.held if name not in names]:
-            self.held.pop(name, None)
+        for name in [name for name in self.blocked if name not in names]:
+            self.blocked.pop(name, None)
 
 
 class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
     """The records of what was fetched of a partition, in their order. Nothing of it raises."""
 
-    def __init__(self, reading: Reading, tp: Any, records: Fetched, *args: Any) -> None:
+    def __init__(
+        self, fetch_state: FetchState, tp: Any, records: FetchedRecords, *args: Any
+    ) -> None:
         super().__init__(tp, records, *args)
         self.next_fetch_offset: int
-        self.reading = reading
+        self.fetch_state = fetch_state
         self.passed: int | None = None
         """The first offset that was rightly passed over since the last record."""
 
@@ -104,24 +112,24 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
     def _unpack_records(self) -> Iterator[Any]:
         """Called by aiokafka once."""
         while (batch := self._records.next_batch()) is not None:
-            while batch.codec and self.reading.room <= 0:
+            while batch.codec and self.fetch_state.decompression_budget <= 0:
                 yield _PAUSE
             try:
                 yield from self._read(batch)
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.end)
             except Exception as error:  # whatever it is, it comes of what was fetched
                 for found in self._salvaged(batch, error):
-                    if isinstance(found, Unread) and self.reading.unreadable == "wait":
+                    if isinstance(found, UnreadableRange) and self.fetch_state.unreadable == "wait":
                         yield from self._rest()
-                        self.reading.hold(self._tp, found)
+                        self.fetch_state.block(self._tp, found)
                         return
                     yield self._given(found)
             else:
-                if self.reading.held:
-                    self.reading.release(self._tp)
+                if self.fetch_state.blocked:
+                    self.fetch_state.unblock(self._tp)
         yield from self._rest()
 
-    def _read(self, batch: Batch) -> Iterator[Any]:
+    def _read(self, batch: RecordBatch) -> Iterator[Any]:
         """What is to be read of a batch. Raises what aiokafka does, and UnreadableError."""
         opened = batch.opened()
         if self._is_passed(opened):
@@ -136,12 +144,12 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
                 raise UnreadableError(f"it holds offset {offset}, which is not its own")
             made = self._consumer_record(self._tp, record)
             self.next_fetch_offset = offset + 1
-            yield made if self.passed is None else self._placed(made)
+            yield made if self.passed is None else self._with_range(made)
 
-    def _records_of(self, batch: Batch, opened: Any) -> Iterator[Any]:
-        found = batch.records(opened, self.reading.max_batch_bytes)
+    def _records_of(self, batch: RecordBatch, opened: Any) -> Iterator[Any]:
+        found = batch.records(opened, self.fetch_state.max_batch_bytes)
         if batch.codec:
-            self.reading.room -= len(batch.body or batch.raw)
+            self.fetch_state.decompression_budget -= len(batch.body or batch.raw)
         return found
 
     def _is_passed(self, opened: Any) -> bool:
@@ -154,44 +162,50 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
                 return True
         return bool(opened.is_control_batch)
 
-    def _salvaged(self, batch: Batch, error: Exception) -> Iterator[Read | Unread]:
+    def _salvaged(
+        self, batch: RecordBatch, error: Exception
+    ) -> Iterator[DecodedRecord | UnreadableRange]:
         """What can be read of it all the same, and what cannot."""
         begin, end = self._bounds(batch)
         found = batch.one_by_one()
         if found is None:
             reason = str(error) if isinstance(error, UnreadableError) else _damaged(error)
-            yield Unread(begin, end, reason, batch.raw)
+            yield UnreadableRange(begin, end, reason, batch.raw)
             return
         for each in found:
-            first = each.begin if isinstance(each, Unread) else each.offset
-            behind = each.end if isinstance(each, Unread) else each.offset + 1
+            first = each.begin if isinstance(each, UnreadableRange) else each.offset
+            behind = each.end if isinstance(each, UnreadableRange) else each.offset + 1
             if self.next_fetch_offset < behind and first < end:
-                yield replace(each, end=min(end, each.end)) if isinstance(each, Unread) else each
+                yield (
+                    replace(each, end=min(end, each.end))
+                    if isinstance(each, UnreadableRange)
+                    else each
+                )
         self.next_fetch_offset = max(self.next_fetch_offset, end)
 
-    def _bounds(self, batch: Batch) -> tuple[int, int]:
+    def _bounds(self, batch: RecordBatch) -> tuple[int, int]:
         """Its first offset that is to be read, and the one behind its last. The header may be what
         is damaged: no more is passed over than the partition has, nor less than one offset."""
         at, behind = self.next_fetch_offset, self._records.next_offset()
-        highwater = self.reading.highwater(self._tp)
+        highwater = self.fetch_state.highwater(self._tp)
         bounds = [bound for bound in (behind, highwater) if bound is not None and bound > at]
         end = min([batch.end, *bounds]) if batch.end > at else at + 1
         return (batch.base if at < batch.base < end else at), end
 
-    def _given(self, found: Read | Unread) -> Record:
+    def _given(self, found: DecodedRecord | UnreadableRange) -> Record:
         """As the record that goes on; what cannot be read stands at the last of its offsets."""
-        if isinstance(found, Unread):
+        if isinstance(found, UnreadableRange):
             begin = max(found.begin, self.next_fetch_offset)
             made = self._stand_in(begin, found.end, found.raw, unreadable=found.reason)
         else:
             made = self._consumer_record(self._tp, found)
         self.next_fetch_offset = made.offset + 1
-        return made if self.passed is None else self._placed(made)
+        return made if self.passed is None else self._with_range(made)
 
-    def _placed(self, made: Record) -> Placed:
+    def _with_range(self, made: Record) -> RangeRecord:
         """A record that accounts for what was passed over before it as well."""
         begins, self.passed = self.passed or 0, None
-        return Placed(**vars(made) | {"begins": begins})
+        return RangeRecord(**vars(made) | {"begins": begins})
 
     def _rest(self) -> Iterator[Record]:
         """What was passed over last has no record behind it to account for it."""
@@ -199,14 +213,14 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
             yield self._stand_in(self.passed, self.next_fetch_offset, None, empty=True)
         self.passed = None
 
-    def _stand_in(self, begin: int, end: int, raw: Buffer | None, **what: Any) -> Placed:
+    def _stand_in(self, begin: int, end: int, raw: Buffer | None, **what: Any) -> RangeRecord:
         value = None if raw is None else bytes(raw[:KEPT_BYTES])
         at = (self._tp.topic, self._tp.partition, end - 1)
-        return Placed(*at, -1, 0, None, value, None, -1, len(value or b""), (), begin, **what)
+        return RangeRecord(*at, -1, 0, None, value, None, -1, len(value or b""), (), begin, **what)
 
 
 class FetchResult(upstream.FetchResult):  # type: ignore[misc]
-    """What was fetched of a partition, given out poll by poll, within what one may inflate."""
+    """What was fetched of a partition, given out poll by poll, within what one may decompress."""
 
     _partition_records: PartitionRecords | None
 
@@ -229,46 +243,46 @@ class FetchResult(upstream.FetchResult):  # type: ignore[misc]
         return taken
 
 
-def adopt(fetcher: Any, reading: Reading) -> None:
+def install(fetcher: Any, fetch_state: FetchState) -> None:
     """Have aiokafka's fetcher read with what is here. It has fetched nothing yet."""
     ours = vars(upstream) | {
-        "MemoryRecords": Fetched,
-        "PartitionRecords": partial(PartitionRecords, reading),
+        "MemoryRecords": FetchedRecords,
+        "PartitionRecords": partial(PartitionRecords, fetch_state),
         "FetchResult": FetchResult,
     }
     for name in REBOUND:
         method = FunctionType(getattr(upstream.Fetcher, name).__code__, ours, name)
         method.__defaults__ = getattr(upstream.Fetcher, name).__defaults__
         setattr(fetcher, name, MethodType(method, fetcher))
-    fetcher._set_error = partial(_noted, fetcher, reading)
+    fetcher._set_error = partial(_on_fetch_error, fetcher, fetch_state)
     fetcher._default_reset_strategy = _NONE  # so that it says what it would reset
-    reading.assignment = lambda: fetcher._subscriptions.subscription.assignment
+    fetch_state.assignment = lambda: fetcher._subscriptions.subscription.assignment
 
 
 REBOUND = ("_proc_fetch_request", "fetched_records")
 """Methods of aiokafka's fetcher that name the classes which are ours here."""
 
 
-def _noted(fetcher: Any, reading: Reading, tp: Any, error: Exception) -> None:
+def _on_fetch_error(fetcher: Any, fetch_state: FetchState, tp: Any, error: Exception) -> None:
     """In place of the fetcher's `_set_error`: an offset that is not there is no error."""
-    state = reading.state(tp)
+    state = fetch_state.partition_state(tp)
     if state is not None and isinstance(error, NoOffsetForPartitionError):
         state.await_reset(_EARLIEST)
     elif state is not None and isinstance(error, OffsetOutOfRangeError):
         state.pause()
-        reading.out_of_range(tp, state.position)
+        fetch_state.out_of_range(tp, state.position)
     else:
         upstream.Fetcher._set_error(fetcher, tp, error)
 
 
-def go_on(state: Any, offset: int) -> None:
+def resume_at(state: Any, offset: int) -> None:
     """Have a partition whose offset was out of range go on from one that it has."""
     state.seek(offset)
     if state.paused:
         state.resume()
 
 
-def uncommitted(fetcher: Any) -> Any:
+def read_uncommitted(fetcher: Any) -> Any:
     """The fetcher as one that asks for offsets of the log, transactions that are open and all."""
     twin = copy.copy(fetcher)
     twin._isolation_level = upstream.READ_UNCOMMITTED

@@ -1,4 +1,4 @@
-"""Starting: where a partition begins that was never read, as `XL3M_START` says it.
+"""Offset reset: where a partition begins that was never read, as `XL3M_START` says it.
 
 Knows the forms it may be written in; not partitions.
 """
@@ -14,7 +14,7 @@ _AGO = re.compile(r"-(\d{1,9})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def start_at(start: str, now: float) -> Literal["earliest", "latest"] | int:
+def parse_start(start: str, now: float) -> Literal["earliest", "latest"] | int:
     """`earliest`, `latest`, or milliseconds since the epoch; now: in seconds since then. Raises
     ValueError; a time without a zone is UTC."""
     if start in ("earliest", "latest"):

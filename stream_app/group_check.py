@@ -1,4 +1,4 @@
-"""Group: asks whether Kafka lets this worker into its group and at its topics, before it joins.
+"""Group check: asks whether Kafka lets this worker into its group and at its topics, first.
 
 Nothing is joined, read or written. Knows what can be asked of a group; not its members.
 """

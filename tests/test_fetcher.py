@@ -1,4 +1,4 @@
-"""Fetched batches: read as aiokafka reads them, and where it cannot, each record that can be read
+"""Fetched record batches: read as aiokafka reads them; where it cannot, each record that can be read
 is, and every offset is accounted for. What is aiokafka's own here is held to what it was.
 """
 
@@ -22,15 +22,15 @@ from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as faust_driver
 
 from stream_app import polled
-from stream_app.batches import Fetched
-from stream_app.fetching import REBOUND, FetchResult, PartitionRecords, Reading
-from stream_app.inflating import (
+from stream_app.decompression import (
     NAMES,
-    InflateError,
+    DecompressionError,
     TooLargeError,
-    inflate,
+    decompress,
     missing_codecs,
 )
+from stream_app.fetcher import REBOUND, FetchResult, FetchState, PartitionRecords
+from stream_app.record_batch import FetchedRecords
 from tests import raw
 from tests.raw import Raw, batch
 
@@ -40,8 +40,10 @@ TP = TopicPartition("topic", 3)
 def read(data: bytes, at: int = 0, aborted: Any = None, **how: Any) -> list[Any]:
     """What comes of what was fetched from an offset on."""
     level = how.pop("level", 1)
-    reading = Reading(**how)
-    records = PartitionRecords(reading, TP, Fetched(data), aborted, at, None, None, True, level)
+    state = FetchState(**how)
+    records = PartitionRecords(
+        state, TP, FetchedRecords(data), aborted, at, None, None, True, level
+    )
     return [*records]
 
 
@@ -157,9 +159,11 @@ def test_a_damaged_header_passes_over_no_more_than_there_is() -> None:
     struct.pack_into(">i", data, 23, 2**31 - 1)  # the last offset's
     behind = batch(some(2), base=13)
     assert offsets(read(bytes(data) + behind, 10)) == [12, 13, 14]
-    reading = Reading()
-    reading.highwater = lambda tp: 12  # type: ignore[method-assign]
-    records = PartitionRecords(reading, TP, Fetched(bytes(data)), None, 10, None, None, True, 1)
+    state = FetchState()
+    state.highwater = lambda tp: 12  # type: ignore[method-assign]
+    records = PartitionRecords(
+        state, TP, FetchedRecords(bytes(data)), None, 10, None, None, True, 1
+    )
     assert offsets([*records]) == [11]
     struct.pack_into(">i", data, 23, -7)
     assert offsets(read(bytes(data) + behind, 10)) == [10, 13, 14]
@@ -186,9 +190,9 @@ def test_an_unknown_codec_or_format_is_named() -> None:
 def test_nothing_is_inflated_beyond_the_bound(codec: int) -> None:
     text = b"x" * 3_000_000
     data = raw._COMPRESS[codec](text)
-    assert bytes(inflate(codec, data, len(text))) == text
+    assert bytes(decompress(codec, data, len(text))) == text
     with pytest.raises(TooLargeError, match="more than 2999999 bytes"):
-        inflate(codec, data, len(text) - 1)
+        decompress(codec, data, len(text) - 1)
     found = read(batch([Raw(text)], codec) + batch(some(1), base=1), max_batch_bytes=1000)
     assert "XL3M_MAX_BATCH_BYTES" in polled.unreadable(found[0])
     assert len(found[0].value) <= 65_536
@@ -204,8 +208,8 @@ def test_damaged_data_is_refused_with_a_reason(codec: int) -> None:
             if wrong:
                 wrong[rng.randrange(len(wrong))] = rng.randrange(256)
         try:
-            inflate(codec, bytes(wrong), 100_000)
-        except InflateError as error:
+            decompress(codec, bytes(wrong), 100_000)
+        except DecompressionError as error:
             assert str(error)
 
 
@@ -257,7 +261,7 @@ def test_a_hole_in_a_batch_or_between_two_is_still_one() -> None:
     assert [polled.begins(record) for record in found] == [0, 5]
 
 
-# -- waiting, and what a poll may inflate ------------------------------------------------------
+# -- waiting, and what a poll may decompress ------------------------------------------------------
 
 
 def test_a_partition_that_is_to_wait_ends_before_what_cannot_be_read(
@@ -265,18 +269,21 @@ def test_a_partition_that_is_to_wait_ends_before_what_cannot_be_read(
 ) -> None:
     wrong = bytearray(batch(some(2), base=3))
     wrong[-1] ^= 1
-    reading = Reading(unreadable="wait")
+    state = FetchState(unreadable="wait")
     data = batch(some(2)) + mark(2, 1, True) + bytes(wrong) + batch(some(1), base=5)
-    records = PartitionRecords(reading, TP, Fetched(data), None, 0, None, None, True, 1)
+    records = PartitionRecords(state, TP, FetchedRecords(data), None, 0, None, None, True, 1)
     with caplog.at_level(logging.ERROR, "xl3m"):
         found = [*records]
     assert offsets(found) == [0, 1, 2] and polled.is_empty(found[2])
     assert records.next_fetch_offset == 3
-    assert "waits at offset 3: its checksum is wrong" in reading.held["topic/3"]
+    assert "waits at offset 3: its checksum is wrong" in state.blocked["topic/3"]
     assert "XL3M_UNREADABLE=skip" in caplog.text
     whole = batch(some(2), base=3)
-    assert len([*PartitionRecords(reading, TP, Fetched(whole), None, 3, None, None, True, 1)]) == 2
-    assert not reading.held
+    assert (
+        len([*PartitionRecords(state, TP, FetchedRecords(whole), None, 3, None, None, True, 1)])
+        == 2
+    )
+    assert not state.blocked
 
 
 class Assignment:
@@ -293,13 +300,13 @@ class Assignment:
 
 
 async def test_a_poll_inflates_no_more_than_it_may_and_the_next_goes_on() -> None:
-    reading, assignment = Reading(), Assignment(0)
+    state, assignment = FetchState(), Assignment(0)
     data = b"".join(batch([Raw(b"x" * 1000)] * 3, 4, 3 * i) for i in range(4))
-    records = PartitionRecords(reading, TP, Fetched(data), None, 0, None, None, True, 1)
+    records = PartitionRecords(state, TP, FetchedRecords(data), None, 0, None, None, True, 1)
     result = FetchResult(TP, assignment=assignment, partition_records=records, backoff=0)
     polls = list[list[int]]()
     while result.has_more():
-        reading.room = 3500
+        state.decompression_budget = 3500
         polls.append(offsets(result.getall(100)))
         assert assignment.state.position == polls[-1][-1] + 1
     assert [offset for poll in polls for offset in poll] == [*range(12)]

@@ -1,4 +1,4 @@
-"""Groups: whose streams a Redis holds under a prefix, noted for each topic that is read.
+"""Redis groups: whose streams a Redis holds under a prefix, noted for each topic that is read.
 
 Two groups that read one topic into one Redis would take each other's partitions for ever; of two
 topics streams of one name would be mixed. Knows names of groups and topics; no Kafka.

@@ -1,0 +1,29 @@
+"""Topics named by a pattern, on the real Kafka: those there are and those made later are read."""
+
+from collections.abc import Callable
+
+from stream_app import topic_watch
+from stream_app.topics import retained
+from tests.test_kafka_edge import assert_alive, log_of, one_partition, reads, with_changes
+from tests.workers import Site
+
+Fresh = Callable[[str], str]
+
+
+async def test_topics_that_match_are_read_and_those_made_later_too(
+    here: Site, fresh: Fresh
+) -> None:
+    assert topic_watch.LOOK_SECONDS < 60
+    prefix, other = fresh("app"), fresh("other")
+    for topic in (f"{prefix}.a", other):
+        await one_partition(here, topic)
+    here = with_changes(here, tokens_topic=rf"^{prefix}\..*")
+    await here.producer.send_and_wait(f"{prefix}.a", b"from the first\n")
+    await here.start()
+    await here.until(lambda: reads(here, f"{prefix}.a/0", "from the first"))
+    await one_partition(here, f"{prefix}.b")
+    await here.producer.send_and_wait(f"{prefix}.b", b"from the second\n")
+    await here.until(lambda: reads(here, f"{prefix}.b/0", "from the second"))
+    assert set(await retained(here.settings)) == {f"{prefix}.a/0", f"{prefix}.b/0"}
+    assert other not in log_of(here)
+    assert_alive(here)
