@@ -16,7 +16,7 @@ import msgpack
 import pytest
 from google.protobuf import json_format
 
-from stream_app import events, letters
+from stream_app import dead_letters, events
 from stream_app.formats import documents, paths, templates, times, tokens
 from stream_app.formats.keys import READERS, stream_of_key
 from stream_app.formats.presets import FORMS, PRESETS, form_and_preset
@@ -190,4 +190,4 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
 
 def test_as_many_dead_letters_are_said_as_the_page_says() -> None:
     assert "The log says the first five of a topic and kind of reason" in PAGE
-    assert letters.SAID == 5
+    assert dead_letters.SAID == 5
