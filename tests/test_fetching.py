@@ -2,9 +2,11 @@
 is, and every offset is accounted for. What is aiokafka's own here is held to what it was.
 """
 
+import gzip
 import inspect
 import logging
 import struct
+import time
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -25,6 +27,7 @@ from stream_app import polled
 from stream_app.batches import Fetched
 from stream_app.fetching import REBOUND, FetchResult, PartitionRecords, Reading
 from stream_app.inflating import (
+    GZIP,
     NAMES,
     InflateError,
     TooLargeError,
@@ -255,6 +258,21 @@ def test_a_hole_in_a_batch_or_between_two_is_still_one() -> None:
     kept = [Raw(b"x", delta=delta) for delta in (0, 2)]
     found = read(batch(kept, base=0, count=2)[:0] + batch(some(1)) + batch(some(1), base=5))
     assert [polled.begins(record) for record in found] == [0, 5]
+
+
+def test_very_many_members_of_gzip_are_read_in_a_time_that_grows_with_their_bytes() -> None:
+    member = gzip.compress(b"")
+    data = member * (4_000_000 // len(member)) + gzip.compress(b"behind them all")
+    began = time.monotonic()
+    assert bytes(inflate(GZIP, data, 1000)) == b"behind them all"
+    assert time.monotonic() - began < 8, "each was copied for those before it"
+
+
+def test_gzip_that_ends_within_a_member_is_refused() -> None:
+    whole = gzip.compress(b"x" * 100_000)
+    for end in (len(whole) - 1, len(whole) // 2, 3):
+        with pytest.raises(InflateError, match="too early"):
+            inflate(GZIP, whole + whole[:end], 1_000_000)
 
 
 # -- waiting, and what a poll may inflate ------------------------------------------------------
