@@ -1,5 +1,5 @@
-"""Fetched record batches: read as aiokafka reads them; where it cannot, each record that can be read
-is, and every offset is accounted for. What is aiokafka's own here is held to what it was.
+"""Fetched record batches: read as aiokafka reads them; where it cannot, each record that can be
+read is, and every offset is accounted for. What is aiokafka's own here is held to what it was.
 """
 
 import inspect
