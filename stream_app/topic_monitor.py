@@ -20,6 +20,9 @@ logger = logging.getLogger("xl3m")
 IDS_SECONDS = 15.0
 """Between two looks at the ids, unless the client's metadata was just renewed."""
 
+LOOKS = 3
+"""A topic is missing when it was not there at so many looks, one after the other."""
+
 
 class TopicMonitor:
     """One per consumer, on its thread. missing: topics that are read and not there; rejoin: has
@@ -31,6 +34,7 @@ class TopicMonitor:
         self.blocked = blocked
         self.missing = frozenset[str]()
         self._ids: dict[str, str] = {}
+        self._unseen: dict[str, int] = {}
         self._look_at = 0.0
         consumer._client.cluster.add_listener(self._on_metadata)
 
@@ -44,16 +48,16 @@ class TopicMonitor:
         """See which topics are missing, and whether any is another one by now."""
         self._look_for_missing()
         now = asyncio.get_running_loop().time()
-        if not self._ids or now < self._look_at:
+        if now < self._look_at:
             return
         self._look_at = now + IDS_SECONDS
         try:
-            seen = await topic_ids(self.consumer._client, self._ids)
+            seen = await topic_ids(self.consumer._client, self.consumer.subscription())
         except KafkaError:
             return  # the next time
-        others = [name for name, id in seen.items() if is_other_topic(self._ids[name], id)]
+        others = [n for n, id in seen.items() if is_other_topic(self._ids.get(n, ""), id)]
+        self._ids |= seen
         for name in others:
-            del self._ids[name]
             logger.error(
                 "topic %s was deleted and created again: its partitions are taken over anew", name
             )
@@ -63,7 +67,12 @@ class TopicMonitor:
     def _look_for_missing(self) -> None:
         cluster = self.consumer._client.cluster
         read = self.consumer.subscription()
-        missing = frozenset(name for name in read if not cluster.partitions_for_topic(name))
+        unseen = [name for name in read if not cluster.partitions_for_topic(name)]
+        self._unseen = {name: self._unseen.get(name, 0) + 1 for name in unseen}
+        if unseen:
+            self.consumer._client.force_metadata_update()
+        # At first the client knows of none.
+        missing = frozenset(name for name, looks in self._unseen.items() if looks >= LOOKS)
         for name in sorted(missing - self.missing):
             logger.error(
                 "topic %s is not there (was it deleted?): this worker waits for it; if the broker "
@@ -76,7 +85,6 @@ class TopicMonitor:
         self.blocked.pop(TOPICS, None)
         if missing:
             self.blocked[TOPICS] = f"not there: {', '.join(sorted(missing))}"
-            self.consumer._client.force_metadata_update()
 
     def _on_metadata(self, cluster: Any) -> None:
         """Called by aiokafka when its metadata is renewed, as after a fetch that was refused."""
