@@ -307,7 +307,9 @@ def _on_assignment(
             scoring.streams.own(
                 await patiently(health, "assignment", ingest.store.streams, partition)
             )
-        reads = ", ".join(sorted(owned)) or "no partition, since others have them all"
+        missing = cast(Consumer, app.consumer).missing_topics()
+        why = "none is there" if missing else "others have them all"
+        reads = ", ".join(sorted(owned)) or f"no partition, since {why}"
         logger.info("ready: reads %s", reads)
 
     signal: Any = app.on_rebalance_complete

@@ -9,7 +9,7 @@ Knows offsets, generations and polls; no events.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from faust.tables.recovery import RebalanceAgain
@@ -128,6 +128,15 @@ class Consumer(aiokafka.Consumer):
             Mapping[TP, int], await thread.call_thread(thread.offsets_at, start, partitions)
         )
 
+    async def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
+        """The ids of the topics, by which one that was created again differs."""
+        thread = cast(KafkaThread, self._thread)
+        return cast(Mapping[str, str], await thread.call_thread(thread.topic_ids, names))
+
+    def missing_topics(self) -> frozenset[str]:
+        """Topics that are read and not there."""
+        return cast(KafkaThread, self._thread).topics.missing
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Called when partitions are given out. Faust stopped the flow when it lost some, but not
         if it had none; and it does not forget which were full, of which nothing is at hand now."""
@@ -149,6 +158,7 @@ class Consumer(aiokafka.Consumer):
         for tp in self.assignment():
             offset = self._read_offset[tp]
             self._read_offset[tp] = offset - 1 if offset else None
+        cast(KafkaThread, self._thread).ended.clear()
         self.check(generation)
 
     async def _begin_again(self) -> None:

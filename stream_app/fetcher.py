@@ -39,6 +39,8 @@ POLL_BYTES = 16 << 20
 """A poll inflates no further batch after so many bytes."""
 RETRY_SECONDS = 30.0
 """Between two looks at what a partition waits for."""
+TOPICS = "topics"
+"""What is blocked when a topic is missing; the others are partitions, and the group."""
 _PAUSE: Any = object()
 _EARLIEST = upstream.OffsetResetStrategy.EARLIEST
 _NONE = upstream.OffsetResetStrategy.NONE
@@ -89,7 +91,7 @@ class FetchState:
     def forget_others(self, assigned: Any) -> None:
         """Those that are not assigned any more wait for nothing here."""
         names = {f"{tp.topic}/{tp.partition}" for tp in assigned}
-        for name in [name for name in self.blocked if name not in names]:
+        for name in [name for name in self.blocked if name not in names and name != TOPICS]:
             self.blocked.pop(name, None)
 
 

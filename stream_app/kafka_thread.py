@@ -7,7 +7,7 @@ is tried again, and is said. Knows aiokafka's consumer and its errors; no events
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 from aiokafka import errors
@@ -16,6 +16,7 @@ from faust.types import TP
 
 from stream_app.fetcher import POLL_BYTES, FetchState, install, read_uncommitted, resume_at
 from stream_app.refusal import FATAL
+from stream_app.topic_monitor import TopicMonitor
 
 logger = logging.getLogger("xl3m")
 
@@ -30,6 +31,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.ended: dict[TP, int] = {}
+        self.topics: TopicMonitor
         self._works = set[asyncio.Task[None]]()
         self._said = self._refused = float("-inf")
 
@@ -47,7 +49,9 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Called by Faust; nothing is subscribed to yet."""
         await super().on_start()
-        install(self._ensure_consumer()._fetcher, self.fetch_state)
+        consumer = self._ensure_consumer()
+        install(consumer._fetcher, self.fetch_state)
+        self.topics = TopicMonitor(consumer, self._rejoin, self.fetch_state.blocked)
         self.fetch_state.out_of_range = self._out_of_range
         self._begin(self._watch())
 
@@ -89,6 +93,10 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         since = await consumer.offsets_for_times(dict.fromkeys(partitions, start))
         return {tp: since[tp].offset if since[tp] else ends[tp] for tp in partitions}
 
+    async def topic_ids(self, names: Iterable[str]) -> dict[str, str]:
+        """The ids of the topics, by which one that was created again differs."""
+        return await self.topics.ids(names)
+
     async def crash(self, reason: BaseException) -> None:
         """Called by Faust, which takes what is refused while it commits for a fault."""
         if isinstance(reason, FATAL):
@@ -128,6 +136,11 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
                 self.refused(error)
             if asyncio.get_running_loop().time() - self._refused > SAID_SECONDS:
                 self.fetch_state.blocked.pop("group", None)  # it passed
+            await self.topics.look()
+
+    def _rejoin(self) -> None:
+        """Have partitions taken over anew."""
+        self._ensure_consumer()._coordinator.request_rejoin()
 
     def _out_of_range(self, tp: Any, offset: int) -> None:
         self._begin(self._settle(tp, offset))
@@ -149,11 +162,12 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
             resume_at(state, max(begin, offset))
             return
         logger.error(
-            "%s/%d ends at offset %d, but %d was to be read next: the topic was made again, or "
-            "lost records. It is read from its first record.", tp.topic, tp.partition, end, offset,
+            "%s/%d ends at offset %d, but %d was to be read next: the topic was made again, or the "
+            "broker lost records. It is read from its first record.",
+            tp.topic, tp.partition, end, offset,
         )  # fmt: skip
         self.ended[TP(tp.topic, tp.partition)] = end
-        consumer._coordinator.request_rejoin()
+        self._rejoin()
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

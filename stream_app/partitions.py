@@ -13,6 +13,7 @@ from stream_app.asking import Fence
 from stream_app.offset_reset import EARLIEST
 from stream_app.state import LostWritesError, Move
 from stream_app.store import StreamStore
+from stream_app.topic_ids import is_other_topic
 
 logger = logging.getLogger("xl3m")
 
@@ -29,6 +30,9 @@ class Broker(Protocol):
     async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
         """The offset the next record of each partition will get."""
 
+    async def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
+        """The ids of topics, by which one that was created again differs."""
+
     async def offsets_at(
         self, start: Literal["latest"] | int, *partitions: Any
     ) -> Mapping[Any, int]:
@@ -42,7 +46,8 @@ class Broker(Protocol):
 class Owned:
     """A partition this worker owns. plain: its topic/partition; made: how often the topic was made
     again; position: the first offset not in Redis, if it holds any; expected: the offset that
-    should come next, if known; gap: offsets that never came and that no stream has counted yet."""
+    should come next, if known; gap: offsets that never came and that no stream has counted yet;
+    topic_id: of the topic whose offsets these are, if known."""
 
     plain: str
     made: int
@@ -50,6 +55,7 @@ class Owned:
     position: int | None
     expected: int | None
     gap: int = 0
+    topic_id: str = ""
 
     @property
     def name(self) -> str:
@@ -123,12 +129,15 @@ class Partitions:
             # No earlier owner moves a position now: one behind the end is of a topic that is gone.
             begins = await broker.earliest_offsets(*now.values())
             ends = await broker.highwaters(*now.values())
+            ids = await broker.topic_ids({tp.topic for tp in now.values()})
             never = [tp for plain, tp in now.items() if taken[plain].position is None]
             never = [tp for tp in never if committed.get(tp) is None]
             starts = await self._starts(never, broker)
             for plain, tp in now.items():
                 still()
-                await self._settle(taken[plain], begins.get(tp), ends.get(tp))
+                await self._settle(
+                    taken[plain], begins.get(tp), ends.get(tp), ids.get(tp.topic, "")
+                )
                 if tp in starts:
                     await self._begin_at(taken[plain], starts[tp], run_id)
                 await _align(tp, taken[plain].position, committed.get(tp), broker)
@@ -197,23 +206,28 @@ class Partitions:
         """The partition with a new epoch, where Redis stands."""
         epoch = await self.store.draw_epoch(plain, still)
         offset, made = await self.store.position(plain)
-        return Owned(plain, made, epoch, offset, offset, await self.store.gap(plain))
+        gap, topic_id = await self.store.gap(plain), await self.store.topic_id(plain)
+        return Owned(plain, made, epoch, offset, offset, gap, topic_id)
 
-    async def _settle(self, owned: Owned, begin: int | None, end: int | None) -> None:
-        """What is expected of it next, if Redis holds nothing: its first record. A topic that ends
-        before where Redis stands was deleted and made again: its partition gets a new name, so
-        that no offset of it looks known."""
-        offset = owned.position
+    async def _settle(
+        self, owned: Owned, begin: int | None, end: int | None, topic_id: str
+    ) -> None:
+        """What is expected of it next, if Redis holds nothing: its first record. A topic that was
+        created again, or ends before where Redis stands, has other records at the offsets that
+        were read: its partition gets a new name, so that no offset of it looks known."""
+        offset, known = owned.position, owned.topic_id
         if offset is None:
             owned.expected = begin
-        elif end is not None and end < offset:
-            logger.error(
-                "%s ends at offset %d, but %d were read: the topic was made again. Its streams "
-                "go on behind what they hold, from its first record.",
-                owned.plain, end, offset,
-            )  # fmt: skip
-            await self.store.begin_anew(*owned.fence, owned.made + 1)
+        elif is_other_topic(known, topic_id) or (end is not None and end < offset):
+            _say_why(owned, end, topic_id)
+            await self.store.begin_anew(*owned.fence, owned.made + 1, topic_id or known)
             owned.made, owned.position, owned.expected, owned.gap = owned.made + 1, 0, 0, 0
+            known = topic_id or known
+        if topic_id and topic_id != known:
+            if known and offset is not None:
+                _say_copied(owned)
+            await self.store.note_topic_id(*owned.fence, topic_id)
+        owned.topic_id = topic_id or known
 
 
 def name_of(partition: str, made: int) -> str:
@@ -227,6 +241,26 @@ def _reached(position: int | None) -> int:
 
 def _plain(where: Any) -> str:
     return f"{where.topic}/{where.partition}"
+
+
+def _say_why(owned: Owned, end: int | None, topic_id: str) -> None:
+    """Why what was read of a partition is not what it holds now."""
+    why = "the topic was deleted and made again"
+    if not is_other_topic(owned.topic_id, topic_id):
+        why = f"it ends at offset {end}: the topic was made again, or the broker lost records"
+    logger.error(
+        "%s: %s. %s offsets were read of what was there before. The streams go on behind what they "
+        "hold, from its first record.",
+        owned.plain, why, owned.position,
+    )  # fmt: skip
+
+
+def _say_copied(owned: Owned) -> None:
+    logger.warning(
+        "%s is on another Kafka cluster than what was read of it: this worker goes on at offset "
+        "%s, as of a copy. If it is no copy, `xl3m rebuild --all` reads it from its first record.",
+        owned.plain, owned.position,
+    )  # fmt: skip
 
 
 async def _align(tp: Any, offset: int | None, committed: int | None, broker: Broker) -> None:

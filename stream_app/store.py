@@ -159,14 +159,30 @@ class StreamStore(Asking):
                     "missing."
                 )
 
-    async def begin_anew(self, partition: str, epoch: int, made: int) -> None:
-        """The partition's topic was made again, for the `made`th time: nothing of it is read.
-        Raises FencedError if the partition has a later owner."""
+    async def topic_id(self, partition: str) -> str:
+        """The id of the topic whose offsets are noted for the partition; empty if not known."""
+        return (await self.redis.hget(self.keys.partition(partition), "topic") or b"").decode()
+
+    async def note_topic_id(self, partition: str, epoch: int, topic_id: str) -> None:
+        """The partition's offsets are of the topic with this id. Raises FencedError if the
+        partition has a later owner."""
 
         async def write(pipe: Any) -> None:
             await self._fenced(pipe, (partition, epoch))
             pipe.multi()
-            pipe.hset(self.keys.partition(partition), mapping={"next": 0, "made": made, "gap": 0})
+            pipe.hset(self.keys.partition(partition), "topic", topic_id)
+
+        await self.redis.transaction(write, self.keys.partition(partition))
+
+    async def begin_anew(self, partition: str, epoch: int, made: int, topic_id: str = "") -> None:
+        """The partition's topic was made again, for the `made`th time: nothing of it is read.
+        Raises FencedError if the partition has a later owner."""
+        place = {"next": 0, "made": made, "gap": 0, "topic": topic_id}
+
+        async def write(pipe: Any) -> None:
+            await self._fenced(pipe, (partition, epoch))
+            pipe.multi()
+            pipe.hset(self.keys.partition(partition), mapping=place)
 
         await self.redis.transaction(write, self.keys.partition(partition))
 

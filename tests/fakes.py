@@ -201,6 +201,11 @@ class FakeBroker:
     ends: dict[TP, int] = field(default_factory=dict)
     commits: list[dict[TP, int]] = field(default_factory=list)
     begins: dict[TP, int] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+
+    async def topic_ids(self, names: Any) -> Mapping[str, str]:
+        """Those that were given."""
+        return {name: self.ids[name] for name in names if name in self.ids}
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """The group's offsets."""

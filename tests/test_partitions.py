@@ -253,3 +253,44 @@ async def test_where_no_position_is_known_only_what_the_topic_still_has_can_be_m
     [(owned, _)] = owned_events(partitions, (0, 500))
     owned.saw(503)
     assert (owned.take_gap(), owned.expected) == (3, 504)
+
+
+async def taken_over(partitions: Partitions, broker: FakeBroker) -> Owned:
+    """The first partition, at one more assignment."""
+    tp = TP(partitions.topic, 0)
+    await partitions.assign([tp], broker)
+    return partitions.owned[f"{tp.topic}/0"]
+
+
+async def test_a_topic_with_another_id_is_another_however_long_it_is(
+    partitions: Partitions, caplog: pytest.LogCaptureFixture
+) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30, gap=4)])
+    broker = FakeBroker(ends={tp: 60}, ids={tp.topic: "cluster/one"})
+    assert (await taken_over(partitions, broker)).position == 30
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    broker.ids = {}  # not known for a while
+    assert (await taken_over(partitions, broker)).position == 30
+    broker.ids = {tp.topic: "cluster/two"}
+    owned = await taken_over(partitions, broker)
+    assert (owned.name, owned.position, owned.gap) == (f"{tp.topic}/0#1", 0, 0)
+    assert tp.topic in caplog.text and "deleted and made again" in caplog.text
+    assert (await taken_over(partitions, broker)).name == f"{tp.topic}/0#1"
+
+
+async def test_what_another_cluster_has_under_the_name_is_a_copy_unless_it_is_shorter(
+    partitions: Partitions, caplog: pytest.LogCaptureFixture
+) -> None:
+    tp = TP(partitions.topic, 0)
+    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
+    broker = FakeBroker(ends={tp: 60}, ids={tp.topic: "cluster/one"})
+    await taken_over(partitions, broker)
+    broker.ids = {tp.topic: "another/two"}
+    assert (await taken_over(partitions, broker)).position == 30
+    assert "another Kafka cluster" in caplog.text and "rebuild --all" in caplog.text
+    caplog.clear()
+    assert (await taken_over(partitions, broker)).position == 30
+    assert not caplog.text
+    broker.ids, broker.ends = {tp.topic: "third/three"}, {tp: 7}
+    assert (await taken_over(partitions, broker)).name == f"{tp.topic}/0#1"
