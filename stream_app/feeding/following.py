@@ -93,6 +93,8 @@ class Following:
             current.go_on_in(found.file)
             async for piece in current.read():
                 yield piece
+        elif cut:
+            self.book.lose(current.entry)
         for piece in current.end():
             yield piece
         self.book.finish(current.entry, current.marks.offset)
@@ -139,6 +141,7 @@ class Following:
         entries = self.book.of(self.path, self.source.stream)
         if not entries and (self.source.follow or self.book.persists):
             rotation.pass_over(self.path, self.source.stream, self.book)
+            self.book.start(self.path, self.source.stream)
         for entry in entries:
             last = entry is entries[-1]
             if entry.done and not last:
@@ -151,7 +154,7 @@ class Following:
                 continue
             async for piece in self._each(later):
                 yield piece
-        self._last = None if entries else self._last
+        self._last = None if entries[1:] else self._last  # the first says that it was started
 
     async def _resumed(self, entry: Entry, found: File | None, last: bool) -> AsyncIterator[Piece]:
         """The rest of an entry. found: where its text is now; last: no other was begun after it."""
@@ -172,6 +175,7 @@ class Following:
 
     def _lost(self, entry: Entry) -> None:
         self.book.finish(entry, entry.sent)
+        self.book.lose(entry)
         self.how.complain(
             f"{self.path}: the file that was read up to byte {entry.sent} was cut or is gone from "
             "its folder; what stood behind that is not sent"

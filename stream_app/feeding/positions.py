@@ -33,6 +33,7 @@ from stream_app.feeding.pieces import Piece
 VERSION = 1
 # Files that were read to their end are remembered, so that they are not taken for new ones.
 REMEMBERED = 2000
+NOWHERE = (0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -114,8 +115,14 @@ class Book:
 
     def pass_over(self, stream: str, file: int) -> None:
         """An open file that is of the past of a followed one, and is not sent."""
-        entry = self._add("", stream, file, os.fstat(file).st_size)
-        self.finish(entry)
+        self._add("", stream, file, os.fstat(file).st_size).end = 0
+
+    def start(self, path: Path, stream: str) -> None:
+        """A name is followed from now on; what is beside it now was passed over."""
+        name = os.fsdecode(path.absolute())
+        entry = Entry(uuid.uuid4().hex[:16], name, stream, *NOWHERE, end=0)
+        self.entries[entry.id] = entry
+        self.save()
 
     def _add(self, path: str, stream: str, file: int, start: int, archive: bool = False) -> Entry:
         status = os.fstat(file)
@@ -150,6 +157,10 @@ class Book:
         entry.device, entry.inode = status.st_dev, status.st_ino
         if not entry.archive:  # as far as it was handed over, all have the same
             entry.marks = Marks.of(file, entry.marks.offset)
+
+    def lose(self, entry: Entry) -> None:
+        """Its text is in no file any more."""
+        entry.device, entry.inode = NOWHERE
 
     def of(self, path: Path, stream: str) -> list[Entry]:
         """What was begun under this name, in order."""

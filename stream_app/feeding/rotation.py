@@ -125,7 +125,11 @@ def _of(files: list[File], entry: Entry, fits: Fits, path: Path, book: Book) -> 
     ]  # fmt: skip
     found = _text_of(entry, fits, own, fresh, path)
     newer = files[files.index(found) + 1 :] if found else files
-    return Trail(found, [each for each in newer if each in fresh and each.place(path)])
+    last = files[-1] if files and files[-1].path == path else None
+    return Trail(found, [
+        each for each in newer
+        if each in fresh and each.place(path) and not (last and _holds(last, each))
+    ])  # fmt: skip
 
 
 def _text_of(
@@ -135,9 +139,9 @@ def _text_of(
     for each in fresh:  # the oldest first
         if each is own:
             return own
-        if each.place(path) and fits(each.file) and not (own and _holds(own, each)):
+        if not entry.done and each.place(path) and fits(each.file) and not (own and _holds(own, each)):
             return each
-    if own or entry.sent < TELLING_BYTES:
+    if own or entry.done or entry.sent < TELLING_BYTES:
         return own
     copies = [each for each in fresh if fits(each.file)]
     return max(copies, key=lambda each: os.fstat(each.file).st_size, default=None)
