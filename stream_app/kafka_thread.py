@@ -31,7 +31,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         super().__init__(*args, **options)
         self.ended: dict[TP, int] = {}
         self._works = set[asyncio.Task[None]]()
-        self._said = float("-inf")
+        self._said = self._refused = float("-inf")
 
     @property
     def fetch_state(self) -> FetchState:
@@ -109,7 +109,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
             app.refused(error)
             return
         self.fetch_state.blocked["group"] = app.explained(error)
-        now = asyncio.get_running_loop().time()
+        self._refused = now = asyncio.get_running_loop().time()
         if now - self._said >= SAID_SECONDS:
             self._said = now
             logger.error("%s; it is tried again", self.fetch_state.blocked["group"])
@@ -126,6 +126,8 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
                     await self.crash(error)
                     return
                 self.refused(error)
+            if asyncio.get_running_loop().time() - self._refused > SAID_SECONDS:
+                self.fetch_state.blocked.pop("group", None)  # it passed
 
     def _out_of_range(self, tp: Any, offset: int) -> None:
         self._begin(self._settle(tp, offset))
