@@ -31,7 +31,7 @@ from stream_app.requests import (
     decode_question,
     sender_of,
 )
-from stream_app.scoring import Scoring
+from stream_app.scoring import Scoring, update_message
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
 from stream_app.stopping import Stopping
@@ -168,6 +168,14 @@ class Questions:
         most = self.settings.max_questions
         asked = Asked(question, set_at=now)
         await self.store.ask(stream, qid, asked, keep=add, most=most, fence=fence)
+        await self._tell_range(stream, question, qid)
+
+    async def _tell_range(self, stream: str, question: str, qid: str) -> None:
+        """A question that was asked before may be scored already: no top-k changes then, and those
+        who watch the stream would wait for the next one that does."""
+        if scored := await self.store.range(stream, qid):
+            message = update_message(stream, question, qid, scored.lo, scored.hi)
+            await self.store.tell([(self.store.keys.update_channel(stream), message)])
 
 
 class Queries:

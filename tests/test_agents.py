@@ -137,8 +137,10 @@ async def test_who_watches_is_told_of_a_question_that_was_refused(
     assert await anext(updates) == {}
     await site.take(stream, *(added(f"{i}?") for i in range(3)), refused)
     async with asyncio.timeout(20):
+        set_ = [await anext(updates) for _ in range(3)]
         told = await anext(updates)
     await updates.aclose()  # type: ignore[attr-defined]
+    assert [each["question"] for each in set_] == ["0?", "1?", "2?"]
     ((event, buried),) = site.letters
     assert event.message.value == refused and reason in buried
     assert (told["stream"], told["error"]) == (stream, buried)
@@ -438,3 +440,15 @@ async def test_a_blank_before_json_ends_no_question(redis_client: Redis, fresh: 
     assert await site.standing(stream) == {"first?", "second?"}
     await site.take(stream, b'["third?"]', b"null")
     assert await site.standing(stream) == {"first?", "second?"} and len(site.letters) == 2
+
+
+async def test_who_watches_hears_of_a_question_that_is_set_with_what_is_scored_of_it(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    updates = client.updates(site.store, stream)
+    assert await anext(updates) == {}
+    await site.take(stream, b"which pump?")
+    async with asyncio.timeout(20):
+        told = await anext(updates)
+    assert (told["stream"], told["question"], told["range"]) == (stream, "which pump?", [0, 0])

@@ -139,7 +139,8 @@ def _text_of(
     for each in fresh:  # the oldest first
         if each is own:
             return own
-        if not entry.done and each.place(path) and fits(each.file) and not (own and _holds(own, each)):
+        is_known = each.place(path) and fits(each.file)
+        if not entry.done and is_known and not (own and _holds(own, each)):
             return each
     if own or entry.done or entry.sent < TELLING_BYTES:
         return own
