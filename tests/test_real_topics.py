@@ -258,7 +258,7 @@ async def test_whoever_asks_wrongly_through_kafka_or_redis_hears_of_it(
         assert len(await here.received("dead_letters", 3)) == 3
         async with here.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.psubscribe(keys.DEFAULT_KEYS.answer_channel("*"))
-            await client.ensure_worker(here.redis)
+            await client.ensure_worker(here.store)
             query = {"id": fresh("q"), "stream": stream, "question": "which?", "window": "1h"}
             await here.redis.publish(keys.DEFAULT_KEYS.query_channel(), json.dumps(query).encode())
             async with asyncio.timeout(60):
