@@ -83,7 +83,7 @@ class Reading:
     def keep(self, assigned: Any) -> None:
         """Those that are not assigned any more wait for nothing here."""
         names = {f"{tp.topic}/{tp.partition}" for tp in assigned}
-        for name in [name for name in self.held if name not in names]:
+        for name in {*list(self.held)} - names:  # another thread may add some meanwhile
             self.held.pop(name, None)
 
 
