@@ -104,6 +104,26 @@ def check_registry(settings: Any) -> None:
         raise SettingsError(f"{url} goes with {variable('format')}=lines or json, not msgpack")
 
 
+_LAYOUT = {
+    "lines": {"time_from_line"},
+    "cri": set[str](),
+    "json": {"records_field", "text", "text_field", "time_field", "key_field"},
+    "msgpack": {"time_field", "key_field"},
+}
+"""Of each form of a value the settings that say what is where in it."""
+
+
+def check_format(settings: Any) -> None:
+    """Where the text is in a map is of use only where there are maps: who forgets the format would
+    have all of the JSON for text."""
+    for name in sorted(set[str]().union(*_LAYOUT.values()) - _LAYOUT[settings.form]):
+        value = getattr(settings, name)
+        if value and not value.startswith("header:"):
+            forms = ", ".join(form for form, names in _LAYOUT.items() if name in names)
+            how = f"{variable('format')}={settings.format}"
+            raise SettingsError(f"{variable(name)} is of no use with {how}; it goes with {forms}")
+
+
 def is_address(address: str, schemes: tuple[str, ...]) -> bool:
     """Whether it is a URL of one of the schemes, with a host or, of a socket, a path."""
     try:

@@ -13,7 +13,14 @@ from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
 from stream_app.bounds import BOUNDS, MAX_DEADLINE, check_number
-from stream_app.checks import check_kafka, check_registry, check_start, check_topics, is_address
+from stream_app.checks import (
+    check_format,
+    check_kafka,
+    check_registry,
+    check_start,
+    check_topics,
+    is_address,
+)
 from stream_app.errors import SettingsError
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import form_and_preset
@@ -224,6 +231,7 @@ class Settings:
                 named = ", ".join(filter(None, get_args(choices)))
                 raise SettingsError(f"{variable(name)} must be one of {named}")
         Layout.of(self)
+        check_format(self)
         if fault := prefix_fault(self.prefix):
             raise SettingsError(f"{variable('prefix')} {fault}")
         check_topics(self)
