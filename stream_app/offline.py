@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from stream_app.display import show_answer
 from stream_app.engine import create_engine
+from stream_app.formats.lines import line_rule
 from stream_app.reading import FileText
 from stream_app.settings import Settings
 from stream_app.terminal import say, say_json
@@ -19,10 +20,11 @@ from xl3m_core import XL3M, Answer
 
 def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: bool) -> bool:
     """Answer each question from the file and print it; False if one has no answer."""
-    method, text = XL3M(create_engine(settings)), FileText(file, settings.encoding)
+    text = FileText(file, settings.encoding, line_rule(settings.time_from_line))
+    method = XL3M(create_engine(settings))
     answered = True
     with tqdm(unit="tok", unit_scale=True, desc="read", disable=None) as bar:
-        for answer in method.answers(text.chunks(), questions, partial(_advance, bar)):
+        for answer in method.answers(text.timed(), questions, partial(_advance, bar)):
             bar.close()
             _show(answer, as_json)
             answered = answered and answer.error is None

@@ -1,17 +1,26 @@
-"""Reading: a file's text as a stream would have it, in chunks of whole lines.
+"""Reading: a file's text as a stream would have it that `xl3m feed` fed, in chunks of whole lines.
 
-Line breaks stay as they are, so that offsets are those of the stream. What is not UTF-8 is left
-out by the line, or replaced, as the settings say. Knows bytes; not what is made of the text.
+Archives, UTF-16 and transcripts are read as `feed` reads them. Line breaks stay as they are, so
+that offsets are those of the stream. What is not text is left out by the line, or replaced, as the
+settings say. Knows bytes; not what is made of the text.
 """
 
-import io
+import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import click
 
+from stream_app.errors import SettingsError
+from stream_app.feeding.compressed import ArchiveError, inflate
+from stream_app.feeding.contents import kind, unpacked
+from stream_app.feeding.kinds import compression_of, text_of
+from stream_app.feeding.pieces import Piece, RecordRules, Splitter
+from stream_app.formats.lines import LineRule, timed
 from stream_app.settings import Encoding
+from xl3m_core.segment import Line
 
 CHUNK_BYTES = 1 << 16
 # A line longer than this is read in pieces.
@@ -19,62 +28,89 @@ LONGEST_LINE = 1 << 16
 
 
 class FileText:
-    """The text of a file, of standard input (`-`) or of a pipe; it may be read once."""
+    """The text of a file, of standard input (`-`) or of a pipe; it may be read once. rule: how a
+    line says its time, if that is asked for."""
 
-    def __init__(self, path: Path, encoding: Encoding) -> None:
+    def __init__(self, path: Path, encoding: Encoding, rule: LineRule | None = None) -> None:
         self.path = path
         self.strict = encoding == "strict"
+        self.rule = rule
         self.left_out = 0
         self.first_bad = 0
+        self.named = ""
+        self.damage = ""
+
+    def timed(self) -> Iterator[str | list[Line]]:
+        """The chunks; where lines have times, as lines, each with its own or the one before it."""
+        now_ms, held_ms = round(time.time() * 1000), None
+        for text in self.chunks():
+            if self.rule is None:
+                yield text
+                continue
+            lines = list[Line]()
+            for piece in timed(text, self.rule, now_ms):
+                held_ms = piece.time_ms or held_ms
+                lines.append((piece.text, held_ms))
+            yield lines
 
     def chunks(self) -> Iterator[str]:
-        """The text; what is left out is counted meanwhile."""
-        with click.open_file(str(self.path), "rb") as opened:
-            file, rest, at = cast(BinaryIO, opened), b"", 0
-            while data := file.read(CHUNK_BYTES):
-                whole, newline, rest = (rest + data).rpartition(b"\n")
-                yield self._decoded(whole + newline, at)
-                at += len(whole + newline)
-                if len(rest) >= LONGEST_LINE:
-                    end = _whole_characters(rest)
-                    yield self._decoded(rest[:end], at)
-                    rest, at = rest[end:], at + end
-            yield self._decoded(rest, at)
+        """The text; what is left out is counted meanwhile. Raises SettingsError if it is none."""
+        splitter: Splitter | None = None
+        for data in self._content():
+            if splitter is None:
+                text = text_of(data)
+                if text.refusal:
+                    raise SettingsError(f"{self.path} is no text: {text.refusal}")
+                rules = RecordRules(longest=LONGEST_LINE)
+                splitter = Splitter(text.mark_bytes, text.encoding, None, rules)
+                data = data[text.mark_bytes :]
+            for piece in splitter.push(data):
+                yield self._decoded(piece)
+        for piece in splitter.end() if splitter else ():
+            yield self._decoded(piece)
 
-    def _decoded(self, data: bytes, at: int) -> str:
-        """at: where in the file the bytes begin."""
+    def _content(self) -> Iterator[bytes]:
+        """What it says, as `feed` unpacks it; what is wrong with an archive ends it."""
         try:
-            return data.decode("utf-8", "strict" if self.strict else "replace")
-        except UnicodeDecodeError:
-            return "".join(self._lines(data, at))
+            is_packed = self.path.is_file() and kind(self.path).packed
+            yield from unpacked(self.path) if is_packed else self._as_it_comes()
+        except ArchiveError as error:
+            self.damage = f"{self.path}: {error}; what could be read is read"
 
-    def _lines(self, data: bytes, at: int) -> Iterator[str]:
-        for line in io.BytesIO(data):
+    def _as_it_comes(self) -> Iterator[bytes]:
+        with click.open_file(str(self.path), "rb") as opened:
+            file = cast(BinaryIO, opened)
+            head = file.read(CHUNK_BYTES)
+            if packed := compression_of(head):
+                heads = [head]
+                yield from inflate(packed, lambda size: heads.pop() if heads else file.read(size))
+            else:
+                rest = iter(lambda: file.read(CHUNK_BYTES), b"")
+                yield from chain([head] if head else [], rest)
+
+    def _decoded(self, piece: Piece) -> str:
+        if not self.strict or piece.is_text():
+            return piece.text()
+        return "".join(self._lines(piece))
+
+    def _lines(self, piece: Piece) -> Iterator[str]:
+        for line in piece.lines():
             try:
-                yield line.decode()
+                yield line.raw.decode(line.encoding)
             except UnicodeDecodeError as error:
                 if not self.left_out:
-                    self.first_bad = at + error.start
+                    self.first_bad, self.named = line.start + error.start, line.encoding.upper()
                 self.left_out += 1
-            at += len(line)
 
     @property
     def complaint(self) -> str:
-        """What there is to say of lines that were left out; nothing if there are none."""
+        """What there is to say of what was left out; nothing if there is nothing."""
         if not self.left_out:
-            return ""
+            return self.damage
         lines = "1 line was" if self.left_out == 1 else f"{self.left_out} lines were"
-        return (
-            f"{lines} left out, not being UTF-8: the first wrong byte of {self.path} is at offset "
-            f"{self.first_bad}. XL3M_ENCODING=replace reads them with U+FFFD for what is wrong"
+        said = (
+            f"{lines} left out, not being {self.named}: the first wrong byte of {self.path} is at "
+            f"offset {self.first_bad}. XL3M_ENCODING=replace reads them with U+FFFD for what is "
+            "wrong"
         )
-
-
-def _whole_characters(data: bytes) -> int:
-    """How many bytes of it end with a whole character, as far as they may be UTF-8 at all."""
-    for back in range(1, 5):
-        lead = data[-back]
-        if lead & 0xC0 != 0x80:  # an ASCII character, or the first byte of one
-            size = 1 + (lead >= 0xC0) + (lead >= 0xE0) + (lead >= 0xF0)
-            return len(data) - back if size > back else len(data)
-    return len(data)
+        return f"{said}; {self.damage}" if self.damage else said

@@ -1,9 +1,13 @@
 """The feeder: what is read is what the file holds, in whole records, whatever happens to it."""
 
 import asyncio
-from collections.abc import Callable
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -13,10 +17,17 @@ from redis.asyncio import Redis
 
 from stream_app import embedded
 from stream_app.embedded import Service
-from stream_app.feeding import opened, pieces, sources
+from stream_app.errors import SettingsError, UnreachableError
+from stream_app.feeding import command, feeder, opened, pieces, reader, sources
 from stream_app.feeding.feeder import Feeder, feeding
+from stream_app.feeding.forms import Form
+from stream_app.feeding.marks import Marks
 from stream_app.feeding.pace import LOOK_SECONDS, Pace
+from stream_app.feeding.pieces import Piece
+from stream_app.feeding.positions import Book, PositionFile
 from stream_app.feeding.reader import read_file
+from stream_app.feeding.recovery import take_down
+from stream_app.feeding.source import How, Source
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.state import Move
@@ -171,3 +182,108 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     assert list(found.passed_over) == [tmp_path / "c.bin"]
     (one,) = sources.find([str(tmp_path / "b.log")], follow=False).sources
     assert one.stream == "b.log"
+
+
+async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_whole(
+    tmp_path: Path,
+) -> None:
+    """Cut without a copy at any moment: what was not read yet is lost, and nothing else is."""
+    path, written, last = tmp_path / "log", list[str](), "the last\n"
+    path.touch()
+
+    def write() -> None:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        for number in range(20_000):
+            written.append(f"{number} {uuid.uuid4().hex}\n")
+            os.write(file, written[-1].encode())
+            if number % 1500 == 1499:
+                os.ftruncate(file, 0)
+        os.write(file, last.encode())
+        os.close(file)
+
+    writing, read = asyncio.create_task(asyncio.to_thread(write)), ""
+    chunks = read_file(path, follow=True)
+    while not read.endswith(last):
+        read += await asyncio.wait_for(anext(chunks), 60)
+    await writing
+    places = {line: number for number, line in enumerate([*written, last])}
+    found = [places[line] for line in read.splitlines(keepends=True)]  # none is torn
+    assert found == sorted(set(found))
+
+
+async def test_what_takes_nothing_for_too_long_is_given_up_with_what_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeder, "AWAY_SECONDS", 0.01)
+
+    class Away:
+        """A client whose broker never answers."""
+
+        async def send(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+            return asyncio.get_running_loop().create_future()
+
+    async def one() -> AsyncIterator[str]:
+        yield "one\n"
+
+    made = Feeder(Settings(), cast(AIOKafkaProducer, Away()), None, give_up=0.05)
+    with pytest.raises(UnreachableError, match="0 bytes were sent"):
+        await made.feed("s", one(), lambda _: None)
+
+
+def test_the_topic_is_one_that_workers_read() -> None:
+    one, two = Settings(tokens_topic="a"), Settings(tokens_topic="a,b")
+    assert command._topic(one, None) == "a" and command._topic(two, "b") == "b"
+    with pytest.raises(SettingsError, match="--topic"):
+        command._topic(two, None)
+    with pytest.raises(SettingsError, match="do not read"):
+        command._topic(two, "c")
+
+
+def test_a_piece_has_the_time_of_its_first_line() -> None:
+    form = Form(Settings(time_from_line="auto"))
+    text = b"2026-11-30T10:00:00Z a\n2026-11-30T10:00:05Z b\n"
+    assert form.time_ms(Piece(text)) == datetime(2026, 11, 30, 10, tzinfo=UTC).timestamp() * 1000
+    assert form.time_ms(Piece(b"no time\n")) is None
+    assert Form(Settings()).time_ms(Piece(text)) is None
+
+
+class Taking:
+    """A client whose broker has all at once; it keeps the headers."""
+
+    def __init__(self) -> None:
+        self.headers = list[list[tuple[str, bytes]]]()
+
+    async def send(self, *_: Any, headers: Any, **__: Any) -> asyncio.Future[Any]:
+        self.headers.append(headers)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack", "lines"])
+async def test_a_position_is_behind_what_no_event_is_made_of(form: Any, tmp_path: Path) -> None:
+    path, client = tmp_path / "log", Taking()
+    path.write_bytes(b'{"text": "a"}\n\n\n{"text": "b"}\nca\xe9\n\n')
+    book = PositionFile(tmp_path / "positions")
+    made = Feeder(Settings(format=form), cast(AIOKafkaProducer, client), None, book)
+    await made.feed("s", reader.read(Source(path, "s"), How(book)), lambda _: None)
+    (entry,) = (each for each in book.of(path, "s") if each.sent)
+    with path.open("rb") as file:
+        assert entry.sent == path.stat().st_size and entry.fits(file.fileno())
+    seen = Book()
+    seen.entries[entry.id] = again = replace(entry, sent=0, note=Marks().note())
+    for headers in client.headers:
+        take_down(seen, headers[0][1])
+    with path.open("rb") as file:
+        assert 0 < again.sent <= entry.sent and again.fits(file.fileno())
+    book.close()
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", b"%s", b"%s:0:x", b"%s:0:9", b"%s:0:9:9:h:99:h"])
+def test_a_header_that_somebody_made_up_moves_no_position(value: bytes, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("one\n")
+    book = Book()
+    with (tmp_path / "log").open("rb") as file:
+        entry = book.begin(tmp_path / "log", "s", file.fileno(), 0)
+    take_down(book, value.replace(b"%s", entry.id.encode()))
+    assert entry.sent == 0 and entry.note == Marks().note()

@@ -1,10 +1,12 @@
 """`xl3m run`: the file's text as a stream has it, read once, from whatever can be read."""
 
+import gzip
 import io
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app import reading
+from stream_app.errors import SettingsError
+from stream_app.feeding.reader import read_file
 from stream_app.reading import FileText
 from stream_app.settings import Encoding
 from tests import tiny
@@ -141,3 +145,66 @@ def test_questions_together_are_answered_as_alone() -> None:
         assert [(e.index, e.text) for e in one.evidence] == [
             (e.index, e.text) for e in other.evidence
         ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+@given(
+    text=st.text(st.sampled_from("ab\r\n\u0a0aé☃\U0001f40d"), min_size=1), size=st.integers(1, 9)
+)
+def test_text_behind_a_byte_order_mark_is_what_feed_sends(
+    encoding: str, text: str, size: int
+) -> None:
+    data = ("\ufeff" + text).encode(encoding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "CHUNK_BYTES", max(size, 4))
+        patch.setattr(reading, "LONGEST_LINE", size)
+        patch.setattr(click, "open_file", lambda *_: io.BytesIO(data))
+        found = FileText(Path("x"), "strict")
+        assert "".join(found.chunks()) == text and not found.complaint
+
+
+async def fed(path: Path) -> str:
+    return "".join([chunk async for chunk in read_file(path)])
+
+
+@pytest.mark.parametrize("name", ["old.log.gz", "u16.log", "java.log"])
+async def test_a_file_is_read_as_feed_reads_it(name: str) -> None:
+    assert "".join(FileText(CASES / name, "strict").chunks()) == await fed(CASES / name)
+
+
+def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
+    model: str, tmp_path: Path
+) -> None:
+    (tmp_path / "talk.vtt").write_text(
+        "WEBVTT\n\n00:00:01.000 --> 00:00:03.000\n<v Anna>The pump is down.\n"
+    )
+    words = {
+        f"<(cat '{CASES}/old.log.gz')": "hello disk full on web-3\n",
+        f"- < '{CASES}/old.log.gz'": "hello disk full on web-3\n",
+        f"'{tmp_path}/talk.vtt'": "00:00:01 Anna: The pump is down.\n",
+    }
+    for word, text in words.items():
+        command = (
+            f"{word} -q a? --json" if not word.startswith("-") else f"- -q a? --json {word[1:]}"
+        )
+        done = run(model, command)
+        assert [e["text"] for e in json.loads(done.stdout)["evidence"]] == [text], done.stderr
+
+
+def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_said(tmp_path: Path) -> None:
+    text, found = read(gzip.compress(b"one\n" * 999)[:-6], tmp_path)
+    assert text == "one\n" * 999 and "cut short" in found.complaint
+
+
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="a PDF"):
+        read(b"%PDF-1.7", tmp_path)
+
+
+def test_the_time_in_a_line_shows_in_the_evidence(model: str, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("2026-11-30T10:00:00Z pump\n  at x\n2026-11-30T10:00:05Z on\n")
+    done = run(model, f"'{tmp_path}/log' -q a? --json", XL3M_TIME_FROM_LINE="auto")
+    evidence = json.loads(done.stdout)["evidence"]
+    first = datetime(2026, 11, 30, 10, tzinfo=UTC).timestamp() * 1000
+    assert min(each["start_ms"] for each in evidence) == first
+    assert max(each["end_ms"] for each in evidence) == first + 5000

@@ -122,12 +122,14 @@ class Segmenter:
         tail, segments = self._pack(tail, units + self._units(lines))
         return replace(tail, partial=partial, partial_ms=began_ms if partial else None), segments
 
-    def batches(self, chunks: Iterable[str], tokens: int) -> Iterator[list[Segment]]:
-        """The segments of a whole text, given in chunks: so many tokens of them or more at a
-        time, and the rest; never none."""
+    def batches(
+        self, chunks: Iterable[str | Sequence[Line]], tokens: int
+    ) -> Iterator[list[Segment]]:
+        """The segments of a whole text, given in chunks, or as lines with their times: so many
+        tokens of them or more at a time, and the rest; never none."""
         tail, pending = Tail(), list[Segment]()
         for chunk in chunks:
-            tail, new = self.push(tail, chunk)
+            tail, new = self.extend(tail, [(chunk, None)] if isinstance(chunk, str) else chunk)
             pending += new
             if sum(segment.tokens for segment in pending) >= tokens:
                 yield pending

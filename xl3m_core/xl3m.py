@@ -15,8 +15,11 @@ from xl3m_core.errors import ModelError
 from xl3m_core.loading import SMALL
 from xl3m_core.method import Method
 from xl3m_core.model import LanguageModel
-from xl3m_core.segment import Segment
+from xl3m_core.segment import Line, Segment
 from xl3m_core.topk import TopK
+
+Text = str | Iterable[str | Sequence[Line]]
+"""A text; or its chunks, of text or of lines with their times."""
 
 
 class XL3M:
@@ -56,7 +59,7 @@ class XL3M:
 
     def answers(
         self,
-        text: str | Iterable[str],
+        text: Text,
         questions: Sequence[str],
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[Answer]:
@@ -65,7 +68,7 @@ class XL3M:
 
     def _answers(
         self,
-        text: str | Iterable[str],
+        text: Text,
         questions: Sequence[str],
         on_progress: Callable[[int], None] | None,
         on_text: Callable[[str], None] | None,
@@ -107,7 +110,7 @@ class XL3M:
 
     def _scan(
         self,
-        chunks: Iterable[str],
+        chunks: Iterable[str | Sequence[Line]],
         questions: Sequence[str],
         on_progress: Callable[[int], None] | None,
     ) -> list["Best"]:
@@ -148,7 +151,10 @@ def _failed(question: str, error: ModelError) -> Answer:
     return Answer(question=question, error=f"the model failed: {error}")
 
 
-def _chunks(text: str | Iterable[str], size: int = 1 << 16) -> Iterator[str]:
+def _chunks(text: Text, size: int = 1 << 16) -> Iterator[str | Sequence[Line]]:
     """The text in pieces of a bounded size, so that no more than one is in work at a time."""
     for chunk in [text] if isinstance(text, str) else text:
-        yield from (chunk[start : start + size] for start in range(0, len(chunk), size))
+        if isinstance(chunk, str):
+            yield from (chunk[start : start + size] for start in range(0, len(chunk), size))
+        else:
+            yield chunk

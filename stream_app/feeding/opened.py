@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from stream_app.feeding.holes import beginning
 from stream_app.feeding.kinds import may_become_mark, text_of
@@ -52,7 +53,7 @@ class Opened:
         if self.cut:
             self.fits = entry.fits
         self.splitter: Splitter | None = None
-        self._looked = 0.0
+        self._looked, self._start = 0.0, 0
 
     async def read(self) -> AsyncIterator[Piece]:
         """What can be read now; a record that has no end yet is kept back.
@@ -94,39 +95,58 @@ class Opened:
             os.close(self.file)
 
     def _block(self) -> bytes:
-        if not self.splitter and not self._begin():
-            self._look()
-            return b""
+        if self.splitter is None:
+            return self._first()
         at = self.marks.offset
         data = os.pread(self.file, CHUNK_BYTES * _CHUNKS, at)
         if self.is_passed is None:
             return data
         if self.marks.fit(self.file):
-            self._look(bool(data))
-            return b"" if self.cut else data
+            return b"" if self._seems_passed(bool(data)) else data
         self.cut = True
         # What was read is of the old text, unless it lies there in the new one.
         return b"" if os.pread(self.file, len(data), at) == data else data
 
-    def _look(self, now: bool = False) -> None:
-        """See whether a text that was hardly read is still there."""
-        if self.is_passed is None or self.marks.offset >= HEAD_BYTES:
-            return
-        if now or time.monotonic() - self._looked >= LOOK_SECONDS:
+    def _first(self) -> bytes:
+        """The first of it, once it can be told how it begins; nothing, if that changed meanwhile.
+
+        Raises NotTextError.
+        """
+        found = self._beginning()
+        start = max(self.marks.offset, found.start) if found else 0
+        marks = self.marks if start == self.marks.offset else Marks.of(self.file, start)
+        data = os.pread(self.file, CHUNK_BYTES * _CHUNKS, start) if found else b""
+        if self.is_passed:
+            self.cut = not self.marks.fit(self.file)
+            is_other = self._beginning() != found or not marks.fit(self.file)
+            if self.cut or is_other or self._seems_passed(bool(data)) or not found:
+                return b""
+        if found:
+            if start != self.marks.offset:  # neither hole nor mark is text
+                self.entry.marks = Marks.of(self.file, start)
+            self.marks, self.fits, self._start = marks, marks.fit, start
+            self.splitter = Splitter(start, found.encoding, self.entry, self.rules)
+        return data
+
+    def _seems_passed(self, now: bool) -> bool:
+        """Whether a text that was hardly read is not there any more. now: there is more of it."""
+        is_due = now or time.monotonic() - self._looked >= LOOK_SECONDS
+        if self.is_passed and is_due and self.marks.offset - self._start < HEAD_BYTES:
             self._looked = time.monotonic()
             self.cut = self.is_passed(self)
+        return self.cut
 
-    def _begin(self) -> bool:
-        """Find out how the text is encoded; False if it is too early to tell."""
+    def _beginning(self) -> "_Beginning | None":
+        """How the text is encoded, and where it begins; None if it is too early to tell."""
         hole, head = beginning(self.file)
         if not head or (self.is_passed and may_become_mark(head)):
-            return False
+            return None
         text = text_of(head)
         if text.refusal:
             raise NotTextError(text.refusal)
-        start = max(self.marks.offset, hole + text.mark_bytes)
-        if start > self.marks.offset:  # neither hole nor mark is text
-            self.marks, self.entry.marks = Marks.of(self.file, start), Marks.of(self.file, start)
-            self.fits = self.marks.fit
-        self.splitter = Splitter(start, text.encoding, self.entry, self.rules)
-        return True
+        return _Beginning(hole + text.mark_bytes, text.encoding)
+
+
+class _Beginning(NamedTuple):
+    start: int
+    encoding: str

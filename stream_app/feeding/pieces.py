@@ -106,7 +106,9 @@ class Splitter:
         yield from self._cut(cut)
         while len(self.rest) >= self.longest:
             whole = last_line_end(self.rest, self.encoding)
-            yield from self._cut(whole or _whole_characters(self.rest, self.encoding))
+            if not (whole := whole or _whole_characters(self.rest, self.encoding)):
+                return
+            yield from self._cut(whole)
 
     def end(self) -> Iterator[Piece]:
         """What was kept back."""
@@ -165,13 +167,22 @@ def character_start(data: bytes, at: int, encoding: str) -> int:
 
 
 def _whole_characters(data: bytes, encoding: str) -> int:
-    """How many bytes are whole characters; all, if none is."""
+    """How many bytes are whole characters; all, if the last can never be one."""
+    if encoding != "utf-8":
+        return _whole_pairs(data, high=int(encoding == "utf-16-le"))
     last = character_start(data, len(data) - 1, encoding)
     try:
         data[last:].decode(encoding)
     except UnicodeDecodeError as error:
-        return last if last and _is_cut(error) else len(data)
+        return last if _is_cut(error) else len(data)
     return len(data)
+
+
+def _whole_pairs(data: bytes, high: int) -> int:
+    """The same in UTF-16: less half a unit, and less a first of two that go together."""
+    end = len(data) - len(data) % 2
+    is_first = end and 0xD8 <= data[end - 2 + high] <= 0xDB
+    return end - 2 if is_first else end
 
 
 def _is_cut(error: UnicodeDecodeError) -> bool:

@@ -136,13 +136,15 @@ def _text_of(
     entry: Entry, fits: Fits, own: File | None, fresh: list[File], path: Path
 ) -> File | None:
     """The file that has the text: an older copy, else its own, else a copy by any name."""
+    if entry.done:
+        return own
     for each in fresh:  # the oldest first
         if each is own:
             return own
-        is_known = each.place(path) and fits(each.file)
-        if not entry.done and is_known and not (own and _holds(own, each)):
+        is_copy = each.place(path) and fits(each.file)
+        if is_copy and not (own and _holds(own, each)):
             return each
-    if own or entry.done or entry.sent < TELLING_BYTES:
+    if own or entry.sent < TELLING_BYTES:
         return own
     copies = [each for each in fresh if fits(each.file)]
     return max(copies, key=lambda each: os.fstat(each.file).st_size, default=None)
