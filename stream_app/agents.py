@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import faust
+from aiokafka.errors import MessageSizeTooLargeError
 
 from stream_app import polled
 from stream_app.answering import Answering
@@ -31,10 +32,11 @@ from stream_app.requests import (
     decode_question,
     sender_of,
 )
-from stream_app.scoring import Scoring
+from stream_app.scoring import Scoring, update_message
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
 from stream_app.stopping import Stopping
+from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError
 
 logger = logging.getLogger("xl3m")
@@ -168,6 +170,14 @@ class Questions:
         most = self.settings.max_questions
         asked = Asked(question, set_at=now)
         await self.store.ask(stream, qid, asked, keep=add, most=most, fence=fence)
+        await self._tell_range(stream, question, qid)
+
+    async def _tell_range(self, stream: str, question: str, qid: str) -> None:
+        """A question that was asked before may be scored already: no top-k changes then, and those
+        who watch the stream would wait for the next one that does."""
+        if scored := await self.store.range(stream, qid):
+            message = update_message(stream, question, qid, scored.lo, scored.hi)
+            await self.store.tell([(self.store.keys.update_channel(stream), message)])
 
 
 class Queries:
@@ -224,7 +234,20 @@ class Queries:
             self.answering.on_answer(answer, 0.0)
         else:
             answer = await self.answering.answer(query)
-        await self.send(query.stream.encode(), answered(query, answer.to_dict()))
+        await self._send(query, answer.to_dict())
+
+    async def _send(self, query: Query, answer: dict[str, Any]) -> None:
+        """An answer larger than its topic takes goes without the texts of its evidence."""
+        key = query.stream.encode()
+        try:
+            await self.send(key, answered(query, answer))
+        except MessageSizeTooLargeError as error:
+            logger.warning(
+                "the answer to query %r is larger than topic %s takes (%s): it is sent without the "
+                "texts of its evidence. Raise max.message.bytes of the topic, or lower %s.",
+                query.id, self.settings.answers_topic, error, variable("k"),
+            )  # fmt: skip
+            await self.send(key, answered(query, without_texts(answer)))
 
     async def _refuse(self, message: Any, reason: str) -> None:
         """Whoever can be made out as the asker should not wait for an answer."""
@@ -260,6 +283,12 @@ def too_old(timestamp: float | None, deadline: float, now: float) -> str:
         return ""
     asked = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")
     return f"asked at {asked}: too old, more than {OLD_SECONDS / 60:.0f} minutes; ask again"
+
+
+def without_texts(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, `truncated`: its evidence says where it lies, and no more."""
+    evidence = [each | {"text": ""} for each in answer["evidence"]]
+    return answer | {"evidence": evidence, "truncated": True}
 
 
 def answered(query: Query, answer: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from stream_app import access, agents, refusal
 from stream_app.answering import Answering
+from stream_app.assignment import on_assignment, on_full_queues
 from stream_app.client import store_of
 from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.cuts import CutCheck
@@ -27,10 +28,10 @@ from stream_app.http import Http
 from stream_app.ingest import Ingest
 from stream_app.metrics import Metrics
 from stream_app.offset_reset import parse_start
-from stream_app.partitions import Broker, Partitions
-from stream_app.patience import Health, patiently
+from stream_app.partitions import Partitions
+from stream_app.patience import Health
 from stream_app.pubsub import PubSubDoor
-from stream_app.queues import BATCH_EVENTS, Queues
+from stream_app.queues import BATCH_EVENTS
 from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
@@ -165,8 +166,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     cuts = CutCheck(engine, store, health)
     for service in (scoring, warming, door, watchdog, weights, letters, topic_watch, cuts):
         app.task(_named(service))
-    _on_full_queues(app, ingest.queues)
-    _on_assignment(app, ingest, asked, scoring, health)
+    on_full_queues(app, ingest.queues)
+    on_assignment(app, ingest, asked, scoring, health)
     return app
 
 
@@ -257,59 +258,3 @@ class _FromTheStart(Service):
 def _is_settled(app: faust.App) -> bool:
     """Whether partitions were assigned, and none are about to come or go."""
     return bool(app.rebalancing_count and not app.rebalancing and not app.should_stop)
-
-
-def _on_full_queues(app: faust.App, queues: Queues) -> None:
-    """A full queue is to Faust what a full queue of its own would be, for its partition alone.
-
-    Not `pause_partitions`: that passes over what was polled already, and its offsets would count
-    as a gap. What Faust clears its queues of was not handed out yet; what is in the queues was,
-    and Faust would wait for it to be acknowledged.
-    """
-    queues.pause = lambda partition: app.consumer.on_buffer_full(TP(*partition))
-    queues.resume = lambda partition: app.consumer.on_buffer_drop(TP(*partition))
-
-    def abandon(event: Any) -> None:
-        if event.poll:
-            app.consumer.unacked.discard(event.poll.message)
-
-    queues.abandon = abandon
-    app.flow_control.manage_queue(cast(Any, queues))
-
-
-def _on_assignment(
-    app: faust.App, ingest: Ingest, asked: Partitions, scoring: Scoring, health: Health
-) -> None:
-    """When partitions come and go, so do the streams to score.
-
-    Faust awaits this signal after the new assignment is known and before it seeks to the
-    committed offsets and lets events through. On its `on_partitions_assigned` it does not
-    wait: events would come before their partition is known to be owned.
-    """
-
-    async def assigned(sender: Any, **_: Any) -> None:
-        check = partial(cast(Consumer, app.consumer).check, app.consumer_generation_id)
-
-        async def take(partitions: Partitions) -> tuple[list[str], list[str]]:
-            check()
-            broker = cast(Broker, app.consumer)
-            return await partitions.assign(app.consumer.assignment(), broker, check)
-
-        await patiently(health, "assignment", take, asked)
-        owned, lost = await patiently(health, "assignment", take, ingest.partitions)
-        ingest.forget()
-        for partition in lost:
-            scoring.streams.disown(
-                await patiently(health, "assignment", ingest.store.streams, partition)
-            )
-        for partition in owned:
-            scoring.streams.own(
-                await patiently(health, "assignment", ingest.store.streams, partition)
-            )
-        missing = cast(Consumer, app.consumer).missing_topics()
-        why = "none is there" if missing else "others have them all"
-        reads = ", ".join(sorted(owned)) or f"no partition, since {why}"
-        logger.info("ready: reads %s", reads)
-
-    signal: Any = app.on_rebalance_complete
-    signal.connect(assigned, weak=False)

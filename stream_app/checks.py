@@ -1,4 +1,5 @@
-"""Checks: of settings that have a form of their own: names of topics, where to start.
+"""Checks: of settings that have a form of their own, or that go together: names of topics, where
+to start, addresses, how to get in.
 
 Each raises SettingsError, which names the variable. Knows the forms; not what is done with them.
 """
@@ -7,10 +8,11 @@ import re
 import time
 from dataclasses import fields
 from typing import Any
+from urllib.parse import urlsplit
 
 from stream_app.errors import SettingsError
 from stream_app.offset_reset import parse_start
-from stream_app.variables import variable
+from stream_app.variables import or_file, variable
 
 _TOPIC = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 
@@ -47,3 +49,90 @@ def check_start(start: str) -> None:
             f"{variable('start')} must be earliest, latest, a time as 2026-05-01T12:00:00Z, or how "
             "long ago as -30m, -1h, -2d"
         ) from None
+
+
+def check_kafka(settings: Any) -> None:
+    """What is given to get in has to go together: less is no way in, more would do nothing."""
+    named = {name: getattr(settings, name) for name in ("kafka_security", "kafka_mechanism")}
+    how = " and ".join(f"{variable(name)}={value}" for name, value in named.items() if value)
+    for name, wanted in _wanted(settings).items():
+        given = bool(getattr(settings, name))
+        if wanted and not given:
+            raise SettingsError(f"{how} needs {variable(name)}{or_file(name)}: set it")
+        if given and wanted is False:
+            raise SettingsError(
+                f"{variable(name)} is of no use with {how}: unset it, or set "
+                f"{variable('kafka_security')} to what the broker wants"
+            )
+
+
+def _wanted(settings: Any) -> dict[str, bool | None]:
+    """Of each setting whether it has to be given; None where it may."""
+    sasl, tls = settings.kafka_security.startswith("SASL"), settings.kafka_security.endswith("SSL")
+    token = settings.kafka_mechanism == "OAUTHBEARER"
+    return {
+        "kafka_mechanism": sasl,
+        "kafka_user": sasl and not token,
+        "kafka_password": sasl and not token,
+        "kafka_token_file": sasl and token,
+        "kafka_ca": None if tls else False,
+        "kafka_key": None if tls else False,
+        "kafka_certificate": (bool(settings.kafka_key) or None) if tls else False,
+    }
+
+
+def check_registry(settings: Any) -> None:
+    """Who we are to a schema registry is of use only where there is one."""
+    url, names = variable("schema_registry"), ("user", "password", "ca")
+    given = {name for name in names if getattr(settings, f"schema_registry_{name}")}
+    for name in sorted(given) if not settings.schema_registry else ():
+        raise SettingsError(f"{variable(f'schema_registry_{name}')} is of no use without {url}")
+    if not settings.schema_registry:
+        return
+    if not is_address(settings.schema_registry, ("http", "https")):
+        raise SettingsError(f"{url} must be http:// or https:// and an address")
+    if "@" in urlsplit(settings.schema_registry).netloc:  # it would be shown
+        user, password = (variable(f"schema_registry_{name}") for name in names[:2])
+        raise SettingsError(f"{url} must not hold a password: set {user} and {password}")
+    if ("user" in given) != ("password" in given) or ":" in settings.schema_registry_user:
+        user, password = (variable(f"schema_registry_{name}") for name in names[:2])
+        more = or_file("schema_registry_password")
+        raise SettingsError(f"{user}, without a colon, and {password}{more} go together")
+    if "ca" in given and not settings.schema_registry.startswith("https"):
+        raise SettingsError(f"{variable('schema_registry_ca')} needs an https:// {url}")
+    if settings.format == "msgpack":
+        raise SettingsError(f"{url} goes with {variable('format')}=lines or json, not msgpack")
+
+
+_LAYOUT = {
+    "lines": {"time_from_line"},
+    "cri": set[str](),
+    "json": {"records_field", "text", "text_field", "time_field", "key_field"},
+    "msgpack": {"time_field", "key_field"},
+}
+"""Of each form of a value the settings that say what is where in it."""
+
+
+def check_format(settings: Any) -> None:
+    """Where the text is in a map is of use only where there are maps: who forgets the format would
+    have all of the JSON for text."""
+    for name in sorted(set[str]().union(*_LAYOUT.values()) - _LAYOUT[settings.form]):
+        value = getattr(settings, name)
+        if value and not value.startswith("header:"):
+            forms = ", ".join(form for form, names in _LAYOUT.items() if name in names)
+            how = f"{variable('format')}={settings.format}"
+            raise SettingsError(f"{variable(name)} is of no use with {how}; it goes with {forms}")
+
+
+def is_address(address: str, schemes: tuple[str, ...]) -> bool:
+    """Whether it is a URL of one of the schemes, with a host or, of a socket, a path."""
+    try:
+        parts = urlsplit(address)
+        if "kafka" in schemes:  # there may be several, but nobody's password, which would be shown
+            hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
+            named = all(host.hostname and (host.port or 1) for host in hosts)
+            return parts.scheme in schemes and named and "@" not in parts.netloc
+        _ = parts.port  # what is none may be part of a password that is not percent-encoded
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.netloc or (parts.scheme == "unix" and parts.path))

@@ -153,12 +153,29 @@ class Consumer(aiokafka.Consumer):
         generation = self.app.consumer_generation_id
         self.check(generation)
         await super().perform_seek()
+        await self._begin_again()
         # Elsewhere Faust takes it for the last offset that was read, not for the next one.
         for tp in self.assignment():
             offset = self._read_offset[tp]
             self._read_offset[tp] = offset - 1 if offset else None
         cast(KafkaThread, self._thread).ended.clear()
         self.check(generation)
+
+    async def _begin_again(self) -> None:
+        """What was seen of partitions that end too early is dealt with now, and must not be taken
+        for their end once they have grown. One that nobody took over from where Redis stands, of
+        the queries, is read from its first record."""
+        thread, assigned = cast(KafkaThread, self._thread), self.assignment()
+        ended, thread.ended = thread.ended, {}
+        again = {
+            tp: 0
+            for tp, end in ended.items()
+            if tp in assigned and (self._read_offset[tp] or 0) > end
+        }
+        if again:
+            await self.seek_wait(again)
+            self._read_offset.update(again)
+            self._committed_offset.update(dict.fromkeys(again))
 
     def resume_flow(self) -> None:
         """Read on, unless the partitions have just been called back."""

@@ -17,6 +17,7 @@ NAMES = {GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
 
 _NEEDS = {SNAPPY: "cramjam", LZ4: "cramjam", ZSTD: "zstandard"}
 _PIECE = 1 << 20
+_GZIP_PIECE = 1 << 14  # zlib copies what is behind a member, and there may be very many of them
 _ZSTD_WINDOW = 1 << 27  # what zstd itself takes unless it is told otherwise
 
 _XERIAL = b"\x82SNAPPY\x00"
@@ -66,16 +67,17 @@ def _check(size: int, most: int) -> None:
 
 def _gzip(data: memoryview, most: int) -> Buffer:
     """All members of it."""
-    found, left, rest = list[bytes](), most, data
-    while rest:
+    found, left, at = list[bytes](), most, 0
+    while at < len(data):
         member = zlib.decompressobj(wbits=31)
-        found.append(member.decompress(rest, left + 1))
-        _check(len(found[-1]), left)
-        left -= len(found[-1])
-        if not member.eof:
-            raise DecompressionError("gzip data ends too early")
-        rest = memoryview(member.unused_data)
-    return found[0] if len(found) == 1 else b"".join(found)
+        while not member.eof:
+            if not (piece := data[at : at + _GZIP_PIECE]):
+                raise DecompressionError("gzip data ends too early")
+            found.append(member.decompress(piece, left + 1))
+            _check(len(found[-1]), left)
+            left -= len(found[-1])
+            at += len(piece) - len(member.unused_data)
+    return b"".join(found)
 
 
 def _snappy(data: memoryview, most: int) -> Buffer:

@@ -91,7 +91,9 @@ class FetchState:
     def forget_others(self, assigned: Any) -> None:
         """Those that are not assigned any more wait for nothing here."""
         names = {f"{tp.topic}/{tp.partition}" for tp in assigned}
-        for name in [name for name in self.blocked if name not in names and name != TOPICS]:
+        for name in (
+            {*list(self.blocked)} - names - {TOPICS}
+        ):  # another thread may add some meanwhile
             self.blocked.pop(name, None)
 
 

@@ -57,7 +57,7 @@ async def _ask(settings: Settings, admin: AIOKafkaAdminClient) -> None:
 
 
 async def _ask_for_topics(admin: AIOKafkaAdminClient, names: Iterable[str]) -> None:
-    seen = await admin._send_request(MetadataRequest([*names]))
+    seen = await admin._send_request(MetadataRequest([*names], allow_auto_topic_creation=False))
     denied = [topic[1] for topic in seen.topics if for_code(topic[0]) in FATAL]
     if denied:
         raise for_code(29)(denied)

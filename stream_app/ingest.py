@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from stream_app import polled
@@ -19,7 +20,7 @@ from stream_app.formats.tokens import Decoded, TokenDecoder
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.patience import Health, patiently
-from stream_app.queues import Queues
+from stream_app.queues import Queues, size
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Commit, LostWritesError, RestartedError, State
@@ -32,6 +33,8 @@ logger = logging.getLogger("xl3m")
 # may be behind: what is under way when a rebalance comes must not take long to finish.
 BYTES_PER_TOKEN = 4
 CACHED_STREAMS = 20_000
+AT_ONCE_BYTES = 65_536
+"""Of an event that is decoded on the event loop: a megabyte of odd JSON takes two seconds."""
 STREAMS_AT_ONCE = 1024
 """In one round trip: an event may have records of very many."""
 
@@ -163,7 +166,7 @@ class Ingest:
             if polled.is_empty(message):
                 continue
             try:
-                chunks, reason = self._decode(event)
+                chunks, reason = await self._decode(event)
             except BadEvent as error:
                 chunks, reason = [], str(error)
             if reason:
@@ -179,17 +182,14 @@ class Ingest:
                 waiting.append(Arrival(source, event, [chunk], gap))
         return arrivals
 
-    def _decode(self, event: Any) -> Decoded:
+    async def _decode(self, event: Any) -> Decoded:
         message = event.message
         if reason := polled.unreadable(message):
             raise BadEvent(reason)
-        return self.decoder.decode(
-            message.key,
-            message.value,
-            source=f"{message.topic}/{message.partition}",
-            time_ms=polled.time_ms(message),
-            headers=_headers(message),
-        )
+        source, headers = f"{message.topic}/{message.partition}", _headers(message)
+        decode = partial(self.decoder.decode, message.key, message.value, headers=headers)
+        decode = partial(decode, source=source, time_ms=polled.time_ms(message))
+        return decode() if size(event) <= AT_ONCE_BYTES else await asyncio.to_thread(decode)
 
     async def _admit(self, arrivals: dict[str, list[Arrival]]) -> None:
         """List the streams that are new, and dead-letter what is of one too many: an event once,

@@ -33,7 +33,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
         self.ended: dict[TP, int] = {}
         self.topics: TopicMonitor
         self._works = set[asyncio.Task[None]]()
-        self._said = float("-inf")
+        self._said = self._refused = float("-inf")
 
     @property
     def fetch_state(self) -> FetchState:
@@ -117,7 +117,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
             app.refused(error)
             return
         self.fetch_state.blocked["group"] = app.explained(error)
-        now = asyncio.get_running_loop().time()
+        self._refused = now = asyncio.get_running_loop().time()
         if now - self._said >= SAID_SECONDS:
             self._said = now
             logger.error("%s; it is tried again", self.fetch_state.blocked["group"])
@@ -134,6 +134,8 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
                     await self.crash(error)
                     return
                 self.refused(error)
+            if asyncio.get_running_loop().time() - self._refused > SAID_SECONDS:
+                self.fetch_state.blocked.pop("group", None)  # it passed
             await self.topics.look()
 
     def _rejoin(self) -> None:

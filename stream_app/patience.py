@@ -157,6 +157,7 @@ async def patiently(
             except MAY_PASS as error:
                 if not passes(error):
                     raise
+                end_if_cancelled()
                 await asyncio.sleep(waiting.failed(error))
 
 

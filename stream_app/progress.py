@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from stream_app import client
 from stream_app.display import progress
+from stream_app.patience import end_if_cancelled
 from stream_app.store import StreamStore
 from stream_app.terminal import StatusLine
 
@@ -56,5 +57,6 @@ class Progress:
                 known = await client.covered(self.store, self.stream, self.question)
             except (RedisError, OSError):  # whoever waits for the answer says so
                 return
+            end_if_cancelled()
             if known:
                 self._line.show(progress(*known, time.monotonic() - began))

@@ -21,12 +21,17 @@ async def note_group(redis: Redis, settings: Settings) -> str:
     Raises SettingsError if another group reads one of them into this Redis.
     """
     client: Any = redis
+    _check(await noted_groups(redis, settings), settings)  # who is refused leaves no note
     for topic in _topics(settings):
         await client.hsetnx(Keys(settings.prefix).groups(), topic, settings.group)
     noted = await noted_groups(redis, settings)
+    _check(noted, settings)  # another may have noted itself meanwhile
+    return warning_of(noted, settings)
+
+
+def _check(noted: Mapping[str, str], settings: Settings) -> None:
     if fault := fault_of(noted, settings):
         raise SettingsError(fault)
-    return warning_of(noted, settings)
 
 
 async def noted_groups(redis: Redis, settings: Settings) -> dict[str, str]:

@@ -21,6 +21,7 @@ from stream_app.formats.text import (
     msgpack_of,
     text_of,
 )
+from stream_app.formats.values import is_number
 from stream_app.settings import MAX_DEADLINE
 
 QUESTION_FIELDS = ("stream", "question", "add")
@@ -97,7 +98,7 @@ def decode_query(
     if not query_id:
         raise BadEvent("field 'id' is missing: the answer is heard under it")
     deadline = fields.get("deadline")
-    if deadline is not None and not (_is_number(deadline) and 0 <= deadline <= MAX_DEADLINE):
+    if deadline is not None and not (is_number(deadline) and 0 <= deadline <= MAX_DEADLINE):
         raise BadEvent(f"field 'deadline' must be seconds from 0 to {MAX_DEADLINE:.0f}")
     stream, question = _stream(fields, key), _question(fields, encoding)
     return Query(query_id, stream, question, deadline, is_json(value))
@@ -180,7 +181,7 @@ def _named(name: str | bytes) -> str:
 
 def _id(value: Any) -> str:
     """A query's id; a number is taken as text. Raises BadEvent."""
-    if _is_number(value) and (isinstance(value, int) or math.isfinite(value)):
+    if is_number(value) and (isinstance(value, int) or math.isfinite(value)):
         value = str(value)
     if not isinstance(value, str):
         raise BadEvent(f"field 'id' must be a text or a number, not {_kind(value)}")
@@ -220,12 +221,8 @@ def _question(fields: dict[str, Any], encoding: str) -> str | None:
     return question_text(encodable(question, "field 'question'", encoding))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _kind(value: Any) -> str:
     """What a value is, in the words of JSON."""
-    if _is_number(value):
+    if is_number(value):
         return "a number"
     return _KINDS.get(type(value), type(value).__name__)

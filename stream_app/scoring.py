@@ -266,13 +266,11 @@ class Scoring:
                 waiter.covered.set_result(None)
 
 
+def update_message(stream: str, question: str, qid: str, lo: int, hi: int) -> bytes:
+    """What those who listen to a stream are told of a question's top-k: that of [lo, hi)."""
+    fields = {"stream": stream, "question": question, "question_id": qid, "range": [lo, hi]}
+    return encode(fields)
+
+
 def _update(w: Work, made: Extension) -> bytes:
-    """What listeners are told."""
-    return encode(
-        {
-            "stream": w.stream,
-            "question": w.standing.asked.question,
-            "question_id": w.qid,
-            "range": [made.lo, made.hi],
-        }
-    )
+    return update_message(w.stream, w.standing.asked.question, w.qid, made.lo, made.hi)

@@ -13,12 +13,19 @@ from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
 from stream_app.bounds import BOUNDS, MAX_DEADLINE, check_number
-from stream_app.checks import check_start, check_topics
+from stream_app.checks import (
+    check_format,
+    check_kafka,
+    check_registry,
+    check_start,
+    check_topics,
+    is_address,
+)
 from stream_app.errors import SettingsError
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import form_and_preset
 from stream_app.keys import prefix_fault
-from stream_app.variables import convert, or_file, unknown, variable, with_secrets
+from stream_app.variables import convert, unknown, variable, with_secrets
 from xl3m_core.method import Measure, Method
 from xl3m_core.records import record_start
 
@@ -214,7 +221,7 @@ class Settings:
                 raise SettingsError(f"{variable(each.name)} is not UTF-8")
         schemes = {"broker": ("kafka",), "redis": ("redis", "rediss", "unix")}
         for name, allowed in schemes.items():
-            if not _is_address(getattr(self, name), allowed):
+            if not is_address(getattr(self, name), allowed):
                 raise SettingsError(f"{variable(name)} must be {allowed[0]}:// and an address")
         for name, what in _NOT_EMPTY.items():
             if not getattr(self, name):
@@ -224,6 +231,7 @@ class Settings:
                 named = ", ".join(filter(None, get_args(choices)))
                 raise SettingsError(f"{variable(name)} must be one of {named}")
         Layout.of(self)
+        check_format(self)
         if fault := prefix_fault(self.prefix):
             raise SettingsError(f"{variable('prefix')} {fault}")
         check_topics(self)
@@ -232,60 +240,10 @@ class Settings:
             record_start(self.record_start)
         except ValueError as error:
             raise SettingsError(f"{variable('record_start')}: {error}") from error
-        self._check_kafka()
-        self._check_registry()
+        check_kafka(self)
+        check_registry(self)
         for name, limits in BOUNDS.items():
             check_number(name, getattr(self, name), limits)
-
-    def _check_kafka(self) -> None:
-        """What is given to get in has to go together: less is no way in, more would do nothing."""
-        named = {name: getattr(self, name) for name in ("kafka_security", "kafka_mechanism")}
-        how = " and ".join(f"{variable(name)}={value}" for name, value in named.items() if value)
-        for name, wanted in self._wanted().items():
-            given = bool(getattr(self, name))
-            if wanted and not given:
-                raise SettingsError(f"{how} needs {variable(name)}{or_file(name)}: set it")
-            if given and wanted is False:
-                raise SettingsError(
-                    f"{variable(name)} is of no use with {how}: unset it, or set "
-                    f"{variable('kafka_security')} to what the broker wants"
-                )
-
-    def _check_registry(self) -> None:
-        """Who we are to a schema registry is of use only where there is one."""
-        url, names = variable("schema_registry"), ("user", "password", "ca")
-        given = {name for name in names if getattr(self, f"schema_registry_{name}")}
-        for name in sorted(given) if not self.schema_registry else ():
-            raise SettingsError(f"{variable(f'schema_registry_{name}')} is of no use without {url}")
-        if not self.schema_registry:
-            return
-        if not _is_address(self.schema_registry, ("http", "https")):
-            raise SettingsError(f"{url} must be http:// or https:// and an address")
-        if "@" in urlsplit(self.schema_registry).netloc:  # it would be shown
-            user, password = (variable(f"schema_registry_{name}") for name in names[:2])
-            raise SettingsError(f"{url} must not hold a password: set {user} and {password}")
-        if ("user" in given) != ("password" in given) or ":" in self.schema_registry_user:
-            user, password = (variable(f"schema_registry_{name}") for name in names[:2])
-            more = or_file("schema_registry_password")
-            raise SettingsError(f"{user}, without a colon, and {password}{more} go together")
-        if "ca" in given and not self.schema_registry.startswith("https"):
-            raise SettingsError(f"{variable('schema_registry_ca')} needs an https:// {url}")
-        if self.format == "msgpack":
-            raise SettingsError(f"{url} goes with {variable('format')}=lines or json, not msgpack")
-
-    def _wanted(self) -> dict[str, bool | None]:
-        """Of each setting whether it has to be given; None where it may."""
-        sasl, tls = self.kafka_security.startswith("SASL"), self.kafka_security.endswith("SSL")
-        token = self.kafka_mechanism == "OAUTHBEARER"
-        return {
-            "kafka_mechanism": sasl,
-            "kafka_user": sasl and not token,
-            "kafka_password": sasl and not token,
-            "kafka_token_file": sasl and token,
-            "kafka_ca": None if tls else False,
-            "kafka_key": None if tls else False,
-            "kafka_certificate": (bool(self.kafka_key) or None) if tls else False,
-        }
 
 
 # An empty host would mean every address there is.
@@ -320,16 +278,3 @@ def kafka_home(env: Mapping[str, str] | None = None) -> Path | None:
     """Where a Kafka distribution lies that may be started, if KAFKA_HOME says so."""
     home = (os.environ if env is None else env).get("KAFKA_HOME")
     return Path(home) if home else None
-
-
-def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
-    try:
-        parts = urlsplit(address)
-        if "kafka" in schemes:  # there may be several, but nobody's password, which would be shown
-            hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
-            named = all(host.hostname and (host.port or 1) for host in hosts)
-            return parts.scheme in schemes and named and "@" not in parts.netloc
-        _ = parts.port  # what is none may be part of a password that is not percent-encoded
-    except ValueError:
-        return False
-    return parts.scheme in schemes and bool(parts.netloc or (parts.scheme == "unix" and parts.path))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from stream_app.errors import UnreachableError
+from stream_app.errors import SettingsError, UnreachableError
 from stream_app.settings import Settings
 from stream_app.topics import matching
 
@@ -36,7 +36,7 @@ class TopicWatch:
         while True:
             try:
                 await self.look()
-            except UnreachableError as error:
+            except (UnreachableError, SettingsError) as error:  # a file it needs may be gone
                 logger.warning("looking for topics: %s", error)
             looked += 1
             if looked == 1 and not self.names:

@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 @dataclass
 class Schemas:
     """By id, and by subject and version. failing: a status to answer all requests with; auth: user
-    and password that are asked for."""
+    and password that are asked for; guids: whether it has a path for them."""
 
     url: str
     auth: tuple[str, str] | None = None
@@ -33,6 +33,7 @@ class Schemas:
     by_subject: dict[str, list[int]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     serialized: bool = True
+    guids: bool = True
     next_id: int = 1
 
     def add(self, subject: str, schema: dict[str, Any], id: int = 0) -> int:
@@ -94,6 +95,8 @@ class _Door:
         return self._schema(request, int(request.match_info["id"]))
 
     async def _by_guid(self, request: web.Request) -> web.Response:
+        if not self.schemas.guids:
+            return web.json_response({"error_code": 404, "message": "HTTP 404"}, status=404)
         return self._schema(request, uuid.UUID(request.match_info["guid"]).int)
 
     async def _version(self, request: web.Request) -> web.Response:

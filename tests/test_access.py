@@ -19,6 +19,8 @@ from tests import secured
 
 LOGIN = {"kafka_user": "me", "kafka_password": "hunter2"}
 SCRAM = {"kafka_security": "SASL_SSL", "kafka_mechanism": "SCRAM-SHA-512"} | LOGIN
+REGISTRY = {"schema_registry": "https://there", "schema_registry_user": "me"}
+REGISTRY |= {"schema_registry_password": "hunter2"}
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +109,8 @@ def test_what_does_not_go_together_is_refused_by_name(given: dict[str, str], nam
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_may_lie_in_a_file(name: str, tmp_path: Path) -> None:
-    secret = {"redis": "rediss://me:hunter2@there:1/0", "kafka_password": " hunter2 "}[name]
-    others = {variable(k): v for k, v in SCRAM.items() if k != name}
+    secret = "rediss://me:hunter2@there:1/0" if name == "redis" else " hunter2 "
+    others = {variable(k): v for k, v in (SCRAM | REGISTRY).items() if k != name}
     path = tmp_path / "secret"
     path.write_text(secret + "\n")
     env = others | {f"{variable(name)}_FILE": str(path)}

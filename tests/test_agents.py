@@ -12,6 +12,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 from redis.asyncio import Redis
 
 from stream_app import client
@@ -37,7 +38,7 @@ from tests.fakes import (
     running,
     until,
 )
-from xl3m_core import Answer
+from xl3m_core import Answer, Evidence
 
 Fresh = Callable[[str], str]
 
@@ -137,8 +138,10 @@ async def test_who_watches_is_told_of_a_question_that_was_refused(
     assert await anext(updates) == {}
     await site.take(stream, *(added(f"{i}?") for i in range(3)), refused)
     async with asyncio.timeout(20):
+        set_ = [await anext(updates) for _ in range(3)]
         told = await anext(updates)
     await updates.aclose()  # type: ignore[attr-defined]
+    assert [each["question"] for each in set_] == ["0?", "1?", "2?"]
     ((event, buried),) = site.letters
     assert event.message.value == refused and reason in buried
     assert (told["stream"], told["error"]) == (stream, buried)
@@ -438,3 +441,37 @@ async def test_a_blank_before_json_ends_no_question(redis_client: Redis, fresh: 
     assert await site.standing(stream) == {"first?", "second?"}
     await site.take(stream, b'["third?"]', b"null")
     assert await site.standing(stream) == {"first?", "second?"} and len(site.letters) == 2
+
+
+async def test_who_watches_hears_of_a_question_that_is_set_with_what_is_scored_of_it(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    site, stream = Asking(redis_client), fresh("stream")
+    updates = client.updates(site.store, stream)
+    assert await anext(updates) == {}
+    await site.take(stream, b"which pump?")
+    async with asyncio.timeout(20):
+        told = await anext(updates)
+    assert (told["stream"], told["question"], told["range"]) == (stream, "which pump?", [0, 0])
+
+
+async def test_an_answer_too_large_for_its_topic_is_sent_without_its_evidences_texts() -> None:
+    site, most = Site(), 4000
+    evidence = (Evidence("s", 3, -0.1, 0, most, "x" * most),)
+
+    class Large(Quick):
+        async def answer(self, query: Query) -> Answer:
+            return Answer(question="q?", answer="so it is", evidence=evidence)
+
+    async def send(key: bytes | None, value: bytes) -> None:
+        if len(value) > most:
+            raise MessageSizeTooLargeError("too large")
+        await site.send(key, value)
+
+    event = site.event(0, "s", b'{"id": "large", "question": "q?"}')
+    agent = Queries(Settings(), Large(), send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    async with running(Service(agent, [event])):
+        await until(lambda: site.acked == [event])
+    [answer] = site.sent
+    assert (answer["answer"], answer["truncated"]) == ("so it is", True)
+    assert [(e["index"], e["text"]) for e in answer["evidence"]] == [(3, "")]

@@ -59,6 +59,8 @@ class Command:
                 [sys.executable, "-m", "stream_app", *words],
                 env=env | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"},
                 stdout=output, stderr=output, start_new_session=True,
+                # These tests may themselves run under nohup.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )  # fmt: skip
         self.children: set[int] = set()
 

@@ -174,6 +174,39 @@ async def test_partitions_called_back_while_they_are_taken_over_are_not_read_on(
     assert not here.consumer.flow_active
 
 
+async def three(app: App, settings: Settings, seen: "asyncio.Queue[int]") -> TP:
+    """A partition of three records, which were read."""
+    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
+    assert [await seen.get() for _ in range(3)] == [0, 1, 2]
+    return TP(settings.tokens_topic, 0)
+
+
+async def test_where_a_partition_was_seen_to_end_counts_until_it_is_taken_over(
+    app: App, settings: Settings, seen: "asyncio.Queue[int]"
+) -> None:
+    consumer: Any = app.consumer
+    async with asyncio.timeout(WAIT_SECONDS):
+        tp = await three(app, settings, seen)
+        consumer._thread.ended[tp] = 1
+        assert (await consumer.highwaters(tp))[tp] == 1
+        await consumer.perform_seek()
+        assert (await consumer.highwaters(tp))[tp] == 3
+
+
+async def test_a_partition_that_ends_before_what_is_committed_is_read_from_its_first_record(
+    app: App, settings: Settings, seen: "asyncio.Queue[int]"
+) -> None:
+    consumer: Any = app.consumer
+    async with asyncio.timeout(WAIT_SECONDS):
+        tp = await three(app, settings, seen)
+        assert await consumer._commit({tp: 3})
+        consumer._thread.ended[tp] = 1
+        await consumer.perform_seek()
+        assert [await seen.get() for _ in range(3)] == [0, 1, 2]
+
+
 async def test_without_partitions_nothing_is_committed(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

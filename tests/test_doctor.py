@@ -129,6 +129,17 @@ async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_
     assert await note_group(redis, theirs) == ""
 
 
+async def test_who_is_refused_leaves_no_note_on_the_topics_that_are_free(
+    empty: tuple[str, Redis],
+) -> None:
+    url, redis = empty
+    mine = Settings(redis=url, group="a", tokens_topic="x")
+    await note_group(redis, mine)
+    with pytest.raises(SettingsError, match="group 'a'"):
+        await note_group(redis, replace(mine, group="b", tokens_topic="free,x"))
+    assert await note_group(redis, replace(mine, tokens_topic="x,free")) == ""
+
+
 # -- the schema ------------------------------------------------------------------------------
 
 

@@ -22,9 +22,11 @@ from stream_app.feeding.compressed import ArchiveError, inflate
 from stream_app.feeding.contents import kind, unpacked
 from stream_app.feeding.forms import Counts, Form
 from stream_app.feeding.keyed import key
-from stream_app.feeding.pieces import Piece, Splitter
+from stream_app.feeding.pieces import Piece, RecordRules, Splitter
 from stream_app.feeding.positions import Book, PositionFile
-from stream_app.feeding.reader import How, Source, last_lines, read
+from stream_app.feeding.reader import read
+from stream_app.feeding.source import How, Source
+from stream_app.feeding.tail import last_lines
 from stream_app.feeding.transcripts import is_transcript, records
 from stream_app.settings import Settings
 
@@ -137,7 +139,8 @@ async def test_an_archive_comes_through_a_pipe(tmp_path: Path) -> None:
 def test_pieces_in_any_encoding_join_to_the_text_at_their_places(
     text: str, encoding: str, sizes: list[int], longest: int
 ) -> None:
-    data, splitter, at = text.encode(encoding), Splitter(0, encoding, None, longest), 0
+    splitter = Splitter(0, encoding, None, RecordRules(longest=longest))
+    data, at = text.encode(encoding), 0
     pieces = list[Piece]()
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)]
@@ -237,7 +240,7 @@ def test_where_the_text_comes_from_elsewhere_a_line_that_is_no_json_goes_as_it_i
 def test_a_long_line_of_json_stays_whole() -> None:
     line = json.dumps({"text": "x" * 300_000}) + "\n"
     form = Form(Settings(format="json"))
-    splitter = Splitter(longest=form.limit)
+    splitter = Splitter(rules=RecordRules(longest=form.limit))
     pieces = [
         p for at in range(0, len(line), 9000) for p in splitter.push(line.encode()[at : at + 9000])
     ]
@@ -304,7 +307,7 @@ def test_the_last_lines_are_those_of_tail(
     path = tmp_path_factory.mktemp("tail") / "log"
     path.write_bytes(text.encode(encoding))
     with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream_app.feeding.reader._BACK_BYTES", 8)
+        patch.setattr("stream_app.feeding.tail._BACK_BYTES", 8)
         start = last_lines(file.fileno(), count, encoding)
     lines = text.split("\n")
     lines = [f"{line}\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])

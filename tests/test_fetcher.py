@@ -2,6 +2,7 @@
 read is, and every offset is accounted for. What is aiokafka's own here is held to what it was.
 """
 
+import gzip
 import inspect
 import logging
 import struct
@@ -23,6 +24,7 @@ from faust.transport.drivers import aiokafka as faust_driver
 
 from stream_app import polled
 from stream_app.decompression import (
+    GZIP,
     NAMES,
     DecompressionError,
     TooLargeError,
@@ -259,6 +261,19 @@ def test_a_hole_in_a_batch_or_between_two_is_still_one() -> None:
     kept = [Raw(b"x", delta=delta) for delta in (0, 2)]
     found = read(batch(kept, base=0, count=2)[:0] + batch(some(1)) + batch(some(1), base=5))
     assert [polled.begins(record) for record in found] == [0, 5]
+
+
+def test_every_member_of_gzip_is_read_however_many_there_are() -> None:
+    member = gzip.compress(b"")
+    data = member * (4_000_000 // len(member)) + gzip.compress(b"behind them all")
+    assert bytes(decompress(GZIP, data, 1000)) == b"behind them all"
+
+
+def test_gzip_that_ends_within_a_member_is_refused() -> None:
+    whole = gzip.compress(b"x" * 100_000)
+    for end in (len(whole) - 1, len(whole) // 2, 3):
+        with pytest.raises(DecompressionError, match="too early"):
+            decompress(GZIP, whole + whole[:end], 1_000_000)
 
 
 # -- waiting, and what a poll may decompress ------------------------------------------------------

@@ -309,6 +309,18 @@ def test_lines_have_each_its_own_time() -> None:
     assert made.notes.unparsed == 1
 
 
+def test_lines_without_a_time_are_named_once_a_stream_and_by_the_setting_that_reads_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = decoder(format="lines", time_from_line="auto")
+    for line in (b"Caused by: x", b"\tat a.b(C.java:1)", b"\tat de.f(G.java:22)"):
+        decoded(made, line)
+    [record] = caplog.records
+    assert "no time stands in the line 'Caused by: x" in record.getMessage()
+    assert "XL3M_TIME_FROM_LINE" in record.getMessage()
+    assert made.notes.unparsed == 3
+
+
 def test_a_map_of_msgpack_has_its_time_and_stream_where_the_settings_say() -> None:
     fields: dict[str, Any] = {"time_field": "at", "key_field": "host.name", "format": "msgpack"}
     value = {"text": "a\n", "at": msgpack.Timestamp(T0 // 1000, 5_000_000), "host": {"name": "h"}}

@@ -85,4 +85,4 @@ def test_the_terminal_says_what_is_not_in_the_evidence(capsys: pytest.CaptureFix
         answer = Answer("q", text, -0.1, evidence=(Evidence("s", 0, -0.1, 0, 9, "port 8123"),))
         show_answer(answer.to_dict())
     first, second = capsys.readouterr().out.split("certainty")[1:]
-    assert "not in the evidence" not in first and "not in the evidence" in second
+    assert "not found in the evidence" not in first and "not found in the evidence" in second

@@ -4,6 +4,7 @@ event is acknowledged only when it is in Redis.
 
 import json
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -331,6 +332,22 @@ async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(here: S
     assert all("not UTF-8" in reason for reason in reasons)
     assert here.acked == events
     await assert_holds(here, "good\ngood\n")
+
+
+async def test_a_large_event_is_decoded_beside_the_event_loop(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, on_loop = here.ingest.decoder.decode, list[bool]()
+
+    def watched(*args: Any, **how: Any) -> Any:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return decode(*args, **how)
+
+    monkeypatch.setattr(here.ingest.decoder, "decode", watched)
+    large = "a line of text\n" * 10_000
+    await here.ingest.apply(here.lines("small\n", large, "small\n"))
+    assert on_loop == [True, False, True]
+    await assert_holds(here, f"small\n{large}small\n")
 
 
 async def test_a_batch_of_malformed_events_moves_on(here: Site) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import exceptions
@@ -136,6 +137,21 @@ async def test_one_that_is_cancelled_waits_no_more(hurried: None) -> None:
     await until(lambda: not health.ok)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    assert health.ok
+
+
+async def test_one_that_is_cancelled_as_its_try_fails_ends(hurried: None) -> None:
+    async def call() -> None:
+        cast(Any, asyncio.current_task()).cancel()
+        with suppress(asyncio.CancelledError):  # as `asyncio.wait_for` does when it is done, too
+            await asyncio.sleep(0)
+        raise exceptions.ConnectionError("away")
+
+    health = Health()
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(patiently(health, "query", call))
+        [ended] = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError)
     assert health.ok
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from stream_app import client, keys
+from stream_app import client
 from stream_app.child import free_port
 from stream_app.embedded import Service
 from tests import registries, secured
@@ -30,10 +30,11 @@ CASES = Path(__file__).parent / "cases"
 def place(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> Callable[..., Any]:
-    """A site on a real Kafka, with settings of its own."""
+    """A site on a real Kafka, with settings and streams of its own."""
 
     @asynccontextmanager
     async def made(**changes: Any) -> AsyncIterator[Site]:
+        changes = {"prefix": fresh("prefix")} | changes
         async with site(durable_broker.url, redis_url, tmp_path, fresh, **changes) as here:
             yield here
 
@@ -119,11 +120,12 @@ async def test_keys_and_avro_with_a_registry(place: Callable[..., Any]) -> None:
         changes = {"format": "json", "text": "{level} {message}", "schema_registry": schemas.url}
         async with place(**changes) as here:
             await produce(here, "keys_and_avro.py", "l.tokens")
-            await here.start()
+            port = free_port()
+            await here.start(port=port)
             await here.until(lambda: read_to_the_end(here, 23))
             lines = [f"ERROR pool closed by peer 10.9.8.{i}\n" for i in range(3)]
             assert await text_of(here, "avro-1") == "".join(lines)
-            letters = await letters_of(here, 16)
+            letters = await letters_of(here, int(await metric(port, "xl3m_dead_letters_total")))
             assert b"avro-1" not in letters and "schema id 17" in letters[b"proto"][0]
 
 
@@ -257,10 +259,10 @@ async def test_whoever_asks_wrongly_through_kafka_or_redis_hears_of_it(
         )
         assert len(await here.received("dead_letters", 3)) == 3
         async with here.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.psubscribe(keys.DEFAULT_KEYS.answer_channel("*"))
-            await client.ensure_worker(here.redis)
+            await pubsub.psubscribe(here.store.keys.answer_channel("*"))
+            await client.ensure_worker(here.store)
             query = {"id": fresh("q"), "stream": stream, "question": "which?", "window": "1h"}
-            await here.redis.publish(keys.DEFAULT_KEYS.query_channel(), json.dumps(query).encode())
+            await here.redis.publish(here.store.keys.query_channel(), json.dumps(query).encode())
             async with asyncio.timeout(60):
                 async for message in pubsub.listen():
                     told = json.loads(message["data"])

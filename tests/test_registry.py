@@ -145,6 +145,24 @@ async def test_a_schema_may_be_named_by_its_guid_in_a_header(
     assert await read(reader, value, headers) == {"message": "within"}
 
 
+async def test_a_guid_is_no_fault_of_a_registry_that_has_no_path_for_them(
+    schemas: Schemas, producer: Producer
+) -> None:
+    value, headers = producer.avro(json.dumps(PAIR), {"level": "I", "message": "x"}, guid=True)
+    schemas.guids = False
+    with pytest.raises(BadEvent, match="is not in the registry"):
+        await read(reading(schemas), value, headers)
+
+
+async def test_nor_is_it_the_events_where_there_is_no_registry_at_the_url(
+    schemas: Schemas, producer: Producer
+) -> None:
+    value, headers = producer.avro(json.dumps(PAIR), {"level": "I", "message": "x"}, guid=True)
+    schemas.failing = 404
+    with pytest.raises(RegistryError, match="there is none at that URL"):
+        await reading(schemas).prepare([(None, value, headers)])
+
+
 async def test_keys_in_the_wire_format_are_names(schemas: Schemas, producer: Producer) -> None:
     reader = reading(schemas)
     string = producer.on("s").avro('"string"', "user-9", "key")
@@ -240,6 +258,22 @@ def test_a_schema_that_holds_itself_ends_no_process(payload: bytes) -> None:
         take(payload)
 
 
+def doubling(types: int, leaf: str) -> str:
+    """A record of two of the type before it, and so on."""
+    schema: Any = {"type": "record", "name": "R0", "fields": [{"name": "x", "type": leaf}]}
+    for i in range(1, types):
+        fields = [{"name": "a", "type": schema}, {"name": "b", "type": f"R{i - 1}"}]
+        schema = {"type": "record", "name": f"R{i}", "fields": fields}
+    return json.dumps(schema)
+
+
+@pytest.mark.parametrize("leaf", ["null", "long"])
+def test_types_that_name_each_other_cost_neither_time_nor_memory(leaf: str) -> None:
+    assert avro_reader(doubling(3, leaf))(b"\0\0\0\0" if leaf == "long" else b"")
+    with pytest.raises(ValueError, match="more than 100000 parts"):
+        avro_reader(doubling(60, leaf))
+
+
 def logical(type: str, name: str, **more: Any) -> str:
     return json.dumps({"type": type, "logicalType": name} | more)
 
@@ -313,7 +347,7 @@ async def test_what_is_away_is_tried_again_until_it_is_back(
 
     class Pauses(tuple[float, ...]):
         def __getitem__(self, index: Any) -> Any:
-            seen.append(health.waiting["registry"])
+            seen.append(health.waiting.get("registry", ""))  # that of the try before
             if len(seen) == 3:
                 schemas.failing = 0
             return 0.0
@@ -321,7 +355,7 @@ async def test_what_is_away_is_tried_again_until_it_is_back(
     monkeypatch.setattr(patience, "PAUSES", Pauses([0.0]))
     reader = reading(schemas)
     await patiently(health, "registry", reader.prepare, [(None, value, ())])
-    assert len(seen) == 3 and "503" in seen[0] and health.ok
+    assert len(seen) == 3 and "503" in seen[1] and health.ok
     assert "registry waits for the schema registry: it answers 503" in caplog.text
     assert await read(reader, value) == {"level": "I", "message": "x"}
 

@@ -521,12 +521,12 @@ class FailingPublish:
         pipe: Any = self.redis.pipeline(transaction=transaction)
         execute = pipe.execute
 
-        async def fail_first() -> Any:
+        async def fail_first(**options: Any) -> Any:
             publishes = any(args[0] == "PUBLISH" for args, _ in pipe.command_stack)
             if publishes and not self.failed:
                 self.failed = True
                 raise ConnectionError("broken")
-            return await execute()
+            return await execute(**options)
 
         pipe.execute = fail_first
         return pipe

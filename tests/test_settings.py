@@ -43,6 +43,10 @@ NEEDS |= {
     "schema_registry_ca": {"schema_registry": "https://r"},
 }
 CHOSEN |= {"text": "{level} {message}", "time_from_line": "auto"}
+NEEDS |= {
+    name: {"format": "json"}
+    for name in ("records_field", "text", "text_field", "time_field", "key_field")
+}
 
 
 def another(name: str, default: Any) -> Any:
@@ -57,6 +61,22 @@ def test_every_field_is_read_from_its_variable(field: Any) -> None:
     settings = Settings.from_env({f"XL3M_{name.upper()}": str(v) for name, v in given.items()})
     assert settings == replace(Settings(), **given)
     assert getattr(settings, field.name) != field.default
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"text_field": "message"}, "XL3M_TEXT_FIELD is of no use with XL3M_FORMAT=lines"),
+        ({"key_field": "host"}, "XL3M_KEY_FIELD.*goes with json, msgpack"),
+        ({"format": "cri", "time_from_line": "auto"}, "XL3M_TIME_FROM_LINE.*=cri"),
+        ({"format": "json:ecs", "time_from_line": "auto"}, "XL3M_TIME_FROM_LINE.*=json:ecs"),
+        ({"format": "msgpack", "text_field": "message"}, "XL3M_TEXT_FIELD.*=msgpack"),
+    ],
+)
+def test_what_the_format_has_no_use_for_is_refused(given: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_env({}, **given)
+    assert Settings.from_env({}, key_field="header:tenant").key_field
 
 
 NUMBERS = [f.name for f in fields(Settings) if isinstance(f.default, int | float)]

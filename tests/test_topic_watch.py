@@ -1,13 +1,43 @@
 """Topics named by a pattern, on the real Kafka: those there are and those made later are read."""
 
+import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from stream_app import topic_watch
+from stream_app.errors import SettingsError, UnreachableError
+from stream_app.settings import Settings
 from stream_app.topics import retained
 from tests.test_kafka_edge import assert_alive, log_of, one_partition, reads, with_changes
 from tests.workers import Site
 
 Fresh = Callable[[str], str]
+
+
+async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = iter((SettingsError("no such file"), UnreachableError("away"), ["app.a"]))
+    read, found = asyncio.Event(), set[str]()
+
+    async def matching(_: Settings) -> list[str]:
+        now = next(tries, ["app.a"])
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    async def subscribe(names: list[str]) -> None:
+        read.set()
+
+    monkeypatch.setattr(topic_watch, "matching", matching)
+    monkeypatch.setattr(topic_watch, "LOOK_SECONDS", 0.01)
+    looking = topic_watch.TopicWatch(Settings(tokens_topic="^app"), found, subscribe).run()
+    task = asyncio.create_task(looking)
+    async with asyncio.timeout(5):
+        await read.wait()
+    task.cancel()
+    assert found == {"app.a"}
 
 
 async def test_topics_that_match_are_read_and_those_made_later_too(

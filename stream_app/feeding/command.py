@@ -19,10 +19,12 @@ from stream_app.feeding import recovery, sources
 from stream_app.feeding.contents import STANDARD_INPUT, kind
 from stream_app.feeding.feeder import GIVE_UP_SECONDS, Feeder, feeding
 from stream_app.feeding.keyed import key
+from stream_app.feeding.pieces import RecordRules
 from stream_app.feeding.positions import Book, PositionFile
-from stream_app.feeding.reader import How, Source, is_piped, read
+from stream_app.feeding.reader import read
 from stream_app.feeding.report import Progress
 from stream_app.feeding.rotation import is_rotated
+from stream_app.feeding.source import How, Source, is_piped
 from stream_app.settings import Settings
 from stream_app.variables import variable
 
@@ -162,9 +164,10 @@ class _Run:
         self.wanted = wanted
         self.feeder = feeder
         self.progress = progress
-        longest = feeder.form.limit if feeder.form.kind == "json" else 0
+        form = feeder.form
+        rules = RecordRules(form.starts, form.limit if form.kind == "json" else 0)
         self.how = How(
-            feeder.book, wanted.last, longest, say=progress.say, complain=progress.complain
+            feeder.book, wanted.last, rules, say=progress.say, complain=progress.complain
         )
         self.known = set[Path]()
 

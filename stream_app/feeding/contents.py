@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from stream_app.feeding.compressed import inflate
 from stream_app.feeding.dialogue import is_transcript, read_records
+from stream_app.feeding.holes import beginning
 from stream_app.feeding.kinds import HEAD_BYTES, Text, compression_of, text_of
 
 READ_BYTES = 65_536
@@ -42,9 +43,8 @@ def kind(path: Path) -> Kind:
     Raises OSError if it may not be read, ArchiveError if it is damaged from the start.
     """
     with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(0)
-        compression = compression_of(head)
+        hole, head = beginning(file.fileno())
+        compression = "" if hole else compression_of(head)
         content = inflate(compression, file.read) if compression else _blocks(file.read)
         if compression:
             held = next(content, b"")

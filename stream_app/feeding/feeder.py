@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from stream_app import client
 from stream_app.errors import UnreachableError
 from stream_app.feeding.forms import Counts, Event, Form
 from stream_app.feeding.keyed import headers, key
+from stream_app.feeding.marks import Note
 from stream_app.feeding.pace import Pace
 from stream_app.feeding.pieces import Piece
 from stream_app.feeding.positions import Book
@@ -42,9 +43,14 @@ _LOOK_SECONDS = 0.1
 
 
 class _Sent(NamedTuple):
-    event: Event
+    """An event on its way, and all that the file has up to its end; or, without an event, what
+    was left out. note: the marks behind it."""
+
+    size: int
+    upto: Piece
+    note: Note | None
     number: int
-    confirmed: Any
+    confirmed: asyncio.Future[Any]
 
 
 class Feeder:
@@ -81,16 +87,18 @@ class Feeder:
         counts = self.counts.setdefault(stream, Counts())
         async for chunk in chunks:
             piece = Piece(chunk.encode()) if isinstance(chunk, str) else chunk
-            for event in self.form.events(stream, piece, counts):
-                sent.append(await self._send(way, event))
-                ahead += len(event.value)
-                if self.pace:
-                    await self.pace.wait(await self._confirmed(sent.popleft()), len(event.value))
+            for event, upto in _covering(self.form.events(stream, piece, counts), piece):
+                sent.append(await self._send(way, event, upto))
+                ahead += sent[-1].size
+                if self.pace and event:
+                    where = [await self._confirmed(each) for each in sent][-1]
+                    sent.clear()
+                    await self.pace.wait(where, len(event.value))
             on_bytes(len(piece.raw))
             while sent and (
                 sent[0].confirmed.done() or len(sent) > SENT_AHEAD or ahead > SENT_AHEAD_BYTES
             ):
-                ahead -= len(sent[0].event.value)
+                ahead -= sent[0].size
                 await self._confirmed(sent.popleft())
         while sent:
             await self._confirmed(sent.popleft())
@@ -99,18 +107,23 @@ class Feeder:
         """The text as the values of one event or of several."""
         return [e.value for e in self.form.events(stream, Piece(text.encode()), Counts())]
 
-    async def _send(self, way: "_Way", event: Event) -> _Sent:
+    async def _send(self, way: "_Way", event: Event | None, upto: Piece) -> _Sent:
         """Hand it to the client, which may have no room while Kafka is away."""
-        more = [header(event.piece)] if self.book.persists and event.piece.source else []
-        time_ms = self.form.time_ms(event.piece)
+        note = upto.source.hands_over(upto) if upto.source else None
         self._unbooked[number := next(self._numbers)] = None
+        if event is None:
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return _Sent(0, upto, note, number, done)
+        more = [header(upto, note)] if note and self.book.persists else []
+        time_ms = self.form.time_ms(event.piece)
         while True:
             try:
                 confirmed = await self.producer.send(
                     self.settings.tokens_topic, event.value, key=way.key,
                     headers=[*way.headers, *more], timestamp_ms=time_ms,
                 )  # fmt: skip
-                return _Sent(event, number, confirmed)
+                return _Sent(len(event.value), upto, note, number, confirmed)
             except KafkaTimeoutError:
                 self._is_away(AWAY_SECONDS)
 
@@ -121,12 +134,12 @@ class Feeder:
             if not sent.confirmed.done():
                 self._is_away(AWAY_SECONDS)
         where = sent.confirmed.result()
-        self.confirmed_bytes += len(sent.event.piece.raw)
+        self.confirmed_bytes += len(sent.upto.raw)
         if self._away_since is not None:
             logger.warning("Kafka at %s is back", self.settings.broker_address)
             self._away_since = None
-        if sent.event.piece.source:
-            self.book.confirmed(sent.event.piece)
+        if sent.upto.source:
+            self.book.confirmed(sent.upto, sent.note)
         self._unbooked.pop(sent.number, None)
         return where
 
@@ -147,6 +160,18 @@ class Feeder:
                 "bytes were sent, each once; with --positions the next feed goes on from there"
             )
         logger.warning("Kafka at %s has taken nothing for %.0f s: waiting", broker, away)
+
+
+def _covering(events: Iterable[Event], piece: Piece) -> Iterator[tuple[Event | None, Piece]]:
+    """Each event with what the piece has from the one before up to its end; what comes after the
+    last one, and is not sent, alone."""
+    at = 0
+    for event in events:
+        end = event.piece.end - piece.start
+        yield event, piece.part(at, end)
+        at = end
+    if at < len(piece.raw):
+        yield None, piece.part(at, len(piece.raw))
 
 
 class _Way:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stream_app.events import encode
-from stream_app.feeding.pieces import Piece, continues
+from stream_app.feeding.pieces import Piece
 from stream_app.formats.lines import line_rule, line_time
 from stream_app.settings import Settings
+from xl3m_core.records import record_start
 
 # Kafka's own limit is of a batch: key, header and what frames them take this much at most.
 _FRAME_BYTES = 1024
@@ -56,6 +57,7 @@ class Form:
         most = settings.max_event_bytes
         self.limit = most - _FRAME_BYTES if most > 8 * _FRAME_BYTES else most
         self.field = _text_field(settings)
+        self.starts = record_start(settings.record_start)
 
     def events(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
         """The piece in one event or several, none of them too large for a worker."""
@@ -120,7 +122,7 @@ class Form:
                 counts.events += 1
                 yield Event(text.strip(), line)
                 start = at + len(line.raw)
-            elif piece.raw[start:at].strip(_BLANKS) and not continues(text):
+            elif piece.raw[start:at].strip(_BLANKS) and self.starts(line.text()):
                 yield from self._wrapped(stream, piece.part(start, at), counts)
                 start = at
             at += len(line.raw)

@@ -13,6 +13,9 @@ from typing import Any, Self
 HEAD_BYTES = 1024
 LAST_BYTES = 256
 
+Note = dict[str, Any]
+"""Marks as they are stored: lengths and hashes, no byte of the text."""
+
 
 @dataclass(slots=True)
 class Marks:
@@ -21,6 +24,7 @@ class Marks:
     offset: int = 0
     head: bytes = field(default=b"", repr=False)
     last: bytes = field(default=b"", repr=False)
+    head_hash: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, file: int, offset: int) -> Self:
@@ -33,6 +37,7 @@ class Marks:
         """The bytes that follow have been read."""
         if len(self.head) < HEAD_BYTES:
             self.head += data[: HEAD_BYTES - len(self.head)]
+            self.head_hash = ""
         self.last = (self.last + data[-LAST_BYTES:])[-LAST_BYTES:]
         self.offset += len(data)
 
@@ -44,23 +49,37 @@ class Marks:
             and os.pread(file, len(self.last), self.offset - len(self.last)) == self.last
         )
 
-    def note(self) -> dict[str, Any]:
-        """For a file that others may read: no byte of the text is in it."""
+    def note(self) -> Note:
+        """For a file that others may read."""
+        self.head_hash = self.head_hash or _hash(self.head)
         return {
             "offset": self.offset,
-            "head": [len(self.head), _hash(self.head)],
+            "head": [len(self.head), self.head_hash],
             "last": [len(self.last), _hash(self.last)],
         }
 
 
-def fit_note(note: dict[str, Any], file: int) -> bool:
-    """The same for what was noted."""
+def fit_note(note: Note, file: int) -> bool:
+    """Whether the file holds what the note is of."""
     offset, (head, head_hash), (last, last_hash) = note["offset"], note["head"], note["last"]
-    return (
-        os.fstat(file).st_size >= int(offset)
-        and _hash(os.pread(file, head, 0)) == str(head_hash)
-        and _hash(os.pread(file, last, offset - last)) == str(last_hash)
+    return bool(
+        os.fstat(file).st_size >= offset
+        and _hash(os.pread(file, head, 0)) == head_hash
+        and _hash(os.pread(file, last, offset - last)) == last_hash
     )
+
+
+def written(note: Note) -> str:
+    """The note as a word of a header."""
+    return ":".join(str(each) for name in ("head", "last") for each in note[name])
+
+
+def note_of(offset: int, words: list[Any]) -> Note:
+    """The note that was written so. Raises ValueError if there can be none such."""
+    head, last = int(words[0]), int(words[2])
+    if len(words) != 4 or head != min(offset, HEAD_BYTES) or last != min(offset, LAST_BYTES):
+        raise ValueError("these are no marks")
+    return {"offset": int(offset), "head": [head, str(words[1])], "last": [last, str(words[3])]}
 
 
 def _hash(data: bytes) -> str:

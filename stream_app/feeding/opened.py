@@ -5,18 +5,21 @@ Knows one open file; not what its name stands for now.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from stream_app.feeding.kinds import HEAD_BYTES, may_become_mark, text_of
-from stream_app.feeding.marks import Marks
-from stream_app.feeding.pieces import Piece, Splitter
+from stream_app.feeding.holes import beginning
+from stream_app.feeding.kinds import may_become_mark, text_of
+from stream_app.feeding.marks import HEAD_BYTES, Marks
+from stream_app.feeding.pieces import Piece, RecordRules, Splitter
 from stream_app.feeding.positions import Entry
 
 # About what goes into an event; so many of them are read at a time.
 CHUNK_BYTES = 16_384
 _CHUNKS = 16
+LOOK_SECONDS = 1.0
 
 
 class NotTextError(ValueError):
@@ -24,26 +27,32 @@ class NotTextError(ValueError):
 
 
 class Opened:
-    """What is read of it, in pieces. cut: it does not hold any more what was read of it."""
+    """What is read of it, in pieces.
+
+    cut: the file does not hold any more what was read of it; fits: whether a file does. is_passed:
+    whether it holds a later text, where too little was read to tell; None where it does not grow.
+    """
 
     def __init__(
         self,
         path: Path,
         file: int,
         entry: Entry,
-        longest: int,
-        grows: bool,
-        after_cut: bool = False,
+        rules: RecordRules,
+        is_passed: Callable[["Opened"], bool] | None = None,
     ) -> None:
         self.path = path
         self.file = file
         self.entry = entry
-        self.longest = longest
-        self.grows = grows
-        self.after_cut = after_cut
-        self.cut = False
+        self.rules = rules
+        self.is_passed = is_passed
         self.marks = Marks.of(file, entry.sent)
+        self.fits = self.marks.fit
+        self.cut = not entry.fits(file)  # a moment ago
+        if self.cut:
+            self.fits = entry.fits
         self.splitter: Splitter | None = None
+        self._looked = 0.0
 
     async def read(self) -> AsyncIterator[Piece]:
         """What can be read now; a record that has no end yet is kept back.
@@ -67,9 +76,9 @@ class Opened:
         return list(self.splitter.end()) if self.splitter else []
 
     def go_on_in(self, file: int) -> None:
-        """The rest of what was cut is read from an open copy that was made before."""
+        """The rest of the text is read from an open copy that was made before it was cut."""
         os.close(self.file)
-        self.file, self.cut, self.grows = file, False, False
+        self.file, self.cut, self.is_passed = file, False, None
 
     def is_replaced(self) -> bool:
         """Whether the path stands for another file now."""
@@ -86,22 +95,31 @@ class Opened:
 
     def _block(self) -> bytes:
         if not self.splitter and not self._begin():
+            self._look()
             return b""
         at = self.marks.offset
         data = os.pread(self.file, CHUNK_BYTES * _CHUNKS, at)
-        if not self.grows or self.marks.fit(self.file):
+        if self.is_passed is None:
             return data
+        if self.marks.fit(self.file):
+            self._look(bool(data))
+            return b"" if self.cut else data
         self.cut = True
         # What was read is of the old text, unless it lies there in the new one.
         return b"" if os.pread(self.file, len(data), at) == data else data
 
+    def _look(self, now: bool = False) -> None:
+        """See whether a text that was hardly read is still there."""
+        if self.is_passed is None or self.marks.offset >= HEAD_BYTES:
+            return
+        if now or time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self.cut = self.is_passed(self)
+
     def _begin(self) -> bool:
         """Find out how the text is encoded; False if it is too early to tell."""
-        head = os.pread(self.file, HEAD_BYTES, 0)
-        hole = _hole_of(self.file) if self.after_cut and head[:1] == b"\0" else 0
-        if hole:
-            head = os.pread(self.file, HEAD_BYTES, hole)
-        if not head or (self.grows and may_become_mark(head)):
+        hole, head = beginning(self.file)
+        if not head or (self.is_passed and may_become_mark(head)):
             return False
         text = text_of(head)
         if text.refusal:
@@ -109,17 +127,6 @@ class Opened:
         start = max(self.marks.offset, hole + text.mark_bytes)
         if start > self.marks.offset:  # neither hole nor mark is text
             self.marks, self.entry.marks = Marks.of(self.file, start), Marks.of(self.file, start)
-        self.splitter = Splitter(start, text.encoding, self.entry, self.longest)
+            self.fits = self.marks.fit
+        self.splitter = Splitter(start, text.encoding, self.entry, self.rules)
         return True
-
-
-def _hole_of(file: int) -> int:
-    """How many NUL bytes a file begins with: who goes on writing at the old place of a file that
-    was cut leaves them."""
-    at = 0
-    while data := os.pread(file, 1 << 20, at):
-        kept = data.lstrip(b"\0")
-        at += len(data) - len(kept)
-        if kept:
-            return at
-    return at

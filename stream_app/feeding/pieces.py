@@ -4,19 +4,24 @@ The places are of the bytes as they lie in the file, so that a reading can go on
 them. Knows lines and encodings; no file and no event.
 """
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from xl3m_core.records import AUTO, RecordStart, record_start
 
 # A record longer than this is sent in pieces.
 LONGEST_RECORD = 65_536
 # So many lines of one record are looked back for its beginning.
 _LINES_BACK = 200
-# Lines that go on with the record before them: of stack traces, mostly.
-_CONTINUES = re.compile(
-    rb"[ \t}]|Caused by\b|\.\.\. \d+ more|at |During handling of|Traceback \(|\r?$"
-)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """How a file's text is cut: where a record begins, and which is so long that it is cut."""
+
+    starts: RecordStart = field(default_factory=lambda: record_start(AUTO))
+    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,18 @@ class Splitter:
     """Cuts what is read of a file into pieces; a record that has no end yet is kept back."""
 
     def __init__(
-        self, start: int = 0, encoding: str = "utf-8", source: Any = None, longest: int = 0
+        self,
+        start: int = 0,
+        encoding: str = "utf-8",
+        source: Any = None,
+        rules: RecordRules | None = None,
     ) -> None:
         self.at = start
         self.encoding = encoding
         self.source = source
-        self.longest = longest or LONGEST_RECORD
+        rules = rules or RecordRules()
+        self.starts = rules.starts
+        self.longest = rules.longest or LONGEST_RECORD
         self.rest = b""
 
     def push(self, data: bytes, more: bool = False) -> Iterator[Piece]:
@@ -90,7 +101,7 @@ class Splitter:
         data = self.rest + data
         cut = last_line_end(data, self.encoding)
         if more and cut:
-            cut = _record_start(data, cut, self.encoding) or cut
+            cut = self._last_start(data, cut) or cut
         self.rest = data
         yield from self._cut(cut)
         while len(self.rest) >= self.longest:
@@ -104,6 +115,17 @@ class Splitter:
     def whole(self) -> Iterator[Piece]:
         """What was kept back of whole lines."""
         yield from self._cut(last_line_end(self.rest, self.encoding))
+
+    def _last_start(self, data: bytes, end: int) -> int:
+        """Where the last record begins of those that end at this place; 0 if that is not seen."""
+        for _ in range(_LINES_BACK):
+            start = last_line_end(data, self.encoding, end - 1)
+            if not start:
+                return 0
+            if self.starts(data[start:end].decode(self.encoding, "replace")):
+                return start
+            end = start
+        return 0
 
     def _cut(self, at: int) -> Iterator[Piece]:
         if at:
@@ -128,11 +150,6 @@ def last_line_end(data: bytes, encoding: str, before: int | None = None) -> int:
     while found >= 0 and found % width:
         found = data.rfind(newline, 0, found + width - 1)
     return found + width if found >= 0 else 0
-
-
-def continues(line: bytes) -> bool:
-    """Whether a line, in UTF-8, goes on with the record before it."""
-    return bool(_CONTINUES.match(line))
 
 
 def character_start(data: bytes, at: int, encoding: str) -> int:
@@ -160,15 +177,3 @@ def _whole_characters(data: bytes, encoding: str) -> int:
 def _is_cut(error: UnicodeDecodeError) -> bool:
     """Whether the character may be whole with what follows: decoders name it so."""
     return error.reason in ("unexpected end of data", "truncated data")
-
-
-def _record_start(data: bytes, end: int, encoding: str) -> int:
-    """Where the last record begins of those that end at this place; 0 if that is not seen."""
-    for _ in range(_LINES_BACK):
-        start = last_line_end(data, encoding, end - 1)
-        if not start:
-            return 0
-        if not continues(data[start:end].decode(encoding, "replace").encode()):
-            return start
-        end = start
-    return 0

@@ -2,6 +2,18 @@
 
 Written anew in one step, after Kafka confirmed; what was confirmed since is found in Kafka, by
 the header that each event carries (see `recovery`). Knows files; nothing of Kafka but offsets.
+
+These hold at any moment, so that a feeder may be killed at any moment:
+
+1. An entry is one text: what a file held between two cuts. It keeps its entry when the file is
+   renamed, or when a copy has the rest of it.
+2. An entry is in the position file before any event of it is sent, and the entries of a name stand
+   in the order in which their texts were written.
+3. `note` has the marks of exactly the first `sent` bytes, which Kafka has. Events of an entry are
+   sent in order, and each carries the marks behind it, so both can be found again together.
+4. A file goes on as an entry only if it fits the note, checked after the bytes were read.
+5. A rotated file beside a followed one is in the book if it stood there at the very first start,
+   or if it was read (`knows`). One that is not was never read (see `rotation`).
 """
 
 import fcntl
@@ -15,19 +27,20 @@ from pathlib import Path
 from typing import Any
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.marks import Marks, fit_note
+from stream_app.feeding.marks import Marks, Note, fit_note, note_of
 from stream_app.feeding.pieces import Piece
 
 VERSION = 1
 # Files that were read to their end are remembered, so that they are not taken for new ones.
 REMEMBERED = 2000
+NOWHERE = (0, 0)
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One file, which keeps its entry when it is renamed. note: its marks as they were stored;
-    sent: up to where Kafka has it. archive: the file is read through something, so that sent
-    counts what comes out, and the marks are of the whole file."""
+    """One text. marks: of what was handed to Kafka; sent, note: up to where Kafka has it, and the
+    marks of that. archive: the file is read through something, so that sent counts what comes
+    out, and the marks are of the whole file."""
 
     id: str
     path: str
@@ -35,7 +48,7 @@ class Entry:
     device: int
     inode: int
     marks: Marks = field(default_factory=Marks)
-    note: dict[str, Any] | None = None
+    note: Note = field(default_factory=lambda: Marks().note())
     sent: int = 0
     archive: bool = False
     end: int | None = None
@@ -52,7 +65,22 @@ class Entry:
 
     def fits(self, file: int) -> bool:
         """Whether the open file holds what was sent of this one."""
-        return fit_note(self.note, file) if self.note else self.marks.fit(file)
+        return fit_note(self.note, file)
+
+    def is_of(self, file: int) -> bool:
+        """Whether the open file is the one that was read, or is read; as far as was handed over.
+        Of a text that was not read, an empty file may be."""
+        status = os.fstat(file)
+        if not self.is_file(status) or not (self.sent or self.end or not status.st_size):
+            return False
+        return self.marks.fit(file) if self.marks.offset > self.sent else self.fits(file)
+
+    def hands_over(self, piece: Piece) -> Note:
+        """The marks behind this piece, which is the next to be sent."""
+        if self.archive:
+            return self.note
+        self.marks.advance(piece.raw)
+        return self.marks.note()
 
     def as_fields(self) -> dict[str, Any]:
         """For the position file."""
@@ -60,7 +88,7 @@ class Entry:
             "id": self.id, "path": self.path, "stream": self.stream, "device": self.device,
             "inode": self.inode, "archive": self.archive, "sent": self.sent, "end": self.end,
             "since": self.since,
-            "marks": self.note or self.marks.note(),
+            "marks": self.note,
         }  # fmt: skip
 
 
@@ -81,14 +109,29 @@ class Book:
 
     def begin(self, path: Path, stream: str, file: int, start: int, archive: bool = False) -> Entry:
         """An open file that was not known before, to be sent from this place on."""
+        entry = self._add(os.fsdecode(path.absolute()), stream, file, start, archive)
+        self.save()
+        return entry
+
+    def pass_over(self, stream: str, file: int) -> None:
+        """An open file that is of the past of a followed one, and is not sent."""
+        self._add("", stream, file, os.fstat(file).st_size).end = 0
+
+    def start(self, path: Path, stream: str) -> None:
+        """A name is followed from now on; what is beside it now was passed over."""
+        name = os.fsdecode(path.absolute())
+        entry = Entry(uuid.uuid4().hex[:16], name, stream, *NOWHERE, end=0)
+        self.entries[entry.id] = entry
+        self.save()
+
+    def _add(self, path: str, stream: str, file: int, start: int, archive: bool = False) -> Entry:
         status = os.fstat(file)
         marks = Marks.of(file, status.st_size if archive else start)
         entry = Entry(
-            uuid.uuid4().hex[:16], os.fsdecode(path.absolute()), stream, status.st_dev,
-            status.st_ino, marks, sent=start, archive=archive,
+            uuid.uuid4().hex[:16], path, stream, status.st_dev, status.st_ino, marks,
+            marks.note(), start, archive,
         )  # fmt: skip
         self.entries[entry.id] = entry
-        self.save()
         return entry
 
     def finish(self, entry: Entry, end: int | None = None) -> None:
@@ -96,29 +139,42 @@ class Book:
         entry.end = entry.sent if end is None else end
         self.changed = True
 
-    def confirmed(self, piece: Piece) -> None:
-        """Kafka has this piece, and all before it."""
+    def confirmed(self, piece: Piece, note: Note | None = None) -> None:
+        """Kafka has this piece, and all before it. note: the marks behind it."""
         entry: Entry = piece.source
-        if not entry.archive:
-            entry.marks.advance(piece.raw)
+        entry.note = note or entry.hands_over(piece)
         entry.sent = piece.end
         self.changed = True
 
     def resume(self, entry: Entry, file: int) -> None:
         """The open file is that of the entry, and is read from `sent` on."""
-        if not entry.archive:
-            entry.marks = Marks.of(file, entry.sent)
-        entry.note = None
+        entry.marks.offset = entry.sent
+        self.move(entry, file)
+
+    def move(self, entry: Entry, file: int) -> None:
+        """The open file is that of the entry now, and the one before is it no more."""
+        status = os.fstat(file)
+        entry.device, entry.inode = status.st_dev, status.st_ino
+        if not entry.archive:  # as far as it was handed over, all have the same
+            entry.marks = Marks.of(file, entry.marks.offset)
+
+    def lose(self, entry: Entry) -> None:
+        """Its text is in no file any more."""
+        entry.device, entry.inode = NOWHERE
 
     def of(self, path: Path, stream: str) -> list[Entry]:
-        """What was begun under this name, the oldest first."""
+        """What was begun under this name, in order."""
         name = os.fsdecode(path.absolute())
-        found = (e for e in self.entries.values() if _is_of(e, name, stream))
-        return sorted(found, key=lambda entry: entry.since)
+        return [each for each in [*self.entries.values()] if _is_of(each, name, stream)]
 
-    def knows(self, status: os.stat_result, file: int) -> bool:
-        """Whether the open file is one of those that were read."""
-        return any(e.is_file(status) and e.fits(file) for e in self.entries.values())
+    def knows(self, stream: str, file: int, but: Entry | None = None) -> bool:
+        """Whether the open file was read for the stream, is read, or was passed over. but: this
+        entry is not asked."""
+        return any(
+            entry.is_of(file)
+            for entry in [*self.entries.values()]
+            if entry is not but and entry.stream == stream
+        )
 
     def save(self, clean: bool = False) -> None:
         """Keep it."""
@@ -173,7 +229,7 @@ class PositionFile(Book):
 
     def _files(self) -> list[dict[str, Any]]:
         done = [entry for entry in self.entries.values() if entry.done]
-        for entry in sorted(done, key=lambda entry: entry.since)[:-REMEMBERED]:
+        for entry in done[:-REMEMBERED]:
             del self.entries[entry.id]
         return [entry.as_fields() for entry in self.entries.values()]
 
@@ -201,8 +257,8 @@ def _is_of(entry: Entry, path: str, stream: str) -> bool:
 
 def _entries(files: Iterable[dict[str, Any]]) -> Iterable[Entry]:
     for each in files:
-        note = each["marks"]
-        (_, _), (_, _) = note["head"], note["last"]
+        marks = each["marks"]
+        note = note_of(marks["offset"], [*marks["head"], *marks["last"]])
         yield Entry(
             str(each["id"]), str(each["path"]), str(each["stream"]), int(each["device"]),
             int(each["inode"]), note=note, sent=int(each["sent"]), archive=bool(each["archive"]),

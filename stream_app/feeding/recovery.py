@@ -13,8 +13,9 @@ from aiokafka.errors import KafkaError
 
 from stream_app import access
 from stream_app.errors import SettingsError, UnreachableError
+from stream_app.feeding.marks import Note, note_of, written
 from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book
+from stream_app.feeding.positions import Book, Entry
 from stream_app.settings import Settings
 from stream_app.topics import ASKED_SECONDS, partition_counts
 
@@ -26,9 +27,24 @@ SETTLE_SECONDS = 1.0
 _POLL_MS = 500
 
 
-def header(piece: Piece) -> tuple[str, bytes]:
-    """Which bytes of which file an event holds."""
-    return HEADER, f"{piece.source.id}:{piece.start}:{piece.end}".encode()
+def header(piece: Piece, note: Note) -> tuple[str, bytes]:
+    """Which bytes of which file an event holds, and the marks of all up to them."""
+    entry: Entry = piece.source
+    marks = "" if entry.archive else f":{written(note)}"
+    return HEADER, f"{entry.id}:{piece.start}:{piece.end}{marks}".encode()
+
+
+def take_down(book: Book, value: bytes) -> None:
+    """What an event with this header says of an entry; nothing, if somebody else made it up."""
+    name, *words = value.decode("ascii", "replace").split(":")
+    entry = book.entries.get(name)
+    try:
+        end = int(words[1])
+        if entry and end > entry.sent:
+            entry.note = entry.note if entry.archive else note_of(end, words[2:])
+            entry.sent = end
+    except (ValueError, IndexError):
+        logger.warning("a header %s is none of xl3m's: passed over", HEADER)
 
 
 async def recover(settings: Settings, book: Book, cluster: str) -> None:
@@ -114,10 +130,5 @@ class _Scan:
 
     def _note(self, headers: Any) -> None:
         for name, value in headers:
-            if name != HEADER or not value:
-                continue
-            name, _, place = value.decode("ascii", "replace").partition(":")
-            end = place.rpartition(":")[2]
-            entry = self.book.entries.get(name)
-            if entry and end.isdecimal():
-                entry.sent = max(entry.sent, int(end))
+            if name == HEADER and value:
+                take_down(self.book, value)

@@ -1,4 +1,15 @@
-"""Rotation: where a file went that had a name, and what came between it and the one there now.
+"""Rotation: where a text went that had a name, and which files had the name after it.
+
+A log is renamed and a new one begun, or it is copied and cut. Both leave files beside it whose
+names say their order, `app.log.2` before `app.log.1`, or a date. What holds:
+
+1. Of the files beside a followed one, those in the book were read or passed over; any other was
+   never read. So what came after a text is what is not in the book and, by its name, is newer.
+2. A text lies in the oldest file that holds what was read of it: if an older one that is not in
+   the book holds it too, that is the copy that was made before the file itself was cut. Only a
+   copy of what the file still holds (it may be cut in a moment) is none.
+3. All files are opened first and looked at then, and again if one was renamed meanwhile: each is
+   seen once, and what is read later is what was seen.
 
 Knows folders and marks; reads no text.
 """
@@ -6,22 +17,53 @@ Knows folders and marks; reads no text.
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from stream_app.feeding.kinds import compression_of
 from stream_app.feeding.marks import Marks
 from stream_app.feeding.positions import Book, Entry
 
+Fits = Callable[[int], bool]
+"""Whether an open file holds what was read of a text."""
+
 # Fewer bytes than this do not tell a copy from another file that begins alike.
 TELLING_BYTES = 64
-# A copy is written when its original was there already.
+# Files that were written before the first start, less what clocks of disks differ, are the past.
 _CLOCK_SECONDS = 2.0
 _ROTATED = re.compile(r"[.\-_].+")
+_NUMBER = re.compile(r"\.(\d{1,5})")
+_DATE = re.compile(r"[.\-_]\d{4}[.\-_]?\d\d(?:[.\-_T:]?\d+)*")
 _TRIES = 200
 _TRY_SECONDS = 0.01
-_NUMBER = re.compile(r"\.(\d+)")
+
+
+class File(NamedTuple):
+    """A file that is open, so that it may be renamed meanwhile."""
+
+    path: Path
+    file: int
+
+    def place(self, original: Path) -> bool:
+        """Whether the name says where in the order the file is."""
+        return _age(self.path, original)[0] > 0
+
+
+class Trail(NamedTuple):
+    """Where a text is now, None if it is gone; and what had its name later and has it no more,
+    the oldest first."""
+
+    found: File | None
+    later: list[File]
+
+
+def close(files: Iterable[File | None]) -> None:
+    """Let the files go."""
+    for each in files:
+        if each:
+            os.close(each.file)
 
 
 def is_rotated(path: Path, original: Path) -> bool:
@@ -32,63 +74,103 @@ def is_rotated(path: Path, original: Path) -> bool:
 
 
 def rotated(original: Path) -> list[Path]:
-    """The files of its folder that are called so."""
+    """The files of its folder that are called so, in order; those whose names say none first."""
     try:
         with os.scandir(original.parent) as found:
             paths = [original.parent / each.name for each in found if each.is_file()]
     except OSError:
         return []
-    return sorted(path for path in paths if is_rotated(path, original))
+    mine = (path for path in paths if is_rotated(path, original))
+    return sorted(mine, key=lambda path: _age(path, original))
 
 
-class File(NamedTuple):
-    """A file that is open, so that it may be renamed meanwhile."""
-
-    path: Path
-    file: int
-
-
-def open_found(entry: Entry, path: Path) -> File | None:
-    """The file of the entry, wherever it is; None if it is gone."""
-    found = _steady(path, lambda: [find(entry, path)])
-    return found[0] if found else None
+def pass_over(path: Path, stream: str, book: Book) -> None:
+    """What is beside a file before it is read for the first time is not of what is followed."""
+    for each in rotated(path):
+        with _opened(each) as file:
+            if file is not None and not book.knows(stream, file):
+                book.pass_over(stream, file)
 
 
-def open_later(entry: Entry, path: Path) -> list[File]:
-    """The files that had the name after that of the entry, and have it no more."""
-
-    def look() -> list[Path | None]:
-        old = find(entry, path)
-        return [*between(old, path)] if old else []
-
-    return _steady(path, look)
-
-
-def open_copy(marks: Marks, entry: Entry, path: Path, book: Book) -> list[File]:
-    """The copy of what was cut, and the files that had the name after it; the copy first."""
-
-    def look() -> list[Path | None]:
-        copy = copy_of(marks, entry, path, book)
-        return [copy, *between(copy, path)] if copy else []
-
-    return _steady(path, look)
-
-
-def _steady(path: Path, look: Callable[[], list[Path | None]]) -> list[File]:
-    """What is found while nobody renames files of the folder, opened."""
+def trail(entry: Entry, fits: Fits, path: Path, book: Book) -> Trail:
+    """The text of the entry, and what came after it."""
     for _ in range(_TRIES):
-        before, files = _inodes(path), list[File]()
-        try:
-            found = filter(None, look())
-            files.extend(File(each, os.open(each, os.O_RDONLY)) for each in found)
-            if _inodes(path) == before:
-                return files
-        except FileNotFoundError:
-            pass
-        for each in files:
-            os.close(each.file)
+        before = _inodes(path)
+        files = list(_all_opened(path))
+        if _inodes(path) == before:
+            return _kept(files, _of(files, entry, fits, path, book))
+        close(files)
         time.sleep(_TRY_SECONDS)
-    return []
+    return Trail(None, [])
+
+
+def is_passed(entry: Entry, fits: Fits, file: int, path: Path, book: Book) -> bool:
+    """Whether the open file, which fits, is not the text of the entry but a later one."""
+    found, later = trail(entry, fits, path, book)
+    is_other = found is not None and not os.path.sameopenfile(found.file, file)
+    close([found, *later])
+    return is_other
+
+
+def _of(files: list[File], entry: Entry, fits: Fits, path: Path, book: Book) -> Trail:
+    """Of all files, the oldest first, the one of the entry, and those that are newer."""
+    known = {each for each in files if book.knows(entry.stream, each.file, but=entry)}
+    mine = (each for each in files if entry.is_file(os.fstat(each.file)) and each not in known)
+    own = next((each for each in mine if fits(each.file)), None)
+    fresh = [
+        each for each in files
+        if each is own or (
+            each not in known and each.path != path and _is_after_start(each, entry, book)
+        )
+    ]  # fmt: skip
+    found = _text_of(entry, fits, own, fresh, path)
+    newer = files[files.index(found) + 1 :] if found else files
+    last = files[-1] if files and files[-1].path == path else None
+    return Trail(found, [
+        each for each in newer
+        if each in fresh and each.place(path) and not (last and _holds(last, each))
+    ])  # fmt: skip
+
+
+def _text_of(
+    entry: Entry, fits: Fits, own: File | None, fresh: list[File], path: Path
+) -> File | None:
+    """The file that has the text: an older copy, else its own, else a copy by any name."""
+    for each in fresh:  # the oldest first
+        if each is own:
+            return own
+        is_known = each.place(path) and fits(each.file)
+        if not entry.done and is_known and not (own and _holds(own, each)):
+            return each
+    if own or entry.done or entry.sent < TELLING_BYTES:
+        return own
+    copies = [each for each in fresh if fits(each.file)]
+    return max(copies, key=lambda each: os.fstat(each.file).st_size, default=None)
+
+
+def _holds(file: File, other: File) -> bool:
+    """Whether the file begins with all that the other has."""
+    return Marks.of(other.file, os.fstat(other.file).st_size).fit(file.file)
+
+
+def _is_after_start(each: File, entry: Entry, book: Book) -> bool:
+    """Whether it was written to since the name was first read, and is no archive."""
+    first = next(iter(book.of(Path(entry.path), entry.stream)), entry)
+    is_new = os.fstat(each.file).st_mtime >= first.since - _CLOCK_SECONDS
+    return is_new and not compression_of(os.pread(each.file, 16, 0))
+
+
+def _kept(files: list[File], found: Trail) -> Trail:
+    """Close those that are not wanted."""
+    close(each for each in files if each is not found.found and each not in found.later)
+    return found
+
+
+def _all_opened(path: Path) -> Iterator[File]:
+    """The oldest first; the name itself is the last."""
+    for each in (*rotated(path), path):
+        with suppress(OSError):
+            yield File(each, os.open(each, os.O_RDONLY | os.O_NONBLOCK))
 
 
 def _inodes(path: Path) -> dict[Path, int]:
@@ -99,50 +181,12 @@ def _inodes(path: Path) -> dict[Path, int]:
     return found
 
 
-def find(entry: Entry, path: Path) -> Path | None:
-    """Where the file of this entry is now: under its name, or rotated away; as itself, else as a
-    copy. None if it is gone, or was cut."""
-    candidates = [path, *rotated(path)]
-    for each in candidates:
-        with _opened(each) as file:
-            if file is not None and entry.is_file(os.fstat(file)) and entry.fits(file):
-                return each
-    if entry.sent < TELLING_BYTES:
-        return None
-    copies = [each for each in candidates if _fits(entry, each)]
-    return max(copies, key=lambda each: each.stat().st_size, default=None)
-
-
-def copy_of(marks: Marks, entry: Entry, path: Path, book: Book) -> Path | None:
-    """The copy that was made of a file before it was cut, if it holds more than was read."""
-    found = []
-    for each in rotated(path):
-        with _opened(each) as file:
-            if file is None or not marks.fit(file):
-                continue
-            status = os.fstat(file)
-            later = status.st_mtime >= entry.since - _CLOCK_SECONDS
-            if later and not entry.is_file(status) and not book.knows(status, file):
-                found.append((status.st_size, each))
-    return max(found)[1] if found else None
-
-
-def between(old: Path, path: Path) -> list[Path]:
-    """The files that had the name after the one that is called `old` now, the oldest first."""
-    number = _NUMBER.fullmatch(old.name.removeprefix(path.name))
-    if number:
-        names = [f"{path.name}.{count}" for count in range(int(number[1]) - 1, 0, -1)]
-        return [path.with_name(name) for name in names if path.with_name(name).is_file()]
-    if old == path or not is_rotated(old, path):
-        return []
-    alike = re.sub(r"\d+", lambda found: rf"\d{{{len(found[0])}}}", re.escape(old.name))
-    later = [each for each in rotated(path) if re.fullmatch(alike, each.name) and each > old]
-    return later if re.search(r"\d{6}", old.name) else []
-
-
-def _fits(entry: Entry, path: Path) -> bool:
-    with _opened(path) as file:
-        return file is not None and entry.fits(file)
+def _age(path: Path, original: Path) -> tuple[int, int, str]:
+    """Greater for what is newer: dates, then numbers."""
+    suffix = path.name.removeprefix(original.name)
+    if number := _NUMBER.fullmatch(suffix):
+        return 2, -int(number[1]), ""
+    return int(bool(_DATE.fullmatch(suffix))), 0, suffix
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from pathlib import Path
 from stream_app.feeding.compressed import ArchiveError
 from stream_app.feeding.contents import STANDARD_INPUT, kind
 from stream_app.feeding.kinds import without_suffix
-from stream_app.feeding.reader import Source, is_piped
 from stream_app.feeding.rotation import is_rotated
+from stream_app.feeding.source import Source, is_piped
 
 _PATTERN = set("*?[")
 

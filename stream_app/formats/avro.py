@@ -22,6 +22,9 @@ from stream_app.errors import BadEvent
 Reader = Callable[[bytes], Any]
 # Longer ones take quadratic time to become text.
 DECIMAL_BYTES = 64
+# Values that one value may consist of beside arrays and maps: a few types that name each other can
+# spell out more than any memory holds.
+PARTS = 100_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # fastavro's reader that is written in Python.
 _read_py: Any = import_module("fastavro._read_py")
@@ -39,7 +42,9 @@ def avro_reader(schema: str, references: Iterable[str] = ()) -> Reader:
             fastavro.parse_schema(json.loads(reference), named_schemas=named)
         parsed = fastavro.parse_schema(json.loads(schema), named_schemas=named)
         whole = fastavro.parse_schema(_whole(parsed, named, set()))
-        if any(_is_weightless(items, named) for items in _arrays(whole)):
+        if _size(parsed, named, {}) > PARTS:
+            raise ValueError(f"a value of it has more than {PARTS} parts")
+        if any(_is_weightless(items, named, {}) for items in _arrays(whole)):
             raise ValueError("it has an array whose items take no bytes, so may be any number")
         reader = _safe_reader(parsed, named)
     except (SchemaParseException, RecursionError, TypeError, AttributeError, KeyError) as error:
@@ -63,7 +68,7 @@ def avro_reader(schema: str, references: Iterable[str] = ()) -> Reader:
 def _safe_reader(parsed: Any, named: dict[str, Any]) -> Callable[[BytesIO, Any], Any]:
     """fastavro's own, unless the schema holds itself: then a value may be nested so deep that the
     one written in C ends the process."""
-    if _is_recursive(parsed, named, ()):
+    if _is_recursive(parsed, named, (), set()):
         return lambda buffer, whole: _read_py.schemaless_reader(_ShortNumbers(buffer), whole)
     made: Callable[[BytesIO, Any], Any] = fastavro.schemaless_reader
     return made
@@ -129,26 +134,50 @@ def _arrays(schema: Any) -> Iterator[Any]:
         yield from _arrays(part)
 
 
-def _is_recursive(schema: Any, named: dict[str, Any], within: tuple[str, ...]) -> bool:
+def _is_recursive(
+    schema: Any, named: dict[str, Any], within: tuple[str, ...], plain: set[str]
+) -> bool:
+    """plain: types that were seen not to hold themselves, each looked at once."""
     if isinstance(schema, str):
         if schema in within:
             return True
-        return schema in named and _is_recursive(named[schema], named, within)
+        if schema not in named or schema in plain:
+            return False
+        if not _is_recursive(named[schema], named, within, plain):
+            plain.add(schema)
+        return schema not in plain
     if isinstance(schema, dict) and "name" in schema:
         within = (*within, schema["name"])
-    return any(_is_recursive(part, named, within) for part in _parts(schema))
+    return any(_is_recursive(part, named, within, plain) for part in _parts(schema))
 
 
-def _is_weightless(schema: Any, named: dict[str, Any]) -> bool:
-    """Whether a value of it takes no byte."""
+def _size(schema: Any, named: dict[str, Any], known: dict[str, int]) -> int:
+    """How many values a value of it has at most, of arrays and maps one item each. known: of types
+    by name; one within itself counts once."""
     if isinstance(schema, str):
-        return schema == "null" or (schema in named and _is_weightless(named[schema], named))
+        if schema in named and schema not in known:
+            known[schema] = 1
+            known[schema] = _size(named[schema], named, known)
+        return known.get(schema, 1)
+    parts = [_size(part, named, known) for part in _parts(schema)]
+    size = 1 + (max(parts, default=0) if isinstance(schema, list) else sum(parts))
+    if isinstance(schema, dict) and "name" in schema:
+        known[schema["name"]] = size
+    return size
+
+
+def _is_weightless(schema: Any, named: dict[str, Any], known: dict[str, bool]) -> bool:
+    """Whether a value of it takes no byte. known: of types by name."""
+    if isinstance(schema, str):
+        if schema in named and schema not in known:
+            known[schema] = _is_weightless(named[schema], named, known)
+        return known.get(schema, schema == "null")
     if isinstance(schema, list):
         return False
     if schema["type"] == "fixed":
         return bool(schema["size"] == 0)
     if "fields" in schema:
-        return all(_is_weightless(field["type"], named) for field in schema["fields"])
+        return all(_is_weightless(field["type"], named, known) for field in schema["fields"])
     return bool(schema["type"] == "null")
 
 

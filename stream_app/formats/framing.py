@@ -59,7 +59,14 @@ def _by_header(said: bytes, value: bytes) -> Framed | None:
 
 def is_likely(frame: Framed | None) -> bool:
     """Whether the bytes are more likely framed than a text that begins with a zero byte."""
-    return frame is not None and (isinstance(frame.schema, str) or 0 < frame.schema < LIKELY_ID)
+    if frame is None or isinstance(frame.schema, str):
+        return frame is not None
+    return 0 < frame.schema < LIKELY_ID and not _is_utf_32(frame)
+
+
+def _is_utf_32(frame: Framed) -> bool:
+    """JSON in big-endian UTF-32 begins with three zero bytes and a bracket, then three more."""
+    return frame.schema in (ord("{") << 8, ord("[") << 8) and frame.payload[:2] == b"\0\0"
 
 
 def unframed(frame: Framed, what: str = "value") -> bytes:

@@ -37,16 +37,22 @@ class Notes:
     def unparsed_time(self, stream: str, value: Any) -> None:
         """A time that was not understood, so that Kafka's stands in for it."""
         self.on_unparsed_time()
-        form = (stream, _form(value))
-        if form in self._forms or len(self._forms) >= NAMED:
-            return
-        self._forms.add(form)
-        last = "; no further form is named" if len(self._forms) == NAMED else ""
-        logger.warning(
-            "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
-            "that form; see %s%s",
-            *(stream, _shown(value), variable("time_field"), last),
-        )
+        if self._is_new(stream, _form(value)):
+            logger.warning(
+                "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
+                "that form; see %s%s",
+                *(stream, _shown(value), variable("time_field"), self._last),
+            )
+
+    def untimed_line(self, stream: str, text: str) -> None:
+        """A text in which no line has a time of its own: those of traces often have none."""
+        self.on_unparsed_time()
+        if self._is_new(stream, "line"):
+            logger.warning(
+                "stream %r: no time stands in the line %s, so Kafka's is taken, here and in all "
+                "such lines; see %s%s",
+                *(stream, _shown(text), variable("time_from_line"), self._last),
+            )
 
     def binary_key(self, key: bytes) -> None:
         """A key that is text, but hardly meant so."""
@@ -55,6 +61,17 @@ class Notes:
             logger.warning(
                 "the key %r names a stream, but looks binary: %s", key[:SHOWN], hint(key)
             )
+
+    def _is_new(self, stream: str, form: str) -> bool:
+        """Whether the form is to be named."""
+        if (stream, form) in self._forms or len(self._forms) >= NAMED:
+            return False
+        self._forms.add((stream, form))
+        return True
+
+    @property
+    def _last(self) -> str:
+        return "; no further form is named" if len(self._forms) == NAMED else ""
 
 
 def _form(value: Any) -> str:

@@ -189,13 +189,21 @@ class Registry:
         try:
             return call(*args)
         except SchemaRegistryError as error:
-            if error.error_code in NOT_FOUND:
+            if error.error_code in NOT_FOUND or self._knows_no_guids(ref, error):
                 raise BadEvent(f"schema id {ref} is not in the registry") from None
             raise RegistryError(refusal(error.http_status_code, error.error_code)) from None
         except Exception as error:  # whatever the HTTP client has for what is no reply
             raise RegistryError(
                 f"{variable('schema_registry')} does not answer ({type(error).__name__}: {error})"
             ) from error
+
+    def _knows_no_guids(self, ref: SchemaRef, error: Any) -> bool:
+        """Whether it is a registry, but one that has no path for GUIDs: older ones, and others than
+        Confluent's. Anybody may put one into a header, and nobody should wait for it for ever."""
+        if isinstance(ref, int) or error.http_status_code != 404:
+            return False
+        self._ask(0, self.client.get_schema_types)  # raises RegistryError where there is none
+        return True
 
 
 def _is_built_in(name: str) -> bool:

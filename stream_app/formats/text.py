@@ -5,12 +5,12 @@ UTF-16 or compressed, is refused by its name.
 """
 
 import json
-import re
 from typing import Any
 
 import msgpack
 
 from stream_app.errors import BadEvent
+from stream_app.formats.values import whole
 from stream_app.variables import variable
 
 # First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
@@ -23,7 +23,6 @@ _NO_TEXT = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_empty(value: bytes | None) -> bool:
@@ -76,5 +75,5 @@ def encodable(text: str, what: str, encoding: str = "strict") -> str:
         return text
     except UnicodeEncodeError:
         if encoding == "replace":
-            return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+            return whole(text)
         raise BadEvent(f"{what} holds a lone surrogate, which is not text") from None

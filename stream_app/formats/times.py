@@ -32,7 +32,8 @@ WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+)?"
 DIGITS = re.compile(r"[0-9]{8,20}(?:\.[0-9]{1,12})?")
 SHAPES = (
     # 2026-11-30 10:00:00,123 +0200; 2026/11/30 10:00; 2026-11-30T10:00:00Z[UTC]; Go's "… UTC"
-    rf"{YEAR}([-/.])(?P<month>\d\d)\2{DAY}(?:(?:t|\s+|_){CLOCK}\s*{ZONE}?(?:\[[^\]]*\]|\s+[a-z]+)?)?",
+    rf"{YEAR}([-/.])(?P<month>\d\d)\2{DAY}"
+    rf"(?:(?:t|\s+|_){CLOCK}(?:\s*{ZONE}(?:\[[^\]]*\]|\s+[a-z]+)?)?)?",
     # 20261130100000, 20261130, 20261130T100000Z
     rf"(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)"
     rf"(?:t?(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d){ZONE}?)?",

@@ -119,7 +119,7 @@ class TokenDecoder:
             return [Chunk(stream, text, source.time_ms)], ""
         pieces = [*timed(text, rule, source.time_ms)]
         if pieces[-1].time_ms is None:
-            self.notes.unparsed_time(stream, text[:64])
+            self.notes.untimed_line(stream, text)
         return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
 
     def _cri(self, value: bytes, source: Source) -> Decoded:

@@ -1,0 +1,89 @@
+"""Once: what is read from beginning to end and not followed, archives, transcripts and pipes.
+
+Knows what they hold; no rotation.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from stream_app.feeding.compressed import ArchiveError
+from stream_app.feeding.contents import STANDARD_INPUT, in_thread, kind, piped, unpacked
+from stream_app.feeding.kinds import text_of
+from stream_app.feeding.pieces import Piece, Splitter
+from stream_app.feeding.positions import Book, Entry
+from stream_app.feeding.source import How, Source
+
+
+def is_packed(path: Path) -> bool:
+    """Whether what it says is not what lies in the file."""
+    try:
+        return kind(path).packed
+    except FileNotFoundError:
+        return False
+    except ArchiveError:
+        return True
+
+
+async def read_piped(source: Source, how: How) -> AsyncIterator[Piece]:
+    """What comes through a pipe, as it comes."""
+    follow = source.follow and str(source.path) != STANDARD_INPUT
+    async for piece in _split(source, how, piped(source.path, follow), None):
+        yield piece
+
+
+async def read_packed(source: Source, how: How) -> AsyncIterator[Piece]:
+    """An archive or a transcript; a restart leaves out what was sent of it."""
+    with source.path.open("rb") as file:
+        entry = _archive_entry(source, how.book, file.fileno())
+    if entry is None:
+        return
+    end = 0
+    async for piece in _split(source, how, in_thread(unpacked(source.path)), entry):
+        end = piece.end
+        if piece.end > entry.sent:
+            yield piece.part(max(0, entry.sent - piece.start), len(piece.raw))
+    how.book.finish(entry, end)
+
+
+def _archive_entry(source: Source, book: Book, file: int) -> Entry | None:
+    """The entry of the open file; None if all of it was sent."""
+    for entry in book.entries.values():
+        if entry.archive and entry.stream == source.stream and entry.fits(file):
+            book.resume(entry, file)
+            return None if entry.done else entry
+    return book.begin(source.path, source.stream, file, 0, archive=True)
+
+
+async def _split(
+    source: Source, how: How, content: AsyncIterator[bytes], entry: Entry | None
+) -> AsyncIterator[Piece]:
+    """The pieces of a stream of bytes, or of its last lines; what goes wrong is said at the end."""
+    pieces = _pieces_of(source, how, content, entry)
+    if how.last is None:
+        async for piece in pieces:
+            yield piece
+        return
+    lines = deque[Piece](maxlen=how.last)
+    async for piece in pieces:
+        lines.extend(piece.lines())
+    for line in lines:
+        yield line
+
+
+async def _pieces_of(
+    source: Source, how: How, content: AsyncIterator[bytes], entry: Entry | None
+) -> AsyncIterator[Piece]:
+    splitter: Splitter | None = None
+    try:
+        async for data in content:
+            if splitter is None:
+                text = text_of(data)
+                splitter = Splitter(text.mark_bytes, text.encoding, entry, how.rules)
+                data = data[text.mark_bytes :]
+            for piece in splitter.push(data):
+                yield piece
+    except ArchiveError as error:
+        how.complain(f"{source.path}: {error}; what could be read is sent")
+    for piece in splitter.end() if splitter else ():
+        yield piece

@@ -1,0 +1,255 @@
+"""A followed file under every order of writing, renaming, copying and cutting, without a Kafka.
+
+The log is changed wherever the reader may be at work, in the middle of looking for a file too, and
+the reader is killed there. What a Kafka would hold has each line once, in order. All of it follows
+from a seed, so that a schedule that fails can be run again.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_app.feeding import following, opened, rotation
+from stream_app.feeding.following import Following
+from stream_app.feeding.opened import Opened
+from stream_app.feeding.pieces import Piece
+from stream_app.feeding.positions import Book, Entry, PositionFile
+from stream_app.feeding.reader import read
+from stream_app.feeding.recovery import header, take_down
+from stream_app.feeding.source import How, Source
+
+SCHEDULES = 120
+PATIENCE = 8
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Log:
+    """A log that somebody writes and rotates. head: what each new one begins with; appends: the
+    writer goes on at the end, not at the place where it was before the file was cut."""
+
+    def __init__(self, path: Path, dice: random.Random) -> None:
+        self.path, self.dice = path, dice
+        self.lines = list[str]()
+        self.head = dice.choice(["", "# log\n", "# " + "=" * 300 + "\n"])
+        self.appends = dice.random() < 0.7
+        self.past = list[str]()
+        if dice.random() < 0.5:
+            self.past = ["past, and never read"]
+            path.with_name("log.1").write_text("past, and never read\n")
+            os.utime(path.with_name("log.1"), (1, 1) if dice.random() < 0.5 else None)
+        self._work: Iterator[None] = iter(())
+        self.file = self.path.open("wb", buffering=0)
+        self._begin()
+
+    def step(self) -> None:
+        """The next thing that happens; what takes several steps is done before others."""
+        if next(self._work, self) is not self:
+            return
+        match self.dice.randrange(8):
+            case 0:
+                self._rename()
+            case 1:
+                self._work = self._copy_and_cut()
+            case 2:
+                self._delete()
+            case _:
+                self.write(self.dice.choice([1, 1, 2, 30, 400]))
+
+    def finish(self) -> None:
+        """What was begun is done."""
+        for _ in self._work:
+            pass
+
+    def write(self, count: int) -> None:
+        first = len(self.lines)
+        self._put([f"{first + i} {self.dice.randbytes(8).hex()}" for i in range(count)])
+
+    def _put(self, lines: list[str]) -> None:
+        self.lines += lines
+        if self.appends:
+            self.file.seek(0, os.SEEK_END)
+        self.file.write("".join(f"{line}\n" for line in lines).encode())
+
+    def _begin(self) -> None:
+        self.file.close()
+        self.file = self.path.open("wb", buffering=0)
+        if self.head:
+            self._put([self.head.rstrip()])
+
+    def _old(self) -> list[Path]:
+        """The oldest first."""
+        return rotation.rotated(self.path)
+
+    def _make_room(self) -> None:
+        if self.head and self.lines[-1] == self.head.rstrip():
+            self.write(1)  # nothing tells one that has its head alone from the next
+        for old in self._old():
+            old.rename(self.path.with_name(f"log.{int(old.suffix[1:]) + 1}"))
+
+    def _rename(self) -> None:
+        self._make_room()
+        self.path.rename(self.path.with_name("log.1"))
+        self._begin()
+
+    def _copy_and_cut(self) -> Iterator[None]:
+        self._make_room()
+        data = self.path.read_bytes()
+        with self.path.with_name("log.1").open("wb", buffering=0) as copy:
+            copy.write(data[: len(data) // 2])
+            yield
+            copy.write(data[len(data) // 2 :])
+        yield
+        os.truncate(self.path, 0)
+        if self.head and self.appends:
+            self._put([self.head.rstrip()])
+
+    def _delete(self) -> None:
+        """The oldest goes, once all of it is in Kafka; its inode is free then."""
+        old = self._old()
+        if old and set(old[0].read_text().strip("\0").splitlines()) <= {*self.sent(), *self.past}:
+            old[0].unlink()
+
+    sent: Callable[[], list[str]]
+
+
+class Kafka:
+    """What it holds: of each event its header and its text."""
+
+    def __init__(self) -> None:
+        self.events = list[tuple[bytes, str]]()
+
+    def lines(self) -> list[str]:
+        return "".join(text for _, text in self.events).splitlines()
+
+
+class World:
+    """A log, a Kafka, and a feeder that is killed at some moment of those at which it is met."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.kafka = Kafka()
+        self.log = Log(folder / "log", self.dice)
+        self.log.sent = self.kafka.lines
+        self.positions = folder / "positions"
+        self.complaints = list[str]()
+        self.steps = self.moments = self.idle = 0
+
+    def moment(self) -> None:
+        """The feeder is at work, and anything may happen."""
+        if self.moments == 0:
+            raise Killed
+        self.moments -= 1
+        if self.steps and self.dice.random() < 0.15:
+            self.steps -= 1
+            self.idle = 0
+            self.log.step()
+
+    def wait(self) -> None:
+        """It has nothing to do."""
+        self.idle += 1
+        self.moment()
+        if self.steps and self.dice.random() < 0.5:
+            self.steps -= 1
+            self.idle = 0
+            self.log.step()
+        if self.idle > PATIENCE:
+            raise Killed
+
+    async def run(self, moments: int, steps: int) -> None:
+        """A feeder from its start until it is killed, or has nothing to do."""
+        self.moments, self.steps, self.idle = moments, steps, 0
+        book = PositionFile(self.positions)
+        unconfirmed = list[tuple[Piece, Any]]()
+        try:
+            for value, _ in self.kafka.events:
+                take_down(book, value)
+            book.save()
+            how = How(book, complain=self.complaints.append)
+            async for piece in read(Source(self.log.path, "s", follow=True), how):
+                self.idle = 0
+                for part in piece.halves() if self.dice.random() < 0.3 else (piece,):
+                    entry: Entry = part.source
+                    note = entry.hands_over(part)
+                    unconfirmed.append((part, note))
+                self._confirm(book, unconfirmed)
+                self.moment()
+        except Killed:
+            self._arrive(unconfirmed)
+        finally:
+            book.close()
+
+    def _confirm(self, book: Book, unconfirmed: list[tuple[Piece, Any]]) -> None:
+        while unconfirmed and self.dice.random() < 0.7:
+            piece, note = unconfirmed.pop(0)
+            self.kafka.events.append((header(piece, note)[1], piece.text()))
+            book.confirmed(piece, note)
+            if self.dice.random() < 0.3:
+                book.save()
+
+    def _arrive(self, unconfirmed: list[tuple[Piece, Any]]) -> None:
+        """Of what was under way when the feeder was killed, some; all, if it was not."""
+        while unconfirmed and (self.moments > 0 or self.dice.random() < 0.6):
+            piece, note = unconfirmed.pop(0)
+            self.kafka.events.append((header(piece, note)[1], piece.text()))
+
+
+def meet(patch: pytest.MonkeyPatch, world: World) -> None:
+    """Stand at each place where the world may change under the reader."""
+
+    def around(owner: Any, name: str) -> None:
+        inner = getattr(owner, name)
+
+        def outer(*args: Any, **more: Any) -> Any:
+            world.moment()
+            result = inner(*args, **more)
+            world.moment()
+            return result
+
+        patch.setattr(owner, name, outer)
+
+    for owner, name in (
+        (Opened, "_block"), (rotation, "_inodes"), (rotation, "_of"), (PositionFile, "begin"),
+        (Book, "resume"), (Book, "move"), (rotation, "pass_over"),
+    ):  # fmt: skip
+        around(owner, name)
+    is_left = Following._is_left
+
+    async def waits(self: Following, current: Opened, read: bool) -> bool:
+        world.wait()
+        return await is_left(self, current, read)
+
+    patch.setattr(Following, "_is_left", waits)
+    for module, name in (
+        (following, "FOLLOW_SECONDS"), (following, "LEAVE_SECONDS"), (opened, "LOOK_SECONDS"),
+        (rotation, "_TRY_SECONDS"),
+    ):  # fmt: skip
+        patch.setattr(module, name, 0)
+    patch.setattr(opened, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
+
+
+@pytest.mark.parametrize("number", range(SCHEDULES))
+def test_each_line_is_sent_once_and_in_order_whatever_happens_to_the_log(
+    number: int, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    world = World(tmp_path, number + SCHEDULES * pytestconfig.getoption("--chaos-seed"))
+    with pytest.MonkeyPatch.context() as patch:
+        meet(patch, world)
+        world.log.write(world.dice.choice([0, 1, 40]))
+        for _ in range(6):
+            asyncio.run(world.run(world.dice.choice([2, 20, 60, 200, 800]), steps=9))
+            if world.positions.exists():  # what happens before the first start is the past
+                for _ in range(world.dice.randrange(4)):
+                    world.log.step()
+        world.log.finish()
+        world.log.write(1)
+        asyncio.run(world.run(10**6, steps=0))
+        world.log.file.close()
+    assert world.kafka.lines() == world.log.lines, world.complaints
