@@ -83,8 +83,7 @@ class App(faust.App):
 
     def refused(self, error: Exception) -> None:
         """Kafka refuses what this worker cannot do without: say what to do, and end."""
-        logger.critical("%s", self.explained(error))
-        self.stopping.end_now(UNREACHABLE_CODE)
+        self.stopping.end_now(UNREACHABLE_CODE, self.explained(error))
 
     async def on_stop(self) -> None:
         """Called by Faust; also for a worker that ends by an error."""

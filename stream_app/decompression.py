@@ -62,7 +62,7 @@ def _has(package: str) -> bool:
 
 def _check(size: int, most: int) -> None:
     if size > most:
-        raise TooLargeError(f"it inflates to more than {most} bytes")
+        raise TooLargeError(f"decompressed, the batch has more than {most} bytes")
 
 
 def _gzip(data: memoryview, most: int) -> Buffer:

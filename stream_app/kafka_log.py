@@ -7,6 +7,8 @@ and groups are new, unless it goes on. Knows aiokafka's loggers; nothing of what
 import logging
 import time
 
+from stream_app.refusal import FATAL
+
 PASSING_SECONDS = 15.0
 
 
@@ -36,6 +38,7 @@ _NEW = {
 def quieten() -> None:
     """From now on; called again it changes nothing."""
     logging.getLogger("aiokafka.conn").addFilter(_without_requests)
+    logging.getLogger("stream_app.kafka_thread").addFilter(_without_refusals)
     for name, passing in _NEW.items():
         logging.getLogger(name).addFilter(passing)
 
@@ -43,3 +46,9 @@ def quieten() -> None:
 def _without_requests(record: logging.LogRecord) -> bool:
     """At debug level aiokafka writes down each request, those with passwords and tokens too."""
     return record.levelno > logging.DEBUG
+
+
+def _without_refusals(record: logging.LogRecord) -> bool:
+    """A commit that is refused for good ends the worker with a line that says what to do: Faust's
+    traceback of it says no more."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FATAL))

@@ -155,7 +155,7 @@ class RecordBatch:
         try:
             return decompress(self.codec, data, most)
         except TooLargeError as error:
-            raise UnreadableError(f"{error}; {variable('max_batch_bytes')} sets how many") from None
+            raise UnreadableError(f"{error} ({variable('max_batch_bytes')})") from None
         except ValueError as error:
             raise UnreadableError(str(error)) from None
 

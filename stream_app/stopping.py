@@ -14,6 +14,7 @@ from contextlib import suppress
 logger = logging.getLogger("xl3m")
 
 LOGGING_SECONDS = 1.0
+UNFINISHED = "ends before all is done: what was not acknowledged will be delivered again"
 
 
 class Stopping:
@@ -33,10 +34,10 @@ class Stopping:
             timer.daemon = True
             timer.start()
 
-    def end_now(self, code: int) -> None:
-        """End the process, whatever its other threads do; the log may be stuck as well."""
-        said = "ends before all is done: what was not acknowledged will be delivered again"
-        saying = threading.Thread(target=logger.error, args=[said], daemon=True)
+    def end_now(self, code: int, why: str = UNFINISHED) -> None:
+        """End the process, whatever its other threads do. Why is the last line of the log, which
+        may be stuck as well."""
+        saying = threading.Thread(target=logger.critical, args=["%s", why], daemon=True)
         saying.start()
         saying.join(LOGGING_SECONDS)
         os._exit(code)

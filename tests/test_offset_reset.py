@@ -1,6 +1,8 @@
 """Where a partition begins that was never read: as said, once, and only there."""
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from stream_app.partitions import Partitions
 from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from tests.fakes import PLENTY, TP, FakeBroker
+from tests.test_kafka_edge import assert_alive, has_no_lag, log_of, text_of, with_changes
+from tests.workers import Site
 
 
 def test_each_form_is_understood() -> None:
@@ -49,3 +53,53 @@ async def test_a_partition_nobody_read_begins_there_once(
     broker.ends[tps[0]] = 90
     await partitions.assign(tps, broker)
     assert partitions.owned[f"{tps[0].topic}/0"].position == at
+
+
+HOUR_S = 3600
+
+
+async def write(here: Site, stream: str, partition: int, text: str, hours_ago: float) -> None:
+    await here.producer.send_and_wait(
+        here.settings.tokens_topic, f"{text}\n".encode(), key=stream.encode(),
+        partition=partition, timestamp_ms=round((time.time() - hours_ago * HOUR_S) * 1000),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "start", ["latest", "-1h", datetime.fromtimestamp(time.time() - HOUR_S, UTC).isoformat()]
+)
+async def test_on_kafka_only_partitions_nobody_read_begin_there(
+    here: Site, fresh: Callable[[str], str], start: str
+) -> None:
+    known, never, topic = fresh("known"), fresh("never"), here.settings.tokens_topic
+    await write(here, known, 0, "long ago", 3)
+    worker = await here.start()
+
+    async def holds(stream: str, text: str) -> bool:
+        return await text_of(here, stream) == text
+
+    await here.until(lambda: holds(known, "long ago\n"))
+    await here.until(lambda: has_no_lag(here, topic))
+    await here.stop(worker)
+    await write(here, known, 0, "while nobody read", 2)
+    await write(here, never, 1, "never read, two hours ago", 2)
+    await write(here, never, 1, "never read, just now", 0)
+    other = with_changes(here, start=start, group=fresh("group"), prefix=fresh("prefix"))
+    again = with_changes(here, start=start)
+    await again.start()
+    await here.until(lambda: holds(known, "long ago\nwhile nobody read\n"))
+    await here.until(lambda: has_no_lag(here, topic))
+    await write(here, never, 1, "from now on", 0)
+    later = "from now on\n" if start == "latest" else "never read, just now\nfrom now on\n"
+    await here.until(lambda: holds(never, later))
+
+    async def other_holds(stream: str, text: str) -> bool:
+        return await text_of(other, stream) == text
+
+    await other.start()
+    await here.until(lambda: has_no_lag(other, topic))
+    await write(here, known, 0, "for both", 0)
+    await here.until(lambda: holds(known, "long ago\nwhile nobody read\nfor both\n"))
+    await here.until(lambda: other_holds(known, "for both\n"))
+    assert "never came" not in log_of(here)
+    assert_alive(here)
