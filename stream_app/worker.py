@@ -88,6 +88,14 @@ class Worker(faust.Worker):
         for handler in logger.handlers:
             handler.addFilter(repeats)
 
+    async def _stop_on_signal(self, signal: signal.Signals) -> None:
+        """Called by mode once for all signals."""
+        within = self.app.stopping.seconds
+        logger.info(
+            "stopping (%s): within %g s; a second signal ends it at once", signal.name, within
+        )
+        await super()._stop_on_signal(signal)
+
     def _told(self, number: int, frame: Any) -> None:
         if self.app.stopping.told:
             self.app.stopping.end_now(SIGNALLED + number)

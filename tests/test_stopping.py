@@ -149,7 +149,7 @@ async def test_told_a_second_time_it_ends_at_once(
         await here.send("queries", stream, json.dumps(query).encode())
         await here.until(lambda: asked(here, stream))
         worker.send_signal(signal.SIGTERM)
-        await here.until(lambda: says(tmp_path / "workers.log", "Signal received"))
+        await here.until(lambda: says(tmp_path / "workers.log", "stopping (SIGTERM)"))
         worker.send_signal(second)
         assert await asyncio.wait_for(worker.wait(), 10) == 128 + second
         assert await says(tmp_path / "workers.log", "ends before all is done")
