@@ -17,6 +17,7 @@ import pytest
 from google.protobuf import json_format
 
 from stream_app import dead_letters, events
+from stream_app.errors import SettingsError
 from stream_app.formats import documents, paths, templates, times, tokens
 from stream_app.formats.keys import READERS, stream_of_key
 from stream_app.formats.presets import FORMS, PRESETS, form_and_preset
@@ -36,6 +37,16 @@ PAIR = {
     "type": "record",
     "name": "Pair",
     "fields": [{"name": "level", "type": "string"}, {"name": "message", "type": "string"}],
+}
+
+
+LAYOUT_SETTINGS = {
+    "XL3M_TIME_FROM_LINE",
+    "XL3M_RECORDS_FIELD",
+    "XL3M_TEXT",
+    "XL3M_TEXT_FIELD",
+    "XL3M_TIME_FIELD",
+    "XL3M_KEY_FIELD",
 }
 
 
@@ -159,6 +170,21 @@ def test_each_key_of_the_page_names_the_stream_it_says() -> None:
     for key_format, key, name in shown:
         assert stream_of_key(bytes.fromhex(plain(key)), plain(key_format)) == plain(name)
     assert {plain(row[0]) for row in shown} | {"none"} == set(READERS)
+
+
+def test_each_setting_goes_with_the_formats_that_the_page_says() -> None:
+    shown_forms = table("Formats", "`XL3M_FORMAT`")
+    assert {CODE.findall(forms)[0] for forms, _ in shown_forms} == {*FORMS}
+    for forms, names in shown_forms:
+        form, shown = CODE.findall(forms)[0], {*CODE.findall(names)}
+        for name in LAYOUT_SETTINGS:
+            env = {"XL3M_FORMAT": form, name: "auto" if name == "XL3M_TIME_FROM_LINE" else "{a}"}
+            if name in shown:
+                Settings.from_env(env)
+            else:
+                with pytest.raises(SettingsError, match=f"{name} is of no use"):
+                    Settings.from_env(env)
+        Settings.from_env({"XL3M_FORMAT": form, "XL3M_KEY_FIELD": "header:tenant"})
 
 
 def test_the_fields_of_dead_letters_are_those_of_the_page() -> None:
