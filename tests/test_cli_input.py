@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stream_app.embedded import Service
-from stream_app.feeding import opened, pieces, reader, sources
+from stream_app.feeding import following, opened, pieces, sources
 from stream_app.feeding.reader import read_file
 from stream_app.variables import variable
 
@@ -152,7 +152,7 @@ async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path
 async def test_a_followed_file_that_vanishes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "FOLLOW_SECONDS", 0.001)
+    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.001)
     file = tmp_path / "log"
     file.write_text("one\n")
     chunks = read_file(file, follow=True)

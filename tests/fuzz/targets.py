@@ -31,6 +31,8 @@ from stream_app.events import (
     encode,
 )
 from stream_app.feeding import opened, pieces
+from stream_app.feeding.dialogue import is_transcript
+from stream_app.feeding.kinds import compression_of, text_of
 from stream_app.feeding.reader import read_file
 from stream_app.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.formats.keys import READERS
@@ -322,7 +324,7 @@ _LOOP = asyncio.new_event_loop()
 
 
 def reader(data: bytes) -> None:
-    """A file of any bytes, read in chunks of any size: nothing is lost or added."""
+    """A file of any bytes, read in chunks of any size: of a text nothing is lost or added."""
     size, longest, data = (data[0] + 1, data[1] + 1, data[2:]) if len(data) > 1 else (7, 9, data)
     before = opened.CHUNK_BYTES, pieces.LONGEST_RECORD
     opened.CHUNK_BYTES, pieces.LONGEST_RECORD = size, longest
@@ -332,7 +334,10 @@ def reader(data: bytes) -> None:
     finally:
         opened.CHUNK_BYTES, pieces.LONGEST_RECORD = before
         _FILE.unlink()
-    assert "".join(chunks) == data.decode("utf-8", "replace")
+    text = text_of(data)
+    if not (text.refusal or compression_of(data) or is_transcript(data, [data])):
+        held = data[text.mark_bytes :].decode(text.encoding, "replace")
+        assert "".join(chunks) == held
 
 
 async def _read() -> list[str]:
