@@ -5,10 +5,12 @@ folder goes even when the process is killed, since another process waits for tha
 and folders; not what is in them.
 """
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 SIGNALLED = 128
 """A shell says so, and the signal's number, of a process that a signal ended."""
 ENDING = (signal.SIGTERM, signal.SIGHUP)
+UNWIND_SECONDS = 30.0
+"""Services that are stopped meanwhile take a few."""
 
 # Reads until whoever holds the other end of its standard input is gone. Services that are ending as
 # well may still write into the folder: then it is not empty, and is tried again.
@@ -39,6 +43,10 @@ def unwinding_on_signals() -> Iterator[None]:
     def unwind(number: int, frame: Any) -> None:
         for each in ENDING:
             signal.signal(each, signal.SIG_IGN)
+        # A library that swallows the SystemExit, as some do while they load, keeps nobody waiting.
+        end = threading.Timer(UNWIND_SECONDS, os._exit, [SIGNALLED + number])
+        end.daemon = True
+        end.start()
         sys.exit(SIGNALLED + number)
 
     before = {number: signal.getsignal(number) for number in ENDING}

@@ -145,3 +145,22 @@ with unwinding_on_signals():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["goes on", "cleaned up"]
     assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_a_library_that_swallows_the_end_keeps_nobody_waiting() -> None:
+    code = """
+import os, signal, threading
+from stream_app import cleanup
+cleanup.UNWIND_SECONDS = 0.1
+with cleanup.unwinding_on_signals():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        pass
+    print("goes on", flush=True)
+    threading.Event().wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT_SECONDS
+    )
+    assert (done.stdout, done.returncode) == ("goes on\n", 128 + signal.SIGTERM)
