@@ -7,7 +7,7 @@ themselves say what is wrong with them.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,12 +48,24 @@ class Finding:
 
 def run(**given: Any) -> bool:
     """Print each finding as it comes; True if there is nothing to mend."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it says is said here
     well = True
-    for finding in examine(**given):
-        say(str(finding))
-        well = well and finding.mark != "MEND"
+    with _silent("aiokafka"):  # what it says is said here
+        for finding in examine(**given):
+            say(str(finding))
+            well = well and finding.mark != "MEND"
     return well
+
+
+@contextmanager
+def _silent(library: str) -> Iterator[None]:
+    """Without the library's log in the block."""
+    log = logging.getLogger(library)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def examine(**given: Any) -> Iterator[Finding]:
