@@ -174,8 +174,10 @@ async def covered(store: StreamStore, stream: str, question: str | None) -> tupl
 
 
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
-    """What there is of a stream: segments, what is retained, gaps, questions and their coverage."""
-    cursor = (await store.load(stream)).cursor
+    """What there is of a stream: segments, the characters behind the last one, what is retained,
+    gaps, questions and their coverage."""
+    state = await store.load(stream)
+    cursor = state.cursor
     asked = await store.questions(stream)
     ranges = zip(asked.values(), await store.ranges(stream, asked), strict=True)
     questions = [
@@ -186,6 +188,7 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     return {
         "stream": stream,
         "segments": cursor.head,
+        "tail": state.tail.unsegmented,
         "retained": cursor.head - cursor.first,
         "gaps": cursor.gaps,
         "as_of": cursor.next,

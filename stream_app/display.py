@@ -82,7 +82,8 @@ def show_stream(known: Mapping[str, Any]) -> None:
     taken = f", {known['bytes'] / 1024:.0f} KiB" if "bytes" in known else ""
     say(
         f"{name_shown(known['stream'])}   {known['segments']} segments, {known['retained']} "
-        f"retained, {known['gaps']} missing{taken}   {in_line(asked)}"
+        f"retained, {known['tail']} characters behind them, {known['gaps']} missing{taken}   "
+        f"{in_line(asked)}"
     )
 
 

@@ -7,10 +7,11 @@ interpreter's, so it goes off even when the event loop is stuck. Knows signs of 
 
 import asyncio
 import faulthandler
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
+
+from stream_app.terminal import say
 
 SAID_BEFORE = 0.5
 """Seconds before the stacks."""
@@ -53,9 +54,9 @@ class Watchdog:
         self._timer.start()
 
     def _say(self) -> None:
-        print(
+        say(
             f"xl3m: nothing was done for {self.seconds:g} s, so this worker ends; below is where "
             "each of its threads is. If it is in the model, which may be slow only, one forward "
             "takes too long here: lower XL3M_BATCH_TOKENS, or raise XL3M_STALL_SECONDS",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            err=True,
+        )

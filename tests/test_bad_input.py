@@ -68,7 +68,7 @@ BAD_TOKENS: dict[str, list[tuple[bytes, str]]] = {
         (b"x" * (LIMIT + 1), "1048577 bytes, more than the 1048576 allowed"),
     ],
     "json": [
-        (nested(200_000), "recursion"),
+        (nested(200_000), "nested too deeply"),
         (b'{"text": "x", "time": ' + b"9" * 5000 + b"}", "is not json"),
         (b'{"schema": 99, "body": "x"}', "'text' is missing: XL3M_TEXT_FIELD"),
         (b'{"text": "caf\xe9"}', "is not UTF-8: byte 13"),
@@ -223,7 +223,7 @@ BAD_ASKING = [
     (encode({"question": MILLION}, as_json=False), TOO_LONG),
     (b"\xff", "not UTF-8"),
     (b'{"question": "\\ud800"}', "lone surrogate"),
-    (b'{"question":' + b"[" * 200_000, "recursion"),
+    (b'{"question":' + b"[" * 200_000, "nested too deeply"),
     (b"\x81\xa8question" + b"\x91" * 200_000 + b"\xc0", "not msgpack"),
     (b'{"question": "q?", "stream": "' + b"x" * 257 + b'"}', "257 bytes, more than the 256"),
     (b'{"question": "q?", "stream": 7}', "no stream"),

@@ -394,4 +394,4 @@ def test_a_text_nested_as_deep_as_json_can_be_is_held_or_refused(levels: int) ->
             ("key", "[" * levels + "]" * levels + "\n", KAFKA_MS)
         ]
     except BadEvent as reason:
-        assert "recursion" in str(reason)
+        assert "nested too deeply" in str(reason)

@@ -79,6 +79,11 @@ class Tail:
         """How many characters the stream has given so far."""
         return self.start + sum(len(unit.text) for unit in self.units) + len(self.partial)
 
+    @property
+    def unsegmented(self) -> int:
+        """How many of them are in no segment yet."""
+        return sum(len(unit.text) for unit in self.units[self.seen :]) + len(self.partial)
+
 
 class Segmenter:
     """Cuts a stream of text into segments; the same text in any chunks gives the same ones. A

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stream_app.errors import BadEvent
+from stream_app.formats.text import json_fault
 
 BLANKS = " \t\r\n\ufeff"
 WRONG_LINES = 1000
@@ -27,7 +28,7 @@ def documents(text: str) -> list[Any]:
     except (ValueError, RecursionError) as error:
         found = _several(text)
         if all(isinstance(each, Bad) for each in found):
-            raise BadEvent(f"the value is not json: {error}") from None
+            raise BadEvent(f"the value is not json: {json_fault(error)}") from None
         return found
 
 
@@ -50,7 +51,7 @@ def _by_lines(rest: str) -> Iterator[Any]:
         try:
             yield json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield Bad(f"it is not json: {error}")
+            yield Bad(f"it is not json: {json_fault(error)}")
             wrong += 1
             if wrong == WRONG_LINES:
                 return

@@ -5,6 +5,7 @@ UTF-16 or compressed, is refused by its name.
 """
 
 import json
+import sys
 from typing import Any
 
 import msgpack
@@ -23,6 +24,7 @@ _NO_TEXT = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 
 
 def is_empty(value: bytes | None) -> bool:
@@ -56,7 +58,21 @@ def json_of(value: bytes, encoding: str = "strict") -> Any:
     except BadEvent as error:
         raise BadEvent(f"the value is not json: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise BadEvent(f"the value is not json: {error}") from None
+        raise BadEvent(f"the value is not json: {json_fault(error)}") from None
+
+
+def json_fault(error: Exception) -> str:
+    """What is wrong with JSON that cannot be read, without what only Python knows."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
+        return f"a number has more than {sys.get_int_max_str_digits()} digits"
+    return str(error)
+
+
+def is_compressed(value: bytes) -> bool:
+    """Whether it begins as gzip or zstd does."""
+    return value.startswith(_COMPRESSED)
 
 
 def msgpack_of(value: bytes, encoding: str = "strict") -> Any:

@@ -21,7 +21,7 @@ from stream_app.formats.packed import MSGPACK_MAPS, IdDecoder, map_of, text_of_i
 from stream_app.formats.partials import ends_line, is_partial
 from stream_app.formats.paths import Scopes
 from stream_app.formats.registry import Registry
-from stream_app.formats.text import text_of
+from stream_app.formats.text import is_compressed, text_of
 from stream_app.formats.times import parse_time
 from stream_app.settings import Settings
 
@@ -94,7 +94,8 @@ class TokenDecoder:
         """The documents in a value, as plain data; Bad in place of one that cannot be read."""
         if value[0] in MSGPACK_MAPS and self.errors == "strict":
             raise BadEvent("the value is not a json map; it begins as msgpack does")
-        if value[0] >= 0xFE or b"\0" in value[:4]:  # as JSON begins in UTF-16 and UTF-32
+        is_wide = value[0] >= 0xFE or b"\0" in value[:4]  # as JSON begins in UTF-16 and UTF-32
+        if is_wide and not is_compressed(value):
             value = value.decode(json.detect_encoding(value), "replace").encode(errors="replace")
         return documents(self._text(value))
 
