@@ -140,10 +140,16 @@ async def test_who_may_not_come_in_is_told_what_to_look_at(
 @pytest.mark.parametrize("words", [("feed", __file__), ("worker",)])
 @pytest.mark.parametrize("why", ["a wrong password", "a stranger's certificate"])
 def test_who_may_not_come_in_is_told_in_one_line(
-    why: str, words: tuple[str, ...], secured_kafka: secured.Kafka, redis_url: str, tmp_path: Path
+    why: str,
+    words: tuple[str, ...],
+    secured_kafka: secured.Kafka,
+    redis_url: str,
+    tmp_path: Path,
+    fresh: Fresh,
 ) -> None:
     given, named = refusal(why, secured_kafka, tmp_path)
-    done = xl3m(*words, **env(given | {"redis": redis_url}))
+    # Under a prefix of its own, so that no other group's streams are worth a warning.
+    done = xl3m(*words, **env(given | {"redis": redis_url, "prefix": fresh("prefix")}))
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert named in line and "hunter2" not in line
