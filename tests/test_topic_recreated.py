@@ -61,7 +61,11 @@ async def test_a_queries_topic_recreated_under_a_living_worker_is_read_whole(
         await ask(here, stream, f"new {number}")
     answers = [json.loads(value)["id"] for _, value in await here.received("answers", 11)]
     assert {"new 0", "new 1", "new 2"} <= {*answers}
-    assert f"topic {topic} was deleted and created again" in log_of(here)
+
+    async def is_said() -> bool:
+        return f"topic {topic} was deleted and created again" in log_of(here)
+
+    await here.until(is_said)
     assert_alive(here)
 
 
