@@ -1,0 +1,42 @@
+"""Signals: SIGTERM and SIGHUP end a feed as Ctrl-C does, so that it can finish what it began.
+
+Knows the event loop; not what is fed.
+"""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
+
+SIGNALLED = 128
+"""A shell says so, and the signal's number, of a process that a signal ended."""
+
+
+class Ended(NamedTuple):
+    """result: of the work; code: the exit code, if a signal ended it, else 0."""
+
+    result: bool
+    code: int
+
+
+async def until_signalled(work: Coroutine[Any, Any, bool]) -> Ended:
+    """Do the work; each signal cancels it. A SIGHUP that is ignored, as under nohup, stays so."""
+    loop, told = asyncio.get_running_loop(), list[int]()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end(number: int) -> None:
+        told.append(number)
+        task.cancel()
+
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, end, number)
+    try:
+        return Ended(await work, 0)
+    except asyncio.CancelledError:
+        if not told:  # Ctrl-C
+            raise
+        return Ended(False, SIGNALLED + told[0])
