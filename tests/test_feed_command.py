@@ -83,8 +83,8 @@ def test_a_signal_ends_a_feed_as_an_interrupt_does_with_all_noted(
     log, book = tmp_path / "app.log", tmp_path / "positions.json"
     log.write_text("one\n")
     words = ["-f", str(log), "--positions", str(book)]
-    topic = {"XL3M_TOKENS_TOPIC": fresh("tokens")}
-    with start(durable_broker, *words, **topic) as process:
+    topic = fresh("tokens")
+    with start(durable_broker, *words, XL3M_TOKENS_TOPIC=topic) as process:
         until(lambda: noted(book) == 4, process)  # while nothing more comes
         with log.open("a") as file:
             file.write("two\n")
@@ -104,14 +104,14 @@ def test_what_is_on_its_way_when_a_signal_comes_is_confirmed_and_noted(
     log, book = tmp_path / "app.log", tmp_path / "positions.json"
     log.write_text("".join(f"{i} {'x' * 100}\n" for i in range(200_000)))
     words = ["-f", str(log), "--positions", str(book)]
-    topic = {"XL3M_TOKENS_TOPIC": fresh("tokens")}
-    with start(durable_broker, *words, **topic) as process:
+    topic = fresh("tokens")
+    with start(durable_broker, *words, XL3M_TOKENS_TOPIC=topic) as process:
         until(lambda: noted(book) > 0, process)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
     assert positions(book)["clean"] is True, said
-    settings = Settings(broker=durable_broker.url, tokens_topic=topic["XL3M_TOKENS_TOPIC"])
+    settings = Settings(broker=durable_broker.url, tokens_topic=topic)
     lines = asyncio.run(Feed(settings, tmp_path).lines())
     assert lines == log.read_bytes()[: noted(book)].decode().splitlines()
 
@@ -122,8 +122,8 @@ def test_a_hangup_that_is_ignored_as_under_nohup_ends_nothing(
     log, book = tmp_path / "app.log", tmp_path / "positions.json"
     log.write_text("one\n")
     words = ["-f", str(log), "--positions", str(book)]
-    topic, ignored = {"XL3M_TOKENS_TOPIC": fresh("tokens")}, (signal.SIGHUP,)
-    with start(durable_broker, *words, ignored=ignored, **topic) as process:
+    topic, ignored = fresh("tokens"), (signal.SIGHUP,)
+    with start(durable_broker, *words, ignored=ignored, XL3M_TOKENS_TOPIC=topic) as process:
         until(lambda: noted(book) == 4, process)
         process.send_signal(signal.SIGHUP)
         with log.open("a") as file:
