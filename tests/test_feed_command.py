@@ -48,14 +48,17 @@ def wait_for(process: subprocess.Popen[str], word: str) -> str:
     raise AssertionError(said)
 
 
-def test_one_interrupt_ends_a_feed_of_an_open_pipe(durable_broker: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_ends_a_feed_of_an_open_pipe(
+    number: signal.Signals, durable_broker: Service, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     missing = str(tmp_path / "later.log")
     for name in ("-", str(tmp_path / "pipe")):
         with start(durable_broker, "-f", name, missing) as process:
             wait_for(process, "waiting for it")  # it is at work by then
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130
+            process.send_signal(number)
+            assert process.wait(60) == 128 + number
             assert process.stderr is not None and "Traceback" not in process.stderr.read()
 
 
