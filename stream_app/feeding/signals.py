@@ -4,12 +4,17 @@ Knows the event loop; not what is fed.
 """
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 SIGNALLED = 128
 """A shell says so, and the signal's number, of a process that a signal ended."""
+# By then the position file is saved and the summary printed; a client of Kafka that waits for a
+# broker which does not answer keeps nobody waiting.
+END_SECONDS = 10.0
 
 
 class Ended(NamedTuple):
@@ -26,6 +31,9 @@ async def until_signalled(work: Coroutine[Any, Any, bool]) -> Ended:
     assert task is not None
 
     def end(number: int) -> None:
+        timer = threading.Timer(END_SECONDS, os._exit, [SIGNALLED + number])
+        timer.daemon = True
+        timer.start()
         told.append(number)
         task.cancel()
 
