@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGHUP end a feed as Ctrl-C does, so that it can finish what it began.
+"""Signals: Ctrl-C, SIGTERM and SIGHUP end a feed alike, so that it can finish what it began.
 
 Knows the event loop; not what is fed.
 """
@@ -25,7 +25,7 @@ class Ended(NamedTuple):
 
 
 async def until_signalled(work: Coroutine[Any, Any, bool]) -> Ended:
-    """Do the work; each signal cancels it. A SIGHUP that is ignored, as under nohup, stays so."""
+    """Do the work; each signal cancels it. One that is ignored, as SIGHUP under nohup, stays so."""
     loop, told = asyncio.get_running_loop(), list[int]()
     task = asyncio.current_task()
     assert task is not None
@@ -37,14 +37,13 @@ async def until_signalled(work: Coroutine[Any, Any, bool]) -> Ended:
         told.append(number)
         task.cancel()
 
-    numbers = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [each for each in signals if signal.getsignal(each) != signal.SIG_IGN]
     for number in numbers:
         loop.add_signal_handler(number, end, number)
     try:
         return Ended(await work, 0)
     except asyncio.CancelledError:
-        if not told:  # Ctrl-C
+        if not told:
             raise
         return Ended(False, SIGNALLED + told[0])
