@@ -3,7 +3,7 @@
 Each verb is a few lines that load what it needs when it is called, so that help is instant.
 Exit codes: 0 done; 1 there is no answer, `feed` could not read all of its files, or the doctor
 found something to mend; 2 wrong usage or settings, or another version's Redis; 3 broker, Redis or
-worker out of reach; 130 interrupted.
+worker out of reach; 130 interrupted; 143 `feed` was ended by SIGTERM, 129 by SIGHUP.
 """
 
 import asyncio
@@ -184,12 +184,16 @@ def feed(
     """
     from stream_app.feeding.command import Wanted
     from stream_app.feeding.command import feed as run
+    from stream_app.feeding.signals import until_signalled
 
+    if from_end and not follow:
+        raise click.UsageError("--from-end needs -f: what is written later is read only with it")
     if from_end and last:
         raise click.UsageError("--from-end is -n 0: give one of them")
     wanted = Wanted(sources, stream, follow, 0 if from_end else last, positions, topic)
-    if not asyncio.run(run(_settings(**given), wanted)):
-        sys.exit(EXIT_LEFT_OUT)
+    ended = asyncio.run(until_signalled(run(_settings(**given), wanted)))
+    if ended.code or not ended.result:
+        sys.exit(ended.code or EXIT_LEFT_OUT)
 
 
 @cli.command()

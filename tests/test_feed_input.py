@@ -25,9 +25,12 @@ from stream_app.feeding.keyed import key
 from stream_app.feeding.pieces import Piece, RecordRules, Splitter
 from stream_app.feeding.positions import Book, PositionFile
 from stream_app.feeding.reader import read
+from stream_app.feeding.report import _parts
 from stream_app.feeding.source import How, Source
 from stream_app.feeding.tail import last_lines
 from stream_app.feeding.transcripts import is_transcript, records
+from stream_app.formats.presets import FORMS, PRESETS
+from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Settings
 
 CASES = Path(__file__).parent / "cases"
@@ -235,6 +238,65 @@ def test_where_the_text_comes_from_elsewhere_a_line_that_is_no_json_goes_as_it_i
     settings: dict[str, str],
 ) -> None:
     assert values('{"a": 1}\nplain\n', **{"format": "json"} | settings) == [b'{"a": 1}', b"plain"]
+
+
+PRESET_FORMATS = [*sorted(PRESETS.keys() - FORMS), *(f"json:{name}" for name in PRESETS)]
+
+
+@pytest.mark.parametrize("format", PRESET_FORMATS)
+def test_under_any_preset_what_is_no_json_goes_as_it_is(format: str) -> None:
+    assert values('{"a": 1}\nplain\n', format=format) == [b'{"a": 1}', b"plain"]
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4])
+@pytest.mark.parametrize("packed", ["", "gzip"])
+@pytest.mark.parametrize(
+    ("format", "document"),
+    [
+        ("docker", {"log": "hello\n", "attrs": [{}, {"a": 1}], "more": ["x"] * 9000}),
+        ("kubernetes", {"log": "hello", "kubernetes": {"pod_name": "s", "labels": [{}, []]}}),
+        ("journald", {"MESSAGE": "hello", "list": [[1], [2]]}),
+        ("cloudwatch", {"logGroup": "g", "logStream": "t", "logEvents": [{"message": "hello"}]}),
+        ("otlp", {"resourceLogs": [
+            {"scopeLogs": [{"logRecords": [{"body": {"stringValue": "hello"}}]}]}, {},
+        ]}),
+    ],
+)  # fmt: skip
+async def test_documents_of_several_lines_are_read_by_a_worker_of_the_preset(
+    format: str, document: Any, packed: str, indent: int | None, tmp_path: Path
+) -> None:
+    settings, path, said = Settings(format=format), tmp_path / "log", list[str]()
+    data = (json.dumps(document, indent=indent) + "\n").encode() * 3
+    path.write_bytes(PACK[packed](data) if packed else data)
+    form, counts = Form(settings), Counts()
+    rules = RecordRules(form.starts, form.limit, form.is_raw)
+    pieces = [each async for each in read(Source(path, "s"), How(rules=rules))]
+    decoder = TokenDecoder(settings, lambda _: "")
+    for value in (e.value for piece in pieces for e in form.events("s", piece, counts)):
+        chunks, wrong = decoder.decode(b"s", value, source="t/0", time_ms=0)
+        said += [chunk.text for chunk in chunks]
+        assert not wrong and json.loads(value) == document
+    assert said == ["hello\n"] * 3
+
+
+@pytest.mark.parametrize("name", ["", "message", "log.message"])
+def test_a_line_that_is_no_json_is_read_from_the_field_it_is_put_in(name: str) -> None:
+    settings = Settings(format="json", text_field=name)
+    (value,) = values("plain\n", format="json", text_field=name)
+    chunks, _ = TokenDecoder(settings, lambda _: "").decode(b"s", value, source="t/0", time_ms=0)
+    assert [chunk.text for chunk in chunks] == ["plain\n"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [
+        (Counts(1, 1, 1, not_json=1), ["1 line, 1 byte in 1 event", "1 record is not JSON"]),
+        (Counts(2, 2, 2, not_json=2), ["2 lines, 2 bytes in 2 events", "2 records are not JSON"]),
+        (Counts(0, 0, 0), ["0 lines, 0 bytes in 0 events"]),
+    ],
+)
+def test_the_summary_counts_as_a_person_does(counts: Counts, wanted: list[str]) -> None:
+    assert [*_parts(counts)] == wanted
 
 
 def test_a_long_line_of_json_stays_whole() -> None:

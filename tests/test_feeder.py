@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from stream_app import embedded
 from stream_app.embedded import Service
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding import command, feeder, opened, pieces, reader, sources
+from stream_app.feeding import command, feeder, opened, pieces, reader, recovery, sources
 from stream_app.feeding.feeder import Feeder, feeding
 from stream_app.feeding.forms import Form
 from stream_app.feeding.marks import Marks
@@ -228,6 +228,80 @@ async def test_what_takes_nothing_for_too_long_is_given_up_with_what_was_sent(
     made = Feeder(Settings(), cast(AIOKafkaProducer, Away()), None, give_up=0.05)
     with pytest.raises(UnreachableError, match="0 bytes were sent"):
         await made.feed("s", one(), lambda _: None)
+
+
+class Later:
+    """A client whose broker confirms an event when it is told to."""
+
+    def __init__(self) -> None:
+        self.events = list[asyncio.Future[Any]]()
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
+        self.events.append(asyncio.get_running_loop().create_future())
+        return self.events[-1]
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_confirmed", [True, False])
+async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
+    is_confirmed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(_: Settings) -> dict[str, int]:
+        return {"tokens/0": 7}
+
+    monkeypatch.setattr(command, "FINISH_SECONDS", 20.0 if is_confirmed else 0.05)
+    monkeypatch.setattr(recovery, "ends", ends)
+    (tmp_path / "log").write_text("one\n")
+    book, client, settings = PositionFile(tmp_path / "positions"), Later(), Settings()
+    made = Feeder(settings, cast(AIOKafkaProducer, client), None, book)
+
+    async def run() -> None:
+        async with command._kept(settings, book, made):
+            source = Source(tmp_path / "log", "s", follow=True)
+            await made.feed("s", reader.read(source, How(book)), lambda _: None)
+
+    running = asyncio.create_task(run())
+    await until(lambda: bool(client.events))
+    running.cancel()
+    await asyncio.sleep(0)  # it is told, and waits
+    if is_confirmed:
+        client.events[0].set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    book.close()
+    again = PositionFile(tmp_path / "positions")
+    assert again.clean == is_confirmed
+    assert sum(entry.sent for entry in again.entries.values()) == 4 * is_confirmed
+    assert again.next == ({"tokens/0": 7} if is_confirmed else {})
+    again.close()
+
+
+async def test_what_is_confirmed_is_taken_down_in_order_while_nothing_more_comes(
+    tmp_path: Path,
+) -> None:
+    path, book, client = tmp_path / "log", PositionFile(tmp_path / "positions"), Later()
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    made = Feeder(Settings(format="json"), cast(AIOKafkaProducer, client), None, book)
+    source = Source(path, "s", follow=True)
+    feeding = asyncio.create_task(made.feed("s", reader.read(source, How(book)), lambda _: None))
+    await until(lambda: len(client.events) == 2)
+
+    def sent() -> int:
+        return sum(entry.sent for entry in book.entries.values())
+
+    client.events[1].set_result(None)
+    await asyncio.sleep(0.01)
+    assert sent() == 0  # what comes before it is not confirmed
+    client.events[0].set_result(None)
+    await until(lambda: sent() == path.stat().st_size)
+    feeding.cancel()
+    await asyncio.wait([feeding])
+    book.close()
 
 
 def test_the_topic_is_one_that_workers_read() -> None:

@@ -5,6 +5,7 @@ Reads names and prints; the work is the reader's and the feeder's.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -28,10 +29,14 @@ from stream_app.feeding.source import How, Source, is_piped
 from stream_app.settings import Settings
 from stream_app.variables import variable
 
+logger = logging.getLogger("xl3m")
+
 SAVE_SECONDS = 0.5
 # So much of the topic, in seconds, is read at most at the start to find what was sent.
 MARK_SECONDS = 10.0
 RESCAN_SECONDS = 1.0
+# So long a feed that is told to end waits for Kafka to confirm what was sent.
+FINISH_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,30 @@ async def _kept(settings: Settings, book: Book, feeder: Feeder) -> AsyncIterator
         await asyncio.wait([keeping])
         await _mark(settings, book, feeder)
         book.save(clean=True)
-    except BaseException:
+    except BaseException as error:
         keeping.cancel()
-        book.save()
+        told = isinstance(error, asyncio.CancelledError)
+        is_clean = False
+        try:
+            is_clean = told and await _finish(settings, book, feeder)
+        finally:
+            book.save(clean=is_clean)
         raise
+
+
+async def _finish(settings: Settings, book: Book, feeder: Feeder) -> bool:
+    """Whether Kafka confirmed in time what was sent before the feed was told to end."""
+    try:
+        async with asyncio.timeout(FINISH_SECONDS):
+            await feeder.booked()
+            await _mark(settings, book, feeder)
+    except Exception as error:  # a restart finds in Kafka what the book lacks
+        logger.warning(
+            "Kafka at %s did not confirm in time all that was sent (%s)",
+            settings.broker_address, type(error).__name__,
+        )  # fmt: skip
+        return False
+    return True
 
 
 async def _keep(settings: Settings, book: Book, feeder: Feeder) -> None:
@@ -165,7 +190,7 @@ class _Run:
         self.feeder = feeder
         self.progress = progress
         form = feeder.form
-        rules = RecordRules(form.starts, form.limit if form.kind == "json" else 0)
+        rules = RecordRules(form.starts, form.limit if form.kind == "json" else 0, form.is_raw)
         self.how = How(
             feeder.book, wanted.last, rules, say=progress.say, complain=progress.complain
         )

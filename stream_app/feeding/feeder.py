@@ -52,6 +52,34 @@ class _Sent(NamedTuple):
     number: int
     confirmed: asyncio.Future[Any]
 
+    def is_confirmed(self) -> bool:
+        """Whether the broker has it."""
+        done = self.confirmed.done() and not self.confirmed.cancelled()
+        return done and self.confirmed.exception() is None
+
+
+class _Ahead:
+    """What of one source is on its way, in order, and the bytes in it."""
+
+    def __init__(self) -> None:
+        self.sent = deque[_Sent]()
+        self.bytes = 0
+
+    def is_full(self) -> bool:
+        """Whether there is to be no more of it for now."""
+        return len(self.sent) > SENT_AHEAD or self.bytes > SENT_AHEAD_BYTES
+
+    def add(self, sent: _Sent) -> None:
+        """It was sent last."""
+        self.sent.append(sent)
+        self.bytes += sent.size
+
+    def take(self) -> Iterator[_Sent]:
+        """Remove what the broker has, up to the first that it may not have."""
+        while self.sent and self.sent[0].is_confirmed():
+            self.bytes -= self.sent[0].size
+            yield self.sent.popleft()
+
 
 class Feeder:
     """Feeds streams. give_up: seconds without a Kafka; None waits for ever."""
@@ -83,25 +111,21 @@ class Feeder:
         on_bytes: Callable[[int], None],
     ) -> None:
         """Send the chunks, in order, and return when the broker has all of them."""
-        way, sent, ahead = _Way(self.settings, stream), deque[_Sent](), 0
+        way, ahead = _Way(self.settings, stream), _Ahead()
         counts = self.counts.setdefault(stream, Counts())
         async for chunk in chunks:
             piece = Piece(chunk.encode()) if isinstance(chunk, str) else chunk
             for event, upto in _covering(self.form.events(stream, piece, counts), piece):
-                sent.append(await self._send(way, event, upto))
-                ahead += sent[-1].size
+                sent = await self._send(way, event, upto)
+                ahead.add(sent)
+                sent.confirmed.add_done_callback(lambda _: self._take_down(ahead))
                 if self.pace and event:
-                    where = [await self._confirmed(each) for each in sent][-1]
-                    sent.clear()
-                    await self.pace.wait(where, len(event.value))
+                    await self._confirmed(ahead)
+                    await self.pace.wait(sent.confirmed.result(), len(event.value))
             on_bytes(len(piece.raw))
-            while sent and (
-                sent[0].confirmed.done() or len(sent) > SENT_AHEAD or ahead > SENT_AHEAD_BYTES
-            ):
-                ahead -= sent[0].size
-                await self._confirmed(sent.popleft())
-        while sent:
-            await self._confirmed(sent.popleft())
+            while ahead.sent and (ahead.sent[0].confirmed.done() or ahead.is_full()):
+                await self._first_confirmed(ahead)
+        await self._confirmed(ahead)
 
     def values(self, stream: str, text: str) -> list[bytes]:
         """The text as the values of one event or of several."""
@@ -109,8 +133,15 @@ class Feeder:
 
     async def _send(self, way: "_Way", event: Event | None, upto: Piece) -> _Sent:
         """Hand it to the client, which may have no room while Kafka is away."""
-        note = upto.source.hands_over(upto) if upto.source else None
         self._unbooked[number := next(self._numbers)] = None
+        try:
+            return await self._hand_over(way, event, upto, number)
+        except BaseException:
+            self._unbooked.pop(number)  # it is not on its way
+            raise
+
+    async def _hand_over(self, way: "_Way", event: Event | None, upto: Piece, number: int) -> _Sent:
+        note = upto.source.hands_over(upto) if upto.source else None
         if event is None:
             done = asyncio.get_running_loop().create_future()
             done.set_result(None)
@@ -127,21 +158,32 @@ class Feeder:
             except KafkaTimeoutError:
                 self._is_away(AWAY_SECONDS)
 
-    async def _confirmed(self, sent: _Sent) -> Any:
-        """Wait until the broker has it, and take it down."""
-        while not sent.confirmed.done():
-            await asyncio.wait([sent.confirmed], timeout=AWAY_SECONDS)
-            if not sent.confirmed.done():
+    async def _confirmed(self, ahead: _Ahead) -> None:
+        """Wait until the broker has all of it."""
+        while ahead.sent:
+            await self._first_confirmed(ahead)
+
+    async def _first_confirmed(self, ahead: _Ahead) -> None:
+        """Wait until the broker has the first of it; raise what keeps it from that."""
+        first = ahead.sent[0].confirmed
+        while not first.done():
+            await asyncio.wait([first], timeout=AWAY_SECONDS)
+            if not first.done():
                 self._is_away(AWAY_SECONDS)
-        where = sent.confirmed.result()
-        self.confirmed_bytes += len(sent.upto.raw)
-        if self._away_since is not None:
-            logger.warning("Kafka at %s is back", self.settings.broker_address)
-            self._away_since = None
-        if sent.upto.source:
-            self.book.confirmed(sent.upto, sent.note)
-        self._unbooked.pop(sent.number, None)
-        return where
+        first.result()
+        self._take_down(ahead)
+
+    def _take_down(self, ahead: _Ahead) -> None:
+        """Take down what the broker has. It is called for each confirmation, so that the book does
+        not wait for the next line."""
+        for sent in ahead.take():
+            self.confirmed_bytes += len(sent.upto.raw)
+            if self._away_since is not None:
+                logger.warning("Kafka at %s is back", self.settings.broker_address)
+                self._away_since = None
+            if sent.upto.source:
+                self.book.confirmed(sent.upto, sent.note)
+            self._unbooked.pop(sent.number, None)
 
     async def booked(self) -> None:
         """Return when all that was sent before this call is confirmed and taken down."""

@@ -48,7 +48,8 @@ class Counts:
 
 
 class Form:
-    """Makes events of pieces."""
+    """Makes events of pieces. field: where a line that is not JSON is put; is_raw: such a line
+    goes as it is."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -57,6 +58,7 @@ class Form:
         most = settings.max_event_bytes
         self.limit = most - _FRAME_BYTES if most > 8 * _FRAME_BYTES else most
         self.field = _text_field(settings)
+        self.is_raw = self.kind == "json" and not self.field
         self.starts = record_start(settings.record_start)
 
     def events(self, stream: str, piece: Piece, counts: Counts) -> Iterator[Event]:
@@ -117,7 +119,9 @@ class Form:
         start = at = 0  # of the record that is not JSON
         for line in piece.lines():
             text = line.utf8()
-            if len(text) <= self.limit and _is_json(text):
+            if self._is_inside(piece.raw[start:at], line):
+                pass
+            elif len(text) <= self.limit and _is_json(text):
                 yield from self._wrapped(stream, piece.part(start, at), counts)
                 counts.events += 1
                 yield Event(text.strip(), line)
@@ -127,6 +131,11 @@ class Form:
                 start = at
             at += len(line.raw)
         yield from self._wrapped(stream, piece.part(start, at), counts, alone=start == 0)
+
+    def _is_inside(self, record: bytes, line: Piece) -> bool:
+        """Whether the line goes on with a document of several lines that is sent as it is."""
+        is_open = self.is_raw and record.lstrip(_BLANKS)[:1] in (b"{", b"[")
+        return is_open and not self.starts(line.text())
 
     def _wrapped(
         self, stream: str, record: Piece, counts: Counts, alone: bool = False
@@ -153,7 +162,8 @@ class Form:
         if self.kind == "msgpack":
             return encode({"text": piece.text()}, as_json=False)
         if not self.field:
-            return piece.text().strip().encode()
+            text = piece.text()
+            return (text.strip(" \t\r\n") or text).encode()  # an empty value deletes a key
         key = self.settings.key_field
         named = {key: stream} if key and ":" not in key else {}
         return encode({self.field: piece.text()} | named, as_json=True)
@@ -173,8 +183,9 @@ def _is_json(line: bytes) -> bool:
 
 def _text_field(settings: Settings) -> str:
     """The field that a line that is not JSON is put in; none where the settings take the text
-    from elsewhere, so that the worker says what is wrong with it."""
-    if ":" in settings.format or settings.text or settings.records_field:
+    from elsewhere, so that the worker reads the line itself, or says what is wrong with it."""
+    has_preset = settings.format != settings.form
+    if has_preset or settings.text or settings.records_field:
         return ""
     name = settings.text_field or "text"
     return name if _PLAIN_NAME.fullmatch(name) else ""

@@ -81,7 +81,7 @@ async def _pieces_of(
                 text = text_of(data)
                 splitter = Splitter(text.mark_bytes, text.encoding, entry, how.rules)
                 data = data[text.mark_bytes :]
-            for piece in splitter.push(data):
+            for piece in splitter.push(data, more=entry is not None):
                 yield piece
     except ArchiveError as error:
         how.complain(f"{source.path}: {error}; what could be read is sent")

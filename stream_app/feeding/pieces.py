@@ -18,10 +18,12 @@ _LINES_BACK = 200
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
-    """How a file's text is cut: where a record begins, and which is so long that it is cut."""
+    """How a file's text is cut: where a record begins, and which is so long that it is cut. whole:
+    only such a record is, as a document of several lines is of no use in parts."""
 
     starts: RecordStart = field(default_factory=lambda: record_start(AUTO))
     longest: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Splitter:
         rules = rules or RecordRules()
         self.starts = rules.starts
         self.longest = rules.longest or LONGEST_RECORD
+        self.is_whole = rules.whole
         self.rest = b""
 
     def push(self, data: bytes, more: bool = False) -> Iterator[Piece]:
@@ -101,7 +104,7 @@ class Splitter:
         data = self.rest + data
         cut = last_line_end(data, self.encoding)
         if more and cut:
-            cut = self._last_start(data, cut) or cut
+            cut = self._last_start(data, cut) or (0 if self.is_whole else cut)
         self.rest = data
         yield from self._cut(cut)
         while len(self.rest) >= self.longest:
@@ -120,7 +123,7 @@ class Splitter:
 
     def _last_start(self, data: bytes, end: int) -> int:
         """Where the last record begins of those that end at this place; 0 if that is not seen."""
-        for _ in range(_LINES_BACK):
+        for _ in range(end if self.is_whole else _LINES_BACK):
             start = last_line_end(data, self.encoding, end - 1)
             if not start:
                 return 0

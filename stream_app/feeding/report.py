@@ -62,17 +62,37 @@ class Progress:
 
 
 def _parts(each: Counts) -> Iterable[str]:
-    yield f"{each.records:,} lines, {each.bytes:,} bytes in {each.events:,} events"
+    size, events = _count(each.bytes, "byte"), _count(each.events, "event")
+    yield f"{_count(each.records, 'line')}, {size} in {events}"
     first = f"the first at byte {each.undecodable_at:,}"
-    hint = f"{variable('encoding')}=replace sends them with U+FFFD"
-    if each.undecodable:
-        yield f"{each.undecodable:,} lines are not text, {first}: dead letters; {hint}"
-    if each.left_out:
-        yield f"{each.left_out:,} lines are not text, {first}, and were left out: {hint}"
-    if each.replaced:
-        yield f"{each.replaced:,} lines are not text, {first}, and have U+FFFD in them"
+    hint = f"{variable('encoding')}=replace sends %s with U+FFFD"
+    if count := each.undecodable:
+        letters = "a dead letter" if count == 1 else "dead letters"
+        yield f"{_not_text(count)}, {first}: {letters}; {hint % _them(count)}"
+    if count := each.left_out:
+        was = "was" if count == 1 else "were"
+        yield f"{_not_text(count)}, {first}, and {was} left out: {hint % _them(count)}"
+    if count := each.replaced:
+        have = "has" if count == 1 else "have"
+        yield f"{_not_text(count)}, {first}, and {have} U+FFFD in {_them(count)}"
     if each.not_json:
-        yield f"{each.not_json:,} records are not JSON"
+        yield f"{_count(each.not_json, 'record')} {_are(each.not_json)} not JSON"
+
+
+def _not_text(lines: int) -> str:
+    return f"{_count(lines, 'line')} {_are(lines)} not text"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"
 
 
 def _size(count: float) -> str:
