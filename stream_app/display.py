@@ -4,6 +4,7 @@ Knows how these look as plain data; not where they come from.
 """
 
 import difflib
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ WIDTH = 100
 PARTITIONS = 4
 """So many offsets stand in a line; the rest are counted."""
 NAMES = 5
+COMPARED = 1000
+"""Names, those next to it in order: to compare all takes too long where there are very many."""
 
 
 def show_answer(
@@ -94,10 +97,12 @@ def progress(scored: int, segments: int, seconds: float) -> str:
 
 
 def known_names(names: Sequence[str], wanted: str) -> str:
-    """A few of the names, those most like the wanted one first."""
+    """A few of the names, which are sorted, those most like the wanted one first."""
     if not names:
         return "no stream is known yet"
-    like = difflib.get_close_matches(wanted, names[:1000], NAMES, cutoff=0.5)
+    at = bisect(names, wanted)
+    near = names[max(0, at - COMPARED // 2) : at + COMPARED // 2]
+    like = difflib.get_close_matches(wanted, near, NAMES, cutoff=0.5)
     some = (like + [name for name in names if name not in like])[:NAMES]
     more = f" and {len(names) - len(some)} more" if len(names) > len(some) else ""
     return f"known are {', '.join(map(name_shown, some))}{more}"
