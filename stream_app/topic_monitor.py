@@ -40,9 +40,10 @@ class TopicMonitor:
 
     async def ids(self, names: Iterable[str]) -> dict[str, str]:
         """Of each topic its id, to be remembered as that of the assignment. Raises KafkaError."""
-        found = await topic_ids(self.consumer._client, names)
-        self._ids |= found
-        return found
+        wanted = {*names}
+        found = await topic_ids(self.consumer._client, wanted | {*self.consumer.subscription()})
+        self._note(found)
+        return {name: id for name, id in found.items() if name in wanted}
 
     async def look(self) -> None:
         """See which topics are missing, and whether any is another one by now."""
@@ -55,14 +56,18 @@ class TopicMonitor:
             seen = await topic_ids(self.consumer._client, self.consumer.subscription())
         except KafkaError:
             return  # the next time
+        if self._note(seen):
+            self.rejoin()
+
+    def _note(self, seen: dict[str, str]) -> bool:
+        """Remember the ids; whether any topic is another one by now, which is said."""
         others = [n for n, id in seen.items() if is_other_topic(self._ids.get(n, ""), id)]
         self._ids |= seen
         for name in others:
             logger.error(
                 "topic %s was deleted and created again: its partitions are taken over anew", name
             )
-        if others:
-            self.rejoin()
+        return bool(others)
 
     def _look_for_missing(self) -> None:
         cluster = self.consumer._client.cluster
