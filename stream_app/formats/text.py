@@ -18,13 +18,8 @@ from stream_app.variables import variable
 MSGPACK_MAP = range(0x80, 0x90)
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _BEFORE_JSON = BOM + " \t\r\n"
-_NO_TEXT = {
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_NO_TEXT = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"} | _COMPRESSED
 
 
 def is_empty(value: bytes | None) -> bool:
@@ -72,7 +67,7 @@ def json_fault(error: Exception) -> str:
 
 def is_compressed(value: bytes) -> bool:
     """Whether it begins as gzip or zstd does."""
-    return value.startswith(_COMPRESSED)
+    return value.startswith(tuple(_COMPRESSED))
 
 
 def msgpack_of(value: bytes, encoding: str = "strict") -> Any:
