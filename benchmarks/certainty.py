@@ -17,7 +17,7 @@ from benchmarks import plots
 from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.formats import ALL
 from training.writer import Writer
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.loading import SMALL
 
 COUNT, SHORT_COUNT, BINS = 200, 20, 10
 

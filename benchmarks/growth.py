@@ -35,7 +35,7 @@ from stream_app.scoring import Scoring
 from stream_app.state import Asked, Commit, State
 from stream_app.store import StreamStore
 from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.loading import SMALL
 
 LENGTHS, SHORT_LENGTHS = (10_000, 30_000, 100_000, 300_000), (5_000, 10_000, 20_000, 40_000)
 READINGS = 2  # of each text

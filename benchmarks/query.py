@@ -33,7 +33,7 @@ from stream_app import embedded
 from stream_app.state import Asked, Commit, Extension, Range
 from stream_app.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.loading import SMALL
 
 QUESTION = "What is the port of host web-137?"
 QID = "question"

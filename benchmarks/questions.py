@@ -21,7 +21,7 @@ from benchmarks.turns import in_turns, ratio
 from training.entities import Source
 from training.generate import Level, draw, question
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.loading import SMALL
 
 COUNTS = (1, 2, 4, 8, 16, 32)
 SEGMENTS, ROUNDS = 64, 4

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from xl3m_core import LanguageModel, ModelError
-from xl3m_core.writing import read_on
+from xl3m_core.inference.generation import read_on
 
 SINKS = 4
 CHUNK = 64

@@ -20,8 +20,8 @@ from benchmarks.ratios import Ratio
 from benchmarks.turns import in_turns, ratio
 from stream_app.sample import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
-from xl3m_core.loading import SMALL
-from xl3m_core.rows import batches
+from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.batching import batches
 
 QUESTION = "What is the port of host web-137?"
 WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 64, 16

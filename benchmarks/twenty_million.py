@@ -25,7 +25,7 @@ from stream_app import embedded
 from stream_app.settings import Settings, kafka_home
 from stream_app.variables import variable
 from xl3m_core import LanguageModel
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.loading import SMALL
 
 TOKENS = 20_000_000
 SHORT = 300_000

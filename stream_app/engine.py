@@ -9,7 +9,7 @@ import transformers
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.loading import SMALL
 
 logger = logging.getLogger("xl3m")
 

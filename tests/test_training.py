@@ -37,8 +37,8 @@ from training.passages import Passage, any_fact, dense, single
 from training.tokenizer import in_pieces
 from training.train import new_model
 from training.writer import KINDS, Writer
-from xl3m_core.loading import SMALL
-from xl3m_core.model import LanguageModel
+from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.model import LanguageModel
 
 WORDS = re.compile(r"[\w.-]+")
 PAIRS = [step.level for step in BEFORE]

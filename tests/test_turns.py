@@ -14,8 +14,8 @@ from benchmarks.questions import costs
 from tests import tiny
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.engine import Begun
-from xl3m_core.lanes import Lanes
-from xl3m_core.loading import SMALL
+from xl3m_core.inference.executor import Lanes
+from xl3m_core.inference.loading import SMALL
 
 
 def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:

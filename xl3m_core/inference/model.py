@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xl3m_core import asked
-from xl3m_core.attention import (
+from xl3m_core.inference import capabilities
+from xl3m_core.inference.attention import (
     attend_by_products,
     attend_without_plans,
     by_products,
     known_layers,
 )
-from xl3m_core.chat import Chat
+from xl3m_core.inference.chat_template import Chat
 from xl3m_core.errors import ModelError
-from xl3m_core.fitting import check_tokens, segments_read, template_of, window_of
-from xl3m_core.fork import Fork
-from xl3m_core.loading import SMALL, fingerprint, load
-from xl3m_core.packed import Packed, room_of
-from xl3m_core.sight import places_of
-from xl3m_core.tokens import Tokens
-from xl3m_core.warm import WarmPrompts
-from xl3m_core.writing import Pieces, by_hand, by_library, read_through
+from xl3m_core.inference.model_config import check_tokens, segments_read, template_of, window_of
+from xl3m_core.inference.shared_prefix import Fork
+from xl3m_core.inference.loading import SMALL, fingerprint, load
+from xl3m_core.inference.packing import Packed, room_of
+from xl3m_core.inference.masks import places_of
+from xl3m_core.inference.tokenization import Tokens
+from xl3m_core.inference.prefix_cache import WarmPrompts
+from xl3m_core.inference.generation import Pieces, by_hand, by_library, read_through
 
 WARM_BYTES = 256 << 20
 
@@ -63,7 +63,7 @@ class LanguageModel:
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.packs = False
         self.pads = self._can_pad()
-        if asked.looks_ahead(self.logits):
+        if capabilities.looks_ahead(self.logits):
             raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
         self.packs = self._can_pack()
         self.shares = self._can_share()
@@ -253,18 +253,18 @@ class LanguageModel:
         self.pads = True
         if getattr(self.model, "_is_stateful", False) or "attention_mask" not in self._accepts:
             return False
-        return asked.can_pad(self.logits)
+        return capabilities.can_pad(self.logits)
 
     def _can_pack(self) -> bool:
         """Only what attends by products can be told where each row ends."""
         return (
             by_products(self.model)
             and self._places_all()
-            and asked.can_pack(self.logits, self.packed)
+            and capabilities.can_pack(self.logits, self.packed)
         )
 
     def _can_share(self) -> bool:
-        return self._places_all() and asked.can_share(self.logits, self.fork)
+        return self._places_all() and capabilities.can_share(self.logits, self.fork)
 
     def _places_all(self) -> bool:
         """Whether tokens can be put at any place and see all before it, and the logits of any be

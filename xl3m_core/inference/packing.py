@@ -18,7 +18,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from xl3m_core.rows import filled
+from xl3m_core.inference.batching import filled
 
 WORTH = 1.05
 """Tokens of filled rows over those of the rows, from which on to move them costs less."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from xl3m_core.measure import alike
-from xl3m_core.packed import Packed
-from xl3m_core.sight import added
+from xl3m_core.inference.packing import Packed
+from xl3m_core.inference.masks import added
 
 ATTENTIONS: Any = cast(Any, AttentionInterface)()
 MASKS: Any = cast(Any, AttentionMaskInterface)()

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from tests import tiny
 from xl3m_core import Engine, KeyContext, LanguageModel, Method, Segment
-from xl3m_core.chat import CONTENT, Chat
+from xl3m_core.inference.chat_template import CONTENT, Chat
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from xl3m_core.warm import Read
+from xl3m_core.inference.prefix_cache import Read
 
 Over = Callable[[list[int]], bool]
 """Told all tokens so far after each one; whether that was the last."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from xl3m_core.rows import filled, parts
-from xl3m_core.sight import side_by_side
+from xl3m_core.inference.batching import filled, parts
+from xl3m_core.inference.masks import side_by_side
 
 TOGETHER = 256
 """Tokens of ends that are read at once: each is held against all the others, and sees none."""

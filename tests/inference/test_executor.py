@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xl3m_core.lanes import Lanes, shares
+from xl3m_core.inference.executor import Lanes, shares
 
 
 def test_calls_run_side_by_side_and_return_in_their_order() -> None:

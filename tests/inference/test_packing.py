@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests import tiny
-from xl3m_core import LanguageModel, attention
+from xl3m_core import LanguageModel
+from xl3m_core.inference import attention
 from xl3m_core.measure import alike
-from xl3m_core.packed import WORTH, Packed, room_of
+from xl3m_core.inference.packing import WORTH, Packed, room_of
 
 NARROW = {"mistral", "gemma3", "bloom"}
 """Those that see less than all, or tell places by a mask."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from xl3m_core import LanguageModel
-from xl3m_core.controls import Cutter
+from xl3m_core.inference.special_tokens import Cutter
 
 NAMES = ["</think>", "<tool_call>", "<|fim_prefix|>", "<｜User｜>", "[INST]", "<|im_start|>user"]
 SPECIAL = ["<s>", "</s>", "<pad>"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from xl3m_core.controls import without_controls
+from xl3m_core.inference.special_tokens import without_controls
 from xl3m_core.errors import ModelError
 
 SMALL = Path(__file__).parent / "small"
