@@ -28,13 +28,13 @@ test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: setup
-	$(BIN)/python -m pytest tests/chaos -s $(or $(ARGS),--faults 40 --kills 50)
+	$(BIN)/python -m pytest tests/system/chaos -s $(or $(ARGS),--faults 40 --kills 50)
 
 fuzz: setup
 	$(BIN)/python -c 'import atheris' 2>/dev/null || \
 	$(BIN)/python -m pip install --disable-pip-version-check -q atheris -c constraints.txt || \
 	echo 'no atheris for this machine: by mutation alone'
-	TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.fuzz $(ARGS)
+	TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.system.fuzz $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -13,8 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app import embedded
-from tests import brokers, secured
-from tests.workers import Site, site
+from tests.support import brokers
+from tests.support import secured
+from tests.support.workers import Site, site
 
 _NEEDS_KAFKA = "needs a real Kafka: set KAFKA_HOME"
 _ON = pytest.StashKey[dict[str, str]]()

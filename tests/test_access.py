@@ -15,7 +15,7 @@ from stream_app import access, refusal
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
 from stream_app.variables import SECRETS, variable
-from tests import secured
+from tests.support import secured
 
 LOGIN = {"kafka_user": "me", "kafka_password": "hunter2"}
 SCRAM = {"kafka_security": "SASL_SSL", "kafka_mechanism": "SCRAM-SHA-512"} | LOGIN

@@ -21,8 +21,8 @@ from stream_app.settings import Settings
 from stream_app.state import Asked, Commit
 from stream_app.store import StreamStore
 from stream_app.warming import HOT_QUESTIONS, Warming
-from tests import tiny
-from tests.fakes import PLENTY, HashEngine, best, on_redis, running
+from tests.support import tiny
+from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
 from xl3m_core import XL3M, Answer, Engine, Tail
 
 Fresh = Callable[[str], str]

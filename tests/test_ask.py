@@ -14,7 +14,7 @@ from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, Extension, Range, State
 from stream_app.store import StreamStore
 from stream_app.terminal import name_shown
-from tests.fakes import PLENTY, HashEngine
+from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]

@@ -12,7 +12,7 @@ import pytest
 
 from stream_app.settings import Settings
 from stream_app.variables import SECRETS, variable
-from tests import tiny
+from tests.support import tiny
 
 ROOT = Path(__file__).parents[1]
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}

@@ -18,8 +18,8 @@ from stream_app.embedded import Service
 from stream_app.polled import Record
 from stream_app.settings import Settings
 from stream_app.topics import ensure_topics
-from tests.fakes import until
-from tests.workers import WAIT_SECONDS, fresh_topics
+from tests.support.fakes import until
+from tests.support.workers import WAIT_SECONDS, fresh_topics
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from stream_app.patience import Health
 from stream_app.settings import Settings
 from stream_app.state import Commit, Cursor, State
 from stream_app.store import StreamStore
-from tests import tiny
-from tests.fakes import PLENTY, HashEngine
+from tests.support import tiny
+from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 
 Fresh = Callable[[str], str]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stream_app import dead_letters
 from stream_app.dead_letters import DeadLetterLog, dead_letter_sender, headers_of
 from stream_app.events import KEPT_BYTES, KEPT_HEADER_BYTES, dead_letter, decode, encode
-from tests.fakes import Event, Message, running, until
+from tests.support.fakes import Event, Message, running, until
 
 
 def event(offset: int, topic: str = "t", **changes: Any) -> Event:

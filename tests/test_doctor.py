@@ -17,9 +17,9 @@ from stream_app.redis_groups import note_group
 from stream_app.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
 from stream_app.topics import TOPICS, ensure_topics, partition_counts, topic_names
-from tests import tiny
+from tests.support import tiny
 from tests.test_cli import xl3m
-from tests.workers import fresh_topics
+from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
 

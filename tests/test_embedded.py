@@ -16,7 +16,7 @@ from redis import Redis
 
 from stream_app import embedded, kafka_home
 from stream_app.child import free_port, running
-from tests import brokers
+from tests.support import brokers
 
 Fresh = Callable[[str], str]
 

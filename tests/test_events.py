@@ -21,7 +21,7 @@ from stream_app.formats.presets import PRESETS
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.requests import Query, Question, decode_query, decode_question
 from stream_app.settings import Format, Settings
-from tests import tiny
+from tests.support import tiny
 
 FORMATS = get_args(Format)
 LIMIT = 4096

@@ -22,7 +22,7 @@ from stream_app.embedded import Service
 from stream_app.settings import Settings
 from stream_app.topics import ensure_topics
 from stream_app.variables import variable
-from tests.workers import fresh_topics
+from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
 WAIT_SECONDS = 60.0

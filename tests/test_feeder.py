@@ -32,7 +32,7 @@ from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.state import Move
 from stream_app.store import StreamStore
-from tests.workers import fresh_topics
+from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
 

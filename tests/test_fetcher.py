@@ -33,8 +33,8 @@ from stream_app.decompression import (
 )
 from stream_app.fetcher import REBOUND, FetchResult, FetchState, PartitionRecords
 from stream_app.record_batch import FetchedRecords
-from tests import raw
-from tests.raw import Raw, batch
+from tests.support import raw
+from tests.support.raw import Raw, batch
 
 TP = TopicPartition("topic", 3)
 

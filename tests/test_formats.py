@@ -16,7 +16,7 @@ from stream_app.formats.templates import FIELDS, compile_text
 from stream_app.formats.tokens import GROWTH, ROOM
 from stream_app.formats.values import as_text
 from stream_app.settings import Settings
-from tests.decoding import KAFKA_MS, T0, chunks, decoded, decoder
+from tests.support.decoding import KAFKA_MS, T0, chunks, decoded, decoder
 
 CASES = Path(__file__).parent / "cases"
 

@@ -16,10 +16,11 @@ from confluent_kafka.admin import AdminClient
 from stream_app import access, kafka_home
 from stream_app.child import free_port
 from stream_app.doctor import kafka_findings
-from tests import brokers, secured
+from tests.support import brokers
+from tests.support import secured
 from tests.test_kafka_edge import assert_alive, log_of, reads, with_changes
-from tests.test_system import says
-from tests.workers import WAIT_SECONDS, Site, site
+from tests.system.test_system import says
+from tests.support.workers import WAIT_SECONDS, Site, site
 
 Fresh = Callable[[str], str]
 

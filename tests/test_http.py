@@ -39,8 +39,8 @@ from stream_app.store import StreamStore
 from stream_app.sums import sum_of
 from stream_app.warming import Warming
 from stream_app.weights import Weights, weight
-from tests.fakes import PLENTY, Event, HashEngine, Message, running, until
-from tests.workers import site
+from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until
+from tests.support.workers import site
 
 Fresh = Callable[[str], str]
 

@@ -27,7 +27,7 @@ from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, FencedError, LostWritesError, State
 from stream_app.store import StreamStore
-from tests.fakes import (
+from tests.support.fakes import (
     PLENTY,
     TP,
     Event,

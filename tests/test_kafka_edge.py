@@ -19,10 +19,10 @@ from confluent_kafka.admin import ConfigResource as Resource  # type: ignore[att
 from stream_app import access, client
 from stream_app.embedded import Service
 from stream_app.events import decode
-from tests import raw
-from tests.raw import Raw, produce
-from tests.test_system import says
-from tests.workers import Site, site
+from tests.support import raw
+from tests.support.raw import Raw, produce
+from tests.system.test_system import says
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 CODECS = ("gzip", "snappy", "lz4", "zstd")

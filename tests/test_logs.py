@@ -18,8 +18,8 @@ from stream_app import embedded, logs
 from stream_app.logs import JsonLines
 from stream_app.worker import Worker
 from tests.test_cli import xl3m
-from tests.test_system import has_begun, log_text, says
-from tests.workers import site
+from tests.system.test_system import has_begun, log_text, says
+from tests.support.workers import site
 
 Fresh = Callable[[str], str]
 FIELDS = {"time", "level", "logger", "message"}

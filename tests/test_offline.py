@@ -20,7 +20,7 @@ from stream_app.errors import SettingsError
 from stream_app.feeding.reader import read_file
 from stream_app.reading import FileText
 from stream_app.settings import Encoding
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import XL3M
 
 CASES = Path(__file__).parent / "cases"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stream_app.engine import SHARE_OF_STALL, batch_tokens, create_engine, tokens_a_second
 from stream_app.settings import Settings
-from tests import tiny
+from tests.support import tiny
 
 
 @given(st.floats(0.1, 1e6), st.integers(1, 10**5), st.floats(1, 1e4), st.integers(1, 4096))

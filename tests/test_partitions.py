@@ -10,7 +10,7 @@ from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Owned, Partitions
 from stream_app.state import FencedError, LostWritesError, Move
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, TP, Event, FakeBroker, Message
+from tests.support.fakes import PLENTY, TP, Event, FakeBroker, Message
 
 Fresh = Callable[[str], str]
 

@@ -17,7 +17,7 @@ from stream_app.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
 from stream_app.patience import Health, passes, patiently, reason
 from stream_app.state import Asked
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, until
+from tests.support.fakes import PLENTY, until
 from tests.test_ingest import assert_holds, site
 
 Fresh = Callable[[str], str]

@@ -12,7 +12,7 @@ from benchmarks.haystack import VARIANTS, Haystack
 from benchmarks.rivals import PEERS, LastWindow, Rag, Reply
 from benchmarks.rivals_cache import CachedText, dynamic_base, extend, moved_up
 from stream_app.sample import service_log
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import XL3M, Engine, LanguageModel, ModelError
 
 IDS = [3 + 7 * i % 290 for i in range(150)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stream_app.formats.presets import PRESETS
-from tests.decoding import KAFKA_MS, MS, T0, chunks, decoded, decoder
+from tests.support.decoding import KAFKA_MS, MS, T0, chunks, decoded, decoder
 
 CASES = Path(__file__).parent / "cases"
 

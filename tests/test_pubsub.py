@@ -26,7 +26,7 @@ from stream_app.state import Asked, Commit
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
 from stream_app.warming import Warming
-from tests.fakes import PLENTY, HashEngine, running, until
+from tests.support.fakes import PLENTY, HashEngine, running, until
 
 Fresh = Callable[[str], str]
 

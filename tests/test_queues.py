@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_app import queues as queues_module
 from stream_app.queues import BATCH_EVENTS, Queues, size
-from tests.fakes import Event, Message, coming, poll, until
+from tests.support.fakes import Event, Message, coming, poll, until
 
 MAX_BYTES = 25
 PARTITIONS = 3

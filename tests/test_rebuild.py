@@ -32,11 +32,11 @@ from stream_app.rebuild import (
 )
 from stream_app.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, TP, FakeBroker, on_redis
+from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.test_ingest import assert_holds
 from tests.test_ingest import site as reader
-from tests.test_system import assert_equals_offline, chunks, finished, log_text
-from tests.workers import Site, offline, site
+from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
+from tests.support.workers import Site, offline, site
 
 # Workers come and go, and Kafka with them: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(300)

@@ -23,9 +23,11 @@ from stream_app.formats.framing import framed
 from stream_app.formats.registry import Registry, text_of_key
 from stream_app.patience import Health, patiently
 from stream_app.settings import Settings
-from tests import producers, registries, secured
-from tests.producers import LOG, RECORD, Producer, messages
-from tests.registries import Schemas
+from tests.support import producers
+from tests.support import registries
+from tests.support import secured
+from tests.support.producers import LOG, RECORD, Producer, messages
+from tests.support.registries import Schemas
 
 PAIR = {
     "type": "record",

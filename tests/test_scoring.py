@@ -23,8 +23,8 @@ from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.state import Asked, Commit, Cursor, Range
 from stream_app.store import StreamStore
-from tests import tiny
-from tests.fakes import PLENTY, FailingStore, HashEngine, batch, best, on_redis, running, until
+from tests.support import tiny
+from tests.support.fakes import PLENTY, FailingStore, HashEngine, batch, best, on_redis, running, until
 from xl3m_core import Engine
 from xl3m_core.engine import Begun
 

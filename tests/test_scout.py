@@ -12,7 +12,7 @@ from stream_app.bm25 import words
 from stream_app.scout import Scout, best
 from stream_app.state import Commit
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, HashEngine, batch
+from tests.support.fakes import PLENTY, HashEngine, batch
 from xl3m_core import Segment
 
 LINES = [f"{word} {i} pump of hall {i % 7}\n" for i in range(60) for word in ("red", "blue")]

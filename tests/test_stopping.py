@@ -17,9 +17,9 @@ from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.settings import kafka_home
 from stream_app.stopping import Stopping
-from tests.chaos import services
-from tests.test_system import chunks, finished, has_begun, log_text, says
-from tests.workers import Site, offline, site
+from tests.system.chaos import services
+from tests.system.test_system import chunks, finished, has_begun, log_text, says
+from tests.support.workers import Site, offline, site
 
 # Workers come and go, and Kafka with them: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(300)

@@ -19,7 +19,7 @@ from stream_app.limits import FullError
 from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.state import Asked, Commit, Extension, FencedError, Move, Range, State
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, on_redis
+from tests.support.fakes import PLENTY, on_redis
 from xl3m_core import Segment, Tail, TopK, Unit
 
 Fresh = Callable[[str], str]

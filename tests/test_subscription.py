@@ -16,8 +16,8 @@ from stream_app.events import decode, encode
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.store import StreamStore
 from stream_app.subscription import followed, messages
-from tests.fakes import PLENTY, running, until
-from tests.test_prefix import filled
+from tests.support.fakes import PLENTY, running, until
+from tests.system.test_key_prefix import filled
 from tests.test_pubsub import Worker, listening
 
 Fresh = Callable[[str], str]

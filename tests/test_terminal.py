@@ -23,8 +23,8 @@ from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, State
 from stream_app.store import StreamStore
 from stream_app.terminal import as_json, in_line, name_meant, name_shown, say, shown
-from tests import tiny
-from tests.fakes import PLENTY, HashEngine
+from tests.support import tiny
+from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]

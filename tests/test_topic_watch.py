@@ -10,7 +10,7 @@ from stream_app.errors import SettingsError, UnreachableError
 from stream_app.settings import Settings
 from stream_app.topics import retained
 from tests.test_kafka_edge import assert_alive, log_of, one_partition, reads, with_changes
-from tests.workers import Site
+from tests.support.workers import Site
 
 Fresh = Callable[[str], str]
 

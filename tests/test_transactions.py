@@ -23,7 +23,7 @@ from tests.test_kafka_edge import (
     text_of,
     with_changes,
 )
-from tests.workers import Site, site
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks import carriers, growth, query, scoring, turns
 from benchmarks.haystack import Haystack
 from benchmarks.questions import costs
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.engine import Begun
 from xl3m_core.inference.executor import Lanes

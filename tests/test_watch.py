@@ -20,8 +20,8 @@ from stream_app.requests import decode_question
 from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, Extension, Range, State
 from stream_app.store import StreamStore
-from tests.fakes import PLENTY, HashEngine
-from tests.workers import fresh_topics
+from tests.support.fakes import PLENTY, HashEngine
+from tests.support.workers import fresh_topics
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]

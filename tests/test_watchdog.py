@@ -10,7 +10,7 @@ import pytest
 
 from stream_app import client
 from stream_app.embedded import Service
-from tests.workers import Site, site
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
 from xl3m_core.measure import alike

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import Engine, KeyContext, LanguageModel, Method, Segment
 from xl3m_core.inference.chat_template import CONTENT, Chat
 

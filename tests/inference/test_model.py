@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Config
 
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
 from xl3m_core.inference.loading import best_dtype
 from xl3m_core.measure import entropy

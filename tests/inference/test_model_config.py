@@ -7,7 +7,7 @@ import pytest
 from transformers import FalconConfig
 
 from stream_app.settings import Settings
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import XL3M, Engine, LanguageModel, ModelError
 from xl3m_core.inference.model_config import segments_read, template_of, window_of
 from xl3m_core.inference.loading import load

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
 from xl3m_core.measure import alike

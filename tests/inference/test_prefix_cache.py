@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import LanguageModel
 
 SHARING = [name for name in tiny.CONFIGS if tiny.model(name).shares]

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference.special_tokens import Cutter
 

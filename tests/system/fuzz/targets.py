@@ -47,9 +47,9 @@ from stream_app.record_batch import FetchedRecords
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable
-from tests import raw
-from tests.fuzz import wire
-from tests.raw import Raw
+from tests.support import raw
+from tests.system.fuzz import wire
+from tests.support.raw import Raw
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
 from xl3m_core.segment import Segmenter
 

@@ -17,10 +17,11 @@ import pytest
 from stream_app import client
 from stream_app.child import free_port
 from stream_app.embedded import Service
-from tests import registries, secured
-from tests.producers import RECORD, Producer, messages
+from tests.support import registries
+from tests.support import secured
+from tests.support.producers import RECORD, Producer, messages
 from tests.test_registry import PAIR
-from tests.workers import Site, site
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 CASES = Path(__file__).parent / "cases"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.fuzz.fuzzing import Tally, by_mutation
-from tests.fuzz.mutate import LONGEST, mutated
-from tests.fuzz.targets import REFUSALS, TARGETS, Target, segments, settings, tokenizer
+from tests.system.fuzz.fuzzing import Tally, by_mutation
+from tests.system.fuzz.mutate import LONGEST, mutated
+from tests.system.fuzz.targets import REFUSALS, TARGETS, Target, segments, settings, tokenizer
 
 INPUTS = 1000
 

@@ -8,8 +8,8 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-from tests.chaos import services
-from tests.chaos.world import World
+from tests.system.chaos import services
+from tests.system.chaos.world import World
 
 QUESTIONS = ("is the valve ok?", "which pump is low?", "what is 42?", "how is the pressure?")
 ZOMBIE_SECONDS = 9.0  # beyond the session timeout of six

@@ -25,11 +25,11 @@ from stream_app.events import decode
 from stream_app.scout import Scout
 from stream_app.settings import Settings
 from stream_app.variables import variable
-from tests import secured
+from tests.support import secured
 from tests.test_cli import ROOT, xl3m
 from tests.test_http import answers
-from tests.test_system import assert_equals_offline, chunks, log_text
-from tests.workers import Site, site
+from tests.system.test_system import assert_equals_offline, chunks, log_text
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 QUESTION = "which pump is low?"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from stream_app.settings import kafka_home
-from tests.chaos.checks import settle
-from tests.chaos.faults import ALL, QUESTIONS, Fault, kill
-from tests.chaos.world import World, world
+from tests.system.chaos.checks import settle
+from tests.system.chaos.faults import ALL, QUESTIONS, Fault, kill
+from tests.system.chaos.world import World, world
 
 PAUSE = 2.0  # seconds between two faults at most
 PACE = 0.02  # and between two events

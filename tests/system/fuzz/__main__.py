@@ -28,7 +28,7 @@ def main() -> int:
     args = given.parse_args()
     guided = GUIDED and not args.plain
     with _watched(guided):
-        from tests.fuzz.targets import TARGETS, engine
+        from tests.system.fuzz.targets import TARGETS, engine
     engine()  # once, before the processes part
     how = "guided by coverage (atheris)" if guided else "by mutation alone"
     print(f"{args.inputs:,} inputs, seed {args.seed}, {how}", flush=True)
@@ -87,8 +87,8 @@ def _apart(target: Any, inputs: int, seed: int, guided: bool, said: IO[str]) -> 
 
 
 def _one(target: Any, inputs: int, seed: int, guided: bool) -> None:
-    from tests.fuzz.fuzzing import Tally, by_coverage, by_mutation
-    from tests.fuzz.targets import REFUSALS
+    from tests.system.fuzz.fuzzing import Tally, by_coverage, by_mutation
+    from tests.system.fuzz.targets import REFUSALS
 
     tally = Tally(target.name, target.call, REFUSALS)
     if guided:

@@ -23,10 +23,10 @@ from stream_app.formats.keys import READERS, stream_of_key
 from stream_app.formats.presets import FORMS, PRESETS, form_and_preset
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Settings
-from tests import registries
-from tests.decoding import KAFKA_MS, T0
-from tests.producers import Producer, messages
-from tests.registries import Schemas
+from tests.support import registries
+from tests.support.decoding import KAFKA_MS, T0
+from tests.support.producers import Producer, messages
+from tests.support.registries import Schemas
 
 PAGE = (Path(__file__).parents[1] / "docs" / "inputs.md").read_text()
 KEY = b"the-key"

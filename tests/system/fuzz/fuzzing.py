@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.fuzz.mutate import LONGEST, mutated
+from tests.system.fuzz.mutate import LONGEST, mutated
 
 SLOWEST = 5.0
 """Seconds; most inputs take some microseconds."""

@@ -16,7 +16,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from stream_app.formats.framing import HEADERS
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Settings
-from tests.producers import HOST, LOG, messages
+from tests.support.producers import HOST, LOG, messages
 
 PAIR = {
     "type": "record",

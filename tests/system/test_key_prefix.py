@@ -23,10 +23,10 @@ from stream_app.settings import Settings
 from stream_app.state import Asked, Commit, Move
 from stream_app.store import StreamStore
 from stream_app.weights import weight
-from tests.fakes import PLENTY, HashEngine, batch, running, until
+from tests.support.fakes import PLENTY, HashEngine, batch, running, until
 from tests.test_pubsub import Worker, listening
-from tests.test_system import log_text
-from tests.workers import Site, site
+from tests.system.test_system import log_text
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 NESTED = ["xl3m", "xl3m:b", "xl3m-b", "xl3m.b", "xl3m:b:c", "xl3", "b"]

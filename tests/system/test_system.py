@@ -19,7 +19,7 @@ from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.events import decode
 from stream_app.keys import DEFAULT_KEYS as keys
-from tests.workers import Site, best_of, offline, site
+from tests.support.workers import Site, best_of, offline, site
 
 Fresh = Callable[[str], str]
 

@@ -12,7 +12,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 from stream_app import access
 from tests.test_kafka_edge import assert_alive, has_no_lag, log_of, text_of
-from tests.workers import Site
+from tests.support.workers import Site
 
 Fresh = Callable[[str], str]
 PARTITIONS = 4

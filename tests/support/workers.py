@@ -23,7 +23,7 @@ from stream_app.settings import Settings
 from stream_app.store import StreamStore
 from stream_app.topics import TOPICS, ensure_topics
 from stream_app.variables import variable
-from tests import tiny
+from tests.support import tiny
 from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
 
 WAIT_SECONDS = 60.0

@@ -22,7 +22,7 @@ from stream_app.settings import Settings
 from stream_app.state import Commit
 from stream_app.stopping import Stopping
 from stream_app.store import StreamStore
-from tests.fakes import (
+from tests.support.fakes import (
     NOW,
     PLENTY,
     TP,

@@ -19,11 +19,11 @@ from stream_app.events import Chunk
 from stream_app.formats.presets import PRESETS
 from stream_app.store import StreamStore
 from tests import test_ingest
-from tests.decoding import decoded, decoder
-from tests.fakes import PLENTY, Event, batch
-from tests.test_bad_input import joined
+from tests.support.decoding import decoded, decoder
+from tests.support.fakes import PLENTY, Event, batch
+from tests.system.test_bad_input import joined
 from tests.test_presets import CASES, PRODUCED, RIGHT
-from tests.workers import Site, site
+from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
 
