@@ -25,7 +25,7 @@ from benchmarks import (
     twenty_million,
 )
 from benchmarks.haystack import VARIANTS
-from stream_app.native import settle_memory
+from stream_app.runtime.malloc import settle_memory
 
 ALL: dict[str, Any] = {
     "scoring": scoring,

@@ -17,7 +17,7 @@ import faust
 from stream_app import agents
 from stream_app.app import create_app, create_faust, raw_topic
 from stream_app.engine import create_engine
-from stream_app.native import settle_memory
+from stream_app.runtime.malloc import settle_memory
 from stream_app.settings import Settings
 from xl3m_core import Engine
 from xl3m_core.engine import Begun

@@ -30,7 +30,7 @@ from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
 from benchmarks.turns import in_turns
 from stream_app import embedded
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.state import Asked, Commit, State
 from stream_app.store import StreamStore

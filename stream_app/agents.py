@@ -23,7 +23,7 @@ from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.limits import FullError, too_many_streams
 from stream_app.partitions import Owned, Partitions
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.requests import (
     Query,
     Question,
@@ -35,7 +35,7 @@ from stream_app.requests import (
 from stream_app.scoring import Scoring, update_message
 from stream_app.settings import Settings
 from stream_app.state import Asked, RestartedError
-from stream_app.stopping import Stopping
+from stream_app.runtime.shutdown import Stopping
 from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError
 

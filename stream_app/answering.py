@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import MAX_DEADLINE, Settings

@@ -29,18 +29,18 @@ from stream_app.ingest import Ingest
 from stream_app.metrics import Metrics
 from stream_app.offset_reset import parse_start
 from stream_app.partitions import Partitions
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.pubsub import PubSubDoor
 from stream_app.queues import BATCH_EVENTS
 from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
-from stream_app.stopping import Stopping
+from stream_app.runtime.shutdown import Stopping
 from stream_app.topic_watch import TopicWatch, subscriber
 from stream_app.topics import TOPICS
 from stream_app.warming import Warming
-from stream_app.watchdog import Watchdog
+from stream_app.runtime.watchdog import Watchdog
 from stream_app.weights import Weights
 from xl3m_core import Engine
 

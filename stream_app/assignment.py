@@ -13,7 +13,7 @@ from faust.types import TP
 from stream_app.consumer import Consumer
 from stream_app.ingest import Ingest
 from stream_app.partitions import Broker, Partitions
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.queues import Queues
 from stream_app.scoring import Scoring
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stream_app.keys import Keys
-from stream_app.patience import end_if_cancelled
+from stream_app.runtime.retry import end_if_cancelled
 from stream_app.scripts import Script
 
 logger = logging.getLogger("xl3m")

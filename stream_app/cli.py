@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream_app.native import settle_memory
+from stream_app.runtime.malloc import settle_memory
 from xl3m_core.errors import XL3MError
 
 if TYPE_CHECKING:

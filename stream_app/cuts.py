@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.state import Cursor
 from stream_app.store import StreamStore
 from xl3m_core import Engine, Method

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from stream_app import client, commands, embedded
 from stream_app.child import die_with_parent
-from stream_app.cleanup import temporary_folder, unwinding_on_signals
+from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals
 from stream_app.display import show_answer, show_top
 from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import feeding

@@ -19,7 +19,7 @@ from stream_app.events import Chunk
 from stream_app.formats.tokens import Decoded, TokenDecoder
 from stream_app.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.queues import Queues, size
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
 from stream_app.topics import administering
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from stream_app.ahead import LookAhead
 from stream_app.events import encode
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.plan import Plan, StepSize, Wanted
 from stream_app.scout import Scout
 from stream_app.standing import StandingQuestions

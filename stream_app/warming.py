@@ -9,7 +9,7 @@ import logging
 import time
 from functools import partial
 
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.scoring import Scoring
 from stream_app.store import StreamStore
 from xl3m_core import Engine

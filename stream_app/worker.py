@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import faust
 from mode.utils.logging import level_number
 
-from stream_app import logs
-from stream_app.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
+from stream_app.runtime import logs
+from stream_app.runtime.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
 from stream_app.decompression import missing_codecs
 from stream_app.errors import SettingsError
 from stream_app.group_check import check_group
 from stream_app.http import check_port
 from stream_app.keys import Keys
-from stream_app.log_throttle import RepeatFilter
+from stream_app.runtime.log_throttle import RepeatFilter
 from stream_app.redis_check import ensure_usable
 from stream_app.redis_groups import note_group
 from stream_app.schema import ensure_schema

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from stream_app.answering import Answering
 from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.cuts import Cut, CutCheck, differences, found, retained
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
 from stream_app.state import Commit, Cursor, State
 from stream_app.store import StreamStore

@@ -29,7 +29,7 @@ from stream_app.formats.tokens import TokenDecoder
 from stream_app.http import Http, check_port
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.metrics import Metrics
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.readiness import Readiness
 from stream_app.requests import Query
 from stream_app.scoring import Scoring

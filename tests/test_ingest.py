@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app import ingest as ingest_module
-from stream_app import patience, queues
+from stream_app import queues
+from stream_app.runtime import retry
 from stream_app.ingest import Ingest
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Owned, Partitions
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.state import Asked, FencedError, LostWritesError, State
@@ -50,7 +51,7 @@ CASES = Path(__file__).parent / "cases"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a Redis that is only said to be away."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(retry, "PAUSES", (0.0,))
 
 
 @dataclass

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app import patience
+from stream_app.runtime import retry
 from stream_app.doctor import registry_findings
 from stream_app.errors import BadEvent, RegistryError, SettingsError
 from stream_app.formats import registry as registry_module
 from stream_app.formats.avro import avro_reader
 from stream_app.formats.framing import framed
 from stream_app.formats.registry import Registry, text_of_key
-from stream_app.patience import Health, patiently
+from stream_app.runtime.retry import Health, patiently
 from stream_app.settings import Settings
 from tests.support import producers
 from tests.support import registries
@@ -354,7 +354,7 @@ async def test_what_is_away_is_tried_again_until_it_is_back(
                 schemas.failing = 0
             return 0.0
 
-    monkeypatch.setattr(patience, "PAUSES", Pauses([0.0]))
+    monkeypatch.setattr(retry, "PAUSES", Pauses([0.0]))
     reader = reading(schemas)
     await patiently(health, "registry", reader.prepare, [(None, value, ())])
     assert len(seen) == 3 and "503" in seen[1] and health.ok

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app import keys as layout
-from stream_app import patience
+from stream_app.runtime import retry
 from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.patience import Health
+from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.state import Asked, Commit, Cursor, Range
@@ -34,7 +34,7 @@ Fresh = Callable[[str], str]
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a Redis that is only said to be away."""
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(retry, "PAUSES", (0.0,))
 
 
 class World:

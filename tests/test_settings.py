@@ -18,7 +18,7 @@ from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from stream_app.variables import ELSEWHERE, SECRETS, variable
-from stream_app.watchdog import Watchdog
+from stream_app.runtime.watchdog import Watchdog
 from xl3m_core.errors import MethodError
 
 CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from stream_app.native import settle_memory
+from stream_app.runtime.malloc import settle_memory
 from training.attention import NAME
 from training.batch import Batch
 from training.curriculum import STEPS

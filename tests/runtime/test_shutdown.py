@@ -16,7 +16,7 @@ from stream_app import client, embedded
 from stream_app.child import free_port
 from stream_app.embedded import Service
 from stream_app.settings import kafka_home
-from stream_app.stopping import Stopping
+from stream_app.runtime.shutdown import Stopping
 from tests.system.chaos import services
 from tests.system.test_system import chunks, finished, has_begun, log_text, says
 from tests.support.workers import Site, offline, site

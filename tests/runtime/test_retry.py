@@ -11,10 +11,11 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from stream_app import embedded, patience
+from stream_app import embedded
+from stream_app.runtime import retry
 from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
-from stream_app.patience import Health, passes, patiently, reason
+from stream_app.runtime.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
+from stream_app.runtime.retry import Health, passes, patiently, reason
 from stream_app.state import Asked
 from stream_app.store import StreamStore
 from tests.support.fakes import PLENTY, until
@@ -45,7 +46,7 @@ async def redis(server: embedded.Service) -> AsyncIterator[Redis]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once."""
-    monkeypatch.setattr(patience, "PAUSES", (0.01,))
+    monkeypatch.setattr(retry, "PAUSES", (0.01,))
 
 
 # -- what passes ----------------------------------------------------------------------------------

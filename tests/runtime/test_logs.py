@@ -14,8 +14,9 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded, logs
-from stream_app.logs import JsonLines
+from stream_app import embedded
+from stream_app.runtime import logs
+from stream_app.runtime.logs import JsonLines
 from stream_app.worker import Worker
 from tests.test_cli import xl3m
 from tests.system.test_system import has_begun, log_text, says

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from redis import exceptions
 
-from stream_app.log_throttle import LogThrottle
+from stream_app.runtime.log_throttle import LogThrottle
 
 logger = logging.getLogger("xl3m")
 T = TypeVar("T")

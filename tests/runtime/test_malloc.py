@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stream_app import native
-from stream_app.native import PROGRAMS, bound_programs, keep_freed
+from stream_app.runtime import malloc
+from stream_app.runtime.malloc import PROGRAMS, bound_programs, keep_freed
 
 PROGRAM = """
 import resource
@@ -50,5 +50,5 @@ def test_what_is_freed_is_kept_unless_the_environment_says_how(
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(os, "environ", {name: "1"} if name else {})
     keep_freed()
-    asked = [native.MMAP_MAX, native.TRIM_THRESHOLD, native.TOP_PAD]
+    asked = [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD, malloc.TOP_PAD]
     assert told == ([] if name else asked)

@@ -1,0 +1,1 @@
+"""What any long-running process needs: retries, a watchdog, shutdown, logs, memory."""
