@@ -29,7 +29,7 @@ from benchmarks.query import PLENTY, QID, QUESTION, fill
 from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
 from benchmarks.turns import in_turns
-from stream_app import embedded
+from stream_app.embedded import services
 from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.state import Asked, Commit, State
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a size, and a plot of each kind."""
     engine = Engine(model := LanguageModel.load(args.model or SMALL))
     rows = by_length(engine, SHORT_LENGTHS if args.short else LENGTHS)
-    with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
+    with tempfile.TemporaryDirectory() as folder, services.redis(Path(folder)) as redis:
         streams = SHORT_STREAMS if args.short else STREAMS
         rows += [
             _streams(redis.url, engine, n) for n in tqdm(streams, desc="streams", disable=None)

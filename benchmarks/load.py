@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks import load_burst, load_hot, load_soak, load_streams
 from benchmarks.ratios import Ratio
-from stream_app import embedded
+from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
 
 STREAMS, SHORT_STREAMS = (10_000, 3), (1000, 3)  # how many, and events of each
@@ -40,8 +40,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         return []
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
-        embedded.redis(Path(folder)) as redis,
-        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+        services.redis(Path(folder)) as redis,
+        services.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
         here = replace(Settings.from_env(model=args.model), broker=kafka.url, redis=redis.url)
         return asyncio.run(_rows(here, Path(folder), args))

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from benchmarks.live import MEGABYTE, LiveError, Process, guarded, is_ready, process
-from stream_app.child import free_port
+from stream_app.embedded.process import free_port
 from stream_app.client import store_of
 from stream_app.engine import create_engine
 from stream_app.settings import Settings

@@ -29,7 +29,7 @@ from benchmarks.hardware import random_llama, seconds
 from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
 from benchmarks.turns import ratio
-from stream_app import embedded
+from stream_app.embedded import services
 from stream_app.state import Asked, Commit, Extension, Range
 from stream_app.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a thing that is waited for."""
     engine = Engine(model := LanguageModel.load(args.model or SMALL))
     streams = SHORT_STREAMS if args.short else STREAMS
-    with tempfile.TemporaryDirectory() as folder, embedded.redis(Path(folder)) as redis:
+    with tempfile.TemporaryDirectory() as folder, services.redis(Path(folder)) as redis:
         rows = asyncio.run(_assembly(redis.url, engine, streams))
     big = random_llama("100M", "cpu", model.model.dtype)
     other = LanguageModel(big, model.tokenizer, model.window)

@@ -42,8 +42,8 @@ from benchmarks.live import (
     process,
 )
 from benchmarks.ratios import Ratio
-from stream_app import embedded
-from stream_app.child import free_port
+from stream_app.embedded import services
+from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
@@ -94,8 +94,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     text = Text.made(engine, SHORT_TOKENS if args.short else TOKENS, args.seed)
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
-        embedded.redis(Path(folder)) as redis,
-        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+        services.redis(Path(folder)) as redis,
+        services.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
         here = replace(settings, broker=kafka.url, redis=redis.url)
         return asyncio.run(_rows(here, engine, text, args.short, Path(folder)))

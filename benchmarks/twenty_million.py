@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks import plots
 from benchmarks.haystack import Haystack, Needle
 from benchmarks.live import Live, Sample, live, stored
-from stream_app import embedded
+from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
 from stream_app.variables import variable
 from xl3m_core import LanguageModel
@@ -61,8 +61,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     settings = _retaining(given, tokens)
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,
-        embedded.redis(Path(folder)) as redis,
-        embedded.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
+        services.redis(Path(folder)) as redis,
+        services.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
         here = replace(settings, broker=kafka.url, redis=redis.url)
         samples, outcomes = asyncio.run(_run(here, haystack, tokens, Path(folder)))

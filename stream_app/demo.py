@@ -17,8 +17,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app import client, commands, embedded
-from stream_app.child import die_with_parent
+from stream_app import client, commands
+from stream_app.embedded import services
+from stream_app.embedded.process import die_with_parent
 from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals
 from stream_app.display import show_answer, show_top
 from stream_app.errors import UnreachableError
@@ -51,8 +52,8 @@ def run_demo(settings: Settings, lines: int) -> None:
     with (
         unwinding_on_signals(),
         temporary_folder("xl3m-demo-") as folder,
-        embedded.redis(folder) as redis,
-        embedded.kafka(folder, kafka_home=kafka_home()) as kafka,
+        services.redis(folder) as redis,
+        services.kafka(folder, kafka_home=kafka_home()) as kafka,
     ):
         say(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
         asyncio.run(_run(settings.embedded(kafka.url, redis.url), lines, folder))

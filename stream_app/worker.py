@@ -104,14 +104,14 @@ class Worker(faust.Worker):
 
 def run_embedded(settings: Settings, loglevel: str = "info") -> None:
     """A worker with a broker and a Redis of its own, which end with it."""
-    from stream_app import embedded
+    from stream_app.embedded import services
 
     home = kafka_home()
     with (
         unwinding_on_signals(),
         temporary_folder("xl3m-") as folder,
-        embedded.redis(folder) as redis,
-        embedded.kafka(folder, kafka_home=home) as kafka,
+        services.redis(folder) as redis,
+        services.kafka(folder, kafka_home=home) as kafka,
     ):
         say(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
         say(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")

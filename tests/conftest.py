@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded
+from stream_app.embedded import services
 from tests.support import brokers
 from tests.support import secured
 from tests.support.workers import Site, site
@@ -48,7 +48,7 @@ def redis_url(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[str]:
     """A Redis of this run's own."""
-    with embedded.redis(tmp_path_factory.mktemp("redis")) as service:
+    with services.redis(tmp_path_factory.mktemp("redis")) as service:
         pytestconfig.stash[_ON]["Redis"] = f"{service.kind} at {service.url}"
         yield service.url
 
@@ -56,7 +56,7 @@ def redis_url(
 @pytest.fixture(scope="session")
 def broker(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[embedded.Service]:
+) -> Iterator[services.Service]:
     """The best Kafka-protocol broker at hand."""
     with brokers.best(tmp_path_factory.mktemp("kafka")) as service:
         pytestconfig.stash[_ON]["Kafka"] = f"{service.kind} at {service.url}"
@@ -64,7 +64,7 @@ def broker(
 
 
 @pytest.fixture
-def durable_broker(broker: embedded.Service, pytestconfig: pytest.Config) -> embedded.Service:
+def durable_broker(broker: services.Service, pytestconfig: pytest.Config) -> services.Service:
     """A real Kafka; on the mock cluster the test is skipped by name."""
     if not broker.durable:
         pytest.skip(_NEEDS_KAFKA)
@@ -130,7 +130,7 @@ def _lacks_kafka(config: pytest.Config) -> bool:
 
 @pytest.fixture
 async def here(
-    durable_broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Callable[[str], str]
+    durable_broker: services.Service, redis_url: str, tmp_path: Path, fresh: Callable[[str], str]
 ) -> AsyncIterator[Site]:
     """A site on a real Kafka."""
     async with site(durable_broker.url, redis_url, tmp_path, fresh) as made:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.feeding import following, opened, pieces, sources
 from stream_app.feeding.reader import read_file
 from stream_app.variables import variable

@@ -14,7 +14,7 @@ from faust.types import TP
 from stream_app import access, agents
 from stream_app.app import App, create_faust, raw_topic
 from stream_app.consumer import SOON, Consumer
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.polled import Record
 from stream_app.settings import Settings
 from stream_app.topics import ensure_topics

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded, redis_check
+from stream_app import redis_check
+from stream_app.embedded import services
 from stream_app.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.keys import DEFAULT_KEYS as keys
@@ -56,7 +57,7 @@ async def found(findings: AsyncIterator[Finding]) -> dict[str, Finding]:
 
 
 async def test_a_redis_that_keeps_what_it_is_given_is_well(tmp_path: Path) -> None:
-    with embedded.redis(tmp_path, appendonly=True) as service:
+    with services.redis(tmp_path, appendonly=True) as service:
         seen = await found(redis_findings(Settings(redis=service.url)))
     assert {finding.mark for finding in seen.values()} == {"ok"}
     assert "version" in seen["Redis"].said
@@ -65,7 +66,7 @@ async def test_a_redis_that_keeps_what_it_is_given_is_well(tmp_path: Path) -> No
 async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warned_of(
     tmp_path: Path,
 ) -> None:
-    with embedded.redis(tmp_path) as service:
+    with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
             await redis.config_set("maxmemory-policy", "allkeys-lru")
         seen = await found(redis_findings(Settings(redis=service.url)))
@@ -87,7 +88,7 @@ async def test_services_out_of_reach_are_named_without_a_password() -> None:
 async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_them(
     tmp_path: Path,
 ) -> None:
-    with embedded.redis(tmp_path / "a") as one, embedded.redis(tmp_path / "b") as other:
+    with services.redis(tmp_path / "a") as one, services.redis(tmp_path / "b") as other:
         async with Redis.from_url(one.url) as redis:
             await redis.replicaof("127.0.0.1", other.url.rpartition(":")[2].removesuffix("/0"))
         seen = await found(redis_findings(Settings(redis=one.url)))
@@ -185,7 +186,7 @@ async def test_the_doctor_shows_the_schema_and_notes_none(empty: tuple[str, Redi
 
 
 async def test_topics_that_are_missing_are_named_and_not_made(
-    broker: embedded.Service, topics: dict[str, Any]
+    broker: services.Service, topics: dict[str, Any]
 ) -> None:
     settings = Settings(broker=broker.url, **topics)
     for _ in range(2):
@@ -198,7 +199,7 @@ async def test_topics_that_are_missing_are_named_and_not_made(
 
 
 async def test_topics_are_shown_with_their_partitions(
-    broker: embedded.Service, topics: dict[str, Any]
+    broker: services.Service, topics: dict[str, Any]
 ) -> None:
     settings = Settings(broker=broker.url, **topics)
     await ensure_topics(settings)
@@ -211,7 +212,7 @@ async def test_topics_are_shown_with_their_partitions(
 
 
 async def test_a_broker_that_makes_no_topics_is_not_called_absent(
-    broker: embedded.Service, topics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    broker: services.Service, topics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_app.topics.CREATION_SECONDS", 0.0)
     with pytest.raises(UnreachableError, match="create them"):
@@ -236,7 +237,7 @@ def test_settings_that_cannot_be_used_end_the_visit(monkeypatch: pytest.MonkeyPa
 
 
 def test_all_is_a_line_each_and_the_verdict(
-    broker: embedded.Service,
+    broker: services.Service,
     redis_url: str,
     model: str,
     topics: dict[str, Any],
@@ -272,7 +273,7 @@ def test_the_command_ends_with_1_when_there_is_something_to_mend() -> None:
 
 
 def test_the_command_ends_with_0_when_all_is_well(
-    broker: embedded.Service, redis_url: str, model: str
+    broker: services.Service, redis_url: str, model: str
 ) -> None:
     asyncio.run(ensure_topics(Settings(broker=broker.url)))
     done = xl3m("doctor", "--model", model, XL3M_BROKER=broker.url, XL3M_REDIS=redis_url)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.settings import Settings
 from tests.test_feed_faults import Feed
 

@@ -18,7 +18,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_app import access
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.settings import Settings
 from stream_app.topics import ensure_topics
 from stream_app.variables import variable

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import embedded
-from stream_app.embedded import Service
+from stream_app.embedded import services
+from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding import command, feeder, opened, pieces, reader, recovery, sources
 from stream_app.feeding.feeder import Feeder, feeding
@@ -155,7 +155,7 @@ async def test_only_a_broker_that_drops_is_paced(
 ) -> None:
     store = StreamStore(redis_client, 1, 1)
     names = fresh_topics(fresh)
-    with embedded.kafka(tmp_path) as mock:
+    with services.kafka(tmp_path) as mock:
         for service in (mock, broker):
             async with feeding(Settings(broker=service.url, **names), store) as made:
                 assert bool(made.pace) == (not service.durable)

@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from confluent_kafka.admin import AdminClient
 
-from stream_app import access, kafka_home
-from stream_app.child import free_port
+from stream_app import access
+from stream_app.embedded import kafka_server
+from stream_app.embedded.process import free_port
 from stream_app.doctor import kafka_findings
 from tests.support import brokers
 from tests.support import secured
@@ -73,7 +74,7 @@ async def guarded(
     }
     folder = tmp_path / "guarded"
     folder.mkdir()
-    with kafka_home.node(home, folder, partitions=1, port=plain, doors={name: door}, more=more):
+    with kafka_server.node(home, folder, partitions=1, port=plain, doors={name: door}, more=more):
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{plain}"})
         allow(admin, "TOPIC", "*", "ALL")
         allow(admin, "CLUSTER", "kafka-cluster", "ALL")

@@ -18,10 +18,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from stream_app import embedded, readiness, weights
+from stream_app import readiness, weights
+from stream_app.embedded import services
 from stream_app.answering import Answering
 from stream_app.app import create_app
-from stream_app.child import free_port
+from stream_app.embedded.process import free_port
 from stream_app.connections import room
 from stream_app.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
@@ -332,7 +333,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 async def test_a_worker_whose_port_is_taken_ends_before_it_joins_and_says_which(
-    broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Fresh
+    broker: services.Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     port = free_port()
     taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", port)
@@ -463,7 +464,7 @@ def test_connections_have_an_eighth_of_the_descriptors(monkeypatch: pytest.Monke
 
 
 async def test_a_worker_is_ready_when_nothing_is_lacking(
-    redis_client: Redis, broker: embedded.Service
+    redis_client: Redis, broker: services.Service
 ) -> None:
     health, assigned = Health(), [False]
     ready = Readiness(Settings(broker=broker.url), redis_client, health, lambda: assigned[0])
@@ -517,7 +518,7 @@ def test_a_worker_has_the_door_only_where_a_port_is_set(port: int) -> None:
 
 
 async def test_a_running_worker_is_ready_and_ends_cleanly(
-    broker: embedded.Service, redis_url: str, tmp_path: Path, fresh: Fresh
+    broker: services.Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     port = free_port()
     async with (

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as Resource  # type: ignore[attr-defined]
 
 from stream_app import access, client
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.events import decode
 from tests.support import raw
 from tests.support.raw import Raw, produce
@@ -258,7 +258,7 @@ async def test_a_partition_that_is_to_wait_waits_and_the_others_go_on(
 @pytest.fixture
 def unused_port() -> int:
     """For the worker's metrics and health."""
-    from stream_app.child import free_port
+    from stream_app.embedded.process import free_port
 
     return free_port()
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import client, embedded, rebuild
-from stream_app.embedded import Service
+from stream_app import client, rebuild
+from stream_app.embedded import services
+from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.rebuild import (
@@ -304,7 +305,7 @@ async def test_an_older_schema_goes_with_its_keys_and_no_others(
 ) -> None:
     monkeypatch.setattr(rebuild, "AT_ONCE", 3)
     others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
-    with embedded.redis(tmp_path) as service:
+    with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
             for name in [*(f"xl3m:0:{{s{i}}}:log" for i in range(10)), *others]:
                 await redis.set(name, 1)
@@ -422,7 +423,7 @@ async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to
 async def test_an_older_schema_stays_while_workers_listen(
     broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
-    with embedded.redis(tmp_path / "r") as redis:
+    with services.redis(tmp_path / "r") as redis:
         async with site(broker.url, redis.url, tmp_path, fresh) as here:
             await here.redis.mset({keys.schema(): 0, "xl3m:0:{s}:log": 1})
             async with here.redis.pubsub() as worker:
@@ -441,7 +442,7 @@ async def test_an_older_schema_stays_while_workers_listen(
 async def test_all_streams_at_once_come_to_what_they_were(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
-    with embedded.redis(tmp_path / "r") as redis:
+    with services.redis(tmp_path / "r") as redis:
         async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
             texts = await fed(here, fresh, 4)
             await here.stop(here.workers[0])

@@ -11,7 +11,8 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from stream_app import client, embedded, subscription
+from stream_app import client, subscription
+from stream_app.embedded import services
 from stream_app.events import decode, encode
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.store import StreamStore
@@ -27,19 +28,19 @@ SILENCE = 0.2
 @pytest.fixture
 def service(tmp_path: Path) -> Any:
     """A Redis of the test's own, whose clients may all be dropped."""
-    with embedded.redis(tmp_path) as made:
+    with services.redis(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-async def impatient(service: embedded.Service) -> AsyncIterator[Redis]:
+async def impatient(service: services.Service) -> AsyncIterator[Redis]:
     """Waits for a reply to a command for no longer than a moment."""
     async with Redis.from_url(f"{service.url}?socket_timeout={SILENCE / 4}") as redis:
         yield redis
 
 
 @pytest.fixture
-async def other(service: embedded.Service) -> AsyncIterator[Any]:
+async def other(service: services.Service) -> AsyncIterator[Any]:
     """Who speaks, and drops the others."""
     async with Redis.from_url(service.url) as redis:
         yield redis

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from tests.test_kafka_edge import (
     assert_alive,
     confluent,

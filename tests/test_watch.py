@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from redis.asyncio import Redis
 
 from stream_app import commands
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.keys import DEFAULT_KEYS as keys

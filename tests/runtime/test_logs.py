@@ -14,7 +14,7 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import embedded
+from stream_app.embedded import services
 from stream_app.runtime import logs
 from stream_app.runtime.logs import JsonLines
 from stream_app.worker import Worker
@@ -28,9 +28,9 @@ SECRET = "hunter2-and-more"
 
 
 async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
-    broker: embedded.Service, tmp_path: Path, fresh: Fresh
+    broker: services.Service, tmp_path: Path, fresh: Fresh
 ) -> None:
-    with embedded.redis(tmp_path / "r") as service:
+    with services.redis(tmp_path / "r") as service:
         async with Redis.from_url(service.url) as redis:
             await redis.config_set("requirepass", SECRET)
         url = service.url.replace("redis://", f"redis://default:{SECRET}@")

@@ -11,7 +11,7 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from stream_app import embedded
+from stream_app.embedded import services
 from stream_app.runtime import retry
 from stream_app.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
@@ -26,18 +26,18 @@ IN_A_SCRIPT = (
     "Error running script (call to f_a914): @user_script:12: @user_script: 12: -{} some words"
 )
 CODES = ["OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOSCRIPT"]
-SERVERS = {version: path for path, version in embedded.redis_servers().items()}
+SERVERS = {version: path for path, version in services.redis_servers().items()}
 
 
 @pytest.fixture(params=SERVERS, ids=lambda version: "v" + ".".join(map(str, version)))
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[embedded.Service]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[services.Service]:
     """Every version of Redis at hand."""
-    with embedded.redis(tmp_path / "redis", executable=SERVERS[request.param]) as service:
+    with services.redis(tmp_path / "redis", executable=SERVERS[request.param]) as service:
         yield service
 
 
 @pytest.fixture
-async def redis(server: embedded.Service) -> AsyncIterator[Redis]:
+async def redis(server: services.Service) -> AsyncIterator[Redis]:
     """A client of it."""
     async with Redis.from_url(server.url) as client:
         yield client
@@ -299,7 +299,7 @@ async def _is_busy(redis: Redis) -> bool:
 
 
 async def test_a_redis_that_runs_a_long_script_is_waited_for(
-    redis: Redis, server: embedded.Service, hurried: None
+    redis: Redis, server: services.Service, hurried: None
 ) -> None:
     await redis.config_set("lua-time-limit", 20)
     async with Redis.from_url(server.url) as busy:
@@ -324,7 +324,7 @@ async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
 
 
 async def test_a_redis_with_too_many_clients_is_waited_for(
-    redis: Redis, server: embedded.Service, hurried: None
+    redis: Redis, server: services.Service, hurried: None
 ) -> None:
     await redis.ping()
     await redis.config_set("maxclients", 1)
@@ -339,7 +339,7 @@ async def test_a_redis_with_too_many_clients_is_waited_for(
 
 
 async def test_connections_that_break_are_waited_for(
-    redis: Redis, server: embedded.Service, hurried: None
+    redis: Redis, server: services.Service, hurried: None
 ) -> None:
     store, health = StreamStore(redis, PLENTY, PLENTY), Health()
     async with Redis.from_url(server.url) as killer:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app import client, embedded
-from stream_app.child import free_port
-from stream_app.embedded import Service
+from stream_app import client
+from stream_app.embedded import services as embedded
+from stream_app.embedded.process import free_port
+from stream_app.embedded.services import Service
 from stream_app.settings import kafka_home
 from stream_app.runtime.shutdown import Stopping
 from tests.system.chaos import services

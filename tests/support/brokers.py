@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stream_app import embedded, kafka_home
+from stream_app.embedded import services
+from stream_app.embedded import kafka_server
 
 VERSION = "4.2.1"
 _PROJECT = Path(__file__).parent / "kafka"
@@ -23,16 +24,16 @@ _FROM_MAVEN = f"Apache Kafka {VERSION} (Maven)"
 
 
 @contextmanager
-def best(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[embedded.Service]:
+def best(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[services.Service]:
     """The best broker at hand, started in the folder if it has to be."""
     if found := home(environment):
-        with embedded.kafka(folder, kafka_home=found) as service:
+        with services.kafka(folder, kafka_home=found) as service:
             kind = service.kind if environment.get("KAFKA_HOME") else _FROM_MAVEN
             yield replace(service, kind=kind)
     elif address := environment.get("XL3M_TEST_BROKER"):
         yield running(address)
     else:
-        with embedded.kafka(folder) as service:
+        with services.kafka(folder) as service:
             yield service
 
 
@@ -47,13 +48,13 @@ def is_real_required(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("XL3M_REQUIRE_KAFKA", "0") not in ("", "0")
 
 
-def running(address: str) -> embedded.Service:
+def running(address: str) -> services.Service:
     """The broker that already runs at the address, `host:port` with or without `kafka://`."""
     parts = urlsplit(address if "://" in address else f"kafka://{address}")
     host, port = parts.hostname or "127.0.0.1", parts.port or 9092
-    if not kafka_home.serves(host, port):
-        raise embedded.EmbeddedError(f"XL3M_TEST_BROKER: no Kafka answers at {host}:{port}")
-    return embedded.Service(f"kafka://{host}:{port}", "Kafka (XL3M_TEST_BROKER)", durable=True)
+    if not kafka_server.serves(host, port):
+        raise services.EmbeddedError(f"XL3M_TEST_BROKER: no Kafka answers at {host}:{port}")
+    return services.Service(f"kafka://{host}:{port}", "Kafka (XL3M_TEST_BROKER)", durable=True)
 
 
 def from_maven(home: Path) -> Path | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from stream_app.child import free_port
+from stream_app.embedded.process import free_port
 
 HOST = "127.0.0.1"
 

@@ -18,8 +18,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from stream_app import embedded, kafka_home
-from stream_app.child import free_port, running
+from stream_app.embedded import services
+from stream_app.embedded import kafka_server
+from stream_app.embedded.process import free_port, running
 
 USER = "reader"
 PASSWORD = "hunter2-of-the-reader"
@@ -109,7 +110,7 @@ def kafka(home: Path, folder: Path) -> Iterator[Kafka]:
     scram = f'[name="{USER}",password="{PASSWORD}"]'
     users = [f"{mechanism}={scram}" for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")]
     ports = {"doors": doors, "more": stores | _logins("sasl_ssl") | _logins("sasl_plaintext")}
-    with kafka_home.node(home, folder, partitions=2, port=plain, users=users, **ports):  # type: ignore[arg-type]
+    with kafka_server.node(home, folder, partitions=2, port=plain, users=users, **ports):  # type: ignore[arg-type]
         yield Kafka({name: f"kafka://{HOST}:{port}" for name, port in doors.items()}, made)
 
 
@@ -136,7 +137,7 @@ class SecuredRedis:
 @contextmanager
 def redis(folder: Path, rights: dict[str, str]) -> Iterator[SecuredRedis]:
     """A Redis that speaks TLS alone and knows these users, and an admin; rights: by user."""
-    servers = embedded.redis_servers()
+    servers = services.redis_servers()
     server = max(servers, key=lambda path: servers[path], default="")
     if servers.get(server, ()) < (7,):
         found = f"the newest at hand is {server}" if server else "there is none"

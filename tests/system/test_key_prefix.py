@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import client, embedded
+from stream_app import client
+from stream_app.embedded import services
 from stream_app.errors import SettingsError
 from stream_app.events import encode
 from stream_app.keys import Keys, prefix_fault
@@ -80,7 +81,7 @@ def test_a_usable_prefix_is_taken(prefix: str) -> None:
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
     """A Redis with nothing in it."""
-    with embedded.redis(tmp_path / "redis") as service:
+    with services.redis(tmp_path / "redis") as service:
         async with Redis.from_url(service.url) as client:
             yield client
 
@@ -211,7 +212,7 @@ async def xl3m(here: Site, *words: str) -> str:
 
 
 async def test_a_worker_and_every_command_keep_to_their_prefix(
-    durable_broker: embedded.Service, redis: Redis, tmp_path: Path, fresh: Fresh
+    durable_broker: services.Service, redis: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:
     await filled(redis, Keys())
     before = await held(redis, Keys())

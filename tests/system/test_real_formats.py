@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 
 from stream_app import client
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.events import Chunk
 from stream_app.formats.presets import PRESETS
 from stream_app.store import StreamStore

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from stream_app import client
-from stream_app.child import free_port
-from stream_app.embedded import Service
+from stream_app.embedded.process import free_port
+from stream_app.embedded.services import Service
 from tests.support import registries
 from tests.support import secured
 from tests.support.producers import RECORD, Producer, messages

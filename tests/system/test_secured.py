@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from stream_app import client, commands
-from stream_app.child import free_port
+from stream_app.embedded.process import free_port
 from stream_app.doctor import kafka_findings
-from stream_app.embedded import Service
+from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.scout import Scout
 from stream_app.settings import Settings

@@ -14,9 +14,10 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from stream_app import client, embedded
-from stream_app.child import free_port
-from stream_app.embedded import Service
+from stream_app import client
+from stream_app.embedded import services
+from stream_app.embedded.process import free_port
+from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.keys import DEFAULT_KEYS as keys
 from tests.support.workers import Site, best_of, offline, site
@@ -221,7 +222,7 @@ async def test_redis_away_costs_time_and_nothing_else(
     half = len(pieces) // 2
     port = free_port()
     with contextlib.ExitStack() as first:
-        redis = first.enter_context(embedded.redis(tmp_path / "r", appendonly=True, port=port))
+        redis = first.enter_context(services.redis(tmp_path / "r", appendonly=True, port=port))
         async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
             await here.send("questions", stream, question.encode())
             await here.start()
@@ -233,7 +234,7 @@ async def test_redis_away_costs_time_and_nothing_else(
                 await here.send("tokens", stream, piece.encode())
             log = here.folder / "workers.log"
             await here.until(lambda: says(log, "waits for Redis"))
-            with embedded.redis(tmp_path / "r", appendonly=True, port=port):
+            with services.redis(tmp_path / "r", appendonly=True, port=port):
                 await assert_equals_offline(here, stream, question, text)
                 assert all(worker.returncode is None for worker in here.workers)
 
@@ -246,7 +247,7 @@ async def test_a_redis_that_lost_everything_is_filled_again_from_kafka(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
     stream, question, text = fresh("stream"), "is it low?", log_text(7, 80)
-    with embedded.redis(tmp_path / "r") as redis:
+    with services.redis(tmp_path / "r") as redis:
         async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
             await here.send("questions", stream, question.encode())
             worker = await here.start()
@@ -263,7 +264,7 @@ async def test_a_question_that_redis_lost_in_a_restart_is_set_again(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
     stream, lost, text = fresh("stream"), "is it low?", log_text(8, 80)
-    with embedded.redis(tmp_path / "r") as redis:
+    with services.redis(tmp_path / "r") as redis:
         async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
             worker = await here.start()
             await here.send("questions", stream, b"is it ok?")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
-from stream_app import embedded
-from stream_app.child import free_port
-from stream_app.embedded import Service
+from stream_app.embedded import services
+from stream_app.embedded.process import free_port
+from stream_app.embedded.services import Service
 
 
 class Restartable:
@@ -48,7 +48,7 @@ def redis(folder: Path) -> Restartable:
     """With an append-only file."""
     port = free_port()
     return Restartable(
-        folder, lambda: embedded.redis(folder, appendonly=True, port=port), f"127.0.0.1:{port}"
+        folder, lambda: services.redis(folder, appendonly=True, port=port), f"127.0.0.1:{port}"
     )
 
 
@@ -63,6 +63,6 @@ def kafka(folder: Path, home: Path) -> Restartable:
     port = free_port()
     return Restartable(
         folder,
-        lambda: embedded.kafka(folder, kafka_home=home, port=port),
+        lambda: services.kafka(folder, kafka_home=home, port=port),
         str(folder.absolute() / "server.properties"),
     )

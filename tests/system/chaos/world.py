@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from benchmarks.live import is_ready
-from stream_app.child import free_port
+from stream_app.embedded.process import free_port
 from tests.system.chaos import services
 from tests.system.chaos.proxy import Proxy, proxied
 from tests.support.workers import Site, site

