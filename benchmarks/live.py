@@ -34,7 +34,7 @@ from stream_app.feeding.feeder import feeding
 from stream_app.feeding.opened import CHUNK_BYTES
 from stream_app.feeding.pace import Pace
 from stream_app.settings import Settings
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.variables import variable
 from xl3m_core.errors import XL3MError
 

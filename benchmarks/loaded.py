@@ -27,8 +27,8 @@ from stream_app.client import store_of
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
 from stream_app.standing import StandingQuestions
-from stream_app.state import Asked, Range
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Range
+from stream_app.store.store import StreamStore
 from stream_app.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 

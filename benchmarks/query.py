@@ -30,8 +30,8 @@ from benchmarks.ratios import Ratio
 from benchmarks.scoring import made_up
 from benchmarks.turns import ratio
 from stream_app.embedded import services
-from stream_app.state import Asked, Commit, Extension, Range
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, Extension, Range
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
 from xl3m_core.inference.loading import SMALL
 

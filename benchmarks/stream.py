@@ -48,8 +48,8 @@ from stream_app.engine import create_engine
 from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.standing import StandingQuestions
-from stream_app.state import Asked
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked
+from stream_app.store.store import StreamStore
 from stream_app.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 

@@ -16,12 +16,12 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from stream_app import polled
 from stream_app.answering import Answering
-from stream_app.asking import Fence
+from stream_app.store.questions import Fence
 from stream_app.dead_letters import Send
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
-from stream_app.limits import FullError, too_many_streams
+from stream_app.store.limits import FullError, too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health, patiently
 from stream_app.requests import (
@@ -34,7 +34,7 @@ from stream_app.requests import (
 )
 from stream_app.scoring import Scoring, update_message
 from stream_app.settings import Settings
-from stream_app.state import Asked, RestartedError
+from stream_app.store.state import Asked, RestartedError
 from stream_app.runtime.shutdown import Stopping
 from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError

@@ -15,8 +15,8 @@ from stream_app.runtime.retry import Health, patiently
 from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import MAX_DEADLINE, Settings
-from stream_app.state import Asked, View, current_question
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, View, current_question
+from stream_app.store.store import StreamStore
 from stream_app.warming import Warming
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 

@@ -13,8 +13,8 @@ from hashlib import blake2b
 from typing import Self
 
 from stream_app.runtime.retry import Health, patiently
-from stream_app.state import Cursor
-from stream_app.store import StreamStore
+from stream_app.store.state import Cursor
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Method
 
 logger = logging.getLogger("xl3m")

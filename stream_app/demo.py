@@ -26,7 +26,7 @@ from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import feeding
 from stream_app.sample import Fact, service_log
 from stream_app.settings import Settings, kafka_home
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.terminal import say
 
 STREAM = "this-machine"

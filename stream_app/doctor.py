@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redis.asyncio import Redis
 
-from stream_app import redis_check, redis_groups
+from stream_app.store import server_check
+from stream_app.store import groups
 from stream_app.client import connected
 from stream_app.decompression import NAMES, missing_codecs
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.formats.registry import Registry
 from stream_app.group_check import group_state
-from stream_app.keys import Keys
-from stream_app.schema import check_schema
+from stream_app.store.keys import Keys
+from stream_app.store.schema import check_schema
 from stream_app.settings import Settings, unknown_variables
 from stream_app.terminal import say
 from stream_app.topics import makes_topics, matched, partition_counts, topic_names
@@ -91,7 +92,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
             info = await redis.info()
             for finding in _redis_info(info):
                 yield finding
-            if not redis_check.fault_of(info):  # a cluster answers nothing that is asked here
+            if not server_check.fault_of(info):  # a cluster answers nothing that is asked here
                 yield await _schema(redis, Keys(settings.prefix))
                 yield await _redis_group(redis, settings)
     except (UnreachableError, SettingsError) as error:
@@ -114,19 +115,19 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _redis_kind(info: dict[str, Any]) -> Finding:
-    if fault := redis_check.fault_of(info) or redis_check.replica_fault(info):
+    if fault := server_check.fault_of(info) or server_check.replica_fault(info):
         return Finding("MEND", "Redis", fault)
     said = f"answers, version {info['redis_version']}"
-    if redis_check.version(info) < redis_check.TESTED:
+    if server_check.version(info) < server_check.TESTED:
         return Finding("WARN", "Redis", f"{said}: not tested with any before 6.2")
     return Finding("ok", "Redis", said)
 
 
 async def _redis_group(redis: Redis, settings: Settings) -> Finding:
-    noted = await redis_groups.noted_groups(redis, settings)
-    if fault := redis_groups.fault_of(noted, settings):
+    noted = await groups.noted_groups(redis, settings)
+    if fault := groups.fault_of(noted, settings):
         return Finding("MEND", "Redis group", fault)
-    if warning := redis_groups.warning_of(noted, settings):
+    if warning := groups.warning_of(noted, settings):
         return Finding("WARN", "Redis group", warning)
     said = f"{settings.group}, and no other" if noted else "none noted yet, the first worker does"
     return Finding("ok", "Redis group", said)

@@ -17,14 +17,14 @@ from stream_app.dead_letters import headers_of as _headers
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.formats.tokens import Decoded, TokenDecoder
-from stream_app.limits import too_many_streams
+from stream_app.store.limits import too_many_streams
 from stream_app.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health, patiently
 from stream_app.queues import Queues, size
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Commit, LostWritesError, RestartedError, State
-from stream_app.store import StreamStore
+from stream_app.store.state import Commit, LostWritesError, RestartedError, State
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")

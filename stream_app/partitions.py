@@ -9,10 +9,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from stream_app.asking import Fence
+from stream_app.store.questions import Fence
 from stream_app.offset_reset import EARLIEST
-from stream_app.state import LostWritesError, Move
-from stream_app.store import StreamStore
+from stream_app.store.state import LostWritesError, Move
+from stream_app.store.store import StreamStore
 from stream_app.topic_ids import is_other_topic
 
 logger = logging.getLogger("xl3m")

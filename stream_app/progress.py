@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from stream_app import client
 from stream_app.display import progress
 from stream_app.runtime.retry import end_if_cancelled
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.terminal import StatusLine
 
 POLLED_SECONDS = 0.5

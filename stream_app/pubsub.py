@@ -21,8 +21,8 @@ from stream_app.dead_letters import DeadLetterLog
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
-from stream_app.keys import Keys
-from stream_app.limits import too_many_queries
+from stream_app.store.keys import Keys
+from stream_app.store.limits import too_many_queries
 from stream_app.runtime.retry import (
     MAY_PASS,
     Health,
@@ -36,7 +36,7 @@ from stream_app.requests import Query, decode_query, id_of
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
 from stream_app.runtime.shutdown import Stopping
-from stream_app.subscription import messages
+from stream_app.store.subscription import messages
 from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")

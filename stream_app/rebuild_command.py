@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 import click
 
-from stream_app import client, rebuild
-from stream_app.keys import SCHEMA
-from stream_app.rebuild import Rebuilding, Retained
-from stream_app.schema import check_schema, noted_schema
+from stream_app import client
+from stream_app.store import rebuild
+from stream_app.store.keys import SCHEMA
+from stream_app.store.rebuild import Rebuilding, Retained
+from stream_app.store.schema import check_schema, noted_schema
 from stream_app.settings import Settings
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.terminal import name_shown, say
 from stream_app.topics import retained
 

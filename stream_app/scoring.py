@@ -21,8 +21,8 @@ from stream_app.runtime.retry import Health, patiently
 from stream_app.plan import Plan, StepSize, Wanted
 from stream_app.scout import Scout
 from stream_app.standing import StandingQuestions
-from stream_app.state import Cursor, Extension
-from stream_app.store import StreamStore
+from stream_app.store.state import Cursor, Extension
+from stream_app.store.store import StreamStore
 from stream_app.streams import Streams
 from stream_app.work import Step, Watched, Work, extension
 from xl3m_core import Engine, Segment

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Sequence
 from redis.asyncio import Redis
 
 from stream_app.bm25 import Bm25
-from stream_app.keys import DEFAULT_KEYS, Keys
-from stream_app.packing import pack, unpack
-from stream_app.store import StreamStore
+from stream_app.store.keys import DEFAULT_KEYS, Keys
+from stream_app.store.codec import pack, unpack
+from stream_app.store.store import StreamStore
 from xl3m_core import Segment
 
 logger = logging.getLogger("xl3m")

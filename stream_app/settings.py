@@ -24,7 +24,7 @@ from stream_app.checks import (
 from stream_app.errors import SettingsError
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import form_and_preset
-from stream_app.keys import prefix_fault
+from stream_app.store.keys import prefix_fault
 from stream_app.variables import convert, unknown, variable, with_secrets
 from xl3m_core.method import Measure, Method
 from xl3m_core.records import record_start

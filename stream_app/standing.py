@@ -7,9 +7,9 @@ engine and the store; not when anything is scored.
 import logging
 from typing import TYPE_CHECKING
 
-from stream_app.keys import question_id
-from stream_app.state import Asked
-from stream_app.store import StreamStore
+from stream_app.store.keys import question_id
+from stream_app.store.state import Asked
+from stream_app.store.store import StreamStore
 from stream_app.work import Standing
 from xl3m_core import QuestionError
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from stream_app.standing import StandingQuestions
-from stream_app.state import Cursor, LostWritesError
-from stream_app.store import StreamStore
+from stream_app.store.state import Cursor, LostWritesError
+from stream_app.store.store import StreamStore
 from stream_app.sums import NOTHING, Sums
 from stream_app.work import Watched
 

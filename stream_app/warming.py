@@ -11,7 +11,7 @@ from functools import partial
 
 from stream_app.runtime.retry import Health, patiently
 from stream_app.scoring import Scoring
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 
 if TYPE_CHECKING:  # commands weigh streams too, and wait for no model's libraries
     from stream_app.streams import Streams

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from stream_app.state import Asked, Cursor, Extension, Range
+from stream_app.store.state import Asked, Cursor, Extension, Range
 from xl3m_core import Segment, TopK
 
 NAN = float("nan")

@@ -20,11 +20,11 @@ from stream_app.decompression import missing_codecs
 from stream_app.errors import SettingsError
 from stream_app.group_check import check_group
 from stream_app.http import check_port
-from stream_app.keys import Keys
+from stream_app.store.keys import Keys
 from stream_app.runtime.log_throttle import RepeatFilter
-from stream_app.redis_check import ensure_usable
-from stream_app.redis_groups import note_group
-from stream_app.schema import ensure_schema
+from stream_app.store.server_check import ensure_usable
+from stream_app.store.groups import note_group
+from stream_app.store.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.terminal import say
 from stream_app.topics import ensure_topics

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.answering import Answering
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.retry import Health
 from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit
+from stream_app.store.store import StreamStore
 from stream_app.warming import HOT_QUESTIONS, Warming
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from stream_app import client, commands
 from stream_app import progress as progress_module
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit, Extension, Range, State
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, Extension, Range, State
+from stream_app.store.store import StreamStore
 from stream_app.terminal import name_shown
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from stream_app.cuts import Cut, CutCheck, differences, found, retained
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
-from stream_app.state import Commit, Cursor, State
-from stream_app.store import StreamStore
+from stream_app.store.state import Commit, Cursor, State
+from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail

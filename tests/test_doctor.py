@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import redis_check
+from stream_app.store import server_check
 from stream_app.embedded import services
 from stream_app.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
-from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.redis_groups import note_group
-from stream_app.schema import check_schema, ensure_schema
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.groups import note_group
+from stream_app.store.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
 from stream_app.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from tests.support import tiny
@@ -100,11 +100,11 @@ async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_
 
 def test_what_no_worker_can_use_is_told_by_what_redis_says_of_itself() -> None:
     well = {"redis_version": "7.4.6", "role": "master", "redis_mode": "standalone"}
-    assert redis_check.fault_of(well) == redis_check.replica_fault(well) == ""
-    assert "cluster" in redis_check.fault_of(well | {"redis_mode": "cluster"})
-    assert "cluster" in redis_check.fault_of(well | {"cluster_enabled": 1})
-    assert "older than 6.0" in redis_check.fault_of(well | {"redis_version": "5.0.14"})
-    assert redis_check.fault_of(well | {"redis_version": "6.0.0"}) == ""
+    assert server_check.fault_of(well) == server_check.replica_fault(well) == ""
+    assert "cluster" in server_check.fault_of(well | {"redis_mode": "cluster"})
+    assert "cluster" in server_check.fault_of(well | {"cluster_enabled": 1})
+    assert "older than 6.0" in server_check.fault_of(well | {"redis_version": "5.0.14"})
+    assert server_check.fault_of(well | {"redis_version": "6.0.0"}) == ""
 
 
 # -- the group ---------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ from stream_app.feeding.recovery import take_down
 from stream_app.feeding.source import How, Source
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.settings import Format, Settings
-from stream_app.state import Move
-from stream_app.store import StreamStore
+from stream_app.store.state import Move
+from stream_app.store.store import StreamStore
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]

@@ -28,15 +28,15 @@ from stream_app.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.http import Http, check_port
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.metrics import Metrics
 from stream_app.runtime.retry import Health
 from stream_app.readiness import Readiness
 from stream_app.requests import Query
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit
+from stream_app.store.store import StreamStore
 from stream_app.sums import sum_of
 from stream_app.warming import Warming
 from stream_app.weights import Weights, weight

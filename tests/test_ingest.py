@@ -21,13 +21,13 @@ from stream_app import ingest as ingest_module
 from stream_app import queues
 from stream_app.runtime import retry
 from stream_app.ingest import Ingest
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Asked, FencedError, LostWritesError, State
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, FencedError, LostWritesError, State
+from stream_app.store.store import StreamStore
 from tests.support.fakes import (
     PLENTY,
     TP,

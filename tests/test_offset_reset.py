@@ -12,7 +12,7 @@ from stream_app.errors import SettingsError
 from stream_app.offset_reset import parse_start
 from stream_app.partitions import Partitions
 from stream_app.settings import Settings
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, FakeBroker
 from tests.test_kafka_edge import assert_alive, has_no_lag, log_of, text_of, with_changes
 from tests.support.workers import Site

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.plan import Plan, StepSize, Wanted
-from stream_app.state import Asked, Cursor, Range
+from stream_app.store.state import Asked, Cursor, Range
 from stream_app.work import Standing, Watched
 
 SEGMENT, QUESTION = 12, 5

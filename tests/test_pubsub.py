@@ -16,15 +16,15 @@ from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, LEASE_MS, Claim, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
-from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.keys import Keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import Keys
 from stream_app.runtime.retry import Health
 from stream_app.pubsub import PubSubDoor
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit
+from stream_app.store.state import Asked, Commit
 from stream_app.runtime.shutdown import Stopping
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.warming import Warming
 from tests.support.fakes import PLENTY, HashEngine, running, until
 

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import keys as layout
+from stream_app.store import keys as layout
 from stream_app.runtime import retry
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout
-from stream_app.state import Asked, Commit, Cursor, Range
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, Cursor, Range
+from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, FailingStore, HashEngine, batch, best, on_redis, running, until
 from xl3m_core import Engine

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from stream_app.bm25 import words
 from stream_app.scout import Scout, best
-from stream_app.state import Commit
-from stream_app.store import StreamStore
+from stream_app.store.state import Commit
+from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine, batch
 from xl3m_core import Segment
 

@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 from stream_app import cli, commands, display, doctor, offline
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit, State
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, State
+from stream_app.store.store import StreamStore
 from stream_app.terminal import as_json, in_line, name_meant, name_shown, say, shown
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine

@@ -15,11 +15,11 @@ from stream_app import commands
 from stream_app.embedded.services import Service
 from stream_app.errors import BadEvent
 from stream_app.events import encode
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.requests import decode_question
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit, Extension, Range, State
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, Extension, Range, State
+from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine
 from tests.support.workers import fresh_topics
 from xl3m_core import Tail

@@ -27,7 +27,7 @@ from stream_app.feeding.positions import Book
 from stream_app.feeding.recovery import header
 from stream_app.producing import producing
 from stream_app.settings import Settings
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.topics import ensure_topics
 
 logger = logging.getLogger("xl3m")

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from typing import Any
 
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")
 

@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from stream_app.embedded import services
 from stream_app.runtime import retry
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
 from stream_app.runtime.retry import Health, passes, patiently, reason
-from stream_app.state import Asked
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked
+from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, until
 from tests.test_ingest import assert_holds, site
 

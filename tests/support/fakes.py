@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
 from xl3m_core.engine import Begun
 

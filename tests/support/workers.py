@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from stream_app import access
 from stream_app.client import store_of
 from stream_app.settings import Settings
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from stream_app.topics import TOPICS, ensure_topics
 from stream_app.variables import variable
 from tests.support import tiny

@@ -16,13 +16,13 @@ from stream_app import client
 from stream_app.embedded import services
 from stream_app.errors import SettingsError
 from stream_app.events import encode
-from stream_app.keys import Keys, prefix_fault
-from stream_app.rebuild import Held, begin_anew, found, plan, throw_away_older
-from stream_app.schema import check_schema, ensure_schema
+from stream_app.store.keys import Keys, prefix_fault
+from stream_app.store.rebuild import Held, begin_anew, found, plan, throw_away_older
+from stream_app.store.schema import check_schema, ensure_schema
 from stream_app.scout import Scout
 from stream_app.settings import Settings
-from stream_app.state import Asked, Commit, Move
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, Move
+from stream_app.store.store import StreamStore
 from stream_app.weights import weight
 from tests.support.fakes import PLENTY, HashEngine, batch, running, until
 from tests.test_pubsub import Worker, listening

@@ -17,7 +17,7 @@ from stream_app import client
 from stream_app.embedded.services import Service
 from stream_app.events import Chunk
 from stream_app.formats.presets import PRESETS
-from stream_app.store import StreamStore
+from stream_app.store.store import StreamStore
 from tests import test_ingest
 from tests.support.decoding import decoded, decoder
 from tests.support.fakes import PLENTY, Event, batch

@@ -19,7 +19,7 @@ from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
 from stream_app.events import decode
-from stream_app.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from tests.support.workers import Site, best_of, offline, site
 
 Fresh = Callable[[str], str]

@@ -40,9 +40,9 @@ from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
 from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
-from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.keys import question_id
-from stream_app.packing import pack_tail, unpack_tail
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import question_id
+from stream_app.store.codec import pack_tail, unpack_tail
 from stream_app.record_batch import FetchedRecords
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings

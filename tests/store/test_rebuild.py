@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import client, rebuild
+from stream_app import client
+from stream_app.store import rebuild
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
-from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.rebuild import (
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.rebuild import (
     Held,
     Retained,
     begin_anew,
@@ -31,8 +32,8 @@ from stream_app.rebuild import (
     throw_away_older,
     unread,
 )
-from stream_app.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
-from stream_app.store import StreamStore
+from stream_app.store.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
+from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.test_ingest import assert_holds
 from tests.test_ingest import site as reader

@@ -6,8 +6,8 @@ Knows the layout of hashes and entries; not how they are asked for.
 from collections.abc import Sequence
 from typing import Any
 
-from stream_app.packing import unpack, unpack_segment
-from stream_app.state import Asked, Commit, Cursor, FencedError, Range, RestartedError, State
+from stream_app.store.codec import unpack, unpack_segment
+from stream_app.store.state import Asked, Commit, Cursor, FencedError, Range, RestartedError, State
 from xl3m_core import Segment
 
 _NUMBERS = ("version", "head", "first", "gaps", "questions", "rebuilt")

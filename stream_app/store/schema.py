@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app.errors import SchemaError
-from stream_app.keys import SCHEMA, Keys
+from stream_app.store.keys import SCHEMA, Keys
 
 
 async def ensure_schema(redis: Redis, keys: Keys) -> None:

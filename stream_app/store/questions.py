@@ -11,10 +11,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from stream_app.keys import Keys
-from stream_app.packing import pack
-from stream_app.replies import to_asked
-from stream_app.state import Asked, FencedError, giving_way, is_over
+from stream_app.store.keys import Keys
+from stream_app.store.codec import pack
+from stream_app.store.replies import to_asked
+from stream_app.store.state import Asked, FencedError, giving_way, is_over
 
 NO_LIMIT = 1 << 40
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import keys as layout
-from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.limits import FullError
-from stream_app.packing import pack_segment, pack_tail, unpack_segment, unpack_tail
-from stream_app.state import Asked, Commit, Extension, FencedError, Move, Range, State
-from stream_app.store import StreamStore
+from stream_app.store import keys as layout
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.limits import FullError
+from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
+from stream_app.store.state import Asked, Commit, Extension, FencedError, Move, Range, State
+from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, on_redis
 from xl3m_core import Segment, Tail, TopK, Unit
 

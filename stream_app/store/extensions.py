@@ -5,11 +5,11 @@ Pure: an extension in, names and arguments out. Knows the layout in Redis; sends
 
 from typing import Any
 
-from stream_app import keys as layout
-from stream_app.keys import Keys
-from stream_app.packing import pack_segment
-from stream_app.scripts import Call
-from stream_app.state import Extension
+from stream_app.store import keys as layout
+from stream_app.store.keys import Keys
+from stream_app.store.codec import pack_segment
+from stream_app.store.scripts import Call
+from stream_app.store.state import Extension
 
 
 def extend_call(keys: Keys, e: Extension, k: int) -> Call:

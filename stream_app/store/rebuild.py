@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from stream_app.keys import SCHEMA, Keys
+from stream_app.store.keys import SCHEMA, Keys
 from stream_app.partitions import name_of
-from stream_app.replies import to_asked, to_cursor
-from stream_app.schema import check_schema, ensure_schema, noted_schema
-from stream_app.state import Cursor
-from stream_app.store import StreamStore
+from stream_app.store.replies import to_asked, to_cursor
+from stream_app.store.schema import check_schema, ensure_schema, noted_schema
+from stream_app.store.state import Cursor
+from stream_app.store.store import StreamStore
 
 AT_ONCE = 1000
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from stream_app.keys import DEFAULT_KEYS as keys
-from stream_app.keys import question_id
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import question_id
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80).filter(
     lambda name: len(name.encode()) <= 256

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from stream_app.limits import FullError, too_many_questions
+from stream_app.store.limits import FullError, too_many_questions
 from xl3m_core import Segment, Tail
 
 

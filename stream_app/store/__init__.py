@@ -1,0 +1,1 @@
+"""The state of streams in Redis: the only package that talks to Redis."""
