@@ -29,7 +29,7 @@ from stream_app.settings import Settings
 from stream_app.standing import StandingQuestions
 from stream_app.store.state import Asked, Range
 from stream_app.store.store import StreamStore
-from stream_app.topics import ensure_topics
+from stream_app.kafka.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 
 QUESTION = "Which host fails?"

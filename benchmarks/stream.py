@@ -50,7 +50,7 @@ from stream_app.settings import Settings, kafka_home
 from stream_app.standing import StandingQuestions
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
-from stream_app.topics import ensure_topics
+from stream_app.kafka.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 
 TOKENS, SHORT_TOKENS = 1_000_000, 300_000

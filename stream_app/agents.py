@@ -14,10 +14,10 @@ from typing import Any
 import faust
 from aiokafka.errors import MessageSizeTooLargeError
 
-from stream_app import polled
+from stream_app.kafka import polled
 from stream_app.answering import Answering
 from stream_app.store.questions import Fence
-from stream_app.dead_letters import Send
+from stream_app.kafka.dead_letters import Send
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json

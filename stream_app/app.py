@@ -14,16 +14,18 @@ from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
-from stream_app import access, agents, refusal
+from stream_app import agents
+from stream_app.kafka import auth
+from stream_app.kafka import connection
 from stream_app.answering import Answering
 from stream_app.assignment import on_assignment, on_full_queues
 from stream_app.client import store_of
-from stream_app.consumer import BETWEEN_GENERATIONS, Consumer
+from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.cuts import CutCheck
-from stream_app.dead_letters import DeadLetterLog, dead_letter_sender
+from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
-from stream_app.fetcher import FetchState
+from stream_app.kafka.fetcher import FetchState
 from stream_app.http import Http
 from stream_app.ingest import Ingest
 from stream_app.metrics import Metrics
@@ -37,8 +39,8 @@ from stream_app.scoring import Scoring
 from stream_app.scout import Scout
 from stream_app.settings import Settings
 from stream_app.runtime.shutdown import Stopping
-from stream_app.topic_watch import TopicWatch, subscriber
-from stream_app.topics import TOPICS
+from stream_app.kafka.topic_pattern import TopicWatch, subscriber
+from stream_app.kafka.topics import TOPICS
 from stream_app.warming import Warming
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.weights import Weights
@@ -184,7 +186,7 @@ def create_faust(settings: Settings) -> App:
         settings.group,
         env={},  # Faust's own variables (BROKER_URL, APP_VERSION) would win over what is said here
         broker=settings.broker,
-        broker_credentials=access.faust_credentials(settings),
+        broker_credentials=auth.faust_credentials(settings),
         key_serializer="raw",
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,
@@ -217,7 +219,7 @@ def create_faust(settings: Settings) -> App:
     app.fetch_state = FetchState(
         settings.max_batch_bytes, settings.isolation_level, settings.unreadable
     )
-    app.explained = partial(refusal.explained, settings)
+    app.explained = partial(connection.explained, settings)
     return app
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
-from stream_app.consumer import Consumer
+from stream_app.kafka.consumer import Consumer
 from stream_app.ingest import Ingest
 from stream_app.partitions import Broker, Partitions
 from stream_app.runtime.retry import Health, patiently

@@ -124,8 +124,8 @@ async def set_question(
 ) -> None:
     """Make it a current question of the stream, or the only one, through the questions topic."""
     from stream_app.events import encode
-    from stream_app.producing import producing
-    from stream_app.topics import ensure_topics
+    from stream_app.kafka.producer import producing
+    from stream_app.kafka.topics import ensure_topics
 
     await ensure_topics(settings)
     async with producing(settings) as producer:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stream_app import polled
+from stream_app.kafka import polled
 from stream_app.cuts import Cut
-from stream_app.dead_letters import headers_of as _headers
+from stream_app.kafka.dead_letters import headers_of as _headers
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.formats.tokens import Decoded, TokenDecoder

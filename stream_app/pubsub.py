@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from stream_app.agents import QUERIES_AT_ONCE, answered
 from stream_app.answering import Answering
 from stream_app.claim import CLAIMED, Claim, Claims
-from stream_app.dead_letters import DeadLetterLog
+from stream_app.kafka.dead_letters import DeadLetterLog
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_app.polled import apart
+from stream_app.kafka.polled import apart
 
 BATCH_EVENTS = 512
 QUEUE_EVENTS = 2048

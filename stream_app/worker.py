@@ -16,9 +16,9 @@ from mode.utils.logging import level_number
 from stream_app.runtime import logs
 from stream_app.runtime.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
 from stream_app.client import connected
-from stream_app.decompression import missing_codecs
+from stream_app.kafka.decompression import missing_codecs
 from stream_app.errors import SettingsError
-from stream_app.group_check import check_group
+from stream_app.kafka.group_check import check_group
 from stream_app.http import check_port
 from stream_app.store.keys import Keys
 from stream_app.runtime.log_throttle import RepeatFilter
@@ -27,7 +27,7 @@ from stream_app.store.groups import note_group
 from stream_app.store.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.terminal import say
-from stream_app.topics import ensure_topics
+from stream_app.kafka.topics import ensure_topics
 
 if TYPE_CHECKING:
     from stream_app.app import App

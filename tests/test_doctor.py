@@ -17,7 +17,7 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.groups import note_group
 from stream_app.store.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
-from stream_app.topics import TOPICS, ensure_topics, partition_counts, topic_names
+from stream_app.kafka.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from tests.support import tiny
 from tests.test_cli import xl3m
 from tests.support.workers import fresh_topics
@@ -214,7 +214,7 @@ async def test_topics_are_shown_with_their_partitions(
 async def test_a_broker_that_makes_no_topics_is_not_called_absent(
     broker: services.Service, topics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.topics.CREATION_SECONDS", 0.0)
+    monkeypatch.setattr("stream_app.kafka.topics.CREATION_SECONDS", 0.0)
     with pytest.raises(UnreachableError, match="create them"):
         await ensure_topics(Settings(broker=broker.url, **topics))
 

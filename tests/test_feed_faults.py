@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app import access
+from stream_app.kafka import auth
 from stream_app.embedded.services import Service
 from stream_app.settings import Settings
-from stream_app.topics import ensure_topics
+from stream_app.kafka.topics import ensure_topics
 from stream_app.variables import variable
 from tests.support.workers import fresh_topics
 
@@ -66,7 +66,7 @@ class Feed:
     async def lines(self) -> list[str]:
         """All that the topic has, in order."""
         topic, found = self.settings.tokens_topic, list[str]()
-        async with AIOKafkaConsumer(**access.kafka(self.settings)) as consumer:
+        async with AIOKafkaConsumer(**auth.kafka(self.settings)) as consumer:
             await consumer._client.force_metadata_update()
             partitions = [TopicPartition(topic, number) for number in range(4)]
             consumer.assign(partitions)

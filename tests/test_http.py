@@ -24,7 +24,7 @@ from stream_app.answering import Answering
 from stream_app.app import create_app
 from stream_app.embedded.process import free_port
 from stream_app.connections import room
-from stream_app.dead_letters import dead_letter_sender
+from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
 from stream_app.formats.tokens import TokenDecoder
 from stream_app.http import Http, check_port

@@ -14,7 +14,7 @@ from stream_app.partitions import Partitions
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, FakeBroker
-from tests.test_kafka_edge import assert_alive, has_no_lag, log_of, text_of, with_changes
+from tests.kafka.test_records import assert_alive, has_no_lag, log_of, text_of, with_changes
 from tests.support.workers import Site
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_app import access
+from stream_app.kafka import auth
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding.marks import Note, note_of, written
 from stream_app.feeding.pieces import Piece
 from stream_app.feeding.positions import Book, Entry
 from stream_app.settings import Settings
-from stream_app.topics import ASKED_SECONDS, partition_counts
+from stream_app.kafka.topics import ASKED_SECONDS, partition_counts
 
 logger = logging.getLogger("xl3m")
 
@@ -73,7 +73,7 @@ async def recover(settings: Settings, book: Book, cluster: str) -> None:
 async def ends(settings: Settings) -> dict[str, int]:
     """The offset that comes next in each partition of the topic."""
     partitions = await _partitions(settings)
-    async with AIOKafkaConsumer(**access.kafka(settings)) as consumer:
+    async with AIOKafkaConsumer(**auth.kafka(settings)) as consumer:
         found = await consumer.end_offsets(partitions)
     return {f"{tp.topic}/{tp.partition}": offset for tp, offset in found.items()}
 
@@ -87,7 +87,7 @@ class _Scan:
     def __init__(self, settings: Settings, book: Book, partitions: list[TopicPartition]) -> None:
         self.book = book
         self.partitions = partitions
-        self.options = access.kafka(settings)
+        self.options = auth.kafka(settings)
 
     async def run(self, first: bool) -> None:
         """Read all partitions from where the book ends; a new book begins at their ends."""

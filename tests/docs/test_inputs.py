@@ -16,7 +16,8 @@ import msgpack
 import pytest
 from google.protobuf import json_format
 
-from stream_app import dead_letters, events
+from stream_app import events
+from stream_app.kafka import dead_letters
 from stream_app.errors import SettingsError
 from stream_app.formats import documents, paths, templates, times, tokens
 from stream_app.formats.keys import READERS, stream_of_key

@@ -17,11 +17,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from stream_app import access
+from stream_app.kafka import auth
 from stream_app.client import store_of
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from stream_app.topics import TOPICS, ensure_topics
+from stream_app.kafka.topics import TOPICS, ensure_topics
 from stream_app.variables import variable
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
@@ -97,7 +97,7 @@ class Site:
     async def received(self, topic: str, count: int) -> list[tuple[bytes | None, bytes]]:
         """The first `count` events of a topic."""
         name = getattr(self.settings, f"{topic}_topic")
-        options = access.kafka(self.settings)
+        options = auth.kafka(self.settings)
         consumer = AIOKafkaConsumer(name, **options, auto_offset_reset="earliest")
         async with consumer, asyncio.timeout(WAIT_SECONDS):
             events = [await consumer.getone() for _ in range(count)]
@@ -124,7 +124,7 @@ async def site(
     await ensure_topics(settings)
     async with (
         Redis.from_url(redis_url) as redis,
-        AIOKafkaProducer(**access.kafka(settings)) as producer,
+        AIOKafkaProducer(**auth.kafka(settings)) as producer,
     ):
         here = Site(settings, folder, redis, producer)
         try:

@@ -10,8 +10,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from stream_app import access
-from tests.test_kafka_edge import assert_alive, has_no_lag, log_of, text_of
+from stream_app.kafka import auth
+from tests.kafka.test_records import assert_alive, has_no_lag, log_of, text_of
 from tests.support.workers import Site
 
 Fresh = Callable[[str], str]
@@ -21,7 +21,7 @@ PARTITIONS = 4
 
 async def recreate(here: Site, topic: str) -> None:
     """Delete the topic and create it again."""
-    admin = AIOKafkaAdminClient(**access.kafka(here.settings))
+    admin = AIOKafkaAdminClient(**auth.kafka(here.settings))
     await admin.start()
     try:
         await admin.delete_topics([topic])

@@ -23,7 +23,8 @@ from aiokafka import TopicPartition
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from stream_app import cli, polled
+from stream_app import cli
+from stream_app.kafka import polled
 from stream_app.events import (
     STREAM_BYTES,
     dead_letter,
@@ -34,7 +35,7 @@ from stream_app.feeding import opened, pieces
 from stream_app.feeding.dialogue import is_transcript
 from stream_app.feeding.kinds import compression_of, text_of
 from stream_app.feeding.reader import read_file
-from stream_app.fetcher import KEPT_BYTES, FetchState, PartitionRecords
+from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -43,7 +44,7 @@ from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
 from stream_app.store.codec import pack_tail, unpack_tail
-from stream_app.record_batch import FetchedRecords
+from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.variables import variable

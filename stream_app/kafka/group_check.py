@@ -12,9 +12,9 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.errors import UnreachableError
-from stream_app.refusal import FATAL, explained
+from stream_app.kafka.connection import FATAL, explained
 from stream_app.settings import Settings
-from stream_app.topics import administering, topic_names
+from stream_app.kafka.topics import administering, topic_names
 
 _OURS = ("", "consumer")
 _SHARING = ("", "roundrobin")

@@ -11,8 +11,8 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from stream_app import access
-from stream_app.refusal import unreachable
+from stream_app.kafka import auth
+from stream_app.kafka.connection import unreachable
 from stream_app.settings import Settings
 
 # So long it may take to say goodbye to a broker that may be away, when nothing waits for it.
@@ -28,7 +28,7 @@ async def producing(
 
     more: options of aiokafka's producer. Raises UnreachableError when the broker refuses.
     """
-    options = {**access.kafka(settings), "linger_ms": linger_ms, **more}
+    options = {**auth.kafka(settings), "linger_ms": linger_ms, **more}
     try:
         made = AIOKafkaProducer(**options, enable_idempotence=True)
         try:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from stream_app import topic_watch
+from stream_app.kafka import topic_pattern
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.settings import Settings
-from stream_app.topics import retained
-from tests.test_kafka_edge import assert_alive, log_of, one_partition, reads, with_changes
+from stream_app.kafka.topics import retained
+from tests.kafka.test_records import assert_alive, log_of, one_partition, reads, with_changes
 from tests.support.workers import Site
 
 Fresh = Callable[[str], str]
@@ -30,9 +30,9 @@ async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
     async def subscribe(names: list[str]) -> None:
         read.set()
 
-    monkeypatch.setattr(topic_watch, "matching", matching)
-    monkeypatch.setattr(topic_watch, "LOOK_SECONDS", 0.01)
-    looking = topic_watch.TopicWatch(Settings(tokens_topic="^app"), found, subscribe).run()
+    monkeypatch.setattr(topic_pattern, "matching", matching)
+    monkeypatch.setattr(topic_pattern, "LOOK_SECONDS", 0.01)
+    looking = topic_pattern.TopicWatch(Settings(tokens_topic="^app"), found, subscribe).run()
     task = asyncio.create_task(looking)
     async with asyncio.timeout(5):
         await read.wait()
@@ -43,7 +43,7 @@ async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
 async def test_topics_that_match_are_read_and_those_made_later_too(
     here: Site, fresh: Fresh
 ) -> None:
-    assert topic_watch.LOOK_SECONDS < 60
+    assert topic_pattern.LOOK_SECONDS < 60
     prefix, other = fresh("app"), fresh("other")
     for topic in (f"{prefix}.a", other):
         await one_partition(here, topic)

@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from stream_app.decompression import Buffer, TooLargeError, decompress
+from stream_app.kafka.decompression import Buffer, TooLargeError, decompress
 from stream_app.variables import variable
 
 # BaseOffset, Length, PartitionLeaderEpoch, Magic, CRC, Attributes, LastOffsetDelta,

@@ -13,7 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import ClusterAuthorizationFailedError, IncompatibleBrokerVersion, KafkaError
 
-from stream_app import access, refusal
+from stream_app.kafka import auth
+from stream_app.kafka import connection
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 
@@ -31,8 +32,8 @@ async def administering(
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     """A broker that answers, within so many seconds each time it is asked. Raises
     UnreachableError when it does not, or no longer, or does not let us in."""
-    options = access.kafka(settings)
-    await refusal.knock(settings, options, seconds)
+    options = auth.kafka(settings)
+    await connection.knock(settings, options, seconds)
     admin = AIOKafkaAdminClient(**options, request_timeout_ms=round(seconds * 1000))
     try:
         await admin.start()
@@ -40,7 +41,7 @@ async def administering(
     except UnreachableError:  # an OSError too, and has said what is wrong
         raise
     except (KafkaError, OSError) as error:
-        raise refusal.unreachable(settings, error) from error
+        raise connection.unreachable(settings, error) from error
     finally:
         await admin.close()
 
@@ -111,7 +112,7 @@ def matched(settings: Settings, names: Iterable[str]) -> list[str]:
 async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
     """The first offset that the broker still has of each topic/partition of tokens, and the one
     that comes next. Raises UnreachableError when there is no broker."""
-    consumer = AIOKafkaConsumer(**access.kafka(settings))
+    consumer = AIOKafkaConsumer(**auth.kafka(settings))
     try:
         async with consumer, asyncio.timeout(ASKED_SECONDS):
             counts = await partition_counts(settings)
@@ -136,7 +137,7 @@ async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
 
 async def _ask_for(settings: Settings, missing: list[str]) -> None:
     """A broker that makes topics by itself makes those it is asked about."""
-    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
+    async with AIOKafkaProducer(**auth.kafka(settings)) as producer:
         try:
             async with asyncio.timeout(CREATION_SECONDS):
                 for name in missing:

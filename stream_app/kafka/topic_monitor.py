@@ -12,8 +12,8 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from stream_app.fetcher import TOPICS
-from stream_app.topic_ids import is_other_topic, topic_ids
+from stream_app.kafka.fetcher import TOPICS
+from stream_app.kafka.topic_ids import is_other_topic, topic_ids
 
 logger = logging.getLogger("xl3m")
 

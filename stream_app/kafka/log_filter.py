@@ -7,7 +7,7 @@ and groups are new, unless it goes on. Knows aiokafka's loggers; nothing of what
 import logging
 import time
 
-from stream_app.refusal import FATAL
+from stream_app.kafka.connection import FATAL
 
 PASSING_SECONDS = 15.0
 
@@ -38,7 +38,7 @@ _NEW = {
 def quieten() -> None:
     """From now on; called again it changes nothing."""
     logging.getLogger("aiokafka.conn").addFilter(_without_requests)
-    logging.getLogger("stream_app.kafka_thread").addFilter(_without_refusals)
+    logging.getLogger("stream_app.kafka.consumer_thread").addFilter(_without_refusals)
     for name, passing in _NEW.items():
         logging.getLogger(name).addFilter(passing)
 

@@ -22,8 +22,8 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as faust_driver
 
-from stream_app import polled
-from stream_app.decompression import (
+from stream_app.kafka import polled
+from stream_app.kafka.decompression import (
     GZIP,
     NAMES,
     DecompressionError,
@@ -31,8 +31,8 @@ from stream_app.decompression import (
     decompress,
     missing_codecs,
 )
-from stream_app.fetcher import REBOUND, FetchResult, FetchState, PartitionRecords
-from stream_app.record_batch import FetchedRecords
+from stream_app.kafka.fetcher import REBOUND, FetchResult, FetchState, PartitionRecords
+from stream_app.kafka.record_batch import FetchedRecords
 from tests.support import raw
 from tests.support.raw import Raw, batch
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.settings import Settings
-from stream_app.topics import matching
+from stream_app.kafka.topics import matching
 
 logger = logging.getLogger("xl3m")
 

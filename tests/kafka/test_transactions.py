@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from stream_app.embedded.services import Service
-from tests.test_kafka_edge import (
+from tests.kafka.test_records import (
     assert_alive,
     confluent,
     has_no_lag,

@@ -13,13 +13,13 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from confluent_kafka.admin import AdminClient
 
-from stream_app import access
+from stream_app.kafka import auth
 from stream_app.embedded import kafka_server
 from stream_app.embedded.process import free_port
 from stream_app.doctor import kafka_findings
 from tests.support import brokers
 from tests.support import secured
-from tests.test_kafka_edge import assert_alive, log_of, reads, with_changes
+from tests.kafka.test_records import assert_alive, log_of, reads, with_changes
 from tests.system.test_system import says
 from tests.support.workers import WAIT_SECONDS, Site, site
 
@@ -35,7 +35,7 @@ async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
 ) -> None:
     settings, stream, log = here.settings, fresh("stream"), here.folder / "workers.log"
     other: Any = AIOKafkaConsumer(
-        settings.tokens_topic, **access.kafka(settings), group_id=settings.group,
+        settings.tokens_topic, **auth.kafka(settings), group_id=settings.group,
         partition_assignment_strategy=(RangePartitionAssignor,),
     )  # fmt: skip
     async with other:

@@ -16,8 +16,8 @@ from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.kafka_thread import KafkaThread
-from stream_app.polled import RangeRecord, Record, together
+from stream_app.kafka.consumer_thread import KafkaThread
+from stream_app.kafka.polled import RangeRecord, Record, together
 
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;

@@ -16,7 +16,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as Resource  # type: ignore[attr-defined]
 
-from stream_app import access, client
+from stream_app import client
+from stream_app.kafka import auth
 from stream_app.embedded.services import Service
 from stream_app.events import decode
 from tests.support import raw
@@ -44,7 +45,7 @@ async def reads(here: Site, stream: str, text: str) -> bool:
 
 async def lag(here: Site, topic: str) -> int:
     """As the broker's own tools count it: the ends of its partitions less the group's offsets."""
-    admin = AIOKafkaAdminClient(**access.kafka(here.settings))
+    admin = AIOKafkaAdminClient(**auth.kafka(here.settings))
     await admin.start()
     try:
         committed = await admin.list_consumer_group_offsets(here.settings.group)
@@ -57,7 +58,7 @@ async def lag(here: Site, topic: str) -> int:
 
 
 async def ends_of(here: Site, partitions: list[Any]) -> dict[Any, int]:
-    async with AIOKafkaConsumer(**access.kafka(here.settings)) as consumer:
+    async with AIOKafkaConsumer(**auth.kafka(here.settings)) as consumer:
         return dict(await consumer.end_offsets(partitions))
 
 
@@ -84,7 +85,7 @@ def confluent(here: Site, **more: Any) -> Producer:
 
 async def one_partition(here: Site, topic: str, **configs: str) -> None:
     """The topic anew, with settings of its own."""
-    admin = AIOKafkaAdminClient(**access.kafka(here.settings))
+    admin = AIOKafkaAdminClient(**auth.kafka(here.settings))
     await admin.start()
     try:
         await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=configs)])

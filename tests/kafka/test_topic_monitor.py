@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from stream_app import topic_monitor
-from stream_app.fetcher import TOPICS
-from stream_app.topic_monitor import LOOKS, TopicMonitor
+from stream_app.kafka import topic_monitor
+from stream_app.kafka.fetcher import TOPICS
+from stream_app.kafka.topic_monitor import LOOKS, TopicMonitor
 
 
 class Consumer:

@@ -11,13 +11,14 @@ from aiokafka import AIOKafkaProducer
 from faust.tables.recovery import RebalanceAgain
 from faust.types import TP
 
-from stream_app import access, agents
+from stream_app import agents
+from stream_app.kafka import auth
 from stream_app.app import App, create_faust, raw_topic
-from stream_app.consumer import SOON, Consumer
+from stream_app.kafka.consumer import SOON, Consumer
 from stream_app.embedded.services import Service
-from stream_app.polled import Record
+from stream_app.kafka.polled import Record
 from stream_app.settings import Settings
-from stream_app.topics import ensure_topics
+from stream_app.kafka.topics import ensure_topics
 from tests.support.fakes import until
 from tests.support.workers import WAIT_SECONDS, fresh_topics
 
@@ -75,7 +76,7 @@ async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
     monkeypatch.setattr(consumer, "_getmany", getmany)
     monkeypatch.setattr(consumer, "perform_seek", perform_seek)
     async with (
-        AIOKafkaProducer(**access.kafka(settings)) as producer,
+        AIOKafkaProducer(**auth.kafka(settings)) as producer,
         asyncio.timeout(WAIT_SECONDS),
     ):
         sent = 0
@@ -96,7 +97,7 @@ async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
     monkeypatch.setattr("stream_app.app.WAITED_SECONDS", 0.1)
     here: Any = app
     async with (
-        AIOKafkaProducer(**access.kafka(settings)) as producer,
+        AIOKafkaProducer(**auth.kafka(settings)) as producer,
         asyncio.timeout(WAIT_SECONDS),
     ):
         await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
@@ -176,7 +177,7 @@ async def test_partitions_called_back_while_they_are_taken_over_are_not_read_on(
 
 async def three(app: App, settings: Settings, seen: "asyncio.Queue[int]") -> TP:
     """A partition of three records, which were read."""
-    async with AIOKafkaProducer(**access.kafka(settings)) as producer:
+    async with AIOKafkaProducer(**auth.kafka(settings)) as producer:
         for _ in range(3):
             await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
     assert [await seen.get() for _ in range(3)] == [0, 1, 2]
@@ -228,7 +229,7 @@ async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_a
     monkeypatch.setattr(consumer, "sleep", pause)
     full = [*consumer.assignment()]
     async with (
-        AIOKafkaProducer(**access.kafka(settings)) as producer,
+        AIOKafkaProducer(**auth.kafka(settings)) as producer,
         asyncio.timeout(WAIT_SECONDS),
     ):
         for tp in full:

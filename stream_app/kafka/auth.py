@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.abc import AbstractTokenProvider
 
-from stream_app import kafka_log
+from stream_app.kafka import log_filter
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
 from stream_app.variables import private_text, variable
@@ -25,7 +25,7 @@ def kafka(settings: Settings) -> dict[str, Any]:
 
     Raises SettingsError when a file that it needs cannot be used.
     """
-    kafka_log.quieten()
+    log_filter.quieten()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.broker_address,
         "security_protocol": settings.kafka_security,

@@ -19,9 +19,9 @@ from typing import Any
 from aiokafka.consumer import fetcher as upstream
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from stream_app.decompression import Buffer
-from stream_app.polled import RangeRecord, Record
-from stream_app.record_batch import (
+from stream_app.kafka.decompression import Buffer
+from stream_app.kafka.polled import RangeRecord, Record
+from stream_app.kafka.record_batch import (
     DecodedRecord,
     FetchedRecords,
     RecordBatch,

@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from stream_app import access, refusal
+from stream_app.kafka import auth
+from stream_app.kafka import connection
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
 from stream_app.variables import SECRETS, variable
@@ -59,8 +60,8 @@ async def test_faust_is_told_what_aiokafka_is_told(
         given |= LOGIN
     if security.endswith("SSL"):
         given["kafka_ca"] = str(made.ca)
-    options = access.kafka(settings(**given))
-    credentials = access.faust_credentials(settings(**given))
+    options = auth.kafka(settings(**given))
+    credentials = auth.faust_credentials(settings(**given))
     assert type(credentials) is kind
     told = dict(credentials_to_aiokafka_auth(credentials)) if credentials else {}
     assert options.pop("bootstrap_servers") == "127.0.0.1:9092"
@@ -153,7 +154,7 @@ def test_files_that_are_no_certificates_are_named(
         tls = {"kafka_security": "SSL", "kafka_ca": str(made.ca)}
         for wrong in ("kafka_ca", "kafka_certificate"):
             with pytest.raises(SettingsError, match=variable(wrong)) as refused:
-                access.kafka(settings(**tls | {wrong: path}))
+                auth.kafka(settings(**tls | {wrong: path}))
             assert "hunter2" not in str(refused.value)
 
 
@@ -165,7 +166,7 @@ def test_an_encrypted_key_is_refused_and_not_asked_about(
                     "-in", str(made.key), "-out", str(path))  # fmt: skip
     files = {"kafka_certificate": str(made.client), "kafka_key": str(path)}
     with pytest.raises(SettingsError, match="not encrypted"):
-        access.kafka(settings(kafka_security="SSL", **files))
+        auth.kafka(settings(kafka_security="SSL", **files))
 
 
 @pytest.mark.parametrize("held", [None, b"", b" \n", "tökén".encode()])
@@ -173,10 +174,10 @@ async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_pat
     path = tmp_path / "hunter2"
     path.write_text("a-token")
     how = {"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"}
-    provider = access.TokenFile(str(path))
+    provider = auth.TokenFile(str(path))
     assert await provider.token() == "a-token"
     path.unlink() if held is None else path.write_bytes(held)
-    for call in (provider.read, lambda: access.kafka(settings(**how, kafka_token_file=str(path)))):
+    for call in (provider.read, lambda: auth.kafka(settings(**how, kafka_token_file=str(path)))):
         with pytest.raises((OSError, SettingsError), match="XL3M_KAFKA_TOKEN_FILE") as refused:
             call()
         assert "hunter2" not in str(refused.value)
@@ -187,11 +188,11 @@ async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_pat
 
 def test_what_a_broker_says_is_not_repeated() -> None:
     for error in (SaslAuthenticationFailed("token hunter2"), KafkaConnectionError("hunter2")):
-        assert "hunter2" not in str(refusal.unreachable(settings(**SCRAM), error))
+        assert "hunter2" not in str(connection.unreachable(settings(**SCRAM), error))
 
 
 def test_requests_are_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixture) -> None:
-    access.kafka(settings())
+    auth.kafka(settings())
     log = logging.getLogger("aiokafka.conn")
     with caplog.at_level(logging.DEBUG):
         log.debug("Request to %s: %s", "here", "hunter2")

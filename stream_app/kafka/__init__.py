@@ -1,0 +1,1 @@
+"""Faust and aiokafka: the only package that uses their internals."""
