@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.live import guarded
 from benchmarks.loaded import LOOK_SECONDS, PARTITIONS, Loaded, Seen, lines, loaded
-from stream_app.ingest import BYTES_PER_TOKEN
+from stream_app.ingest.tokens import BYTES_PER_TOKEN
 from stream_app.settings import Settings
 
 TIMES = 20

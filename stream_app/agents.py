@@ -22,7 +22,7 @@ from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.store.limits import FullError, too_many_streams
-from stream_app.partitions import Owned, Partitions
+from stream_app.ingest.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health, patiently
 from stream_app.requests import (
     Query,

@@ -18,22 +18,22 @@ from stream_app import agents
 from stream_app.kafka import auth
 from stream_app.kafka import connection
 from stream_app.answering import Answering
-from stream_app.assignment import on_assignment, on_full_queues
+from stream_app.ingest.rebalance import on_assignment, on_full_queues
 from stream_app.client import store_of
 from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
-from stream_app.cuts import CutCheck
+from stream_app.ingest.segmentation import CutCheck
 from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
 from stream_app.kafka.fetcher import FetchState
 from stream_app.http import Http
-from stream_app.ingest import Ingest
+from stream_app.ingest.tokens import Ingest
 from stream_app.metrics import Metrics
 from stream_app.offset_reset import parse_start
-from stream_app.partitions import Partitions
+from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health
 from stream_app.pubsub import PubSubDoor
-from stream_app.queues import BATCH_EVENTS
+from stream_app.ingest.queues import BATCH_EVENTS
 from stream_app.readiness import Readiness
 from stream_app.scoring import Scoring
 from stream_app.scout import Scout

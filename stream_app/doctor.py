@@ -18,7 +18,7 @@ from stream_app.store import groups
 from stream_app.client import connected
 from stream_app.kafka.decompression import NAMES, missing_codecs
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
-from stream_app.formats.registry import Registry
+from stream_app.ingest.schema_registry import Registry
 from stream_app.kafka.group_check import group_state
 from stream_app.store.keys import Keys
 from stream_app.store.schema import check_schema
@@ -232,7 +232,7 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 async def _cuts(settings: Settings, engine: "Engine") -> list[str]:
     """What logs were cut for another model."""
     from stream_app.client import store_of
-    from stream_app.cuts import found
+    from stream_app.ingest.segmentation import found
 
     async with connected(settings.redis) as redis:
         store = store_of(settings, redis)

@@ -18,7 +18,7 @@ from stream_app.events import (
     decode,
 )
 from stream_app.formats.presets import PRESETS
-from stream_app.formats.tokens import TokenDecoder
+from stream_app.ingest.decoder import TokenDecoder
 from stream_app.requests import Query, Question, decode_query, decode_question
 from stream_app.settings import Format, Settings
 from tests.support import tiny

@@ -30,7 +30,7 @@ from stream_app.feeding.source import How, Source
 from stream_app.feeding.tail import last_lines
 from stream_app.feeding.transcripts import is_transcript, records
 from stream_app.formats.presets import FORMS, PRESETS
-from stream_app.formats.tokens import TokenDecoder
+from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
 
 CASES = Path(__file__).parent / "cases"

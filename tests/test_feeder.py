@@ -28,7 +28,7 @@ from stream_app.feeding.positions import Book, PositionFile
 from stream_app.feeding.reader import read_file
 from stream_app.feeding.recovery import take_down
 from stream_app.feeding.source import How, Source
-from stream_app.formats.tokens import TokenDecoder
+from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.store.state import Move
 from stream_app.store.store import StreamStore

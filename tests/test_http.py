@@ -26,7 +26,7 @@ from stream_app.embedded.process import free_port
 from stream_app.connections import room
 from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
-from stream_app.formats.tokens import TokenDecoder
+from stream_app.ingest.decoder import TokenDecoder
 from stream_app.http import Http, check_port
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.metrics import Metrics

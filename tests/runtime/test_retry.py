@@ -19,7 +19,7 @@ from stream_app.runtime.retry import Health, passes, patiently, reason
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, until
-from tests.test_ingest import assert_holds, site
+from tests.ingest.test_tokens import assert_holds, site
 
 Fresh = Callable[[str], str]
 IN_A_SCRIPT = (

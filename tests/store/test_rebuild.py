@@ -35,8 +35,8 @@ from stream_app.store.rebuild import (
 from stream_app.store.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
-from tests.test_ingest import assert_holds
-from tests.test_ingest import site as reader
+from tests.ingest.test_tokens import assert_holds
+from tests.ingest.test_tokens import site as reader
 from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
 from tests.support.workers import Site, offline, site
 

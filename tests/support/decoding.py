@@ -5,7 +5,7 @@ from typing import Any
 
 from stream_app.events import Chunk
 from stream_app.formats.notes import Notes
-from stream_app.formats.tokens import TokenDecoder
+from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
 
 KAFKA_MS = 1_700_000_000_000

@@ -15,7 +15,7 @@ from stream_app import client
 from stream_app.agents import Queries, Questions
 from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.partitions import Partitions
+from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings
@@ -34,7 +34,7 @@ from tests.support.fakes import (
     batch,
     until,
 )
-from tests.test_ingest import Site, site
+from tests.ingest.test_tokens import Site, site
 from tests.test_pubsub import Asker, Worker, place
 from xl3m_core import Segment
 from xl3m_core.segment import Segmenter

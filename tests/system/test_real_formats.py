@@ -18,11 +18,11 @@ from stream_app.embedded.services import Service
 from stream_app.events import Chunk
 from stream_app.formats.presets import PRESETS
 from stream_app.store.store import StreamStore
-from tests import test_ingest
+from tests.ingest import test_tokens
 from tests.support.decoding import decoded, decoder
 from tests.support.fakes import PLENTY, Event, batch
 from tests.system.test_bad_input import joined
-from tests.test_presets import CASES, PRODUCED, RIGHT
+from tests.formats.test_presets import CASES, PRODUCED, RIGHT
 from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
@@ -46,7 +46,7 @@ async def through_kafka(broker: str, topic: str, values: list[bytes]) -> list[An
         return [await consumer.getone() for _ in values]
 
 
-async def assert_holds(here: test_ingest.Site, chunks: list[Chunk], prefix: str) -> None:
+async def assert_holds(here: test_tokens.Site, chunks: list[Chunk], prefix: str) -> None:
     """Each stream is what its texts come to when they are read at once."""
     for stream in {chunk.stream for chunk in chunks}:
         text = "".join(chunk.text for chunk in chunks if chunk.stream == stream)
@@ -63,7 +63,7 @@ async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
     preset: str, durable_broker: Service, redis_client: Redis, fresh: Fresh
 ) -> None:
     store, topic, format = StreamStore(redis_client, PLENTY, PLENTY), fresh("t"), f"json:{preset}"
-    here = await test_ingest.site(store, topic, 0, format=format)
+    here = await test_tokens.site(store, topic, 0, format=format)
     prefix = fresh("s")  # streams of one name in several tests are not one
     here.ingest.decoder = renamed(here.ingest.decoder, prefix)
     values = events_of(preset)

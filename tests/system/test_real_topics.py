@@ -20,7 +20,7 @@ from stream_app.embedded.services import Service
 from tests.support import registries
 from tests.support import secured
 from tests.support.producers import RECORD, Producer, messages
-from tests.test_registry import PAIR
+from tests.ingest.test_schema_registry import PAIR
 from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]

@@ -40,7 +40,7 @@ from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
-from stream_app.formats.tokens import GROWTH, ROOM, TokenDecoder
+from stream_app.ingest.decoder import GROWTH, ROOM, TokenDecoder
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
 from stream_app.store.codec import pack_tail, unpack_tail

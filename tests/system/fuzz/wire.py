@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from stream_app.formats.framing import HEADERS
-from stream_app.formats.tokens import TokenDecoder
+from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
 from tests.support.producers import HOST, LOG, messages
 

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import ingest as ingest_module
-from stream_app import queues
+from stream_app.ingest import tokens as ingest_module
+from stream_app.ingest import queues
 from stream_app.runtime import retry
-from stream_app.ingest import Ingest
+from stream_app.ingest.tokens import Ingest
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.partitions import Owned, Partitions
+from stream_app.ingest.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health
 from stream_app.scoring import Scoring
 from stream_app.settings import Settings

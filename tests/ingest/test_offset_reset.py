@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
 from stream_app.offset_reset import parse_start
-from stream_app.partitions import Partitions
+from stream_app.ingest.partitions import Partitions
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, FakeBroker

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.cuts import Cut, CutCheck, differences, found, retained
+from stream_app.ingest.segmentation import Cut, CutCheck, differences, found, retained
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
 from stream_app.store.state import Commit, Cursor, State

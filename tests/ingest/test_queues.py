@@ -8,8 +8,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app import queues as queues_module
-from stream_app.queues import BATCH_EVENTS, Queues, size
+from stream_app.ingest import queues as queues_module
+from stream_app.ingest.queues import BATCH_EVENTS, Queues, size
 from tests.support.fakes import Event, Message, coming, poll, until
 
 MAX_BYTES = 25

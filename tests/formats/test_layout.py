@@ -13,7 +13,7 @@ from stream_app.errors import BadEvent, SettingsError
 from stream_app.formats.notes import NAMED, Notes
 from stream_app.formats.paths import compile_paths
 from stream_app.formats.templates import FIELDS, compile_text
-from stream_app.formats.tokens import GROWTH, ROOM
+from stream_app.ingest.decoder import GROWTH, ROOM
 from stream_app.formats.values import as_text
 from stream_app.settings import Settings
 from tests.support.decoding import KAFKA_MS, T0, chunks, decoded, decoder
@@ -334,7 +334,7 @@ def test_a_map_of_msgpack_has_its_time_and_stream_where_the_settings_say() -> No
 # -- the whole file of cases ---------------------------------------------------------------------
 
 NOT_JSON, NOT_UTF8 = "the value is not json", "the value is not UTF-8"
-# What is right for the rows behind those of times, which tests/test_times.py holds.
+# What is right for the rows behind those of times, which tests/formats/test_times.py holds.
 ROWS: list[list[tuple[str, str]] | str] = [
     [("7", "host is a number")],
     [("key", "host is null")],

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from stream_app.runtime import retry
 from stream_app.doctor import registry_findings
 from stream_app.errors import BadEvent, RegistryError, SettingsError
-from stream_app.formats import registry as registry_module
+from stream_app.ingest import schema_registry as registry_module
 from stream_app.formats.avro import avro_reader
 from stream_app.formats.framing import framed
-from stream_app.formats.registry import Registry, text_of_key
+from stream_app.ingest.schema_registry import Registry, text_of_key
 from stream_app.runtime.retry import Health, patiently
 from stream_app.settings import Settings
 from tests.support import producers

@@ -1,0 +1,1 @@
+"""From records of a topic to segments in the store."""
