@@ -31,7 +31,7 @@ from benchmarks.scoring import made_up
 from benchmarks.turns import in_turns
 from stream_app.embedded import services
 from stream_app.runtime.retry import Health
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.store.state import Asked, Commit, State
 from stream_app.store.store import StreamStore
 from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail

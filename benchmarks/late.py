@@ -18,8 +18,8 @@ from tqdm import tqdm
 from benchmarks.haystack import VARIANTS, Haystack
 from benchmarks.needle import DEPTHS
 from benchmarks.ratios import Ratio
-from stream_app.ahead import SCOUTED_SHARE
-from stream_app.scout import BLOCK, best
+from stream_app.scoring.look_ahead import SCOUTED_SHARE
+from stream_app.scoring.prefilter import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 
 LENGTHS, SHORT_LENGTHS = (256_000,), (200_000,)  # shorter ones are scored as they lie

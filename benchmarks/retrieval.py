@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks import plots
 from benchmarks.evidence import Document, load
-from stream_app.bm25 import Bm25
+from stream_app.scoring.bm25 import Bm25
 from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
 from xl3m_core.method import MEASURES
 

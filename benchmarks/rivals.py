@@ -13,7 +13,7 @@ from typing import Protocol
 
 from benchmarks.rivals_cache import CHUNK, CachedText, extend, frame
 from benchmarks.rivals_embedding import PACKAGE, Embedding
-from stream_app.bm25 import Bm25
+from stream_app.scoring.bm25 import Bm25
 from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES
 

@@ -47,7 +47,7 @@ from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.sample import service_log
 from stream_app.settings import Settings, kafka_home
-from stream_app.standing import StandingQuestions
+from stream_app.scoring.standing import StandingQuestions
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
 from stream_app.kafka.topics import ensure_topics

@@ -32,7 +32,7 @@ from stream_app.requests import (
     decode_question,
     sender_of,
 )
-from stream_app.scoring import Scoring, update_message
+from stream_app.scoring.scorer import Scoring, update_message
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, RestartedError
 from stream_app.runtime.shutdown import Stopping

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from stream_app.runtime.retry import Health, patiently
 from stream_app.requests import Query
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.store.state import Asked, View, current_question
 from stream_app.store.store import StreamStore

@@ -35,8 +35,8 @@ from stream_app.runtime.retry import Health
 from stream_app.pubsub import PubSubDoor
 from stream_app.ingest.queues import BATCH_EVENTS
 from stream_app.readiness import Readiness
-from stream_app.scoring import Scoring
-from stream_app.scout import Scout
+from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
 from stream_app.runtime.shutdown import Stopping
 from stream_app.kafka.topic_pattern import TopicWatch, subscriber

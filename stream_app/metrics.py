@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from stream_app.answering import Answering
 from stream_app.formats.notes import Notes
 from stream_app.runtime.retry import Health
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.weights import Weights
 from xl3m_core import Answer
 

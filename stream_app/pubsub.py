@@ -33,7 +33,7 @@ from stream_app.runtime.retry import (
     reason,
 )
 from stream_app.requests import Query, decode_query, id_of
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.runtime.shutdown import Stopping
 from stream_app.store.subscription import messages

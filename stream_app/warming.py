@@ -10,7 +10,7 @@ import time
 from functools import partial
 
 from stream_app.runtime.retry import Health, patiently
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from stream_app.store.store import StreamStore
 
 if TYPE_CHECKING:  # commands weigh streams too, and wait for no model's libraries
-    from stream_app.streams import Streams
+    from stream_app.scoring.streams import Streams
 
 logger = logging.getLogger("xl3m")
 

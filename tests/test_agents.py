@@ -21,7 +21,7 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health
 from stream_app.requests import Query
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import FencedError, LostWritesError
 from stream_app.runtime.shutdown import Stopping

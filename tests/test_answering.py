@@ -16,7 +16,7 @@ from stream_app.answering import Answering
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.retry import Health
 from stream_app.requests import Query
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit
 from stream_app.store.store import StreamStore

@@ -33,11 +33,11 @@ from stream_app.metrics import Metrics
 from stream_app.runtime.retry import Health
 from stream_app.readiness import Readiness
 from stream_app.requests import Query
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit
 from stream_app.store.store import StreamStore
-from stream_app.sums import sum_of
+from stream_app.scoring.totals import sum_of
 from stream_app.warming import Warming
 from stream_app.weights import Weights, weight
 from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until

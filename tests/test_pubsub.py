@@ -20,7 +20,7 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import Keys
 from stream_app.runtime.retry import Health
 from stream_app.pubsub import PubSubDoor
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit
 from stream_app.runtime.shutdown import Stopping

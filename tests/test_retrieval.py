@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import evidence, plots, retrieval
-from stream_app.bm25 import Bm25, words
+from stream_app.scoring.bm25 import Bm25, words
 from xl3m_core import Segment
 
 HEADER = "LineId,Date,Level,Component,Content,EventId,EventTemplate"

@@ -15,7 +15,7 @@ from stream_app.ingest.tokens import Ingest
 from stream_app.ingest.partitions import Broker, Partitions
 from stream_app.runtime.retry import Health, patiently
 from stream_app.ingest.queues import Queues
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 
 logger = logging.getLogger("xl3m")
 

@@ -21,7 +21,7 @@ from stream_app.store.limits import too_many_streams
 from stream_app.ingest.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health, patiently
 from stream_app.ingest.queues import Queues, size
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Commit, LostWritesError, RestartedError, State
 from stream_app.store.store import StreamStore

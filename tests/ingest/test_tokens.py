@@ -24,7 +24,7 @@ from stream_app.ingest.tokens import Ingest
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Owned, Partitions
 from stream_app.runtime.retry import Health
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, FencedError, LostWritesError, State
 from stream_app.store.store import StreamStore

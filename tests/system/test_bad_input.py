@@ -17,7 +17,7 @@ from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health
-from stream_app.scoring import Scoring
+from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Commit
 from stream_app.runtime.shutdown import Stopping

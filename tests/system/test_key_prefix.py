@@ -19,7 +19,7 @@ from stream_app.events import encode
 from stream_app.store.keys import Keys, prefix_fault
 from stream_app.store.rebuild import Held, begin_anew, found, plan, throw_away_older
 from stream_app.store.schema import check_schema, ensure_schema
-from stream_app.scout import Scout
+from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, Move
 from stream_app.store.store import StreamStore

@@ -22,7 +22,7 @@ from stream_app.embedded.process import free_port
 from stream_app.doctor import kafka_findings
 from stream_app.embedded.services import Service
 from stream_app.events import decode
-from stream_app.scout import Scout
+from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from tests.support import secured

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app.bm25 import words
-from stream_app.scout import Scout, best
+from stream_app.scoring.bm25 import words
+from stream_app.scoring.prefilter import Scout, best
 from stream_app.store.state import Commit
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine, batch

@@ -19,8 +19,8 @@ from stream_app.store import keys as layout
 from stream_app.runtime import retry
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.retry import Health
-from stream_app.scoring import Scoring
-from stream_app.scout import Scout
+from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.prefilter import Scout
 from stream_app.store.state import Asked, Commit, Cursor, Range
 from stream_app.store.store import StreamStore
 from tests.support import tiny
@@ -687,7 +687,7 @@ async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.ahead.SCOUTED_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.look_ahead.SCOUTED_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 100)
     qid = await world.ask(stream, ttl=60)
@@ -703,7 +703,7 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
 async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.ahead.SCOUTED_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.look_ahead.SCOUTED_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 60)
     assert isinstance(world.engine, HashEngine)

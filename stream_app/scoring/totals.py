@@ -7,7 +7,7 @@ Knows streams as scoring sees them; not who asks.
 import math
 from typing import NamedTuple
 
-from stream_app.work import Watched
+from stream_app.scoring.jobs import Watched
 
 
 class Sum(NamedTuple):

@@ -7,7 +7,7 @@ streams in, work out. Knows no store and no model.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from stream_app.work import Watched, Work, next_work
+from stream_app.scoring.jobs import Watched, Work, next_work
 
 MOST_BATCHES = 16
 INERTIA = 0.7

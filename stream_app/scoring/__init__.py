@@ -1,0 +1,1 @@
+"""Extends the scored range of every question, step by step."""
