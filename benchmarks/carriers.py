@@ -14,7 +14,7 @@ from typing import Any
 
 import faust
 
-from stream_app import agents
+from stream_app.queries import kafka
 from stream_app.app import create_app, create_faust, raw_topic
 from stream_app.engine import create_engine
 from stream_app.runtime.malloc import settle_memory
@@ -56,7 +56,7 @@ def bare(settings: Settings, skipped: int, count: int) -> faust.App:
     async def handle(events: AsyncIterator[Any]) -> None:
         await acknowledge(events, skipped, count)
 
-    agents.agent(app, raw_topic(app, settings.tokens_topic), handle)
+    kafka.agent(app, raw_topic(app, settings.tokens_topic), handle)
     return app
 
 

@@ -14,10 +14,10 @@ from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
-from stream_app import agents
+from stream_app.queries import kafka
 from stream_app.kafka import auth
 from stream_app.kafka import connection
-from stream_app.answering import Answering
+from stream_app.queries.answering import Answering
 from stream_app.ingest.rebalance import on_assignment, on_full_queues
 from stream_app.client import store_of
 from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
@@ -32,7 +32,7 @@ from stream_app.metrics import Metrics
 from stream_app.offset_reset import parse_start
 from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health
-from stream_app.pubsub import PubSubDoor
+from stream_app.queries.pubsub import PubSubDoor
 from stream_app.ingest.queues import BATCH_EVENTS
 from stream_app.readiness import Readiness
 from stream_app.scoring.scorer import Scoring
@@ -41,7 +41,7 @@ from stream_app.settings import Settings
 from stream_app.runtime.shutdown import Stopping
 from stream_app.kafka.topic_pattern import TopicWatch, subscriber
 from stream_app.kafka.topics import TOPICS
-from stream_app.warming import Warming
+from stream_app.queries.prefetch import Warming
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.weights import Weights
 from xl3m_core import Engine
@@ -139,18 +139,18 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     weights = Weights(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
     letters = door.log = DeadLetterLog()
-    bury = dead_letter_sender(agents.sender(topic["dead_letters"]), metrics.dead_letter, letters)
+    bury = dead_letter_sender(kafka.sender(topic["dead_letters"]), metrics.dead_letter, letters)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     metrics.listen(ingest.decoder.notes)
     app.polled, app.settled = tokens, ingest.settled
     asked = Partitions(store, settings.questions_topic)
-    questions = agents.Questions(settings, asked, scoring, bury, health)
+    questions = kafka.Questions(settings, asked, scoring, bury, health)
     door.on_listening = (partitions.check, asked.check)
-    queries = agents.Queries(settings, answering, agents.sender(topic["answers"]), bury, stopping)
+    queries = kafka.Queries(settings, answering, kafka.sender(topic["answers"]), bury, stopping)
     queries.on_skipped = door.on_skipped = metrics.skipped
-    agents.agent(app, topic["tokens"], ingest.run, "tokens")
-    agents.agent(app, topic["questions"], questions.run, "questions")
-    agents.agent(app, topic["queries"], queries.run, "queries")
+    kafka.agent(app, topic["tokens"], ingest.run, "tokens")
+    kafka.agent(app, topic["questions"], questions.run, "questions")
+    kafka.agent(app, topic["queries"], queries.run, "queries")
     topic_watch = TopicWatch(settings, tokens, subscriber(app, topic["tokens"]))
 
     watchdog = Watchdog(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from stream_app.answering import Answering
+from stream_app.queries.answering import Answering
 from stream_app.formats.notes import Notes
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from stream_app import readiness, weights
 from stream_app.embedded import services
-from stream_app.answering import Answering
+from stream_app.queries.answering import Answering
 from stream_app.app import create_app
 from stream_app.embedded.process import free_port
 from stream_app.connections import room
@@ -38,7 +38,7 @@ from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit
 from stream_app.store.store import StreamStore
 from stream_app.scoring.totals import sum_of
-from stream_app.warming import Warming
+from stream_app.queries.prefetch import Warming
 from stream_app.weights import Weights, weight
 from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until
 from tests.support.workers import site

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from faust.tables.recovery import RebalanceAgain
 from faust.types import TP
 
-from stream_app import agents
+from stream_app.queries import kafka
 from stream_app.kafka import auth
 from stream_app.app import App, create_faust, raw_topic
 from stream_app.kafka.consumer import SOON, Consumer
@@ -49,7 +49,7 @@ async def app(
 
     here = create_faust(settings)
     monkeypatch.setattr(here.stopping, "begin", lambda: None)  # would end this process in time
-    agents.agent(here, raw_topic(here, settings.tokens_topic), take)
+    kafka.agent(here, raw_topic(here, settings.tokens_topic), take)
     here.finalize()
     await here.maybe_start()
     await until(lambda: bool(here.rebalancing_count and not here.rebalancing), WAIT_SECONDS)

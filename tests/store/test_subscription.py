@@ -20,7 +20,7 @@ from stream_app.store.store import StreamStore
 from stream_app.store.subscription import followed, messages
 from tests.support.fakes import PLENTY, running, until
 from tests.system.test_key_prefix import filled
-from tests.test_pubsub import Worker, listening
+from tests.queries.test_pubsub import Worker, listening
 
 Fresh = Callable[[str], str]
 SILENCE = 0.2

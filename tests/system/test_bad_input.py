@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app import client
-from stream_app.agents import Queries, Questions
+from stream_app.queries.kafka import Queries, Questions
 from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions
@@ -35,7 +35,7 @@ from tests.support.fakes import (
     until,
 )
 from tests.ingest.test_tokens import Site, site
-from tests.test_pubsub import Asker, Worker, place
+from tests.queries.test_pubsub import Asker, Worker, place
 from xl3m_core import Segment
 from xl3m_core.segment import Segmenter
 

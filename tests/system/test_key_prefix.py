@@ -25,7 +25,7 @@ from stream_app.store.state import Asked, Commit, Move
 from stream_app.store.store import StreamStore
 from stream_app.weights import weight
 from tests.support.fakes import PLENTY, HashEngine, batch, running, until
-from tests.test_pubsub import Worker, listening
+from tests.queries.test_pubsub import Worker, listening
 from tests.system.test_system import log_text
 from tests.support.workers import Site, site
 

@@ -10,22 +10,23 @@ import msgpack
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client, pubsub
-from stream_app.agents import QUERIES_AT_ONCE
-from stream_app.answering import Answering
-from stream_app.claim import CLAIMED, LEASE_MS, Claim, Claims
+from stream_app import client
+from stream_app.queries import pubsub
+from stream_app.queries.kafka import QUERIES_AT_ONCE
+from stream_app.queries.answering import Answering
+from stream_app.queries.lease import CLAIMED, LEASE_MS, Claim, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import Keys
 from stream_app.runtime.retry import Health
-from stream_app.pubsub import PubSubDoor
+from stream_app.queries.pubsub import PubSubDoor
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit
 from stream_app.runtime.shutdown import Stopping
 from stream_app.store.store import StreamStore
-from stream_app.warming import Warming
+from stream_app.queries.prefetch import Warming
 from tests.support.fakes import PLENTY, HashEngine, running, until
 
 Fresh = Callable[[str], str]
@@ -182,7 +183,7 @@ async def idle(worker: Worker) -> bool:
 async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.claim.RENEWED_SECONDS", 0.02)
+    monkeypatch.setattr("stream_app.queries.lease.RENEWED_SECONDS", 0.02)
     query_id, (worker,) = fresh("query"), one.workers
     worker.gate.clear()
     await one.ask({"id": query_id, "stream": stream, "question": "q?"})
@@ -201,7 +202,7 @@ async def renewed(redis: Any, claim: str) -> bool:
 async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.claim.RENEWED_SECONDS", 0.02)
+    monkeypatch.setattr("stream_app.queries.lease.RENEWED_SECONDS", 0.02)
     lost, last, (worker,) = fresh("query"), fresh("query"), one.workers
     claims = list[Claim]()
 

@@ -16,7 +16,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from redis.asyncio import Redis
 
 from stream_app import client
-from stream_app.agents import OLD_SECONDS, Queries, Questions
+from stream_app.queries.kafka import OLD_SECONDS, Queries, Questions
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health

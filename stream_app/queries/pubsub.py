@@ -14,9 +14,9 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app.agents import QUERIES_AT_ONCE, answered
-from stream_app.answering import Answering
-from stream_app.claim import CLAIMED, Claim, Claims
+from stream_app.queries.kafka import QUERIES_AT_ONCE, answered
+from stream_app.queries.answering import Answering
+from stream_app.queries.lease import CLAIMED, Claim, Claims
 from stream_app.kafka.dead_letters import DeadLetterLog
 from stream_app.errors import BadEvent
 from stream_app.events import encode

@@ -15,7 +15,7 @@ import faust
 from aiokafka.errors import MessageSizeTooLargeError
 
 from stream_app.kafka import polled
-from stream_app.answering import Answering
+from stream_app.queries.answering import Answering
 from stream_app.store.questions import Fence
 from stream_app.kafka.dead_letters import Send
 from stream_app.errors import BadEvent

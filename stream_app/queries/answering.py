@@ -17,7 +17,7 @@ from stream_app.scoring.scorer import Scoring
 from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.store.state import Asked, View, current_question
 from stream_app.store.store import StreamStore
-from stream_app.warming import Warming
+from stream_app.queries.prefetch import Warming
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 
 logger = logging.getLogger("xl3m")
