@@ -26,15 +26,15 @@ from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
 from stream_app.kafka.fetcher import FetchState
-from stream_app.http import Http
+from stream_app.monitoring.http import Http
 from stream_app.ingest.tokens import Ingest
-from stream_app.metrics import Metrics
+from stream_app.monitoring.metrics import Metrics
 from stream_app.offset_reset import parse_start
 from stream_app.ingest.partitions import Partitions
 from stream_app.runtime.retry import Health
 from stream_app.queries.pubsub import PubSubDoor
 from stream_app.ingest.queues import BATCH_EVENTS
-from stream_app.readiness import Readiness
+from stream_app.monitoring.readiness import Readiness
 from stream_app.scoring.scorer import Scoring
 from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
@@ -43,7 +43,7 @@ from stream_app.kafka.topic_pattern import TopicWatch, subscriber
 from stream_app.kafka.topics import TOPICS
 from stream_app.queries.prefetch import Warming
 from stream_app.runtime.watchdog import Watchdog
-from stream_app.weights import Weights
+from stream_app.monitoring.memory import Weights
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")

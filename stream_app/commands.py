@@ -18,7 +18,7 @@ from stream_app.settings import Settings
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.terminal import name_shown, say, say_json
-from stream_app.weights import weight
+from stream_app.monitoring.memory import weight
 from xl3m_core import Answer
 
 FIELDS = {field.name for field in fields(Answer)}

@@ -19,7 +19,7 @@ from stream_app.client import connected
 from stream_app.kafka.decompression import missing_codecs
 from stream_app.errors import SettingsError
 from stream_app.kafka.group_check import check_group
-from stream_app.http import check_port
+from stream_app.monitoring.http import check_port
 from stream_app.store.keys import Keys
 from stream_app.runtime.log_throttle import RepeatFilter
 from stream_app.store.server_check import ensure_usable

@@ -23,7 +23,7 @@ from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, Move
 from stream_app.store.store import StreamStore
-from stream_app.weights import weight
+from stream_app.monitoring.memory import weight
 from tests.support.fakes import PLENTY, HashEngine, batch, running, until
 from tests.queries.test_pubsub import Worker, listening
 from tests.system.test_system import log_text

@@ -27,7 +27,7 @@ from stream_app.settings import Settings
 from stream_app.variables import variable
 from tests.support import secured
 from tests.test_cli import ROOT, xl3m
-from tests.test_http import answers
+from tests.monitoring.test_http import answers
 from tests.system.test_system import assert_equals_offline, chunks, log_text
 from tests.support.workers import Site, site
 

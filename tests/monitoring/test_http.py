@@ -18,20 +18,21 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from stream_app import readiness, weights
+from stream_app.monitoring import readiness
+from stream_app.monitoring import memory
 from stream_app.embedded import services
 from stream_app.queries.answering import Answering
 from stream_app.app import create_app
 from stream_app.embedded.process import free_port
-from stream_app.connections import room
+from stream_app.monitoring.connections import room
 from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
 from stream_app.ingest.decoder import TokenDecoder
-from stream_app.http import Http, check_port
+from stream_app.monitoring.http import Http, check_port
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.metrics import Metrics
+from stream_app.monitoring.metrics import Metrics
 from stream_app.runtime.retry import Health
-from stream_app.readiness import Readiness
+from stream_app.monitoring.readiness import Readiness
 from stream_app.requests import Query
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
@@ -39,7 +40,7 @@ from stream_app.store.state import Asked, Commit
 from stream_app.store.store import StreamStore
 from stream_app.scoring.totals import sum_of
 from stream_app.queries.prefetch import Warming
-from stream_app.weights import Weights, weight
+from stream_app.monitoring.memory import Weights, weight
 from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until
 from tests.support.workers import site
 
@@ -176,7 +177,7 @@ async def test_memory_is_judged_by_a_few_streams_at_a_time(
     sizes = [(await weight(world.store, stream))[0] for stream in names]
     assert sizes == sorted(sizes) and sizes[0] > 0
     assert world.value("xl3m_redis_bytes") == 0
-    monkeypatch.setattr(weights, "COMMANDS", 12)  # two streams of eleven
+    monkeypatch.setattr(memory, "COMMANDS", 12)  # two streams of eleven
     await world.weights.weigh()
     assert [*world.weights.of] == names[:2]
     assert world.value("xl3m_redis_bytes") == 2 * sum(sizes[:2])
