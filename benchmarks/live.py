@@ -27,7 +27,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.errors import UnreachableError
 from stream_app.events import encode
 from stream_app.feeding.feeder import feeding

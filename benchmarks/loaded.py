@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 from benchmarks.live import MEGABYTE, LiveError, Process, guarded, is_ready, process
 from stream_app.embedded.process import free_port
-from stream_app.client import store_of
+from stream_app.client.client import store_of
 from stream_app.engine import create_engine
 from stream_app.settings import Settings
 from stream_app.scoring.standing import StandingQuestions

@@ -19,7 +19,7 @@ from stream_app.kafka import auth
 from stream_app.kafka import connection
 from stream_app.queries.answering import Answering
 from stream_app.ingest.rebalance import on_assignment, on_full_queues
-from stream_app.client import store_of
+from stream_app.client.client import store_of
 from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.ingest.segmentation import CutCheck
 from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender

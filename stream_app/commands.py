@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.display import known_names, show_answer, show_stream, show_top
 from stream_app.events import question_text, stream_name
 from stream_app.progress import Progress

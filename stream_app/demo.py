@@ -17,7 +17,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app import client, commands
+from stream_app import commands
+from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.process import die_with_parent
 from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals

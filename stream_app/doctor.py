@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from stream_app.store import server_check
 from stream_app.store import groups
-from stream_app.client import connected
+from stream_app.client.client import connected
 from stream_app.kafka.decompression import NAMES, missing_codecs
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.ingest.schema_registry import Registry
@@ -231,7 +231,7 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 
 async def _cuts(settings: Settings, engine: "Engine") -> list[str]:
     """What logs were cut for another model."""
-    from stream_app.client import store_of
+    from stream_app.client.client import store_of
     from stream_app.ingest.segmentation import found
 
     async with connected(settings.redis) as redis:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import RedisError
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.display import progress
 from stream_app.runtime.retry import end_if_cancelled
 from stream_app.store.store import StreamStore

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.store import rebuild
 from stream_app.store.keys import SCHEMA
 from stream_app.store.rebuild import Rebuilding, Retained

@@ -15,7 +15,7 @@ from mode.utils.logging import level_number
 
 from stream_app.runtime import logs
 from stream_app.runtime.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
-from stream_app.client import connected
+from stream_app.client.client import connected
 from stream_app.kafka.decompression import missing_codecs
 from stream_app.errors import SettingsError
 from stream_app.kafka.group_check import check_group

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client, commands
+from stream_app import commands
+from stream_app.client import client
 from stream_app import progress as progress_module
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, Extension, Range, State

@@ -16,7 +16,7 @@ import pytest
 
 from stream_app.embedded.services import Service
 from stream_app.settings import Settings
-from tests.test_feed_faults import Feed
+from tests.feeding.test_faults import Feed
 
 NOWHERE = "redis://127.0.0.1:1"
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.errors import UnreachableError
 from stream_app.feeding.forms import Counts, Event, Form
 from stream_app.feeding.keyed import headers, key

@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as Resource  # type: ignore[attr-defined]
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.kafka import auth
 from stream_app.embedded.services import Service
 from stream_app.events import decode

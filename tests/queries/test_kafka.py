@@ -15,7 +15,7 @@ import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.queries.kafka import OLD_SECONDS, Queries, Questions
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.queries import pubsub
 from stream_app.queries.kafka import QUERIES_AT_ONCE
 from stream_app.queries.answering import Answering

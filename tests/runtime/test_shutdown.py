@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.embedded import services as embedded
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.embedded.services import Service
 from tests.support.workers import Site, site
 

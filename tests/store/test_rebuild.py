@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.store import rebuild
 from stream_app.embedded import services
 from stream_app.embedded.services import Service

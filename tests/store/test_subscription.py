@@ -11,7 +11,7 @@ import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.store import subscription
 from stream_app.embedded import services
 from stream_app.events import decode, encode

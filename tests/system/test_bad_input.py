@@ -11,7 +11,7 @@ import msgpack
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.queries.kafka import Queries, Questions
 from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.store.keys import DEFAULT_KEYS as keys

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.errors import SettingsError
 from stream_app.events import encode

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.embedded.services import Service
 from stream_app.events import Chunk
 from stream_app.formats.presets import PRESETS

@@ -17,7 +17,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from stream_app import client, commands
+from stream_app import commands
+from stream_app.client import client
 from stream_app.embedded.process import free_port
 from stream_app.doctor import kafka_findings
 from stream_app.embedded.services import Service

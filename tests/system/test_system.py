@@ -14,7 +14,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from stream_app import client
+from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service

@@ -6,7 +6,7 @@ Reads the topics and the streams' state; knows nothing of what was done to the w
 import json
 from collections import Counter
 
-from stream_app import client
+from stream_app.client import client
 from tests.system.chaos.world import BAD, World
 from tests.support.workers import best_of, offline
 from xl3m_core import Segment

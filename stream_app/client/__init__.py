@@ -1,0 +1,1 @@
+"""What runs outside a worker and talks to it through Redis."""
