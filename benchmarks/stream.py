@@ -45,7 +45,7 @@ from benchmarks.ratios import Ratio
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
-from stream_app.sample import service_log
+from stream_app.sample_log import service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.scoring.standing import StandingQuestions
 from stream_app.store.state import Asked

@@ -1,5 +1,5 @@
 """`python -m stream_app` is `xl3m`."""
 
-from stream_app.cli import main
+from stream_app.cli.main import main
 
 main()

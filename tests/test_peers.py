@@ -11,7 +11,7 @@ from benchmarks.__main__ import parser
 from benchmarks.haystack import VARIANTS, Haystack
 from benchmarks.rivals import PEERS, LastWindow, Rag, Reply
 from benchmarks.rivals_cache import CachedText, dynamic_base, extend, moved_up
-from stream_app.sample import service_log
+from stream_app.sample_log import service_log
 from tests.support import tiny
 from xl3m_core import XL3M, Engine, LanguageModel, ModelError
 

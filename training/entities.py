@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from zlib import crc32
 
-from stream_app.sample import FIELDS, host, number, pool, value, version, word
+from stream_app.sample_log import FIELDS, host, number, pool, value, version, word
 
 HELD_OUT = 8  # one value in so many
 MONTHS = pool("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stream_app.sample import service_log
+from stream_app.sample_log import service_log
 from training.batch import Row
 from training.formats import ALL, KINDS
 from training.generate import TEMPLATE, Level

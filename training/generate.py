@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_app.sample import LEVELS, SERVICES
+from stream_app.sample_log import LEVELS, SERVICES
 from training.entities import SMALL, Source, stamp
 from training.formats import KINDS, OTHER_WORDS, PAIRS, Ask, Kind
 from training.phrasings import wrap

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from stream_app.sample import LEVELS, SERVICES, number, word
+from stream_app.sample_log import LEVELS, SERVICES, number, word
 from training.entities import stamp
 
 SMALL_TALK = (

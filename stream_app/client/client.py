@@ -19,7 +19,7 @@ from stream_app.settings import Settings
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import followed
-from stream_app.terminal import name_meant
+from stream_app.cli.output import name_meant
 from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.

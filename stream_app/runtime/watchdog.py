@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
-from stream_app.terminal import say
+from stream_app.cli.output import say
 
 SAID_BEFORE = 0.5
 """Seconds before the stacks."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.display import show_answer
+from stream_app.cli.display import show_answer
 from xl3m_core import Answer, Evidence
 from xl3m_core.grounding import is_grounded
 

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding import command, feeder, opened, pieces, reader, recovery, sources
+from stream_app.feeding import feeder, opened, pieces, reader, recovery, sources
+from stream_app.cli import feed
 from stream_app.feeding.feeder import Feeder, feeding
 from stream_app.feeding.forms import Form
 from stream_app.feeding.marks import Marks
@@ -254,14 +255,14 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
     async def ends(_: Settings) -> dict[str, int]:
         return {"tokens/0": 7}
 
-    monkeypatch.setattr(command, "FINISH_SECONDS", 20.0 if is_confirmed else 0.05)
+    monkeypatch.setattr(feed, "FINISH_SECONDS", 20.0 if is_confirmed else 0.05)
     monkeypatch.setattr(recovery, "ends", ends)
     (tmp_path / "log").write_text("one\n")
     book, client, settings = PositionFile(tmp_path / "positions"), Later(), Settings()
     made = Feeder(settings, cast(AIOKafkaProducer, client), None, book)
 
     async def run() -> None:
-        async with command._kept(settings, book, made):
+        async with feed._kept(settings, book, made):
             source = Source(tmp_path / "log", "s", follow=True)
             await made.feed("s", reader.read(source, How(book)), lambda _: None)
 
@@ -306,11 +307,11 @@ async def test_what_is_confirmed_is_taken_down_in_order_while_nothing_more_comes
 
 def test_the_topic_is_one_that_workers_read() -> None:
     one, two = Settings(tokens_topic="a"), Settings(tokens_topic="a,b")
-    assert command._topic(one, None) == "a" and command._topic(two, "b") == "b"
+    assert feed._topic(one, None) == "a" and feed._topic(two, "b") == "b"
     with pytest.raises(SettingsError, match="--topic"):
-        command._topic(two, None)
+        feed._topic(two, None)
     with pytest.raises(SettingsError, match="do not read"):
-        command._topic(two, "c")
+        feed._topic(two, "c")
 
 
 def test_a_piece_has_the_time_of_its_first_line() -> None:

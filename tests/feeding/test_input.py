@@ -25,7 +25,7 @@ from stream_app.feeding.keyed import key
 from stream_app.feeding.pieces import Piece, RecordRules, Splitter
 from stream_app.feeding.positions import Book, PositionFile
 from stream_app.feeding.reader import read
-from stream_app.feeding.report import _parts
+from stream_app.cli.feed_report import _parts
 from stream_app.feeding.source import How, Source
 from stream_app.feeding.tail import last_lines
 from stream_app.feeding.transcripts import is_transcript, records

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream_app.runtime import retry
-from stream_app.doctor import registry_findings
+from stream_app.cli.doctor import registry_findings
 from stream_app.errors import BadEvent, RegistryError, SettingsError
 from stream_app.ingest import schema_registry as registry_module
 from stream_app.formats.avro import avro_reader

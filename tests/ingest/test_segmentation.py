@@ -82,7 +82,7 @@ async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fr
 async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     store: StreamStore, fresh: Fresh, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from stream_app.doctor import _cuts
+    from stream_app.cli.doctor import _cuts
 
     stream, engine = fresh("s"), HashEngine()
     await store.enlist([(stream, "t/0")])

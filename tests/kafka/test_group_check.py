@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from stream_app.kafka import auth
 from stream_app.embedded import kafka_server
 from stream_app.embedded.process import free_port
-from stream_app.doctor import kafka_findings
+from stream_app.cli.doctor import kafka_findings
 from tests.support import brokers
 from tests.support import secured
 from tests.kafka.test_records import assert_alive, log_of, reads, with_changes

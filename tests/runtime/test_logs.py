@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from stream_app.embedded import services
 from stream_app.runtime import logs
 from stream_app.runtime.logs import JsonLines
-from stream_app.worker import Worker
-from tests.test_cli import xl3m
+from stream_app.cli.worker import Worker
+from tests.cli.test_main import xl3m
 from tests.system.test_system import has_begun, log_text, says
 from tests.support.workers import site
 

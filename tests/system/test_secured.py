@@ -17,17 +17,17 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from stream_app import commands
+from stream_app.cli import ask
 from stream_app.client import client
 from stream_app.embedded.process import free_port
-from stream_app.doctor import kafka_findings
+from stream_app.cli.doctor import kafka_findings
 from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from tests.support import secured
-from tests.test_cli import ROOT, xl3m
+from tests.cli.test_main import ROOT, xl3m
 from tests.monitoring.test_http import answers
 from tests.system.test_system import assert_equals_offline, chunks, log_text
 from tests.support.workers import Site, site
@@ -81,7 +81,7 @@ async def test_a_worker_and_the_commands_get_in(
     log.write_text(text)
     how = way(name, secured_kafka, tmp_path)
     async with site(how.pop("broker"), redis_url, tmp_path, fresh, **how) as here:
-        await commands.set_question(here.settings, stream, QUESTION)
+        await ask.set_question(here.settings, stream, QUESTION)
         await here.start()
         fed = await command(here, "feed", str(log), "--stream", stream)
         assert fed.returncode == 0, fed.stderr

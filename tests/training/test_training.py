@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from stream_app.sample import service_log
+from stream_app.sample_log import service_log
 from training.attention import NAME
 from training.batch import Batch
 from training.curriculum import BEFORE, DRILL, HARD, HARD_AT, STEPS, TEXTS, chosen

@@ -23,7 +23,7 @@ from aiokafka import TopicPartition
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from stream_app import cli
+from stream_app.cli import main
 from stream_app.kafka import polled
 from stream_app.events import (
     STREAM_BYTES,
@@ -310,10 +310,10 @@ def settings(data: bytes) -> None:
 def arguments(data: bytes) -> None:
     """A command line: words by lines, of which the first picks the command."""
     words = _text(data.replace(b"\0", b"")).split("\n")
-    names = sorted(cli.cli.commands)
+    names = sorted(main.cli.commands)
     name = names[len(words[0]) % len(names)]
     try:
-        made = cli.cli.commands[name].make_context(name, words[1:])
+        made = main.cli.commands[name].make_context(name, words[1:])
     except click.exceptions.Exit:  # --help
         return
     for given in ("stream", "question"):

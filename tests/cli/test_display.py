@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.display import known_names, positions, progress, show_answer, what_is_missing
+from stream_app.cli.display import known_names, positions, progress, show_answer, what_is_missing
 
 ANSWER: dict[str, Any] = {
     "certainty": -0.02,

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from stream_app.store import server_check
 from stream_app.embedded import services
-from stream_app.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
+from stream_app.cli.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.groups import note_group
@@ -19,7 +19,7 @@ from stream_app.store.schema import check_schema, ensure_schema
 from stream_app.settings import Settings
 from stream_app.kafka.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from tests.support import tiny
-from tests.test_cli import xl3m
+from tests.cli.test_main import xl3m
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
@@ -252,7 +252,7 @@ def test_all_is_a_line_each_and_the_verdict(
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("WARN: topic ")]) == len(TOPICS)
     assert "WARN: settings: XL3M_TEXT_FEILD is not a setting: XL3M_TEXT_FIELD?" in lines
-    monkeypatch.setattr("stream_app.doctor.makes_topics", _makes_none)
+    monkeypatch.setattr("stream_app.cli.doctor.makes_topics", _makes_none)
     assert not run(**given)
     lines = capsys.readouterr().out.splitlines()
     mend = [line for line in lines if line.startswith("MEND: topic ")]

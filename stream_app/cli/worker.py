@@ -26,7 +26,7 @@ from stream_app.store.server_check import ensure_usable
 from stream_app.store.groups import note_group
 from stream_app.store.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
-from stream_app.terminal import say
+from stream_app.cli.output import say
 from stream_app.kafka.topics import ensure_topics
 
 if TYPE_CHECKING:

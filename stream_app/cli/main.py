@@ -32,7 +32,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
-    from stream_app.terminal import prepare, say, shown
+    from stream_app.cli.output import prepare, say, shown
 
     prepare()
     settle_memory()
@@ -127,7 +127,7 @@ def _has_json_log(settings: "Settings") -> bool:
 
 
 def _warn(lines: list[str]) -> None:
-    from stream_app.terminal import say
+    from stream_app.cli.output import say
 
     for line in lines:
         say(f"xl3m: warning: {line}", err=True)
@@ -140,7 +140,7 @@ def _warn(lines: list[str]) -> None:
 @click.option("--loglevel", type=click.Choice(LEVELS), default="info", show_default=True)
 def worker(embedded: bool, loglevel: str, **given: Any) -> None:
     """Read the tokens topic, score, answer. Run as many as you like."""
-    from stream_app.worker import run_embedded, run_worker
+    from stream_app.cli.worker import run_embedded, run_worker
 
     settings = _settings(**given)
     try:
@@ -182,8 +182,8 @@ def feed(
     Compressed files (gzip, bzip2, xz, zstd), UTF-16 and transcripts (WebVTT, SubRip, JSON) are
     read as the text they hold.
     """
-    from stream_app.feeding.command import Wanted
-    from stream_app.feeding.command import feed as run
+    from stream_app.cli.feed import Wanted
+    from stream_app.cli.feed import feed as run
     from stream_app.feeding.signals import until_signalled
 
     if from_end and not follow:
@@ -215,7 +215,7 @@ def ask(
     **given: Any,
 ) -> None:
     """Ask a stream; without a question, its current one."""
-    from stream_app import commands
+    from stream_app.cli import ask as commands
 
     settings = _settings(query_deadline=deadline, **given)
     shown = sys.stderr.isatty() if progress is None else progress
@@ -233,7 +233,7 @@ def watch(stream: str, question: str | None, replace: bool, as_json: bool, **giv
 
     Of several current questions it is the one that was set last.
     """
-    from stream_app import commands
+    from stream_app.cli import ask as commands
 
     if replace and question is None:
         raise click.UsageError("--replace ends the questions beside that of -q: give one")
@@ -245,7 +245,7 @@ def watch(stream: str, question: str | None, replace: bool, as_json: bool, **giv
 @options("redis", "json")
 def streams(memory: bool, as_json: bool, **given: Any) -> None:
     """List the streams and what is known of them."""
-    from stream_app import commands
+    from stream_app.cli import ask as commands
 
     asyncio.run(commands.streams(_settings(**given), as_json, memory))
 
@@ -270,7 +270,7 @@ def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
     if bool(stream) == every:
         raise click.UsageError("name one --stream, or say --all")
     settings = _settings(**given)
-    from stream_app import rebuild_command
+    from stream_app.cli import rebuild as rebuild_command
 
     asyncio.run(rebuild_command.run(settings, stream, yes))
 
@@ -282,7 +282,7 @@ def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
 def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Answer from a file of any length, without any server."""
     settings = _settings(**given)
-    from stream_app import offline
+    from stream_app.cli import run as offline
 
     if not offline.run(settings, file, questions, as_json):
         sys.exit(EXIT_NO_ANSWER)
@@ -299,7 +299,7 @@ def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> 
 @options("model")
 def demo(lines: int, **given: Any) -> None:
     """Everything at once, on this machine, with nothing installed; under two minutes."""
-    from stream_app.demo import run_demo
+    from stream_app.cli.demo import run_demo
 
     run_demo(_settings(**given), lines)
 
@@ -308,7 +308,7 @@ def demo(lines: int, **given: Any) -> None:
 @options("broker", "redis", "model")
 def doctor(**given: Any) -> None:
     """Look at all that a worker needs, and say what to mend."""
-    from stream_app import doctor
+    from stream_app.cli import doctor
 
     if not doctor.run(**given):
         sys.exit(EXIT_TO_MEND)

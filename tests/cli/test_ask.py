@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app import commands
+from stream_app.cli import ask as commands
 from stream_app.client import client
-from stream_app import progress as progress_module
+from stream_app.cli import progress as progress_module
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, Extension, Range, State
 from stream_app.store.store import StreamStore
-from stream_app.terminal import name_shown
+from stream_app.cli.output import name_shown
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
 

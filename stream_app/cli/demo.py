@@ -17,18 +17,18 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app import commands
+from stream_app.cli import ask
 from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.process import die_with_parent
 from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals
-from stream_app.display import show_answer, show_top
+from stream_app.cli.display import show_answer, show_top
 from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import feeding
-from stream_app.sample import Fact, service_log
+from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.store import StreamStore
-from stream_app.terminal import say
+from stream_app.cli.output import say
 
 STREAM = "this-machine"
 OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")
@@ -145,7 +145,7 @@ def _last_words(folder: Path) -> str:
 async def _stream(demo: Demo, question: str) -> None:
     """Feed the lines with a question standing, and show its top-k while they come."""
     say(f"\nstanding question: {question}")
-    await commands.set_question(demo.settings, STREAM, question)
+    await ask.set_question(demo.settings, STREAM, question)
     watching = asyncio.create_task(_show_top(demo, question))
     async with feeding(demo.settings, demo.store) as feeder:
         await feeder.feed(STREAM, _events(demo.lines), lambda _: None)

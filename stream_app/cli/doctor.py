@@ -23,7 +23,7 @@ from stream_app.kafka.group_check import group_state
 from stream_app.store.keys import Keys
 from stream_app.store.schema import check_schema
 from stream_app.settings import Settings, unknown_variables
-from stream_app.terminal import say
+from stream_app.cli.output import say
 from stream_app.kafka.topics import makes_topics, matched, partition_counts, topic_names
 from xl3m_core.errors import XL3MError
 

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from redis.asyncio import Redis
 
-from stream_app import commands
+from stream_app.cli import ask
 from stream_app.embedded.services import Service
 from stream_app.errors import BadEvent
 from stream_app.events import encode
@@ -55,10 +55,10 @@ async def test_another_ones_refusal_does_not_end_it(
         for refused in ("theirs?", "mine?", "never seen"):
             await refuse(redis_client, stream, refused)
 
-    monkeypatch.setattr(commands, "set_question", set_question)
+    monkeypatch.setattr(ask, "set_question", set_question)
     with pytest.raises(click.UsageError, match=r"^no mine\?$"):
         async with asyncio.timeout(20):
-            await commands.watch(Settings(redis=redis_url), stream, " mine? ", as_json=False)
+            await ask.watch(Settings(redis=redis_url), stream, " mine? ", as_json=False)
 
 
 @pytest.mark.usefixtures("listening")
@@ -80,9 +80,9 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
         """It stands already: nothing changes, and nobody tells."""
 
-    monkeypatch.setattr(commands, "set_question", set_question)
+    monkeypatch.setattr(ask, "set_question", set_question)
     watching = asyncio.create_task(
-        commands.watch(Settings(redis=redis_url), stream, "mine?", as_json=False)
+        ask.watch(Settings(redis=redis_url), stream, "mine?", as_json=False)
     )
     printed = ""
     async with asyncio.timeout(20):
@@ -98,7 +98,7 @@ async def assert_says_and_waits(
     settings: Settings, stream: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error, and nothing on standard output."""
-    watching = asyncio.create_task(commands.watch(settings, stream, None, as_json=True))
+    watching = asyncio.create_task(ask.watch(settings, stream, None, as_json=True))
     errors = ""
     async with asyncio.timeout(20):
         while said not in errors:
@@ -137,8 +137,8 @@ async def test_a_question_is_added_and_ends_the_others_only_if_that_is_said(
 ) -> None:
     settings = Settings(broker=durable_broker.url, redis=redis_url, **fresh_topics(fresh))
     stream = fresh("stream")
-    await commands.set_question(settings, stream, "mine?")
-    await commands.set_question(settings, stream, "mine alone?", replace=True)
+    await ask.set_question(settings, stream, "mine?")
+    await ask.set_question(settings, stream, "mine alone?", replace=True)
     consumer = AIOKafkaConsumer(
         settings.questions_topic, bootstrap_servers=settings.broker_address,
         auto_offset_reset="earliest",
@@ -168,7 +168,7 @@ async def test_what_changes_of_other_questions_is_not_shown_and_an_end_is_told(
         await store.ask(stream, "r", Asked("theirs?"))
         yield {"question": "theirs?"}
 
-    await commands._follow(store, stream, "mine?", updates(), as_json=True)
+    await ask._follow(store, stream, "mine?", updates(), as_json=True)
     printed = capsys.readouterr()
     shown = [json.loads(line)["question"] for line in printed.out.splitlines()]
     assert shown == ["mine?", "theirs?"]
@@ -178,4 +178,4 @@ async def test_what_changes_of_other_questions_is_not_shown_and_an_end_is_told(
 @pytest.mark.parametrize("question", ["   ", "?" * 65_537])
 async def test_what_may_not_be_asked_is_refused_at_once(question: str, redis_url: str) -> None:
     with pytest.raises(BadEvent, match="question"):
-        await commands.watch(Settings(redis=redis_url), "s", question, as_json=False)
+        await ask.watch(Settings(redis=redis_url), "s", question, as_json=False)

@@ -17,12 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app import cli, commands, display, doctor, offline
+from stream_app.cli import main
+from stream_app.cli import ask
+from stream_app.cli import display
+from stream_app.cli import doctor
+from stream_app.cli import run
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, State
 from stream_app.store.store import StreamStore
-from stream_app.terminal import as_json, in_line, name_meant, name_shown, say, shown
+from stream_app.cli.output import as_json, in_line, name_meant, name_shown, say, shown
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
@@ -104,7 +108,7 @@ def test_an_output_without_a_letter_for_it_is_no_error(encoding: str, tmp_path: 
 
 
 def test_only_the_terminal_prints() -> None:
-    for path in (Path(cli.__file__).parent).glob("*.py"):
+    for path in (Path(main.__file__).parent).glob("*.py"):
         calls = [n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         names = {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in calls}
         assert path.name == "terminal.py" or not names & {"echo", "secho", "print"}, path
@@ -120,8 +124,8 @@ async def test_commands_print_no_text_as_it_is(
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     await store.ask(stream, "q", Asked(question))
     for plain in (False, True):
-        await commands.streams(settings, as_json=plain)
-        await commands._show(store, stream, None, as_json=plain)
+        await ask.streams(settings, as_json=plain)
+        await ask._show(store, stream, None, as_json=plain)
     evidence = {"index": 1, "score": -0.5, "text": HOSTILE}
     display.show_segment(evidence)
     answer = {"certainty": 0.0, "coverage": 1.0, "as_of": {HOSTILE: 1}, "timings": {HOSTILE: 0.0}}
@@ -144,9 +148,9 @@ def test_errors_are_printed_no_other_way(
     def fails(**_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "cli", fails)
+    monkeypatch.setattr(main, "cli", fails)
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     printed = capsys.readouterr().err
     assert unsafe(printed) == set() and r"\x1b[2J" in printed
 
@@ -159,7 +163,7 @@ def test_a_file_and_a_doctor_command_no_terminal_either(
     log.write_text(f"{HOSTILE}\n" * 40)
     settings = replace(Settings(), model=str(tmp_path / "model"))
     for plain in (False, True):
-        offline.run(settings, log, ("a\x1b?",), plain)
+        run.run(settings, log, ("a\x1b?",), plain)
     found = doctor.Finding("MEND", "x", HOSTILE)
     monkeypatch.setattr(doctor, "examine", lambda **_: iter([found]))
     assert not doctor.run()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stream_app.settings import MAX_DEADLINE
-from stream_app.terminal import in_line, name_shown, say, shown
+from stream_app.cli.output import in_line, name_shown, say, shown
 
 WIDTH = 100
 PARTITIONS = 4
