@@ -9,22 +9,20 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks import (
-    certainty,
-    gpu,
-    growth,
-    late,
-    load,
-    needle,
-    peers,
-    query,
-    questions,
-    retrieval,
-    scoring,
-    stream,
-    twenty_million,
-)
-from benchmarks.haystack import VARIANTS
+from benchmarks.accuracy import certainty
+from benchmarks.speed import gpu
+from benchmarks.speed import growth
+from benchmarks.accuracy import late
+from benchmarks.load import suite
+from benchmarks.accuracy import needle
+from benchmarks.accuracy import peers
+from benchmarks.speed import query
+from benchmarks.speed import questions
+from benchmarks.accuracy import retrieval
+from benchmarks.speed import scoring
+from benchmarks.speed import stream
+from benchmarks.speed import twenty_million
+from benchmarks.harness.haystack import VARIANTS
 from stream_app.runtime.malloc import settle_memory
 
 ALL: dict[str, Any] = {
@@ -39,7 +37,7 @@ ALL: dict[str, Any] = {
     "peers": peers,
     "retrieval": retrieval,
     "late": late,
-    "load": load,
+    "load": suite,
     "twenty_million": twenty_million,
 }
 

@@ -9,7 +9,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from benchmarks import plots
+from training import plots
 
 COLUMNS = {"level": 1, "loss": 2, "accuracy": 3}
 

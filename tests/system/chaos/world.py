@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
-from benchmarks.live import is_ready
+from benchmarks.harness.live_worker import is_ready
 from stream_app.embedded.process import free_port
 from tests.system.chaos import services
 from tests.system.chaos.proxy import Proxy, proxied

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import load_burst, load_soak, loaded
-from benchmarks.live import guarded, process
-from benchmarks.loaded import PARTITIONS, Loaded, Seen, lines
+from benchmarks.load import burst
+from benchmarks.load import soak
+from benchmarks.harness import loaded_worker
+from benchmarks.harness.live_worker import guarded, process
+from benchmarks.harness.loaded_worker import PARTITIONS, Loaded, Seen, lines
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
 from stream_app.settings import Settings
@@ -39,7 +41,7 @@ async def send(here: Loaded, streams: list[str], partitions: list[int], each: in
 async def test_each_of_many_streams_is_complete_and_right(
     settings: Settings, tmp_path: Path
 ) -> None:
-    async with loaded.loaded(settings, tmp_path, ["free"]) as here:
+    async with loaded_worker.loaded(settings, tmp_path, ["free"]) as here:
         streams = here.names(500)
         await here.ask(streams)
         await send(here, streams, [i % PARTITIONS for i in range(len(streams))], 2)
@@ -56,7 +58,7 @@ async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
     settings: Settings, tmp_path: Path
 ) -> None:
     """All of the flood is in Kafka, and its partition held, when the slow ones' events come."""
-    async with loaded.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
+    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
         hot, *slow = here.names(7)
         await here.ask([hot, *slow])
         await send(here, [hot], [0], HOT_EVENTS)
@@ -74,7 +76,7 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
     settings: Settings, tmp_path: Path
 ) -> None:
     """It would take minutes to score what it has read; the one that joins takes no time at all."""
-    async with loaded.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
+    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
         streams, log = here.names(PARTITIONS), tmp_path / "second.log"
         await here.ask(streams)
         await send(here, streams, [*range(PARTITIONS)], 250)
@@ -89,7 +91,7 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
             await here.worker.wait()
             await here.complete(streams)
 
-        command = ["-m", "benchmarks.carriers", "free"]
+        command = ["-m", "benchmarks.harness.stub_workers", "free"]
         async with process(second.settings, log, command, {"OMP_NUM_THREADS": "1"}) as other:
             await guarded(other, log, take_over())
 
@@ -97,22 +99,22 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
 async def test_a_burst_is_read_no_faster_than_it_may_be_and_all_comes_through(
     settings: Settings, tmp_path: Path
 ) -> None:
-    figures = await load_burst.measure(settings, tmp_path, 0.15, 20_000, 2048)
+    figures = await burst.measure(settings, tmp_path, 0.15, 20_000, 2048)
     assert figures["segments right"] > 0
     assert 0 < figures["most tokens unscored"] <= figures["their bound"]
 
 
 async def test_a_soak_ends_with_all_scored_and_its_plot(settings: Settings, tmp_path: Path) -> None:
-    figures = await load_soak.measure(settings, tmp_path, 2.0, tmp_path / "soak.png")
+    figures = await soak.measure(settings, tmp_path, 2.0, tmp_path / "soak.png")
     assert figures["segments right"] > 0
     assert (tmp_path / "soak.png").stat().st_size > 1000
 
 
 def test_what_is_flat_has_no_growth_and_what_is_not_has() -> None:
     flat = [Seen(i * MINUTE, 400.0, 100.0) for i in range(8)]
-    assert load_soak.growth(flat)["rss growth"] == 0
-    assert load_soak.growth(flat)["minutes"] == 7
+    assert soak.growth(flat)["rss growth"] == 0
+    assert soak.growth(flat)["minutes"] == 7
     rising = [Seen(i * MINUTE, 400.0 + 10 * i, 1000.0 * i) for i in range(8)]
-    found = load_soak.growth(rising)
+    found = soak.growth(rising)
     assert found["rss growth"] == pytest.approx(40 / 425)
-    assert found["unscored growth, s of scoring"] == 4000 / load_soak.SPEED
+    assert found["unscored growth, s of scoring"] == 4000 / soak.SPEED

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any, TypeVar
 
-from benchmarks.hardware import seconds
+from benchmarks.harness.hardware import seconds
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.haystack import VARIANTS, Haystack
-from benchmarks.needle import DEPTHS
-from benchmarks.ratios import Ratio
+from benchmarks.harness.haystack import VARIANTS, Haystack
+from benchmarks.accuracy.needle import DEPTHS
+from benchmarks.harness.ratios import Ratio
 from stream_app.scoring.look_ahead import SCOUTED_SHARE
 from stream_app.scoring.prefilter import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.hardware import forward_flops, peak_flops, random_llama
-from benchmarks.ratios import Ratio
-from benchmarks.turns import in_turns, ratio
+from benchmarks.harness.hardware import forward_flops, peak_flops, random_llama
+from benchmarks.harness.ratios import Ratio
+from benchmarks.harness.timing import in_turns, ratio
 from stream_app.sample_log import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.inference.loading import SMALL

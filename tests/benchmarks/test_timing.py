@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import carriers, growth, query, scoring, turns
-from benchmarks.haystack import Haystack
-from benchmarks.questions import costs
+from benchmarks.harness import stub_workers
+from benchmarks.speed import growth
+from benchmarks.speed import query
+from benchmarks.speed import scoring
+from benchmarks.harness import timing
+from benchmarks.harness.haystack import Haystack
+from benchmarks.speed.questions import costs
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.engine import Begun
@@ -20,13 +24,13 @@ from xl3m_core.inference.loading import SMALL
 
 def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:
     called = list[str]()
-    taken = turns.in_turns({name: partial(called.append, name) for name in "abc"}, rounds=3)
+    taken = timing.in_turns({name: partial(called.append, name) for name in "abc"}, rounds=3)
     assert "".join(called) == "abc" + "abc" + "cba" + "abc"
     assert {name: len(spent) for name, spent in taken.items()} == {"a": 3, "b": 3, "c": 3}
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:
-    assert turns.ratio([1.0, 10.0, 300.0], [2.0, 20.0, 100.0]) == 0.5
+    assert timing.ratio([1.0, 10.0, 300.0], [2.0, 20.0, 100.0]) == 0.5
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
@@ -66,8 +70,8 @@ async def test_a_bare_agent_acknowledges_all_and_is_timed_without_its_warm_up(
             now += 1  # each takes a second
             yield event
 
-    monkeypatch.setattr(carriers, "perf_counter", lambda: now)
-    await carriers.acknowledge(arriving(), skipped=2, count=10)
+    monkeypatch.setattr(stub_workers, "perf_counter", lambda: now)
+    await stub_workers.acknowledge(arriving(), skipped=2, count=10)
     assert capsys.readouterr().out == "took 8\n"
     assert all(event.acked for event in events)
 

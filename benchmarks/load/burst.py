@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.live import guarded
-from benchmarks.loaded import LOOK_SECONDS, PARTITIONS, Loaded, Seen, lines, loaded
+from benchmarks.harness.live_worker import guarded
+from benchmarks.harness.loaded_worker import LOOK_SECONDS, PARTITIONS, Loaded, Seen, lines, loaded
 from stream_app.ingest.tokens import BYTES_PER_TOKEN
 from stream_app.settings import Settings
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.live import guarded
-from benchmarks.loaded import PARTITIONS, Loaded, lines, loaded
+from benchmarks.harness.live_worker import guarded
+from benchmarks.harness.loaded_worker import PARTITIONS, Loaded, lines, loaded
 from stream_app.settings import Settings
 
 FEW = 10

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import evidence, plots, retrieval
+from benchmarks.accuracy import datasets
+from training import plots
+from benchmarks.accuracy import retrieval
 from stream_app.scoring.bm25 import Bm25, words
 from xl3m_core import Segment
 
@@ -51,35 +53,35 @@ def arguments(data: Path | None, *more: str) -> argparse.Namespace:
 
 
 def test_a_log_is_read_with_the_place_of_its_evidence(data: Path) -> None:
-    (log,) = evidence.load(data)["logqa/Made"]
+    (log,) = datasets.load(data)["logqa/Made"]
     assert len(log.lines) == LINES
     assert log.lines[SPECIAL] == "081109 INFO mail.Box: host=web-17, port=8123"
-    assert log.asked == (evidence.Asked("Which port has web-17?", ((SPECIAL, SPECIAL),)),)
+    assert log.asked == (datasets.Asked("Which port has web-17?", ((SPECIAL, SPECIAL),)),)
 
 
 def test_evidence_is_the_whole_line_and_nothing_else(data: Path) -> None:
-    (log,) = evidence.load(data)["logqa/Made"]
+    (log,) = datasets.load(data)["logqa/Made"]
     mask = log.evidence(log.asked[0])
     assert len(mask) == len(log.text)
     assert "".join(np.array(list(log.text))[mask]) == log.lines[SPECIAL]
 
 
 def test_a_meeting_is_read_with_both_ends_of_its_spans(data: Path) -> None:
-    (meeting,) = evidence.load(data)["qmsum/val"]
+    (meeting,) = datasets.load(data)["qmsum/val"]
     assert meeting.lines[3] == "A: turn 3"
-    assert meeting.asked == (evidence.Asked("What of 3?", ((3, 4), (9, 9))),)
+    assert meeting.asked == (datasets.Asked("What of 3?", ((3, 4), (9, 9))),)
     told = "".join(np.array(list(meeting.text))[meeting.evidence(meeting.asked[0])])
     assert told == "A: turn 3\nA: turn 4A: turn 9"
 
 
 def test_the_head_keeps_only_questions_it_can_answer(data: Path) -> None:
-    (meeting,) = evidence.load(data)["qmsum/val"]
+    (meeting,) = datasets.load(data)["qmsum/val"]
     assert meeting.head(9).asked == ()
     assert meeting.head(10).asked == meeting.asked
 
 
 def test_a_sample_is_the_same_each_time_and_no_larger(data: Path) -> None:
-    document = evidence.Document("d", ("x",), tuple(evidence.Asked(str(i), ()) for i in range(9)))
+    document = datasets.Document("d", ("x",), tuple(datasets.Asked(str(i), ()) for i in range(9)))
     samples = [retrieval.sample([document, document], 5) for _ in range(2)]
     assert samples[0] == samples[1]
     assert sum(len(d.asked) for d in samples[0]) == 5
@@ -108,8 +110,8 @@ def test_bm25_ranks_every_text_even_if_no_word_is_known() -> None:
 
 def test_evidence_over_two_segments_is_found_in_parts() -> None:
     segments = [Segment(i, "xxxx", i * 4, i * 4 + 4, i, i + 1) for i in range(3)]
-    evidence = np.array([False] * 3 + [True] * 2 + [False] * 7)
-    found = retrieval.find(evidence, segments, [1, 2, 0])
+    datasets = np.array([False] * 3 + [True] * 2 + [False] * 7)
+    found = retrieval.find(datasets, segments, [1, 2, 0])
     assert found.ranks.tolist() == [2, 0]
 
 

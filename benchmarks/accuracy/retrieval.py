@@ -15,8 +15,8 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import plots
-from benchmarks.evidence import Document, load
+from training import plots
+from benchmarks.accuracy.datasets import Document, load
 from stream_app.scoring.bm25 import Bm25
 from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
 from xl3m_core.method import MEASURES

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.live import guarded
-from benchmarks.loaded import LOOK_SECONDS, PARTITIONS, Loaded, lines, loaded
+from benchmarks.harness.live_worker import guarded
+from benchmarks.harness.loaded_worker import LOOK_SECONDS, PARTITIONS, Loaded, lines, loaded
 from stream_app.settings import Settings
 from xl3m_core import Tail
 

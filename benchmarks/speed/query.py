@@ -25,10 +25,10 @@ import torch
 from redis.asyncio import Redis
 from tqdm import tqdm
 
-from benchmarks.hardware import random_llama, seconds
-from benchmarks.ratios import Ratio
-from benchmarks.scoring import made_up
-from benchmarks.turns import ratio
+from benchmarks.harness.hardware import random_llama, seconds
+from benchmarks.harness.ratios import Ratio
+from benchmarks.speed.scoring import made_up
+from benchmarks.harness.timing import ratio
 from stream_app.embedded import services
 from stream_app.store.state import Asked, Commit, Extension, Range
 from stream_app.store.store import StreamStore

@@ -30,8 +30,8 @@ from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 from tqdm import tqdm
 
-from benchmarks.haystack import Haystack
-from benchmarks.live import (
+from benchmarks.harness.haystack import Haystack
+from benchmarks.harness.live_worker import (
     READY_SECONDS,
     STREAM,
     WORKER,
@@ -41,7 +41,7 @@ from benchmarks.live import (
     is_ready,
     process,
 )
-from benchmarks.ratios import Ratio
+from benchmarks.harness.ratios import Ratio
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
@@ -245,7 +245,7 @@ async def _carried(settings: Settings, count: int, folder: Path, command: list[s
     output = folder / f"{here.group}.log"
     async with (
         _reader(here) as store,
-        process(here, output, ["-m", "benchmarks.carriers", *command]) as child,
+        process(here, output, ["-m", "benchmarks.harness.stub_workers", *command]) as child,
     ):
         if command[0] == "bare":
             return (count - int(command[1])) / await guarded(child, output, _told(output))

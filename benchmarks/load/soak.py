@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import plots
-from benchmarks.live import MEGABYTE, guarded
-from benchmarks.loaded import PARTITIONS, Loaded, Seen, lines, loaded
+from training import plots
+from benchmarks.harness.live_worker import MEGABYTE, guarded
+from benchmarks.harness.loaded_worker import PARTITIONS, Loaded, Seen, lines, loaded
 from stream_app.settings import Settings
 
 STREAMS = 200

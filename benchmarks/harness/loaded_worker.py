@@ -1,7 +1,7 @@
 """A worker under load: everything it is sent, and what must come of it.
 
 The worker is a process on a real Kafka and a real Redis; its model costs nothing, or is as fast as
-told (`benchmarks.carriers`). Every stream has a standing question. Knows how to send, to look at
+told (`benchmarks.harness.stub_workers`). Every stream has a standing question. Knows how to send, to look at
 the worker, and to hold its streams against an offline run; not what load is put on it.
 """
 
@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from benchmarks.live import MEGABYTE, LiveError, Process, guarded, is_ready, process
+from benchmarks.harness.live_worker import MEGABYTE, LiveError, Process, guarded, is_ready, process
 from stream_app.embedded.process import free_port
 from stream_app.client.client import store_of
 from stream_app.engine import create_engine
@@ -159,7 +159,7 @@ def _said(segment: Segment) -> tuple[str, int, int, int, int]:
 async def loaded(
     settings: Settings, folder: Path, model: list[str], **changes: int
 ) -> AsyncIterator[Loaded]:
-    """A worker that answers, on topics of its own. model: as `benchmarks.carriers` is told."""
+    """A worker that answers, on topics of its own. model: as `benchmarks.harness.stub_workers` is told."""
     name = uuid4().hex[:8]
     topics = {f"{t}_topic": f"{t}-{name}" for t in ("tokens", "questions", "queries")}
     here = replace(settings, group=f"load-{name}", http_port=free_port(), **topics, **changes)  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ async def loaded(
         Redis.from_url(here.redis) as redis,
         AIOKafkaProducer(bootstrap_servers=here.broker_address, linger_ms=5) as producer,
         ClientSession() as http,
-        process(here, log, ["-m", "benchmarks.carriers", *model], {"OMP_NUM_THREADS": "1"}) as p,
+        process(here, log, ["-m", "benchmarks.harness.stub_workers", *model], {"OMP_NUM_THREADS": "1"}) as p,
     ):
         store = store_of(here, redis)
         made = Loaded(here, engine, store, producer, http, p, log)

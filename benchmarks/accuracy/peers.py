@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import plots
-from benchmarks.haystack import VARIANTS, Haystack, Needle
-from benchmarks.rivals import PEERS, WHOLE_INPUT, Peer, Reply, available
+from training import plots
+from benchmarks.harness.haystack import VARIANTS, Haystack, Needle
+from benchmarks.accuracy.baselines import PEERS, WHOLE_INPUT, Peer, Reply, available
 from xl3m_core import XL3M, Engine, XL3MError
 
 LENGTHS, SHORT_LENGTHS = (410, 4_000, 16_000, 64_000), (400, 2_000, 8_000)
@@ -103,7 +103,7 @@ def run(model: str | None, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     The server it is forked from has PyTorch imported and nothing else done.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.peers"])
+    context.set_forkserver_preload(["benchmarks.accuracy.peers"])
     with ProcessPoolExecutor(1, context, _load, (model, torch.get_num_threads())) as pool:
         for task, row in [(task, pool.submit(_row, task)) for task in tasks]:
             try:

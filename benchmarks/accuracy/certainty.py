@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks import plots
+from training import plots
 from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.formats import ALL
 from training.writer import Writer

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks import plots
-from benchmarks.ratios import Ratio
-from benchmarks.scoring import engine_of_full_rows, made_up
-from benchmarks.turns import in_turns, ratio
+from training import plots
+from benchmarks.harness.ratios import Ratio
+from benchmarks.speed.scoring import engine_of_full_rows, made_up
+from benchmarks.harness.timing import in_turns, ratio
 from training.entities import Source
 from training.generate import Level, draw, question
 from xl3m_core import Engine, LanguageModel

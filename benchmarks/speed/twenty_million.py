@@ -18,9 +18,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import plots
-from benchmarks.haystack import Haystack, Needle
-from benchmarks.live import Live, Sample, live, stored
+from training import plots
+from benchmarks.harness.haystack import Haystack, Needle
+from benchmarks.harness.live_worker import Live, Sample, live, stored
 from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
 from stream_app.variables import variable

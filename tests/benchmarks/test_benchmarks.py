@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import certainty, late, needle, questions
-from benchmarks.haystack import VARIANTS
-from benchmarks.live import Sample, in_events
-from benchmarks.twenty_million import Outcome, depths, part_tokens, row, seconds_at, speed
+from benchmarks.accuracy import certainty
+from benchmarks.accuracy import late
+from benchmarks.accuracy import needle
+from benchmarks.speed import questions
+from benchmarks.harness.haystack import VARIANTS
+from benchmarks.harness.live_worker import Sample, in_events
+from benchmarks.speed.twenty_million import Outcome, depths, part_tokens, row, seconds_at, speed
 
 
 def steady(tokens: int, per_second: int) -> list[Sample]:

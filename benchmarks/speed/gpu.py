@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.hardware import SHAPES, peak_flops, random_llama
-from benchmarks.query import PROMPTS, SHORT_PROMPTS, first_token
-from benchmarks.questions import costs
-from benchmarks.scoring import ROWS, WINDOW, engine_of_full_rows, scored
+from benchmarks.harness.hardware import SHAPES, peak_flops, random_llama
+from benchmarks.speed.query import PROMPTS, SHORT_PROMPTS, first_token
+from benchmarks.speed.questions import costs
+from benchmarks.speed.scoring import ROWS, WINDOW, engine_of_full_rows, scored
 from xl3m_core import Engine, LanguageModel, Method
 
 TOKENS = 20_000_000

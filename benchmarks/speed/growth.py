@@ -21,14 +21,14 @@ from typing import Any
 from redis.asyncio import Redis
 from tqdm import tqdm
 
-from benchmarks import plots
-from benchmarks.carriers import Free
-from benchmarks.haystack import Haystack
-from benchmarks.live import resident_mb
-from benchmarks.query import PLENTY, QID, QUESTION, fill
-from benchmarks.ratios import Ratio
-from benchmarks.scoring import made_up
-from benchmarks.turns import in_turns
+from training import plots
+from benchmarks.harness.stub_workers import Free
+from benchmarks.harness.haystack import Haystack
+from benchmarks.harness.live_worker import resident_mb
+from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
+from benchmarks.harness.ratios import Ratio
+from benchmarks.speed.scoring import made_up
+from benchmarks.harness.timing import in_turns
 from stream_app.embedded import services
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring

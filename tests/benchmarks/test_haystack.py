@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.haystack import VARIANTS, Haystack
+from benchmarks.harness.haystack import VARIANTS, Haystack
 from xl3m_core import LanguageModel
 
 DEPTHS = tuple(i / 10 for i in range(11))

@@ -15,8 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import load_burst, load_hot, load_soak, load_streams
-from benchmarks.ratios import Ratio
+from benchmarks.load import burst
+from benchmarks.load import hot_stream
+from benchmarks.load import soak
+from benchmarks.load import many_streams
+from benchmarks.harness.ratios import Ratio
 from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
 
@@ -52,10 +55,10 @@ async def _rows(settings: Settings, folder: Path, args: argparse.Namespace) -> l
     minutes = args.minutes or (SHORT_MINUTES if short else MINUTES)
     plot = Path(args.out) / "load_soak.png"
     parts: Mapping[str, Any] = {
-        "streams": (load_streams.measure, SHORT_STREAMS if short else STREAMS),
-        "hot": (load_hot.measure, SHORT_HOT if short else HOT),
-        "burst": (load_burst.measure, SHORT_BURST if short else BURST),
-        "soak": (load_soak.measure, (60 * minutes, plot)),
+        "streams": (many_streams.measure, SHORT_STREAMS if short else STREAMS),
+        "hot": (hot_stream.measure, SHORT_HOT if short else HOT),
+        "burst": (burst.measure, SHORT_BURST if short else BURST),
+        "soak": (soak.measure, (60 * minutes, plot)),
     }
     for name in tqdm(args.parts, desc="load", disable=None):
         measure_it, numbers = parts[name]

@@ -1,0 +1,1 @@
+"""Whether the right segments are found and the right answers given."""

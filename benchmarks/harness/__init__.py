@@ -1,0 +1,1 @@
+"""What benchmarks share: workers, timing, made-up text, hardware."""

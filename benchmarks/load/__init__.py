@@ -1,0 +1,1 @@
+"""A worker under many streams, bursts and long runs."""

@@ -1,0 +1,1 @@
+"""Tokens a second and seconds an answer, as ratios within one run."""
