@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
-from training.formats import ALL
-from training.generate import Level
-from training.pairs import Pairs
+from training.corpus.formats import ALL
+from training.corpus.generate import Level
+from training.random_pairs import Pairs
 
 FIRST = ("app", "syslog", "talk")
 SHORT = Level(128, ("bare", *FIRST), filler=0.1, stamps=0.3, phrasings=99, absent=0.05, shared=0.6)

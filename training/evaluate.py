@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stream_app.sample_log import service_log
 from training.batch import Row
-from training.formats import ALL, KINDS
-from training.generate import TEMPLATE, Level
-from training.passages import Passage, Piece, single
+from training.corpus.formats import ALL, KINDS
+from training.corpus.generate import TEMPLATE, Level
+from training.corpus.passages import Passage, Piece, single
 from training.writer import Writer
 
 LENGTHS = (128, 256, 384, 512)

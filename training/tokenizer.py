@@ -17,10 +17,10 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from training.entities import Source
-from training.formats import ALL
-from training.generate import TEMPLATE, Level
-from training.passages import Passage, add_record, any_fact, ask
+from training.corpus.entities import Source
+from training.corpus.formats import ALL
+from training.corpus.generate import TEMPLATE, Level
+from training.corpus.passages import Passage, add_record, any_fact, ask
 
 SPECIAL = ["<s>", "</s>", "<pad>"]
 PIECES = r"\d|\s|\p{L}+|[^\s\d\p{L}]"

@@ -22,8 +22,8 @@ from stream_app.runtime.malloc import settle_memory
 from training.attention import NAME
 from training.batch import Batch
 from training.curriculum import STEPS
-from training.generate import TEMPLATE
-from training.lesson import REPEATS, Lesson
+from training.corpus.generate import TEMPLATE
+from training.batch_loader import REPEATS, Lesson
 from training.optimizers import optimizers
 from training.tokenizer import real_lines
 

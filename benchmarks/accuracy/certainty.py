@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training import plots
 from training.evaluate import SEGMENT, Score, auc, level, passages, score
-from training.formats import ALL
+from training.corpus.formats import ALL
 from training.writer import Writer
 from xl3m_core.inference.loading import SMALL
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from random import Random
 
-from training.entities import Source
-from training.formats import ALL, PAIRS
-from training.generate import Level, Record, again, draw, fresh, joint_question, question
-from training.lines import FILLERS
+from training.corpus.entities import Source
+from training.corpus.formats import ALL, PAIRS
+from training.corpus.generate import Level, Record, again, draw, fresh, joint_question, question
+from training.corpus.lines import FILLERS
 
 VARIANTS = ("multikey", "multivalue", "two", "other_words")
 LEVEL = Level(0, ALL, stamps=0.6, phrasings=99, paired=0.3)

@@ -18,8 +18,8 @@ from training import plots
 from benchmarks.harness.ratios import Ratio
 from benchmarks.speed.scoring import engine_of_full_rows, made_up
 from benchmarks.harness.timing import in_turns, ratio
-from training.entities import Source
-from training.generate import Level, draw, question
+from training.corpus.entities import Source
+from training.corpus.generate import Level, draw, question
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.inference.loading import SMALL
 

@@ -24,16 +24,16 @@ from training.attention import NAME
 from training.batch import Batch
 from training.curriculum import BEFORE, DRILL, HARD, HARD_AT, STEPS, TEXTS, chosen
 from training.curves import read
-from training.entities import DRAWS, HELD_OUT, Source
-from training.entities import SMALL as FEW
+from training.corpus.entities import DRAWS, HELD_OUT, Source
+from training.corpus.entities import SMALL as FEW
 from training.evaluate import ASKED, BACKWARD, LENGTHS, level, passages, score
-from training.formats import ALL
-from training.generate import TEMPLATE, Level, draw
-from training.lesson import REPEATS, Lesson
+from training.corpus.formats import ALL
+from training.corpus.generate import TEMPLATE, Level, draw
+from training.batch_loader import REPEATS, Lesson
 from training.optimizers import HeadMuon
-from training.pairs import ASKED as ASKED_AT_ONCE
-from training.pairs import Pairs
-from training.passages import Passage, any_fact, dense, single
+from training.random_pairs import ASKED as ASKED_AT_ONCE
+from training.random_pairs import Pairs
+from training.corpus.passages import Passage, any_fact, dense, single
 from training.tokenizer import in_pieces
 from training.train import new_model
 from training.writer import KINDS, Writer

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_app.sample_log import LEVELS, SERVICES
-from training.entities import SMALL, Source, stamp
-from training.formats import KINDS, OTHER_WORDS, PAIRS, Ask, Kind
-from training.phrasings import wrap
+from training.corpus.entities import SMALL, Source, stamp
+from training.corpus.formats import KINDS, OTHER_WORDS, PAIRS, Ask, Kind
+from training.corpus.phrasings import wrap
 
 TEMPLATE = "\nQuestion: {question}\nAnswer: "
 SUBJECTS = ("host", "host", "order", "order", "order", "user", "service", "project")

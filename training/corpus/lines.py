@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 
 from stream_app.sample_log import LEVELS, SERVICES, number, word
-from training.entities import stamp
+from training.corpus.entities import stamp
 
 SMALL_TALK = (
     "I think we should move on to the next point",

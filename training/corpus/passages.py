@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from training.entities import Source
-from training.generate import (
+from training.corpus.entities import Source
+from training.corpus.generate import (
     TEMPLATE,
     Fact,
     Level,
@@ -20,7 +20,7 @@ from training.generate import (
     joint_question,
     question,
 )
-from training.lines import FILLERS
+from training.corpus.lines import FILLERS
 
 QUESTIONS = 14
 

@@ -5,7 +5,7 @@ Some wrappings are held out of training, for measuring. It knows nothing of what
 
 from __future__ import annotations
 
-from training.entities import Source
+from training.corpus.entities import Source
 
 PLAIN = "What is {}?"
 NAMING = (

@@ -1,0 +1,1 @@
+"""The made-up text the bundled model is trained on."""
