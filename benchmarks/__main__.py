@@ -9,20 +9,10 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks.accuracy import certainty
-from benchmarks.speed import gpu
-from benchmarks.speed import growth
-from benchmarks.accuracy import late
-from benchmarks.load import suite
-from benchmarks.accuracy import needle
-from benchmarks.accuracy import peers
-from benchmarks.speed import query
-from benchmarks.speed import questions
-from benchmarks.accuracy import retrieval
-from benchmarks.speed import scoring
-from benchmarks.speed import stream
-from benchmarks.speed import twenty_million
+from benchmarks.accuracy import certainty, late, needle, peers, retrieval
 from benchmarks.harness.haystack import VARIANTS
+from benchmarks.load import suite
+from benchmarks.speed import gpu, growth, query, questions, scoring, stream, twenty_million
 from stream_app.runtime.malloc import settle_memory
 
 ALL: dict[str, Any] = {

@@ -14,36 +14,35 @@ from faust.types import TP
 from mode import CrashingSupervisor, Service
 from redis.asyncio import Redis
 
-from stream_app.queries import kafka
-from stream_app.kafka import auth
-from stream_app.kafka import connection
-from stream_app.queries.answering import Answering
-from stream_app.ingest.rebalance import on_assignment, on_full_queues
 from stream_app.client.client import store_of
-from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
-from stream_app.ingest.segmentation import CutCheck
-from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
-from stream_app.kafka.fetcher import FetchState
-from stream_app.monitoring.http import Http
-from stream_app.ingest.tokens import Ingest
-from stream_app.monitoring.metrics import Metrics
-from stream_app.offset_reset import parse_start
 from stream_app.ingest.partitions import Partitions
-from stream_app.runtime.retry import Health
-from stream_app.queries.pubsub import PubSubDoor
 from stream_app.ingest.queues import BATCH_EVENTS
-from stream_app.monitoring.readiness import Readiness
-from stream_app.scoring.scorer import Scoring
-from stream_app.scoring.prefilter import Scout
-from stream_app.settings import Settings
-from stream_app.runtime.shutdown import Stopping
+from stream_app.ingest.rebalance import on_assignment, on_full_queues
+from stream_app.ingest.segmentation import CutCheck
+from stream_app.ingest.tokens import Ingest
+from stream_app.kafka import auth, connection
+from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
+from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender
+from stream_app.kafka.fetcher import FetchState
 from stream_app.kafka.topic_pattern import TopicWatch, subscriber
 from stream_app.kafka.topics import TOPICS
-from stream_app.queries.prefetch import Warming
-from stream_app.runtime.watchdog import Watchdog
+from stream_app.monitoring.http import Http
 from stream_app.monitoring.memory import Weights
+from stream_app.monitoring.metrics import Metrics
+from stream_app.monitoring.readiness import Readiness
+from stream_app.offset_reset import parse_start
+from stream_app.queries import kafka
+from stream_app.queries.answering import Answering
+from stream_app.queries.prefetch import Warming
+from stream_app.queries.pubsub import PubSubDoor
+from stream_app.runtime.retry import Health
+from stream_app.runtime.shutdown import Stopping
+from stream_app.runtime.watchdog import Watchdog
+from stream_app.scoring.prefilter import Scout
+from stream_app.scoring.scorer import Scoring
+from stream_app.settings import Settings
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")

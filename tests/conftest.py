@@ -13,8 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.embedded import services
-from tests.support import brokers
-from tests.support import secured
+from tests.support import brokers, secured
 from tests.support.workers import Site, site
 
 _NEEDS_KAFKA = "needs a real Kafka: set KAFKA_HOME"

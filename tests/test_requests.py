@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.queries.kafka import OLD_SECONDS, too_old
 from stream_app.errors import BadEvent
 from stream_app.events import QUESTION_CHARS, decode, encode
+from stream_app.queries.kafka import OLD_SECONDS, too_old
 from stream_app.requests import (
     Query,
     Question,

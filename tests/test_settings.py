@@ -14,11 +14,11 @@ from redis.asyncio import Redis
 from stream_app.app import create_faust
 from stream_app.bounds import BOUNDS
 from stream_app.errors import SettingsError
+from stream_app.runtime.watchdog import Watchdog
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
 from stream_app.variables import ELSEWHERE, SECRETS, variable
-from stream_app.runtime.watchdog import Watchdog
 from xl3m_core.errors import MethodError
 
 CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}

@@ -21,9 +21,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stream_app.runtime.malloc import settle_memory
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import STEPS
-from training.corpus.generate import TEMPLATE
 from training.batch_loader import REPEATS, Lesson
+from training.corpus.generate import TEMPLATE
+from training.curriculum import STEPS
 from training.optimizers import optimizers
 from training.tokenizer import real_lines
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from training.batch import Batch, Row
 from training.corpus.entities import Source
 from training.corpus.generate import Level
-from training.random_pairs import Pairs, Signs, pairs_row
 from training.corpus.passages import QUESTIONS, Passage, Piece, dense, exam
+from training.random_pairs import Pairs, Signs, pairs_row
 
 HARDER = ("sshd", "nginx", "kafka", "hdfs", "spark", "systemd")
 """Formats that are learnt last: a key of many tokens among several lines of one kind."""

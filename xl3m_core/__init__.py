@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from xl3m_core.context import KeyContext
     from xl3m_core.engine import Engine, Generated
     from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
-    from xl3m_core.method import Measure, Method
     from xl3m_core.inference.model import LanguageModel
+    from xl3m_core.method import Measure, Method
     from xl3m_core.segment import Segment, Segmenter, Tail, Unit
     from xl3m_core.topk import TopK
     from xl3m_core.xl3m import XL3M

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, ModelError, QuestionError
-from xl3m_core.inference.shared_prefix import TOGETHER
+from xl3m_core.inference.batching import Row, batches, by_questions, common_start
 from xl3m_core.inference.executor import Lanes, Run
+from xl3m_core.inference.model import LanguageModel
+from xl3m_core.inference.shared_prefix import TOGETHER
 from xl3m_core.measure import IGNORE, certainty, entropy, positions
 from xl3m_core.method import Measure, Method
-from xl3m_core.inference.model import LanguageModel
-from xl3m_core.inference.batching import Row, batches, by_questions, common_start
 from xl3m_core.segment import Segment, Segmenter
 
 # Rows go through the model in batches of this many tokens, padding counted. Measured on two

@@ -13,8 +13,8 @@ from xl3m_core.answer import Answer, Evidence
 from xl3m_core.engine import Engine
 from xl3m_core.errors import ModelError
 from xl3m_core.inference.loading import SMALL
-from xl3m_core.method import Method
 from xl3m_core.inference.model import LanguageModel
+from xl3m_core.method import Method
 from xl3m_core.segment import Line, Segment
 from xl3m_core.topk import TopK
 

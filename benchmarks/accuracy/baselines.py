@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Protocol
 
-from benchmarks.accuracy.kv_baselines import CHUNK, CachedText, extend, frame
 from benchmarks.accuracy.embedding_baseline import PACKAGE, Embedding
+from benchmarks.accuracy.kv_baselines import CHUNK, CachedText, extend, frame
 from stream_app.scoring.bm25 import Bm25
 from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training import plots
-from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.corpus.formats import ALL
+from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.writer import Writer
 from xl3m_core.inference.loading import SMALL
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.harness.haystack import VARIANTS, Haystack
 from benchmarks.accuracy.needle import DEPTHS
+from benchmarks.harness.haystack import VARIANTS, Haystack
 from benchmarks.harness.ratios import Ratio
 from stream_app.scoring.look_ahead import SCOUTED_SHARE
 from stream_app.scoring.prefilter import BLOCK, best

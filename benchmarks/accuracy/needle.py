@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from training import plots
 from benchmarks.harness.haystack import VARIANTS, Haystack, Needle
+from training import plots
 from xl3m_core import XL3M, Engine, Measure, Segment
 from xl3m_core.method import MEASURES
 

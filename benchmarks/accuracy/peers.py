@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from training import plots
-from benchmarks.harness.haystack import VARIANTS, Haystack, Needle
 from benchmarks.accuracy.baselines import PEERS, WHOLE_INPUT, Peer, Reply, available
+from benchmarks.harness.haystack import VARIANTS, Haystack, Needle
+from training import plots
 from xl3m_core import XL3M, Engine, XL3MError
 
 LENGTHS, SHORT_LENGTHS = (410, 4_000, 16_000, 64_000), (400, 2_000, 8_000)

@@ -15,9 +15,9 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from training import plots
 from benchmarks.accuracy.datasets import Document, load
 from stream_app.scoring.bm25 import Bm25
+from training import plots
 from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
 from xl3m_core.method import MEASURES
 

@@ -22,14 +22,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from benchmarks.harness.live_worker import MEGABYTE, LiveError, Process, guarded, is_ready, process
-from stream_app.embedded.process import free_port
 from stream_app.client.client import store_of
+from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
-from stream_app.settings import Settings
+from stream_app.kafka.topics import ensure_topics
 from stream_app.scoring.standing import StandingQuestions
+from stream_app.settings import Settings
 from stream_app.store.state import Asked, Range
 from stream_app.store.store import StreamStore
-from stream_app.kafka.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 
 QUESTION = "Which host fails?"
@@ -159,7 +159,7 @@ def _said(segment: Segment) -> tuple[str, int, int, int, int]:
 async def loaded(
     settings: Settings, folder: Path, model: list[str], **changes: int
 ) -> AsyncIterator[Loaded]:
-    """A worker that answers, on topics of its own. model: as `benchmarks.harness.stub_workers` is told."""
+    """A worker that answers, on topics of its own. model: as `stub_workers` is told."""
     name = uuid4().hex[:8]
     topics = {f"{t}_topic": f"{t}-{name}" for t in ("tokens", "questions", "queries")}
     here = replace(settings, group=f"load-{name}", http_port=free_port(), **topics, **changes)  # type: ignore[arg-type]
@@ -169,7 +169,9 @@ async def loaded(
         Redis.from_url(here.redis) as redis,
         AIOKafkaProducer(bootstrap_servers=here.broker_address, linger_ms=5) as producer,
         ClientSession() as http,
-        process(here, log, ["-m", "benchmarks.harness.stub_workers", *model], {"OMP_NUM_THREADS": "1"}) as p,
+        process(
+            here, log, ["-m", "benchmarks.harness.stub_workers", *model], {"OMP_NUM_THREADS": "1"}
+        ) as p,
     ):
         store = store_of(here, redis)
         made = Loaded(here, engine, store, producer, http, p, log)

@@ -14,9 +14,9 @@ from typing import Any
 
 import faust
 
-from stream_app.queries import kafka
 from stream_app.app import create_app, create_faust, raw_topic
 from stream_app.engine import create_engine
+from stream_app.queries import kafka
 from stream_app.runtime.malloc import settle_memory
 from stream_app.settings import Settings
 from xl3m_core import Engine

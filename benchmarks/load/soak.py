@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training import plots
 from benchmarks.harness.live_worker import MEGABYTE, guarded
 from benchmarks.harness.loaded_worker import PARTITIONS, Loaded, Seen, lines, loaded
 from stream_app.settings import Settings
+from training import plots
 
 STREAMS = 200
 SPEED = 40_000  # tokens a second

@@ -15,11 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.load import burst
-from benchmarks.load import hot_stream
-from benchmarks.load import soak
-from benchmarks.load import many_streams
 from benchmarks.harness.ratios import Ratio
+from benchmarks.load import burst, hot_stream, many_streams, soak
 from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
 

@@ -21,19 +21,19 @@ from typing import Any
 from redis.asyncio import Redis
 from tqdm import tqdm
 
-from training import plots
-from benchmarks.harness.stub_workers import Free
 from benchmarks.harness.haystack import Haystack
 from benchmarks.harness.live_worker import resident_mb
-from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
 from benchmarks.harness.ratios import Ratio
-from benchmarks.speed.scoring import made_up
+from benchmarks.harness.stub_workers import Free
 from benchmarks.harness.timing import in_turns
+from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
+from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring
 from stream_app.store.state import Asked, Commit, State
 from stream_app.store.store import StreamStore
+from training import plots
 from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.inference.loading import SMALL
 

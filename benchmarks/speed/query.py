@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from benchmarks.harness.hardware import random_llama, seconds
 from benchmarks.harness.ratios import Ratio
-from benchmarks.speed.scoring import made_up
 from benchmarks.harness.timing import ratio
+from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
 from stream_app.store.state import Asked, Commit, Extension, Range
 from stream_app.store.store import StreamStore

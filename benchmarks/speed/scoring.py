@@ -20,8 +20,8 @@ from benchmarks.harness.ratios import Ratio
 from benchmarks.harness.timing import in_turns, ratio
 from stream_app.sample_log import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
-from xl3m_core.inference.loading import SMALL
 from xl3m_core.inference.batching import batches
+from xl3m_core.inference.loading import SMALL
 
 QUESTION = "What is the port of host web-137?"
 WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 64, 16

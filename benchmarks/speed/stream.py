@@ -45,12 +45,12 @@ from benchmarks.harness.ratios import Ratio
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
+from stream_app.kafka.topics import ensure_topics
 from stream_app.sample_log import service_log
-from stream_app.settings import Settings, kafka_home
 from stream_app.scoring.standing import StandingQuestions
+from stream_app.settings import Settings, kafka_home
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
-from stream_app.kafka.topics import ensure_topics
 from xl3m_core import Engine, Segment, Tail
 
 TOKENS, SHORT_TOKENS = 1_000_000, 300_000

@@ -18,12 +18,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training import plots
 from benchmarks.harness.haystack import Haystack, Needle
 from benchmarks.harness.live_worker import Live, Sample, live, stored
 from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
 from stream_app.variables import variable
+from training import plots
 from xl3m_core import LanguageModel
 from xl3m_core.inference.loading import SMALL
 

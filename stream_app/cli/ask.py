@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from stream_app.client import client
 from stream_app.cli.display import known_names, show_answer, show_stream, show_top
-from stream_app.events import question_text, stream_name
+from stream_app.cli.output import name_shown, say, say_json
 from stream_app.cli.progress import Progress
+from stream_app.client import client
+from stream_app.events import question_text, stream_name
+from stream_app.monitoring.memory import weight
 from stream_app.settings import Settings
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
-from stream_app.cli.output import name_shown, say, say_json
-from stream_app.monitoring.memory import weight
 from xl3m_core import Answer
 
 FIELDS = {field.name for field in fields(Answer)}

@@ -18,17 +18,17 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app.cli import ask
+from stream_app.cli.display import show_answer, show_top
+from stream_app.cli.output import say
 from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.process import die_with_parent
-from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals
-from stream_app.cli.display import show_answer, show_top
 from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import feeding
+from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals
 from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.store import StreamStore
-from stream_app.cli.output import say
 
 STREAM = "this-machine"
 OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")

@@ -8,8 +8,8 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stream_app.settings import MAX_DEADLINE
 from stream_app.cli.output import in_line, name_shown, say, shown
+from stream_app.settings import MAX_DEADLINE
 
 WIDTH = 100
 PARTITIONS = 4

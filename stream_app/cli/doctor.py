@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redis.asyncio import Redis
 
-from stream_app.store import server_check
-from stream_app.store import groups
+from stream_app.cli.output import say
 from stream_app.client.client import connected
-from stream_app.kafka.decompression import NAMES, missing_codecs
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.ingest.schema_registry import Registry
+from stream_app.kafka.decompression import NAMES, missing_codecs
 from stream_app.kafka.group_check import group_state
+from stream_app.kafka.topics import makes_topics, matched, partition_counts, topic_names
+from stream_app.settings import Settings, unknown_variables
+from stream_app.store import groups, server_check
 from stream_app.store.keys import Keys
 from stream_app.store.schema import check_schema
-from stream_app.settings import Settings, unknown_variables
-from stream_app.cli.output import say
-from stream_app.kafka.topics import makes_topics, matched, partition_counts, topic_names
 from xl3m_core.errors import XL3MError
 
 PARTITIONS = 4

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from stream_app.cli.feed_report import Progress
 from stream_app.errors import SettingsError
 from stream_app.feeding import recovery, sources
 from stream_app.feeding.contents import STANDARD_INPUT, kind
@@ -23,7 +24,6 @@ from stream_app.feeding.keyed import key
 from stream_app.feeding.pieces import RecordRules
 from stream_app.feeding.positions import Book, PositionFile
 from stream_app.feeding.reader import read
-from stream_app.cli.feed_report import Progress
 from stream_app.feeding.rotation import is_rotated
 from stream_app.feeding.source import How, Source, is_piped
 from stream_app.settings import Settings

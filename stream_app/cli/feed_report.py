@@ -10,8 +10,8 @@ from typing import Self
 
 from tqdm import tqdm
 
-from stream_app.feeding.forms import Counts
 from stream_app.cli.output import in_line, say
+from stream_app.feeding.forms import Counts
 from stream_app.variables import variable
 
 

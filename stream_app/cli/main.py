@@ -215,11 +215,11 @@ def ask(
     **given: Any,
 ) -> None:
     """Ask a stream; without a question, its current one."""
-    from stream_app.cli import ask as commands
+    from stream_app.cli import ask as ask_command
 
     settings = _settings(query_deadline=deadline, **given)
     shown = sys.stderr.isatty() if progress is None else progress
-    if not asyncio.run(commands.ask(settings, stream, question, as_json, shown)):
+    if not asyncio.run(ask_command.ask(settings, stream, question, as_json, shown)):
         sys.exit(EXIT_NO_ANSWER)
 
 
@@ -233,11 +233,11 @@ def watch(stream: str, question: str | None, replace: bool, as_json: bool, **giv
 
     Of several current questions it is the one that was set last.
     """
-    from stream_app.cli import ask as commands
+    from stream_app.cli import ask as ask_command
 
     if replace and question is None:
         raise click.UsageError("--replace ends the questions beside that of -q: give one")
-    asyncio.run(commands.watch(_settings(**given), stream, question, as_json, replace))
+    asyncio.run(ask_command.watch(_settings(**given), stream, question, as_json, replace))
 
 
 @cli.command()
@@ -245,9 +245,9 @@ def watch(stream: str, question: str | None, replace: bool, as_json: bool, **giv
 @options("redis", "json")
 def streams(memory: bool, as_json: bool, **given: Any) -> None:
     """List the streams and what is known of them."""
-    from stream_app.cli import ask as commands
+    from stream_app.cli import ask as ask_command
 
-    asyncio.run(commands.streams(_settings(**given), as_json, memory))
+    asyncio.run(ask_command.streams(_settings(**given), as_json, memory))
 
 
 @cli.command()
@@ -282,9 +282,9 @@ def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
 def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Answer from a file of any length, without any server."""
     settings = _settings(**given)
-    from stream_app.cli import run as offline
+    from stream_app.cli import run as run_command
 
-    if not offline.run(settings, file, questions, as_json):
+    if not run_command.run(settings, file, questions, as_json):
         sys.exit(EXIT_NO_ANSWER)
 
 

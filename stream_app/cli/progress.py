@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import RedisError
 
-from stream_app.client import client
 from stream_app.cli.display import progress
+from stream_app.cli.output import StatusLine
+from stream_app.client import client
 from stream_app.runtime.retry import end_if_cancelled
 from stream_app.store.store import StreamStore
-from stream_app.cli.output import StatusLine
 
 POLLED_SECONDS = 0.5
 """An answer that comes sooner needs none."""

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 import click
 
+from stream_app.cli.output import name_shown, say
 from stream_app.client import client
+from stream_app.kafka.topics import retained
+from stream_app.settings import Settings
 from stream_app.store import rebuild
 from stream_app.store.keys import SCHEMA
 from stream_app.store.rebuild import Rebuilding, Retained
 from stream_app.store.schema import check_schema, noted_schema
-from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from stream_app.cli.output import name_shown, say
-from stream_app.kafka.topics import retained
 
 Plans = Mapping[str, Rebuilding]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stream_app.cli.display import show_answer
-from stream_app.engine import create_engine
-from stream_app.formats.lines import line_rule
-from stream_app.feeding.reading import FileText
-from stream_app.settings import Settings
 from stream_app.cli.output import say, say_json
+from stream_app.engine import create_engine
+from stream_app.feeding.reading import FileText
+from stream_app.formats.lines import line_rule
+from stream_app.settings import Settings
 from xl3m_core import XL3M, Answer
 
 

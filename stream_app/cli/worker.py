@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import faust
 from mode.utils.logging import level_number
 
+from stream_app.cli.output import say
+from stream_app.client.client import connected
+from stream_app.errors import SettingsError
+from stream_app.kafka.decompression import missing_codecs
+from stream_app.kafka.group_check import check_group
+from stream_app.kafka.topics import ensure_topics
+from stream_app.monitoring.http import check_port
 from stream_app.runtime import logs
 from stream_app.runtime.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
-from stream_app.client.client import connected
-from stream_app.kafka.decompression import missing_codecs
-from stream_app.errors import SettingsError
-from stream_app.kafka.group_check import check_group
-from stream_app.monitoring.http import check_port
-from stream_app.store.keys import Keys
 from stream_app.runtime.log_throttle import RepeatFilter
-from stream_app.store.server_check import ensure_usable
-from stream_app.store.groups import note_group
-from stream_app.store.schema import ensure_schema
 from stream_app.settings import Settings, kafka_home, unknown_variables
-from stream_app.cli.output import say
-from stream_app.kafka.topics import ensure_topics
+from stream_app.store.groups import note_group
+from stream_app.store.keys import Keys
+from stream_app.store.schema import ensure_schema
+from stream_app.store.server_check import ensure_usable
 
 if TYPE_CHECKING:
     from stream_app.app import App

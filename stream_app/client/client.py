@@ -12,14 +12,14 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from stream_app.cli.output import name_meant
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
-from stream_app.store.keys import Keys
 from stream_app.settings import Settings
+from stream_app.store.keys import Keys
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import followed
-from stream_app.cli.output import name_meant
 from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.

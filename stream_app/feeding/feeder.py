@@ -26,9 +26,9 @@ from stream_app.feeding.pieces import Piece
 from stream_app.feeding.positions import Book
 from stream_app.feeding.recovery import header
 from stream_app.kafka.producer import producing
+from stream_app.kafka.topics import ensure_topics
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from stream_app.kafka.topics import ensure_topics
 
 logger = logging.getLogger("xl3m")
 

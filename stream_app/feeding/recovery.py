@@ -11,13 +11,13 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_app.kafka import auth
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding.marks import Note, note_of, written
 from stream_app.feeding.pieces import Piece
 from stream_app.feeding.positions import Book, Entry
-from stream_app.settings import Settings
+from stream_app.kafka import auth
 from stream_app.kafka.topics import ASKED_SECONDS, partition_counts
+from stream_app.settings import Settings
 
 logger = logging.getLogger("xl3m")
 

@@ -20,9 +20,9 @@ from stream_app.formats.notes import Notes
 from stream_app.formats.packed import MSGPACK_MAPS, IdDecoder, map_of, text_of_ids
 from stream_app.formats.partials import ends_line, is_partial
 from stream_app.formats.paths import Scopes
-from stream_app.ingest.schema_registry import Registry
 from stream_app.formats.text import is_compressed, text_of
 from stream_app.formats.times import parse_time
+from stream_app.ingest.schema_registry import Registry
 from stream_app.settings import Settings
 
 NAMES = 4096

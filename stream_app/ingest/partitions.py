@@ -9,11 +9,11 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from stream_app.store.questions import Fence
+from stream_app.kafka.topic_ids import is_other_topic
 from stream_app.offset_reset import EARLIEST
+from stream_app.store.questions import Fence
 from stream_app.store.state import LostWritesError, Move
 from stream_app.store.store import StreamStore
-from stream_app.kafka.topic_ids import is_other_topic
 
 logger = logging.getLogger("xl3m")
 

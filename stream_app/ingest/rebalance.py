@@ -10,11 +10,11 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
-from stream_app.kafka.consumer import Consumer
-from stream_app.ingest.tokens import Ingest
 from stream_app.ingest.partitions import Broker, Partitions
-from stream_app.runtime.retry import Health, patiently
 from stream_app.ingest.queues import Queues
+from stream_app.ingest.tokens import Ingest
+from stream_app.kafka.consumer import Consumer
+from stream_app.runtime.retry import Health, patiently
 from stream_app.scoring.scorer import Scoring
 
 logger = logging.getLogger("xl3m")

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stream_app.kafka import polled
-from stream_app.ingest.segmentation import Cut
-from stream_app.kafka.dead_letters import headers_of as _headers
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.ingest.decoder import Decoded, TokenDecoder
-from stream_app.store.limits import too_many_streams
 from stream_app.ingest.partitions import Owned, Partitions
-from stream_app.runtime.retry import Health, patiently
 from stream_app.ingest.queues import Queues, size
+from stream_app.ingest.segmentation import Cut
+from stream_app.kafka import polled
+from stream_app.kafka.dead_letters import headers_of as _headers
+from stream_app.runtime.retry import Health, patiently
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
+from stream_app.store.limits import too_many_streams
 from stream_app.store.state import Commit, LostWritesError, RestartedError, State
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.abc import AbstractTokenProvider
 
-from stream_app.kafka import log_filter
 from stream_app.errors import SettingsError
+from stream_app.kafka import log_filter
 from stream_app.settings import Settings
 from stream_app.variables import private_text, variable
 

@@ -14,8 +14,8 @@ from aiokafka import errors
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.kafka.fetcher import POLL_BYTES, FetchState, install, read_uncommitted, resume_at
 from stream_app.kafka.connection import FATAL
+from stream_app.kafka.fetcher import POLL_BYTES, FetchState, install, read_uncommitted, resume_at
 from stream_app.kafka.topic_monitor import TopicMonitor
 
 logger = logging.getLogger("xl3m")

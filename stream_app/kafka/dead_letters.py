@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stream_app.kafka import polled
 from stream_app.events import STREAM_BYTES, dead_letter
+from stream_app.kafka import polled
 
 logger = logging.getLogger("xl3m")
 

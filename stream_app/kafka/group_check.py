@@ -13,8 +13,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.errors import UnreachableError
 from stream_app.kafka.connection import FATAL, explained
-from stream_app.settings import Settings
 from stream_app.kafka.topics import administering, topic_names
+from stream_app.settings import Settings
 
 _OURS = ("", "consumer")
 _SHARING = ("", "roundrobin")

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.settings import Settings
 from stream_app.kafka.topics import matching
+from stream_app.settings import Settings
 
 logger = logging.getLogger("xl3m")
 

@@ -13,9 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import ClusterAuthorizationFailedError, IncompatibleBrokerVersion, KafkaError
 
-from stream_app.kafka import auth
-from stream_app.kafka import connection
 from stream_app.errors import UnreachableError
+from stream_app.kafka import auth, connection
 from stream_app.settings import Settings
 
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")

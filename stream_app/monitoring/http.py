@@ -13,8 +13,8 @@ from typing import cast
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from stream_app.monitoring.connections import Connections
 from stream_app.errors import SettingsError
+from stream_app.monitoring.connections import Connections
 from stream_app.variables import variable
 
 logger = logging.getLogger("xl3m")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from stream_app.queries.answering import Answering
 from stream_app.formats.notes import Notes
+from stream_app.monitoring.memory import Weights
+from stream_app.queries.answering import Answering
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring
-from stream_app.monitoring.memory import Weights
 from xl3m_core import Answer
 
 FILL_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25)

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stream_app.errors import SettingsError, UnreachableError
+from stream_app.kafka.topics import administering
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
-from stream_app.kafka.topics import administering
 
 # Shorter than those who probe wait for an answer.
 ASKED_SECONDS = 2.0

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from stream_app.runtime.retry import Health, patiently
+from stream_app.queries.prefetch import Warming
 from stream_app.requests import Query
+from stream_app.runtime.retry import Health, patiently
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.store.state import Asked, View, current_question
 from stream_app.store.store import StreamStore
-from stream_app.queries.prefetch import Warming
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 
 logger = logging.getLogger("xl3m")

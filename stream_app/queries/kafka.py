@@ -14,16 +14,13 @@ from typing import Any
 import faust
 from aiokafka.errors import MessageSizeTooLargeError
 
-from stream_app.kafka import polled
-from stream_app.queries.answering import Answering
-from stream_app.store.questions import Fence
-from stream_app.kafka.dead_letters import Send
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
-from stream_app.store.limits import FullError, too_many_streams
 from stream_app.ingest.partitions import Owned, Partitions
-from stream_app.runtime.retry import Health, patiently
+from stream_app.kafka import polled
+from stream_app.kafka.dead_letters import Send
+from stream_app.queries.answering import Answering
 from stream_app.requests import (
     Query,
     Question,
@@ -32,10 +29,13 @@ from stream_app.requests import (
     decode_question,
     sender_of,
 )
+from stream_app.runtime.retry import Health, patiently
+from stream_app.runtime.shutdown import Stopping
 from stream_app.scoring.scorer import Scoring, update_message
 from stream_app.settings import Settings
+from stream_app.store.limits import FullError, too_many_streams
+from stream_app.store.questions import Fence
 from stream_app.store.state import Asked, RestartedError
-from stream_app.runtime.shutdown import Stopping
 from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError
 

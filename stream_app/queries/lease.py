@@ -15,8 +15,8 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app.store.keys import Keys
 from stream_app.runtime.retry import end_if_cancelled
+from stream_app.store.keys import Keys
 from stream_app.store.scripts import Script
 
 logger = logging.getLogger("xl3m")

@@ -14,15 +14,14 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app.queries.kafka import QUERIES_AT_ONCE, answered
-from stream_app.queries.answering import Answering
-from stream_app.queries.lease import CLAIMED, Claim, Claims
-from stream_app.kafka.dead_letters import DeadLetterLog
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
-from stream_app.store.keys import Keys
-from stream_app.store.limits import too_many_queries
+from stream_app.kafka.dead_letters import DeadLetterLog
+from stream_app.queries.answering import Answering
+from stream_app.queries.kafka import QUERIES_AT_ONCE, answered
+from stream_app.queries.lease import CLAIMED, Claim, Claims
+from stream_app.requests import Query, decode_query, id_of
 from stream_app.runtime.retry import (
     MAY_PASS,
     Health,
@@ -32,10 +31,11 @@ from stream_app.runtime.retry import (
     patiently,
     reason,
 )
-from stream_app.requests import Query, decode_query, id_of
+from stream_app.runtime.shutdown import Stopping
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
-from stream_app.runtime.shutdown import Stopping
+from stream_app.store.keys import Keys
+from stream_app.store.limits import too_many_queries
 from stream_app.store.subscription import messages
 from xl3m_core import Answer
 

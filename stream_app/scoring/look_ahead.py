@@ -7,8 +7,8 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from stream_app.scoring.prefilter import Scout
 from stream_app.scoring.jobs import Watched, lacking
+from stream_app.scoring.prefilter import Scout
 
 SCOUTED_SEGMENTS = 2000
 SCOUTED_SHARE = 0.05

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Sequence
 from redis.asyncio import Redis
 
 from stream_app.scoring.bm25 import Bm25
-from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.codec import pack, unpack
+from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.store import StreamStore
 from xl3m_core import Segment
 
@@ -53,7 +53,13 @@ async def _child(request: bytes) -> bytes:
     pipe = asyncio.subprocess.PIPE
     # -P: no module is looked for in the folder that the worker happens to be started in.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "stream_app.scoring.prefilter", stdin=pipe, stdout=pipe, stderr=pipe
+        sys.executable,
+        "-P",
+        "-m",
+        "stream_app.scoring.prefilter",
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
     )
     try:
         reply, said = await process.communicate(request)

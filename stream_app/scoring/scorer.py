@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from stream_app.scoring.look_ahead import LookAhead
 from stream_app.events import encode
 from stream_app.runtime.retry import Health, patiently
+from stream_app.scoring.jobs import Step, Watched, Work, extension
+from stream_app.scoring.look_ahead import LookAhead
 from stream_app.scoring.planner import Plan, StepSize, Wanted
 from stream_app.scoring.prefilter import Scout
 from stream_app.scoring.standing import StandingQuestions
+from stream_app.scoring.streams import Streams
 from stream_app.store.state import Cursor, Extension
 from stream_app.store.store import StreamStore
-from stream_app.scoring.streams import Streams
-from stream_app.scoring.jobs import Step, Watched, Work, extension
 from xl3m_core import Engine, Segment
 from xl3m_core.engine import Begun
 

@@ -7,10 +7,10 @@ engine and the store; not when anything is scored.
 import logging
 from typing import TYPE_CHECKING
 
+from stream_app.scoring.jobs import Standing
 from stream_app.store.keys import question_id
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
-from stream_app.scoring.jobs import Standing
 from xl3m_core import QuestionError
 
 if TYPE_CHECKING:

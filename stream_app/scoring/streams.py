@@ -8,11 +8,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
+from stream_app.scoring.jobs import Watched
 from stream_app.scoring.standing import StandingQuestions
+from stream_app.scoring.totals import NOTHING, Sums
 from stream_app.store.state import Cursor, LostWritesError
 from stream_app.store.store import StreamStore
-from stream_app.scoring.totals import NOTHING, Sums
-from stream_app.scoring.jobs import Watched
 
 RELOADED_AT_ONCE = 64
 

@@ -6,8 +6,8 @@ Pure: an extension in, names and arguments out. Knows the layout in Redis; sends
 from typing import Any
 
 from stream_app.store import keys as layout
-from stream_app.store.keys import Keys
 from stream_app.store.codec import pack_segment
+from stream_app.store.keys import Keys
 from stream_app.store.scripts import Call
 from stream_app.store.state import Extension
 

@@ -10,8 +10,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
-from stream_app.store.keys import Keys
 from stream_app.settings import Settings
+from stream_app.store.keys import Keys
 from stream_app.variables import variable
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from stream_app.store.keys import Keys
 from stream_app.store.codec import pack
+from stream_app.store.keys import Keys
 from stream_app.store.replies import to_asked
 from stream_app.store.state import Asked, FencedError, giving_way, is_over
 

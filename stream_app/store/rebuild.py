@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from stream_app.store.keys import SCHEMA, Keys
 from stream_app.ingest.partitions import name_of
+from stream_app.store.keys import SCHEMA, Keys
 from stream_app.store.replies import to_asked, to_cursor
 from stream_app.store.schema import check_schema, ensure_schema, noted_schema
 from stream_app.store.state import Cursor

@@ -20,7 +20,7 @@ class Script:
 
     def __init__(self, redis: Redis, name: str) -> None:
         self.redis: Any = redis
-        text = files("stream_app").joinpath(name).read_text()
+        text = files("stream_app.store").joinpath("lua", name).read_text()
         self.registered = redis.register_script(text)
 
     async def __call__(self, names: Sequence[str], args: Sequence[Any] = ()) -> Any:

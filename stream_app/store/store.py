@@ -9,10 +9,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app.store.questions import NO_LIMIT, Asking
+from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.extensions import extend_call, outlived
 from stream_app.store.keys import DEFAULT_KEYS, Keys
-from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
+from stream_app.store.questions import NO_LIMIT, Asking
 from stream_app.store.replies import to_cursor, to_pairs, to_range, to_segments, to_state
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (

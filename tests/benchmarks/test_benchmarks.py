@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.accuracy import certainty
-from benchmarks.accuracy import late
-from benchmarks.accuracy import needle
-from benchmarks.speed import questions
+from benchmarks.accuracy import certainty, late, needle
 from benchmarks.harness.haystack import VARIANTS
 from benchmarks.harness.live_worker import Sample, in_events
+from benchmarks.speed import questions
 from benchmarks.speed.twenty_million import Outcome, depths, part_tokens, row, seconds_at, speed
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.accuracy import peers
 from benchmarks.__main__ import parser
-from benchmarks.harness.haystack import VARIANTS, Haystack
+from benchmarks.accuracy import peers
 from benchmarks.accuracy.baselines import PEERS, LastWindow, Rag, Reply
 from benchmarks.accuracy.kv_baselines import CachedText, dynamic_base, extend, moved_up
+from benchmarks.harness.haystack import VARIANTS, Haystack
 from stream_app.sample_log import service_log
 from tests.support import tiny
 from xl3m_core import XL3M, Engine, LanguageModel, ModelError

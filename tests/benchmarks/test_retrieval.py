@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import datasets
-from training import plots
-from benchmarks.accuracy import retrieval
+from benchmarks.accuracy import datasets, retrieval
 from stream_app.scoring.bm25 import Bm25, words
+from training import plots
 from xl3m_core import Segment
 
 HEADER = "LineId,Date,Level,Component,Content,EventId,EventTemplate"
@@ -110,8 +109,8 @@ def test_bm25_ranks_every_text_even_if_no_word_is_known() -> None:
 
 def test_evidence_over_two_segments_is_found_in_parts() -> None:
     segments = [Segment(i, "xxxx", i * 4, i * 4 + 4, i, i + 1) for i in range(3)]
-    datasets = np.array([False] * 3 + [True] * 2 + [False] * 7)
-    found = retrieval.find(datasets, segments, [1, 2, 0])
+    evidence = np.array([False] * 3 + [True] * 2 + [False] * 7)
+    found = retrieval.find(evidence, segments, [1, 2, 0])
     assert found.ranks.tolist() == [2, 0]
 
 

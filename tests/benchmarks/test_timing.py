@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.harness import stub_workers
-from benchmarks.speed import growth
-from benchmarks.speed import query
-from benchmarks.speed import scoring
-from benchmarks.harness import timing
+from benchmarks.harness import stub_workers, timing
 from benchmarks.harness.haystack import Haystack
+from benchmarks.speed import growth, query, scoring
 from benchmarks.speed.questions import costs
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.cli import ask as commands
-from stream_app.client import client
+from stream_app.cli import ask as ask_command
 from stream_app.cli import progress as progress_module
+from stream_app.cli.output import name_shown
+from stream_app.client import client
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, Extension, Range, State
 from stream_app.store.store import StreamStore
-from stream_app.cli.output import name_shown
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
 
@@ -82,7 +82,7 @@ async def test_progress_is_shown_until_the_answer_comes(
     monkeypatch.setattr(client, "covered", look)
     monkeypatch.setattr(client, "ask", ask)
     settings = Settings(redis=redis_url)
-    assert not await commands.ask(settings, name_shown(stream), QUESTION, False, wanted)
+    assert not await ask_command.ask(settings, name_shown(stream), QUESTION, False, wanted)
     printed = capsys.readouterr()
     assert (f": {scored} of {2 * scored} segments" in printed.err) == wanted
     assert printed.out == "17"

@@ -9,17 +9,24 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.store import server_check
+from stream_app.cli.doctor import (
+    Finding,
+    examine,
+    kafka_findings,
+    model_findings,
+    redis_findings,
+    run,
+)
 from stream_app.embedded import services
-from stream_app.cli.doctor import Finding, examine, kafka_findings, model_findings, redis_findings, run
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
-from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.groups import note_group
-from stream_app.store.schema import check_schema, ensure_schema
-from stream_app.settings import Settings
 from stream_app.kafka.topics import TOPICS, ensure_topics, partition_counts, topic_names
-from tests.support import tiny
+from stream_app.settings import Settings
+from stream_app.store import server_check
+from stream_app.store.groups import note_group
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.schema import check_schema, ensure_schema
 from tests.cli.test_main import xl3m
+from tests.support import tiny
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]

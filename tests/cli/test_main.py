@@ -14,7 +14,7 @@ from stream_app.settings import Settings
 from stream_app.variables import SECRETS, variable
 from tests.support import tiny
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
 
 

@@ -17,16 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app.cli import main
-from stream_app.cli import ask
-from stream_app.cli import display
-from stream_app.cli import doctor
-from stream_app.cli import run
+from stream_app.cli import ask, display, doctor, main, run
+from stream_app.cli.output import as_json, in_line, name_meant, name_shown, say, shown
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, State
 from stream_app.store.store import StreamStore
-from stream_app.cli.output import as_json, in_line, name_meant, name_shown, say, shown
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.feeding import reading
 from stream_app.errors import SettingsError
+from stream_app.feeding import reading
 from stream_app.feeding.reader import read_file
 from stream_app.feeding.reading import FileText
 from stream_app.settings import Encoding
 from tests.support import tiny
 from xl3m_core import XL3M
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from stream_app.cli import ask
 from stream_app.embedded.services import Service
 from stream_app.errors import BadEvent
 from stream_app.events import encode
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.requests import decode_question
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Asked, Commit, Extension, Range, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine

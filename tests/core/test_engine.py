@@ -28,9 +28,9 @@ from xl3m_core import (
     Segment,
     Tail,
 )
+from xl3m_core.inference.batching import batches
 from xl3m_core.inference.executor import Lanes
 from xl3m_core.method import MEASURES
-from xl3m_core.inference.batching import batches
 
 QUESTION = "which pump is down?"
 LINES = [

@@ -16,7 +16,7 @@ from xl3m_core.method import Method
 from xl3m_core.records import LOOKED_AT, record_start
 from xl3m_core.segment import Segment, Segmenter, Tail
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 PYTHON = """\
 12:00:01 ERROR worker failed

@@ -17,20 +17,20 @@ import pytest
 from google.protobuf import json_format
 
 from stream_app import events
-from stream_app.kafka import dead_letters
 from stream_app.errors import SettingsError
 from stream_app.formats import documents, paths, templates, times
-from stream_app.ingest import decoder as tokens
 from stream_app.formats.keys import READERS, stream_of_key
 from stream_app.formats.presets import FORMS, PRESETS, form_and_preset
+from stream_app.ingest import decoder as tokens
 from stream_app.ingest.decoder import TokenDecoder
+from stream_app.kafka import dead_letters
 from stream_app.settings import Settings
 from tests.support import registries
 from tests.support.decoding import KAFKA_MS, T0
 from tests.support.producers import Producer, messages
 from tests.support.registries import Schemas
 
-PAGE = (Path(__file__).parents[1] / "docs" / "inputs.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text()
 KEY = b"the-key"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CODE = re.compile(r"`([^`]*)`")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"`(?=tests/|::)(tests/[\w/]+\.py)?(?:::(test_\w+))?`")
 DOCUMENTS = ("docs/guarantees.md", "docs/inputs.md", "SECURITY.md", "README.md")
 

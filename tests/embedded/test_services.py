@@ -14,8 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis import Redis
 
-from stream_app.embedded import services
-from stream_app.embedded import kafka_server
+from stream_app.embedded import kafka_server, services
 from stream_app.embedded.process import free_port, running
 from tests.support import brokers
 
@@ -175,7 +174,7 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
         f"with embedded.redis(pathlib.Path({str(tmp_path)!r}), port={port}):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2])
     # The read ends when the server does, however long its last breath takes.
     with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
         assert connection.recv(1) == b""

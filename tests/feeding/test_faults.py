@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_app.kafka import auth
 from stream_app.embedded.services import Service
-from stream_app.settings import Settings
+from stream_app.kafka import auth
 from stream_app.kafka.topics import ensure_topics
+from stream_app.settings import Settings
 from stream_app.variables import variable
 from tests.support.workers import fresh_topics
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from stream_app.cli import feed
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding import feeder, opened, pieces, reader, recovery, sources
-from stream_app.cli import feed
 from stream_app.feeding.feeder import Feeder, feeding
 from stream_app.feeding.forms import Form
 from stream_app.feeding.marks import Marks

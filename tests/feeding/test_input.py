@@ -16,6 +16,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.cli.feed_report import _parts
 from stream_app.errors import SettingsError
 from stream_app.feeding import sources
 from stream_app.feeding.compressed import ArchiveError, inflate
@@ -25,7 +26,6 @@ from stream_app.feeding.keyed import key
 from stream_app.feeding.pieces import Piece, RecordRules, Splitter
 from stream_app.feeding.positions import Book, PositionFile
 from stream_app.feeding.reader import read
-from stream_app.cli.feed_report import _parts
 from stream_app.feeding.source import How, Source
 from stream_app.feeding.tail import last_lines
 from stream_app.feeding.transcripts import is_transcript, records
@@ -33,7 +33,7 @@ from stream_app.formats.presets import FORMS, PRESETS
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,

@@ -13,12 +13,12 @@ from stream_app.errors import BadEvent, SettingsError
 from stream_app.formats.notes import NAMED, Notes
 from stream_app.formats.paths import compile_paths
 from stream_app.formats.templates import FIELDS, compile_text
-from stream_app.ingest.decoder import GROWTH, ROOM
 from stream_app.formats.values import as_text
+from stream_app.ingest.decoder import GROWTH, ROOM
 from stream_app.settings import Settings
 from tests.support.decoding import KAFKA_MS, T0, chunks, decoded, decoder
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 # -- paths, templates and arrays -----------------------------------------------------------------
 

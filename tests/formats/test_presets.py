@@ -9,7 +9,7 @@ import pytest
 from stream_app.formats.presets import PRESETS
 from tests.support.decoding import KAFKA_MS, MS, T0, chunks, decoded, decoder
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 
 def case(name: str, **settings: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from stream_app.errors import SettingsError
 from stream_app.formats.lines import cri_pieces, line_rule, line_time, timed
 from stream_app.formats.times import EPOCH, LATEST, parse_time
 
-CASES = Path(__file__).parent / "cases" / "time.jsonl"
+CASES = Path(__file__).parents[1] / "cases" / "time.jsonl"
 AT = datetime(2026, 11, 30, 10, tzinfo=UTC)
 NOW = int(AT.timestamp() * 1000)
 SECONDS = 1_764_496_800

@@ -16,10 +16,10 @@ from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Conf
 
 from tests.support import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
-from xl3m_core.inference.loading import best_dtype
-from xl3m_core.measure import entropy
-from xl3m_core.inference.prefix_cache import Read
 from xl3m_core.inference.generation import Pieces, by_hand, by_library
+from xl3m_core.inference.loading import best_dtype
+from xl3m_core.inference.prefix_cache import Read
+from xl3m_core.measure import entropy
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
 PAIRS = [

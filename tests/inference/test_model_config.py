@@ -9,8 +9,8 @@ from transformers import FalconConfig
 from stream_app.settings import Settings
 from tests.support import tiny
 from xl3m_core import XL3M, Engine, LanguageModel, ModelError
-from xl3m_core.inference.model_config import segments_read, template_of, window_of
 from xl3m_core.inference.loading import load
+from xl3m_core.inference.model_config import segments_read, template_of, window_of
 
 ROPE = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
-from xl3m_core.measure import alike
 from xl3m_core.inference.packing import WORTH, Packed, room_of
+from xl3m_core.measure import alike
 
 NARROW = {"mistral", "gemma3", "bloom"}
 """Those that see less than all, or tell places by a mask."""

@@ -9,12 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
-from stream_app.offset_reset import parse_start
 from stream_app.ingest.partitions import Partitions
+from stream_app.offset_reset import parse_start
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, TP, FakeBroker
 from tests.kafka.test_records import assert_alive, has_no_lag, log_of, text_of, with_changes
+from tests.support.fakes import PLENTY, TP, FakeBroker
 from tests.support.workers import Site
 
 

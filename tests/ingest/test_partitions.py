@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Owned, Partitions
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import FencedError, LostWritesError, Move
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, Event, FakeBroker, Message

@@ -14,18 +14,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.runtime import retry
 from stream_app.cli.doctor import registry_findings
 from stream_app.errors import BadEvent, RegistryError, SettingsError
-from stream_app.ingest import schema_registry as registry_module
 from stream_app.formats.avro import avro_reader
 from stream_app.formats.framing import framed
+from stream_app.ingest import schema_registry as registry_module
 from stream_app.ingest.schema_registry import Registry, text_of_key
+from stream_app.runtime import retry
 from stream_app.runtime.retry import Health, patiently
 from stream_app.settings import Settings
-from tests.support import producers
-from tests.support import registries
-from tests.support import secured
+from tests.support import producers, registries, secured
 from tests.support.producers import LOG, RECORD, Producer, messages
 from tests.support.registries import Schemas
 

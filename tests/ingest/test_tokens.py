@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app.ingest import tokens as ingest_module
 from stream_app.ingest import queues
-from stream_app.runtime import retry
-from stream_app.ingest.tokens import Ingest
-from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.ingest import tokens as ingest_module
 from stream_app.ingest.partitions import Owned, Partitions
+from stream_app.ingest.tokens import Ingest
+from stream_app.runtime import retry
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Asked, FencedError, LostWritesError, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
@@ -45,7 +45,7 @@ from tests.support.fakes import (
 )
 
 Fresh = Callable[[str], str]
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,8 @@ from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from stream_app.kafka import auth
-from stream_app.kafka import connection
 from stream_app.errors import SettingsError
+from stream_app.kafka import auth, connection
 from stream_app.settings import Settings
 from stream_app.variables import SECRETS, variable
 from tests.support import secured

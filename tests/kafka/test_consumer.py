@@ -11,14 +11,14 @@ from aiokafka import AIOKafkaProducer
 from faust.tables.recovery import RebalanceAgain
 from faust.types import TP
 
-from stream_app.queries import kafka
-from stream_app.kafka import auth
 from stream_app.app import App, create_faust, raw_topic
-from stream_app.kafka.consumer import SOON, Consumer
 from stream_app.embedded.services import Service
+from stream_app.kafka import auth
+from stream_app.kafka.consumer import SOON, Consumer
 from stream_app.kafka.polled import Record
-from stream_app.settings import Settings
 from stream_app.kafka.topics import ensure_topics
+from stream_app.queries import kafka
+from stream_app.settings import Settings
 from tests.support.fakes import until
 from tests.support.workers import WAIT_SECONDS, fresh_topics
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.events import KEPT_BYTES, KEPT_HEADER_BYTES, dead_letter, decode, encode
 from stream_app.kafka import dead_letters
 from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender, headers_of
-from stream_app.events import KEPT_BYTES, KEPT_HEADER_BYTES, dead_letter, decode, encode
 from tests.support.fakes import Event, Message, running, until
 
 

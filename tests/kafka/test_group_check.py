@@ -13,15 +13,14 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from confluent_kafka.admin import AdminClient
 
-from stream_app.kafka import auth
+from stream_app.cli.doctor import kafka_findings
 from stream_app.embedded import kafka_server
 from stream_app.embedded.process import free_port
-from stream_app.cli.doctor import kafka_findings
-from tests.support import brokers
-from tests.support import secured
+from stream_app.kafka import auth
 from tests.kafka.test_records import assert_alive, log_of, reads, with_changes
-from tests.system.test_system import says
+from tests.support import brokers, secured
 from tests.support.workers import WAIT_SECONDS, Site, site
+from tests.system.test_system import says
 
 Fresh = Callable[[str], str]
 

@@ -17,13 +17,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as Resource  # type: ignore[attr-defined]
 
 from stream_app.client import client
-from stream_app.kafka import auth
 from stream_app.embedded.services import Service
 from stream_app.events import decode
+from stream_app.kafka import auth
 from tests.support import raw
 from tests.support.raw import Raw, produce
-from tests.system.test_system import says
 from tests.support.workers import Site, site
+from tests.system.test_system import says
 
 Fresh = Callable[[str], str]
 CODECS = ("gzip", "snappy", "lz4", "zstd")

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from stream_app.kafka import topic_pattern
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.settings import Settings
+from stream_app.kafka import topic_pattern
 from stream_app.kafka.topics import retained
+from stream_app.settings import Settings
 from tests.kafka.test_records import assert_alive, log_of, one_partition, reads, with_changes
 from tests.support.workers import Site
 

@@ -18,29 +18,28 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from stream_app.monitoring import readiness
-from stream_app.monitoring import memory
-from stream_app.embedded import services
-from stream_app.queries.answering import Answering
 from stream_app.app import create_app
+from stream_app.embedded import services
 from stream_app.embedded.process import free_port
-from stream_app.monitoring.connections import room
-from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.errors import SettingsError
 from stream_app.ingest.decoder import TokenDecoder
+from stream_app.kafka.dead_letters import dead_letter_sender
+from stream_app.monitoring import memory, readiness
+from stream_app.monitoring.connections import room
 from stream_app.monitoring.http import Http, check_port
-from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.monitoring.memory import Weights, weight
 from stream_app.monitoring.metrics import Metrics
-from stream_app.runtime.retry import Health
 from stream_app.monitoring.readiness import Readiness
+from stream_app.queries.answering import Answering
+from stream_app.queries.prefetch import Warming
 from stream_app.requests import Query
+from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.totals import sum_of
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Asked, Commit
 from stream_app.store.store import StreamStore
-from stream_app.scoring.totals import sum_of
-from stream_app.queries.prefetch import Warming
-from stream_app.monitoring.memory import Weights, weight
 from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until
 from tests.support.workers import site
 
@@ -296,7 +295,7 @@ async def test_metrics_name_no_stream(door: Any, world: World, fresh: Fresh) -> 
 
 async def test_the_readme_names_every_metric(door: Any) -> None:
     text = await (await door.get("/metrics")).text()
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     families = re.findall(r"^# TYPE (xl3m_\w+) (?!gauge$)|^# TYPE (xl3m_\w+) gauge", text, re.M)
     served = {name for pair in families for name in pair if name and "_created" not in name}
     named = set(re.findall(r"`(xl3m_\w+)[{`]", readme))

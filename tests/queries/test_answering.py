@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.queries.answering import Answering
-from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.runtime.retry import Health
+from stream_app.queries.prefetch import HOT_QUESTIONS, Warming
 from stream_app.requests import Query
+from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Asked, Commit
 from stream_app.store.store import StreamStore
-from stream_app.queries.prefetch import HOT_QUESTIONS, Warming
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
 from xl3m_core import XL3M, Answer, Engine, Tail

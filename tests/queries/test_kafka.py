@@ -16,15 +16,15 @@ from aiokafka.errors import MessageSizeTooLargeError
 from redis.asyncio import Redis
 
 from stream_app.client import client
-from stream_app.queries.kafka import OLD_SECONDS, Queries, Questions
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions
-from stream_app.runtime.retry import Health
+from stream_app.queries.kafka import OLD_SECONDS, Queries, Questions
 from stream_app.requests import Query
+from stream_app.runtime.retry import Health
+from stream_app.runtime.shutdown import Stopping
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import FencedError, LostWritesError
-from stream_app.runtime.shutdown import Stopping
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
     NOW,

@@ -11,22 +11,22 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.client import client
-from stream_app.queries import pubsub
-from stream_app.queries.kafka import QUERIES_AT_ONCE
-from stream_app.queries.answering import Answering
-from stream_app.queries.lease import CLAIMED, LEASE_MS, Claim, Claims
 from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
-from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.keys import Keys
-from stream_app.runtime.retry import Health
+from stream_app.queries import pubsub
+from stream_app.queries.answering import Answering
+from stream_app.queries.kafka import QUERIES_AT_ONCE
+from stream_app.queries.lease import CLAIMED, LEASE_MS, Claim, Claims
+from stream_app.queries.prefetch import Warming
 from stream_app.queries.pubsub import PubSubDoor
+from stream_app.runtime.retry import Health
+from stream_app.runtime.shutdown import Stopping
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import Keys
 from stream_app.store.state import Asked, Commit
-from stream_app.runtime.shutdown import Stopping
 from stream_app.store.store import StreamStore
-from stream_app.queries.prefetch import Warming
 from tests.support.fakes import PLENTY, HashEngine, running, until
 
 Fresh = Callable[[str], str]

@@ -14,13 +14,13 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
+from stream_app.cli.worker import Worker
 from stream_app.embedded import services
 from stream_app.runtime import logs
 from stream_app.runtime.logs import JsonLines
-from stream_app.cli.worker import Worker
 from tests.cli.test_main import xl3m
-from tests.system.test_system import has_begun, log_text, says
 from tests.support.workers import site
+from tests.system.test_system import has_begun, log_text, says
 
 Fresh = Callable[[str], str]
 FIELDS = {"time", "level", "logger", "message"}

@@ -13,13 +13,13 @@ from redis.asyncio import Redis
 
 from stream_app.embedded import services
 from stream_app.runtime import retry
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
 from stream_app.runtime.retry import Health, passes, patiently, reason
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Asked
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, until
 from tests.ingest.test_tokens import assert_holds, site
+from tests.support.fakes import PLENTY, until
 
 Fresh = Callable[[str], str]
 IN_A_SCRIPT = (

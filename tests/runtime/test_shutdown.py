@@ -16,11 +16,11 @@ from stream_app.client import client
 from stream_app.embedded import services as embedded
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
-from stream_app.settings import kafka_home
 from stream_app.runtime.shutdown import Stopping
+from stream_app.settings import kafka_home
+from tests.support.workers import Site, offline, site
 from tests.system.chaos import services
 from tests.system.test_system import chunks, finished, has_begun, log_text, says
-from tests.support.workers import Site, offline, site
 
 # Workers come and go, and Kafka with them: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(300)

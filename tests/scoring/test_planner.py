@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.scoring.jobs import Standing, Watched
 from stream_app.scoring.planner import Plan, StepSize, Wanted
 from stream_app.store.state import Asked, Cursor, Range
-from stream_app.scoring.jobs import Standing, Watched
 
 SEGMENT, QUESTION = 12, 5
 LIVE = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))

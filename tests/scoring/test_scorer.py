@@ -15,16 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app.store import keys as layout
 from stream_app.runtime import retry
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.runtime.retry import Health
-from stream_app.scoring.scorer import Scoring
 from stream_app.scoring.prefilter import Scout
+from stream_app.scoring.scorer import Scoring
+from stream_app.store import keys as layout
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Asked, Commit, Cursor, Range
 from stream_app.store.store import StreamStore
 from tests.support import tiny
-from tests.support.fakes import PLENTY, FailingStore, HashEngine, batch, best, on_redis, running, until
+from tests.support.fakes import (
+    PLENTY,
+    FailingStore,
+    HashEngine,
+    batch,
+    best,
+    on_redis,
+    running,
+    until,
+)
 from xl3m_core import Engine
 from xl3m_core.engine import Begun
 

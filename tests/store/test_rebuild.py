@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.client import client
-from stream_app.store import rebuild
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
+from stream_app.store import rebuild
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.rebuild import (
     Held,
@@ -34,11 +34,11 @@ from stream_app.store.rebuild import (
 )
 from stream_app.store.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.ingest.test_tokens import assert_holds
 from tests.ingest.test_tokens import site as reader
-from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
+from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.support.workers import Site, offline, site
+from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
 
 # Workers come and go, and Kafka with them: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(300)

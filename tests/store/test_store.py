@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.store import keys as layout
+from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.limits import FullError
-from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.state import Asked, Commit, Extension, FencedError, Move, Range, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, on_redis

@@ -12,15 +12,15 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from stream_app.client import client
-from stream_app.store import subscription
 from stream_app.embedded import services
 from stream_app.events import decode, encode
+from stream_app.store import subscription
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import followed, messages
+from tests.queries.test_pubsub import Worker, listening
 from tests.support.fakes import PLENTY, running, until
 from tests.system.test_key_prefix import filled
-from tests.queries.test_pubsub import Worker, listening
 
 Fresh = Callable[[str], str]
 SILENCE = 0.2

@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stream_app.embedded import services
-from stream_app.embedded import kafka_server
+from stream_app.embedded import kafka_server, services
 
 VERSION = "4.2.1"
-_PROJECT = Path(__file__).parent / "kafka"
+_PROJECT = Path(__file__).parent / "maven_kafka"
 _MAVEN_S = 300
 _FROM_MAVEN = f"Apache Kafka {VERSION} (Maven)"
 

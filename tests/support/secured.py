@@ -18,8 +18,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from stream_app.embedded import services
-from stream_app.embedded import kafka_server
+from stream_app.embedded import kafka_server, services
 from stream_app.embedded.process import free_port, running
 
 USER = "reader"

@@ -17,11 +17,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from stream_app.kafka import auth
 from stream_app.client.client import store_of
+from stream_app.kafka import auth
+from stream_app.kafka.topics import TOPICS, ensure_topics
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from stream_app.kafka.topics import TOPICS, ensure_topics
 from stream_app.variables import variable
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK

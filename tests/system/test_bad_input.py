@@ -12,16 +12,18 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.client import client
-from stream_app.queries.kafka import Queries, Questions
 from stream_app.events import QUESTION_CHARS, decode, encode
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.ingest.partitions import Partitions
+from stream_app.queries.kafka import Queries, Questions
 from stream_app.runtime.retry import Health
+from stream_app.runtime.shutdown import Stopping
 from stream_app.scoring.scorer import Scoring
 from stream_app.settings import Settings
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit
-from stream_app.runtime.shutdown import Stopping
 from stream_app.store.store import StreamStore
+from tests.ingest.test_tokens import Site, site
+from tests.queries.test_pubsub import Asker, Worker, place
 from tests.support.fakes import (
     NOW,
     PLENTY,
@@ -34,8 +36,6 @@ from tests.support.fakes import (
     batch,
     until,
 )
-from tests.ingest.test_tokens import Site, site
-from tests.queries.test_pubsub import Asker, Worker, place
 from xl3m_core import Segment
 from xl3m_core.segment import Segmenter
 

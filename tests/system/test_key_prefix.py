@@ -16,18 +16,18 @@ from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.errors import SettingsError
 from stream_app.events import encode
+from stream_app.monitoring.memory import weight
+from stream_app.scoring.prefilter import Scout
+from stream_app.settings import Settings
 from stream_app.store.keys import Keys, prefix_fault
 from stream_app.store.rebuild import Held, begin_anew, found, plan, throw_away_older
 from stream_app.store.schema import check_schema, ensure_schema
-from stream_app.scoring.prefilter import Scout
-from stream_app.settings import Settings
 from stream_app.store.state import Asked, Commit, Move
 from stream_app.store.store import StreamStore
-from stream_app.monitoring.memory import weight
-from tests.support.fakes import PLENTY, HashEngine, batch, running, until
 from tests.queries.test_pubsub import Worker, listening
-from tests.system.test_system import log_text
+from tests.support.fakes import PLENTY, HashEngine, batch, running, until
 from tests.support.workers import Site, site
+from tests.system.test_system import log_text
 
 Fresh = Callable[[str], str]
 NESTED = ["xl3m", "xl3m:b", "xl3m-b", "xl3m.b", "xl3m:b:c", "xl3", "b"]

@@ -18,12 +18,12 @@ from stream_app.embedded.services import Service
 from stream_app.events import Chunk
 from stream_app.formats.presets import PRESETS
 from stream_app.store.store import StreamStore
+from tests.formats.test_presets import CASES, PRODUCED, RIGHT
 from tests.ingest import test_tokens
 from tests.support.decoding import decoded, decoder
 from tests.support.fakes import PLENTY, Event, batch
-from tests.system.test_bad_input import joined
-from tests.formats.test_presets import CASES, PRODUCED, RIGHT
 from tests.support.workers import Site, site
+from tests.system.test_bad_input import joined
 
 Fresh = Callable[[str], str]
 

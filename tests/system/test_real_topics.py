@@ -17,14 +17,13 @@ import pytest
 from stream_app.client import client
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
-from tests.support import registries
-from tests.support import secured
-from tests.support.producers import RECORD, Producer, messages
 from tests.ingest.test_schema_registry import PAIR
+from tests.support import registries, secured
+from tests.support.producers import RECORD, Producer, messages
 from tests.support.workers import Site, site
 
 Fresh = Callable[[str], str]
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parents[1] / "cases"
 
 
 @pytest.fixture

@@ -18,19 +18,19 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from stream_app.cli import ask
+from stream_app.cli.doctor import kafka_findings
 from stream_app.client import client
 from stream_app.embedded.process import free_port
-from stream_app.cli.doctor import kafka_findings
 from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.scoring.prefilter import Scout
 from stream_app.settings import Settings
 from stream_app.variables import variable
-from tests.support import secured
 from tests.cli.test_main import ROOT, xl3m
 from tests.monitoring.test_http import answers
-from tests.system.test_system import assert_equals_offline, chunks, log_text
+from tests.support import secured
 from tests.support.workers import Site, site
+from tests.system.test_system import assert_equals_offline, chunks, log_text
 
 Fresh = Callable[[str], str]
 QUESTION = "which pump is low?"

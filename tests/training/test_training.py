@@ -22,18 +22,18 @@ from transformers import AutoTokenizer
 from stream_app.sample_log import service_log
 from training.attention import NAME
 from training.batch import Batch
-from training.curriculum import BEFORE, DRILL, HARD, HARD_AT, STEPS, TEXTS, chosen
-from training.curves import read
+from training.batch_loader import REPEATS, Lesson
 from training.corpus.entities import DRAWS, HELD_OUT, Source
 from training.corpus.entities import SMALL as FEW
-from training.evaluate import ASKED, BACKWARD, LENGTHS, level, passages, score
 from training.corpus.formats import ALL
 from training.corpus.generate import TEMPLATE, Level, draw
-from training.batch_loader import REPEATS, Lesson
+from training.corpus.passages import Passage, any_fact, dense, single
+from training.curriculum import BEFORE, DRILL, HARD, HARD_AT, STEPS, TEXTS, chosen
+from training.curves import read
+from training.evaluate import ASKED, BACKWARD, LENGTHS, level, passages, score
 from training.optimizers import HeadMuon
 from training.random_pairs import ASKED as ASKED_AT_ONCE
 from training.random_pairs import Pairs
-from training.corpus.passages import Passage, any_fact, dense, single
 from training.tokenizer import in_pieces
 from training.train import new_model
 from training.writer import KINDS, Writer

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from xl3m_core.measure import alike
-from xl3m_core.inference.packing import Packed
 from xl3m_core.inference.masks import added
+from xl3m_core.inference.packing import Packed
+from xl3m_core.measure import alike
 
 ATTENTIONS: Any = cast(Any, AttentionInterface)()
 MASKS: Any = cast(Any, AttentionMaskInterface)()

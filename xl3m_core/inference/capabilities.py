@@ -34,7 +34,7 @@ def can_pack(logits: Logits, packed: Logits) -> bool:
     return True
 
 
-def can_share(logits: Logits, fork: Fork) -> bool:
+def can_share_prefix(logits: Logits, fork: Fork) -> bool:
     """Whether the ends of a forked row are as good as whole rows."""
     read, ends = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 4, 3]]
     try:

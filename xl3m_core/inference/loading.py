@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from xl3m_core.inference.special_tokens import without_controls
 from xl3m_core.errors import ModelError
+from xl3m_core.inference.special_tokens import without_controls
 
-SMALL = Path(__file__).parent / "small"
+SMALL = Path(__file__).parents[1] / "small"
 """The folder of the small model that comes with this package."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xl3m_core.errors import ModelError
 from xl3m_core.inference import capabilities
 from xl3m_core.inference.attention import (
     attend_by_products,
@@ -21,15 +22,14 @@ from xl3m_core.inference.attention import (
     known_layers,
 )
 from xl3m_core.inference.chat_template import Chat
-from xl3m_core.errors import ModelError
-from xl3m_core.inference.model_config import check_tokens, segments_read, template_of, window_of
-from xl3m_core.inference.shared_prefix import Fork
-from xl3m_core.inference.loading import SMALL, fingerprint, load
-from xl3m_core.inference.packing import Packed, room_of
-from xl3m_core.inference.masks import places_of
-from xl3m_core.inference.tokenization import Tokens
-from xl3m_core.inference.prefix_cache import WarmPrompts
 from xl3m_core.inference.generation import Pieces, by_hand, by_library, read_through
+from xl3m_core.inference.loading import SMALL, fingerprint, load
+from xl3m_core.inference.masks import places_of
+from xl3m_core.inference.model_config import check_tokens, segments_read, template_of, window_of
+from xl3m_core.inference.packing import Packed, room_of
+from xl3m_core.inference.prefix_cache import WarmPrompts
+from xl3m_core.inference.shared_prefix import Fork
+from xl3m_core.inference.tokenization import Tokens
 
 WARM_BYTES = 256 << 20
 
@@ -264,7 +264,7 @@ class LanguageModel:
         )
 
     def _can_share(self) -> bool:
-        return self._places_all() and capabilities.can_share(self.logits, self.fork)
+        return self._places_all() and capabilities.can_share_prefix(self.logits, self.fork)
 
     def _places_all(self) -> bool:
         """Whether tokens can be put at any place and see all before it, and the logits of any be

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from xl3m_core.inference.special_tokens import Cutter
 from xl3m_core.inference.loading import backend_of
+from xl3m_core.inference.special_tokens import Cutter
 
 
 class Tokens:

@@ -7,8 +7,8 @@ import json
 from collections import Counter
 
 from stream_app.client import client
-from tests.system.chaos.world import BAD, World
 from tests.support.workers import best_of, offline
+from tests.system.chaos.world import BAD, World
 from xl3m_core import Segment
 
 

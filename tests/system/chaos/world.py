@@ -21,9 +21,9 @@ from redis.exceptions import RedisError
 
 from benchmarks.harness.live_worker import is_ready
 from stream_app.embedded.process import free_port
+from tests.support.workers import Site, site
 from tests.system.chaos import services
 from tests.system.chaos.proxy import Proxy, proxied
-from tests.support.workers import Site, site
 
 STREAMS = 6
 END_SECONDS = 240.0

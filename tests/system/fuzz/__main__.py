@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: so many inputs over all targets, a line each; `make fuzz` is a million.
+"""`python -m tests.system.fuzz`: many inputs over all targets, a line each; `make fuzz`: a million.
 
 Every target has a process of its own, one after the other: a crash of the interpreter is a
 fault like any other, and libFuzzer ends its process.
@@ -20,7 +20,7 @@ GUIDED = importlib.util.find_spec("atheris") is not None
 
 def main() -> int:
     """Run all targets, or the one that is named."""
-    given = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    given = argparse.ArgumentParser(prog="python -m tests.system.fuzz", description=__doc__)
     given.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
     given.add_argument("--seed", type=int, default=0)
     given.add_argument("--target", help="this one alone")

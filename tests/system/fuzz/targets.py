@@ -24,7 +24,6 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from stream_app.cli import main
-from stream_app.kafka import polled
 from stream_app.events import (
     STREAM_BYTES,
     dead_letter,
@@ -35,22 +34,23 @@ from stream_app.feeding import opened, pieces
 from stream_app.feeding.dialogue import is_transcript
 from stream_app.feeding.kinds import compression_of, text_of
 from stream_app.feeding.reader import read_file
-from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
 from stream_app.ingest.decoder import GROWTH, ROOM, TokenDecoder
-from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.keys import question_id
-from stream_app.store.codec import pack_tail, unpack_tail
+from stream_app.kafka import polled
+from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
+from stream_app.store.codec import pack_tail, unpack_tail
+from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import question_id
 from stream_app.variables import variable
 from tests.support import raw
-from tests.system.fuzz import wire
 from tests.support.raw import Raw
+from tests.system.fuzz import wire
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
 from xl3m_core.segment import Segmenter
 
@@ -85,7 +85,7 @@ EVENTS = [
     b"\x81\xa4text" + b"\x91" * 600 + b"\xc0",
     b"\x81\xa4text\xdf\xff\xff\xff\xff",
 ]
-CASES = Path(__file__).parent.parent / "cases"
+CASES = Path(__file__).parents[2] / "cases"
 # What real producers write, whole and line by line.
 PRODUCED = [
     part

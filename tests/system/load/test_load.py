@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import burst
-from benchmarks.load import soak
 from benchmarks.harness import loaded_worker
 from benchmarks.harness.live_worker import guarded, process
 from benchmarks.harness.loaded_worker import PARTITIONS, Loaded, Seen, lines
+from benchmarks.load import burst, soak
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
 from stream_app.settings import Settings
