@@ -9,7 +9,7 @@ import transformers
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 logger = logging.getLogger("xl3m")
 
@@ -23,7 +23,7 @@ def create_engine(settings: Settings) -> Engine:
     logging_: Any = transformers.utils.logging
     logging_.disable_progress_bar()  # loading is not what a command is about
     model = LanguageModel.load(
-        settings.model or SMALL,
+        settings.model or BUNDLED_MODEL,
         window=settings.window or None,
         dtype=settings.dtype or None,
         warm_bytes=settings.warm_mb << 20,

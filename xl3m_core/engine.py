@@ -16,11 +16,11 @@ from torch import Tensor
 
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, ModelError, QuestionError
-from xl3m_core.inference.batching import Row, batches, by_questions, common_start
-from xl3m_core.inference.executor import Lanes, Run
+from xl3m_core.inference.batching import Row, batches, common_prefix, group_by_segment
+from xl3m_core.inference.executor import Job, ModelExecutor
 from xl3m_core.inference.model import LanguageModel
-from xl3m_core.inference.shared_prefix import TOGETHER
-from xl3m_core.measure import IGNORE, certainty, entropy, positions
+from xl3m_core.inference.shared_prefix import MAX_BRANCHES
+from xl3m_core.measure import IGNORE_INDEX, certainty, entropy, logits_needed
 from xl3m_core.method import Measure, Method
 from xl3m_core.segment import Segment, Segmenter
 
@@ -63,13 +63,13 @@ class Engine:
         self._check_frame()
         self.batch_tokens = batch_tokens
         self.shortened = 0  # segments that were read in part, as they did not fit
-        self.lanes = Lanes.on(model.device) if model.by_several else Lanes(1)
+        self.executor = ModelExecutor.on(model.device) if model.thread_safe else ModelExecutor(1)
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
         self.prompt = lru_cache(maxsize=64)(self._prompt)
 
     def _check_frame(self) -> None:
         """A chat template takes its part of the window too: a segment must fit beside it."""
-        if not self.model.chats:
+        if not self.model.has_chat_template:
             return
         method, frame = self.method, len(self.model.prompt(""))
         needed = frame + method.segment_tokens + method.question_tokens + method.answer_tokens
@@ -84,7 +84,7 @@ class Engine:
         """A segmenter that counts in this model's tokens."""
         method = self.method
         return Segmenter(
-            self.model.count, method.segment_tokens, method.overlap_tokens, method.records
+            self.model.count_tokens, method.segment_tokens, method.overlap_tokens, method.records
         )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -107,7 +107,7 @@ class Engine:
         """
         rows = self._rows(pairs)
         scores = {measure: [0.0] * len(rows) for measure in measures}
-        self._start(rows, scores, at_once=len(rows) <= self.lanes.count).end()
+        self._start(rows, scores, at_once=len(rows) <= self.executor.workers).end()
         return scores
 
     def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
@@ -115,7 +115,7 @@ class Engine:
         left of it go on with what is begun next. What it returns waits for the end."""
         rows, measure = self._rows(pairs), self.method.measure
         scores = {measure: [0.0] * len(rows)}
-        run = self._start(rows, scores, at_once=len(rows) < self.lanes.count)
+        run = self._start(rows, scores, at_once=len(rows) < self.executor.workers)
 
         def end() -> tuple[list[float], float]:
             run.end()
@@ -125,18 +125,18 @@ class Engine:
 
     def _start(
         self, rows: Sequence[Row], scores: dict[Measure, list[float]], at_once: bool = False
-    ) -> Run[None]:
+    ) -> Job[None]:
         """Have the lanes read the rows, and put the scores in place. at_once: in one call, which
         goes ahead of those that wait, and has all threads or goes beside those under way."""
         room = max(1, self.batch_tokens // 2)
-        shared, single = by_questions(rows, room) if self.model.shares else ([], rows)
+        shared, single = group_by_segment(rows, room) if self.model.can_share_prefix else ([], rows)
         budget = self.batch_tokens if at_once else None
-        reads, tokens = self._reads(single, shared, list(scores), budget)
+        reads, tokens = self._batches(single, shared, list(scores), budget)
         together = [reads] if at_once and reads else [[read] for read in reads]
-        calls = [partial(self._fill, scores, some) for some in together]
-        return self.lanes.start(calls, tokens // max(1, len(calls)))
+        calls = [partial(self._write_scores, scores, some) for some in together]
+        return self.executor.start(calls, tokens // max(1, len(calls)))
 
-    def _reads(
+    def _batches(
         self,
         single: Sequence[Row],
         shared: Sequence[list[list[Row]]],
@@ -148,13 +148,13 @@ class Engine:
         alone, alike = [*map(len, single)], [*map(_lengths, shared)]
         lengths = [*alone, *chain.from_iterable(alike)]
         budget = budget or self.budget(lengths)
-        even = not self.model.pads
+        even = not self.model.can_pad
         reads: list[Read] = [
-            partial(self._whole, [single[i] for i in chosen], measures)
+            partial(self._score_rows, [single[i] for i in chosen], measures)
             for chosen in batches(alone, budget, even=even)
         ]
         reads += [
-            partial(self._forked, [groups[i] for i in chosen], measures)
+            partial(self._score_shared, [groups[i] for i in chosen], measures)
             for groups, sizes in zip(shared, alike, strict=True)
             for chosen in batches(sizes, budget)
         ]
@@ -163,7 +163,7 @@ class Engine:
     def budget(self, lengths: Sequence[int]) -> int:
         """How many tokens a batch of rows of these lengths has: with several lanes as many batches
         for each, which may be larger by a quarter so that they are not one more."""
-        lanes, tokens = self.lanes.count, sum(lengths)
+        lanes, tokens = self.executor.workers, sum(lengths)
         if lanes == 1 or not lengths:
             return self.batch_tokens
         most, row = self.batch_tokens * 5 // 4, max(lengths)
@@ -173,7 +173,7 @@ class Engine:
             budget += row  # in each one more, before a few are left over
         return min(most, budget)
 
-    def _fill(self, scores: dict[Measure, list[float]], reads: Sequence[Read]) -> None:
+    def _write_scores(self, scores: dict[Measure, list[float]], reads: Sequence[Read]) -> None:
         """Read batches, and put each pair's scores in place."""
         for batch, logits in chain.from_iterable(read() for read in reads):
             question = _questions(batch).to(logits.device)
@@ -191,7 +191,7 @@ class Engine:
         budget = self.model.window - self.method.answer_tokens
         return KeyContext.assemble(ranked, budget, prompted)
 
-    def prepare(self, ranked: Sequence[Segment], question: str) -> None:
+    def prefill(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
         prompt = self.prompt(self.assemble(ranked, question).text, question)
         with self._ahead(prompt):
@@ -226,14 +226,14 @@ class Engine:
 
     def _ahead(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
         """Ahead of the batches; beside those under way only what needs no library to be written."""
-        return self.lanes.ahead(len(prompt) if self.model.reads_on else math.inf)
+        return self.executor.priority(len(prompt) if self.model.can_extend_cache else math.inf)
 
     def _prompt(self, context: str, question: str) -> list[int]:
         """Token ids of a key context's text with the question behind it, ready to be answered. As
         `prompt` it is remembered: who assembles a context counts its tokens, and then answers."""
-        return self.model.prompt(context + self.ask(question))
+        return self.model.prompt(context + self.render_question(question))
 
-    def ask(self, question: str) -> str:
+    def render_question(self, question: str) -> str:
         """The question in the model's wording, as it stands behind a segment or a context."""
         return self.model.template.replace("{question}", question)
 
@@ -241,7 +241,7 @@ class Engine:
         """The question as the ids that end every one of its rows."""
         if not question.strip():
             raise QuestionError("the question is empty")
-        ids = self.model.encode([self.ask(question)])[0]
+        ids = self.model.encode([self.render_question(question)])[0]
         if len(ids) > self.method.question_tokens:
             raise QuestionError(
                 f"the question takes {len(ids)} tokens with its frame, and the method leaves it "
@@ -275,27 +275,29 @@ class Engine:
                 "beside the question. Others like it are read so, too", tokens, room,
             )  # fmt: skip
 
-    def _whole(self, batch: list[Row], measures: Sequence[Measure]) -> Iterator[Scored]:
+    def _score_rows(self, batch: list[Row], measures: Sequence[Measure]) -> Iterator[Scored]:
         """Rows, each on its own, and their logits."""
-        keep = positions(measures, max(len(row.suffix) for row in batch))
+        keep = logits_needed(measures, max(len(row.suffix) for row in batch))
         yield batch, self.model.logits([row.prefix + row.suffix for row in batch], keep)
 
-    def _forked(self, groups: list[list[Row]], measures: Sequence[Measure]) -> Iterator[Scored]:
+    def _score_shared(
+        self, groups: list[list[Row]], measures: Sequence[Measure]
+    ) -> Iterator[Scored]:
         """Rows with one question each, their segment read once for all that is asked of it."""
         suffixes = [row.suffix for row in groups[0]]
-        start = common_start(suffixes)
+        start = common_prefix(suffixes)
         ends = [suffix[len(start) :] for suffix in suffixes]
-        keep = [positions(measures, len(suffix)) for suffix in suffixes]
+        keep = [logits_needed(measures, len(suffix)) for suffix in suffixes]
         rows = [group[0].prefix + start for group in groups]
-        for end, logits in enumerate(self.model.fork(rows, ends, keep)):
+        for end, logits in enumerate(self.model.suffix_logits(rows, ends, keep)):
             yield [group[end] for group in groups], logits
 
 
 def _lengths(groups: Sequence[list[Row]]) -> list[int]:
     """Tokens that are read at once of each group of rows, all of which ask the same."""
     suffixes = [row.suffix for row in groups[0]]
-    start = len(common_start(suffixes))
-    asked = min(sum(len(suffix) - start for suffix in suffixes), TOGETHER)
+    start = len(common_prefix(suffixes))
+    asked = min(sum(len(suffix) - start for suffix in suffixes), MAX_BRANCHES)
     return [len(group[0].prefix) + start + asked for group in groups]
 
 
@@ -304,4 +306,4 @@ def _questions(batch: Sequence[Row]) -> Tensor:
     which is all of it, but in a row of nothing else."""
     longest = max(len(row.suffix) for row in batch)
     asked = [row.suffix if row.prefix else row.suffix[1:] for row in batch]
-    return torch.tensor([[IGNORE] * (longest - len(ids)) + list(ids) for ids in asked])
+    return torch.tensor([[IGNORE_INDEX] * (longest - len(ids)) + list(ids) for ids in asked])

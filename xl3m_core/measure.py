@@ -14,11 +14,11 @@ from torch import Tensor
 
 from xl3m_core.method import Measure
 
-IGNORE = -100
+IGNORE_INDEX = -100
 TOP_P = 0.95
 
 
-def positions(measures: Iterable[Measure], question_tokens: int) -> int:
+def logits_needed(measures: Iterable[Measure], question_tokens: int) -> int:
     """How many last positions of a row the measures look at."""
     return 1 if set(measures) <= {"entropy", "top_p"} else question_tokens + 1
 
@@ -36,11 +36,11 @@ def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") ->
     if measure == "entropy":
         score = -entropy(logits[:, -1])
     elif measure == "top_p":
-        score = -entropy(likely(logits[:, -1]))
+        score = -entropy(nucleus(logits[:, -1]))
     elif measure == "likelihood":
         score = likelihood(logits, question)
     else:
-        whole = likelihood(logits, question) * (question != IGNORE).sum(dim=-1)
+        whole = likelihood(logits, question) * (question != IGNORE_INDEX).sum(dim=-1)
         score = whole - entropy(logits[:, -1])
     return torch.nan_to_num(score, nan=-torch.inf, posinf=0.0, neginf=-torch.inf)
 
@@ -52,7 +52,7 @@ def entropy(logits: Tensor) -> Tensor:
     return total
 
 
-def likely(logits: Tensor, p: float = TOP_P) -> Tensor:
+def nucleus(logits: Tensor, p: float = TOP_P) -> Tensor:
     """Log probabilities (B, V), the most likely first: the fewest that make up p, -inf after."""
     log_p = torch.log_softmax(logits.float(), dim=-1).sort(dim=-1, descending=True).values
     before = log_p.exp().cumsum(dim=-1) - log_p.exp()
@@ -63,12 +63,12 @@ def likelihood(logits: Tensor, question: Tensor) -> Tensor:
     """Mean log probability, in nats a token, of question (B, m) in logits (B, >m, V) -> (B,)."""
     m = question.shape[1]
     log_p = torch.log_softmax(logits[:, -m - 1 : -1].float(), dim=-1)
-    asked = question != IGNORE
+    asked = question != IGNORE_INDEX
     picked = log_p.gather(-1, question.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return picked.where(asked, 0.0).sum(dim=-1) / asked.sum(dim=-1)
 
 
-def alike(one: Tensor, other: Tensor) -> bool:
+def logits_close(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors of logits (..., V) differ by no more than their type's rounding."""
     p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
     rounding = 1e-3 if one.dtype == torch.float32 else 0.05

@@ -16,7 +16,7 @@ AUTO, LINE = "auto", "line"
 """The two rules that are no pattern."""
 
 # A pattern sees no more of a line: what it may cost grows faster than the line, for some.
-LOOKED_AT = 256
+EXAMINED_CHARS = 256
 
 # Most lines of logs begin so, and none that goes on with another.
 _TIMES = frozenset("0123456789<")
@@ -56,11 +56,11 @@ def record_start(rule: str) -> RecordStart:
         raise ValueError(f"{rule!r} is no regular expression: {error}") from error
     if pattern.search(""):
         raise ValueError(f"{rule!r} is found in every line, also an empty one: say `{LINE}`")
-    return lambda line: pattern.search(line[:LOOKED_AT]) is not None
+    return lambda line: pattern.search(line[:EXAMINED_CHARS]) is not None
 
 
 def _is_no_continuation(line: str) -> bool:
-    return line[0] in _TIMES or _CONTINUED.match(line[:LOOKED_AT]) is None
+    return line[0] in _TIMES or _CONTINUED.match(line[:EXAMINED_CHARS]) is None
 
 
 def _always(line: str) -> bool:

@@ -70,7 +70,7 @@ class Tail:
     start: int = 0
     start_token: int = 0
     units: tuple[Unit, ...] = ()
-    seen: int = 0
+    overlap_units: int = 0
     partial: str = ""
     partial_ms: int | None = None
 
@@ -82,7 +82,7 @@ class Tail:
     @property
     def unsegmented(self) -> int:
         """How many of them are in no segment yet."""
-        return sum(len(unit.text) for unit in self.units[self.seen :]) + len(self.partial)
+        return sum(len(unit.text) for unit in self.units[self.overlap_units :]) + len(self.partial)
 
 
 class Segmenter:
@@ -146,7 +146,9 @@ class Segmenter:
         """The segments the tail would make if the stream ended here; the tail stays as it is."""
         rest = [(tail.partial, tail.partial_ms)] if tail.partial else []
         tail, segments = self._pack(tail, self._units(rest))
-        return segments + ([_Open(tail).segment()] if len(tail.units) > tail.seen else [])
+        return segments + (
+            [_OpenSegment(tail).segment()] if len(tail.units) > tail.overlap_units else []
+        )
 
     def _units(self, lines: Sequence[Line]) -> list[Unit]:
         """Whole lines as units; those too long for a segment in pieces."""
@@ -205,7 +207,7 @@ class Segmenter:
 
     def _pack(self, tail: Tail, fresh: Iterable[Unit]) -> tuple[Tail, list[Segment]]:
         """Put units behind the tail's; whenever one does not fit, a segment is complete."""
-        segments, open_ = list[Segment](), _Open(tail)
+        segments, open_ = list[Segment](), _OpenSegment(tail)
         for unit in fresh:
             if open_.units and unit.time_ms != (time_ms := open_.units[-1].time_ms):
                 unit = self._timed(open_, unit, time_ms)
@@ -215,7 +217,7 @@ class Segmenter:
             open_.tokens += unit.tokens
         return open_.tail(), segments
 
-    def _timed(self, open_: "_Open", unit: Unit, time_ms: int | None) -> Unit:
+    def _timed(self, open_: "_OpenSegment", unit: Unit, time_ms: int | None) -> Unit:
         """The unit with its record's time, unless the record is cut before it: else a text that
         never begins a record would stay at its first line's time for ever."""
         if time_ms is None or self._begins(open_.units, unit):
@@ -227,7 +229,7 @@ class Segmenter:
             else replace(unit, time_ms=time_ms)
         )
 
-    def _cut(self, open_: "_Open", unit: Unit) -> list[Segment]:
+    def _cut(self, open_: "_OpenSegment", unit: Unit) -> list[Segment]:
         """Make room for a unit that does not fit: complete a segment, if there is anything new
         for it, and keep the overlap. The record that the unit goes on with stays whole."""
         begins = self._begins(open_.units, unit)
@@ -244,7 +246,7 @@ class Segmenter:
         open_.give(record)
         return segments
 
-    def _record(self, open_: "_Open", unit: Unit) -> int:
+    def _record(self, open_: "_OpenSegment", unit: Unit) -> int:
         """Where among the units the record begins that `unit` goes on with; behind them all if
         that is too long for a segment."""
         at, tokens, begins = len(open_.units), unit.tokens, False
@@ -259,12 +261,12 @@ class Segmenter:
         return not (before and before[-1].text.endswith("\n")) or self.begins(unit.text)
 
 
-class _Open:
+class _OpenSegment:
     """A tail's units while others are put behind them."""
 
     def __init__(self, tail: Tail) -> None:
         self.index, self.start, self.start_token = tail.index, tail.start, tail.start_token
-        self.units, self.seen = list(tail.units), tail.seen
+        self.units, self.seen = list(tail.units), tail.overlap_units
         self.tokens = sum(unit.tokens for unit in tail.units)
 
     def take(self, at: int) -> list[Unit]:

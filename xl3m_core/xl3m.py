@@ -12,7 +12,7 @@ from typing import Any
 from xl3m_core.answer import Answer, Evidence
 from xl3m_core.engine import Engine
 from xl3m_core.errors import ModelError
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 from xl3m_core.inference.model import LanguageModel
 from xl3m_core.method import Method
 from xl3m_core.segment import Line, Segment
@@ -37,7 +37,7 @@ class XL3M:
         window: for a model that does not say how long its own is. method: what `Method.fit`
         takes, to change its defaults.
         """
-        model = LanguageModel.load(name or SMALL, window=window)
+        model = LanguageModel.load(name or BUNDLED_MODEL, window=window)
         method["k"] = method.get("k") or model.k
         return cls(Engine(model, Method.fit(model.window, **method)))
 
@@ -86,7 +86,11 @@ class XL3M:
             yield self._answer(question, best, seconds, on_text)
 
     def _answer(
-        self, question: str, best: "Best", seconds: float, on_text: Callable[[str], None] | None
+        self,
+        question: str,
+        best: "RunningTopK",
+        seconds: float,
+        on_text: Callable[[str], None] | None,
     ) -> Answer:
         """The answer from the most certain segments, which it took so long to find."""
         if not best.total:
@@ -113,9 +117,9 @@ class XL3M:
         chunks: Iterable[str | Sequence[Line]],
         questions: Sequence[str],
         on_progress: Callable[[int], None] | None,
-    ) -> list["Best"]:
+    ) -> list["RunningTopK"]:
         """The k most certain segments for each question."""
-        found = [Best(TopK(self.engine.method.k)) for _ in questions]
+        found = [RunningTopK(TopK(self.engine.method.k)) for _ in questions]
         several = 4 * self.engine.batch_tokens  # some forwards' worth, so that lengths sort well
         for batch in self.engine.segmenter().batches(chunks, several):
             pairs = [(segment.text, question) for question in questions for segment in batch]
@@ -129,7 +133,7 @@ class XL3M:
 
 
 @dataclass(slots=True)
-class Best:
+class RunningTopK:
     """The most certain segments so far, of how many."""
 
     top: TopK

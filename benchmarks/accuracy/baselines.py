@@ -60,7 +60,7 @@ class LastWindow:
 
     def ask(self, question: str) -> Reply:
         """The longest end of the text that leaves room for question and answer."""
-        model, asked = self.engine.model, self.engine.ask(question)
+        model, asked = self.engine.model, self.engine.render_question(question)
         room = model.window - self.engine.method.answer_tokens
         lines = self._last(self.lines, room)
         while lines and len(model.prompt("".join(lines) + asked)) > room:
@@ -70,7 +70,7 @@ class LastWindow:
 
     def _last(self, lines: list[str], tokens: int) -> list[str]:
         kept = len(lines)
-        for count in reversed(self.engine.model.count(lines)):
+        for count in reversed(self.engine.model.count_tokens(lines)):
             tokens -= count
             if tokens < 0:
                 break
@@ -103,10 +103,10 @@ class Cached:
 
     def ask(self, question: str) -> Reply:
         """The rest of the prompt, and the answer."""
-        model, asked = self.engine.model, self.engine.ask(question)
+        model, asked = self.engine.model, self.engine.render_question(question)
         rest = [*model.encode([asked])[0], *self.foot]
         answer, kept = self.text.answer(rest, self.engine.method.answer_tokens)
-        return Reply(answer, None if self.text.size is None else model.decode_within(kept))
+        return Reply(answer, None if self.text.size is None else model.decode_fragment(kept))
 
 
 class Rag:

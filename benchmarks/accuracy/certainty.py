@@ -17,14 +17,14 @@ from training import plots
 from training.corpus.formats import ALL
 from training.evaluate import SEGMENT, Score, auc, level, passages, score
 from training.writer import Writer
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 COUNT, SHORT_COUNT, BINS = 200, 20, 10
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a bin of entropy, from sure to unsure, each of the same number of passages."""
-    folder = args.model or SMALL
+    folder = args.model or BUNDLED_MODEL
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     model.eval()
     writer = Writer(AutoTokenizer.from_pretrained(folder), 2_000_003 + args.seed, held_out=True)

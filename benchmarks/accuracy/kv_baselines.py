@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from xl3m_core import LanguageModel, ModelError
-from xl3m_core.inference.generation import read_on
+from xl3m_core.inference.generation import forward
 
 SINKS = 4
 CHUNK = 64
@@ -61,7 +61,7 @@ class CachedText:
         """Some tokens more; transformers gives them the positions behind those in the cache."""
         self.ids = self.ids + ids
         row = torch.tensor([ids], device=self.model.model.device)
-        logits = read_on(self.model.model, self.cache, row)
+        logits = forward(self.model.model, self.cache, row)
         if self.cache.get_seq_length() != len(self.ids):
             raise ModelError(
                 f"{self.model.config.model_type} has no plain cache of keys and values"
@@ -70,13 +70,13 @@ class CachedText:
 
     def _continue(self, logits: Tensor, max_tokens: int) -> str:
         """What `LanguageModel.generate` does, on this cache."""
-        answer, ends = list[int](), self.model.ends
+        answer, ends = list[int](), self.model.eos_token_ids
         while len(answer) < max_tokens:
             token = int(logits.argmax())
             if token in ends:
                 break
             answer.append(token)
-            if not self.model.chats and "\n" in self.model.decode(answer).lstrip():
+            if not self.model.has_chat_template and "\n" in self.model.decode(answer).lstrip():
                 break
             logits = self.read([token])
         return self.model.decode(answer).strip()

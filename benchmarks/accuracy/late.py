@@ -53,7 +53,9 @@ def _row(engine: Engine, variant: str, tokens: int, texts: int, seed: int) -> di
     outcomes = list[Outcome]()
     for n in range(texts):
         own = seed + 7919 * n + tokens
-        outcomes += _outcomes(engine, Haystack(engine.model.count, tokens, variant, own, DEPTHS))
+        outcomes += _outcomes(
+            engine, Haystack(engine.model.count_tokens, tokens, variant, own, DEPTHS)
+        )
     return {
         "variant": variant,
         "tokens": tokens,

@@ -80,7 +80,7 @@ def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace)
     texts = args.texts or (1 if args.short else TEXTS.get(tokens, 1))
     for n, depths in enumerate(groups * texts):
         seed = args.seed + 7919 * n + tokens
-        haystack = Haystack(engine.model.count, tokens, variant, seed, depths)
+        haystack = Haystack(engine.model.count_tokens, tokens, variant, seed, depths)
         trials = [Trial(needle, {each: [] for each in MEASURES}) for needle in haystack.needles]
         _scan(engine, haystack, trials, f"{variant} {tokens:,}")
         for trial in trials:

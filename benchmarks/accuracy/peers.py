@@ -130,8 +130,8 @@ def _row(task: Task) -> dict[str, Any]:
 
 def run_text(engine: Engine, task: Task, seed: int) -> Run:
     """Read one text and ask about its needles."""
-    haystack = Haystack(engine.model.count, task.tokens, task.variant, seed, DEPTHS)
-    tokens = sum(engine.model.count([chunk])[0] for chunk in haystack)
+    haystack = Haystack(engine.model.count_tokens, task.tokens, task.variant, seed, DEPTHS)
+    tokens = sum(engine.model.count_tokens([chunk])[0] for chunk in haystack)
     most = tokens + engine.method.question_tokens + engine.method.answer_tokens
     peer = PEERS[task.peer](engine, most)
     read_s = _read(peer, haystack, [needle.question for needle in haystack.needles])

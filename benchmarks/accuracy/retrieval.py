@@ -178,7 +178,7 @@ def _questions(documents: Sequence[Document]) -> int:
 def _check_fit(engine: Engine, texts: Sequence[str], questions: Sequence[str]) -> None:
     """A segment that gave way to its question would be ranked by what is left of it."""
     asked = max(len(engine.suffix(question)) for question in questions)
-    longest = max(engine.model.count(texts)) + asked + len(engine.model.bos)
+    longest = max(engine.model.count_tokens(texts)) + asked + len(engine.model.bos)
     if longest > engine.model.window:
         raise SystemExit(
             f"retrieval: a segment and its question take {longest} tokens of a window of "

@@ -1,7 +1,7 @@
 """A worker under load: everything it is sent, and what must come of it.
 
 The worker is a process on a real Kafka and a real Redis; its model costs nothing, or is as fast as
-told (`benchmarks.harness.stub_workers`). Every stream has a standing question. Knows how to send, to look at
+told (`stub_workers`). Every stream has a standing question. Knows how to send, to look at
 the worker, and to hold its streams against an offline run; not what load is put on it.
 """
 

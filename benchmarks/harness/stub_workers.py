@@ -45,7 +45,7 @@ class Paced(Free):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
-        sleep(sum(self.model.count([text for text, _ in pairs])) / self.speed)
+        sleep(sum(self.model.count_tokens([text for text, _ in pairs])) / self.speed)
         return super().score(pairs)
 
 

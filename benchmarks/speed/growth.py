@@ -35,7 +35,7 @@ from stream_app.store.state import Asked, Commit, State
 from stream_app.store.store import StreamStore
 from training import plots
 from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 LENGTHS, SHORT_LENGTHS = (10_000, 30_000, 100_000, 300_000), (5_000, 10_000, 20_000, 40_000)
 READINGS = 2  # of each text
@@ -47,7 +47,7 @@ KS, READS = (1, 2, 4, 8, 16), 500
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a size, and a plot of each kind."""
-    engine = Engine(model := LanguageModel.load(args.model or SMALL))
+    engine = Engine(model := LanguageModel.load(args.model or BUNDLED_MODEL))
     rows = by_length(engine, SHORT_LENGTHS if args.short else LENGTHS)
     with tempfile.TemporaryDirectory() as folder, services.redis(Path(folder)) as redis:
         streams = SHORT_STREAMS if args.short else STREAMS
@@ -88,7 +88,7 @@ def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
         resident.setdefault(tokens, resident_mb(os.getpid()))
 
     for tokens in tqdm(lengths, desc="length", disable=None):
-        made = Haystack(engine.model.count, tokens)
+        made = Haystack(engine.model.count_tokens, tokens)
         calls[tokens] = partial(read, tokens, [*made], made.needles[0].question)
     taken = in_turns(calls, READINGS)
     return [

@@ -33,7 +33,7 @@ from stream_app.embedded import services
 from stream_app.store.state import Asked, Commit, Extension, Range
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 QUESTION = "What is the port of host web-137?"
 QID = "question"
@@ -48,7 +48,7 @@ PLENTY = 1 << 40
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a thing that is waited for."""
-    engine = Engine(model := LanguageModel.load(args.model or SMALL))
+    engine = Engine(model := LanguageModel.load(args.model or BUNDLED_MODEL))
     streams = SHORT_STREAMS if args.short else STREAMS
     with tempfile.TemporaryDirectory() as folder, services.redis(Path(folder)) as redis:
         rows = asyncio.run(_assembly(redis.url, engine, streams))
@@ -145,7 +145,7 @@ def waited(
     spent = dict[str, float]()
     for what in order:
         if what == "cold":
-            model.warm.caches.clear()
+            model.prefix_cache.entries.clear()
         call = _forward if what == "bare" else _generated
         spent[what] = seconds(partial(call, model, prompt), device)
     return spent
@@ -156,12 +156,12 @@ def first_words(engine: Engine, prompts: int) -> dict[str, Any]:
     held against what a batch takes of the steps that are scored meanwhile."""
     method, spent = engine.method, list[float]()
     k, row = method.k, method.segment_tokens + method.question_tokens
-    step = engine.lanes.count * engine.batch_tokens // row
+    step = engine.executor.workers * engine.batch_tokens // row
     segments = made_up(engine, step + prompts + 1 + k)
     with scoring(engine, segments[-step:]) as batch:
         for i in range(prompts + 1):
             context = engine.assemble(segments[i : i + k], QUESTION)
-            engine.model.warm.caches.clear()
+            engine.model.prefix_cache.entries.clear()
             spent.append(_heard(engine, context))
             sleep(BREATH * (0.5 + i / prompts))  # so that batches have come to any point
     del spent[0]  # it warmed up

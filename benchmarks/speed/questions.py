@@ -21,7 +21,7 @@ from training import plots
 from training.corpus.entities import Source
 from training.corpus.generate import Level, draw, question
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 COUNTS = (1, 2, 4, 8, 16, 32)
 SEGMENTS, ROUNDS = 64, 4
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a length of segments and count of questions, and a plot."""
-    model = LanguageModel.load(args.model or SMALL)
+    model = LanguageModel.load(args.model or BUNDLED_MODEL)
     engines = {
         "short segments": Engine(model),
         "full rows": engine_of_full_rows(model),

@@ -21,7 +21,7 @@ from benchmarks.harness.timing import in_turns, ratio
 from stream_app.sample_log import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.inference.batching import batches
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 QUESTION = "What is the port of host web-137?"
 WINDOW, QUESTION_TOKENS, ANSWER_TOKENS = 512, 64, 16
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a shape."""
-    small = LanguageModel.load(args.model or SMALL)
+    small = LanguageModel.load(args.model or BUNDLED_MODEL)
     device, dtype = str(small.model.device).split(":")[0], small.model.dtype
     peak = peak_flops(device, dtype)
     shapes = args.shapes or (["model", "100M"] if args.short else ["model", "100M", "1B"])
@@ -91,7 +91,7 @@ def scored(model: LanguageModel, count: int, peak: float, device: str) -> dict[s
     reads = [partial(_forward, model, *batch) for batch in batched(engine, rows)]
     calls: dict[str, Callable[[], Any]] = {
         "whole": partial(engine.score, pairs),
-        "bare": partial(engine.lanes.run, reads),
+        "bare": partial(engine.executor.run, reads),
     }
     whole, bare = in_turns(calls, ROUNDS, device).values()
     return {
@@ -113,8 +113,8 @@ def rows_of(engine: Engine, texts: list[str]) -> list[list[int]]:
 def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
     """The engine's batches, on the device already."""
     lengths = [*map(len, rows)]
-    plan = batches(lengths, engine.budget(lengths), even=not engine.model.pads)
-    return [engine.model.padded([rows[i] for i in chosen], 1) for chosen in plan]
+    plan = batches(lengths, engine.budget(lengths), even=not engine.model.can_pad)
+    return [engine.model.padded_logits([rows[i] for i in chosen], 1) for chosen in plan]
 
 
 @torch.inference_mode()

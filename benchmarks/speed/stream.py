@@ -77,7 +77,9 @@ class Text:
     def made(cls, engine: Engine, tokens: int, seed: int) -> "Text":
         """A text of about so many tokens in all."""
         each = tokens // PARTITIONS
-        parts = [Haystack(engine.model.count, each, seed=seed + i) for i in range(PARTITIONS)]
+        parts = [
+            Haystack(engine.model.count_tokens, each, seed=seed + i) for i in range(PARTITIONS)
+        ]
         named = {f"part {i}": part for i, part in enumerate(parts)}
         return cls(named, *(part.needles[0].question for part in (parts[0], parts[-1])))
 

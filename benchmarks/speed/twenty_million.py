@@ -25,7 +25,7 @@ from stream_app.settings import Settings, kafka_home
 from stream_app.variables import variable
 from training import plots
 from xl3m_core import LanguageModel
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 TOKENS = 20_000_000
 SHORT = 300_000
@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row; the samples go to a CSV file and two plots in args.out."""
     given = Settings.from_env(model=args.model)
-    model = LanguageModel.load(given.model or SMALL, window=given.window or None)
+    model = LanguageModel.load(given.model or BUNDLED_MODEL, window=given.window or None)
     tokens = SHORT if args.short else args.tokens
-    haystack = Haystack(model.count, tokens, seed=args.seed, depths=depths(args.standing))
+    haystack = Haystack(model.count_tokens, tokens, seed=args.seed, depths=depths(args.standing))
     settings = _retaining(given, tokens)
     with (
         tempfile.TemporaryDirectory(prefix="xl3m-bench-") as folder,

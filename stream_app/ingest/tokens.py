@@ -77,7 +77,7 @@ class Ingest:
     ) -> None:
         self.settings = settings
         self.segmenter = engine.segmenter()
-        self.decoder = TokenDecoder(settings, engine.model.decode_within)
+        self.decoder = TokenDecoder(settings, engine.model.decode_fragment)
         self.cut = Cut.by(engine).number
         self.store = store
         self.partitions = partitions

@@ -33,7 +33,14 @@ def unpack_segment(index: int, blob: bytes) -> Segment:
 def pack_tail(tail: Tail) -> bytes:
     """A tail with its units."""
     units = [(unit.text, unit.tokens, unit.time_ms) for unit in tail.units]
-    rest = (tail.index, tail.start, tail.start_token, tail.seen, tail.partial, tail.partial_ms)
+    rest = (
+        tail.index,
+        tail.start,
+        tail.start_token,
+        tail.overlap_units,
+        tail.partial,
+        tail.partial_ms,
+    )
     return pack((units, *rest))
 
 

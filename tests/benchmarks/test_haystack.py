@@ -13,7 +13,7 @@ LENGTHS = (2_500, 16_000)
 
 @pytest.fixture(scope="module")
 def count() -> Callable[[list[str]], list[int]]:
-    return LanguageModel.load().count
+    return LanguageModel.load().count_tokens
 
 
 @pytest.fixture(params=VARIANTS)

@@ -106,7 +106,7 @@ def test_a_model_without_one_rope_is_refused(name: str) -> None:
 
 
 def test_bm25_finds_a_unique_key(small: Engine) -> None:
-    haystack = Haystack(small.model.count, 2000)
+    haystack = Haystack(small.model.count_tokens, 2000)
     needle, rag = haystack.needles[0], PEERS["bm25_rag"](small, 2000)
     rag.read(haystack, [needle.question])
     assert isinstance(rag, Rag)
@@ -115,20 +115,20 @@ def test_bm25_finds_a_unique_key(small: Engine) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_shortest_text_fits_the_window_and_has_all_needles(small: Engine, variant: str) -> None:
-    haystack = Haystack(small.model.count, min(peers.LENGTHS), variant, 0, peers.DEPTHS)
+    haystack = Haystack(small.model.count_tokens, min(peers.LENGTHS), variant, 0, peers.DEPTHS)
     text = "".join(haystack)
-    assert small.model.count([text])[0] <= small.model.window - small.method.question_tokens
+    assert small.model.count_tokens([text])[0] <= small.model.window - small.method.question_tokens
     whole = Reply("", text)
     assert all(peers.found(needle, whole) for needle in haystack.needles)
 
 
 def test_last_window_is_the_longest_end_that_fits(small: Engine) -> None:
-    haystack = Haystack(small.model.count, 2000)
+    haystack = Haystack(small.model.count_tokens, 2000)
     window, question = LastWindow(small), haystack.needles[0].question
     window.read(haystack, [])
     seen = window.ask(question).seen
     assert seen and "".join(haystack).endswith(seen)
-    left = small.model.window - small.method.answer_tokens - small.model.count([seen])[0]
+    left = small.model.window - small.method.answer_tokens - small.model.count_tokens([seen])[0]
     assert 0 <= left < 100
 
 

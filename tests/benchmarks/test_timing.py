@@ -15,8 +15,8 @@ from benchmarks.speed.questions import costs
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.engine import Begun
-from xl3m_core.inference.executor import Lanes
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.executor import ModelExecutor
+from xl3m_core.inference.loading import BUNDLED_MODEL
 
 
 def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:
@@ -34,7 +34,7 @@ def test_a_ratio_is_taken_within_each_round() -> None:
 def test_the_bare_forward_reads_the_batches_that_the_engine_reads(lanes: int) -> None:
     model = tiny.Watched()
     engine = tiny.engine(model, batch_tokens=300)
-    engine.lanes = Lanes(lanes)
+    engine.executor = ModelExecutor(lanes)
     texts = [f"pump {n} is down" + " again" * (n % 7) for n in range(20)]
     engine.score([(text, scoring.QUESTION) for text in texts])
     read = scoring.batched(engine, scoring.rows_of(engine, texts))
@@ -82,7 +82,7 @@ def test_a_cold_prompt_finds_nothing_read_and_a_warm_one_what_cold_read(
     model.generate(prompt, 1)  # as a prompt before it would
 
     def seconds(call: Callable[[], Any], _: str) -> float:
-        found[turn := next(clock)] = len(model.warm.caches)
+        found[turn := next(clock)] = len(model.prefix_cache.entries)
         call()
         return turn
 
@@ -135,7 +135,7 @@ def test_costs_are_those_of_each_count_over_one_question() -> None:
 
 def roomy() -> Engine:
     """An engine of the small model, whose tokens are longer than the tiny ones'."""
-    return Engine(LanguageModel.load(SMALL))
+    return Engine(LanguageModel.load(BUNDLED_MODEL))
 
 
 def test_the_text_is_made_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch) -> None:

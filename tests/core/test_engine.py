@@ -29,7 +29,7 @@ from xl3m_core import (
     Tail,
 )
 from xl3m_core.inference.batching import batches
-from xl3m_core.inference.executor import Lanes
+from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.method import MEASURES
 
 QUESTION = "which pump is down?"
@@ -62,7 +62,7 @@ def test_batches_cover_every_row_once_and_keep_to_the_token_budget(
     frame = len(engine.suffix(QUESTION)) + 1
     expected = [frame + size for size in map(len, watched.encode(["x" * n for n in sizes]))]
     assert sorted(rows) == sorted(expected)
-    most = budget * 5 // 4 if engine.lanes.count > 1 else budget
+    most = budget * 5 // 4 if engine.executor.workers > 1 else budget
     for batch in watched.batches:
         assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= most
 
@@ -72,7 +72,7 @@ def test_lanes_have_as_many_batches_each_and_the_last_is_no_leftover(
     lanes: int, size: int, count: int
 ) -> None:
     engine = tiny.engine(tiny.model())
-    engine.lanes = Lanes(lanes)
+    engine.executor = ModelExecutor(lanes)
     sizes = [size + n % 3 for n in range(count)]
     found = [len(batch) for batch in batches(sizes, engine.budget(sizes))]
     assert -(-len(found) // lanes) * max(found) <= 1.3 * count / lanes + 2
@@ -137,8 +137,8 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 @pytest.mark.parametrize("lanes", [2, 3])
 def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
     one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
-    one.lanes, several.lanes = Lanes(1), Lanes(lanes)
-    assert len(several._reads(several._rows(MANY), [], ALL, None)[0]) > lanes
+    one.executor, several.executor = ModelExecutor(1), ModelExecutor(lanes)
+    assert len(several._batches(several._rows(MANY), [], ALL, None)[0]) > lanes
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
@@ -148,7 +148,7 @@ def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -
 def test_a_pair_for_each_lane_is_one_batch_and_several_where_more_may_follow() -> None:
     watched = tiny.Watched()
     engine = tiny.engine(watched)
-    engine.lanes = Lanes(2)
+    engine.executor = ModelExecutor(2)
     scores = engine.score(PAIRS[:2])
     assert len(watched.batches) == 1
     assert engine.begin(PAIRS[:2])()[0] == pytest.approx(scores, abs=1e-3)
@@ -160,7 +160,7 @@ def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
     order: tuple[int, ...],
 ) -> None:
     engine = tiny.engine(tiny.model(), batch_tokens=200)
-    engine.lanes = Lanes(2)
+    engine.executor = ModelExecutor(2)
     parts = [MANY[at::3] for at in range(3)]
     ends = [engine.begin(part) for part in parts]
     engine.answer(KeyContext((), "pump seven is down"), QUESTION)
@@ -174,11 +174,11 @@ def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
 ) -> None:
     model, going, answered = tiny.model(), threading.Barrier(3, timeout=30), threading.Event()
     engine, read, waited = tiny.engine(model), model.logits, list[bool]()
-    engine.lanes = Lanes(2)
+    engine.executor = ModelExecutor(2)
     context, pieces = KeyContext((), "pump seven is down"), list[str]()
     alone = engine.answer(context, QUESTION)
     if prompt == "cold":
-        model.warm.caches.clear()
+        model.prefix_cache.entries.clear()
 
     def slow(rows: Sequence[Sequence[int]], keep: int) -> Tensor:
         going.wait()
@@ -200,7 +200,9 @@ def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_models_that_see_all_and_take_places_share(name: str) -> None:
-    assert tiny.model(name).shares is (name not in (*tiny.UNPADDED, "bloom", "mistral", "gemma3"))
+    assert tiny.model(name).can_share_prefix is (
+        name not in (*tiny.UNPADDED, "bloom", "mistral", "gemma3")
+    )
 
 
 @pytest.mark.parametrize("budget", [1, 300, 1000])
@@ -318,7 +320,7 @@ def test_progress_counts_the_tokens_scored_and_text_comes_as_it_is_generated() -
     pieces: list[str] = []
     answer = xl3m(64).answer(TEXT, QUESTION, on_progress=progress.append, on_text=pieces.append)
     assert progress == sorted(progress)
-    assert progress[-1] == sum(tiny.model().count(TEXT.splitlines(keepends=True)))
+    assert progress[-1] == sum(tiny.model().count_tokens(TEXT.splitlines(keepends=True)))
     assert "".join(pieces).strip() == answer.answer
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from xl3m_core.measure import IGNORE, certainty, entropy, likelihood, likely, positions
+from xl3m_core.measure import IGNORE_INDEX, certainty, entropy, likelihood, logits_needed, nucleus
 from xl3m_core.method import MEASURES, Measure
 
 NAN, INF = math.nan, math.inf
@@ -70,7 +70,7 @@ def test_likelihood_is_the_mean_of_log_probabilities_whatever_the_padding(
 ) -> None:
     logits = random_logits(seed, 1, m + more + 1, 20)
     ids = torch.arange(m)[None] % 20
-    padded = torch.cat([torch.full((1, more), IGNORE), ids], dim=1)
+    padded = torch.cat([torch.full((1, more), IGNORE_INDEX), ids], dim=1)
     log_p = torch.log_softmax(logits[0, more:].double(), dim=-1)
     naive = sum(float(log_p[i, int(ids[0, i])]) for i in range(m)) / m
     assert float(likelihood(logits[:, more:], ids)[0]) == pytest.approx(naive, abs=1e-5)
@@ -84,7 +84,7 @@ def test_a_column_that_is_not_asked_for_is_not_read(measure: Measure, poison: fl
     question    IGN  IGN| q1 q2      that of q1 stands on the last column of s
     """
     logits = random_logits(2, 2, 5, 20)
-    question = torch.tensor([[IGNORE, IGNORE, 3, 4], [1, 2, 3, 4]])
+    question = torch.tensor([[IGNORE_INDEX, IGNORE_INDEX, 3, 4], [1, 2, 3, 4]])
     clean = certainty(logits, question, measure)
     logits[0, :2] = poison
     assert torch.equal(certainty(logits, question, measure), clean)
@@ -104,7 +104,7 @@ def test_a_row_without_numbers_is_the_least_certain_and_the_others_keep_theirs(
 
 
 def test_a_question_of_nothing_is_the_least_certain_by_likelihood() -> None:
-    nothing = torch.full((1, 3), IGNORE)
+    nothing = torch.full((1, 3), IGNORE_INDEX)
     assert float(certainty(random_logits(4, 1, 4, 20), nothing, "likelihood")[0]) == -INF
 
 
@@ -114,13 +114,13 @@ def test_top_p_is_the_entropy_of_the_fewest_tokens_that_make_up_p(
 ) -> None:
     logits = random_logits(seed, 1, 30, spread=spread)
     chances = sorted(torch.softmax(logits[0], -1).tolist(), reverse=True)
-    kept = likely(logits, p)[0].exp()
+    kept = nucleus(logits, p)[0].exp()
     count = int((kept > 0).sum())
     assert sum(chances[: count - 1]) < p + 1e-5
     assert count == 30 or sum(chances[:count]) > p - 1e-5 or chances[count] < 1e-30
     few = [chance / sum(chances[:count]) for chance in chances[:count]]
     formula = -sum(chance * math.log(chance) for chance in few if chance > 0)
-    assert float(entropy(likely(logits, p))[0]) == pytest.approx(formula, abs=1e-4)
+    assert float(entropy(nucleus(logits, p))[0]) == pytest.approx(formula, abs=1e-4)
 
 
 def test_top_p_leaves_out_the_unlikely() -> None:
@@ -141,6 +141,6 @@ def test_hybrid_weighs_every_token_of_the_question_as_it_weighs_the_answer(seed:
 
 
 def test_positions_are_those_the_measure_reads() -> None:
-    assert [positions([measure], 7) for measure in ALL] == [1, 1, 8, 8]
-    assert (positions(["entropy", "top_p"], 7), positions(ALL, 7)) == (1, 8)
+    assert [logits_needed([measure], 7) for measure in ALL] == [1, 1, 8, 8]
+    assert (logits_needed(["entropy", "top_p"], 7), logits_needed(ALL, 7)) == (1, 8)
     assert tuple(ALL) == MEASURES

@@ -13,7 +13,7 @@ from stream_app.errors import SettingsError
 from stream_app.settings import Settings
 from xl3m_core import MethodError
 from xl3m_core.method import Method
-from xl3m_core.records import LOOKED_AT, record_start
+from xl3m_core.records import EXAMINED_CHARS, record_start
 from xl3m_core.segment import Segment, Segmenter, Tail
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -221,7 +221,7 @@ def test_a_pattern_says_where_records_begin() -> None:
 
 
 def test_a_pattern_sees_the_start_of_a_line_only() -> None:
-    assert not record_start("end")("x" * LOOKED_AT + "end\n")
+    assert not record_start("end")("x" * EXAMINED_CHARS + "end\n")
 
 
 @pytest.mark.parametrize("rule", ["(", "a{2", "[z-a]", "*", "x*", "^", "(?<=a+)b", ""])

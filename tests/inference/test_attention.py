@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
-from xl3m_core.measure import alike
+from xl3m_core.measure import logits_close
 
 MODULE = torch.nn.Module()
 
@@ -26,7 +26,7 @@ MODULE = torch.nn.Module()
     st.sampled_from([(4, 4), (4, 2), (3, 1)]),
     st.integers(0),
     st.sampled_from([torch.float32, torch.bfloat16]),
-    st.sampled_from([1, 5000, attention.ROOM]),
+    st.sampled_from([1, 5000, attention.MAX_SCORES]),
 )
 @settings(max_examples=60, deadline=None)
 @torch.inference_mode()
@@ -53,7 +53,7 @@ def test_products_are_torchs_attention(
     mask = torch.zeros(shown.shape, dtype=dtype).masked_fill(~shown, torch.finfo(dtype).min)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(attention, "ROOM", room)
-        found, _ = attention.products(MODULE, query, key, value, mask, scaling=0.5)
+        found, _ = attention.blocked_attention(MODULE, query, key, value, mask, scaling=0.5)
     keys, values = (x.repeat_interleave(many // few, 1) for x in (key, value))
     wanted = scaled_dot_product_attention(query, keys, values, mask, scale=0.5).transpose(1, 2)
     rounding = 1e-5 if dtype == torch.float32 else 4 * 2.0**-7
@@ -71,7 +71,7 @@ def test_without_a_mask_each_token_sees_itself_and_what_is_before(
     dice = torch.Generator().manual_seed(seed % 2**63)
     query, key, value = torch.randn(3, rows, 2, width, 8, generator=dice)
     query *= scale
-    found, _ = attention.products(MODULE, query, key, value, None, scaling=0.5)
+    found, _ = attention.blocked_attention(MODULE, query, key, value, None, scaling=0.5)
     wanted = scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.5)
     torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=0, atol=atol)
 
@@ -87,7 +87,7 @@ def test_scores_of_any_size_are_weighed_as_torch_does(scale: float, shift: float
     mask = torch.full((2, 1, 40, 40), shift).masked_fill(
         torch.ones(40, 40, dtype=torch.bool).triu(1), torch.finfo(torch.float32).min
     )
-    found, _ = attention.products(MODULE, query, key, value, mask, scaling=0.5)
+    found, _ = attention.blocked_attention(MODULE, query, key, value, mask, scaling=0.5)
     wanted = scaled_dot_product_attention(query, key, value, mask, scale=0.5).transpose(1, 2)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
@@ -105,7 +105,7 @@ def test_a_models_logits_are_the_same_by_products(name: str) -> None:
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
     plain, found = (
         by_name(model, kind, (tiny.WINDOW - 3, tiny.WINDOW // 2))
-        for kind in (attention.PLAIN, attention.NAME)
+        for kind in (attention.SDPA, attention.NAME)
     )
     torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
 
@@ -116,16 +116,16 @@ def test_what_is_hidden_is_written_down_where_there_is_padding_alone(
 ) -> None:
     """A long row would have a very large mask."""
     model, masks = LanguageModel.load(dtype="bfloat16", device="cpu"), list[object]()
-    model.packs = False
-    plain = by_name(model, attention.PLAIN, lengths)
+    model.can_pack = False
+    plain = by_name(model, attention.SDPA, lengths)
 
     def noting(*args: Any, **named: Any) -> Any:
         masks.append(args[4])
-        return attention.products(*args, **named)
+        return attention.blocked_attention(*args, **named)
 
     monkeypatch.setitem(attention.ATTENTIONS._global_mapping, attention.NAME, noting)
     found = by_name(model, attention.NAME, lengths)
-    assert alike(plain, found)
+    assert logits_close(plain, found)
     assert all((mask is None) == (len(set(lengths)) == 1) for mask in masks) and masks
 
 
@@ -134,7 +134,7 @@ def test_no_block_is_weighed_twice_for_its_padding(
     lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, score = LanguageModel.load(dtype="bfloat16", device="cpu"), attention._scores
-    model.packs, scored = False, list[int]()
+    model.can_pack, scored = False, list[int]()
 
     def noting(*args: torch.Tensor) -> torch.Tensor:
         scored.append(args[0].shape[2])
@@ -150,7 +150,7 @@ def test_a_cache_of_fixed_size_changes_nothing(name: str) -> None:
     """It has room behind what was read, which is hidden."""
     network, written = copy.deepcopy(tiny.network(name)), list[torch.Tensor]()
     prompt = torch.tensor([[3, 1, 4, 1, 5]])
-    for kind in (attention.PLAIN, attention.NAME):
+    for kind in (attention.SDPA, attention.NAME):
         network.set_attn_implementation(kind)
         found = network.generate(
             prompt,
@@ -170,12 +170,12 @@ def test_on_a_gpu_torch_attends_without_plans(
 ) -> None:
     told = list[bool]()
     monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", told.append)
-    attention.attend_without_plans(SimpleNamespace(device=torch.device(kind)))
+    attention.disable_cudnn_attention(SimpleNamespace(device=torch.device(kind)))
     assert told == said
 
 
 def test_products_are_chosen_in_bfloat16_alone() -> None:
-    for dtype, name in (("bfloat16", attention.NAME), ("float32", attention.PLAIN)):
+    for dtype, name in (("bfloat16", attention.NAME), ("float32", attention.SDPA)):
         model = LanguageModel.load(dtype=dtype, device="cpu").model
         assert model.config._attn_implementation == name
 
@@ -183,4 +183,4 @@ def test_products_are_chosen_in_bfloat16_alone() -> None:
 def test_a_model_that_products_would_change_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "alike", lambda one, other: False)
     model = LanguageModel.load(dtype="bfloat16", device="cpu").model
-    assert model.config._attn_implementation == attention.PLAIN
+    assert model.config._attn_implementation == attention.SDPA

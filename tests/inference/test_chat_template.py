@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from tests.support import tiny
 from xl3m_core import Engine, KeyContext, LanguageModel, Method, Segment
-from xl3m_core.inference.chat_template import CONTENT, Chat
+from xl3m_core.inference.chat_template import CONTENT, ChatTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -33,7 +33,7 @@ def tokenizer(template: str | None, special: bool = False) -> Any:
     return made
 
 
-def chat(template: str) -> Chat:
+def chat(template: str) -> ChatTemplate:
     return LanguageModel(tiny.make("llama", vocab_size=310), tokenizer(template), tiny.WINDOW).chat
 
 
@@ -49,7 +49,7 @@ def id_of(made: Any, token: str) -> int:
 )  # fmt: skip
 def test_the_template_says_what_closes_a_turn(template: str, end: str | None) -> None:
     found = chat(template)
-    assert found.ends() == ({id_of(found.tokenizer, end)} if end else set())
+    assert found.end_token_ids() == ({id_of(found.tokenizer, end)} if end else set())
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
@@ -60,7 +60,7 @@ def test_an_answer_ends_with_its_turn_though_the_files_name_the_bases_end(by_han
     scripted = tiny.bigrams(made, {foot: {a: 9}, a: {end: 9}, end: {foot: 9}})
     scripted.generation_config.eos_token_id = 1
     model = LanguageModel(scripted, made, tiny.WINDOW)
-    model.reads_on = model.reads_on and by_hand
+    model.can_extend_cache = model.can_extend_cache and by_hand
     text, _ = model.generate(model.prompt("which port?"), 12)
     assert text == "8"
 
@@ -68,9 +68,9 @@ def test_an_answer_ends_with_its_turn_though_the_files_name_the_bases_end(by_han
 def test_the_tokenizers_end_counts_where_the_models_file_names_none() -> None:
     network = tiny.make("llama")
     network.generation_config.eos_token_id = None
-    assert LanguageModel(network, tiny.tokenizer(), tiny.WINDOW).ends == {1}
+    assert LanguageModel(network, tiny.tokenizer(), tiny.WINDOW).eos_token_ids == {1}
     network.generation_config.eos_token_id = [5, 6]
-    assert LanguageModel(network, tiny.tokenizer(), tiny.WINDOW).ends == {1, 5, 6}
+    assert LanguageModel(network, tiny.tokenizer(), tiny.WINDOW).eos_token_ids == {1, 5, 6}
 
 
 @pytest.mark.parametrize("template", [QWEN3, R1])
@@ -86,7 +86,7 @@ def reasoning(template: str, special: bool, opens: str) -> tuple[LanguageModel, 
     with one of two digits. And how certain it is of them."""
     made = tokenizer(template, special)
     ids = {c: id_of(made, c) for c in ("\n", "a", "8", "9")}
-    last = Chat(made, threading.Lock()).frame()[1][-1]
+    last = ChatTemplate(made, threading.Lock()).prompt_frame()[1][-1]
     think = made(opens, add_special_tokens=False)["input_ids"]
     follows = {last: {think[0]: 30.0}, ids["a"]: {ids["a"]: 30.0}}
     follows |= {one: {other: 30.0} for one, other in pairwise(think)}
@@ -107,7 +107,7 @@ def test_a_reasoning_model_answers_at_once_and_is_as_certain_as_of_its_answer(
     template: str, special: bool, by_hand: bool
 ) -> None:
     model, certain = reasoning(template, special, "<think>")
-    model.reads_on = model.reads_on and by_hand
+    model.can_extend_cache = model.can_extend_cache and by_hand
     heard = list[str]()
     engine = Engine(model, Method.fit(tiny.WINDOW, question_tokens=60))
     context = KeyContext((Segment(0, "port 8\n", 0, 7, 0, 7),), "port 8\n")
@@ -120,10 +120,10 @@ def test_a_thought_spelled_letter_by_letter_is_one_too() -> None:
     made = tokenizer(TEXTUAL)
     names = [made.get_added_vocab()[n] for n in ("<think>", "</think>")]
     found = LanguageModel(tiny.make("llama", vocab_size=310), made, tiny.WINDOW).chat
-    states = [found.thinks([7], "<think>"[:n]) for n in range(8)]
+    states = [found.is_thinking([7], "<think>"[:n]) for n in range(8)]
     assert states == [False] + [None] * 6 + [True]
-    assert found.thinks([names[0]], "") is True
-    assert found.thinks([7], "<thing") is False and found.thinks([7], "think") is False
+    assert found.is_thinking([names[0]], "") is True
+    assert found.is_thinking([7], "<thing") is False and found.is_thinking([7], "think") is False
 
 
 def test_a_base_model_may_write_what_it_likes() -> None:

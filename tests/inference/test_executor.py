@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xl3m_core.inference.executor import Lanes, shares
+from xl3m_core.inference.executor import ModelExecutor, split_threads
 
 
 def test_calls_run_side_by_side_and_return_in_their_order() -> None:
@@ -22,7 +22,7 @@ def test_calls_run_side_by_side_and_return_in_their_order() -> None:
         together.wait()  # passed by nobody unless all three are under way
         return n
 
-    assert Lanes(3).run([partial(call, n) for n in range(3)]) == [0, 1, 2]
+    assert ModelExecutor(3).run([partial(call, n) for n in range(3)]) == [0, 1, 2]
 
 
 def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
@@ -33,11 +33,11 @@ def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
         return "long"
 
     calls = [long, *[lambda: "short"] * 8, lambda: str(others.wait() >= 0)]
-    assert Lanes(2).run(calls) == ["long", *["short"] * 8, "True"]
+    assert ModelExecutor(2).run(calls) == ["long", *["short"] * 8, "True"]
 
 
 def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
-    lanes, later = Lanes(2), threading.Event()
+    lanes, later = ModelExecutor(2), threading.Event()
     calls: list[Callable[[], bool]] = [partial(later.wait, 30), lambda: True]
     first = lanes.start(calls)
     second = lanes.start([later.set, lambda: None])  # by the one lane that is free
@@ -47,7 +47,7 @@ def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
 
 @pytest.mark.parametrize("behind", [1, 4])
 def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(behind: int) -> None:
-    lanes, ended, going = Lanes(2), list[str](), threading.Barrier(3, timeout=30)
+    lanes, ended, going = ModelExecutor(2), list[str](), threading.Barrier(3, timeout=30)
 
     def slow() -> None:
         going.wait()
@@ -57,7 +57,7 @@ def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(b
     run = lanes.start([slow, slow])
     going.wait()
     later = threading.Thread(target=lambda: lanes.run([partial(ended.append, "behind")] * behind))
-    with lanes.ahead():
+    with lanes.priority():
         assert ended == ["under way"] * 2
         assert run.end() == [None, None], "what has ended waits for nobody"
         later.start()
@@ -69,14 +69,14 @@ def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(b
 
 @pytest.mark.parametrize("calls", [1, 2])
 def test_what_a_block_held_up_goes_before_the_next_one(calls: int) -> None:
-    lanes, order = Lanes(1), list[str]()
-    with lanes.ahead():
+    lanes, order = ModelExecutor(1), list[str]()
+    with lanes.priority():
         other = threading.Thread(target=lambda: lanes.run([partial(order.append, "call")] * calls))
         other.start()
-        while not (lanes._held_up or len(lanes._queue) > 1):
+        while not (lanes._blocked or len(lanes._queue) > 1):
             gc.collect(0)
     for _ in range(2):
-        with lanes.ahead():
+        with lanes.priority():
             order.append("alone")
     other.join(30)
     assert order[0] == "call"
@@ -84,7 +84,7 @@ def test_what_a_block_held_up_goes_before_the_next_one(calls: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_nobody_is_ahead_beside_another_or_a_call_as_large_and_no_lane_has_two(count: int) -> None:
-    lanes, wrong, lock = Lanes(count), list[str](), threading.Lock()
+    lanes, wrong, lock = ModelExecutor(count), list[str](), threading.Lock()
     inside = {"alone": 0, "call": 0}
 
     def enter(kind: str) -> None:
@@ -98,7 +98,7 @@ def test_nobody_is_ahead_beside_another_or_a_call_as_large_and_no_lane_has_two(c
 
     def be_alone() -> None:
         for _ in range(30):
-            with lanes.ahead():
+            with lanes.priority():
                 enter("alone")
 
     def call() -> None:
@@ -114,7 +114,7 @@ def test_nobody_is_ahead_beside_another_or_a_call_as_large_and_no_lane_has_two(c
 
 
 def test_a_single_call_waits_for_what_is_under_way() -> None:
-    lanes, ended = Lanes(2), list[int]()
+    lanes, ended = ModelExecutor(2), list[int]()
 
     def slow() -> None:
         gc.collect()
@@ -125,12 +125,12 @@ def test_a_single_call_waits_for_what_is_under_way() -> None:
 
 
 def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behind() -> None:
-    lanes, done, order = Lanes(2), threading.Event(), list[str]()
+    lanes, done, order = ModelExecutor(2), threading.Event(), list[str]()
     large = lanes.start([partial(done.wait, 30)] * 2, size=10)
     behind = threading.Thread(target=lambda: lanes.run([partial(order.append, "behind")] * 2))
     behind.start()
     assert lanes.run([lambda: not done.is_set()], size=5) == [True]
-    with lanes.ahead(5):
+    with lanes.priority(5):
         done.set()
         assert large.end() == [True, True]
         order.append("ahead")
@@ -139,7 +139,7 @@ def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behi
 
 
 def test_one_lane_has_nothing_beside_it_however_small() -> None:
-    lanes, ended = Lanes(1), list[int]()
+    lanes, ended = ModelExecutor(1), list[int]()
     lanes.start([lambda: None, lambda: ended.append(gc.collect())], size=10)
     assert lanes.run([lambda: [*lanes._under_way]], size=1) == [[]]
     assert len(ended) == 1
@@ -157,16 +157,16 @@ def four_threads() -> Iterator[None]:
 def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards(
     four_threads: None,
 ) -> None:
-    lanes, done, found = Lanes(2), threading.Event(), list[int]()
+    lanes, done, found = ModelExecutor(2), threading.Event(), list[int]()
     large = lanes.start([partial(done.wait, 30)] * 2, size=10)
 
     def other() -> None:
-        with lanes.ahead():
+        with lanes.priority():
             found.append(torch.get_num_threads())
         found.append(torch.get_num_threads())
 
     late = threading.Thread(target=other)
-    with lanes.ahead(1):
+    with lanes.priority(1):
         assert torch.get_num_threads() == 2
         late.start()
         while len(lanes._queue) < 2:
@@ -180,9 +180,9 @@ def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards
 def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all(
     four_threads: None,
 ) -> None:
-    lanes, done = Lanes(2), threading.Event()
+    lanes, done = ModelExecutor(2), threading.Event()
     large = lanes.start([partial(done.wait, 30)] * 2, size=10)
-    with lanes.ahead(1) as settle:
+    with lanes.priority(1) as settle:
         found = [torch.get_num_threads()]
         done.set()
         large.end()
@@ -191,7 +191,7 @@ def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all(
     assert found == [2, 4]
     done.clear()
     lanes.start([partial(done.wait, 30)] * 2, size=10)
-    with lanes.ahead(1):
+    with lanes.priority(1):
         done.set()
     assert torch.get_num_threads() == 4
 
@@ -199,15 +199,15 @@ def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all(
 def test_the_time_of_a_run_is_that_of_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    run = Lanes(1).start([lambda: None] * 3)
+    run = ModelExecutor(1).start([lambda: None] * 3)
     run.end()
     next(ticks)
     assert run.seconds == 3
 
 
 def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own(four_threads: None) -> None:
-    shares = Lanes(2).run([torch.get_num_threads] * 2)
-    alone = Lanes(2).run([torch.get_num_threads])
+    shares = ModelExecutor(2).run([torch.get_num_threads] * 2)
+    alone = ModelExecutor(2).run([torch.get_num_threads])
     assert (shares, alone, torch.get_num_threads()) == ([2, 2], [4], 4)
 
 
@@ -227,13 +227,13 @@ def test_what_a_call_raises_comes_out_when_all_have_ended_and_the_threads_are_as
         ended.set()
 
     with pytest.raises(ZeroDivisionError):
-        Lanes(2).run([fail, last])
+        ModelExecutor(2).run([fail, last])
     assert ended.is_set()
     assert torch.get_num_threads() == before
 
 
 def test_when_a_call_has_failed_no_other_begins_and_lanes_go_on_with_the_next_run() -> None:
-    lanes, begun = Lanes(1), list[int]()
+    lanes, begun = ModelExecutor(1), list[int]()
     calls: list[Callable[[], object]] = [lambda: 1 // 0, lambda: begun.append(1)]
     with pytest.raises(ZeroDivisionError):
         lanes.run(calls)
@@ -242,16 +242,16 @@ def test_when_a_call_has_failed_no_other_begins_and_lanes_go_on_with_the_next_ru
 
 
 def test_who_is_ahead_can_not_ask_for_it_again_and_others_can() -> None:
-    lanes = Lanes(2)
+    lanes = ModelExecutor(2)
     for calls in (1, 3):
-        with lanes.ahead(), pytest.raises(RuntimeError, match="inside an answer"):
+        with lanes.priority(), pytest.raises(RuntimeError, match="inside an answer"):
             lanes.run([lambda: None] * calls)
     assert lanes.run([lambda: 1]) == [1]
 
 
 def test_whoever_never_said_keeps_the_threads_that_torch_had() -> None:
     before, found = torch.get_num_threads(), list[int]()
-    lanes = Lanes(2)
+    lanes = ModelExecutor(2)
     lanes.run([lambda: None] * 5)
     one = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     one.start()
@@ -261,12 +261,12 @@ def test_whoever_never_said_keeps_the_threads_that_torch_had() -> None:
 
 @given(st.integers(1, 64), st.integers(1, 8))
 def test_no_thread_is_left_over_and_no_lane_is_without_one(threads: int, lanes: int) -> None:
-    each = shares(threads, lanes)
+    each = split_threads(threads, lanes)
     assert len(each) == lanes
     assert sum(each) == max(threads, lanes)
     assert max(each) - min(each) <= 1
 
 
 def test_one_lane_where_the_processor_does_not_score() -> None:
-    assert Lanes.on(torch.device("cuda")).count == 1
-    assert Lanes.on(torch.device("cpu")).count == min(torch.get_num_threads(), 4)
+    assert ModelExecutor.on(torch.device("cuda")).workers == 1
+    assert ModelExecutor.on(torch.device("cpu")).workers == min(torch.get_num_threads(), 4)

@@ -16,9 +16,9 @@ from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Conf
 
 from tests.support import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
-from xl3m_core.inference.generation import Pieces, by_hand, by_library
+from xl3m_core.inference.generation import TextStreamer, generate_with_transformers, greedy_decode
 from xl3m_core.inference.loading import best_dtype
-from xl3m_core.inference.prefix_cache import Read
+from xl3m_core.inference.prefix_cache import CachedPrefix
 from xl3m_core.measure import entropy
 
 MEASURES: list[Measure] = ["entropy", "likelihood", "hybrid"]
@@ -75,7 +75,7 @@ def test_scores_in_a_batch_alone_and_by_the_slow_twin_are_the_same(
 @pytest.mark.parametrize("name", tiny.PADDED)
 def test_attention_models_take_rows_of_any_length_together(name: str) -> None:
     watched = tiny.Watched(name)
-    assert watched.pads
+    assert watched.can_pad
     tiny.engine(watched).score(PAIRS)
     assert [len(batch) for batch in watched.batches] == [len(PAIRS)]
 
@@ -83,7 +83,7 @@ def test_attention_models_take_rows_of_any_length_together(name: str) -> None:
 @pytest.mark.parametrize("name", tiny.UNPADDED)
 def test_models_with_a_running_state_get_rows_of_one_length(name: str) -> None:
     watched = tiny.Watched(name)
-    assert not watched.pads
+    assert not watched.can_pad
     tiny.engine(watched).score([*PAIRS, *PAIRS])
     assert all(len({len(row) for row in batch}) == 1 for batch in watched.batches)
     assert max(len(batch) for batch in watched.batches) > 1
@@ -93,7 +93,7 @@ def test_models_with_a_running_state_get_rows_of_one_length(name: str) -> None:
 
 def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
     model = LanguageModel(tiny.Maskless(), tiny.tokenizer())
-    assert not model.pads
+    assert not model.can_pad
     scores = tiny.engine(model).score(PAIRS)
     assert scores == pytest.approx([twin("llama", *pair, "entropy") for pair in PAIRS], abs=2e-4)
 
@@ -108,8 +108,8 @@ def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread_and_reads
         ropes |= {"original_max_position_embeddings": 96}
     network = tiny.make("llama", rope_parameters=ropes)
     model = LanguageModel(network, tiny.tokenizer(), tiny.WINDOW)
-    assert model.by_several is (kind in ("default", "linear"))
-    assert tiny.engine(model).lanes.count == 1 or model.by_several
+    assert model.thread_safe is (kind in ("default", "linear"))
+    assert tiny.engine(model).executor.workers == 1 or model.thread_safe
     prompt = model.prompt(PROMPT * 40)[:90]  # beyond 96 with what is written
     assert model.generate(prompt, 24)[0] == model.decode(greedy(network, prompt, 24))
 
@@ -132,7 +132,7 @@ class Masked(tiny.Maskless):
 def test_rounding_is_not_taken_for_a_disturbance_nor_a_disturbance_for_rounding(
     disturb: float, pads: bool
 ) -> None:
-    assert LanguageModel(Masked(disturb), tiny.tokenizer()).pads is pads
+    assert LanguageModel(Masked(disturb), tiny.tokenizer()).can_pad is pads
 
 
 def test_positions_that_padding_shifts_are_noticed() -> None:
@@ -143,7 +143,7 @@ def test_positions_that_padding_shifts_are_noticed() -> None:
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=columns
             )
 
-    assert not LanguageModel(Shifted(), tiny.tokenizer()).pads
+    assert not LanguageModel(Shifted(), tiny.tokenizer()).can_pad
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
@@ -160,7 +160,7 @@ def test_what_is_asked_of_rows_of_any_length_costs_the_logits_of_few_tokens() ->
     hook = model.model.lm_head.register_forward_pre_hook(
         lambda _, args: read.append(args[0].shape[1])
     )
-    shared = [*model.fork(rows, ends, [6, 6])]
+    shared = [*model.suffix_logits(rows, ends, [6, 6])]
     hook.remove()
     assert read == [3 + 4, 5], "all of the short row, four of the long ones; the ends"
     for end, own in zip(ends, shared, strict=True):
@@ -182,7 +182,9 @@ def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 24])
-@pytest.mark.parametrize("name", [name for name in tiny.CONFIGS if tiny.model(name).shares])
+@pytest.mark.parametrize(
+    "name", [name for name in tiny.CONFIGS if tiny.model(name).can_share_prefix]
+)
 def test_what_is_written_by_hand_is_what_the_library_writes(name: str, most: int) -> None:
     model = tiny.model(name)
     prompt, heard = torch.tensor([model.prompt(PROMPT)]), list[list[int]]()
@@ -191,9 +193,11 @@ def test_what_is_written_by_hand_is_what_the_library_writes(name: str, most: int
         heard.append([*written])
         return len(written) == 20
 
-    ours, first = by_hand(model.model, Read(), prompt, most, model.ends, over)
+    ours, first = greedy_decode(
+        model.model, CachedPrefix(), prompt, most, model.eos_token_ids, over
+    )
     count = len(heard)
-    theirs, logits = by_library(model.model, prompt, most, 2, over)
+    theirs, logits = generate_with_transformers(model.model, prompt, most, 2, over)
     assert ours == theirs
     assert heard[:count] == heard[count:] == [ours[:n] for n in range(1, len(ours) + 1)]
     assert torch.allclose(first.float(), logits.float(), atol=1e-4)
@@ -234,9 +238,9 @@ def test_pieces_are_whole_characters_and_lose_no_space_behind_a_line(written: An
     text = "one two\n three\n\n  ☃漢字 four, five"
     ids = written(text, add_special_tokens=False)["input_ids"]
     pieces: list[str] = []
-    stream = Pieces(pieces.append)
+    stream = TextStreamer(pieces.append)
     for count in range(1, len(ids) + 1):
-        stream.hear(written.decode(ids[:count]))
+        stream.put(written.decode(ids[:count]))
     stream.end(written.decode(ids))
     assert "".join(pieces) == written.decode(ids) == text
     assert not any("\ufffd" in piece for piece in pieces)
@@ -359,14 +363,14 @@ def test_ids_from_within_a_text_keep_their_leading_space() -> None:
     tokenizer = fast(tokenizer_object=words, unk_token="<unk>")
     model = LanguageModel(tiny.network("llama"), tokenizer, tiny.WINDOW)
     assert model.decode([2]) == "world"
-    assert model.decode_within([1]) + model.decode_within([2]) == " hello world"
+    assert model.decode_fragment([1]) + model.decode_fragment([2]) == " hello world"
 
 
 def test_an_id_the_tokenizer_does_not_have_is_refused() -> None:
     model = tiny.model()
     with pytest.raises(IndexError, match=f"no token {tiny.VOCAB}"):
-        model.decode_within([5, tiny.VOCAB])
-    assert model.decode_within([tiny.VOCAB - 1])
+        model.decode_fragment([5, tiny.VOCAB])
+    assert model.decode_fragment([tiny.VOCAB - 1])
 
 
 def test_many_threads_read_texts_at_once_whatever_the_tokenizer_is_told_meanwhile() -> None:

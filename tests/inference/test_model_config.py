@@ -10,7 +10,7 @@ from stream_app.settings import Settings
 from tests.support import tiny
 from xl3m_core import XL3M, Engine, LanguageModel, ModelError
 from xl3m_core.inference.loading import load
-from xl3m_core.inference.model_config import segments_read, template_of, window_of
+from xl3m_core.inference.model_config import context_window, question_template, recommended_k
 
 ROPE = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}
 
@@ -27,26 +27,26 @@ def test_a_window_beyond_the_models_places_is_refused_with_the_numbers(name: str
     said = refusal(LanguageModel, tiny.network(name), tiny.tokenizer(), 4096)
     assert "4096" in said and f"reads {tiny.WINDOW} at most" in said
     config = tiny.network(name).config.get_text_config()
-    assert window_of(config, tiny.tokenizer(), tiny.WINDOW) == tiny.WINDOW
+    assert context_window(config, tiny.tokenizer(), tiny.WINDOW) == tiny.WINDOW
 
 
 @pytest.mark.parametrize("name", ["bloom", "mamba"])
 def test_what_has_no_places_takes_any_window(name: str) -> None:
-    assert window_of(tiny.network(name).config, tiny.tokenizer(), 4096) == 4096
+    assert context_window(tiny.network(name).config, tiny.tokenizer(), 4096) == 4096
 
 
 def test_distances_take_any_window_though_the_config_names_places() -> None:
-    assert window_of(FalconConfig(alibi=True), tiny.tokenizer(), 10**5) == 10**5
-    assert "2048 at most" in refusal(window_of, FalconConfig(), tiny.tokenizer(), 10**5)
+    assert context_window(FalconConfig(alibi=True), tiny.tokenizer(), 10**5) == 10**5
+    assert "2048 at most" in refusal(context_window, FalconConfig(), tiny.tokenizer(), 10**5)
 
 
 def test_scaled_places_reach_as_far_as_they_are_scaled() -> None:
     scaled = tiny.make("llama", rope_parameters=ROPE | {"original_max_position_embeddings": 192})
-    assert window_of(scaled.config, tiny.tokenizer(), 768) == 768
-    assert "768 at most" in refusal(window_of, scaled.config, tiny.tokenizer(), 769)
+    assert context_window(scaled.config, tiny.tokenizer(), 768) == 768
+    assert "768 at most" in refusal(context_window, scaled.config, tiny.tokenizer(), 769)
     layers = tiny.make("gemma3").config
     layers.rope_parameters = {"full_attention": ROPE | {"rope_type": "linear"}}
-    assert window_of(layers, tiny.tokenizer(), 768) == 768
+    assert context_window(layers, tiny.tokenizer(), 768) == 768
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_k_that_is_no_number_of_segments_is_refused(k: Any) -> None:
     network = tiny.make("llama")
     network.config.xl3m_k = k
     assert "xl3m_k" in refusal(LanguageModel, network, tiny.tokenizer())
-    assert refusal(segments_read, network.config)
+    assert refusal(recommended_k, network.config)
 
 
 @pytest.mark.parametrize("template", ["What is it?", "{Question}", 7, ["{question}"]])
@@ -71,7 +71,7 @@ def test_a_template_without_the_question_is_refused(template: Any) -> None:
     network = tiny.make("llama")
     network.config.xl3m_question_template = template
     assert "{question}" in refusal(LanguageModel, network, tiny.tokenizer())
-    assert refusal(template_of, network.config)
+    assert refusal(question_template, network.config)
 
 
 def test_a_gguf_file_is_named_for_what_it_is(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
-from xl3m_core.inference.packing import WORTH, Packed, room_of
-from xl3m_core.measure import alike
+from xl3m_core.inference.packing import MAX_PADDING_RATIO, PackedBatch, slots_of
+from xl3m_core.measure import logits_close
 
 NARROW = {"mistral", "gemma3", "bloom"}
 """Those that see less than all, or tell places by a mask."""
@@ -30,7 +30,7 @@ def test_each_row_of_a_grid_is_a_row_and_what_they_gather_stands_one_behind_the_
     lengths: list[int], filled: bool
 ) -> None:
     sizes = room(lengths, filled)
-    packed, total = Packed(lengths, sizes, CPU), sum(sizes)
+    packed, total = PackedBatch(lengths, sizes, CPU), sum(sizes)
     tokens = torch.arange(total * 6).view(1, total, 2, 3).transpose(1, 2)  # (1, H, N, D)
     rows, seen = iter(torch.split(tokens[0], sizes, dim=1)), list[int]()
 
@@ -45,7 +45,7 @@ def test_each_row_of_a_grid_is_a_row_and_what_they_gather_stands_one_behind_the_
     gathered = packed.attended(attend, tokens, tokens, -tokens[:, :1])
     assert torch.equal(gathered, tokens.transpose(1, 2))
     assert seen == sizes
-    assert packed.places.tolist() == [place for size in sizes for place in range(size)]
+    assert packed.position_ids.tolist() == [place for size in sizes for place in range(size)]
 
 
 @given(LENGTHS, st.booleans(), st.data())
@@ -53,19 +53,21 @@ def test_the_last_tokens_are_those_of_each_row(
     lengths: list[int], filled: bool, data: st.DataObject
 ) -> None:
     keep = data.draw(st.integers(1, min(lengths)))
-    packed = Packed(lengths, room(lengths, filled), CPU)
+    packed = PackedBatch(lengths, room(lengths, filled), CPU)
     last = packed.last(keep)
-    assert packed.places[last].view(-1, keep).tolist() == [[*range(n - keep, n)] for n in lengths]
+    assert packed.position_ids[last].view(-1, keep).tolist() == [
+        [*range(n - keep, n)] for n in lengths
+    ]
     rows = [[row * 100 + i for i in range(n)] for row, n in enumerate(lengths)]
     assert packed.ids(rows)[last].view(-1, keep).tolist() == [row[-keep:] for row in rows]
 
 
 @given(LENGTHS)
 def test_rows_are_filled_only_where_that_is_little(lengths: list[int]) -> None:
-    sizes = room_of(lengths)
+    sizes = slots_of(lengths)
     assert sizes in (lengths, room(lengths, True))
-    assert sum(sizes) <= WORTH * sum(lengths)
-    assert (room_of([90, 89]), room_of([90, 3])) == ([90, 90], [90, 3])
+    assert sum(sizes) <= MAX_PADDING_RATIO * sum(lengths)
+    assert (slots_of([90, 89]), slots_of([90, 3])) == ([90, 90], [90, 3])
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
@@ -77,23 +79,23 @@ def test_rows_are_filled_only_where_that_is_little(lengths: list[int]) -> None:
 def test_packed_rows_have_the_logits_that_they_have_alone(name: str, lengths: list[int]) -> None:
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
     model.model.set_attn_implementation(attention.NAME)
-    assert model._can_pack() is (name not in NARROW)
+    assert model._probe_packing() is (name not in NARROW)
     if name in NARROW:
         return
     rows = [[(n * n + i) % tiny.VOCAB for n in range(length)] for i, length in enumerate(lengths)]
-    for row, own in zip(rows, model.packed(rows, 2), strict=True):
+    for row, own in zip(rows, model.packed_logits(rows, 2), strict=True):
         torch.testing.assert_close(own, model.logits([row], 2)[0], rtol=1e-3, atol=1e-3)
 
 
 def test_the_small_model_packs_all_rows_but_those_too_short_for_it() -> None:
     model = LanguageModel.load(dtype="bfloat16", device="cpu")
-    packed, seen = model.packed, list[list[int]]()
+    packed, seen = model.packed_logits, list[list[int]]()
 
     def noting(rows: list[list[int]], keep: int) -> torch.Tensor:
         seen.append([*map(len, rows)])
         return packed(rows, keep)
 
-    model.packed = noting  # type: ignore[method-assign, assignment]
+    model.packed_logits = noting  # type: ignore[method-assign, assignment]
     several = [[90, 70, 110], [90, 90], [90], [90, 89]]
     found = list[tuple[list[list[int]], torch.Tensor]]()
     for lengths in several:
@@ -101,7 +103,7 @@ def test_the_small_model_packs_all_rows_but_those_too_short_for_it() -> None:
         found.append((rows, model.logits(rows, 4)))
     assert model.logits([[*range(90)], [5, 6, 7]], 4).shape[1] == 4  # one is too short
     assert seen == several
-    model.packs = False
+    model.can_pack = False
     for rows, together in found:
         for row, own in zip(rows, together, strict=True):
-            assert alike(model.logits([row], 4)[0], own)
+            assert logits_close(model.logits([row], 4)[0], own)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support import tiny
 from xl3m_core import LanguageModel
 
-SHARING = [name for name in tiny.CONFIGS if tiny.model(name).shares]
+SHARING = [name for name in tiny.CONFIGS if tiny.model(name).can_share_prefix]
 PER_TOKEN = 256  # two layers' keys and values, two heads of eight float32 each
 LOGITS = 4 * tiny.VOCAB
 PARTS = st.lists(st.integers(3, 30), min_size=1, max_size=40)
@@ -35,7 +35,7 @@ def test_an_answer_is_the_same_whatever_was_read_before(name: str, asked: Any) -
         expected, logits = cold.generate(prompt, 8)
         assert text == expected
         torch.testing.assert_close(first, logits, rtol=1e-3, atol=1e-3)
-    assert warm.warm.caches and not cold.warm.caches
+    assert warm.prefix_cache.entries and not cold.prefix_cache.entries
 
 
 @pytest.mark.parametrize("name", SHARING)
@@ -64,9 +64,9 @@ def test_memory_has_a_bound_and_the_latest_stay(prompts: list[list[int]], limit:
     for i, prompt in enumerate(prompts):
         last = [i, *prompt]
         model.prefill(last)
-        assert model.warm.bytes <= limit
+        assert model.prefix_cache.bytes <= limit
     if last and len(last) * PER_TOKEN + LOGITS <= limit:
-        assert tuple(last) in model.warm.caches
+        assert tuple(last) in model.prefix_cache.entries
 
 
 @pytest.mark.parametrize("name", sorted(set(tiny.CONFIGS) - set(SHARING)))
@@ -74,4 +74,4 @@ def test_other_models_keep_nothing(name: str) -> None:
     model = fresh(name, 1 << 20)
     model.prefill([0, 5, 6])
     model.generate([0, *range(5, 40)], 4)
-    assert not model.warm.caches
+    assert not model.prefix_cache.entries

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.support import tiny
 from xl3m_core import LanguageModel
-from xl3m_core.inference.special_tokens import Cutter
+from xl3m_core.inference.special_tokens import TextSplitter
 
 NAMES = ["</think>", "<tool_call>", "<|fim_prefix|>", "<｜User｜>", "[INST]", "<|im_start|>user"]
 SPECIAL = ["<s>", "</s>", "<pad>"]
@@ -131,6 +131,6 @@ def test_ordinary_text_is_read_as_ever(text: str) -> None:
 
 @given(TEXT)
 def test_a_text_cut_at_names_is_the_text(text: str) -> None:
-    parts = Cutter(KINDS["in Python"]).parts(text)
+    parts = TextSplitter(KINDS["in Python"]).parts(text)
     assert "".join(parts) == text
     assert not any(name in part for part in parts for name in NAMES + SPECIAL)

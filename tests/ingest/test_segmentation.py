@@ -108,7 +108,7 @@ def test_a_smaller_model_answers_from_the_end_of_a_segment_cut_for_a_larger_one(
     model = LanguageModel(tiny.network("llama"), tiny.tokenizer(), 96)
     engine = Engine(model, Method.fit(96, question_tokens=60, answer_tokens=4, segment_tokens=20))
     text = "".join(f"pump {i} is down since noon\n" for i in range(20))
-    tokens = model.count([text])[0]
+    tokens = model.count_tokens([text])[0]
     assert tokens > 96
     segment = Segment(0, text, 0, len(text), 0, tokens)
     with caplog.at_level(logging.WARNING, "xl3m"):

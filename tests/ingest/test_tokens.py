@@ -133,7 +133,7 @@ async def assert_holds(site: Site, text: str) -> None:
     ]
     kept = (await site.state()).tail
     assert [u.text for u in kept.units] == [u.text for u in tail.units]
-    assert (kept.index, kept.end, kept.seen) == (tail.index, tail.end, tail.seen)
+    assert (kept.index, kept.end, kept.overlap_units) == (tail.index, tail.end, tail.overlap_units)
 
 
 RECORDS = st.lists(st.text("ab é\t", max_size=20).map(lambda line: line + "\n"), min_size=1)

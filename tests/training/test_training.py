@@ -37,19 +37,19 @@ from training.random_pairs import Pairs
 from training.tokenizer import in_pieces
 from training.train import new_model
 from training.writer import KINDS, Writer
-from xl3m_core.inference.loading import SMALL
+from xl3m_core.inference.loading import BUNDLED_MODEL
 from xl3m_core.inference.model import LanguageModel
 
 WORDS = re.compile(r"[\w.-]+")
 PAIRS = [step.level for step in BEFORE]
 LEVELS: list[Any] = [step.level for step in TEXTS]
 HARDEST: list[Any] = [DRILL.level, *LEVELS]
-TOKENIZER = AutoTokenizer.from_pretrained(SMALL)
+TOKENIZER = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
 
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    return LanguageModel.load(SMALL, device="cpu")
+    return LanguageModel.load(BUNDLED_MODEL, device="cpu")
 
 
 def ten(passage: Passage) -> bool:
@@ -269,7 +269,7 @@ def test_the_demo_log_tells_its_answers(lines: int, seed: int) -> None:
 @settings(max_examples=300)
 @given(st.text() | st.text(st.sampled_from("ab1 \n—\xa0é気😀.,=")))
 def test_the_tokenizer_needs_no_pieces_to_find_the_same_tokens(text: str) -> None:
-    slow = Tokenizer.from_file(str(SMALL / "tokenizer.json"))
+    slow = Tokenizer.from_file(str(BUNDLED_MODEL / "tokenizer.json"))
     slow.pre_tokenizer = in_pieces()
     assert encode(text) == slow.encode(text, add_special_tokens=False).ids
 

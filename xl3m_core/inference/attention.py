@@ -16,29 +16,29 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from xl3m_core.inference.masks import added
-from xl3m_core.inference.packing import Packed
-from xl3m_core.measure import alike
+from xl3m_core.inference.masks import additive_mask
+from xl3m_core.inference.packing import PackedBatch
+from xl3m_core.measure import logits_close
 
 ATTENTIONS: Any = cast(Any, AttentionInterface)()
 MASKS: Any = cast(Any, AttentionMaskInterface)()
 NAME = "xl3m_products"
-PLAIN = "sdpa"
+SDPA = "sdpa"
 """What transformers calls torch's own attention."""
-KINDS = {"full_attention", "sliding_attention"}
+LAYER_TYPES = {"full_attention", "sliding_attention"}
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
-MOST_PLAIN = 4096  # tokens of rows without a mask; longer ones are left to torch's own
-ROOM = 1 << 20  # scores at a time: two megabytes of bfloat16
-LEAST, MOST = 1e-20, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
+MAX_UNMASKED_TOKENS = 4096  # tokens of rows without a mask; longer ones are left to torch's own
+MAX_SCORES = 1 << 20  # scores at a time: two megabytes of bfloat16
+MIN_SUM, MAX_SUM = 1e-20, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
 
 
-def products(
+def blocked_attention(
     module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    packed: Packed | None = None,
+    packed: PackedBatch | None = None,
     **named: Any,
 ) -> tuple[Tensor, Any]:
     """What each token gathers, (B, T, H, D), from queries (B, H, T, D) and keys and values
@@ -67,7 +67,7 @@ def _gathered(
 ) -> Tensor:
     """By products, or by torch's own."""
     if torch.is_grad_enabled() or not _usual(module, query, key, mask, named):
-        found: tuple[Tensor, Any] = ATTENTIONS[PLAIN](module, query, key, value, mask, **named)
+        found: tuple[Tensor, Any] = ATTENTIONS[SDPA](module, query, key, value, mask, **named)
         return found[0]
     scaling = named.get("scaling") or query.shape[-1] ** -0.5
     return _attended(query * scaling, key, value, mask)
@@ -79,7 +79,7 @@ def _usual(
     """Whether several tokens are read at once by a causal model, and nothing is done else; without
     a mask, all that they see, which are not too many."""
     width, seen = query.shape[2], key.shape[2]
-    fits = width <= seen if mask is not None else width == seen <= MOST_PLAIN
+    fits = width <= seen if mask is not None else width == seen <= MAX_UNMASKED_TOKENS
     return width > 1 and fits and _causal(module, named)
 
 
@@ -87,7 +87,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     """By products, so many rows at a time: (B, T, H, D)."""
     rows, heads, width, _ = query.shape
     gathered = value.new_empty(rows, width, heads, value.shape[-1])
-    together = max(1, ROOM // (heads * min(BLOCK, width) * key.shape[2]))
+    together = max(1, MAX_SCORES // (heads * min(BLOCK, width) * key.shape[2]))
     for part in (slice(at, at + together) for at in range(0, rows, together)):
         keys, values = _each_head(key[part], heads), _each_head(value[part], heads)
         _gather(query[part], keys, values, None if mask is None else mask[part], gathered[part])
@@ -119,7 +119,7 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     if mask is None:  # in a sixth of the time that it takes to hide what follows before
         weights[..., own].tril_()
     total = weights.sum(-1, keepdim=True)
-    if total.amin() > LEAST and total.amax() < MOST:
+    if total.amin() > MIN_SUM and total.amax() < MAX_SUM:
         return weights, total
     scores = _scores(query, key, mask)
     if mask is None:
@@ -136,7 +136,7 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 @lru_cache(maxsize=BLOCK)
 def _triangle(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What hides from each token of a block those of it that follow: (T, T)."""
-    return added(torch.ones(width, width, dtype=torch.bool, device=device).tril(), dtype)
+    return additive_mask(torch.ones(width, width, dtype=torch.bool, device=device).tril(), dtype)
 
 
 def _each_head(shared: Tensor, heads: int) -> Tensor:
@@ -154,15 +154,15 @@ def _causal(module: Any, named: dict[str, Any]) -> bool:
 def mask(*args: Any, **named: Any) -> Tensor | None:
     """What to add to hide padding and what follows, as transformers asks for it; None where
     nothing is padded, as torch's own has it: for a long row it would be very large."""
-    seen: Tensor | None = MASKS[PLAIN](*args, **named)
+    seen: Tensor | None = MASKS[SDPA](*args, **named)
     if seen is None:
         return None
-    hidden = added(seen, named.get("dtype") or torch.float32)
+    hidden = additive_mask(seen, named.get("dtype") or torch.float32)
     # What sees nothing is padding that nobody looks at, but its weights must have a sum.
     return hidden.masked_fill_(~seen.any(-1, keepdim=True), 0)
 
 
-def attend_without_plans(model: Any) -> None:
+def disable_cudnn_attention(model: Any) -> None:
     """On a GPU let torch attend without cuDNN, in all of this process: that makes a plan for each
     shape it has not met, and no two batches or prompts are alike."""
     if model.device.type == "cuda":
@@ -170,7 +170,7 @@ def attend_without_plans(model: Any) -> None:
 
 
 @torch.inference_mode()
-def attend_by_products(model: Any) -> None:
+def enable_blocked_attention(model: Any) -> None:
     """Let the model attend so where it is faster, if it lets one choose and its logits stay the
     same: asked of the model, not believed, with more tokens than a block has."""
     if not _worth_it(model):
@@ -179,27 +179,27 @@ def attend_by_products(model: Any) -> None:
     try:
         before = model(input_ids=ids, use_cache=False).logits
         model.set_attn_implementation(NAME)
-        same = alike(before, model(input_ids=ids, use_cache=False).logits)
+        same = logits_close(before, model(input_ids=ids, use_cache=False).logits)
     except Exception:  # whatever a foreign model raises
         same = False
     if not same:
-        model.set_attn_implementation(PLAIN)
+        model.set_attn_implementation(SDPA)
 
 
-def by_products(model: Any) -> bool:
+def uses_blocked_attention(model: Any) -> bool:
     """Whether the model attends so."""
     return isinstance(model, PreTrainedModel) and model.config._attn_implementation == NAME
 
 
 def known_layers(config: Any) -> bool:
     """Whether the mask alone says what each layer sees, as far as the config tells."""
-    return set(getattr(config, "layer_types", None) or KINDS) <= KINDS
+    return set(getattr(config, "layer_types", None) or LAYER_TYPES) <= LAYER_TYPES
 
 
 def _worth_it(model: Any) -> bool:
     """On a processor, in bfloat16, in place of torch's own attention; some models choose by its
     name which tokens they look at (`index_topk`), or see less than all."""
-    if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != PLAIN:
+    if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != SDPA:
         return False
     config = model.config.get_text_config()
     fast = model.device.type == "cpu" and model.dtype == torch.bfloat16
@@ -207,5 +207,5 @@ def _worth_it(model: Any) -> bool:
     return fast and plain and bool(model._can_set_attn_implementation())
 
 
-AttentionInterface.register(NAME, products)
+AttentionInterface.register(NAME, blocked_attention)
 AttentionMaskInterface.register(NAME, mask)

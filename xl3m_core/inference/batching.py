@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
 T = TypeVar("T")
 
 
@@ -16,34 +16,34 @@ class Row:
     """What is scored as pair number `pair`: `prefix` is [BOS] segment, `suffix` the question."""
 
     pair: int
-    prefix: Ids
-    suffix: Ids
+    prefix: TokenIds
+    suffix: TokenIds
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.suffix)
 
 
-def by_questions(rows: Sequence[Row], room: int) -> tuple[list[list[list[Row]]], list[Row]]:
+def group_by_segment(rows: Sequence[Row], room: int) -> tuple[list[list[list[Row]]], list[Row]]:
     """Rows of one segment together, and such groups that ask the same together; and the rows
     that have their segment to themselves.
 
     What a group asks has `room` tokens at most, or is one question; the rest is another group.
     """
-    segments: dict[Ids, list[Row]] = {}
+    segments: dict[TokenIds, list[Row]] = {}
     for row in rows:
         segments.setdefault(row.prefix, []).append(row)
-    alike: dict[tuple[Ids, ...], list[list[Row]]] = {}
+    alike: dict[tuple[TokenIds, ...], list[list[Row]]] = {}
     single = list[Row]()
     for prefix, group in segments.items():
         if not prefix or len({row.suffix for row in group}) == 1:
             single += group
             continue
-        for part in parts(sorted(group, key=_suffix), _asked, room):
+        for part in split_by_budget(sorted(group, key=_suffix), _asked, room):
             alike.setdefault(tuple(row.suffix for row in part), []).append(part)
     return list(alike.values()), single
 
 
-def _suffix(row: Row) -> Ids:
+def _suffix(row: Row) -> TokenIds:
     return row.suffix
 
 
@@ -51,7 +51,7 @@ def _asked(row: Row) -> int:
     return len(row.suffix)
 
 
-def parts(items: Sequence[T], size: Callable[[T], int], room: int) -> Iterator[list[T]]:
+def split_by_budget(items: Sequence[T], size: Callable[[T], int], room: int) -> Iterator[list[T]]:
     """The items in order, so many together that their sizes are within the room, or one."""
     part, total = list[T](), 0
     for item in items:
@@ -64,13 +64,13 @@ def parts(items: Sequence[T], size: Callable[[T], int], room: int) -> Iterator[l
         yield part
 
 
-def filled(rows: Sequence[Sequence[int]], room: Sequence[int]) -> Iterator[list[int]]:
+def pad_right(rows: Sequence[Sequence[int]], room: Sequence[int]) -> Iterator[list[int]]:
     """Each row's ids, zeros behind them as far as it has room."""
     for row, most in zip(rows, room, strict=True):
         yield [*row, *[0] * (most - len(row))]
 
 
-def common_start(suffixes: Sequence[Ids]) -> Ids:
+def common_prefix(suffixes: Sequence[TokenIds]) -> TokenIds:
     """What all the suffixes begin with; each has at least a token more."""
     first, last = min(suffixes), max(suffixes)
     most = min(map(len, suffixes)) - 1

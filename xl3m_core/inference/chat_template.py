@@ -13,7 +13,7 @@ CONTENT, REPLY = "XL3M-CONTENT-GOES-HERE", "XL3M-REPLY-GOES-HERE"
 OPEN, CLOSE = "<think>", "</think>"
 
 
-class Chat:
+class ChatTemplate:
     """A tokenizer's chat template, if it has one."""
 
     def __init__(self, tokenizer: Any, lock: threading.Lock) -> None:
@@ -21,11 +21,11 @@ class Chat:
         self._lock = lock
 
     @property
-    def is_there(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the tokenizer has a template."""
         return bool(self.tokenizer.chat_template)
 
-    def frame(self) -> tuple[list[int], list[int]]:
+    def prompt_frame(self) -> tuple[list[int], list[int]]:
         """The ids before and behind what a user says, up to where the model is to answer."""
         turn = [{"role": "user", "content": CONTENT}]
         before, _, after = self._rendered(turn, add_generation_prompt=True).partition(CONTENT)
@@ -33,10 +33,10 @@ class Chat:
             after = f"{after.rstrip()}\n\n{CLOSE}\n\n"
         return self._ids(before), self._ids(after)
 
-    def ends(self) -> set[int]:
+    def end_token_ids(self) -> set[int]:
         """The control token that closes the model's turn, if one does: a model whose file names
         its base's end of text alone would go on and write the next turns itself."""
-        if not self.is_there:
+        if not self.is_available:
             return set()
         turns = [{"role": "user", "content": CONTENT}, {"role": "assistant", "content": REPLY}]
         with suppress(Exception):  # a template may refuse whatever it likes
@@ -45,11 +45,11 @@ class Chat:
             return {*first} & {*self.tokenizer.added_tokens_decoder}
         return set()
 
-    def thought(self) -> list[int]:
+    def empty_thought(self) -> list[int]:
         """A thought that was opened and closed, as ids."""
         return self._ids(f"{OPEN}\n\n{CLOSE}\n\n")
 
-    def thinks(self, written: Sequence[int], text: str) -> bool | None:
+    def is_thinking(self, written: Sequence[int], text: str) -> bool | None:
         """Whether what is written begins with a thought; None while it may. The token that opens
         one may be left out of the text."""
         begun = text.lstrip()

@@ -11,45 +11,50 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from xl3m_core.inference.prefix_cache import Read
+from xl3m_core.inference.prefix_cache import CachedPrefix
 
-Over = Callable[[list[int]], bool]
+ShouldStop = Callable[[list[int]], bool]
 """Told all tokens so far after each one; whether that was the last."""
 
 
-def read_on(model: Any, cache: Any, ids: Tensor) -> Tensor:
+def forward(model: Any, cache: Any, ids: Tensor) -> Tensor:
     """The logits (V,) behind ids (1, N), which go into the cache."""
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits: Tensor = output.logits[0, -1]
     return logits
 
 
-def read_through(model: Any, read: Read, prompt: Tensor) -> Tensor:
+def prefill(model: Any, read: CachedPrefix, prompt: Tensor) -> Tensor:
     """The logits (V,) behind a prompt (1, N) of which a part or all is read; the rest is now."""
     if read.logits is None:
-        read.logits = read_on(model, read.cache, prompt[:, read.cache.get_seq_length() :])
+        read.logits = forward(model, read.cache, prompt[:, read.cache.get_seq_length() :])
     return read.logits
 
 
-def by_hand(
-    model: Any, read: Read, prompt: Tensor, most: int, ends: Collection[int], over: Over
+def greedy_decode(
+    model: Any,
+    read: CachedPrefix,
+    prompt: Tensor,
+    most: int,
+    ends: Collection[int],
+    over: ShouldStop,
 ) -> tuple[list[int], Tensor]:
     """At most so many tokens, one at least, behind a prompt (1, N) of which a part or all is read,
     and the logits (V,) of the first one. What is read of it all goes into the cache."""
-    first = read_through(model, read, prompt)
+    first = prefill(model, read, prompt)
     written = [int(first.argmax())]
     while not (over(written) or written[-1] in ends) and len(written) < most:
         ids = torch.tensor([written[-1:]], device=prompt.device)
-        written.append(int(read_on(model, read.cache, ids).argmax()))
+        written.append(int(forward(model, read.cache, ids).argmax()))
     return written, first
 
 
-def by_library(
+def generate_with_transformers(
     model: Any,
     prompt: Tensor,
     most: int,
     pad: int,
-    over: Over,
+    over: ShouldStop,
     ends: Collection[int] = (),
     caches: bool = True,
 ) -> tuple[list[int], Tensor]:
@@ -67,17 +72,17 @@ def by_library(
         pad_token_id=pad,
         eos_token_id=sorted(ends) or None,
         use_cache=caches,
-        stopping_criteria=[_Over(over, prompt.shape[1])],
+        stopping_criteria=[_StopCriterion(over, prompt.shape[1])],
         return_dict_in_generate=True,
         output_logits=True,
     )
     return output.sequences[0, prompt.shape[1] :].tolist(), output.logits[0][0]
 
 
-class _Over(StoppingCriteria):
+class _StopCriterion(StoppingCriteria):
     """As the library asks for it."""
 
-    def __init__(self, over: Over, prompt_tokens: int) -> None:
+    def __init__(self, over: ShouldStop, prompt_tokens: int) -> None:
         self.over, self.prompt_tokens = over, prompt_tokens
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
@@ -85,13 +90,13 @@ class _Over(StoppingCriteria):
         return torch.tensor([is_over], device=ids.device)
 
 
-class Pieces:
+class TextStreamer:
     """Hands text on as soon as it is whole characters; joined it has no blank at either end."""
 
     def __init__(self, on_text: Callable[[str], None] | None) -> None:
         self.on_text, self.given = on_text, 0
 
-    def hear(self, text: str) -> None:
+    def put(self, text: str) -> None:
         """All there is so far."""
         self._give(text.rstrip("\ufffd").strip())
 

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from xl3m_core.errors import ModelError
-from xl3m_core.inference.special_tokens import without_controls
+from xl3m_core.inference.special_tokens import without_special_tokens
 
-SMALL = Path(__file__).parents[1] / "small"
+BUNDLED_MODEL = Path(__file__).parents[1] / "small"
 """The folder of the small model that comes with this package."""
 
 
@@ -25,7 +25,9 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> tupl
         model, tokenizer = _load(name, dtype or best_dtype(device))
         return model.to(device), tokenizer
     except Exception as error:  # a broken folder makes the libraries below raise anything
-        raise ModelError(f"cannot load a causal LM from {name!r}: {reason(error)}") from error
+        raise ModelError(
+            f"cannot load a causal LM from {name!r}: {error_summary(error)}"
+        ) from error
 
 
 def _check_name(path: Path) -> None:
@@ -43,7 +45,7 @@ def _check_name(path: Path) -> None:
         raise ModelError(f"{str(path)!r} is a file: give the folder that it lies in")
 
 
-def reason(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """The first line of what a library says, or else what kind of error it is."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
@@ -72,12 +74,12 @@ def best_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def backend_of(tokenizer: Any) -> Any:
+def fast_tokenizer(tokenizer: Any) -> Any:
     """A copy of the tokenizer's part in Rust, told as `LanguageModel.encode` needs it, if it has
     one that can be copied. Called itself it spends no time on masks and the like; nobody changes
     how it works, so that any number of threads may; and no text becomes a control token."""
     try:
-        backend = without_controls(tokenizer.backend_tokenizer, tokenizer.all_special_tokens)
+        backend = without_special_tokens(tokenizer.backend_tokenizer, tokenizer.all_special_tokens)
     except Exception:  # none, or with parts written in Python
         return None
     backend.no_truncation()

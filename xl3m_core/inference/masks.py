@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 
-def places_of(mask: Tensor) -> Tensor:
+def position_ids(mask: Tensor) -> Tensor:
     """Position ids (B, W) of rows padded on the left: the first token seen is at 0."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """What to add to attention so that what is not seen has no weight; of `seen`'s shape."""
     nothing = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return nothing.masked_fill_(~seen, torch.finfo(dtype).min)
 
 
-def side_by_side(turns: Tensor, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def shared_prefix_mask(turns: Tensor, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What to add to the attention of the last tokens (B, 1, last, T), and their position ids
     (B, last).
 
@@ -30,4 +30,4 @@ def side_by_side(turns: Tensor, last: int, dtype: torch.dtype) -> tuple[Tensor, 
     """
     keys, queries = turns[:, None, :], turns[:, -last:, None]
     seen = ((keys == 0) | ((keys == queries) & (keys > 0))).tril(turns.shape[1] - last)
-    return added(seen, dtype)[:, None], (seen.sum(-1) - 1).clamp(min=0)
+    return additive_mask(seen, dtype)[:, None], (seen.sum(-1) - 1).clamp(min=0)

@@ -16,11 +16,11 @@ K_KEY = "xl3m_k"
 """How many segments a model reads well, if its config says so."""
 
 # The number of places a model has, and what is only the length it was trained on.
-_PLACES = ("max_position_embeddings", "n_positions", "n_ctx")
-_NAMES = (*_PLACES[:2], "max_seq_len", "seq_length", "n_ctx")
+_POSITION_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
+_NAMES = (*_POSITION_FIELDS[:2], "max_seq_len", "seq_length", "n_ctx")
 
 
-def window_of(config: Any, tokenizer: Any, asked: int | None = None) -> int:
+def context_window(config: Any, tokenizer: Any, asked: int | None = None) -> int:
     """The model's window in tokens: as asked for, else from its config, else its tokenizer's."""
     if asked:
         _check_window(config, asked)
@@ -32,7 +32,7 @@ def window_of(config: Any, tokenizer: Any, asked: int | None = None) -> int:
 
 
 def _check_window(config: Any, asked: int) -> None:
-    places = next((n for n in _PLACES if isinstance(getattr(config, n, None), int)), None)
+    places = next((n for n in _POSITION_FIELDS if isinstance(getattr(config, n, None), int)), None)
     if places is None or getattr(config, "alibi", False):
         return  # a running state, or distances: as long as one likes
     most = max(getattr(config, places), *_scaled(config, getattr(config, places)), 0)
@@ -55,7 +55,7 @@ def _scaled(config: Any, places: int) -> list[int]:
     ] + [0]
 
 
-def template_of(config: Any) -> str:
+def question_template(config: Any) -> str:
     """The model's wording of a question."""
     template = getattr(config, TEMPLATE_KEY, None) or TEMPLATE
     if not isinstance(template, str) or "{question}" not in template:
@@ -66,7 +66,7 @@ def template_of(config: Any) -> str:
     return template
 
 
-def segments_read(config: Any) -> int | None:
+def recommended_k(config: Any) -> int | None:
     """How many segments the model reads well, if it says so."""
     k = getattr(config, K_KEY, None)
     if k is None or (type(k) is int and k > 0):
@@ -74,7 +74,7 @@ def segments_read(config: Any) -> int | None:
     raise ModelError(f"{K_KEY} in the model's config is {k!r}: it must be a number from 1")
 
 
-def check_tokens(model: Any, tokenizer: Any) -> None:
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
     """That the model has numbers for every token there is."""
     embedding = getattr(model, "get_input_embeddings", lambda: None)()
     weight = getattr(embedding, "weight", None)

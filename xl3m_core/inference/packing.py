@@ -18,35 +18,35 @@ from operator import add
 import torch
 from torch import Tensor
 
-from xl3m_core.inference.batching import filled
+from xl3m_core.inference.batching import pad_right
 
-WORTH = 1.05
+MAX_PADDING_RATIO = 1.05
 """Tokens of filled rows over those of the rows, from which on to move them costs less."""
-TOGETHER = 8
+ROWS_PER_GROUP = 8
 """Rows in a grid that they are moved to: as many of 100 tokens as attention takes at a time."""
-STEP = 8
+WIDTH_MULTIPLE = 8
 """Such grids are a multiple of this wide: of few shapes, each of which has to be prepared."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Packed:
+class PackedBatch:
     """Rows of these lengths, none of them empty, each with so much room; best of about the same
     one by one. places: of each token in its row, (N,); no_mask: what says that there is none but
     the rows' own order."""
 
     def __init__(self, lengths: Sequence[int], room: Sequence[int], device: torch.device) -> None:
         self.no_mask = torch.zeros(1, 1, 1, 1, device=device)
-        self.room, starts = room, [0, *accumulate(room)][:-1]
+        self.slots, starts = room, [0, *accumulate(room)][:-1]
         self._ends = torch.tensor([*map(add, starts, lengths)], device=device)
-        together = TOGETHER if len({*room}) > 1 else len(room)
+        together = ROWS_PER_GROUP if len({*room}) > 1 else len(room)
         rows = [slice(at, at + together) for at in range(0, len(room), together)]
-        self.grids = [Grid(starts[some], room[some], device) for some in rows]
-        self.places = torch.cat([grid.places for grid in self.grids])
+        self.groups = [PaddedGroup(starts[some], room[some], device) for some in rows]
+        self.position_ids = torch.cat([grid.position_ids for grid in self.groups])
 
     def ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The rows' ids in one, (N,), zeros where there is more room."""
-        ids = [*chain.from_iterable(filled(rows, self.room))]
+        ids = [*chain.from_iterable(pad_right(rows, self.slots))]
         return torch.tensor(ids, device=self._ends.device)
 
     def last(self, keep: int) -> Tensor:
@@ -56,32 +56,32 @@ class Packed:
     def attended(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """What each token gathers, (1, N, H, D), of queries, keys and values (1, H, N, D), by an
         attention of rows as they stand in a grid: (B, H, T, D) each -> (B, T, H, D)."""
-        gathered = value.new_empty(len(self.places), query.shape[1], value.shape[-1])
+        gathered = value.new_empty(len(self.position_ids), query.shape[1], value.shape[-1])
         three = [packed[0].transpose(0, 1).contiguous() for packed in (query, key, value)]
-        for grid in self.grids:
-            found = attend(*map(grid.spread, three))
-            grid.join(found, gathered[grid.own])
+        for grid in self.groups:
+            found = attend(*map(grid.pad, three))
+            grid.unpad(found, gathered[grid.own])
         return gathered[None]
 
 
-class Grid:
+class PaddedGroup:
     """Some rows of a packed one, which begin at `starts` there and have so much room. own: what of
     the packed row is theirs. Rows of one length lie there as they do here."""
 
     def __init__(self, starts: Sequence[int], room: Sequence[int], device: torch.device) -> None:
         self.rows, self.even = len(room), min(room) == max(room)
-        self.width = max(room) if self.even else -(-max(room) // STEP) * STEP
+        self.width = max(room) if self.even else -(-max(room) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
         self.own = slice(starts[0], starts[-1] + room[-1])
         columns = torch.arange(self.width, device=device).expand(self.rows, -1)
         sizes, first = (torch.tensor(each, device=device)[:, None] for each in (room, starts))
         taken = columns < sizes
-        self.places = columns[taken]
+        self.position_ids = columns[taken]
         if not self.even:
             self._tokens = taken.flatten().nonzero()[:, 0]
             self._from = torch.where(taken, first + columns, 0)
         self._by_heads = dict[int, Tensor]()
 
-    def spread(self, packed: Tensor) -> Tensor:
+    def pad(self, packed: Tensor) -> Tensor:
         """(N, H, D), in a row -> (B, H, T, D), a row of the grid each."""
         heads, size = packed.shape[1:]
         if self.even:
@@ -89,7 +89,7 @@ class Grid:
         each = packed.view(-1, size).index_select(0, self._of(heads))
         return each.view(self.rows, heads, self.width, size)
 
-    def join(self, found: Tensor, into: Tensor) -> None:
+    def unpad(self, found: Tensor, into: Tensor) -> None:
         """(B, T, H, D) -> (n, H, D), what is in the packed row of it."""
         if self.even:
             into.copy_(found.flatten(0, 1))
@@ -104,8 +104,8 @@ class Grid:
         return self._by_heads[heads]
 
 
-def room_of(lengths: Sequence[int]) -> Sequence[int]:
+def slots_of(lengths: Sequence[int]) -> Sequence[int]:
     """How much room each row gets in a packed one: what it needs, or as much as the longest where
     that costs less."""
     longest = [max(lengths)] * len(lengths)
-    return lengths if sum(longest) > WORTH * sum(lengths) else longest
+    return lengths if sum(longest) > MAX_PADDING_RATIO * sum(lengths) else longest

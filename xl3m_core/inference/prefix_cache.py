@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-LEAST = 16
+MIN_SHARED_TOKENS = 16
 """Tokens; for a shorter common start, or less than half of it, no prompt is given up."""
 
 
 @dataclass(slots=True)
-class Read:
+class CachedPrefix:
     """What was read of a prompt: a cache of its first tokens, none so far; and the logits (V,)
     behind the whole of it, if that is what was read."""
 
@@ -30,44 +30,44 @@ class Read:
         return sum(kept.nbytes for kept in (*tensors, self.logits) if kept is not None)
 
 
-class WarmPrompts:
+class PrefixCache:
     """So many bytes of caches at most; what was used least lately goes first."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.caches: dict[tuple[int, ...], Read] = {}
+        self.entries: dict[tuple[int, ...], CachedPrefix] = {}
 
-    def take(self, prompt: Sequence[int]) -> Read:
+    def pop_longest(self, prompt: Sequence[int]) -> CachedPrefix:
         """What the prompt begins with, as far as any cache has it; all of it only with the logits
         behind it. It is the caller's from now on; see `keep`."""
-        shared = {ids: _common(ids, prompt) for ids in self.caches}
+        shared = {ids: _shared_tokens(ids, prompt) for ids in self.entries}
         best = max(shared, key=lambda ids: (shared[ids], -len(ids)), default=())
-        if shared.get(best, 0) < max(LEAST, len(best) // 2):
-            return Read()
-        read = self.caches.pop(best)
+        if shared.get(best, 0) < max(MIN_SHARED_TOKENS, len(best) // 2):
+            return CachedPrefix()
+        read = self.entries.pop(best)
         if len(best) == len(prompt) == shared[best] and read.logits is not None:
             return read
-        return Read(_cropped(read.cache, min(shared[best], len(prompt) - 1)))
+        return CachedPrefix(_cropped(read.cache, min(shared[best], len(prompt) - 1)))
 
-    def keep(self, prompt: Sequence[int], read: Read) -> None:
+    def insert(self, prompt: Sequence[int], read: CachedPrefix) -> None:
         """Keep what has read the prompt, and perhaps what was generated behind it."""
         if not all(type(layer) is DynamicLayer for layer in read.cache.layers):
             return
         _cropped(read.cache, len(prompt))
-        self.caches.pop(tuple(prompt), None)
+        self.entries.pop(tuple(prompt), None)
         if read.bytes > self.max_bytes:
             return
-        self.caches[tuple(prompt)] = read
+        self.entries[tuple(prompt)] = read
         while self.bytes > self.max_bytes:
-            del self.caches[next(iter(self.caches))]
+            del self.entries[next(iter(self.entries))]
 
     @property
     def bytes(self) -> int:
         """What all of it takes."""
-        return sum(read.bytes for read in self.caches.values())
+        return sum(read.bytes for read in self.entries.values())
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _shared_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differ, min(len(one), len(other)))
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from xl3m_core.inference.batching import filled, parts
-from xl3m_core.inference.masks import side_by_side
+from xl3m_core.inference.batching import pad_right, split_by_budget
+from xl3m_core.inference.masks import shared_prefix_mask
 
-TOGETHER = 256
+MAX_BRANCHES = 256
 """Tokens of ends that are read at once: each is held against all the others, and sees none."""
 
 
-class Fork:
+class SharedPrefix:
     """Rows of token ids, none of them empty, read when it is made; `most`: as many of each row's
     last logits are kept."""
 
@@ -36,31 +36,33 @@ class Fork:
         self.forward, self.dtype = forward, dtype
         self.cache: Any = DynamicCache()
         lengths, width = [*map(len, rows)], max(map(len, rows))
-        ids = torch.tensor([*filled(rows, [width] * len(rows))], device=device)
+        ids = torch.tensor([*pad_right(rows, [width] * len(rows))], device=device)
         places = torch.arange(width, device=device).expand(len(rows), -1)
         ends = torch.tensor(lengths, device=device)[:, None]
-        self.turns = (places < ends).long() - 1  # the start's, or nobody's
+        self.branch_ids = (places < ends).long() - 1  # the start's, or nobody's
         last = (ends + torch.arange(-most, 0, device=device)).clamp(0)  # before its start: any
         kept, where = torch.unique(last, return_inverse=True)
         logits = self._read(ids, None, places, kept.tolist() or [0])
-        self.start = logits.take_along_dim(where[..., None], dim=1)
+        self.prefix_length = logits.take_along_dim(where[..., None], dim=1)
 
-    def logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
+    def suffix_logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
         """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""
         counts = iter(keep)
-        for group in parts(ends, len, TOGETHER):
+        for group in split_by_budget(ends, len, MAX_BRANCHES):
             kept = [next(counts) for _ in group]
-            for end, own, count in zip(group, self._ends(group, kept), kept, strict=True):
-                before = self.start[:, self.start.shape[1] - max(0, count - len(end)) :]
+            for end, own, count in zip(group, self._suffixes(group, kept), kept, strict=True):
+                before = self.prefix_length[
+                    :, self.prefix_length.shape[1] - max(0, count - len(end)) :
+                ]
                 yield torch.cat([before, own], dim=1)
 
-    def _ends(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
+    def _suffixes(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
         """Their own logits, as far as they are kept."""
-        device, rows = self.turns.device, len(self.turns)
+        device, rows = self.branch_ids.device, len(self.branch_ids)
         ids = torch.tensor([token for end in ends for token in end], device=device)
         turns = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
-        turns = torch.cat([self.turns, turns.expand(rows, -1)], dim=1)
-        sight, places = side_by_side(turns, len(ids), self.dtype)
+        turns = torch.cat([self.branch_ids, turns.expand(rows, -1)], dim=1)
+        sight, places = shared_prefix_mask(turns, len(ids), self.dtype)
         sizes = [min(count, len(end)) for end, count in zip(ends, keep, strict=True)]
         kept = _last([*map(len, ends)], sizes)
         logits = self._read(ids.expand(rows, -1), sight, places, kept)

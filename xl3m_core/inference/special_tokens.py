@@ -19,11 +19,11 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _MARKUP = re.compile(r"(?s)<.+>|\[.+\]|\{.+\}|.*(?:<[|｜]|[|｜]>).*")
 
 
-def without_controls(backend: Any, special: Iterable[str] = ()) -> Any:
+def without_special_tokens(backend: Any, special: Iterable[str] = ()) -> Any:
     """A copy of the tokenizer's part in Rust that gives the same ids for any text, except that
     names of control tokens in it are text. special: names that are control tokens in any case."""
     data = json.loads(backend.to_str())
-    found = controls(data, special)
+    found = special_tokens(data, special)
     nonce = secrets.token_hex(8)
     names = {name: f"\uffff{nonce}{i}\uffff" for i, name in enumerate(sorted(found))}
     for added in data["added_tokens"]:
@@ -33,19 +33,19 @@ def without_controls(backend: Any, special: Iterable[str] = ()) -> Any:
     return Tokenizer.from_str(json.dumps(data))
 
 
-def controls(data: dict[str, Any], special: Iterable[str] = ()) -> set[str]:
+def special_tokens(data: dict[str, Any], special: Iterable[str] = ()) -> set[str]:
     """The names of the control tokens: those called special; and what looks like one among
     the added tokens and among the pieces that weigh nothing. Runs of blanks, words of a language
     and signs are text, whoever added them."""
-    added = {t["content"] for t in data["added_tokens"] if _is_control(t["content"], t["special"])}
+    added = {t["content"] for t in data["added_tokens"] if _is_special(t["content"], t["special"])}
     vocab = data["model"]["vocab"]
     pieces = vocab if isinstance(vocab, list) else []
-    weightless = {piece for piece, score in pieces if _is_control(piece, False) and score >= 0}
+    weightless = {piece for piece, score in pieces if _is_special(piece, False) and score >= 0}
     found = added | set(special) | weightless
     return {name for name in found if name and not _BYTE.fullmatch(name)}
 
 
-def _is_control(name: str, special: bool) -> bool:
+def _is_special(name: str, special: bool) -> bool:
     return special or _MARKUP.fullmatch(name) is not None
 
 
@@ -67,12 +67,12 @@ def _makes(merge: str | list[str], names: Collection[str]) -> bool:
     return not {one, other, one + other}.isdisjoint(names)
 
 
-class Cutter:
+class TextSplitter:
     """For tokenizers that are not in Rust: texts in parts, none with a control token's name."""
 
     def __init__(self, tokenizer: Any) -> None:
         added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        names = {t.content for t in added if _is_control(t.content, t.special)}
+        names = {t.content for t in added if _is_special(t.content, t.special)}
         names = {name for name in names | {*tokenizer.all_special_tokens} if len(name) > 1}
         self._name = re.compile("|".join(map(re.escape, sorted(names)))) if names else None
 

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from xl3m_core.inference.loading import backend_of
-from xl3m_core.inference.special_tokens import Cutter
+from xl3m_core.inference.loading import fast_tokenizer
+from xl3m_core.inference.special_tokens import TextSplitter
 
 
-class Tokens:
+class TokenCodec:
     """A tokenizer at work. What goes through its part in Rust needs no `lock`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.lock = threading.Lock()
-        self._backend = backend_of(tokenizer)
-        self._cutter = Cutter(tokenizer)
+        self._backend = fast_tokenizer(tokenizer)
+        self._cutter = TextSplitter(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added. Half of a surrogate pair, which no UTF-8 holds, is
@@ -29,7 +29,7 @@ class Tokens:
         try:
             return self._encode(list(texts))
         except (TypeError, UnicodeEncodeError):
-            return self._encode([*map(_whole, texts)])
+            return self._encode([*map(_without_partial_characters, texts)])
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if self._backend:
@@ -46,7 +46,7 @@ class Tokens:
         with self.lock:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def decode_within(self, ids: Sequence[int]) -> str:
+    def decode_fragment(self, ids: Sequence[int]) -> str:
         """The text of token ids that stand within a text: some tokenizers drop a space at the
         start of what they decode, so another token goes before. Raises IndexError for an id the
         tokenizer does not have: its text would be missing without a word."""
@@ -56,6 +56,6 @@ class Tokens:
         return self.decode([*anchor, *ids]).removeprefix(self.decode(anchor))
 
 
-def _whole(text: str) -> str:
+def _without_partial_characters(text: str) -> str:
     """The text with each lone surrogate as U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

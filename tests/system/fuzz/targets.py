@@ -131,7 +131,7 @@ def _text(data: bytes) -> str:
 def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
     """An event of the tokens topic, in that form."""
     settings = Settings(format=format, max_event_bytes=LIMIT, **changes)
-    decoder = TokenDecoder(settings, lambda ids: engine().model.decode_within(ids))
+    decoder = TokenDecoder(settings, lambda ids: engine().model.decode_fragment(ids))
 
     def call(data: bytes) -> None:
         key, value = _keyed(data)
@@ -353,7 +353,7 @@ def segments(data: bytes) -> None:
     """Any text in any chunks: the same segments, which cover it, and a tail that can be kept."""
     size, overlap, cut = (data[0] % 40 + 1, data[1], data[2] + 1) if len(data) > 2 else (5, 1, 3)
     text = _text(data[3:1500])  # a letter at a time, more would take a tenth of a second
-    counted = engine().model.count if data[:1] > b"\x80" else _bytes_of
+    counted = engine().model.count_tokens if data[:1] > b"\x80" else _bytes_of
     segmenter = Segmenter(counted, size, overlap % size)
     whole, tail = _cut(segmenter, [text])
     parts, _ = _cut(segmenter, [text[i : i + cut] for i in range(0, len(text), cut)])
@@ -382,7 +382,7 @@ def tokenizer(data: bytes) -> None:
     ids = model.encode([text])[0]
     assert not set(ids) & set(model.tokenizer.all_special_ids)
     if text == data.decode("utf-8", "replace"):
-        assert model.decode_within(ids) == text
+        assert model.decode_fragment(ids) == text
 
 
 def token_ids(data: bytes) -> None:
