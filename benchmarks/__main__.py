@@ -13,7 +13,7 @@ from benchmarks.accuracy import certainty, late, needle, peers, retrieval
 from benchmarks.harness.haystack import VARIANTS
 from benchmarks.load import suite
 from benchmarks.speed import gpu, growth, query, questions, scoring, stream, twenty_million
-from stream_app.runtime.malloc import settle_memory
+from stream_app.runtime.malloc import configure_malloc
 
 ALL: dict[str, Any] = {
     "scoring": scoring,
@@ -52,7 +52,7 @@ EVERY: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run and print."""
     chosen = parser().parse_args()
-    settle_memory()  # as every command does
+    configure_malloc()  # as every command does
     asked_for = [name for name in ALL if name != "retrieval" or chosen.data]
     ratios = list[dict[str, Any]]()
     for name in chosen.names or asked_for:

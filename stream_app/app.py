@@ -17,31 +17,31 @@ from redis.asyncio import Redis
 from stream_app.client.client import store_of
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
-from stream_app.ingest.partitions import Partitions
+from stream_app.ingest.partitions import Assignment
 from stream_app.ingest.queues import BATCH_EVENTS
 from stream_app.ingest.rebalance import on_assignment, on_full_queues
-from stream_app.ingest.segmentation import CutCheck
+from stream_app.ingest.segmentation import SegmentationCheck
 from stream_app.ingest.tokens import Ingest
 from stream_app.kafka import auth, connection
 from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.kafka.dead_letters import DeadLetterLog, dead_letter_sender
 from stream_app.kafka.fetcher import FetchState
-from stream_app.kafka.topic_pattern import TopicWatch, subscriber
+from stream_app.kafka.topic_pattern import TopicPattern, subscriber
 from stream_app.kafka.topics import TOPICS
-from stream_app.monitoring.http import Http
-from stream_app.monitoring.memory import Weights
+from stream_app.monitoring.http import MonitoringServer
+from stream_app.monitoring.memory import MemorySampler
 from stream_app.monitoring.metrics import Metrics
 from stream_app.monitoring.readiness import Readiness
 from stream_app.offset_reset import parse_start
 from stream_app.queries import kafka
 from stream_app.queries.answering import Answering
-from stream_app.queries.prefetch import Warming
-from stream_app.queries.pubsub import PubSubDoor
+from stream_app.queries.prefetch import PromptPrefetcher
+from stream_app.queries.pubsub import PubSubServer
 from stream_app.runtime.retry import Health
-from stream_app.runtime.shutdown import Stopping
+from stream_app.runtime.shutdown import Shutdown
 from stream_app.runtime.watchdog import Watchdog
-from stream_app.scoring.prefilter import Scout
-from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.prefilter import Prefilter
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from xl3m_core import Engine
 
@@ -62,11 +62,11 @@ class App(faust.App):
     of a partition comes as one event; settled: returns when nothing of them is being worked on;
     explained: what to do about what Kafka refuses."""
 
-    stopping: Stopping
+    stopping: Shutdown
     fetch_state: FetchState
     explained: Callable[[Exception], str]
-    polled: Collection[str] = ()
-    settled: Callable[[], Awaitable[None]]
+    batched_topics: Collection[str] = ()
+    ingest_idle: Callable[[], Awaitable[None]]
 
     def _new_consumer(self) -> Consumer:
         """Called by Faust when it first needs one."""
@@ -100,7 +100,7 @@ class App(faust.App):
             until = (loop := asyncio.get_running_loop()).time() + WAITED_SECONDS
             # Faust knows polls alone, and of one whose rest was let go nothing any more.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.settled(), WAITED_SECONDS)
+                await asyncio.wait_for(self.ingest_idle(), WAITED_SECONDS)
             # Not by a timeout: what Faust waits with swallows a cancellation.
             enough = loop.call_at(until, consumer.unacked.clear)
             try:
@@ -108,7 +108,7 @@ class App(faust.App):
             finally:
                 enough.cancel()
         elif not self.crashed:
-            await self.stopping.queries()
+            await self.stopping.drain()
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> App:
@@ -121,50 +121,52 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     redis = Redis.from_url(settings.redis)
     store = store_of(settings, redis)
     health = Health()
-    scout, step_seconds = Scout(settings.redis, store.keys), settings.step_ms / 1000
-    scoring = Scoring(engine, store, health, settings.backlog_tokens, step_seconds, scout)
+    scout, step_seconds = Prefilter(settings.redis, store.keys), settings.step_ms / 1000
+    scoring = Scorer(engine, store, health, settings.backlog_tokens, step_seconds, scout)
     tokens = set(settings.tokens_topics)
     start = parse_start(settings.start, time.time())
-    partitions = Partitions(store, settings.tokens_topic, tokens, start)
-    warming = Warming(engine, store, scoring, health)
+    partitions = Assignment(store, settings.tokens_topic, tokens, start)
+    warming = PromptPrefetcher(engine, store, scoring, health)
     answering = Answering(settings, engine, store, scoring, warming, health)
     app = create_faust(settings)
     stopping = app.stopping
-    door = PubSubDoor(settings, redis, answering, scoring, health, stopping)
+    door = PubSubServer(settings, redis, answering, scoring, health, stopping)
     app.fetch_state.blocked = health.blocked
     topic = {name: raw_topic(app, *names) for name, names in _names(settings, tokens).items()}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
     topic["tokens"].maxsize = sys.maxsize
-    weights = Weights(store, scoring.streams)
+    weights = MemorySampler(store, scoring.streams)
     metrics = Metrics(scoring, answering, health, weights)
     letters = door.log = DeadLetterLog()
     bury = dead_letter_sender(kafka.sender(topic["dead_letters"]), metrics.dead_letter, letters)
     ingest = Ingest(settings, engine, store, partitions, scoring, bury, health)
     metrics.listen(ingest.decoder.notes)
-    app.polled, app.settled = tokens, ingest.settled
-    asked = Partitions(store, settings.questions_topic)
-    questions = kafka.Questions(settings, asked, scoring, bury, health)
-    door.on_listening = (partitions.check, asked.check)
-    queries = kafka.Queries(settings, answering, kafka.sender(topic["answers"]), bury, stopping)
+    app.batched_topics, app.ingest_idle = tokens, ingest.idle
+    asked = Assignment(store, settings.questions_topic)
+    questions = kafka.QuestionsAgent(settings, asked, scoring, bury, health)
+    door.on_listening = (partitions.check_generation, asked.check_generation)
+    queries = kafka.QueriesAgent(
+        settings, answering, kafka.sender(topic["answers"]), bury, stopping
+    )
     queries.on_skipped = door.on_skipped = metrics.skipped
     kafka.agent(app, topic["tokens"], ingest.run, "tokens")
     kafka.agent(app, topic["questions"], questions.run, "questions")
     kafka.agent(app, topic["queries"], queries.run, "queries")
-    topic_watch = TopicWatch(settings, tokens, subscriber(app, topic["tokens"]))
+    topic_watch = TopicPattern(settings, tokens, subscriber(app, topic["tokens"]))
 
     watchdog = Watchdog(
         settings.stall_seconds,
-        signs=lambda: (ingest.batches, scoring.turns, scoring.steps, app.rebalancing),
+        signs=lambda: (ingest.batches, scoring.model_calls, scoring.steps, app.rebalancing),
         busy=lambda: (
             (health.ok or app.should_stop)
             and (ingest.working or scoring.working or app.rebalancing)
         ),
     )
     ready = Readiness(settings, redis, health, lambda: _is_settled(app))
-    http = Http(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
+    http = MonitoringServer(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
-        app.add_dependency(_FromTheStart(http))
-    cuts = CutCheck(engine, store, health)
+        app.add_dependency(_StartBeforeAssignment(http))
+    cuts = SegmentationCheck(engine, store, health)
     for service in (scoring, warming, door, watchdog, weights, letters, topic_watch, cuts):
         app.task(_named(service))
     on_full_queues(app, ingest.queues)
@@ -214,11 +216,11 @@ def create_faust(settings: Settings) -> App:
         worker_redirect_stdouts=False,
         store="memory://",
     )
-    app.stopping, app.settled = Stopping(settings.stop_seconds), partial(asyncio.sleep, 0)
+    app.stopping, app.ingest_idle = Shutdown(settings.stop_seconds), partial(asyncio.sleep, 0)
     app.fetch_state = FetchState(
         settings.max_batch_bytes, settings.isolation_level, settings.unreadable
     )
-    app.explained = partial(connection.explained, settings)
+    app.explained = partial(connection.explain_refusal, settings)
     return app
 
 
@@ -243,7 +245,7 @@ def _named(service: Any) -> Any:
     return run
 
 
-class _FromTheStart(Service):
+class _StartBeforeAssignment(Service):
     """Runs a service as soon as the app starts: what `app.task` is given waits for the first
     assignment, and that waits for Redis and the other workers."""
 

@@ -16,7 +16,7 @@ from stream_app.bounds import BOUNDS
 from stream_app.errors import SettingsError
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.settings import Settings, kafka_home, unknown_variables
-from stream_app.store.state import Asked
+from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from stream_app.variables import ELSEWHERE, SECRETS, variable
 from xl3m_core.errors import MethodError
@@ -171,9 +171,9 @@ async def test_a_value_that_is_taken_can_be_used(
     assert all(0 < size < 2**31 for size in sizes)
     store = StreamStore(redis_client, settings.log_segments, settings.log_bytes)
     stream, now = fresh("stream"), await store.now()
-    asked = Asked("q?", now + settings.question_ttl, now)
+    asked = QuestionRecord("q?", now + settings.question_ttl, now)
     await store.ask(stream, "q", asked, most=settings.max_asked)
-    assert await store.range(stream, "q") is not None
+    assert await store.scored_range(stream, "q") is not None
     watchdog = Watchdog(settings.stall_seconds, signs=lambda: 0, busy=lambda: False)
     running = asyncio.create_task(watchdog.run())
     await asyncio.sleep(0)  # it has set the interpreter's timer by now

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from stream_app.runtime.malloc import settle_memory
+from stream_app.runtime.malloc import configure_malloc
 from training.attention import NAME
 from training.batch import Batch
 from training.batch_loader import REPEATS, Lesson
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=2e-3)
     args = parser.parse_args()
-    settle_memory()
+    configure_malloc()
     torch.set_num_threads(args.threads)
     run(Trainer(args), args)
 

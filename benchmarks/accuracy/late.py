@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.accuracy.needle import DEPTHS
 from benchmarks.harness.haystack import VARIANTS, Haystack
 from benchmarks.harness.ratios import Ratio
-from stream_app.scoring.look_ahead import SCOUTED_SHARE
+from stream_app.scoring.look_ahead import PREFILTER_SHARE
 from stream_app.scoring.prefilter import BLOCK, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 
@@ -68,7 +68,7 @@ def _row(engine: Engine, variant: str, tokens: int, texts: int, seed: int) -> di
 
 def _outcomes(engine: Engine, haystack: Haystack) -> Iterator[Outcome]:
     segments = list(chain.from_iterable(engine.segmenter().batches(haystack, 1)))
-    most, needles = math.ceil(SCOUTED_SHARE * len(segments)), haystack.needles
+    most, needles = math.ceil(PREFILTER_SHARE * len(segments)), haystack.needles
     pairs = [(segment.text, needle.question) for segment in segments for needle in needles]
     scores = engine.score(pairs)
     for i, needle in enumerate(needles):

@@ -147,7 +147,7 @@ class Live:
         """The segments from the first one on that are scored for every question."""
         ends = []
         for qid in await self.store.questions(STREAM):
-            scored = await self.store.range(STREAM, qid)
+            scored = await self.store.scored_range(STREAM, qid)
             if scored is None or scored.lo or scored.skipped:
                 raise LiveError(f"question {qid} is not scored from the first segment on: {scored}")
             ends.append(scored.hi)

@@ -28,7 +28,7 @@ from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
 from stream_app.scoring.standing import StandingQuestions
 from stream_app.settings import Settings
-from stream_app.store.state import Asked, Range
+from stream_app.store.state import QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment, Tail
 
@@ -72,7 +72,7 @@ class Loaded:
 
     async def ask(self, streams: Collection[str]) -> None:
         """Have the question stand on each."""
-        asked, waiting = Asked(QUESTION, set_at=time.time()), iter(streams)
+        asked, waiting = QuestionRecord(QUESTION, set_at=time.time()), iter(streams)
         while some := list(islice(waiting, AT_ONCE)):
             await asyncio.gather(*(self.store.ask(stream, self.qid, asked) for stream in some))
 
@@ -143,7 +143,7 @@ class Loaded:
         return len(segments)
 
     async def _is_scored(self, stream: str, segments: int) -> bool:
-        return await self.store.range(stream, self.qid) == Range(0, segments)
+        return await self.store.scored_range(stream, self.qid) == ScoredRange(0, segments)
 
     def offline(self, texts: list[str]) -> tuple[Tail, list[Segment]]:
         """What a stream of these events comes to."""

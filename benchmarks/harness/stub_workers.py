@@ -17,7 +17,7 @@ import faust
 from stream_app.app import create_app, create_faust, raw_topic
 from stream_app.engine import create_engine
 from stream_app.queries import kafka
-from stream_app.runtime.malloc import settle_memory
+from stream_app.runtime.malloc import configure_malloc
 from stream_app.settings import Settings
 from xl3m_core import Engine
 from xl3m_core.engine import Begun
@@ -88,7 +88,7 @@ def paced(settings: Settings, speed: float) -> faust.App:
 
 def main() -> None:
     """Run one until it is told to stop."""
-    settle_memory()
+    configure_malloc()
     settings, (kind, *numbers) = Settings.from_env(), sys.argv[1:]
     if kind == "bare":
         app = bare(settings, *map(int, numbers))

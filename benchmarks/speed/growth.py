@@ -30,8 +30,8 @@ from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
 from stream_app.runtime.retry import Health
-from stream_app.scoring.scorer import Scoring
-from stream_app.store.state import Asked, Commit, State
+from stream_app.scoring.scorer import Scorer
+from stream_app.store.state import Commit, QuestionRecord, State
 from stream_app.store.store import StreamStore
 from training import plots
 from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
@@ -107,10 +107,12 @@ async def _spread(url: str, engine: Engine, count: int) -> float:
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
         store = StreamStore(redis, PLENTY, PLENTY)
-        scoring = Scoring(engine, store, Health(), PLENTY)
+        scoring = Scorer(engine, store, Health(), PLENTY)
         names = [f"stream {i}" for i in range(count)]
         for name in names:
-            await store.ask(name, scoring.question_id(QUESTION), Asked(QUESTION, set_at=1.0))
+            await store.ask(
+                name, scoring.question_id(QUESTION), QuestionRecord(QUESTION, set_at=1.0)
+            )
         scoring.streams.own(names)
         while await scoring.step():
             pass
@@ -123,7 +125,7 @@ async def _spread(url: str, engine: Engine, count: int) -> float:
     return 1000 * median(spent) / TRAFFIC
 
 
-async def _traffic(scoring: Scoring, names: Sequence[str], segments: list[Segment]) -> None:
+async def _traffic(scoring: Scorer, names: Sequence[str], segments: list[Segment]) -> None:
     """The segments as the next of these streams, in equal parts, until all are scored."""
     store, each = scoring.store, iter(segments)
     commits = [
@@ -132,7 +134,7 @@ async def _traffic(scoring: Scoring, names: Sequence[str], segments: list[Segmen
     ]
     for commit, state in zip(commits, await store.commit(commits), strict=True):
         assert state, "nobody else writes"
-        scoring.streams.grew(commit.stream, state.cursor)
+        scoring.streams.on_commit(commit.stream, state.cursor)
     while await scoring.step():
         pass
 
@@ -155,7 +157,7 @@ async def _assembled(url: str, engine: Engine) -> float:
         await fill(store, name, made_up(engine, 20), engine.method.k)
         for _ in range(READS):
             started = perf_counter()
-            view = await store.view(name, QID)
+            view = await store.snapshot(name, QID)
             assert view
             engine.assemble([segment for segment, _ in view.top], QUESTION)
             spent.append(perf_counter() - started)

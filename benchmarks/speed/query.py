@@ -30,7 +30,7 @@ from benchmarks.harness.ratios import Ratio
 from benchmarks.harness.timing import ratio
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
-from stream_app.store.state import Asked, Commit, Extension, Range
+from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
 from xl3m_core.inference.loading import BUNDLED_MODEL
@@ -88,13 +88,13 @@ async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, An
         await redis.set("bytes", b"x" * size)
 
         async def whole(i: int) -> None:
-            view = await store.view(names[i % streams], QID)
+            view = await store.snapshot(names[i % streams], QID)
             assert view
             engine.assemble([segment for segment, _ in view.top], QUESTION)
 
         calls: dict[str, Callable[[int], Awaitable[Any]]] = {
             "bare read": lambda _: redis.get("bytes"),
-            "state and top-k read": lambda i: store.view(names[i % streams], QID),
+            "state and top-k read": lambda i: store.snapshot(names[i % streams], QID),
             "key context assembled": whole,
         }
         spent: dict[str, list[float]] = {what: [] for what in calls}
@@ -113,11 +113,13 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     """A stream of those segments, the first k of them the best."""
     base = await store.load(name)
     await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
-    await store.ask(name, QID, Asked(QUESTION))
+    await store.ask(name, QID, QuestionRecord(QUESTION))
     count = len(segments)
     best = [(segment, -i / 10) for i, segment in enumerate(segments[:k])]
-    seen = Range(count, count)
-    await store.extend([Extension(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k)
+    seen = ScoredRange(count, count)
+    await store.extend_range(
+        [RangeUpdate(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k
+    )
 
 
 def first_token(

@@ -49,7 +49,7 @@ from stream_app.kafka.topics import ensure_topics
 from stream_app.sample_log import service_log
 from stream_app.scoring.standing import StandingQuestions
 from stream_app.settings import Settings, kafka_home
-from stream_app.store.state import Asked
+from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment, Tail
 
@@ -173,7 +173,7 @@ async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) 
     """Let the question stand on each stream too; its id."""
     qid = StandingQuestions(engine, store).id(question)
     for stream in text.parts:
-        await store.ask(stream, qid, Asked(question, set_at=time.time()), keep=True)
+        await store.ask(stream, qid, QuestionRecord(question, set_at=time.time()), keep=True)
         await store.redis.publish(store.keys.question_channel(), stream.encode())
     return qid
 
@@ -228,7 +228,7 @@ async def _send(settings: Settings, text: Text) -> None:
 
 async def _scored(store: StreamStore, qid: str, text: Text) -> int:
     """Segments scored of all streams."""
-    ranges = [await store.range(stream, qid) for stream in text.parts]
+    ranges = [await store.scored_range(stream, qid) for stream in text.parts]
     return sum(each.hi - each.lo for each in ranges if each)
 
 

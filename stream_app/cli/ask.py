@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from stream_app.cli.display import known_names, show_answer, show_stream, show_top
-from stream_app.cli.output import name_shown, say, say_json
+from stream_app.cli.output import echo, name_shown, say_json
 from stream_app.cli.progress import Progress
 from stream_app.client import client
 from stream_app.events import question_text, stream_name
-from stream_app.monitoring.memory import weight
+from stream_app.monitoring.memory import memory_usage
 from stream_app.settings import Settings
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
@@ -34,7 +34,7 @@ async def ask(
     """Print the answer as it comes, then what it rests on; False if there is none."""
     began, answer = time.perf_counter(), dict[str, Any](error="no answer came")
     stream_name(stream)
-    async with client.connected(settings.redis) as redis:
+    async with client.open_redis(settings.redis) as redis:
         store = client.store_of(settings, redis)
         stream = await client.resolve(store, stream)
         progress = Progress(store, stream, question_text(question))
@@ -44,7 +44,7 @@ async def ask(
                 if message.get("type") == "answer":
                     answer = message
                 elif not as_json:
-                    say(message.get("text", ""), nl=False)
+                    echo(message.get("text", ""), nl=False)
     answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:
         say_json(answer)
@@ -60,7 +60,7 @@ async def watch(
     it changed. A stream of which there is nothing yet is waited for, and that is said."""
     stream_name(stream)
     question = question_text(question)
-    async with client.connected(settings.redis) as redis:
+    async with client.open_redis(settings.redis) as redis:
         store = client.store_of(settings, redis)
         await client.ensure_worker(store)
         stream = await client.resolve(store, stream)
@@ -89,9 +89,11 @@ async def _follow(
                 raise click.UsageError(update["error"])
             continue
         if question:
-            current = {a.question for a in (await store.questions(stream)).values() if not a.until}
+            current = {
+                a.question for a in (await store.questions(stream)).values() if not a.expires_at
+            }
             if stood and question not in current:
-                say("the question was ended by somebody else: showing the current one", err=True)
+                echo("the question was ended by somebody else: showing the current one", err=True)
                 question = None
             stood = question in current
         if question in (None, update.get("question")):
@@ -104,9 +106,9 @@ async def _say_what_is_waited_for(store: StreamStore, stream: str, question: str
     if (await store.load(stream)).tail.end == 0:
         names = [other for other in await store.streams() if other != stream]
         then = "the question is set for when it comes" if question else "waiting for it"
-        say(f"no stream {name} yet: {then}; {known_names(names, stream)}", err=True)
+        echo(f"no stream {name} yet: {then}; {known_names(names, stream)}", err=True)
     elif not question and current_question(await store.questions(stream)) is None:
-        say(f"stream {name} has no current question: waiting for one; -q sets one", err=True)
+        echo(f"stream {name} has no current question: waiting for one; -q sets one", err=True)
 
 
 async def _show(store: StreamStore, stream: str, question: str | None, as_json: bool) -> None:
@@ -124,21 +126,21 @@ async def set_question(
 ) -> None:
     """Make it a current question of the stream, or the only one, through the questions topic."""
     from stream_app.events import encode
-    from stream_app.kafka.producer import producing
+    from stream_app.kafka.producer import open_producer
     from stream_app.kafka.topics import ensure_topics
 
     await ensure_topics(settings)
-    async with producing(settings) as producer:
+    async with open_producer(settings) as producer:
         value = encode({"question": question, "add": not replace})
         await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 
 
 async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
     """One line a stream; memory: with what its keys take in Redis."""
-    async with client.connected(settings.redis) as redis:
+    async with client.open_redis(settings.redis) as redis:
         store = client.store_of(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)
             if memory:
-                known["bytes"], _ = await weight(store, stream)
+                known["bytes"], _ = await memory_usage(store, stream)
             say_json(known) if as_json else show_stream(known)

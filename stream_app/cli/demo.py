@@ -19,13 +19,13 @@ from redis.asyncio import Redis
 
 from stream_app.cli import ask
 from stream_app.cli.display import show_answer, show_top
-from stream_app.cli.output import say
+from stream_app.cli.output import echo
 from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.process import die_with_parent
 from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import feeding
-from stream_app.runtime.cleanup import temporary_folder, unwinding_on_signals
+from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
 from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.store import StreamStore
@@ -52,11 +52,11 @@ def run_demo(settings: Settings, lines: int) -> None:
     """Run it from start to end, and leave nothing behind."""
     with (
         unwinding_on_signals(),
-        temporary_folder("xl3m-demo-") as folder,
+        temporary_directory("xl3m-demo-") as folder,
         services.redis(folder) as redis,
         services.kafka(folder, kafka_home=kafka_home()) as kafka,
     ):
-        say(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
+        echo(f"broker  {kafka.kind} at {kafka.url}\nredis   {redis.kind} at {redis.url}")
         asyncio.run(_run(settings.embedded(kafka.url, redis.url), lines, folder))
 
 
@@ -83,7 +83,7 @@ async def _show(demo: Demo) -> None:
     facts = demo.facts
     await _stream(demo, facts[len(facts) // 3].question)
     right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
-    say(f"\n{sum(right)} of {len(right)} answers are right.")
+    echo(f"\n{sum(right)} of {len(right)} answers are right.")
 
 
 def _material(lines: int) -> tuple[list[str], list[Fact]]:
@@ -91,7 +91,7 @@ def _material(lines: int) -> tuple[list[str], list[Fact]]:
     made, facts = service_log(lines // 2, seed=random.randrange(1 << 30))
     own = next((path for path in map(Path, OWN_LOGS) if _readable(path)), None)
     real = own.read_text(errors="replace").splitlines()[-(lines - len(made)) :] if own else []
-    say(f"stream  {len(made)} made-up lines" + (f" among {len(real)} of {own}" if own else ""))
+    echo(f"stream  {len(made)} made-up lines" + (f" among {len(real)} of {own}" if own else ""))
     mixed = [line for pair in zip_longest(made, real) for line in pair if line is not None]
     return mixed, facts
 
@@ -126,7 +126,7 @@ async def _worker(demo: Demo, folder: Path) -> AsyncIterator[asyncio.subprocess.
 async def _until_listening(
     process: asyncio.subprocess.Process, store: StreamStore, folder: Path
 ) -> None:
-    say("worker  loading the model …")
+    echo("worker  loading the model …")
     try:
         async with asyncio.timeout(READY_SECONDS):
             while process.returncode is None:
@@ -144,7 +144,7 @@ def _last_words(folder: Path) -> str:
 
 async def _stream(demo: Demo, question: str) -> None:
     """Feed the lines with a question standing, and show its top-k while they come."""
-    say(f"\nstanding question: {question}")
+    echo(f"\nstanding question: {question}")
     await ask.set_question(demo.settings, STREAM, question)
     watching = asyncio.create_task(_show_top(demo, question))
     async with feeding(demo.settings, demo.store) as feeder:
@@ -184,14 +184,14 @@ async def _show_once(demo: Demo, question: str) -> None:
 
 async def _ask(demo: Demo, fact: Fact) -> bool:
     """Ask a question whose answer is known; whether the answer is right."""
-    say(f"\n? {fact.question}\n! ", nl=False)
+    echo(f"\n? {fact.question}\n! ", nl=False)
     answer: dict[str, Any] = {}
     async for message in client.ask(demo.store, STREAM, fact.question, deadline=60):
         if message["type"] == "text":
-            say(message["text"], nl=False)
+            echo(message["text"], nl=False)
         else:
             answer = message
     right = answer.get("answer") == fact.answer
-    say(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
+    echo(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
     show_answer(answer)
     return right

@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stream_app.cli.output import in_line, name_shown, say, shown
+from stream_app.cli.output import echo, escape, name_shown, one_line
 from stream_app.settings import MAX_DEADLINE
 
 WIDTH = 100
@@ -25,21 +25,21 @@ def show_answer(
     """What the answer, already printed, rests on. deadline: the query's; seconds: how long the
     asker waited in all."""
     if "error" in answer:
-        say(f"no answer: {answer['error']}", err=True)
+        echo(f"no answer: {answer['error']}", err=True)
         return
-    say(
+    echo(
         f"\n\n  certainty {answer['certainty']:.3f} nats   coverage {answer['coverage']:.1%}"
         f"   as of {positions(answer['as_of'])}"
     )
     if answer.get("grounded") is False:
-        say("  not found in the evidence: the answer's words do not stand in it")
+        echo("  not found in the evidence: the answer's words do not stand in it")
     for evidence in answer["evidence"]:
         show_segment(evidence)
     steps = [f"{step} {spent:.3f} s" for step, spent in answer["timings"].items()]
     steps += [] if seconds is None else [f"in all {seconds:.3f} s"]
-    say(f"  {'   '.join(steps)}")
+    echo(f"  {'   '.join(steps)}")
     if deadline is not None and (missing := what_is_missing(answer, deadline)):
-        say(f"  {missing}")
+        echo(f"  {missing}")
 
 
 def positions(as_of: Mapping[str, int]) -> str:
@@ -65,16 +65,16 @@ def what_is_missing(answer: Mapping[str, Any], deadline: float) -> str:
 
 def show_segment(segment: Mapping[str, Any]) -> None:
     """One line: index, certainty, and as much of the text as fits."""
-    text = " | ".join(shown(segment["text"]).split("\n")).strip(" |")
+    text = " | ".join(escape(segment["text"]).split("\n")).strip(" |")
     short = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
-    say(f"  #{segment['index']:<7} {segment['score']:8.3f}  {short}")
+    echo(f"  #{segment['index']:<7} {segment['score']:8.3f}  {short}")
 
 
 def show_top(seen: Mapping[str, Any]) -> None:
     """The running top-k."""
     lo, hi = seen["range"]
-    what = f"{name_shown(seen['stream'])}: {in_line(seen['question'])}"
-    say(f"{what}   scored [{lo}, {hi}) of {seen['segments']}")
+    what = f"{name_shown(seen['stream'])}: {one_line(seen['question'])}"
+    echo(f"{what}   scored [{lo}, {hi}) of {seen['segments']}")
     for segment in seen["top"]:
         show_segment(segment)
 
@@ -83,10 +83,10 @@ def show_stream(known: Mapping[str, Any]) -> None:
     """A stream in one line, its questions behind it; `bytes` only if they were asked for."""
     asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
     taken = f", {known['bytes'] / 1024:.0f} KiB" if "bytes" in known else ""
-    say(
+    echo(
         f"{name_shown(known['stream'])}   {known['segments']} segments, {known['retained']} "
         f"retained, {known['tail']} characters behind them, {known['gaps']} missing{taken}   "
-        f"{in_line(asked)}"
+        f"{one_line(asked)}"
     )
 
 

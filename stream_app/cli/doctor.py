@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redis.asyncio import Redis
 
-from stream_app.cli.output import say
-from stream_app.client.client import connected
+from stream_app.cli.output import echo
+from stream_app.client.client import open_redis
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.ingest.schema_registry import Registry
 from stream_app.kafka.decompression import NAMES, missing_codecs
 from stream_app.kafka.group_check import group_state
-from stream_app.kafka.topics import makes_topics, matched, partition_counts, topic_names
+from stream_app.kafka.topics import (
+    auto_creates_topics,
+    matches_pattern,
+    partition_counts,
+    topic_names,
+)
 from stream_app.settings import Settings, unknown_variables
 from stream_app.store import groups, server_check
 from stream_app.store.keys import Keys
@@ -51,7 +56,7 @@ def run(**given: Any) -> bool:
     well = True
     with _silent("aiokafka"):  # what it says is said here
         for finding in examine(**given):
-            say(str(finding))
+            echo(str(finding))
             well = well and finding.mark != "MEND"
     return well
 
@@ -87,7 +92,7 @@ def examine(**given: Any) -> Iterator[Finding]:
 async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Does it answer, does it keep what it is given, and who wrote it?"""
     try:
-        async with connected(settings.redis) as redis:
+        async with open_redis(settings.redis) as redis:
             info = await redis.info()
             for finding in _redis_info(info):
                 yield finding
@@ -146,13 +151,13 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
     try:
         counts = await partition_counts(settings)
         missing = [name for name in names if not counts.get(name)]
-        makes_missing = bool(missing) and await makes_topics(settings)
+        makes_missing = bool(missing) and await auto_creates_topics(settings)
     except (UnreachableError, SettingsError) as error:
         yield Finding("MEND", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")
     yield codecs_finding()
-    tokens = [*settings.tokens_topics, *matched(settings, counts)]
+    tokens = [*settings.tokens_topics, *matches_pattern(settings, counts)]
     if not tokens:
         said = f"none matches {settings.tokens_topic} yet: a worker waits for one"
         yield Finding("WARN", "topics", said)
@@ -231,12 +236,12 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 async def _cuts(settings: Settings, engine: "Engine") -> list[str]:
     """What logs were cut for another model."""
     from stream_app.client.client import store_of
-    from stream_app.ingest.segmentation import found
+    from stream_app.ingest.segmentation import mismatches
 
-    async with connected(settings.redis) as redis:
+    async with open_redis(settings.redis) as redis:
         store = store_of(settings, redis)
         await check_schema(redis, store.keys)
-        return await found(store, engine)
+        return await mismatches(store, engine)
 
 
 async def _all(findings: AsyncIterator[Finding]) -> list[Finding]:

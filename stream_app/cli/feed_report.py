@@ -10,7 +10,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from stream_app.cli.output import in_line, say
+from stream_app.cli.output import echo, one_line
 from stream_app.feeding.forms import Counts
 from stream_app.variables import variable
 
@@ -44,7 +44,7 @@ class Progress:
     def say(self, text: str) -> None:
         """What a person should know."""
         with self._bar.external_write_mode():
-            say(in_line(f"xl3m: {text}"), err=True)
+            echo(one_line(f"xl3m: {text}"), err=True)
 
     def complain(self, text: str) -> None:
         """What was not fed."""
@@ -55,10 +55,10 @@ class Progress:
         """A line a stream, and one of all."""
         self._bar.close()
         for stream, each in counts.items():
-            say(in_line(f"{stream}: {'; '.join(_parts(each))}"), err=True)
+            echo(one_line(f"{stream}: {'; '.join(_parts(each))}"), err=True)
         seconds = max(time.monotonic() - self._started, 1e-3)
         rate = _size(self.bytes / seconds)
-        say(f"fed {_size(self.bytes)} in {seconds:.1f} s ({rate}/s)", err=True)
+        echo(f"fed {_size(self.bytes)} in {seconds:.1f} s ({rate}/s)", err=True)
 
 
 def _parts(each: Counts) -> Iterable[str]:

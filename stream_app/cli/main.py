@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream_app.runtime.malloc import settle_memory
+from stream_app.runtime.malloc import configure_malloc
 from xl3m_core.errors import XL3MError
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
-    from stream_app.cli.output import prepare, say, shown
+    from stream_app.cli.output import echo, escape, prepare
 
     prepare()
-    settle_memory()
+    configure_malloc()
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
-        error.message = shown(error.message)
+        error.message = escape(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (XL3MError, OSError) as error:
-        say(f"xl3m: {error}", err=True)
+        echo(f"xl3m: {error}", err=True)
         sys.exit(_code(error))
 
 
@@ -127,10 +127,10 @@ def _has_json_log(settings: "Settings") -> bool:
 
 
 def _warn(lines: list[str]) -> None:
-    from stream_app.cli.output import say
+    from stream_app.cli.output import echo
 
     for line in lines:
-        say(f"xl3m: warning: {line}", err=True)
+        echo(f"xl3m: warning: {line}", err=True)
 
 
 @cli.command()

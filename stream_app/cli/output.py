@@ -21,14 +21,14 @@ _CODE = re.compile(r"\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}")
 LINES_APART = 2.0
 
 
-def shown(text: str) -> str:
+def escape(text: str) -> str:
     """The text with every unsafe character but a tab, which is a space then, as its code."""
     return _UNSAFE.sub(_code, text.replace("\r\n", "\n").replace("\t", " "))
 
 
-def in_line(text: str) -> str:
+def one_line(text: str) -> str:
     """The same in a single line."""
-    return shown(text).replace("\n", r"\x0a")
+    return escape(text).replace("\n", r"\x0a")
 
 
 def name_shown(name: str) -> str:
@@ -56,9 +56,9 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str, *, nl: bool = True, err: bool = False) -> None:
+def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
     """Print the text."""
-    click.echo(shown(text), nl=nl, err=err)
+    click.echo(escape(text), nl=nl, err=err)
 
 
 def say_json(fields: Any) -> None:
@@ -78,10 +78,10 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Write it in the place of what was shown before."""
         if self._in_place:
-            click.echo(f"\r\x1b[K{in_line(text)}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{one_line(text)}", nl=False, err=True)
             self._is_shown = True
         elif not self._said or time.monotonic() - self._said >= LINES_APART:
-            say(in_line(text), err=True)
+            echo(one_line(text), err=True)
             self._said = time.monotonic()
 
     def clear(self) -> None:

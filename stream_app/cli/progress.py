@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from stream_app.cli.display import progress
 from stream_app.cli.output import StatusLine
 from stream_app.client import client
-from stream_app.runtime.retry import end_if_cancelled
+from stream_app.runtime.retry import raise_if_cancelled
 from stream_app.store.store import StreamStore
 
 POLLED_SECONDS = 0.5
@@ -57,6 +57,6 @@ class Progress:
                 known = await client.covered(self.store, self.stream, self.question)
             except (RedisError, OSError):  # whoever waits for the answer says so
                 return
-            end_if_cancelled()
+            raise_if_cancelled()
             if known:
                 self._line.show(progress(*known, time.monotonic() - began))

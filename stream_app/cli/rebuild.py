@@ -7,30 +7,30 @@ from collections.abc import Mapping
 
 import click
 
-from stream_app.cli.output import name_shown, say
+from stream_app.cli.output import echo, name_shown
 from stream_app.client import client
 from stream_app.kafka.topics import retained
 from stream_app.settings import Settings
 from stream_app.store import rebuild
 from stream_app.store.keys import SCHEMA
-from stream_app.store.rebuild import Rebuilding, Retained
+from stream_app.store.rebuild import RebuildPlan, Retained
 from stream_app.store.schema import check_schema, noted_schema
 from stream_app.store.store import StreamStore
 
-Plans = Mapping[str, Rebuilding]
+Plans = Mapping[str, RebuildPlan]
 
 
 async def run(settings: Settings, stream: str | None, yes: bool) -> None:
     """Begin the stream anew, or all streams and all partitions; nothing is touched if one of them
     would lose what Kafka no longer has, unless that is said to be right."""
-    async with client.connected(settings.redis) as redis:
+    async with client.open_redis(settings.redis) as redis:
         partitions = await retained(settings)
         store = client.store_of(settings, redis)
         if stream is None:
             await _throw_away_older(store)
         await check_schema(redis, store.keys)
-        known = await rebuild.places(redis, store.keys, partitions)
-        held = rebuild.held(known, await retained(settings))
+        known = await rebuild.partition_states(redis, store.keys, partitions)
+        held = rebuild.retained_offsets(known, await retained(settings))
         if stream is None:
             plans = await _plans(store, held, yes)
             unread = rebuild.unread(known, held, plans.values())
@@ -45,13 +45,13 @@ async def run(settings: Settings, stream: str | None, yes: bool) -> None:
             await _say_who_reads(store)
 
 
-async def _plans(store: StreamStore, held: Retained, yes: bool) -> dict[str, Rebuilding]:
+async def _plans(store: StreamStore, held: Retained, yes: bool) -> dict[str, RebuildPlan]:
     """Of all streams there are; some may have a question only: nothing was ever read for them."""
     found = {name: await rebuild.plan(store, name, held) for name in await store.streams()}
     return {name: _allowed(name, planned, yes) for name, planned in found.items() if planned}
 
 
-async def _plan(store: StreamStore, stream: str, held: Retained, yes: bool) -> Rebuilding:
+async def _plan(store: StreamStore, stream: str, held: Retained, yes: bool) -> RebuildPlan:
     if planned := await rebuild.plan(store, stream, held):
         return _allowed(stream, planned, yes)
     raise click.UsageError(
@@ -60,7 +60,7 @@ async def _plan(store: StreamStore, stream: str, held: Retained, yes: bool) -> R
     )
 
 
-def _allowed(stream: str, planned: Rebuilding, yes: bool) -> Rebuilding:
+def _allowed(stream: str, planned: RebuildPlan, yes: bool) -> RebuildPlan:
     if planned.missing and not yes:
         raise click.UsageError(
             f"stream {stream!r}: Kafka no longer has {planned.missing} of the offsets it was read "
@@ -71,42 +71,42 @@ def _allowed(stream: str, planned: Rebuilding, yes: bool) -> Rebuilding:
 
 
 async def _begin_anew(store: StreamStore, stream: str | None, plans: Plans, held: Retained) -> None:
-    left = await rebuild.found(store, stream)
+    left = await rebuild.find_keys(store, stream)
     for name, planned in plans.items():
-        await rebuild.begin_anew(store, planned, held, left)
+        await rebuild.apply(store, planned, held, left)
         missing = f", {planned.missing} are missing" if planned.missing else ""
         of = ", ".join(planned.partitions) or "no partition"
-        say(f"{name_shown(name)}: {planned.offsets} offsets of {of} will be read again{missing}")
+        echo(f"{name_shown(name)}: {planned.offsets} offsets of {of} will be read again{missing}")
 
 
 def _say_what_was_done(plans: Plans, unread: Mapping[str, int], held: Retained) -> None:
     """What streams alone do not tell: partitions of no stream, and what all of it comes to."""
     if unread:
         of = ", ".join(sorted(unread))
-        say(f"{sum(unread.values())} offsets of {of}, which fed no stream, will be read again")
+        echo(f"{sum(unread.values())} offsets of {of}, which fed no stream, will be read again")
     if not plans and not unread:
-        say("There is nothing to rebuild: nothing was read yet.")
+        echo("There is nothing to rebuild: nothing was read yet.")
     if len(plans) + bool(unread) > 1:
         partitions = {name for planned in plans.values() for name in planned.partitions} | set(
             unread
         )
         offsets = sum(held[name].next - held[name].first for name in partitions)
-        say(f"In all {offsets} offsets of {len(partitions)} partitions will be read again.")
+        echo(f"In all {offsets} offsets of {len(partitions)} partitions will be read again.")
 
 
 async def _throw_away_older(store: StreamStore) -> None:
     noted = await noted_schema(store.redis, store.keys)
     if noted not in (None, SCHEMA) and await client.workers(store):
         raise click.UsageError("workers of another version listen on this Redis: stop them first")
-    if count := await rebuild.throw_away_older(store.redis, store.keys):
-        say(f"{count} keys of an older version are gone: set the standing questions again")
+    if count := await rebuild.delete_old_schema(store.redis, store.keys):
+        echo(f"{count} keys of an older version are gone: set the standing questions again")
 
 
 async def _say_who_reads(store: StreamStore) -> None:
     if listening := await client.workers(store):
-        say(
+        echo(
             f"Of the workers that listen ({listening}), those that own these partitions end: what "
             "starts them again has them read."
         )
     else:
-        say("No worker listens: the next one that starts reads.")
+        echo("No worker listens: the next one that starts reads.")

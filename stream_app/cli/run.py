@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stream_app.cli.display import show_answer
-from stream_app.cli.output import say, say_json
+from stream_app.cli.output import echo, say_json
 from stream_app.engine import create_engine
 from stream_app.feeding.reading import FileText
 from stream_app.formats.lines import line_rule
@@ -29,7 +29,7 @@ def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: boo
             _show(answer, as_json)
             answered = answered and answer.error is None
     if text.complaint:
-        say(f"xl3m: {text.complaint}", err=True)
+        echo(f"xl3m: {text.complaint}", err=True)
     return answered
 
 
@@ -37,7 +37,7 @@ def _show(answer: Answer, as_json: bool) -> None:
     if as_json:
         say_json(answer.to_dict())
         return
-    say(f"{answer.question}\n{answer.answer}", nl=False)
+    echo(f"{answer.question}\n{answer.answer}", nl=False)
     show_answer(answer.to_dict())
 
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import faust
 from mode.utils.logging import level_number
 
-from stream_app.cli.output import say
-from stream_app.client.client import connected
+from stream_app.cli.output import echo
+from stream_app.client.client import open_redis
 from stream_app.errors import SettingsError
 from stream_app.kafka.decompression import missing_codecs
 from stream_app.kafka.group_check import check_group
 from stream_app.kafka.topics import ensure_topics
 from stream_app.monitoring.http import check_port
 from stream_app.runtime import logs
-from stream_app.runtime.cleanup import SIGNALLED, temporary_folder, unwinding_on_signals
+from stream_app.runtime.cleanup import SIGNALLED, temporary_directory, unwinding_on_signals
 from stream_app.runtime.log_throttle import RepeatFilter
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.store.groups import note_group
@@ -97,7 +97,7 @@ class Worker(faust.Worker):
         await super()._stop_on_signal(signal)
 
     def _told(self, number: int, frame: Any) -> None:
-        if self.app.stopping.told:
+        if self.app.stopping.requested:
             self.app.stopping.end_now(SIGNALLED + number)
         self.app.stopping.begin()
 
@@ -109,12 +109,12 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
     home = kafka_home()
     with (
         unwinding_on_signals(),
-        temporary_folder("xl3m-") as folder,
+        temporary_directory("xl3m-") as folder,
         services.redis(folder) as redis,
         services.kafka(folder, kafka_home=home) as kafka,
     ):
-        say(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
-        say(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
+        echo(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
+        echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
         run_worker(settings.embedded(kafka.url, redis.url), loglevel)
 
 
@@ -127,7 +127,7 @@ async def check(settings: Settings) -> None:
     """
     await check_port(settings.http_host, settings.http_port)
     check_codecs()
-    async with connected(settings.redis) as redis:
+    async with open_redis(settings.redis) as redis:
         await ensure_usable(redis)
         await ensure_schema(redis, Keys(settings.prefix))
         if warning := await note_group(redis, settings):
@@ -147,4 +147,4 @@ def _warn(settings: Settings, line: str) -> None:
     if settings.log_format == "json":
         logger.warning("%s", line)
     else:
-        say(f"xl3m: warning: {line}", err=True)
+        echo(f"xl3m: warning: {line}", err=True)

@@ -19,16 +19,16 @@ from stream_app.settings import Settings
 from stream_app.store.keys import Keys
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
-from stream_app.store.subscription import followed
+from stream_app.store.subscription import follow
 from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Redis]:
+async def open_redis(url: str) -> AsyncIterator[Redis]:
     """A Redis that answers. Raises UnreachableError when it does not, or no longer, or does not
     let us in."""
     redis = _client(url)
@@ -84,7 +84,7 @@ async def ask(
     channel = store.keys.answer_channel(str(query["id"]))
     try:
         async with (
-            aclosing(followed(store.redis, channel)) as heard,
+            aclosing(follow(store.redis, channel)) as heard,
             asyncio.timeout(deadline + ANSWER_SECONDS),
         ):
             await anext(heard)  # an answer would be lost before
@@ -122,7 +122,7 @@ async def _ask_again(store: StreamStore, query: dict[str, Any]) -> None:
     """What was said while nobody listened is lost. With the same id: who has answered it meanwhile
     says it once more. After a restart of Redis workers need a moment to listen again, too."""
     while not await workers(store):
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
     await store.redis.publish(store.keys.query_channel(), encode(query))
 
 
@@ -166,7 +166,7 @@ async def covered(store: StreamStore, stream: str, question: str | None) -> tupl
         wanted = question or current_question(known)
         qids = [qid for qid, asked in known.items() if asked.question == wanted]
         head = (await store.load(stream)).cursor.head
-        ranges = [scored for scored in await store.ranges(stream, qids) if scored]
+        ranges = [scored for scored in await store.scored_ranges(stream, qids) if scored]
     except NoPermissionError:
         return None
     scored = max((each.hi - each.lo - each.skipped for each in ranges), default=None)
@@ -179,11 +179,11 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     state = await store.load(stream)
     cursor = state.cursor
     asked = await store.questions(stream)
-    ranges = zip(asked.values(), await store.ranges(stream, asked), strict=True)
+    ranges = zip(asked.values(), await store.scored_ranges(stream, asked), strict=True)
     questions = [
         {"question": each.question, "coverage": round(scored.coverage(cursor.head), 4)}
         for each, scored in ranges
-        if scored is not None and not each.until
+        if scored is not None and not each.expires_at
     ]
     return {
         "stream": stream,
@@ -199,16 +199,16 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
 async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] | None:
     """A current question's running top-k, the most certain first; None if it has none yet."""
     for qid, asked in (await store.questions(stream)).items():
-        if asked.question != question or asked.until:
+        if asked.question != question or asked.expires_at:
             continue
-        view = await store.view(stream, qid)
+        view = await store.snapshot(stream, qid)
         if view is None:
             continue
         best = [
             {"index": s.index, "score": score, "start": s.start, "end": s.end, "text": s.text}
             for s, score in view.top
         ]
-        return {"stream": stream, "question": question, "range": [view.range.lo, view.range.hi],
+        return {"stream": stream, "question": question, "range": [view.scored_range.lo, view.scored_range.hi],
                 "segments": view.state.cursor.head, "top": best}  # fmt: skip
     return None
 
@@ -216,5 +216,5 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
 async def updates(store: StreamStore, stream: str) -> AsyncIterator[dict[str, Any]]:
     """Told whenever a top-k of the stream changed, or a question was refused; first of all an
     empty map, when listening has begun, and again if it had to begin anew."""
-    async for message in followed(store.redis, store.keys.update_channel(stream)):
+    async for message in follow(store.redis, store.keys.update_channel(stream)):
         yield decode(message["data"]) if message else {}

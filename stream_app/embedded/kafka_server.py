@@ -54,11 +54,11 @@ def node(
     # `env` hands the script its variables without this process reading or changing its own.
     variables = ["env", f"LOG_DIR={folder / 'logs'}", f"KAFKA_HEAP_OPTS={_HEAP}"]
     command = [*variables, str(home / "bin" / "kafka-server-start.sh"), str(properties)]
-    with running(command, log, lambda: serves("127.0.0.1", port)):
+    with running(command, log, lambda: is_broker_up("127.0.0.1", port)):
         yield
 
 
-def serves(host: str, port: int) -> bool:
+def is_broker_up(host: str, port: int) -> bool:
     """Whether a broker there tells of at least one live broker: then it takes clients."""
     try:
         with socket.create_connection((host, port), timeout=2) as connection:

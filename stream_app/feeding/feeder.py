@@ -25,7 +25,7 @@ from stream_app.feeding.pace import Pace
 from stream_app.feeding.pieces import Piece
 from stream_app.feeding.positions import Book
 from stream_app.feeding.recovery import header
-from stream_app.kafka.producer import producing
+from stream_app.kafka.producer import open_producer
 from stream_app.kafka.topics import ensure_topics
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
@@ -242,11 +242,11 @@ async def feeding(
         pace = None
         if cluster.startswith("mock"):
             if store is None:
-                redis = await stack.enter_async_context(client.connected(settings.redis))
+                redis = await stack.enter_async_context(client.open_redis(settings.redis))
                 store = client.store_of(settings, redis)
             pace = Pace(store)
         producer = await stack.enter_async_context(
-            producing(settings, linger_ms=5, max_batch_size=_BATCH_BYTES,
+            open_producer(settings, linger_ms=5, max_batch_size=_BATCH_BYTES,
                       max_request_size=max(1 << 20, settings.max_event_bytes + 4096))
         )  # fmt: skip
         yield Feeder(settings, producer, pace, book, give_up)

@@ -16,7 +16,7 @@ from stream_app.feeding.marks import Note, note_of, written
 from stream_app.feeding.pieces import Piece
 from stream_app.feeding.positions import Book, Entry
 from stream_app.kafka import auth
-from stream_app.kafka.topics import ASKED_SECONDS, partition_counts
+from stream_app.kafka.topics import REQUEST_SECONDS, partition_counts
 from stream_app.settings import Settings
 
 logger = logging.getLogger("xl3m")
@@ -58,7 +58,7 @@ async def recover(settings: Settings, book: Book, cluster: str) -> None:
             f"{cluster}: name another --positions file"
         )
     try:
-        async with asyncio.timeout(ASKED_SECONDS):
+        async with asyncio.timeout(REQUEST_SECONDS):
             scan = _Scan(settings, book, await _partitions(settings))
         await scan.run(first=not book.origin)
     except (KafkaError, TimeoutError) as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from stream_app.kafka.topic_ids import is_other_topic
 from stream_app.offset_reset import EARLIEST
 from stream_app.store.questions import Fence
-from stream_app.store.state import LostWritesError, Move
+from stream_app.store.state import LostWritesError, PositionUpdate
 from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")
@@ -43,14 +43,14 @@ class Broker(Protocol):
 
 
 @dataclass(slots=True)
-class Owned:
+class OwnedPartition:
     """A partition this worker owns. plain: its topic/partition; made: how often the topic was made
     again; position: the first offset not in Redis, if it holds any; expected: the offset that
     should come next, if known; gap: offsets that never came and that no stream has counted yet;
     topic_id: of the topic whose offsets these are, if known."""
 
-    plain: str
-    made: int
+    topic_partition: str
+    incarnation: int
     epoch: int
     position: int | None
     expected: int | None
@@ -60,18 +60,18 @@ class Owned:
     @property
     def name(self) -> str:
         """Under which its offsets are kept."""
-        return name_of(self.plain, self.made)
+        return name_of(self.topic_partition, self.incarnation)
 
     @property
     def fence(self) -> Fence:
         """What the store asks of who changes something for it."""
-        return self.plain, self.epoch
+        return self.topic_partition, self.epoch
 
     def has(self, offset: int) -> bool:
         """Whether Redis holds what came at the offset."""
         return offset < (self.position or 0)
 
-    def saw(self, offset: int, begins: int | None = None) -> None:
+    def observe(self, offset: int, begins: int | None = None) -> None:
         """Note an offset; those left out before it, or before the first that it accounts for, are
         a gap, never passed over in silence."""
         first = offset if begins is None else begins
@@ -89,7 +89,7 @@ class Owned:
         return gap
 
 
-class Partitions:
+class Assignment:
     """The partitions of a topic, or of several, that this worker owns. trusted: the Redis that it
     has seen to hold all that was left there; each topic's writer makes sure for itself. start:
     where one begins that nobody has read of yet."""
@@ -105,8 +105,8 @@ class Partitions:
         self.topic = topic
         self.topics = topics
         self.start = start
-        self.owned: dict[str, Owned] = {}
-        self.trusted = ""
+        self.owned: dict[str, OwnedPartition] = {}
+        self.trusted_run_id = ""
 
     async def assign(
         self, assigned: Iterable[Any], broker: Broker, still: Callable[[], None] = lambda: None
@@ -135,17 +135,17 @@ class Partitions:
             starts = await self._starts(never, broker)
             for plain, tp in now.items():
                 still()
-                await self._settle(
+                await self._resolve_position(
                     taken[plain], begins.get(tp), ends.get(tp), ids.get(tp.topic, "")
                 )
                 if tp in starts:
                     await self._begin_at(taken[plain], starts[tp], run_id)
-                await _align(tp, taken[plain].position, committed.get(tp), broker)
+                await _sync_committed(tp, taken[plain].position, committed.get(tp), broker)
         lost = [plain for plain in self.owned if plain not in now]
-        self.owned, self.trusted = taken, run_id
+        self.owned, self.trusted_run_id = taken, run_id
         return list(taken), lost
 
-    async def check(self) -> None:
+    async def check_generation(self) -> None:
         """See that Redis has all that this worker left there. Raises LostWritesError: positions
         are written last, so if these are there, all is."""
         left = {plain: owned.position for plain, owned in self.owned.items()}
@@ -161,10 +161,10 @@ class Partitions:
     async def trust(self) -> None:
         """Write again to a Redis that was started again, if it has all that was left there."""
         run_id = await self.store.run_id()
-        await self.check()
-        self.trusted = run_id
+        await self.check_generation()
+        self.trusted_run_id = run_id
 
-    def of(self, message: Any) -> Owned | None:
+    def of(self, message: Any) -> OwnedPartition | None:
         """The partition a message came from, None if this worker does not own it (any more)."""
         return self.owned.get(_plain(message))
 
@@ -173,19 +173,19 @@ class Partitions:
         owned = self.of(message)
         return owned.name if owned else _plain(message)
 
-    def owns(self, owned: Owned) -> bool:
+    def owns(self, owned: OwnedPartition) -> bool:
         """Whether the partition is still this worker's, by the same assignment."""
-        return self.owned.get(owned.plain) is owned
+        return self.owned.get(owned.topic_partition) is owned
 
-    async def advance(self, batch: list[tuple[Owned, Any]]) -> None:
+    async def advance(self, batch: list[tuple[OwnedPartition, Any]]) -> None:
         """Note in Redis that everything up to the end of the batch is there."""
         ends = {_plain(event.message): (owned, event.message.offset + 1) for owned, event in batch}
         await self.store.move_positions(
             [
-                Move(plain, owned.epoch, owned.position, end, owned.gap)
+                PositionUpdate(plain, owned.epoch, owned.position, end, owned.gap)
                 for plain, (owned, end) in ends.items()
             ],
-            self.trusted,
+            self.trusted_run_id,
         )
         for owned, end in ends.values():
             owned.position = end
@@ -196,21 +196,23 @@ class Partitions:
             return {}
         return await broker.offsets_at(self.start, *never)
 
-    async def _begin_at(self, owned: Owned, offset: int, run_id: str) -> None:
+    async def _begin_at(self, owned: OwnedPartition, offset: int, run_id: str) -> None:
         """All before the offset counts as read from now on."""
-        logger.info("%s: begins at offset %d", owned.plain, offset)
-        await self.store.move_positions([Move(owned.plain, owned.epoch, None, offset)], run_id)
+        logger.info("%s: begins at offset %d", owned.topic_partition, offset)
+        await self.store.move_positions(
+            [PositionUpdate(owned.topic_partition, owned.epoch, None, offset)], run_id
+        )
         owned.position = owned.expected = offset
 
-    async def _draw(self, plain: str, still: Callable[[], None]) -> Owned:
+    async def _draw(self, plain: str, still: Callable[[], None]) -> OwnedPartition:
         """The partition with a new epoch, where Redis stands."""
         epoch = await self.store.draw_epoch(plain, still)
         offset, made = await self.store.position(plain)
         gap, topic_id = await self.store.gap(plain), await self.store.topic_id(plain)
-        return Owned(plain, made, epoch, offset, offset, gap, topic_id)
+        return OwnedPartition(plain, made, epoch, offset, offset, gap, topic_id)
 
-    async def _settle(
-        self, owned: Owned, begin: int | None, end: int | None, topic_id: str
+    async def _resolve_position(
+        self, owned: OwnedPartition, begin: int | None, end: int | None, topic_id: str
     ) -> None:
         """What is expected of it next, if Redis holds nothing: its first record. A topic that was
         created again, or ends before where Redis stands, has other records at the offsets that
@@ -220,8 +222,13 @@ class Partitions:
             owned.expected = begin
         elif is_other_topic(known, topic_id) or (end is not None and end < offset):
             _say_why(owned, end, topic_id)
-            await self.store.begin_anew(*owned.fence, owned.made + 1, topic_id or known)
-            owned.made, owned.position, owned.expected, owned.gap = owned.made + 1, 0, 0, 0
+            await self.store.reset_partition(*owned.fence, owned.incarnation + 1, topic_id or known)
+            owned.incarnation, owned.position, owned.expected, owned.gap = (
+                owned.incarnation + 1,
+                0,
+                0,
+                0,
+            )
             known = topic_id or known
         if topic_id and topic_id != known:
             if known and offset is not None:
@@ -243,7 +250,7 @@ def _plain(where: Any) -> str:
     return f"{where.topic}/{where.partition}"
 
 
-def _say_why(owned: Owned, end: int | None, topic_id: str) -> None:
+def _say_why(owned: OwnedPartition, end: int | None, topic_id: str) -> None:
     """Why what was read of a partition is not what it holds now."""
     why = "the topic was deleted and made again"
     if not is_other_topic(owned.topic_id, topic_id):
@@ -251,19 +258,21 @@ def _say_why(owned: Owned, end: int | None, topic_id: str) -> None:
     logger.error(
         "%s: %s. %s offsets were read of what was there before. The streams go on behind what they "
         "hold, from its first record.",
-        owned.plain, why, owned.position,
+        owned.topic_partition, why, owned.position,
     )  # fmt: skip
 
 
-def _say_copied(owned: Owned) -> None:
+def _say_copied(owned: OwnedPartition) -> None:
     logger.warning(
         "%s is on another Kafka cluster than what was read of it: this worker goes on at offset "
         "%s, as of a copy. If it is no copy, `xl3m rebuild --all` reads it from its first record.",
-        owned.plain, owned.position,
+        owned.topic_partition, owned.position,
     )  # fmt: skip
 
 
-async def _align(tp: Any, offset: int | None, committed: int | None, broker: Broker) -> None:
+async def _sync_committed(
+    tp: Any, offset: int | None, committed: int | None, broker: Broker
+) -> None:
     """Make Kafka's committed offset say what Redis says, before Faust seeks to it."""
     if offset is None and committed:
         logger.error(

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_app.kafka.polled import apart
+from stream_app.kafka.polled import unbundle
 
 BATCH_EVENTS = 512
 QUEUE_EVENTS = 2048
 
 
 @dataclass(eq=False, slots=True)
-class Queue:
+class PartitionBuffer:
     """The events of one partition (topic, number) that are at hand, in the order of offsets."""
 
     partition: tuple[str, int]
@@ -39,7 +39,7 @@ class Queue:
         return event
 
 
-class Queues:
+class PartitionBuffers:
     """A queue is full, and a batch closed, at max_bytes, or at so many events.
 
     name: of the partition a message came from; held: those whose events are not to be taken now.
@@ -52,11 +52,11 @@ class Queues:
     ) -> None:
         self.max_bytes = max_bytes
         self.name = name
-        self.held = held
-        self.queues: dict[str, Queue] = {}  # none is empty; whose turn it is comes first
+        self.throttled = held
+        self.queues: dict[str, PartitionBuffer] = {}  # none is empty; whose turn it is comes first
         self.pause: Callable[[tuple[str, int]], None] = lambda partition: None
         self.resume: Callable[[tuple[str, int]], None] = lambda partition: None
-        self.abandon: Callable[[Any], None] = lambda event: None
+        self.discard: Callable[[Any], None] = lambda event: None
         self._held: Container[str] = ()
         self._look = asyncio.Event()
 
@@ -68,23 +68,23 @@ class Queues:
     async def fill(self, polls: AsyncIterator[Any]) -> None:
         """Take in the events of polls for as long as they come."""
         async for poll in polls:
-            self.put(apart(poll))
+            self.put(unbundle(poll))
 
     def put(self, events: Sequence[Any]) -> None:
         """Some of one partition, into its queue."""
         message = events[0].message
         name = self.name(message)
         if name not in self.queues:
-            self.queues[name] = Queue((message.topic, message.partition))
+            self.queues[name] = PartitionBuffer((message.topic, message.partition))
         queue = self.queues[name]
         queue.put(events)
         if self._is_full(queue):
             queue.paused = True
             self.pause(queue.partition)
         if name not in self._held:
-            self.look()
+            self.wake()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """There may be something to take now."""
         self._look.set()
 
@@ -110,12 +110,12 @@ class Queues:
         """
         for queue in self.queues.values():
             for event in queue.events:
-                self.abandon(event)
+                self.discard(event)
         self.queues.clear()
 
     def _open(self) -> list[str]:
         """Queues that events may be taken from."""
-        self._held = self.held() if self.queues else ()
+        self._held = self.throttled() if self.queues else ()
         return [name for name in self.queues if name not in self._held]
 
     def _take(self, name: str) -> Any:
@@ -129,7 +129,7 @@ class Queues:
             self.resume(queue.partition)
         return event
 
-    def _is_full(self, queue: Queue) -> bool:
+    def _is_full(self, queue: PartitionBuffer) -> bool:
         return queue.bytes >= self.max_bytes or len(queue.events) >= QUEUE_EVENTS
 
 

@@ -10,17 +10,17 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
-from stream_app.ingest.partitions import Broker, Partitions
-from stream_app.ingest.queues import Queues
+from stream_app.ingest.partitions import Assignment, Broker
+from stream_app.ingest.queues import PartitionBuffers
 from stream_app.ingest.tokens import Ingest
 from stream_app.kafka.consumer import Consumer
-from stream_app.runtime.retry import Health, patiently
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.retry import Health, retry_forever
+from stream_app.scoring.scorer import Scorer
 
 logger = logging.getLogger("xl3m")
 
 
-def on_full_queues(app: faust.App, queues: Queues) -> None:
+def on_full_queues(app: faust.App, queues: PartitionBuffers) -> None:
     """A full queue is to Faust what a full queue of its own would be, for its partition alone.
 
     Not `pause_partitions`: that passes over what was polled already, and its offsets would count
@@ -34,12 +34,12 @@ def on_full_queues(app: faust.App, queues: Queues) -> None:
         if event.poll:
             app.consumer.unacked.discard(event.poll.message)
 
-    queues.abandon = abandon
+    queues.discard = abandon
     app.flow_control.manage_queue(cast(Any, queues))
 
 
 def on_assignment(
-    app: faust.App, ingest: Ingest, asked: Partitions, scoring: Scoring, health: Health
+    app: faust.App, ingest: Ingest, asked: Assignment, scoring: Scorer, health: Health
 ) -> None:
     """When partitions come and go, so do the streams to score.
 
@@ -51,21 +51,21 @@ def on_assignment(
     async def assigned(sender: Any, **_: Any) -> None:
         check = partial(cast(Consumer, app.consumer).check, app.consumer_generation_id)
 
-        async def take(partitions: Partitions) -> tuple[list[str], list[str]]:
+        async def take(partitions: Assignment) -> tuple[list[str], list[str]]:
             check()
             broker = cast(Broker, app.consumer)
             return await partitions.assign(app.consumer.assignment(), broker, check)
 
-        await patiently(health, "assignment", take, asked)
-        owned, lost = await patiently(health, "assignment", take, ingest.partitions)
+        await retry_forever(health, "assignment", take, asked)
+        owned, lost = await retry_forever(health, "assignment", take, ingest.partitions)
         ingest.forget()
         for partition in lost:
             scoring.streams.disown(
-                await patiently(health, "assignment", ingest.store.streams, partition)
+                await retry_forever(health, "assignment", ingest.store.streams, partition)
             )
         for partition in owned:
             scoring.streams.own(
-                await patiently(health, "assignment", ingest.store.streams, partition)
+                await retry_forever(health, "assignment", ingest.store.streams, partition)
             )
         is_missing = cast(Consumer, app.consumer).missing_topics() or not ingest.partitions.topics
         why = "there is no topic yet" if is_missing else "others have them all"

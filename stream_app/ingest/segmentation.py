@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
-from stream_app.runtime.retry import Health, patiently
+from stream_app.runtime.retry import Health, retry_forever
 from stream_app.store.state import Cursor
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Method
@@ -21,26 +21,26 @@ logger = logging.getLogger("xl3m")
 
 # Two tokenizers that read this alike cut alike, as far as anyone will notice.
 SAMPLE = "2026-11-30 10:00:01,456 ERROR [pool-1] Größe=0x1F 注文 8812\n\tat a.b.C(D.java:7)\n"
-TOGETHER = 500
-NAMED = 3
+STREAMS_PER_READ = 500
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Segmentation:
     """Segments of so many tokens at most, by the tokenizer that `tokenizer` is a digest of."""
 
     segment_tokens: int
     tokenizer: int
 
     @classmethod
-    def by(cls, engine: Engine) -> Self:
+    def of_engine(cls, engine: Engine) -> Self:
         """What this engine's segmenter cuts."""
         ids = engine.model.encode([SAMPLE])[0]
         digest = blake2b(repr([*ids]).encode(), digest_size=4).digest()
         return cls(engine.method.segment_tokens, int.from_bytes(digest))
 
     @classmethod
-    def of(cls, number: int) -> Self:
+    def from_number(cls, number: int) -> Self:
         """What `number` says."""
         return cls(number >> 32, number & 0xFFFF_FFFF)
 
@@ -50,31 +50,33 @@ class Cut:
         return self.segment_tokens << 32 | self.tokenizer
 
 
-def retained(cursor: Cursor) -> set[Cut]:
+def retained(cursor: Cursor) -> set[Segmentation]:
     """How the segments were cut that are still in the log."""
     begins = sorted(cursor.cuts)
     ends = [*begins, math.inf][1:]
     return {
-        Cut.of(cursor.cuts[begin])
+        Segmentation.from_number(cursor.cuts[begin])
         for begin, end in zip(begins, ends, strict=True)
         if end > cursor.first
     }
 
 
-def differences(cursors: Mapping[str, Cursor], method: Method, mine: Cut) -> Iterator[str]:
+def differences(cursors: Mapping[str, Cursor], method: Method, mine: Segmentation) -> Iterator[str]:
     """What there is to say of streams whose segments this method's model cannot read whole, or
     that another tokenizer cut: a line for each kind."""
-    kinds = defaultdict[Cut, list[str]](list)
+    kinds = defaultdict[Segmentation, list[str]](list)
     for stream, cursor in cursors.items():
         for cut in retained(cursor):
             kinds[cut].append(stream)
     for cut, streams in sorted(kinds.items(), key=lambda kind: -kind[0].segment_tokens):
         if said := _difference(cut, method, mine):
-            named = ", ".join(map(repr, streams[:NAMED])) + (", …" if streams[NAMED:] else "")
+            named = ", ".join(map(repr, streams[:MAX_NAMED])) + (
+                ", …" if streams[MAX_NAMED:] else ""
+            )
             yield f"{_count(len(streams))} ({named}) {said}"
 
 
-def _difference(cut: Cut, method: Method, mine: Cut) -> str:
+def _difference(cut: Segmentation, method: Method, mine: Segmentation) -> str:
     room = method.window - 1 - method.question_tokens - method.answer_tokens
     if cut.segment_tokens > room:
         return (
@@ -94,20 +96,22 @@ def _count(streams: int) -> str:
     return "1 stream" if streams == 1 else f"{streams} streams"
 
 
-async def found(store: StreamStore, engine: Engine) -> list[str]:
+async def mismatches(store: StreamStore, engine: Engine) -> list[str]:
     """`differences` of all streams there are."""
     cursors = {name: cursor async for name, cursor in _cursors(store)}
-    return [*differences(cursors, engine.method, Cut.by(engine))]
+    return [*differences(cursors, engine.method, Segmentation.of_engine(engine))]
 
 
 async def _cursors(store: StreamStore) -> AsyncIterator[tuple[str, Cursor]]:
     names = await store.streams()
-    for some in (names[at : at + TOGETHER] for at in range(0, len(names), TOGETHER)):
+    for some in (
+        names[at : at + STREAMS_PER_READ] for at in range(0, len(names), STREAMS_PER_READ)
+    ):
         for name, cursor in zip(some, await store.cursors(some), strict=True):
             yield name, cursor
 
 
-class CutCheck:
+class SegmentationCheck:
     """Says once, when a worker starts, which streams were cut for another model."""
 
     def __init__(self, engine: Engine, store: StreamStore, health: Health) -> None:
@@ -117,5 +121,5 @@ class CutCheck:
 
     async def run(self) -> None:
         """Look, and return."""
-        for said in await patiently(self.health, "start", found, self.store, self.engine):
+        for said in await retry_forever(self.health, "start", mismatches, self.store, self.engine):
             logger.warning("%s", said)

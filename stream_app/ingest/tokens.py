@@ -14,13 +14,13 @@ from typing import Any
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.ingest.decoder import Decoded, TokenDecoder
-from stream_app.ingest.partitions import Owned, Partitions
-from stream_app.ingest.queues import Queues, size
-from stream_app.ingest.segmentation import Cut
+from stream_app.ingest.partitions import Assignment, OwnedPartition
+from stream_app.ingest.queues import PartitionBuffers, size
+from stream_app.ingest.segmentation import Segmentation
 from stream_app.kafka import polled
 from stream_app.kafka.dead_letters import headers_of as _headers
-from stream_app.runtime.retry import Health, patiently
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.retry import Health, retry_forever
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.limits import too_many_streams
 from stream_app.store.state import Commit, LostWritesError, RestartedError, State
@@ -42,11 +42,11 @@ DeadLetters = Callable[[Any, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class DecodedEvent:
     """What an event says of one stream, where it came from, and how many offsets before it never
     came."""
 
-    source: Owned
+    source: OwnedPartition
     event: Any
     chunks: list[Chunk]
     gap: int
@@ -70,15 +70,15 @@ class Ingest:
         settings: Settings,
         engine: Engine,
         store: StreamStore,
-        partitions: Partitions,
-        scoring: Scoring,
+        partitions: Assignment,
+        scoring: Scorer,
         dead_letters: DeadLetters,
         health: Health,
     ) -> None:
         self.settings = settings
         self.segmenter = engine.segmenter()
         self.decoder = TokenDecoder(settings, engine.model.decode_fragment)
-        self.cut = Cut.by(engine).number
+        self.cut = Segmentation.of_engine(engine).number
         self.store = store
         self.partitions = partitions
         self.scoring = scoring
@@ -86,8 +86,8 @@ class Ingest:
         self.health = health
         self.states: dict[str, State] = {}
         queue_bytes = settings.backlog_tokens * BYTES_PER_TOKEN
-        self.queues = Queues(queue_bytes, partitions.name, scoring.far_behind)
-        scoring.on_room = self.queues.look
+        self.queues = PartitionBuffers(queue_bytes, partitions.name, scoring.far_behind)
+        scoring.on_room = self.queues.wake
         self.batches = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,7 +98,7 @@ class Ingest:
         """Whether any event is at hand."""
         return not (self._idle.is_set() and self.queues.empty)
 
-    async def settled(self) -> None:
+    async def idle(self) -> None:
         """Return when no batch is under way."""
         await self._idle.wait()
 
@@ -125,44 +125,46 @@ class Ingest:
         ours = [(owned, event) for event in batch if (owned := self.partitions.of(event.message))]
         await self._prepare(ours)
         arrivals = await self._arrivals(ours)
-        while (done := await self._taken(arrivals, ours)) is None:
+        while (done := await self._next_batch(arrivals, ours)) is None:
             self.states.clear()
-            await patiently(self.health, "ingest", self.partitions.trust)
+            await retry_forever(self.health, "ingest", self.partitions.trust)
         for _, event in done:
             event.ack()
 
-    async def _taken(
-        self, arrivals: dict[str, list[Arrival]], ours: list[tuple[Owned, Any]]
-    ) -> list[tuple[Owned, Any]] | None:
+    async def _next_batch(
+        self, arrivals: dict[str, list[DecodedEvent]], ours: list[tuple[OwnedPartition, Any]]
+    ) -> list[tuple[OwnedPartition, Any]] | None:
         """Write, note the positions; what may be acknowledged then. None if Redis was started
         again meanwhile: what was written before may be lost, so all of it is looked at again."""
         try:
             await self._admit(arrivals)
             for part in _parts(arrivals):
                 while part:
-                    part = await patiently(self.health, "ingest", self._write, part)
+                    part = await retry_forever(self.health, "ingest", self._write, part)
             # A partition lost while all this went on is another's to speak for now.
             done = [(owned, event) for owned, event in ours if self.partitions.owns(owned)]
-            await patiently(self.health, "ingest", self.partitions.advance, done)
+            await retry_forever(self.health, "ingest", self.partitions.advance, done)
             return done
         except RestartedError:
             logger.warning("Redis was started again: seeing what it holds")
             return None
 
-    async def _prepare(self, batch: list[tuple[Owned, Any]]) -> None:
+    async def _prepare(self, batch: list[tuple[OwnedPartition, Any]]) -> None:
         """Have the schemas at hand by which the events are decoded: a registry that is away is
         waited for, and so are they."""
         if self.decoder.registry.is_asked:
             records = [(e.message.key, e.message.value, _headers(e.message)) for _, e in batch]
-            await patiently(self.health, "registry", self.decoder.registry.prepare, records)
+            await retry_forever(self.health, "registry", self.decoder.registry.prepare, records)
 
-    async def _arrivals(self, batch: list[tuple[Owned, Any]]) -> dict[str, list[Arrival]]:
+    async def _arrivals(
+        self, batch: list[tuple[OwnedPartition, Any]]
+    ) -> dict[str, list[DecodedEvent]]:
         """The usable events by stream, each stream's in order. An event has all it says of a stream
         in one arrival: that is in Redis as a whole, or not at all."""
-        arrivals: dict[str, list[Arrival]] = {}
+        arrivals: dict[str, list[DecodedEvent]] = {}
         for source, event in batch:
             message = event.message
-            source.saw(message.offset, polled.begins(message))
+            source.observe(message.offset, polled.begins(message))
             if polled.is_empty(message):
                 continue
             try:
@@ -179,7 +181,7 @@ class Ingest:
                 # A gap that waits to be counted came after what is there already; it is counted on
                 # the first stream of the event.
                 gap = 0 if source.has(event.message.offset) else source.take_gap()
-                waiting.append(Arrival(source, event, [chunk], gap))
+                waiting.append(DecodedEvent(source, event, [chunk], gap))
         return arrivals
 
     async def _decode(self, event: Any) -> Decoded:
@@ -191,13 +193,13 @@ class Ingest:
         decode = partial(decode, source=source, time_ms=polled.time_ms(message))
         return decode() if size(event) <= AT_ONCE_BYTES else await asyncio.to_thread(decode)
 
-    async def _admit(self, arrivals: dict[str, list[Arrival]]) -> None:
+    async def _admit(self, arrivals: dict[str, list[DecodedEvent]]) -> None:
         """List the streams that are new, and dead-letter what is of one too many: an event once,
         for the first of its streams there is no room for. A stream that is listed is never one too
         many, whoever listed it."""
         unheard: dict[Any, str] = {}
         for part in _parts(arrivals):
-            refused = await patiently(self.health, "ingest", self._enlist, part)
+            refused = await retry_forever(self.health, "ingest", self._enlist, part)
             for stream in [stream for stream in part if stream in refused]:
                 self.states.pop(stream, None)
                 for arrival in arrivals.pop(stream):
@@ -207,7 +209,7 @@ class Ingest:
         for event, reason in unheard.items():
             await self.dead_letters(event, reason)
 
-    async def _enlist(self, arrivals: dict[str, list[Arrival]]) -> frozenset[str]:
+    async def _enlist(self, arrivals: dict[str, list[DecodedEvent]]) -> frozenset[str]:
         """Those there is no room for."""
         await self._load(list(arrivals))
         new = {
@@ -216,18 +218,20 @@ class Ingest:
             for arrival in waiting
             if arrival.partition not in self.states[stream].cursor.next
         }
-        return await self.store.enlist([*new], self.settings.max_streams)
+        return await self.store.register_streams([*new], self.settings.max_streams)
 
-    async def _write(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
+    async def _write(
+        self, arrivals: dict[str, list[DecodedEvent]]
+    ) -> dict[str, list[DecodedEvent]]:
         """One step of every stream in one round trip; returns what is still to be written."""
         await self._load(list(arrivals))
         commits = await asyncio.to_thread(self._advance, arrivals)
-        states = await self.store.commit(commits, self.partitions.trusted)
+        states = await self.store.commit(commits, self.partitions.trusted_run_id)
         for commit, state in zip(commits, states, strict=True):
             state = state or await self._reload(commit)
             self.states[commit.stream] = state
             if self.partitions.owns(arrivals[commit.stream][0].source):
-                self.scoring.streams.grew(commit.stream, state.cursor)
+                self.scoring.streams.on_commit(commit.stream, state.cursor)
         return self._left(arrivals)
 
     async def _load(self, streams: list[str]) -> None:
@@ -240,7 +244,7 @@ class Ingest:
             self.states |= zip(missing, await self.store.load_all(missing), strict=True)
             # A Redis that went back must not be taken at its word: events it lost would count as
             # seen once a later one of their stream is written.
-            await self.partitions.check()
+            await self.partitions.check_generation()
 
     async def _reload(self, refused: Commit) -> State:
         """Where the stream stands now that it was written meanwhile, by another or by a try whose
@@ -253,7 +257,7 @@ class Ingest:
             )
         return state
 
-    def _advance(self, arrivals: dict[str, list[Arrival]]) -> list[Commit]:
+    def _advance(self, arrivals: dict[str, list[DecodedEvent]]) -> list[Commit]:
         """For each stream the step its next arrivals of one partition amount to."""
         commits = []
         for stream, waiting in arrivals.items():
@@ -264,7 +268,7 @@ class Ingest:
                 commits.append(self._commit(stream, fresh))
         return commits
 
-    def _commit(self, stream: str, fresh: list[Arrival]) -> Commit:
+    def _commit(self, stream: str, fresh: list[DecodedEvent]) -> Commit:
         base = self.states[stream]
         chunks = ((chunk.text, chunk.time_ms) for arrival in fresh for chunk in arrival.chunks)
         tail, segments = self.segmenter.extend(base.tail, chunks)
@@ -281,17 +285,17 @@ class Ingest:
             cut=self.cut,
         )
 
-    def _unseen(self, stream: str, arrivals: list[Arrival]) -> list[Arrival]:
+    def _unseen(self, stream: str, arrivals: list[DecodedEvent]) -> list[DecodedEvent]:
         """Those not yet part of the stream's state: a redelivered event changes nothing."""
         next_ = self.states[stream].cursor.next
         return [a for a in arrivals if a.offset >= next_.get(a.partition, 0)]
 
-    def _left(self, arrivals: dict[str, list[Arrival]]) -> dict[str, list[Arrival]]:
+    def _left(self, arrivals: dict[str, list[DecodedEvent]]) -> dict[str, list[DecodedEvent]]:
         left = {stream: self._unseen(stream, waiting) for stream, waiting in arrivals.items()}
         return {stream: waiting for stream, waiting in left.items() if waiting}
 
 
-def _parts(arrivals: dict[str, list[Arrival]]) -> list[dict[str, list[Arrival]]]:
+def _parts(arrivals: dict[str, list[DecodedEvent]]) -> list[dict[str, list[DecodedEvent]]]:
     """As many streams at a time as one round trip may have."""
     if len(arrivals) <= STREAMS_AT_ONCE:
         return [dict(arrivals)]

@@ -39,7 +39,7 @@ _OTHER_NAME = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
-async def knock(settings: Settings, options: dict[str, Any], seconds: float) -> None:
+async def probe_broker(settings: Settings, options: dict[str, Any], seconds: float) -> None:
     """Be let in by one broker and told of the cluster, within so many seconds for each.
 
     options: as of `access.kafka`. Raises UnreachableError with the reason of the first broker.
@@ -94,7 +94,7 @@ def unreachable(settings: Settings, error: Exception) -> UnreachableError:
     return UnreachableError(said)
 
 
-def explained(settings: Settings, error: Exception) -> str:
+def explain_refusal(settings: Settings, error: Exception) -> str:
     """What to do when the group, or a topic in it, refuses a worker."""
     group = f"the group {settings.group!r} ({variable('group')})"
     match error:

@@ -16,8 +16,8 @@ from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from stream_app.kafka.consumer_thread import KafkaThread
-from stream_app.kafka.polled import RangeRecord, Record, together
+from stream_app.kafka.consumer_thread import ConsumerThread
+from stream_app.kafka.polled import RangeRecord, Record, bundle
 
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;
@@ -39,9 +39,9 @@ class Consumer(aiokafka.Consumer):
         # Faust lets go of it with the partition. (partition, offset) -> what was read before it
         self._gap: Any = defaultdict(dict[int, int])
 
-    def _new_consumer_thread(self) -> KafkaThread:
+    def _new_consumer_thread(self) -> ConsumerThread:
         """Called by Faust when it begins."""
-        return KafkaThread(self, loop=self.loop, beacon=self.beacon)
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         """Called by Faust for what there is to read: what is polled of a topic of the app's
@@ -74,7 +74,7 @@ class Consumer(aiokafka.Consumer):
     def _together(self, tp: TP, records: Sequence[Record]) -> list[Record]:
         """They are acknowledged with the last one, so none before it is a hole."""
         self._gap[tp][records[-1].offset] = self._read_up_to(tp)
-        return [together(records)]
+        return [bundle(records)]
 
     def _each(self, tp: TP, records: Sequence[Record]) -> Sequence[Record]:
         """Faust sees what never came between two of them; not what did not before the first."""
@@ -123,19 +123,19 @@ class Consumer(aiokafka.Consumer):
 
     async def offsets_at(self, start: Literal["latest"] | int, *partitions: TP) -> Mapping[TP, int]:
         """The end of each partition, or its first offset since a time in milliseconds."""
-        thread = cast(KafkaThread, self._thread)
+        thread = cast(ConsumerThread, self._thread)
         return cast(
             Mapping[TP, int], await thread.call_thread(thread.offsets_at, start, partitions)
         )
 
     async def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
         """The ids of the topics, by which one that was created again differs."""
-        thread = cast(KafkaThread, self._thread)
+        thread = cast(ConsumerThread, self._thread)
         return cast(Mapping[str, str], await thread.call_thread(thread.topic_ids, names))
 
     def missing_topics(self) -> frozenset[str]:
         """Topics that are read and not there."""
-        return cast(KafkaThread, self._thread).topics.missing
+        return cast(ConsumerThread, self._thread).topics.missing
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Called when partitions are given out. Faust stopped the flow when it lost some, but not
@@ -158,14 +158,14 @@ class Consumer(aiokafka.Consumer):
         for tp in self.assignment():
             offset = self._read_offset[tp]
             self._read_offset[tp] = offset - 1 if offset else None
-        cast(KafkaThread, self._thread).ended.clear()
+        cast(ConsumerThread, self._thread).ended.clear()
         self.check(generation)
 
     async def _begin_again(self) -> None:
         """What was seen of partitions that end too early is dealt with now, and must not be taken
         for their end once they have grown. One that nobody took over from where Redis stands, of
         the queries, is read from its first record."""
-        thread, assigned = cast(KafkaThread, self._thread), self.assignment()
+        thread, assigned = cast(ConsumerThread, self._thread), self.assignment()
         ended, thread.ended = thread.ended, {}
         again = {
             tp: 0

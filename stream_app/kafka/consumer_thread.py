@@ -20,12 +20,12 @@ from stream_app.kafka.topic_monitor import TopicMonitor
 
 logger = logging.getLogger("xl3m")
 
-LOOK_SECONDS = 1.0
-SAID_SECONDS = 30.0
+POLL_SECONDS = 1.0
+REPEAT_SECONDS = 30.0
 """A refusal that goes on is said so often."""
 
 
-class KafkaThread(aiokafka.AIOKafkaConsumerThread):
+class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
     """One per worker. ended: partitions that end before what was to be read of them, and where."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -70,7 +70,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
             raise
         except errors.KafkaError as error:
             self.refused(error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             return {}
 
     async def _highwaters(self, partitions: Any) -> Any:
@@ -118,14 +118,14 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
             return
         self.fetch_state.blocked["group"] = app.explained(error)
         self._refused = now = asyncio.get_running_loop().time()
-        if now - self._said >= SAID_SECONDS:
+        if now - self._said >= REPEAT_SECONDS:
             self._said = now
             logger.error("%s; it is tried again", self.fetch_state.blocked["group"])
 
     async def _watch(self) -> None:
         """See what the coordinator has to say, whoever polls."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             coordinator = self._ensure_consumer()._coordinator
             try:
                 coordinator.check_errors()
@@ -134,7 +134,7 @@ class KafkaThread(aiokafka.AIOKafkaConsumerThread):
                     await self.crash(error)
                     return
                 self.refused(error)
-            if asyncio.get_running_loop().time() - self._refused > SAID_SECONDS:
+            if asyncio.get_running_loop().time() - self._refused > REPEAT_SECONDS:
                 self.fetch_state.blocked.pop("group", None)  # it passed
             await self.topics.look()
 

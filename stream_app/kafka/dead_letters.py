@@ -24,7 +24,7 @@ KINDS = 256
 _PARTICULARS = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
 
 Send = Callable[[bytes | None, bytes], Awaitable[None]]
-Bury = Callable[[Any, str], Awaitable[None]]
+DeadLetter = Callable[[Any, str], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class DeadLetterLog:
 
 def dead_letter_sender(
     send: Send, on_burial: Callable[[], None] = lambda: None, log: DeadLetterLog | None = None
-) -> Bury:
+) -> DeadLetter:
     """Puts an event that cannot be used where a person can look at it."""
     log = log or DeadLetterLog()
 

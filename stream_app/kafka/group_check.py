@@ -12,8 +12,8 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.errors import UnreachableError
-from stream_app.kafka.connection import FATAL, explained
-from stream_app.kafka.topics import administering, topic_names
+from stream_app.kafka.connection import FATAL, explain_refusal
+from stream_app.kafka.topics import open_admin, topic_names
 from stream_app.settings import Settings
 
 _OURS = ("", "consumer")
@@ -23,13 +23,13 @@ _SHARING = ("", "roundrobin")
 
 async def check_group(settings: Settings) -> None:
     """Raise UnreachableError if the broker does not let us into the group, or at a topic."""
-    async with administering(settings) as admin:
+    async with open_admin(settings) as admin:
         await _look(settings, _ask(settings, admin))
 
 
 async def group_state(settings: Settings) -> str:
     """How the group is, if we may join it now. Raises UnreachableError if not."""
-    async with administering(settings) as admin:
+    async with open_admin(settings) as admin:
         await _look(settings, _ask(settings, admin))
         return str(await _look(settings, _described(settings, admin)))
 
@@ -38,7 +38,7 @@ async def _look(settings: Settings, asking: Any) -> Any:
     try:
         return await asking
     except (*FATAL, InconsistentGroupProtocolError) as error:
-        raise UnreachableError(explained(settings, error)) from error
+        raise UnreachableError(explain_refusal(settings, error)) from error
 
 
 async def _ask(settings: Settings, admin: AIOKafkaAdminClient) -> None:

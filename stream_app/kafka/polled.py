@@ -38,7 +38,7 @@ class Event:
         return self.poll is not None and bool(self.poll.ack())
 
 
-def together(records: Sequence[Record]) -> Record:
+def bundle(records: Sequence[Record]) -> Record:
     """What Faust is given for them, at least one, of one partition."""
     last = records[-1]
     if isinstance(last, RangeRecord):
@@ -46,7 +46,7 @@ def together(records: Sequence[Record]) -> Record:
     return replace(last, key=None, value=[*records])
 
 
-def apart(poll: Any) -> list[Event]:
+def unbundle(poll: Any) -> list[Event]:
     """The events of a poll, in the order of offsets. It keeps none of their bytes."""
     events = [*map(Event, poll.message.value)]
     events[-1].poll = poll

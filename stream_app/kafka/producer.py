@@ -20,7 +20,7 @@ _LEAVE_SECONDS = 3.0
 
 
 @asynccontextmanager
-async def producing(
+async def open_producer(
     settings: Settings, linger_ms: int = 0, **more: Any
 ) -> AsyncIterator[AIOKafkaProducer]:
     """Idempotent: all replicas have what is confirmed, and a try whose reply was lost is not in

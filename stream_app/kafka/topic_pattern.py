@@ -14,10 +14,10 @@ from stream_app.settings import Settings
 
 logger = logging.getLogger("xl3m")
 
-LOOK_SECONDS = 15.0
+POLL_SECONDS = 15.0
 
 
-class TopicWatch:
+class TopicPattern:
     """One per worker. names: of the topics that are read, which grow; subscribe: called when they
     did."""
 
@@ -35,7 +35,7 @@ class TopicWatch:
         looked = 0
         while True:
             try:
-                await self.look()
+                await self.refresh()
             except (UnreachableError, SettingsError) as error:  # a file it needs may be gone
                 logger.warning("looking for topics: %s", error)
             looked += 1
@@ -43,9 +43,9 @@ class TopicWatch:
                 logger.warning(
                     "no topic matches %s yet: waiting for one", self.settings.tokens_topic
                 )
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read those that are new."""
         if new := sorted(set(await matching(self.settings)) - self.names):
             logger.info("reading topics %s", ", ".join(new))

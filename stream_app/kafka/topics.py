@@ -19,20 +19,20 @@ from stream_app.settings import Settings
 
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
-ASKED_SECONDS = 40.0
+REQUEST_SECONDS = 40.0
 _MAKES_TOPICS = "auto.create.topics.enable"
 _MOCK_CLUSTER = "mockCluster"
 """How librdkafka's begins its id."""
 
 
 @asynccontextmanager
-async def administering(
-    settings: Settings, seconds: float = ASKED_SECONDS
+async def open_admin(
+    settings: Settings, seconds: float = REQUEST_SECONDS
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     """A broker that answers, within so many seconds each time it is asked. Raises
     UnreachableError when it does not, or no longer, or does not let us in."""
     options = auth.kafka(settings)
-    await connection.knock(settings, options, seconds)
+    await connection.probe_broker(settings, options, seconds)
     admin = AIOKafkaAdminClient(**options, request_timeout_ms=round(seconds * 1000))
     try:
         await admin.start()
@@ -51,7 +51,7 @@ async def ensure_topics(settings: Settings) -> str:
 
     Raises UnreachableError when there is no broker, or it makes no topics by itself.
     """
-    async with administering(settings) as admin:
+    async with open_admin(settings) as admin:
         cluster = await admin.describe_cluster()
         missing = set(topic_names(settings)) - set(await admin.list_topics())
         if missing:
@@ -64,19 +64,19 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
 
     Raises UnreachableError when there is no broker.
     """
-    async with administering(settings) as admin:
+    async with open_admin(settings) as admin:
         known = await admin.describe_topics()
     counts = {topic["topic"]: len(topic["partitions"]) for topic in known}
-    names = [*matched(settings, counts), *topic_names(settings)]
+    names = [*matches_pattern(settings, counts), *topic_names(settings)]
     return {name: counts[name] for name in names if name in counts}
 
 
-async def makes_topics(settings: Settings) -> bool:
+async def auto_creates_topics(settings: Settings) -> bool:
     """Whether the broker makes topics by itself; False as well where it does not say.
 
     Raises UnreachableError when there is no broker.
     """
-    async with administering(settings) as admin:
+    async with open_admin(settings) as admin:
         cluster = await admin.describe_cluster()
         if str(cluster.get("cluster_id")).startswith(_MOCK_CLUSTER):
             return True
@@ -92,11 +92,11 @@ async def makes_topics(settings: Settings) -> bool:
 
 async def matching(settings: Settings) -> list[str]:
     """The topics that the pattern names, if they are named by one. Raises UnreachableError."""
-    async with administering(settings) as admin:
-        return matched(settings, await admin.list_topics())
+    async with open_admin(settings) as admin:
+        return matches_pattern(settings, await admin.list_topics())
 
 
-def matched(settings: Settings, names: Iterable[str]) -> list[str]:
+def matches_pattern(settings: Settings, names: Iterable[str]) -> list[str]:
     """Those of the names that the pattern matches; neither the other topics nor Kafka's own."""
     pattern, others = settings.tokens_pattern, {*topic_names(settings)}
     if pattern is None:
@@ -113,9 +113,9 @@ async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
     that comes next. Raises UnreachableError when there is no broker."""
     consumer = AIOKafkaConsumer(**auth.kafka(settings))
     try:
-        async with consumer, asyncio.timeout(ASKED_SECONDS):
+        async with consumer, asyncio.timeout(REQUEST_SECONDS):
             counts = await partition_counts(settings)
-            names = [*settings.tokens_topics, *matched(settings, counts)]
+            names = [*settings.tokens_topics, *matches_pattern(settings, counts)]
             partitions = [
                 TopicPartition(name, number)
                 for name in names

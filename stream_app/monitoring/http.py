@@ -50,7 +50,7 @@ def _named(host: str, port: int) -> Iterator[None]:
         ) from error
 
 
-class Http:
+class MonitoringServer:
     """One per worker. reasons: why the worker is not ready, empty if it is."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, reasons: Reasons) -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from stream_app.store.store import StreamStore
 
 if TYPE_CHECKING:  # commands weigh streams too, and wait for no model's libraries
-    from stream_app.scoring.streams import Streams
+    from stream_app.scoring.streams import StreamRegistry
 
 logger = logging.getLogger("xl3m")
 
@@ -22,7 +22,7 @@ COMMANDS = 100
 """At a time; a stream with more keys than that is weighed alone."""
 
 
-async def weight(store: StreamStore, stream: str) -> tuple[int, int]:
+async def memory_usage(store: StreamStore, stream: str) -> tuple[int, int]:
     """Bytes of all keys of a stream, and how many commands it took to know."""
     keys = store.keys
     async with store.redis.pipeline(transaction=False) as pipe:
@@ -37,10 +37,10 @@ async def weight(store: StreamStore, stream: str) -> tuple[int, int]:
         return sum(filter(None, await pipe.execute())), len(names) + 2
 
 
-class Weights:
+class MemorySampler:
     """One per worker: what the streams it owns weighed when it was last their turn."""
 
-    def __init__(self, store: StreamStore, streams: "Streams") -> None:
+    def __init__(self, store: StreamStore, streams: "StreamRegistry") -> None:
         self.store = store
         self.streams = streams
         self.of: dict[str, int] = {}
@@ -48,30 +48,30 @@ class Weights:
     @property
     def total(self) -> float:
         """Of all owned streams; of those not weighed yet, as much as the others on average."""
-        known = [self.of[stream] for stream in self.streams.sums.of if stream in self.of]
-        return sum(known) / len(known) * len(self.streams.sums.of) if known else 0.0
+        known = [self.of[stream] for stream in self.streams.totals.of if stream in self.of]
+        return sum(known) / len(known) * len(self.streams.totals.of) if known else 0.0
 
     @property
     def largest(self) -> int:
         """Of the owned streams that were weighed."""
-        return max((self.of.get(stream, 0) for stream in self.streams.sums.of), default=0)
+        return max((self.of.get(stream, 0) for stream in self.streams.totals.of), default=0)
 
     async def run(self) -> None:
         """Weigh some, wait, weigh the next; a Redis that is away is asked the next time."""
         while True:
             try:
-                await self.weigh()
+                await self.sample()
             except (RedisError, OSError) as error:  # no rights to ask, say
                 logger.debug("streams are not weighed: %s", error)
             await asyncio.sleep(EVERY_SECONDS)
 
-    async def weigh(self) -> None:
+    async def sample(self) -> None:
         """As many streams as there are commands for, those weighed longest ago first."""
-        owned, left = self.streams.sums.of, COMMANDS
+        owned, left = self.streams.totals.of, COMMANDS
         self.of = {stream: size for stream, size in self.of.items() if stream in owned}
         new = [stream for stream in owned if stream not in self.of]
         for stream in [*new, *self.of][:COMMANDS]:
-            size, commands = await weight(self.store, stream)
+            size, commands = await memory_usage(self.store, stream)
             self.of.pop(stream, None)
             self.of[stream] = size  # now last in turn
             left -= commands

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from stream_app.formats.notes import Notes
-from stream_app.monitoring.memory import Weights
+from stream_app.monitoring.memory import MemorySampler
 from stream_app.queries.answering import Answering
 from stream_app.runtime.retry import Health
-from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.scorer import Scorer
 from xl3m_core import Answer
 
 FILL_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25)
@@ -25,7 +25,7 @@ class Metrics:
     """One per worker; several in one process have nothing in common."""
 
     def __init__(
-        self, scoring: Scoring, answering: Answering, health: Health, weights: Weights
+        self, scoring: Scorer, answering: Answering, health: Health, weights: MemorySampler
     ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -78,7 +78,7 @@ class Metrics:
         self._query_seconds.observe(seconds)
         self._queries.labels(outcome_of(answer)).inc()
 
-    def _read_off(self, scoring: Scoring, health: Health, weights: Weights) -> None:
+    def _read_off(self, scoring: Scorer, health: Health, weights: MemorySampler) -> None:
         streams, segment_tokens = scoring.streams, scoring.engine.method.segment_tokens
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "xl3m_lag_tokens": (
@@ -91,11 +91,11 @@ class Metrics:
             ),
             "xl3m_coverage_ratio": (
                 "The least share scored for any standing question; NaN without one",
-                streams.sums.coverage,
+                streams.totals.coverage,
             ),
             "xl3m_gaps": (
                 "Offsets that never came, on the streams this worker owns",
-                lambda: streams.sums.gaps,
+                lambda: streams.totals.gaps,
             ),
             "xl3m_redis_bytes": (
                 "Redis memory of the streams this worker owns, judged by some",
@@ -111,7 +111,7 @@ class Metrics:
             ),
             "xl3m_health_waiting": (
                 "Steps that wait for Redis or the schema registry",
-                lambda: len(health.waiting),
+                lambda: len(health.retrying),
             ),
         }
         for name, (what, read) in gauges.items():

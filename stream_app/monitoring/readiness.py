@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.kafka.topics import administering
+from stream_app.kafka.topics import open_admin
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
 
 # Shorter than those who probe wait for an answer.
-ASKED_SECONDS = 2.0
+PROBE_SECONDS = 2.0
 FRESH_SECONDS = 1.0
 
 
@@ -38,7 +38,7 @@ class Readiness:
     async def reasons(self) -> dict[str, str]:
         """Why it is not ready, by what is lacking; empty if it is."""
         redis, kafka = await self._services()
-        found = {f"step {step}": f"waits: {why}" for step, why in self.health.waiting.items()}
+        found = {f"step {step}": f"waits: {why}" for step, why in self.health.retrying.items()}
         found |= dict(self.health.blocked)
         found["partitions"] = "" if self.assigned() else "not assigned now"
         found |= {"redis": redis, "kafka": kafka}
@@ -59,17 +59,17 @@ class Readiness:
 
     async def _redis(self) -> str:
         try:
-            async with asyncio.timeout(ASKED_SECONDS):
+            async with asyncio.timeout(PROBE_SECONDS):
                 await self.redis.ping()
         except TimeoutError:
-            return f"no answer within {ASKED_SECONDS:.0f} s"
+            return f"no answer within {PROBE_SECONDS:.0f} s"
         except (RedisError, OSError) as error:
             return f"does not answer: {error}"
         return ""
 
     async def _kafka(self) -> str:
         try:
-            async with administering(self.settings, ASKED_SECONDS):
+            async with open_admin(self.settings, PROBE_SECONDS):
                 return ""
         except (UnreachableError, SettingsError) as error:  # a file it needs may be gone
             return str(error)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from stream_app.queries.prefetch import Warming
+from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
-from stream_app.runtime.retry import Health, patiently
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.retry import Health, retry_forever
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import MAX_DEADLINE, Settings
-from stream_app.store.state import Asked, View, current_question
+from stream_app.store.state import QuestionRecord, Snapshot, current_question
 from stream_app.store.store import StreamStore
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 
@@ -25,7 +25,7 @@ OnText = Callable[[str], None]
 T = TypeVar("T")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """There is no answer; the message is what the asker is told."""
 
 
@@ -37,15 +37,15 @@ class Answering:
         settings: Settings,
         engine: Engine,
         store: StreamStore,
-        scoring: Scoring,
-        warming: Warming,
+        scoring: Scorer,
+        warming: PromptPrefetcher,
         health: Health,
     ) -> None:
         self.settings = settings
         self.engine = engine
         self.store = store
-        self.scoring = scoring
-        self.warming = warming
+        self.scorer = scoring
+        self.prefetcher = warming
         self.health = health
         self.on_answer: Callable[[Answer, float], None] = lambda answer, seconds: None
 
@@ -54,27 +54,31 @@ class Answering:
         began = time.perf_counter()
         try:
             answer = await self._answer(query, on_text)
-        except (Refused, QuestionError) as error:
+        except (RefusedError, QuestionError) as error:
             answer = Answer(question=query.question or "", error=str(error))
         self.on_answer(answer, time.perf_counter() - began)
         return answer
 
     async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
-        clock = Clock()
+        clock = Stopwatch()
         deadline = self.settings.query_deadline if query.deadline is None else query.deadline
         until = time.monotonic() + deadline
-        question, qid = await patiently(self.health, "query", self._question, query)
-        await patiently(self.health, "query", self.scoring.cover, query.stream, qid, until)
+        question, qid = await retry_forever(self.health, "query", self._question, query)
+        await retry_forever(
+            self.health, "query", self.scorer.wait_until_covered, query.stream, qid, until
+        )
         clock.lap("cover")
-        view = await patiently(self.health, "query", self.store.view, query.stream, qid)
+        view = await retry_forever(self.health, "query", self.store.snapshot, query.stream, qid)
         if view is None:
-            raise Refused(f"the question was ended on stream {query.stream!r} meanwhile: ask again")
+            raise RefusedError(
+                f"the question was ended on stream {query.stream!r} meanwhile: ask again"
+            )
         clock.lap("read")
         ranked, tail = await self._on_model(lambda: self._rank(view, question))
         clock.lap("tail")
         context, generated = await self._generate(ranked, question, on_text)
         clock.lap("generate")
-        self.warming.asked(query.stream, qid, question)
+        self.prefetcher.asked(query.stream, qid, question)
         scores = {segment.index: score for segment, score in ranked}
         return Answer(
             question=question,
@@ -91,20 +95,22 @@ class Answering:
         stream = query.stream
         state = await self.store.load(stream)
         if state.cursor.version == 0:
-            raise Refused(f"nothing is known of a stream {stream!r}: `xl3m streams` lists them")
+            raise RefusedError(
+                f"nothing is known of a stream {stream!r}: `xl3m streams` lists them"
+            )
         if state.tail.end == 0:
-            raise Refused(f"stream {stream!r} is empty")
+            raise RefusedError(f"stream {stream!r} is empty")
         question = query.question or current_question(await self.store.questions(stream))
         if question is None:
-            raise Refused(f"stream {stream!r} has no current question: ask one, or set one")
+            raise RefusedError(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
-        qid, now = self.scoring.question_id(question), await self.store.now()
+        qid, now = self.scorer.question_id(question), await self.store.now()
         kept = max(self.settings.question_ttl, MAX_DEADLINE)  # as long as any query may need it
-        asked = Asked(question, now + kept, now)
+        asked = QuestionRecord(question, now + kept, now)
         await self.store.ask(stream, qid, asked, most=self.settings.max_asked)
         return question, qid
 
-    def _rank(self, view: View, question: str) -> tuple[list[tuple[Segment, float]], int]:
+    def _rank(self, view: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:
         """The best of the top-k and of the tail, the most certain first; the tail's size."""
         tail = self.engine.segmenter().flush(view.state.tail)
         scores = self.engine.score([(segment.text, question) for segment in tail])
@@ -134,13 +140,13 @@ class Answering:
         """A model that fails on one query must not end the worker, whatever it raises: out of
         memory it is a RuntimeError, beyond its table of places an IndexError."""
         try:
-            return await self.scoring.on_model(call)
+            return await self.scorer.on_model(call)
         except Exception as error:
             logger.exception("the model failed on a query")
-            raise Refused(f"the model failed: {error}") from error
+            raise RefusedError(f"the model failed: {error}") from error
 
 
-class Clock:
+class Stopwatch:
     """Seconds by step."""
 
     def __init__(self) -> None:

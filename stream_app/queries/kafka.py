@@ -17,7 +17,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
-from stream_app.ingest.partitions import Owned, Partitions
+from stream_app.ingest.partitions import Assignment, OwnedPartition
 from stream_app.kafka import polled
 from stream_app.kafka.dead_letters import Send
 from stream_app.queries.answering import Answering
@@ -29,19 +29,19 @@ from stream_app.requests import (
     decode_question,
     sender_of,
 )
-from stream_app.runtime.retry import Health, patiently
-from stream_app.runtime.shutdown import Stopping
-from stream_app.scoring.scorer import Scoring, update_message
+from stream_app.runtime.retry import Health, retry_forever
+from stream_app.runtime.shutdown import Shutdown
+from stream_app.scoring.scorer import Scorer, update_message
 from stream_app.settings import Settings
-from stream_app.store.limits import FullError, too_many_streams
+from stream_app.store.limits import LimitError, too_many_streams
 from stream_app.store.questions import Fence
-from stream_app.store.state import Asked, RestartedError
+from stream_app.store.state import QuestionRecord, RestartedError
 from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError
 
 logger = logging.getLogger("xl3m")
 
-QUERIES_AT_ONCE = 16
+MAX_CONCURRENT_QUERIES = 16
 # A query that lay in its topic longer than this is of nobody who still waits: a new group, or one
 # whose offsets ran out, finds all that were ever sent. Producers' clocks may be wrong by as much.
 OLD_SECONDS = 3600.0
@@ -76,14 +76,14 @@ def check_readable(message: Any) -> None:
         raise BadEvent(reason)
 
 
-class Questions:
+class QuestionsAgent:
     """Events of the questions topic: set, add or end a stream's current questions."""
 
     def __init__(
         self,
         settings: Settings,
-        partitions: Partitions,
-        scoring: Scoring,
+        partitions: Assignment,
+        scoring: Scorer,
         bury: Any,
         health: Health,
     ) -> None:
@@ -102,7 +102,7 @@ class Questions:
             owned = self.partitions.of(event.message)
             if owned is None:
                 continue
-            owned.saw(event.message.offset, polled.begins(event.message))
+            owned.observe(event.message.offset, polled.begins(event.message))
             owned.take_gap()  # said in the log; no stream counts it
             while not owned.has(event.message.offset) and self.partitions.owns(owned):
                 await self._take(owned, event)
@@ -110,19 +110,19 @@ class Questions:
             if self.partitions.owns(owned):
                 event.ack()
 
-    async def _note(self, owned: Owned, event: Any) -> None:
+    async def _note(self, owned: OwnedPartition, event: Any) -> None:
         """Move the position behind the event, or find out that Redis was started again and may have
         lost what it asked for."""
         if not self.partitions.owns(owned):
             return
         try:
             done = [(owned, event)]
-            await patiently(self.health, "questions", self.partitions.advance, done)
+            await retry_forever(self.health, "questions", self.partitions.advance, done)
         except RestartedError:
             logger.warning("Redis was started again: seeing what it holds")
-            await patiently(self.health, "questions", self.partitions.trust)
+            await retry_forever(self.health, "questions", self.partitions.trust)
 
-    async def _take(self, owned: Owned, event: Any) -> None:
+    async def _take(self, owned: OwnedPartition, event: Any) -> None:
         """Do what it asks for, or bury it."""
         m, settings = event.message, self.settings
         if polled.is_empty(m):
@@ -134,16 +134,16 @@ class Questions:
             await self.bury(event, str(error))
             sender = sender_of(m.key, m.value, settings.max_event_bytes)
             if sender.stream:
-                await patiently(self.health, "questions", self._tell, sender, str(error))
+                await retry_forever(self.health, "questions", self._tell, sender, str(error))
             return
         self._keyless.warn(m)
         try:
             if asked.question is not None:
                 self.scoring.engine.suffix(asked.question)
-            await patiently(self.health, "questions", self._set, asked, owned.fence)
-        except (QuestionError, FullError) as error:
+            await retry_forever(self.health, "questions", self._set, asked, owned.fence)
+        except (QuestionError, LimitError) as error:
             await self.bury(event, str(error))
-            await patiently(self.health, "questions", self._tell, asked, str(error))
+            await retry_forever(self.health, "questions", self._tell, asked, str(error))
 
     async def _tell(self, asked: Question | Sender, error: str) -> None:
         """Whoever watches the stream should not wait for a question that was refused."""
@@ -164,27 +164,27 @@ class Questions:
     async def _ask(self, stream: str, question: str, add: bool, fence: Fence) -> None:
         """A stream may be asked before anything is read of it, and counts from then on."""
         most = self.settings.max_streams
-        if await self.store.enlist([(stream, "")], most):
-            raise FullError(too_many_streams(stream, most))
+        if await self.store.register_streams([(stream, "")], most):
+            raise LimitError(too_many_streams(stream, most))
         qid, now = self.scoring.question_id(question), await self.store.now()
         most = self.settings.max_questions
-        asked = Asked(question, set_at=now)
+        asked = QuestionRecord(question, set_at=now)
         await self.store.ask(stream, qid, asked, keep=add, most=most, fence=fence)
         await self._tell_range(stream, question, qid)
 
     async def _tell_range(self, stream: str, question: str, qid: str) -> None:
         """A question that was asked before may be scored already: no top-k changes then, and those
         who watch the stream would wait for the next one that does."""
-        if scored := await self.store.range(stream, qid):
+        if scored := await self.store.scored_range(stream, qid):
             message = update_message(stream, question, qid, scored.lo, scored.hi)
-            await self.store.tell([(self.store.keys.update_channel(stream), message)])
+            await self.store.publish([(self.store.keys.update_channel(stream), message)])
 
 
-class Queries:
+class QueriesAgent:
     """Events of the queries topic: several are answered at once, acknowledged in order."""
 
     def __init__(
-        self, settings: Settings, answering: Answering, send: Send, bury: Any, stopping: Stopping
+        self, settings: Settings, answering: Answering, send: Send, bury: Any, stopping: Shutdown
     ) -> None:
         self.settings = settings
         self.answering = answering
@@ -196,12 +196,12 @@ class Queries:
 
     async def run(self, events: AsyncIterator[Any]) -> None:
         """Begin each query as it comes, acknowledge it when all before it are answered."""
-        begun: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue(QUERIES_AT_ONCE)
+        begun: asyncio.Queue[tuple[Any, asyncio.Task[None]]] = asyncio.Queue(MAX_CONCURRENT_QUERIES)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._acknowledge(begun))
             async for event in events:
-                await self.stopping.admit()
-                self.stopping.begun()
+                await self.stopping.wait_unless_stopping()
+                self.stopping.query_started()
                 await begun.put((event, tasks.create_task(self._answer(event))))
 
     async def _acknowledge(self, begun: "asyncio.Queue[tuple[Any, asyncio.Task[None]]]") -> None:
@@ -209,7 +209,7 @@ class Queries:
             event, answered = await begun.get()
             await answered
             event.ack()
-            self.stopping.finished()
+            self.stopping.query_finished()
 
     async def _answer(self, event: Any) -> None:
         m, settings = event.message, self.settings

@@ -15,7 +15,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from stream_app.runtime.retry import end_if_cancelled
+from stream_app.runtime.retry import raise_if_cancelled
 from stream_app.store.keys import Keys
 from stream_app.store.scripts import Script
 
@@ -23,15 +23,15 @@ logger = logging.getLogger("xl3m")
 
 # After that a query whose worker died may be asked again.
 LEASE_MS = 60_000
-RENEWED_SECONDS = LEASE_MS / 3000
-CLAIMED = b"claimed"
+RENEW_SECONDS = LEASE_MS / 3000
+LEASED = b"claimed"
 # Of answers kept for who asks again, in Redis, by one worker; beyond that the oldest go.
 KEPT_BYTES = 16 << 20
 KEPT_AFTER = 0.75  # of these, once some had to go
 OVERHEAD_BYTES = 160  # of a key in Redis
 
 
-class Claims:
+class QueryLeases:
     """Those of one worker."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -42,9 +42,9 @@ class Claims:
         self.kept: dict[str, tuple[float, int]] = {}
         self.bytes = 0
 
-    def of(self, query_id: str) -> "Claim":
+    def of(self, query_id: str) -> "QueryLease":
         """That of a query, not taken yet."""
-        return Claim(self, self.keys.claim(query_id))
+        return QueryLease(self, self.keys.lease(query_id))
 
     async def keep(self, name: str, size: int, seconds: float) -> None:
         """Note an answer that stands in Redis for so long, and make room for it."""
@@ -72,12 +72,12 @@ class Claims:
         self.bytes -= size
 
 
-class Claim:
+class QueryLease:
     """mine: whether it is this worker's, as far as it knows; answer: another's, if it is there."""
 
-    def __init__(self, claims: Claims, name: str) -> None:
+    def __init__(self, claims: QueryLeases, name: str) -> None:
         self.claims, self.name = claims, name
-        self.token = b"%s by %s" % (CLAIMED, uuid4().hex.encode())
+        self.token = b"%s by %s" % (LEASED, uuid4().hex.encode())
         self.mine = False
         self.answer: bytes | None = None
 
@@ -88,11 +88,11 @@ class Claim:
         if not self.mine:
             there = await redis.get(self.name)
             self.mine = there == self.token  # a client may try again, if its first reply was lost
-            self.answer = None if there is None or there.startswith(CLAIMED) else there
+            self.answer = None if there is None or there.startswith(LEASED) else there
         return self.mine
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    async def renewed(self) -> AsyncIterator[None]:
         """Renewed while what is within runs, and not afterwards."""
         renewing = asyncio.create_task(self._renew())
         try:
@@ -101,7 +101,7 @@ class Claim:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
 
-    async def end(self, answer: bytes, seconds: int) -> bool:
+    async def complete(self, answer: bytes, seconds: int) -> bool:
         """Leave the answer for who asks again. False if another has claimed it meanwhile."""
         if not await self._put(answer, 1000 * seconds):
             return False
@@ -115,12 +115,12 @@ class Claim:
 
     async def _renew(self) -> None:
         while self.mine:
-            await asyncio.sleep(RENEWED_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS)
             try:
                 await self._put(self.token, LEASE_MS)
             except (RedisError, OSError) as error:
                 logger.error("a claim could not be renewed: %s", error)
-            end_if_cancelled()
+            raise_if_cancelled()
 
     async def _put(self, value: bytes, lease_ms: int) -> bool:
         arguments = [self.token, value, lease_ms]

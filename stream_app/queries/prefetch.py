@@ -9,45 +9,43 @@ import logging
 import time
 from functools import partial
 
-from stream_app.runtime.retry import Health, patiently
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.retry import Health, retry_forever
+from stream_app.scoring.scorer import Scorer
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")
 
-HOT_QUESTIONS = 32
-HOT_SECONDS = 600.0
-EVERY_SECONDS = 1.0
+RECENT_QUESTIONS = 32
+RECENT_SECONDS = 600.0
+INTERVAL_SECONDS = 1.0
 
 
-class Warming:
+class PromptPrefetcher:
     """One per worker."""
 
-    def __init__(
-        self, engine: Engine, store: StreamStore, scoring: Scoring, health: Health
-    ) -> None:
+    def __init__(self, engine: Engine, store: StreamStore, scoring: Scorer, health: Health) -> None:
         self.engine = engine
         self.store = store
         self.scoring = scoring
         self.health = health
-        self.hot: dict[tuple[str, str], tuple[str, float]] = {}
-        self.cold: set[tuple[str, str]] = set()
+        self.recent: dict[tuple[str, str], tuple[str, float]] = {}
+        self.stale: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
         scoring.on_change = self.changed
 
     def asked(self, stream: str, qid: str, question: str) -> None:
         """The question was answered: it is the hottest now."""
-        self.hot.pop((stream, qid), None)
-        self.hot[stream, qid] = (question, time.monotonic())
-        while len(self.hot) > HOT_QUESTIONS:
-            del self.hot[next(iter(self.hot))]
+        self.recent.pop((stream, qid), None)
+        self.recent[stream, qid] = (question, time.monotonic())
+        while len(self.recent) > RECENT_QUESTIONS:
+            del self.recent[next(iter(self.recent))]
 
     def changed(self, stream: str, qid: str) -> None:
         """The question's top-k is another."""
-        asked = self.hot.get((stream, qid))
-        if asked and time.monotonic() - asked[1] < HOT_SECONDS:
-            self.cold.add((stream, qid))
+        asked = self.recent.get((stream, qid))
+        if asked and time.monotonic() - asked[1] < RECENT_SECONDS:
+            self.stale.add((stream, qid))
             self._wake.set()
 
     async def run(self) -> None:
@@ -55,18 +53,18 @@ class Warming:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self.warm()
-            await asyncio.sleep(EVERY_SECONDS)
+            await self.prefetch()
+            await asyncio.sleep(INTERVAL_SECONDS)
 
-    async def warm(self) -> None:
+    async def prefetch(self) -> None:
         """Read the prompts of all hot questions that have another key context now. What changes
         meanwhile waits for the next time."""
-        cold, self.cold = self.cold, set()
+        cold, self.stale = self.stale, set()
         for stream, qid in cold:
-            view = await patiently(self.health, "warming", self.store.view, stream, qid)
-            if view is None or (stream, qid) not in self.hot:
+            view = await retry_forever(self.health, "warming", self.store.snapshot, stream, qid)
+            if view is None or (stream, qid) not in self.recent:
                 continue
-            question, best = self.hot[stream, qid][0], [segment for segment, _ in view.top]
+            question, best = self.recent[stream, qid][0], [segment for segment, _ in view.top]
             try:
                 await self.scoring.on_model(partial(self.engine.prefill, best, question))
             except Exception as error:  # out of memory, say: the query will tell

@@ -19,20 +19,20 @@ from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.kafka.dead_letters import DeadLetterLog
 from stream_app.queries.answering import Answering
-from stream_app.queries.kafka import QUERIES_AT_ONCE, answered
-from stream_app.queries.lease import CLAIMED, Claim, Claims
+from stream_app.queries.kafka import MAX_CONCURRENT_QUERIES, answered
+from stream_app.queries.lease import LEASED, QueryLease, QueryLeases
 from stream_app.requests import Query, decode_query, id_of
 from stream_app.runtime.retry import (
-    MAY_PASS,
+    TRANSIENT_ERRORS,
     Health,
     Waiting,
-    end_if_cancelled,
-    passes,
-    patiently,
+    is_transient,
+    raise_if_cancelled,
     reason,
+    retry_forever,
 )
-from stream_app.runtime.shutdown import Stopping
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.shutdown import Shutdown
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import Keys
 from stream_app.store.limits import too_many_queries
@@ -50,7 +50,7 @@ REFUSAL_TTL = 60  # costs nobody any work to give again
 REPEAT_MS = 500
 
 
-class PubSubDoor:
+class PubSubServer:
     """One per worker."""
 
     def __init__(
@@ -58,19 +58,19 @@ class PubSubDoor:
         settings: Settings,
         redis: Redis,
         answering: Answering,
-        scoring: Scoring,
+        scoring: Scorer,
         health: Health,
-        stopping: Stopping,
+        stopping: Shutdown,
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
         self.keys = Keys(settings.prefix)
-        self.claims = Claims(redis, self.keys)
+        self.claims = QueryLeases(redis, self.keys)
         self.answering = answering
         self.scoring = scoring
         self.health = health
         self.stopping = stopping
-        self.places = asyncio.Semaphore(QUERIES_AT_ONCE)
+        self.places = asyncio.Semaphore(MAX_CONCURRENT_QUERIES)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
         self.log = DeadLetterLog()
         self.on_skipped: Callable[[], None] = lambda: None
@@ -83,8 +83,8 @@ class PubSubDoor:
                 while True:
                     try:
                         await self._listen(tasks, waiting)
-                    except MAY_PASS as error:
-                        if not passes(error):
+                    except TRANSIENT_ERRORS as error:
+                        if not is_transient(error):
                             raise
                         await asyncio.sleep(waiting.failed(error))
 
@@ -119,8 +119,8 @@ class PubSubDoor:
         """One query must not end the door for the others."""
         try:
             await step(*args)
-        except MAY_PASS as error:
-            if not passes(error):
+        except TRANSIENT_ERRORS as error:
+            if not is_transient(error):
                 raise
             why = reason(error)
             logger.error("a query through pub/sub is lost, its asker may ask again: %s", why)
@@ -138,21 +138,21 @@ class PubSubDoor:
             await self._refuse(data, str(error))
             return
         if len(self.waiting) >= QUERIES_WAITING:
-            await self._see_who_waits()
+            await self._drop_claimed()
         if len(self.waiting) >= QUERIES_WAITING:
-            await self._turn_away(query)
+            await self._reject(query)
         elif query not in self.waiting:
             self.waiting[query] = tasks.create_task(self._guarded(self._wait, query))
 
     async def _wait(self, query: Query) -> None:
         async with self.places:
-            await self.stopping.admit()
+            await self.stopping.wait_unless_stopping()
             del self.waiting[query]
-            self.stopping.begun()
+            self.stopping.query_started()
             try:
                 await self._query(query)
             finally:
-                self.stopping.finished()
+                self.stopping.query_finished()
 
     async def _query(self, query: Query) -> None:
         """Answer it, if no other worker does; an answer that is already there is published again.
@@ -163,28 +163,28 @@ class PubSubDoor:
         claim = self.claims.of(query.id)
         try:
             if await claim.take():
-                async with claim.kept():
+                async with claim.renewed():
                     await self._answer(query, claim)
             elif claim.answer and await self._first_to_repeat(query):
                 await self._publish(query.id, claim.answer)
-        except MAY_PASS as error:
-            if not passes(error):
+        except TRANSIENT_ERRORS as error:
+            if not is_transient(error):
                 raise
-            await patiently(self.health, "claim", claim.release)
+            await retry_forever(self.health, "claim", claim.release)
             raise
 
-    async def _see_who_waits(self) -> None:
+    async def _drop_claimed(self) -> None:
         """Those that others answer, or have answered, wait here for nothing: let them go."""
         waiting = list(self.waiting)
         async with self.redis.pipeline(transaction=False) as pipe:
             for query in waiting:
-                pipe.exists(self.keys.claim(query.id))
+                pipe.exists(self.keys.lease(query.id))
             claimed = await pipe.execute()
         for query, is_claimed in zip(waiting, claimed, strict=True):
             if is_claimed and query in self.waiting:
                 self.waiting.pop(query).cancel()
 
-    async def _turn_away(self, query: Query) -> None:
+    async def _reject(self, query: Query) -> None:
         """Of workers that are all full one says so."""
         if await self.claims.of(query.id).take(REPEAT_MS):
             reason = too_many_queries(QUERIES_WAITING)
@@ -203,12 +203,12 @@ class PubSubDoor:
     async def _first_to_repeat(self, query: Query) -> bool:
         """All workers hear who asks again; one repeats the answer."""
         name = self.keys.repeated(query.id)
-        return bool(await self.redis.set(name, CLAIMED, nx=True, px=REPEAT_MS))
+        return bool(await self.redis.set(name, LEASED, nx=True, px=REPEAT_MS))
 
-    async def _answer(self, query: Query, claim: Claim) -> None:
+    async def _answer(self, query: Query, claim: QueryLease) -> None:
         """Publish the text as it comes, then the answer, and keep that for who asks again."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        speaking = asyncio.create_task(self._speak(query, claim, pieces))
+        speaking = asyncio.create_task(self._stream_text(query, claim, pieces))
         try:
             answer = await self.answering.answer(query, pieces.put_nowait)
             pieces.put_nowait(None)
@@ -218,17 +218,19 @@ class PubSubDoor:
             await asyncio.gather(speaking, return_exceptions=True)
         final = answered(query, {"type": "answer"} | answer.to_dict())
         seconds = ANSWER_TTL if answer.error is None else REFUSAL_TTL
-        if await patiently(self.health, "claim", claim.end, final, seconds):
+        if await retry_forever(self.health, "claim", claim.complete, final, seconds):
             await self._publish(query.id, final)
 
-    async def _speak(self, query: Query, claim: Claim, pieces: "asyncio.Queue[str | None]") -> None:
+    async def _stream_text(
+        self, query: Query, claim: QueryLease, pieces: "asyncio.Queue[str | None]"
+    ) -> None:
         """While the claim is ours, and as long as Redis takes it: the answer has all of it."""
         with suppress(RedisError, OSError):
             while (text := await pieces.get()) is not None:
                 piece = {"type": "text", "id": query.id, "text": text}
                 if claim.mine:
                     await self._publish(query.id, encode(piece, query.as_json))
-                    end_if_cancelled()
+                    raise_if_cancelled()
 
     async def _publish(self, query_id: str, message: bytes) -> None:
         await self.redis.publish(self.keys.answer_channel(query_id), message)

@@ -61,7 +61,7 @@ def unwinding_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
+def temporary_directory(prefix: str) -> Iterator[Path]:
     """A folder that is gone after the block, and after a SIGKILL as well."""
     folder = tempfile.mkdtemp(prefix=prefix)
     command = ["/bin/sh", "-c", _REMOVE_AT_END, "sh", folder]

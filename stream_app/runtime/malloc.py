@@ -20,7 +20,7 @@ TUNED = "MALLOC_", "GLIBC_TUNABLES"
 """How variables begin by which somebody else has a say in it."""
 
 
-def settle_memory() -> None:
+def configure_malloc() -> None:
     """Keep the latest programs alone, and freed memory at hand, unless the environment says
     otherwise: before torch is first used."""
     bound_programs()

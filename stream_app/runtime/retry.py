@@ -21,10 +21,10 @@ logger = logging.getLogger("xl3m")
 T = TypeVar("T")
 P = ParamSpec("P")
 
-PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 CALM_SECONDS = 5.0
 """What waited for less is not said to go on; what waits again within it is still the same."""
-MAY_PASS = (exceptions.RedisError, OSError)
+TRANSIENT_ERRORS = (exceptions.RedisError, OSError)
 """To catch; `passes` says whether this one does."""
 
 _CLASSES = (exceptions.ConnectionError, exceptions.TimeoutError)
@@ -50,7 +50,7 @@ _OWN_FAULT = (
 _IN_PIPELINE = "of pipeline caused error: "
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the error is about the state that Redis or the network is in, which passes by itself:
     not about what Redis was asked, or a file of ours."""
     if isinstance(error, OSError):
@@ -74,7 +74,7 @@ class Waiting:
 
     def failed(self, error: BaseException) -> float:
         """It waits from now on; returns for how long before the next try."""
-        pause = PAUSES[min(self.tries, len(PAUSES) - 1)]
+        pause = BACKOFF_SECONDS[min(self.tries, len(BACKOFF_SECONDS) - 1)]
         self.tries += 1
         self.health.waits(self, getattr(error, "service", "Redis"), reason(error), pause)
         return pause
@@ -103,7 +103,7 @@ class Health:
         return not self._waiting
 
     @property
-    def waiting(self) -> dict[str, str]:
+    def retrying(self) -> dict[str, str]:
         """The steps that somebody waits at, and why."""
         return {waiting.step: why for waiting, why in self._waiting.items()}
 
@@ -120,7 +120,7 @@ class Health:
         """Said at once, and again ever more rarely: Redis may be away for a night, or come and go
         all the time."""
         step, now = waiting.step, self._clock()
-        if step not in self.waiting:
+        if step not in self.retrying:
             self._began[step] = now
             if step not in self._said or now - self._ended[step] > CALM_SECONDS:
                 self._said[step] = LogThrottle(self._clock)
@@ -133,14 +133,14 @@ class Health:
 
     def goes_on(self, waiting: Waiting) -> None:
         """One who waited at a step does not any more; others may."""
-        if self._waiting.pop(waiting, None) is None or waiting.step in self.waiting:
+        if self._waiting.pop(waiting, None) is None or waiting.step in self.retrying:
             return
         self._ended[waiting.step] = now = self._clock()
         if (seconds := now - self._began[waiting.step]) > CALM_SECONDS:
             logger.info("%s goes on, after %.0f s", waiting.step, seconds)
 
 
-async def patiently(
+async def retry_forever(
     health: Health,
     step: str,
     call: Callable[P, Awaitable[T]],
@@ -152,16 +152,16 @@ async def patiently(
         while True:
             try:
                 done = await call(*args, **kwargs)
-                end_if_cancelled()
+                raise_if_cancelled()
                 return done
-            except MAY_PASS as error:
-                if not passes(error):
+            except TRANSIENT_ERRORS as error:
+                if not is_transient(error):
                     raise
-                end_if_cancelled()
+                raise_if_cancelled()
                 await asyncio.sleep(waiting.failed(error))
 
 
-def end_if_cancelled() -> None:
+def raise_if_cancelled() -> None:
     """redis-py sends under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
     that comes as it is done. The task would go on, and a worker asked to stop would not."""
     task = asyncio.current_task()

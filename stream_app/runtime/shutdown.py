@@ -17,19 +17,19 @@ LOGGING_SECONDS = 1.0
 UNFINISHED = "ends before all is done: what was not acknowledged will be delivered again"
 
 
-class Stopping:
+class Shutdown:
     """One per worker. told: whether it was told to stop; open: queries begun and not finished."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.told = False
+        self.requested = False
         self.open = 0
         self._finished = asyncio.Event()
 
     def begin(self) -> None:
         """From now on time runs; on a thread, since the event loop may be what is stuck."""
-        if not self.told:
-            self.told = True
+        if not self.requested:
+            self.requested = True
             timer = threading.Timer(self.seconds, self.end_now, [1])
             timer.daemon = True
             timer.start()
@@ -42,16 +42,16 @@ class Stopping:
         saying.join(LOGGING_SECONDS)
         os._exit(code)
 
-    def begun(self) -> None:
+    def query_started(self) -> None:
         """A query more is to be finished before the worker ends."""
         self.open += 1
 
-    def finished(self) -> None:
+    def query_finished(self) -> None:
         """It is: answered, and acknowledged where that is done."""
         self.open -= 1
         self._finished.set()
 
-    async def queries(self) -> None:
+    async def drain(self) -> None:
         """Wait until those that were begun are finished, or half of the time is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.seconds / 2):
@@ -59,7 +59,7 @@ class Stopping:
                     self._finished.clear()
                     await self._finished.wait()
 
-    async def admit(self) -> None:
+    async def wait_unless_stopping(self) -> None:
         """Return, unless the worker is to stop: what comes now is left to another one."""
-        if self.told:
+        if self.requested:
             await asyncio.Event().wait()

@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
-from stream_app.cli.output import say
+from stream_app.cli.output import echo
 
-SAID_BEFORE = 0.5
+WARN_BEFORE_SECONDS = 0.5
 """Seconds before the stacks."""
 
 
@@ -49,12 +49,12 @@ class Watchdog:
         a thread of ours says first what they are about: just before, and only if it gets to run."""
         faulthandler.dump_traceback_later(seconds, exit=True)
         self._timer.cancel()
-        self._timer = threading.Timer(max(0.0, seconds - SAID_BEFORE), self._say)
+        self._timer = threading.Timer(max(0.0, seconds - WARN_BEFORE_SECONDS), self._say)
         self._timer.daemon = True
         self._timer.start()
 
     def _say(self) -> None:
-        say(
+        echo(
             f"xl3m: nothing was done for {self.seconds:g} s, so this worker ends; below is where "
             "each of its threads is. If it is in the model, which may be slow only, one forward "
             "takes too long here: lower XL3M_BATCH_TOKENS, or raise XL3M_STALL_SECONDS",

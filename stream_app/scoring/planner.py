@@ -7,10 +7,10 @@ streams in, work out. Knows no store and no model.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from stream_app.scoring.jobs import Watched, Work, next_work
+from stream_app.scoring.jobs import ScoringJob, TrackedStream, next_job
 
-MOST_BATCHES = 16
-INERTIA = 0.7
+MAX_BATCHES = 16
+SMOOTHING = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class Wanted:
     """Questions of one stream that are to be scored."""
 
     stream: str
-    watched: Watched
+    watched: TrackedStream
     qids: Sequence[str]
 
     @property
     def asked(self) -> dict[str, str]:
         """Those that the stream has (still), and what they ask."""
         questions = self.watched.questions
-        return {qid: questions[qid].asked.question for qid in self.qids if qid in questions}
+        return {qid: questions[qid].record.question for qid in self.qids if qid in questions}
 
     def owed(self, back: bool) -> int:
         """Segments that are not under way: of the live edges, with `back` of what is before."""
@@ -40,17 +40,17 @@ class Wanted:
         return sorted(self.asked.items(), key=lambda asked: -self._owed(asked[0], back))
 
     def _owed(self, qid: str, back: bool) -> int:
-        return self.watched.questions[qid].owed(self.watched.cursor, back)
+        return self.watched.questions[qid].unscored(self.watched.cursor, back)
 
 
 @dataclass(slots=True)
-class Plan:
+class StepPlan:
     """The work of one step, which may have so many tokens."""
 
     size: int
     segment_tokens: int
     question_tokens: Callable[[str], int]
-    work: list[Work] = field(default_factory=list)
+    jobs: list[ScoringJob] = field(default_factory=list)
     tokens: int = 0
 
     @property
@@ -69,7 +69,7 @@ class Plan:
         """Put in what is wanted, in the room, or a segment more: those first that owe least, as
         what they leave of their share goes to those that owe more. at_least_one: a segment of
         one stream, whether or not it fits."""
-        fitting = self._fitting(wanted, room, back, at_least_one or not self.work)
+        fitting = self._fitting(wanted, room, back, at_least_one or not self.jobs)
         for i, each in enumerate(sorted(fitting, key=lambda each: each.owed(back))):
             spent = self._take(each, room // (len(fitting) - i), back)
             room -= spent
@@ -105,14 +105,14 @@ class Plan:
         for qid, question in wanted.most_owing(back):
             if spent + self.segment_tokens * len(segments) >= share:
                 break
-            if work := next_work(wanted.stream, qid, wanted.watched, most, back):
-                self.work.append(work)
+            if work := next_job(wanted.stream, qid, wanted.watched, most, back):
+                self.jobs.append(work)
                 segments.update(work.indices)
                 spent += self.question_tokens(question) * len(work.indices)
         return spent + self.segment_tokens * len(segments)
 
 
-class StepSize:
+class AdaptiveStepSize:
     """How many tokens a step may have, so that the model is busy no longer than `seconds`.
 
     Begins with one batch of the model, and stays there if `seconds` is 0.
@@ -120,14 +120,14 @@ class StepSize:
 
     def __init__(self, batch_tokens: int, least: int, seconds: float) -> None:
         self.tokens = max(batch_tokens, least)
-        self.least, self.most = least, max(least, MOST_BATCHES * batch_tokens)
+        self.least, self.most = least, max(least, MAX_BATCHES * batch_tokens)
         self.seconds = seconds
         self._speed = 0.0
 
-    def took(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: int, seconds: float) -> None:
         """A step of so many tokens took so long."""
         if not self.seconds or not tokens:
             return
         speed = tokens / max(seconds, 1e-6)
-        self._speed = INERTIA * self._speed + (1 - INERTIA) * speed if self._speed else speed
+        self._speed = SMOOTHING * self._speed + (1 - SMOOTHING) * speed if self._speed else speed
         self.tokens = min(max(self.least, int(self._speed * self.seconds)), self.most)

@@ -27,7 +27,7 @@ BLOCK = 10_000
 NICE = 10
 
 
-class Scout:
+class Prefilter:
     """Looks through logs in the Redis of that URL, one at a time."""
 
     def __init__(self, redis: str, keys: Keys = DEFAULT_KEYS) -> None:
@@ -35,7 +35,9 @@ class Scout:
         self.keys = keys
         self._one = asyncio.Semaphore(1)
 
-    async def picks(self, stream: str, question: str, lo: int, hi: int, most: int) -> list[int]:
+    async def candidates(
+        self, stream: str, question: str, lo: int, hi: int, most: int
+    ) -> list[int]:
         """Of the segments lo up to hi the most promising, the best first; none if it fails."""
         try:
             async with self._one:

@@ -16,14 +16,14 @@ from functools import partial
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.runtime.retry import Health, patiently
-from stream_app.scoring.jobs import Step, Watched, Work, extension
-from stream_app.scoring.look_ahead import LookAhead
-from stream_app.scoring.planner import Plan, StepSize, Wanted
-from stream_app.scoring.prefilter import Scout
+from stream_app.runtime.retry import Health, retry_forever
+from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
+from stream_app.scoring.look_ahead import PrefilterScheduler
+from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
+from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.standing import StandingQuestions
-from stream_app.scoring.streams import Streams
-from stream_app.store.state import Cursor, Extension
+from stream_app.scoring.streams import StreamRegistry
+from stream_app.store.state import Cursor, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
 from xl3m_core.engine import Begun
@@ -43,7 +43,7 @@ class Waiter:
     head: int | None = None
 
 
-class Scoring:
+class Scorer:
     """One per worker. step_seconds: how long the model may be busy with a step; 0: one batch,
     however long it takes."""
 
@@ -54,25 +54,25 @@ class Scoring:
         health: Health,
         backlog_tokens: int,
         step_seconds: float = 0.0,
-        scout: Scout | None = None,
+        scout: Prefilter | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
-        self.ahead = LookAhead(scout)
+        self.ahead = PrefilterScheduler(scout)
         self.health = health
         self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
-        self.size = StepSize(engine.batch_tokens, least, step_seconds)
+        self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
         standing = StandingQuestions(engine, store)
         self.question_id = standing.id
-        self.streams = Streams(store, standing, self._wake.set)
+        self.streams = StreamRegistry(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
         self.on_change: Callable[[str, str], None] = lambda stream, qid: None
         self.on_step: Callable[[float, float], None] = lambda fill, seconds: None
         self.on_room: Callable[[], None] = lambda: None
         self.steps = 0
-        self.turns = 0
+        self.model_calls = 0
         self.working = False
         self._steps = ThreadPoolExecutor(1, thread_name_prefix="steps")
         self._others = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -84,17 +84,17 @@ class Scoring:
         backlogs = self.streams.backlogs()
         return {name for name, unscored in backlogs.items() if unscored > self.backlog_segments}
 
-    async def cover(self, stream: str, qid: str, until: float) -> None:
+    async def wait_until_covered(self, stream: str, qid: str, until: float) -> None:
         """Score for a question ahead of live edges and history, until all of the stream's log
         is covered or `time.monotonic()` is past `until`."""
         waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
-        watched = self.streams.watched.setdefault(stream, Watched(Cursor()))
+        watched = self.streams.watched.setdefault(stream, TrackedStream(Cursor()))
         self.waiters.append(waiter)
         watched.waiters += 1
         try:
             await self.streams.load(stream)
             waiter.head = watched.cursor.head
-            self._settle()
+            self._release_waiters()
             self._wake.set()
             scouting = asyncio.create_task(self._look_ahead(watched, stream, qid))
             try:
@@ -108,7 +108,7 @@ class Scoring:
             watched.waiters -= 1
             self.streams.drop(stream)
 
-    async def _look_ahead(self, watched: Watched, stream: str, qid: str) -> None:
+    async def _look_ahead(self, watched: TrackedStream, stream: str, qid: str) -> None:
         """Have picked what to score first, while scoring goes on."""
         await self.ahead.look(watched, stream, qid)
         self._wake.set()
@@ -123,7 +123,7 @@ class Scoring:
             try:
                 return call()
             finally:
-                self.turns += 1
+                self.model_calls += 1
 
         return asyncio.get_running_loop().run_in_executor(thread, turn)
 
@@ -158,26 +158,26 @@ class Scoring:
 
     async def _next(self) -> Step | None:
         """Plan a step and read its segments."""
-        await patiently(self.health, "planning", self.streams.refresh)
-        self._let_go()
+        await retry_forever(self.health, "planning", self.streams.refresh)
+        self._notify()
         plan = self._plan()
-        if not plan.work:
+        if not plan.jobs:
             return None
-        segments = await patiently(self.health, "planning", self._read, plan.work)
-        return Step(plan.work, segments, plan.tokens, plan.fill)
+        segments = await retry_forever(self.health, "planning", self._read, plan.jobs)
+        return Step(plan.jobs, segments, plan.tokens, plan.fill)
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> StepPlan:
         """The next step's work: queries, then live edges, then history.
 
         Queries have three quarters of a step, so that they do not hold up the live edges.
         """
         method, suffix = self.engine.method, self.engine.suffix
-        plan = Plan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
+        plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
         behind = next(self._behind(), None)
         plan.add(self._waiting(), plan.room * (3 if behind else 4) // 4, back=True)
         plan.add(self._behind(), plan.room, back=False, at_least_one=True)
         plan.add(self._behind(), plan.room, back=True)
-        self.streams.had_a_turn({work.stream for work in plan.work})
+        self.streams.rotate({work.stream for work in plan.jobs})
         self.waiters[:] = self.waiters[1:] + self.waiters[:1]
         return plan
 
@@ -192,11 +192,11 @@ class Scoring:
     def _behind(self) -> Iterator[Wanted]:
         """Owned streams that have something to score for a current question; there may be
         thousands, and a step has room for few."""
-        for stream in self.streams.behind:
+        for stream in self.streams.lagging:
             if (watched := self.streams.watched[stream]).owned:
                 yield Wanted(stream, watched, [*watched.current()])
 
-    async def _read(self, work: list[Work]) -> list[list[Segment]]:
+    async def _read(self, work: list[ScoringJob]) -> list[list[Segment]]:
         """Each work's segments; what several questions need is read once."""
         wanted = list(dict.fromkeys((w.stream, w.indices) for w in work))
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
@@ -209,8 +209,8 @@ class Scoring:
     async def _ended(self, step: Step, begun: Begun) -> list[float]:
         """The step's scores. Of what was planned, some may be gone from the log."""
         scores, seconds = await asyncio.to_thread(begun)
-        share = len(scores) / sum(len(work.indices) for work in step.work)
-        self.size.took(round(step.tokens * share), seconds)
+        share = len(scores) / sum(len(work.indices) for work in step.job)
+        self.size.observe(round(step.tokens * share), seconds)
         self.on_step(step.fill, seconds)
         return scores
 
@@ -218,51 +218,53 @@ class Scoring:
         """Write the step's scores, and let go who waited for them."""
         scores, k = iter(found), self.engine.method.k
         extensions = [
-            extension(w, {segment: next(scores) for segment in segments}, k, self._first(w))
-            for w, segments in zip(step.work, step.segments, strict=True)
+            range_update(w, {segment: next(scores) for segment in segments}, k, self._first(w))
+            for w, segments in zip(step.job, step.segments, strict=True)
         ]
-        replies = await patiently(self.health, "scoring", self.store.extend, extensions, k)
-        written = list(zip(step.work, extensions, replies, strict=True))
+        replies = await retry_forever(
+            self.health, "scoring", self.store.extend_range, extensions, k
+        )
+        written = list(zip(step.job, extensions, replies, strict=True))
         for w, made, reply in written:
             self._apply(w, made, reply)
         self.steps += 1
-        self._let_go()
+        self._notify()
         changed = [(w, made) for w, made, reply in written if reply]
         told = [(self.store.keys.update_channel(w.stream), _update(w, made)) for w, made in changed]
-        await patiently(self.health, "scoring", self.store.tell, told)
+        await retry_forever(self.health, "scoring", self.store.publish, told)
         for w, _ in changed:
             self.on_change(w.stream, w.qid)
 
-    def _first(self, w: Work) -> int:
+    def _first(self, w: ScoringJob) -> int:
         """Where the log that was scored begins, as far as is known here."""
         watched = self.streams.watched.get(w.stream)
         return watched.cursor.first if watched else 0
 
-    def _apply(self, w: Work, made: Extension, changed: bool | None) -> None:
+    def _apply(self, w: ScoringJob, made: RangeUpdate, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""
         watched = self.streams.watched.get(w.stream)
-        if changed is None or watched is None or watched.questions.get(w.qid) is not w.standing:
-            w.standing.planned = replace(w.standing.range)
+        if changed is None or watched is None or watched.questions.get(w.qid) is not w.tracked:
+            w.tracked.planned = replace(w.tracked.scored_range)
             self.streams.reload(w.stream)
         else:
-            scored = w.standing.range
+            scored = w.tracked.scored_range
             scored.lo, scored.hi = made.lo, made.hi
             scored.skipped += made.skipped
-            self.streams.look_at(w.stream)
+            self.streams.refresh_lag(w.stream)
 
-    def _let_go(self) -> None:
+    def _notify(self) -> None:
         """Let ingest look for room again, and queries go whose ranges are covered."""
-        self._settle()
+        self._release_waiters()
         self.on_room()
 
-    def _settle(self) -> None:
+    def _release_waiters(self) -> None:
         """Let queries go whose ranges are covered, or whose question is gone."""
         for waiter in self.waiters:
             if waiter.head is None or waiter.covered.done():
                 continue
             watched = self.streams.watched.get(waiter.stream)
             standing = watched.questions.get(waiter.qid) if watched else None
-            if not (watched and standing and standing.lacks(waiter.head, watched.cursor.first)):
+            if not (watched and standing and standing.is_behind(waiter.head, watched.cursor.first)):
                 waiter.covered.set_result(None)
 
 
@@ -272,5 +274,5 @@ def update_message(stream: str, question: str, qid: str, lo: int, hi: int) -> by
     return encode(fields)
 
 
-def _update(w: Work, made: Extension) -> bytes:
-    return update_message(w.stream, w.standing.asked.question, w.qid, made.lo, made.hi)
+def _update(w: ScoringJob, made: RangeUpdate) -> bytes:
+    return update_message(w.stream, w.tracked.record.question, w.qid, made.lo, made.hi)

@@ -7,9 +7,9 @@ engine and the store; not when anything is scored.
 import logging
 from typing import TYPE_CHECKING
 
-from stream_app.scoring.jobs import Standing
+from stream_app.scoring.jobs import TrackedQuestion
 from stream_app.store.keys import question_id
-from stream_app.store.state import Asked
+from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from xl3m_core import QuestionError
 
@@ -26,28 +26,28 @@ class StandingQuestions:
         self.engine = engine
         self.store = store
 
-    async def of(self, stream: str, owned: bool) -> dict[str, Standing]:
+    async def of(self, stream: str, owned: bool) -> dict[str, TrackedQuestion]:
         """The questions this worker's model scores, with their ranges."""
-        mine = dict[str, Asked]()
+        mine = dict[str, QuestionRecord]()
         for qid, asked in (await self.store.questions(stream)).items():
             if not self._fits(asked):
                 continue
             if qid != self.id(asked.question):
-                if not owned or asked.until:
+                if not owned or asked.expires_at:
                     continue
                 qid = await self._adopt(stream, qid, asked)
             mine[qid] = asked
-        ranges = zip(mine.items(), await self.store.ranges(stream, mine), strict=True)
-        return {qid: Standing(asked, scored) for (qid, asked), scored in ranges if scored}
+        ranges = zip(mine.items(), await self.store.scored_ranges(stream, mine), strict=True)
+        return {qid: TrackedQuestion(asked, scored) for (qid, asked), scored in ranges if scored}
 
-    async def _adopt(self, stream: str, qid: str, asked: Asked) -> str:
+    async def _adopt(self, stream: str, qid: str, asked: QuestionRecord) -> str:
         """A current question was scored by another model, measure or k: begin it anew."""
         logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
         mine = self.id(asked.question)
-        await self.store.adopt(stream, qid, mine)
+        await self.store.reissue(stream, qid, mine)
         return mine
 
-    def _fits(self, asked: Asked) -> bool:
+    def _fits(self, asked: QuestionRecord) -> bool:
         """Whether the question fits the window of this worker's model."""
         try:
             self.engine.suffix(asked.question)

@@ -8,16 +8,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from stream_app.scoring.jobs import Watched
+from stream_app.scoring.jobs import TrackedStream
 from stream_app.scoring.standing import StandingQuestions
-from stream_app.scoring.totals import NOTHING, Sums
+from stream_app.scoring.totals import NOTHING, Totals
 from stream_app.store.state import Cursor, LostWritesError
 from stream_app.store.store import StreamStore
 
 RELOADED_AT_ONCE = 64
 
 
-class Streams:
+class StreamRegistry:
     """`behind`: those that have something to score, by turns; `stale`: those to be read again.
 
     wake: called when there is something to do.
@@ -29,15 +29,15 @@ class Streams:
         self.store = store
         self.standing = standing
         self.wake = wake
-        self.watched: dict[str, Watched] = {}
-        self.behind: dict[str, None] = {}
+        self.watched: dict[str, TrackedStream] = {}
+        self.lagging: dict[str, None] = {}
         self.stale: set[str] = set()
-        self.sums = Sums()
+        self.totals = Totals()
 
     def own(self, streams: list[str]) -> None:
         """The live edges of these streams are this worker's from now on."""
         for stream in streams:
-            self.watched.setdefault(stream, Watched(Cursor())).owned = True
+            self.watched.setdefault(stream, TrackedStream(Cursor())).owned = True
             self.reload(stream)
 
     def disown(self, streams: list[str]) -> None:
@@ -45,10 +45,10 @@ class Streams:
         for stream in streams:
             if stream in self.watched:
                 self.watched[stream].owned = False
-                self.sums.note(stream, None)
+                self.totals.update(stream, None)
                 self.drop(stream)
 
-    def grew(self, stream: str, cursor: Cursor) -> None:
+    def on_commit(self, stream: str, cursor: Cursor) -> None:
         """The log of a stream of this worker's was written to."""
         watched = self.watched.get(stream)
         if watched is None or not watched.owned:
@@ -57,7 +57,7 @@ class Streams:
             self.reload(stream)
         else:
             watched.cursor = cursor
-            self.look_at(stream)
+            self.refresh_lag(stream)
 
     def changed(self, stream: str) -> None:
         """The stream's questions were changed."""
@@ -66,13 +66,13 @@ class Streams:
 
     def backlog(self) -> int:
         """Segments read but not scored for a current question of an owned stream."""
-        return self.sums.backlog
+        return self.totals.backlog
 
     def backlogs(self) -> Counter[str]:
         """The same by topic/partition; a stream's counts for each partition that ever fed it."""
         backlogs = Counter[str]()
-        for stream in self.behind:
-            unscored = self.sums.of.get(stream, NOTHING).backlog
+        for stream in self.lagging:
+            unscored = self.totals.of.get(stream, NOTHING).backlog
             for partition in self.watched[stream].cursor.next if unscored else ():
                 backlogs[partition] += unscored
         return backlogs
@@ -114,28 +114,28 @@ class Streams:
             watched.cursor = cursor
         watched.take(standing)
         if self.watched.get(stream) is watched:
-            self.look_at(stream)
+            self.refresh_lag(stream)
 
-    def look_at(self, stream: str) -> None:
+    def refresh_lag(self, stream: str) -> None:
         """Note whether the stream has anything to score."""
         watched = self.watched[stream]
         cursor = watched.cursor
-        self.sums.note(stream, watched)
-        if any(each.lacks(cursor.head, cursor.first) for each in watched.current().values()):
-            self.behind.setdefault(stream)
+        self.totals.update(stream, watched)
+        if any(each.is_behind(cursor.head, cursor.first) for each in watched.current().values()):
+            self.lagging.setdefault(stream)
             self.wake()
         else:
-            self.behind.pop(stream, None)
+            self.lagging.pop(stream, None)
 
-    def had_a_turn(self, streams: set[str]) -> None:
+    def rotate(self, streams: set[str]) -> None:
         """These are last the next time, in the order they have now."""
-        for stream in [each for each in self.behind if each in streams]:
-            self.behind[stream] = self.behind.pop(stream)
+        for stream in [each for each in self.lagging if each in streams]:
+            self.lagging[stream] = self.lagging.pop(stream)
 
     def drop(self, stream: str) -> None:
         """Forget the stream if it is neither owned nor waited for."""
         watched = self.watched[stream]
         if not watched.owned and not watched.waiters:
             del self.watched[stream]
-            self.sums.note(stream, None)
-            self.behind.pop(stream, None)
+            self.totals.update(stream, None)
+            self.lagging.pop(stream, None)

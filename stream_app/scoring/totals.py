@@ -7,10 +7,10 @@ Knows streams as scoring sees them; not who asks.
 import math
 from typing import NamedTuple
 
-from stream_app.scoring.jobs import Watched
+from stream_app.scoring.jobs import TrackedStream
 
 
-class Sum(NamedTuple):
+class StreamTotals(NamedTuple):
     """Of one stream: segments not scored for its current questions, offsets that never came, the
     least share scored for a current question (NaN without one, or without a segment)."""
 
@@ -19,23 +19,23 @@ class Sum(NamedTuple):
     coverage: float
 
 
-NOTHING = Sum(0, 0, math.nan)
+NOTHING = StreamTotals(0, 0, math.nan)
 
 
-class Sums:
+class Totals:
     """Over all streams noted."""
 
     def __init__(self) -> None:
-        self.of: dict[str, Sum] = {}
+        self.of: dict[str, StreamTotals] = {}
         self.backlog = 0
         self.gaps = 0
 
-    def note(self, stream: str, watched: Watched | None) -> None:
+    def update(self, stream: str, watched: TrackedStream | None) -> None:
         """The stream is as it is seen here now; None, or one that is not owned, counts no more."""
         old = self.of.pop(stream, NOTHING)
         new = NOTHING
         if watched and watched.owned:
-            new = self.of[stream] = sum_of(watched)
+            new = self.of[stream] = totals_of(watched)
         self.backlog += new.backlog - old.backlog
         self.gaps += new.gaps - old.gaps
 
@@ -45,9 +45,9 @@ class Sums:
         return min(shares, default=math.nan)
 
 
-def sum_of(watched: Watched) -> Sum:
+def totals_of(watched: TrackedStream) -> StreamTotals:
     """What one stream comes to."""
-    head, ranges = watched.cursor.head, [each.range for each in watched.current().values()]
+    head, ranges = watched.cursor.head, [each.scored_range for each in watched.current().values()]
     shares = [scored.coverage(head) for scored in ranges] if head else []
     backlog = sum(max(0, head - scored.hi) for scored in ranges)
-    return Sum(backlog, watched.cursor.gaps, min(shares, default=math.nan))
+    return StreamTotals(backlog, watched.cursor.gaps, min(shares, default=math.nan))

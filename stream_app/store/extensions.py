@@ -9,10 +9,10 @@ from stream_app.store import keys as layout
 from stream_app.store.codec import pack_segment
 from stream_app.store.keys import Keys
 from stream_app.store.scripts import Call
-from stream_app.store.state import Extension
+from stream_app.store.state import RangeUpdate
 
 
-def extend_call(keys: Keys, e: Extension, k: int) -> Call:
+def range_update_call(keys: Keys, e: RangeUpdate, k: int) -> Call:
     """Keys and arguments for `scores.lua`, whose head says which."""
     names = [make(e.stream, e.qid) for make in (keys.scored_range, keys.top, keys.text)]
     names.append(keys.cursor(e.stream))
@@ -26,7 +26,7 @@ def extend_call(keys: Keys, e: Extension, k: int) -> Call:
     return names, args
 
 
-def outlived(keys: Keys, e: Extension) -> str | None:
+def expired_blocks(keys: Keys, e: RangeUpdate) -> str | None:
     """The latest block of scores wholly before the log's start: those before it went when it was
     their turn, since a log loses less than a block between two steps."""
     block = e.first // layout.SCORES_PER_BLOCK - 1

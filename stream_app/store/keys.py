@@ -121,7 +121,7 @@ class Keys:
 
     # -- queries ----------------------------------------------------------------------------------
 
-    def claim(self, query_id: str) -> str:
+    def lease(self, query_id: str) -> str:
         """Who answers a query, and then its answer."""
         return self._named(f"query:{_quoted(query_id)}")
 

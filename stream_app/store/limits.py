@@ -6,7 +6,7 @@ Knows what the limits are called; not who counts.
 from stream_app.variables import variable
 
 
-class FullError(RuntimeError):
+class LimitError(RuntimeError):
     """There are as many as there may be; the message is the reason the sender is given."""
 
 

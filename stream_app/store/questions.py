@@ -13,8 +13,8 @@ from redis.exceptions import NoPermissionError
 
 from stream_app.store.codec import pack
 from stream_app.store.keys import Keys
-from stream_app.store.replies import to_asked
-from stream_app.store.state import Asked, FencedError, giving_way, is_over
+from stream_app.store.replies import to_question
+from stream_app.store.state import FencedError, QuestionRecord, evicted_questions, has_expired
 
 NO_LIMIT = 1 << 40
 
@@ -22,7 +22,7 @@ Fence = tuple[str, int]
 """A fencing token: topic/partition and the epoch its owner drew."""
 
 
-class Asking:
+class QuestionStore:
     """What is asked of all streams. keys: the names they have in Redis."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -30,7 +30,7 @@ class Asking:
         self.redis: Any = redis
         self.keys = keys
 
-    async def questions(self, stream: str) -> dict[str, Asked]:
+    async def questions(self, stream: str) -> dict[str, QuestionRecord]:
         """The stream's questions by id, without those whose time is over."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self.keys.questions(stream))
@@ -39,7 +39,9 @@ class Asking:
         if isinstance(fields, Exception):
             raise fields
         now = _seconds(time_)
-        return {qid: asked for qid, asked in to_asked(fields).items() if not is_over(asked, now)}
+        return {
+            qid: asked for qid, asked in to_question(fields).items() if not has_expired(asked, now)
+        }
 
     async def now(self) -> float:
         """Seconds since the epoch by Redis' clock, which is the one that questions go by."""
@@ -49,7 +51,7 @@ class Asking:
         self,
         stream: str,
         qid: str,
-        asked: Asked,
+        asked: QuestionRecord,
         *,
         keep: bool = True,
         most: int = NO_LIMIT,
@@ -63,24 +65,24 @@ class Asking:
         the question came from; raises FencedError if that has a later owner.
         """
 
-        def change(pipe: Any, known: dict[str, Asked], head: int, now: float) -> bool:
-            if asked.until and qid in known and not known[qid].until:
+        def change(pipe: Any, known: dict[str, QuestionRecord], head: int, now: float) -> bool:
+            if asked.expires_at and qid in known and not known[qid].expires_at:
                 return False
-            for other in giving_way(known, qid, asked, keep, most, now):
+            for other in evicted_questions(known, qid, asked, keep, most, now):
                 self._forget(pipe, stream, other, head)
             self._put(pipe, stream, qid, asked, head)
             return True
 
         await self._change(stream, change, fence)
 
-    async def adopt(self, stream: str, qid: str, mine: str) -> None:
+    async def reissue(self, stream: str, qid: str, mine: str) -> None:
         """Begin a current question anew under another id; not one that has been ended meanwhile."""
 
-        def change(pipe: Any, known: dict[str, Asked], head: int, _: float) -> bool:
-            if qid not in known or known[qid].until:
+        def change(pipe: Any, known: dict[str, QuestionRecord], head: int, _: float) -> bool:
+            if qid not in known or known[qid].expires_at:
                 return False
             self._forget(pipe, stream, qid, head)
-            if mine not in known or known[mine].until:
+            if mine not in known or known[mine].expires_at:
                 self._put(pipe, stream, mine, known[qid], head)
             return True
 
@@ -89,8 +91,8 @@ class Asking:
     async def end_questions(self, stream: str, fence: Fence | None = None) -> None:
         """End every current question of the stream. fence: as in `ask`."""
 
-        def change(pipe: Any, known: dict[str, Asked], head: int, _: float) -> bool:
-            ended = [qid for qid, asked in known.items() if not asked.until]
+        def change(pipe: Any, known: dict[str, QuestionRecord], head: int, _: float) -> bool:
+            ended = [qid for qid, asked in known.items() if not asked.expires_at]
             for qid in ended:
                 self._forget(pipe, stream, qid, head)
             return bool(ended)
@@ -100,7 +102,7 @@ class Asking:
     async def _change(
         self,
         stream: str,
-        change: Callable[[Any, dict[str, Asked], int, float], bool],
+        change: Callable[[Any, dict[str, QuestionRecord], int, float], bool],
         fence: Fence | None = None,
     ) -> None:
         """Give `change` the questions, the head of the log and the time, and do all it asks for at
@@ -110,7 +112,7 @@ class Asking:
         async def write(pipe: Any) -> None:
             if fence:
                 await self._fenced(pipe, fence)
-            known = to_asked(await pipe.hgetall(self.keys.questions(stream)))
+            known = to_question(await pipe.hgetall(self.keys.questions(stream)))
             head = int(await pipe.hget(self.keys.cursor(stream), "head") or 0)
             now = await _now(pipe)
             pipe.multi()
@@ -126,12 +128,12 @@ class Asking:
         if int(await pipe.hget(self.keys.partition(partition), "epoch") or 0) > epoch:
             raise FencedError.of(partition, epoch)
 
-    def _put(self, pipe: Any, stream: str, qid: str, asked: Asked, head: int) -> None:
+    def _put(self, pipe: Any, stream: str, qid: str, asked: QuestionRecord, head: int) -> None:
         for edge in ("lo", "hi"):
             pipe.hsetnx(self.keys.scored_range(stream, qid), edge, head)
         for name in self.keys.question_keys(stream, qid, head):
-            pipe.expireat(name, int(asked.until)) if asked.until else pipe.persist(name)
-        fields = pack((asked.question, asked.until, asked.set_at))
+            pipe.expireat(name, int(asked.expires_at)) if asked.expires_at else pipe.persist(name)
+        fields = pack((asked.question, asked.expires_at, asked.set_at))
         pipe.hset(self.keys.questions(stream), qid, fields)
 
     def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:

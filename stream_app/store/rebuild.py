@@ -13,29 +13,29 @@ from redis.asyncio import Redis
 
 from stream_app.ingest.partitions import name_of
 from stream_app.store.keys import SCHEMA, Keys
-from stream_app.store.replies import to_asked, to_cursor
+from stream_app.store.replies import to_cursor, to_question
 from stream_app.store.schema import check_schema, ensure_schema, noted_schema
 from stream_app.store.state import Cursor
 from stream_app.store.store import StreamStore
 
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 
 
-class Held(NamedTuple):
+class RetainedOffsets(NamedTuple):
     """What Kafka has of a partition: the first offset, and the one that comes next; and how often
     its topic was made again, by what Redis knows of it."""
 
     first: int
     next: int
-    made: int = 0
+    incarnation: int = 0
 
 
-Retained = Mapping[str, Held]
+Retained = Mapping[str, RetainedOffsets]
 """By topic/partition."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilding:
+class RebuildPlan:
     """What a rebuild of a stream comes to. missing: offsets up to its last one that Kafka no longer
     has; offsets: how many will be read again for it."""
 
@@ -46,53 +46,59 @@ class Rebuilding:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PartitionState:
     """A partition as Redis has it: epoch, position, how often its topic was made again."""
 
     epoch: int
     position: int
-    made: int
+    incarnation: int
 
 
-async def places(redis: Any, keys: Keys, partitions: Iterable[str]) -> dict[str, Place]:
+async def partition_states(
+    redis: Any, keys: Keys, partitions: Iterable[str]
+) -> dict[str, PartitionState]:
     """The partitions, as Redis has them now; `redis` may be a transaction that watches them."""
-    return {name: to_place(await redis.hgetall(keys.partition(name))) for name in partitions}
+    return {
+        name: to_partition_state(await redis.hgetall(keys.partition(name))) for name in partitions
+    }
 
 
-def held(known: Mapping[str, Place], offsets: Mapping[str, tuple[int, int]]) -> dict[str, Held]:
+def retained_offsets(
+    known: Mapping[str, PartitionState], offsets: Mapping[str, tuple[int, int]]
+) -> dict[str, RetainedOffsets]:
     """What Kafka has, if it was asked after Redis: workers go on, and a partition that ends before
     what had been read of it by then is that of a topic made again."""
-    found = dict[str, Held]()
+    found = dict[str, RetainedOffsets]()
     for name, (first, next_) in offsets.items():
-        place = known.get(name, Place(0, 0, 0))
-        found[name] = Held(first, next_, place.made + (next_ < place.position))
+        place = known.get(name, PartitionState(0, 0, 0))
+        found[name] = RetainedOffsets(first, next_, place.incarnation + (next_ < place.position))
     return found
 
 
-async def plan(store: StreamStore, stream: str, retained: Retained) -> Rebuilding | None:
+async def plan(store: StreamStore, stream: str, retained: Retained) -> RebuildPlan | None:
     """What would become of the stream; None if nothing is known of it."""
     cursor = (await store.load(stream)).cursor
     feeding = [name for name in retained if await _feeds(store, name, stream, cursor)]
     if not cursor.version and not feeding:
         return None
-    missing = _missing(cursor, {name: retained[name].made for name in feeding}, retained)
+    missing = _missing(cursor, {name: retained[name].incarnation for name in feeding}, retained)
     offsets = sum(retained[name].next - retained[name].first for name in feeding)
-    return Rebuilding(stream, tuple(feeding), missing, offsets)
+    return RebuildPlan(stream, tuple(feeding), missing, offsets)
 
 
-async def found(store: StreamStore, stream: str | None = None) -> dict[bytes, list[bytes]]:
+async def find_keys(store: StreamStore, stream: str | None = None) -> dict[bytes, list[bytes]]:
     """All names there are of the stream, or of every stream, by what they begin with."""
     names = dict[bytes, list[bytes]]()
     async for name in store.redis.scan_iter(
-        store.keys.of_stream(stream) if stream else store.keys.of_streams(), AT_ONCE
+        store.keys.of_stream(stream) if stream else store.keys.of_streams(), BATCH_SIZE
     ):
         names.setdefault(_stem(name), []).append(name)
     return names
 
 
-async def begin_anew(
+async def apply(
     store: StreamStore,
-    planned: Rebuilding,
+    planned: RebuildPlan,
     retained: Retained,
     names: Mapping[bytes, Sequence[bytes]],
 ) -> None:
@@ -110,8 +116,8 @@ async def begin_anew(
 
     async def write(pipe: Any) -> None:
         cursor = to_cursor(await pipe.hgetall(cursor_key))
-        asked = to_asked(await pipe.hgetall(asked_key))
-        known = await places(pipe, keys, feeding)
+        asked = to_question(await pipe.hgetall(asked_key))
+        known = await partition_states(pipe, keys, feeding)
         again = {name: _set_back(place, retained[name]) for name, place in known.items()}
         pipe.multi()
         _write_places(pipe, keys, again)
@@ -122,8 +128,8 @@ async def begin_anew(
             scored = keys.scored_range(stream, qid)
             pipe.hset(scored, mapping={"lo": 0, "hi": 0, "skipped": 0})
             pipe.hincrby(scored, "rebuilt", 1)
-            if each.until:
-                pipe.expireat(scored, int(each.until))
+            if each.expires_at:
+                pipe.expireat(scored, int(each.expires_at))
 
     watched = [cursor_key, asked_key, *map(keys.partition, feeding)]
     await store.redis.transaction(write, *watched)
@@ -131,7 +137,7 @@ async def begin_anew(
 
 
 def unread(
-    known: Mapping[str, Place], retained: Retained, plans: Iterable[Rebuilding]
+    known: Mapping[str, PartitionState], retained: Retained, plans: Iterable[RebuildPlan]
 ) -> dict[str, int]:
     """Partitions that stand behind their first offset though no stream of the plans is read from
     them, say because all their events were dead letters; and how many offsets each has."""
@@ -149,7 +155,7 @@ async def set_back(store: StreamStore, partitions: Iterable[str], retained: Reta
     keys, names = store.keys, list(partitions)
 
     async def write(pipe: Any) -> None:
-        known = await places(pipe, keys, names)
+        known = await partition_states(pipe, keys, names)
         pipe.multi()
         again = {name: _set_back(known[name], retained[name]) for name in names}
         _write_places(pipe, keys, again)
@@ -158,7 +164,7 @@ async def set_back(store: StreamStore, partitions: Iterable[str], retained: Reta
     await store.redis.publish(keys.question_channel(), b"")
 
 
-async def throw_away_older(redis: Redis, keys: Keys) -> int:
+async def delete_old_schema(redis: Redis, keys: Keys) -> int:
     """All keys of an older schema go, those of the prefix it has and no other; how many there
     were. Its questions are among them. Raises SchemaError if the schema is a newer one."""
     noted = await noted_schema(redis, keys)
@@ -166,7 +172,7 @@ async def throw_away_older(redis: Redis, keys: Keys) -> int:
         await check_schema(redis, keys)
         return 0
     count, client = 0, _any(redis)
-    async for some in _batches(client.scan_iter(f"{keys.of_schema(noted)}:*", AT_ONCE)):
+    async for some in _batches(client.scan_iter(f"{keys.of_schema(noted)}:*", BATCH_SIZE)):
         count += await client.unlink(*some)
     await client.delete(keys.schema())  # last: cut short, all of it is done again
     await ensure_schema(redis, keys)
@@ -178,9 +184,9 @@ def _stem(name: bytes) -> bytes:
     return name.partition(b"}")[0]
 
 
-def to_place(fields: Mapping[bytes, bytes]) -> Place:
+def to_partition_state(fields: Mapping[bytes, bytes]) -> PartitionState:
     """A partition's hash."""
-    return Place(*(int(fields.get(name, 0)) for name in (b"epoch", b"next", b"made")))
+    return PartitionState(*(int(fields.get(name, 0)) for name in (b"epoch", b"next", b"made")))
 
 
 def _any(redis: Any) -> Any:
@@ -198,21 +204,21 @@ async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     some = list[bytes]()
     async for name in names:
         some.append(name)
-        if len(some) == AT_ONCE:
+        if len(some) == BATCH_SIZE:
             yield some
             some = []
     if some:
         yield some
 
 
-def _set_back(place: Place, held: Held) -> Place:
+def _set_back(place: PartitionState, held: RetainedOffsets) -> PartitionState:
     """Its next owner may have seen meanwhile that the topic was made again."""
-    return Place(place.epoch + 1, held.first, max(place.made, held.made))
+    return PartitionState(place.epoch + 1, held.first, max(place.incarnation, held.incarnation))
 
 
-def _write_places(pipe: Any, keys: Keys, again: Mapping[str, Place]) -> None:
+def _write_places(pipe: Any, keys: Keys, again: Mapping[str, PartitionState]) -> None:
     for name, place in again.items():
-        fields = {"epoch": place.epoch, "next": place.position, "made": place.made, "gap": 0}
+        fields = {"epoch": place.epoch, "next": place.position, "made": place.incarnation, "gap": 0}
         pipe.hset(keys.partition(name), mapping=fields)
 
 
@@ -227,16 +233,20 @@ def _drop(
     pipe.delete(*(names - ranges - {keys.cursor(stream), keys.questions(stream)}))
 
 
-def _emptied(cursor: Cursor, again: Mapping[str, Place], retained: Retained) -> dict[str, int]:
+def _emptied(
+    cursor: Cursor, again: Mapping[str, PartitionState], retained: Retained
+) -> dict[str, int]:
     """The cursor of a stream of which nothing is read; its version rises as in any other step."""
     fields = {
         "version": cursor.version + 1,
         "questions": cursor.questions + 1,
         "rebuilt": cursor.rebuilt + 1,
-        "gaps": _missing(cursor, {name: place.made for name, place in again.items()}, retained),
+        "gaps": _missing(
+            cursor, {name: place.incarnation for name, place in again.items()}, retained
+        ),
     }
     for name, place in again.items():
-        fields[f"epoch:{name_of(name, place.made)}"] = place.epoch
+        fields[f"epoch:{name_of(name, place.incarnation)}"] = place.epoch
     return fields
 
 

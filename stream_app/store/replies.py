@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from stream_app.store.codec import unpack, unpack_segment
-from stream_app.store.state import Asked, Commit, Cursor, FencedError, Range, RestartedError, State
+from stream_app.store.state import (
+    Commit,
+    Cursor,
+    FencedError,
+    QuestionRecord,
+    RestartedError,
+    ScoredRange,
+    State,
+)
 from xl3m_core import Segment
 
 _NUMBERS = ("version", "head", "first", "gaps", "questions", "rebuilt")
@@ -24,9 +32,9 @@ def to_pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(each, each, strict=True))
 
 
-def to_asked(fields: dict[bytes, bytes]) -> dict[str, Asked]:
+def to_question(fields: dict[bytes, bytes]) -> dict[str, QuestionRecord]:
     """A stream's questions by id."""
-    return {qid.decode(): Asked(*unpack(blob)) for qid, blob in fields.items()}
+    return {qid.decode(): QuestionRecord(*unpack(blob)) for qid, blob in fields.items()}
 
 
 def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
@@ -58,11 +66,11 @@ def to_state(commit: Commit, reply: list[int]) -> State | None:
     return State(cursor, commit.tail)
 
 
-def to_range(fields: dict[bytes, bytes]) -> Range | None:
+def to_range(fields: dict[bytes, bytes]) -> ScoredRange | None:
     """A question's range, None if it has none."""
     if not fields:
         return None
-    return Range(
+    return ScoredRange(
         *(int(fields[name]) for name in (b"lo", b"hi")),
         *(int(fields.get(name, 0)) for name in (b"skipped", b"rebuilt")),
     )

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.variables import variable
 
-LEAST = (6, 0)
+MIN_VERSION = (6, 0)
 """Before that it has no RESP3, which the client speaks."""
 TESTED = (6, 2)
 
@@ -41,8 +41,8 @@ def fault_of(info: Mapping[str, Any]) -> str:
             "Redis runs in cluster mode, and a worker writes keys of several slots at once: name a "
             f"server without it in {variable('redis')}"
         )
-    if version(info) < LEAST:
-        least = ".".join(map(str, LEAST))
+    if version(info) < MIN_VERSION:
+        least = ".".join(map(str, MIN_VERSION))
         return f"Redis {info['redis_version']} is older than {least}: upgrade it"
     return ""
 

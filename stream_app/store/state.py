@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from stream_app.store.limits import FullError, too_many_questions
+from stream_app.store.limits import LimitError, too_many_questions
 from xl3m_core import Segment, Tail
 
 
@@ -80,7 +80,7 @@ class Commit:
         return self.cut if self.cut != self.base.cursor.cut else 0
 
 
-class Move(NamedTuple):
+class PositionUpdate(NamedTuple):
     """A partition's position, moved by its owner; old: where the owner left it (None: nowhere yet);
     gap: offsets missing before the new one that no stream has counted yet."""
 
@@ -92,17 +92,17 @@ class Move(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionRecord:
     """A question of a stream; until: when its scores go (0: it is current and stays). Times are by
     Redis' clock, which all workers share."""
 
     question: str
-    until: float = 0.0
+    expires_at: float = 0.0
     set_at: float = 0.0
 
 
 @dataclass(slots=True)
-class Range:
+class ScoredRange:
     """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were.
     rebuilt: how often it was begun anew with its log, so that no score of an older one gets in."""
 
@@ -117,13 +117,13 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Extension:
+class RangeUpdate:
     """Scores of segments `start` and on, which turn `seen` into [lo, hi); best: candidates; first:
     where the log begins, before which no score is kept."""
 
     stream: str
     qid: str
-    seen: Range
+    seen: ScoredRange
     lo: int
     hi: int
     start: int
@@ -134,41 +134,50 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Snapshot:
     """All that a query needs, as of one instant: `top` has the most certain first."""
 
     state: State
-    range: Range
+    scored_range: ScoredRange
     top: list[tuple[Segment, float]]
 
     def coverage(self, tail: int) -> float:
         """The share of the stream that was scored, when so many segments of its tail were."""
-        return self.range.coverage(self.state.cursor.head, tail)
+        return self.scored_range.coverage(self.state.cursor.head, tail)
 
 
-def current_question(asked: Mapping[str, Asked]) -> str | None:
+def current_question(asked: Mapping[str, QuestionRecord]) -> str | None:
     """Of a stream's questions the current one that was set last."""
-    current = [a for a in asked.values() if not a.until]
+    current = [a for a in asked.values() if not a.expires_at]
     return max(current, key=lambda a: a.set_at).question if current else None
 
 
-def is_over(asked: Asked, now: float) -> bool:
+def has_expired(asked: QuestionRecord, now: float) -> bool:
     """Whether its scores have gone; now: by Redis' clock."""
-    return 0 < asked.until < now
+    return 0 < asked.expires_at < now
 
 
-def giving_way(
-    known: Mapping[str, Asked], qid: str, asked: Asked, keep: bool, most: int, now: float
+def evicted_questions(
+    known: Mapping[str, QuestionRecord],
+    qid: str,
+    asked: QuestionRecord,
+    keep: bool,
+    most: int,
+    now: float,
 ) -> list[str]:
     """Which questions go when this one comes: those whose time is over by now, those it replaces,
     and where there is no room the one of its kind that goes first. Raises FullError."""
     others = {other: theirs for other, theirs in known.items() if other != qid}
-    gone = [q for q, a in others.items() if is_over(a, now) or not (keep or a.until)]
-    kind = [q for q, a in others.items() if q not in gone and bool(a.until) == bool(asked.until)]
-    is_there = qid in known and bool(known[qid].until) == bool(asked.until)
+    gone = [q for q, a in others.items() if has_expired(a, now) or not (keep or a.expires_at)]
+    kind = [
+        q
+        for q, a in others.items()
+        if q not in gone and bool(a.expires_at) == bool(asked.expires_at)
+    ]
+    is_there = qid in known and bool(known[qid].expires_at) == bool(asked.expires_at)
     if is_there or len(kind) < most:
         return gone
-    if not asked.until:
-        raise FullError(too_many_questions(most))
-    kind.sort(key=lambda q: known[q].until)
+    if not asked.expires_at:
+        raise LimitError(too_many_questions(most))
+    kind.sort(key=lambda q: known[q].expires_at)
     return gone + kind[: len(kind) - most + 1]

@@ -10,22 +10,22 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
-from stream_app.store.extensions import extend_call, outlived
+from stream_app.store.extensions import expired_blocks, range_update_call
 from stream_app.store.keys import DEFAULT_KEYS, Keys
-from stream_app.store.questions import NO_LIMIT, Asking
+from stream_app.store.questions import NO_LIMIT, QuestionStore
 from stream_app.store.replies import to_cursor, to_pairs, to_range, to_segments, to_state
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (
     Commit,
     Cursor,
-    Extension,
     FencedError,
     LostWritesError,
-    Move,
-    Range,
+    PositionUpdate,
+    RangeUpdate,
     RestartedError,
+    ScoredRange,
+    Snapshot,
     State,
-    View,
 )
 from xl3m_core import Segment
 
@@ -34,7 +34,7 @@ ANY_REDIS = ""
 and commits and positions are refused there with a RestartedError."""
 
 
-class StreamStore(Asking):
+class StreamStore(QuestionStore):
     """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
 
     def __init__(
@@ -43,10 +43,10 @@ class StreamStore(Asking):
         super().__init__(redis, keys)
         self.limits = (log_segments, log_bytes)
         self._commit = Script(redis, "commit.lua")
-        self._scores = Script(redis, "scores.lua")
-        self._position = Script(redis, "position.lua")
-        self._view = Script(redis, "view.lua")
-        self._enlist = Script(redis, "enlist.lua")
+        self._extend_range = Script(redis, "scores.lua")
+        self._move_position = Script(redis, "position.lua")
+        self._read_view = Script(redis, "view.lua")
+        self._register_streams = Script(redis, "enlist.lua")
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -136,7 +136,9 @@ class StreamStore(Asking):
         """Offsets missing before the partition's position that no stream has counted yet."""
         return int(await self.redis.hget(self.keys.partition(partition), "gap") or 0)
 
-    async def move_positions(self, moves: Sequence[Move], trusted: str = ANY_REDIS) -> None:
+    async def move_positions(
+        self, moves: Sequence[PositionUpdate], trusted: str = ANY_REDIS
+    ) -> None:
         """Note for each partition that everything before its new position is in Redis, all in one
         round trip. Raises FencedError if the partition has a later owner, and LostWritesError if
         it does not stand where its owner left it: positions are written last, so a Redis that lost
@@ -146,7 +148,7 @@ class StreamStore(Asking):
             old = "" if move.old is None else move.old
             args = [old, move.new, move.epoch, trusted, move.gap]
             calls.append(([self.keys.partition(move.partition)], args))
-        replies = await self._position.each(calls)
+        replies = await self._move_position.each(calls)
         for move, reply in zip(moves, replies, strict=True):
             if reply == -2:
                 raise RestartedError
@@ -174,7 +176,9 @@ class StreamStore(Asking):
 
         await self.redis.transaction(write, self.keys.partition(partition))
 
-    async def begin_anew(self, partition: str, epoch: int, made: int, topic_id: str = "") -> None:
+    async def reset_partition(
+        self, partition: str, epoch: int, made: int, topic_id: str = ""
+    ) -> None:
         """The partition's topic was made again, for the `made`th time: nothing of it is read.
         Raises FencedError if the partition has a later owner."""
         place = {"next": 0, "made": made, "gap": 0, "topic": topic_id}
@@ -186,7 +190,7 @@ class StreamStore(Asking):
 
         await self.redis.transaction(write, self.keys.partition(partition))
 
-    async def enlist(
+    async def register_streams(
         self, streams: Sequence[tuple[str, str]], most: int = NO_LIMIT
     ) -> frozenset[str]:
         """Make (stream, topic/partition) pairs known to those who list streams; topic/partition is
@@ -196,7 +200,7 @@ class StreamStore(Asking):
             return frozenset()
         lists = [self.keys.streams(partition.split("#")[0]) for _, partition in streams]
         names = [stream for stream, _ in streams]
-        refused = await self._enlist([self.keys.streams(), *lists], [most, *names])
+        refused = await self._register_streams([self.keys.streams(), *lists], [most, *names])
         return frozenset(name.decode() for name in refused)
 
     async def streams(self, partition: str = "") -> list[str]:
@@ -206,26 +210,26 @@ class StreamStore(Asking):
 
     # -- the ranges of questions -------------------------------------------------------------
 
-    async def range(self, stream: str, qid: str) -> Range | None:
+    async def scored_range(self, stream: str, qid: str) -> ScoredRange | None:
         """The question's scored range, None if it has none (any more)."""
-        return (await self.ranges(stream, [qid]))[0]
+        return (await self.scored_ranges(stream, [qid]))[0]
 
-    async def ranges(self, stream: str, qids: Iterable[str]) -> list[Range | None]:
+    async def scored_ranges(self, stream: str, qids: Iterable[str]) -> list[ScoredRange | None]:
         """`range` of each question, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for qid in qids:
                 pipe.hgetall(self.keys.scored_range(stream, qid))
             return [*map(to_range, await pipe.execute())]
 
-    async def extend(self, extensions: Sequence[Extension], k: int) -> list[bool | None]:
+    async def extend_range(self, extensions: Sequence[RangeUpdate], k: int) -> list[bool | None]:
         """Write each extension, all in one round trip: whether the top-k changed, or None if it
         was refused because the range is not as it was seen."""
-        calls = [extend_call(self.keys, extension, k) for extension in extensions]
-        old = [outlived(self.keys, extension) for extension in extensions]
-        replies = await self._scores.each(calls, [*filter(None, old)])
+        calls = [range_update_call(self.keys, extension, k) for extension in extensions]
+        old = [expired_blocks(self.keys, extension) for extension in extensions]
+        replies = await self._extend_range.each(calls, [*filter(None, old)])
         return [None if reply < 0 else bool(reply) for reply in replies]
 
-    async def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish each (channel, message), all in one round trip."""
         if not messages:
             return
@@ -234,11 +238,11 @@ class StreamStore(Asking):
                 pipe.publish(channel, message)
             await pipe.execute()
 
-    async def view(self, stream: str, qid: str) -> View | None:
+    async def snapshot(self, stream: str, qid: str) -> Snapshot | None:
         """All a query needs in one round trip; None if the question has no range."""
         keys = self.keys
         own = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
-        fields, tail, edges, scores, texts = await self._view(
+        fields, tail, edges, scores, texts = await self._read_view(
             [keys.cursor(stream), keys.tail(stream), *own]
         )
         scored = to_range(to_pairs(edges))
@@ -248,7 +252,7 @@ class StreamStore(Asking):
         best = [(int(i), float(score), blobs[i]) for i, score in to_pairs(scores).items()]
         best.sort(key=lambda item: (-item[1], item[0]))
         top = [(unpack_segment(index, blob), score) for index, score, blob in best]
-        return View(State(to_cursor(to_pairs(fields)), unpack_tail(tail)), scored, top)
+        return Snapshot(State(to_cursor(to_pairs(fields)), unpack_tail(tail)), scored, top)
 
 
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from redis import exceptions
 
 logger = logging.getLogger("xl3m")
 
-AGAIN_SECONDS = 30.0
+RECONNECT_SECONDS = 30.0
 """For so long a client tries to listen again."""
 PAUSE_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ async def messages(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] 
     raise exceptions.ConnectionError("Redis ended the subscription")
 
 
-async def followed(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] | None, None]:
+async def follow(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] | None, None]:
     """The same through breaks of the connection: a Redis that was started again, one that drops who
     reads too slowly. Raises when it cannot be listened to again for a while."""
     broken: float | None = None
@@ -47,7 +47,7 @@ async def followed(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] 
         except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
             broken = broken or time.monotonic()
             refused = isinstance(error, exceptions.AuthenticationError)
-            if refused or time.monotonic() - broken > AGAIN_SECONDS:
+            if refused or time.monotonic() - broken > RECONNECT_SECONDS:
                 raise
             logger.debug("listening again: %s", error)
             await asyncio.sleep(PAUSE_SECONDS)

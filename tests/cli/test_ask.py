@@ -13,7 +13,7 @@ from stream_app.cli import progress as progress_module
 from stream_app.cli.output import name_shown
 from stream_app.client import client
 from stream_app.settings import Settings
-from stream_app.store.state import Asked, Commit, Extension, Range, State
+from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Tail
@@ -32,13 +32,13 @@ def store(redis_client: Redis) -> StreamStore:
 async def half_read(store: StreamStore, stream: str) -> int:
     """A stream of which half of the segments are scored for the question; how many that are."""
     tail, segments = HashEngine().segmenter().push(Tail(), "pump\n" * 90)
-    await store.enlist([(stream, "t/0")])
+    await store.register_streams([(stream, "t/0")])
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", Asked(QUESTION, until=4e9))
+    await store.ask(stream, "q", QuestionRecord(QUESTION, expires_at=4e9))
     head, half = len(segments), len(segments) // 2
     scores = array("f", [-0.5] * (head - half)).tobytes()
-    read = Extension(stream, "q", Range(head, head), half, head, half, scores, [])
-    assert await store.extend([read], 3) != [None]
+    read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, half, scores, [])
+    assert await store.extend_range([read], 3) != [None]
     return head - half
 
 
@@ -94,8 +94,8 @@ async def test_a_name_is_taken_literally_if_there_is_such_a_stream(
     stream = fresh("stream") + BINARY
     shown = name_shown(stream)
     assert await client.resolve(store, shown) == shown  # neither is there
-    await store.enlist([(stream, "t/0")])
+    await store.register_streams([(stream, "t/0")])
     assert await client.resolve(store, shown) == stream
-    await store.enlist([(shown, "t/0")])
+    await store.register_streams([(shown, "t/0")])
     assert await client.resolve(store, shown) == shown
     assert await client.resolve(store, "plain") == "plain"

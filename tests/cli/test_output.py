@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.cli import ask, display, doctor, main, run
-from stream_app.cli.output import as_json, in_line, name_meant, name_shown, say, shown
+from stream_app.cli.output import as_json, echo, escape, name_meant, name_shown, one_line
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
-from stream_app.store.state import Asked, Commit, State
+from stream_app.store.state import Commit, QuestionRecord, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine
@@ -43,19 +43,19 @@ def unsafe(text: str) -> set[str]:
 
 @given(TEXTS)
 def test_nothing_shown_commands_a_terminal(text: str) -> None:
-    assert unsafe(shown(text)) == set()
-    assert unsafe(in_line(text)) == set() and "\n" not in in_line(text)
-    shown(text).encode()
+    assert unsafe(escape(text)) == set()
+    assert unsafe(one_line(text)) == set() and "\n" not in one_line(text)
+    escape(text).encode()
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" \n")))
 def test_what_is_safe_is_shown_as_it_is(text: str) -> None:
-    assert shown(text) == text
+    assert escape(text) == text
 
 
 @given(st.text(UNSAFE.filter(lambda c: c not in "\r\n\t"), min_size=1))
 def test_every_unsafe_character_can_be_seen(text: str) -> None:
-    assert shown(text).encode().decode("unicode_escape") == text
+    assert escape(text).encode().decode("unicode_escape") == text
 
 
 @given(
@@ -116,9 +116,9 @@ async def test_commands_print_no_text_as_it_is(
     stream, question = fresh("s") + HOSTILE + "\nforged   7 segments", HOSTILE + "\n?"
     store, settings = StreamStore(redis_client, PLENTY, PLENTY), Settings(redis=redis_url)
     tail, segments = HashEngine().segmenter().push(Tail(), f"{HOSTILE}\r\n" * 5)
-    await store.enlist([(stream, "t/0")])
+    await store.register_streams([(stream, "t/0")])
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", Asked(question))
+    await store.ask(stream, "q", QuestionRecord(question))
     for plain in (False, True):
         await ask.streams(settings, as_json=plain)
         await ask._show(store, stream, None, as_json=plain)
@@ -163,7 +163,7 @@ def test_a_file_and_a_doctor_command_no_terminal_either(
     found = doctor.Finding("MEND", "x", HOSTILE)
     monkeypatch.setattr(doctor, "examine", lambda **_: iter([found]))
     assert not doctor.run()
-    say(HOSTILE, err=True)
+    echo(HOSTILE, err=True)
     printed = capsys.readouterr()
     assert unsafe(printed.out + printed.err) <= {"\r"}, "progress goes back to the line's beginning"
     assert unsafe(printed.out) == set() and r"\x1b[2J" in printed.out

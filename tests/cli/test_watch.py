@@ -18,7 +18,7 @@ from stream_app.events import encode
 from stream_app.requests import decode_question
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Asked, Commit, Extension, Range, State
+from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine
 from tests.support.workers import fresh_topics
@@ -72,10 +72,12 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", Asked("mine?"))
+    await store.ask(stream, "q", QuestionRecord("mine?"))
     head, best = len(segments), [(segments[0], -0.5)]
     scores = array("f", [-0.5] * head).tobytes()
-    await store.extend([Extension(stream, "q", Range(head, head), 0, head, 0, scores, best)], 3)
+    await store.extend_range(
+        [RangeUpdate(stream, "q", ScoredRange(head, head), 0, head, 0, scores, best)], 3
+    )
 
     async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
         """It stands already: nothing changes, and nobody tells."""
@@ -116,7 +118,7 @@ async def test_a_stream_that_is_not_there_is_said_to_be_waited_for(
     redis_client: Redis, redis_url: str, fresh: Fresh, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
-    await store.enlist([(f"{stream}x", "t/0")])
+    await store.register_streams([(f"{stream}x", "t/0")])
     said = f"no stream {stream} yet: waiting for it; known are {stream}x"
     await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
 
@@ -158,14 +160,14 @@ async def test_what_changes_of_other_questions_is_not_shown_and_an_end_is_told(
     stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", Asked("mine?", set_at=1.0))
-    await store.ask(stream, "r", Asked("theirs?", set_at=2.0))
+    await store.ask(stream, "q", QuestionRecord("mine?", set_at=1.0))
+    await store.ask(stream, "r", QuestionRecord("theirs?", set_at=2.0))
 
     async def updates() -> AsyncIterator[dict[str, Any]]:
         for question in ("theirs?", "mine?"):
             yield {"question": question}
         await store.end_questions(stream)
-        await store.ask(stream, "r", Asked("theirs?"))
+        await store.ask(stream, "r", QuestionRecord("theirs?"))
         yield {"question": "theirs?"}
 
     await ask._follow(store, stream, "mine?", updates(), as_json=True)

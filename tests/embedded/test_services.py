@@ -217,7 +217,7 @@ def test_a_kafka_that_maven_brings_is_laid_out_to_start(
     home = brokers.from_maven(tmp_path / "cache" / "kafka")
     assert home is not None
     with services.kafka(tmp_path, kafka_home=home) as service:
-        assert kafka_server.serves("127.0.0.1", _port(service.url))
+        assert kafka_server.is_broker_up("127.0.0.1", _port(service.url))
 
 
 def _put_maven(folder: Path, does: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from stream_app.feeding.recovery import take_down
 from stream_app.feeding.source import How, Source
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
-from stream_app.store.state import Move
+from stream_app.store.state import PositionUpdate
 from stream_app.store.store import StreamStore
 from tests.support.workers import fresh_topics
 
@@ -143,10 +143,10 @@ async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: 
     for offset in range(2):
         await pace.wait(Sent(topic, 0, offset), 10)
     waiting = asyncio.create_task(pace.wait(Sent(topic, 0, 2), 10))
-    await store.move_positions([Move(f"{topic}/1", 0, None, 9)])  # another partition
+    await store.move_positions([PositionUpdate(f"{topic}/1", 0, None, 9)])  # another partition
     done, _ = await asyncio.wait([waiting], timeout=3 * LOOK_SECONDS)
     assert not done
-    await store.move_positions([Move(f"{topic}/0", 0, None, 1)])
+    await store.move_positions([PositionUpdate(f"{topic}/0", 0, None, 1)])
     await asyncio.wait_for(waiting, 20)
     assert pace.bytes == 20
 

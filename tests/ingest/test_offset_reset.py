@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
-from stream_app.ingest.partitions import Partitions
+from stream_app.ingest.partitions import Assignment
 from stream_app.offset_reset import parse_start
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
@@ -43,7 +43,7 @@ async def test_a_partition_nobody_read_begins_there_once(
 ) -> None:
     store, topics = StreamStore(redis_client, PLENTY, PLENTY), {fresh("a"), fresh("b")}
     tps = [TP(topic, 0) for topic in sorted(topics)]
-    partitions = Partitions(store, ",".join(topics), topics, start)
+    partitions = Assignment(store, ",".join(topics), topics, start)
     broker = FakeBroker({tps[1]: 7}, dict.fromkeys(tps, 60))
     await partitions.assign(tps, broker)
     first, known = (partitions.owned[f"{tp.topic}/0"] for tp in tps)

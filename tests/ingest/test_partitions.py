@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.ingest.partitions import Owned, Partitions
+from stream_app.ingest.partitions import Assignment, OwnedPartition
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import FencedError, LostWritesError, Move
+from stream_app.store.state import FencedError, LostWritesError, PositionUpdate
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, TP, Event, FakeBroker, Message
 
@@ -16,40 +16,42 @@ Fresh = Callable[[str], str]
 
 
 @pytest.fixture
-def partitions(redis_client: Redis, fresh: Fresh) -> Partitions:
+def partitions(redis_client: Redis, fresh: Fresh) -> Assignment:
     """Those of a fresh topic, none owned yet."""
-    return Partitions(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"))
+    return Assignment(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"))
 
 
-def event(partitions: Partitions, offset: int, partition: int = 0) -> Event:
+def event(partitions: Assignment, offset: int, partition: int = 0) -> Event:
     return Event(Message(partitions.topic, partition, offset, 0, b"s", b"x"))
 
 
-def owned_events(partitions: Partitions, *where: tuple[int, int]) -> list[tuple[Owned, Event]]:
+def owned_events(
+    partitions: Assignment, *where: tuple[int, int]
+) -> list[tuple[OwnedPartition, Event]]:
     """Events of (partition, offset) with the partitions they came from."""
     events = [event(partitions, offset, partition) for partition, offset in where]
     return [(owned, e) for e in events if (owned := partitions.of(e.message))]
 
 
-async def test_a_group_ahead_of_redis_is_set_back(partitions: Partitions) -> None:
+async def test_a_group_ahead_of_redis_is_set_back(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 50}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
     assert partitions.owned[f"{tp.topic}/0"].expected == 30
 
 
-async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Partitions) -> None:
+async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 10}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
 
 
 async def test_an_empty_redis_reads_all_again_and_says_so(
-    partitions: Partitions, caplog: pytest.LogCaptureFixture
+    partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
     broker = FakeBroker({tp: 50}, {tp: 60})
@@ -60,10 +62,10 @@ async def test_an_empty_redis_reads_all_again_and_says_so(
 
 
 async def test_a_topic_made_again_gets_a_new_name(
-    partitions: Partitions, caplog: pytest.LogCaptureFixture
+    partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30, gap=4)])
+    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30, gap=4)])
     broker = FakeBroker({tp: 30}, {tp: 7})
     with caplog.at_level(logging.ERROR, "xl3m"):
         await partitions.assign([tp], broker)
@@ -75,11 +77,11 @@ async def test_a_topic_made_again_gets_a_new_name(
 
 
 async def test_what_an_earlier_owner_wrote_until_the_takeover_is_not_taken_for_another_topic(
-    partitions: Partitions,
+    partitions: Assignment,
 ) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.assign([tp], FakeBroker())
-    later = Partitions(partitions.store, partitions.topic)
+    later = Assignment(partitions.store, partitions.topic)
 
     class Growing(FakeBroker):
         async def earliest_offsets(self, *which: object) -> dict[TP, int]:
@@ -98,7 +100,7 @@ async def test_what_an_earlier_owner_wrote_until_the_takeover_is_not_taken_for_a
 
 
 async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
-    partitions: Partitions,
+    partitions: Assignment,
 ) -> None:
     class AgainError(Exception):
         pass
@@ -108,7 +110,7 @@ async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
 
     tp = TP(partitions.topic, 0)
     await partitions.assign([tp], FakeBroker())
-    late = Partitions(partitions.store, partitions.topic)
+    late = Assignment(partitions.store, partitions.topic)
     broker = FakeBroker({tp: 3}, {tp: 9})
     with pytest.raises(AgainError):
         await late.assign([tp], broker, still)
@@ -116,12 +118,12 @@ async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
     await partitions.advance(owned_events(partitions, (0, 4)))
 
 
-async def test_a_topic_made_again_keeps_its_new_name(partitions: Partitions) -> None:
+async def test_a_topic_made_again_keeps_its_new_name(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     await partitions.assign([tp], FakeBroker({tp: 30}, {tp: 7}))
     await partitions.advance(owned_events(partitions, (0, 4)))
-    later = Partitions(partitions.store, partitions.topic)
+    later = Assignment(partitions.store, partitions.topic)
     broker = FakeBroker({tp: 5}, {tp: 7})
     await later.assign([tp], broker)
     assert later.owned[f"{tp.topic}/0"].name == f"{tp.topic}/0#1"
@@ -130,17 +132,17 @@ async def test_a_topic_made_again_keeps_its_new_name(partitions: Partitions) -> 
 
 @pytest.mark.parametrize(("position", "committed"), [(None, None), (None, 0), (30, 30)])
 async def test_nothing_is_committed_where_nothing_differs(
-    partitions: Partitions, position: int | None, committed: int | None
+    partitions: Assignment, position: int | None, committed: int | None
 ) -> None:
     tp = TP(partitions.topic, 0)
     if position is not None:
-        await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, position)])
+        await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, position)])
     broker = FakeBroker({} if committed is None else {tp: committed}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == []
 
 
-async def test_owned_and_lost_are_told_by_name(partitions: Partitions) -> None:
+async def test_owned_and_lost_are_told_by_name(partitions: Assignment) -> None:
     one, two, other = TP(partitions.topic, 0), TP(partitions.topic, 1), TP("another", 0)
     names = [f"{tp.topic}/{tp.partition}" for tp in (one, two)]
     assert await partitions.assign([one, other], FakeBroker()) == ([names[0]], [])
@@ -151,16 +153,16 @@ async def test_owned_and_lost_are_told_by_name(partitions: Partitions) -> None:
     assert partitions.of(Message("another", 0, 0, 0, None, b"")) is None
 
 
-async def test_every_takeover_draws_a_larger_epoch(partitions: Partitions) -> None:
+async def test_every_takeover_draws_a_larger_epoch(partitions: Assignment) -> None:
     epochs = []
     for _ in range(3):
-        taken = Partitions(partitions.store, partitions.topic)
+        taken = Assignment(partitions.store, partitions.topic)
         await taken.assign([TP(taken.topic, 0)], FakeBroker())
         epochs.append(taken.owned[f"{taken.topic}/0"].epoch)
     assert epochs == sorted(set(epochs))
 
 
-async def test_an_assignment_that_fails_halfway_can_be_done_again(partitions: Partitions) -> None:
+async def test_an_assignment_that_fails_halfway_can_be_done_again(partitions: Assignment) -> None:
     old, new, newer = (TP(partitions.topic, number) for number in range(3))
     await partitions.assign([old], FakeBroker())
     committed = {newer: 5}
@@ -179,7 +181,7 @@ class BrokenBroker(FakeBroker):
 
 
 async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
-    partitions: Partitions, monkeypatch: pytest.MonkeyPatch
+    partitions: Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
     await partitions.advance(owned_events(partitions, (0, 4)))
@@ -191,10 +193,10 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
         return found
 
     monkeypatch.setattr(partitions.store, "positions", slow)
-    await partitions.check()
+    await partitions.check_generation()
 
 
-async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Partitions) -> None:
+async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Assignment) -> None:
     await partitions.assign([TP(partitions.topic, number) for number in range(3)], FakeBroker())
     await partitions.advance(owned_events(partitions, (0, 3), (1, 8), (0, 4)))
     assert await partitions.store.position(f"{partitions.topic}/0") == (5, 0)
@@ -203,12 +205,12 @@ async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Par
 
 
 async def test_a_partition_kept_through_a_rebalance_is_taken_over_anew(
-    partitions: Partitions,
+    partitions: Assignment,
 ) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.assign([tp], FakeBroker())
     [(before, _)] = owned_events(partitions, (0, 0))
-    other = Partitions(partitions.store, partitions.topic)
+    other = Assignment(partitions.store, partitions.topic)
     await other.assign([tp], FakeBroker())
     await other.advance(owned_events(other, (0, 6)))
     broker = FakeBroker({tp: 3})
@@ -217,9 +219,9 @@ async def test_a_partition_kept_through_a_rebalance_is_taken_over_anew(
     assert not partitions.owns(before)
 
 
-async def test_a_zombie_moves_no_position(partitions: Partitions) -> None:
+async def test_a_zombie_moves_no_position(partitions: Assignment) -> None:
     await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
-    successor = Partitions(partitions.store, partitions.topic)
+    successor = Assignment(partitions.store, partitions.topic)
     await successor.assign([TP(partitions.topic, 0)], FakeBroker())
     with pytest.raises(FencedError):
         await partitions.advance(owned_events(partitions, (0, 3)))
@@ -228,7 +230,7 @@ async def test_a_zombie_moves_no_position(partitions: Partitions) -> None:
 
 
 async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
-    partitions: Partitions,
+    partitions: Assignment,
 ) -> None:
     await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
     await partitions.advance(owned_events(partitions, (0, 3)))
@@ -239,23 +241,23 @@ async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
 
 
 def test_offsets_that_never_came_are_counted_once() -> None:
-    owned = Owned("t/0", 0, 1, None, expected=10)
+    owned = OwnedPartition("t/0", 0, 1, None, expected=10)
     for offset in (10, 13, 11, 12, 14, 16):
-        owned.saw(offset)
+        owned.observe(offset)
     assert (owned.take_gap(), owned.take_gap(), owned.expected) == (3, 0, 17)
 
 
 async def test_where_no_position_is_known_only_what_the_topic_still_has_can_be_missed(
-    partitions: Partitions,
+    partitions: Assignment,
 ) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.assign([tp], FakeBroker(begins={tp: 500}))
     [(owned, _)] = owned_events(partitions, (0, 500))
-    owned.saw(503)
+    owned.observe(503)
     assert (owned.take_gap(), owned.expected) == (3, 504)
 
 
-async def taken_over(partitions: Partitions, broker: FakeBroker) -> Owned:
+async def taken_over(partitions: Assignment, broker: FakeBroker) -> OwnedPartition:
     """The first partition, at one more assignment."""
     tp = TP(partitions.topic, 0)
     await partitions.assign([tp], broker)
@@ -263,10 +265,10 @@ async def taken_over(partitions: Partitions, broker: FakeBroker) -> Owned:
 
 
 async def test_a_topic_with_another_id_is_another_however_long_it_is(
-    partitions: Partitions, caplog: pytest.LogCaptureFixture
+    partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30, gap=4)])
+    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30, gap=4)])
     broker = FakeBroker(ends={tp: 60}, ids={tp.topic: "cluster/one"})
     assert (await taken_over(partitions, broker)).position == 30
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -280,10 +282,10 @@ async def test_a_topic_with_another_id_is_another_however_long_it_is(
 
 
 async def test_what_another_cluster_has_under_the_name_is_a_copy_unless_it_is_shorter(
-    partitions: Partitions, caplog: pytest.LogCaptureFixture
+    partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([Move(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker(ends={tp: 60}, ids={tp.topic: "cluster/one"})
     await taken_over(partitions, broker)
     broker.ids = {tp.topic: "another/two"}

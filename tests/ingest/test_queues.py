@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.ingest import queues as queues_module
-from stream_app.ingest.queues import BATCH_EVENTS, Queues, size
+from stream_app.ingest.queues import BATCH_EVENTS, PartitionBuffers, size
 from tests.support.fakes import Event, Message, coming, poll, until
 
 MAX_BYTES = 25
@@ -28,10 +28,12 @@ class Source:
         self.paused = set[tuple[str, int]]()
         self.abandoned = list[Event]()
         self.offsets = Counter[int]()
-        self.queues = Queues(MAX_BYTES, lambda message: f"t/{message.partition}", lambda: self.held)
+        self.queues = PartitionBuffers(
+            MAX_BYTES, lambda message: f"t/{message.partition}", lambda: self.held
+        )
         self.queues.pause = self.paused.add
         self.queues.resume = self.paused.discard
-        self.queues.abandon = self.abandoned.append
+        self.queues.discard = self.abandoned.append
 
     def event(self, partition: int, value: bytes = b"x" * 10) -> Event:
         """The partition's next one."""
@@ -102,7 +104,7 @@ async def test_what_is_held_in_one_queue_holds_up_no_other() -> None:
     assert await waiting == [slow]
     source.held.clear()
     waiting = asyncio.create_task(source.queues.batch())
-    source.queues.look()
+    source.queues.wake()
     assert await waiting == hot[:3]
 
 

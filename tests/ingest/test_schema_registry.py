@@ -21,7 +21,7 @@ from stream_app.formats.framing import framed
 from stream_app.ingest import schema_registry as registry_module
 from stream_app.ingest.schema_registry import Registry, text_of_key
 from stream_app.runtime import retry
-from stream_app.runtime.retry import Health, patiently
+from stream_app.runtime.retry import Health, retry_forever
 from stream_app.settings import Settings
 from tests.support import producers, registries, secured
 from tests.support.producers import LOG, RECORD, Producer, messages
@@ -347,14 +347,14 @@ async def test_what_is_away_is_tried_again_until_it_is_back(
 
     class Pauses(tuple[float, ...]):
         def __getitem__(self, index: Any) -> Any:
-            seen.append(health.waiting.get("registry", ""))  # that of the try before
+            seen.append(health.retrying.get("registry", ""))  # that of the try before
             if len(seen) == 3:
                 schemas.failing = 0
             return 0.0
 
     monkeypatch.setattr(retry, "PAUSES", Pauses([0.0]))
     reader = reading(schemas)
-    await patiently(health, "registry", reader.prepare, [(None, value, ())])
+    await retry_forever(health, "registry", reader.prepare, [(None, value, ())])
     assert len(seen) == 3 and "503" in seen[1] and health.ok
     assert "registry waits for the schema registry: it answers 503" in caplog.text
     assert await read(reader, value) == {"level": "I", "message": "x"}

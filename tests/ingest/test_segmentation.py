@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.ingest.segmentation import Cut, CutCheck, differences, found, retained
+from stream_app.ingest.segmentation import (
+    Segmentation,
+    SegmentationCheck,
+    differences,
+    mismatches,
+    retained,
+)
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
 from stream_app.store.state import Commit, Cursor, State
@@ -17,7 +23,7 @@ from tests.support.fakes import PLENTY, HashEngine
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 
 Fresh = Callable[[str], str]
-LONG, SHORT, OTHER = Cut(512, 7), Cut(100, 7), Cut(100, 8)
+LONG, SHORT, OTHER = Segmentation(512, 7), Segmentation(100, 7), Segmentation(100, 8)
 METHOD = Method.fit(512, k=3)  # of which 512 - 1 - 64 - 32 are for a segment
 
 
@@ -27,13 +33,13 @@ def store(redis_client: Redis) -> StreamStore:
     return StreamStore(redis_client, 3, PLENTY)
 
 
-def cursor(first: int, **cuts: Cut) -> Cursor:
+def cursor(first: int, **cuts: Segmentation) -> Cursor:
     return Cursor(head=9, first=first, cuts={int(k[1:]): c.number for k, c in cuts.items()})
 
 
 def test_a_cut_is_one_number() -> None:
-    for cut in (LONG, SHORT, Cut(1 << 20, (1 << 32) - 1), Cut(1, 0)):
-        assert Cut.of(cut.number) == cut
+    for cut in (LONG, SHORT, Segmentation(1 << 20, (1 << 32) - 1), Segmentation(1, 0)):
+        assert Segmentation.from_number(cut.number) == cut
 
 
 def test_what_is_trimmed_counts_no_more() -> None:
@@ -53,7 +59,9 @@ def test_what_does_not_fit_is_said_with_its_streams_and_numbers() -> None:
     assert [*differences({"a": cursor(0, _0=SHORT), "b": Cursor()}, METHOD, SHORT)] == []
 
 
-async def grown(store: StreamStore, stream: str, base: State, count: int, cut: Cut) -> State:
+async def grown(
+    store: StreamStore, stream: str, base: State, count: int, cut: Segmentation
+) -> State:
     head = base.cursor.head
     segments = [Segment(head + i, "x", i, i + 1, i, i + 1) for i in range(count)]
     offset = base.cursor.next.get("t/0", 0) + 1
@@ -85,21 +93,28 @@ async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     from stream_app.cli.doctor import _cuts
 
     stream, engine = fresh("s"), HashEngine()
-    await store.enlist([(stream, "t/0")])
-    await grown(store, stream, State(), 2, replace(Cut.by(engine), segment_tokens=190))
-    said = [line for line in await found(store, engine) if stream in line]
+    await store.register_streams([(stream, "t/0")])
+    await grown(
+        store, stream, State(), 2, replace(Segmentation.of_engine(engine), segment_tokens=190)
+    )
+    said = [line for line in await mismatches(store, engine) if stream in line]
     assert len(said) == 1 and "segments of 190 tokens" in said[0]
     with caplog.at_level(logging.WARNING, "xl3m"):
-        await CutCheck(engine, store, Health()).run()
+        await SegmentationCheck(engine, store, Health()).run()
     assert said[0] in caplog.messages
     assert said[0] in await _cuts(Settings(redis=redis_url), engine)
 
 
 def test_two_tokenizers_have_two_marks() -> None:
     spaced = LanguageModel(tiny.network("llama"), tiny.spaced_tokenizer(), tiny.WINDOW)
-    one, other = Cut.by(tiny.engine(tiny.model())), Cut.by(tiny.engine(spaced))
+    one, other = (
+        Segmentation.of_engine(tiny.engine(tiny.model())),
+        Segmentation.of_engine(tiny.engine(spaced)),
+    )
     assert one.tokenizer != other.tokenizer
-    assert Cut.by(tiny.engine(tiny.model("gpt2"))) == one, "the tokenizer counts, not the network"
+    assert Segmentation.of_engine(tiny.engine(tiny.model("gpt2"))) == one, (
+        "the tokenizer counts, not the network"
+    )
 
 
 def test_a_smaller_model_answers_from_the_end_of_a_segment_cut_for_a_larger_one(

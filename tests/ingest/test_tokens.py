@@ -19,14 +19,14 @@ from redis.asyncio import Redis
 
 from stream_app.ingest import queues
 from stream_app.ingest import tokens as ingest_module
-from stream_app.ingest.partitions import Owned, Partitions
+from stream_app.ingest.partitions import Assignment, OwnedPartition
 from stream_app.ingest.tokens import Ingest
 from stream_app.runtime import retry
 from stream_app.runtime.retry import Health
-from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Asked, FencedError, LostWritesError, State
+from stream_app.store.state import FencedError, LostWritesError, QuestionRecord, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
     PLENTY,
@@ -92,9 +92,9 @@ class Site:
 async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) -> Site:
     """One that owns these partitions of the topic."""
     settings, engine, health = Settings(**changes), HashEngine(), Health()
-    partitions = Partitions(store, topic)
+    partitions = Assignment(store, topic)
     await partitions.assign([TP(topic, number) for number in numbers], FakeBroker())
-    scoring = Scoring(engine, store, health, PLENTY)
+    scoring = Scorer(engine, store, health, PLENTY)
     made = Site(None, topic)  # type: ignore[arg-type]
     made.ingest = Ingest(settings, engine, store, partitions, scoring, made.bury, health)
     return made
@@ -208,7 +208,7 @@ async def test_acks_come_in_order_and_only_after_the_write(
 ) -> None:
     advance = here.ingest.partitions.advance
 
-    async def check(batch: list[tuple[Owned, Event]]) -> None:
+    async def check(batch: list[tuple[OwnedPartition, Event]]) -> None:
         assert here.acked == []
         assert (await here.state()).cursor.next == {f"{here.topic}/0": 3}
         await advance(batch)
@@ -303,10 +303,10 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
     saved = [await redis_client.dump(name) for name in names]
     advance, calls = here.ingest.partitions.advance, list[int]()
 
-    async def restarted(done: list[tuple[Owned, Any]]) -> None:
+    async def restarted(done: list[tuple[OwnedPartition, Any]]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            here.ingest.partitions.trusted = "a process that is gone"
+            here.ingest.partitions.trusted_run_id = "a process that is gone"
             for name, value in zip(names, saved, strict=True):
                 await redis_client.delete(name)
                 if value:
@@ -537,7 +537,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
     scoring = here.ingest.scoring
     scoring.backlog_segments = 1
     for stream in (here.topic, slow):
-        await store.ask(stream, scoring.question_id("q?"), Asked("q?"))
+        await store.ask(stream, scoring.question_id("q?"), QuestionRecord("q?"))
     hot = here.lines(*["123456789\n"] * 9)
     more = [*here.lines("hot\n", start=9), here.event(0, b"slow\n", slow.encode(), partition=1)]
 

@@ -32,7 +32,7 @@ async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
 
     monkeypatch.setattr(topic_pattern, "matching", matching)
     monkeypatch.setattr(topic_pattern, "LOOK_SECONDS", 0.01)
-    looking = topic_pattern.TopicWatch(Settings(tokens_topic="^app"), found, subscribe).run()
+    looking = topic_pattern.TopicPattern(Settings(tokens_topic="^app"), found, subscribe).run()
     task = asyncio.create_task(looking)
     async with asyncio.timeout(5):
         await read.wait()
@@ -43,7 +43,7 @@ async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
 async def test_topics_that_match_are_read_and_those_made_later_too(
     here: Site, fresh: Fresh
 ) -> None:
-    assert topic_pattern.LOOK_SECONDS < 60
+    assert topic_pattern.POLL_SECONDS < 60
     prefix, other = fresh("app"), fresh("other")
     for topic in (f"{prefix}.a", other):
         await one_partition(here, topic)

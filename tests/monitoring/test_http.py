@@ -26,19 +26,19 @@ from stream_app.ingest.decoder import TokenDecoder
 from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.monitoring import memory, readiness
 from stream_app.monitoring.connections import room
-from stream_app.monitoring.http import Http, check_port
-from stream_app.monitoring.memory import Weights, weight
+from stream_app.monitoring.http import MonitoringServer, check_port
+from stream_app.monitoring.memory import MemorySampler, memory_usage
 from stream_app.monitoring.metrics import Metrics
 from stream_app.monitoring.readiness import Readiness
 from stream_app.queries.answering import Answering
-from stream_app.queries.prefetch import Warming
+from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
-from stream_app.scoring.scorer import Scoring
-from stream_app.scoring.totals import sum_of
+from stream_app.scoring.scorer import Scorer
+from stream_app.scoring.totals import totals_of
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Asked, Commit
+from stream_app.store.state import Commit, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until
 from tests.support.workers import site
@@ -52,12 +52,12 @@ class World:
     def __init__(self, redis: Redis) -> None:
         self.engine, self.health = HashEngine(), Health()
         self.store = StreamStore(redis, PLENTY, PLENTY)
-        self.scoring = Scoring(self.engine, self.store, self.health, PLENTY)
-        warming = Warming(self.engine, self.store, self.scoring, self.health)
+        self.scoring = Scorer(self.engine, self.store, self.health, PLENTY)
+        warming = PromptPrefetcher(self.engine, self.store, self.scoring, self.health)
         self.answering = Answering(
             Settings(), self.engine, self.store, self.scoring, warming, self.health
         )
-        self.weights = Weights(self.store, self.scoring.streams)
+        self.weights = MemorySampler(self.store, self.scoring.streams)
         self.metrics = Metrics(self.scoring, self.answering, self.health, self.weights)
 
     async def grow(self, stream: str, segments: int, gaps: int = 0) -> None:
@@ -72,13 +72,13 @@ class World:
             [Commit(stream, base, new, tail, "t/0", 1, offset, gaps)]
         )
         assert state is not None
-        self.scoring.streams.grew(stream, state.cursor)
+        self.scoring.streams.on_commit(stream, state.cursor)
         await self.scoring.streams.refresh()
 
     async def set(self, stream: str, question: str = "q?") -> None:
         """A standing question."""
         qid = self.scoring.question_id(question)
-        await self.store.ask(stream, qid, Asked(question))
+        await self.store.ask(stream, qid, QuestionRecord(question))
         self.scoring.streams.changed(stream)
         await self.scoring.streams.refresh()
 
@@ -157,12 +157,12 @@ async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: 
                 streams.disown([stream])
             case 4:
                 await world.scoring.step()
-        walked = [sum_of(w) for w in streams.watched.values() if w.owned]
-        assert streams.sums.backlog == sum(each.backlog for each in walked)
-        assert streams.sums.gaps == sum(each.gaps for each in walked)
-        most = max(most, streams.sums.backlog)
+        walked = [totals_of(w) for w in streams.watched.values() if w.owned]
+        assert streams.totals.backlog == sum(each.backlog for each in walked)
+        assert streams.totals.gaps == sum(each.gaps for each in walked)
+        most = max(most, streams.totals.backlog)
         least = min((s.coverage for s in walked if s.coverage == s.coverage), default=math.nan)
-        assert streams.sums.coverage() == pytest.approx(least, nan_ok=True)
+        assert streams.totals.coverage() == pytest.approx(least, nan_ok=True)
     assert most > 0
 
 
@@ -173,17 +173,17 @@ async def test_memory_is_judged_by_a_few_streams_at_a_time(
     for i, stream in enumerate(names):
         await world.set(stream)
         await world.grow(stream, 5 + 20 * i)
-    sizes = [(await weight(world.store, stream))[0] for stream in names]
+    sizes = [(await memory_usage(world.store, stream))[0] for stream in names]
     assert sizes == sorted(sizes) and sizes[0] > 0
     assert world.value("xl3m_redis_bytes") == 0
     monkeypatch.setattr(memory, "COMMANDS", 12)  # two streams of eleven
-    await world.weights.weigh()
+    await world.weights.sample()
     assert [*world.weights.of] == names[:2]
     assert world.value("xl3m_redis_bytes") == 2 * sum(sizes[:2])
-    await world.weights.weigh()
+    await world.weights.sample()
     assert world.value("xl3m_redis_bytes") == sum(sizes)
     assert world.value("xl3m_redis_largest_bytes") == sizes[-1]
-    await world.weights.weigh()
+    await world.weights.sample()
     assert [*world.weights.of] == names[2:] + names[:2]
     world.scoring.streams.disown(names[1:])
     assert world.value("xl3m_redis_bytes") == world.value("xl3m_redis_largest_bytes") == sizes[0]
@@ -198,7 +198,7 @@ async def test_a_stream_weighs_what_its_keys_do(world: World, fresh: Fresh) -> N
     redis = world.store.redis
     names = [name async for name in redis.scan_iter(keys.of_stream(stream))]
     assert len(names) == 8
-    size, commands = await weight(world.store, stream)
+    size, commands = await memory_usage(world.store, stream)
     assert size == sum([await redis.memory_usage(name) for name in names])
     assert commands == 2 + 4 + 5
 
@@ -259,11 +259,13 @@ async def test_two_workers_of_a_process_count_apart(
 # -- the door --------------------------------------------------------------------------------
 
 
-def http(reasons: dict[str, str], registry: CollectorRegistry | None = None, port: int = 0) -> Http:
+def http(
+    reasons: dict[str, str], registry: CollectorRegistry | None = None, port: int = 0
+) -> MonitoringServer:
     async def asked() -> dict[str, str]:
         return reasons
 
-    return Http("127.0.0.1", port, registry or CollectorRegistry(), asked)
+    return MonitoringServer("127.0.0.1", port, registry or CollectorRegistry(), asked)
 
 
 @pytest.fixture
@@ -514,7 +516,7 @@ async def test_services_out_of_reach_are_reasons_without_a_password() -> None:
 def test_a_worker_has_the_door_only_where_a_port_is_set(port: int) -> None:
     app = create_app(Settings(http_port=port), HashEngine())
     children: list[Any] = list(app._children)
-    assert [type(child.service) for child in children] == [Http] * bool(port)
+    assert [type(child.service) for child in children] == [MonitoringServer] * bool(port)
 
 
 async def test_a_running_worker_is_ready_and_ends_cleanly(

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.queries.answering import Answering
-from stream_app.queries.prefetch import HOT_QUESTIONS, Warming
+from stream_app.queries.prefetch import RECENT_QUESTIONS, PromptPrefetcher
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
-from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Asked, Commit
+from stream_app.store.state import Commit, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
@@ -36,9 +36,9 @@ class World:
     def __init__(self, redis: Redis, engine: Engine | None = None, log_segments: int = PLENTY):
         self.engine = engine or HashEngine()
         self.store = StreamStore(redis, log_segments, PLENTY)
-        self.scoring = Scoring(self.engine, self.store, Health(), PLENTY)
+        self.scoring = Scorer(self.engine, self.store, Health(), PLENTY)
         settings = Settings(question_ttl=100)
-        self.warming = Warming(self.engine, self.store, self.scoring, Health())
+        self.warming = PromptPrefetcher(self.engine, self.store, self.scoring, Health())
         self.answering = Answering(
             settings, self.engine, self.store, self.scoring, self.warming, Health()
         )
@@ -50,12 +50,12 @@ class World:
         commit = Commit(stream, base, new, tail, "t/0", 1, offset)
         (state,) = await self.store.commit([commit])
         assert state is not None
-        self.scoring.streams.grew(stream, state.cursor)
+        self.scoring.streams.on_commit(stream, state.cursor)
 
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
         """A current question."""
         qid = self.scoring.question_id(question)
-        await self.store.ask(stream, qid, Asked(question, set_at=set_at))
+        await self.store.ask(stream, qid, QuestionRecord(question, set_at=set_at))
         self.scoring.streams.changed(stream)
         return qid
 
@@ -134,8 +134,8 @@ async def test_the_prompt_of_a_question_asked_before_is_read_when_its_segments_c
     await world.read(stream, text[60:], offset=2)
     while await world.scoring.step():
         pass
-    assert world.warming.cold
-    await world.warming.warm()
+    assert world.warming.stale
+    await world.warming.prefetch()
     read, hook = (
         list[int](),
         engine.model.model.register_forward_pre_hook(
@@ -155,10 +155,10 @@ async def test_a_question_that_nobody_asked_is_not_read_ahead(world: World, fres
     await world.read(stream, lines(40))
     while await world.scoring.step():
         pass
-    assert not world.warming.cold
+    assert not world.warming.stale
     for i in range(100):
         world.warming.asked(stream, f"{i}", "q?")
-    assert len(world.warming.hot) == HOT_QUESTIONS
+    assert len(world.warming.recent) == RECENT_QUESTIONS
 
 
 # -- refusals ------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ async def test_a_question_too_long_is_refused_with_the_numbers(world: World, fre
 async def test_a_question_that_ends_meanwhile_is_said_to_have(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, cover = fresh("stream"), world.scoring.cover
+    stream, cover = fresh("stream"), world.scoring.wait_until_covered
     await world.set(stream, "q?")
     await world.read(stream, lines(3))
 
@@ -302,8 +302,8 @@ async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the
     monkeypatch.setattr(world.engine, "prepare", prepare)
     world.warming.asked(stream, qid, "q?")
     world.warming.changed(stream, qid)
-    await world.warming.warm()
-    assert (prepared, world.warming.cold) == (["q?"], {(stream, qid)})
+    await world.warming.prefetch()
+    assert (prepared, world.warming.stale) == (["q?"], {(stream, qid)})
 
 
 # -- what a query leaves behind ------------------------------------------------------------------
@@ -314,7 +314,7 @@ async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fre
     await world.read(stream, lines(9))
     await world.ask(stream, "q?")
     qid = world.scoring.question_id("q?")
-    assert (await world.store.questions(stream))[qid].until == pytest.approx(
+    assert (await world.store.questions(stream))[qid].expires_at == pytest.approx(
         time.time() + 100, abs=20
     )
     for name in (keys.scored_range(stream, qid), keys.top(stream, qid), keys.text(stream, qid)):
@@ -343,7 +343,7 @@ async def test_the_current_question_asked_by_its_words_stays(world: World, fresh
     await world.read(stream, lines(9))
     answer = await world.ask(stream, "q?")
     assert rests_on(answer) == rests_on(await world.ask(stream))
-    assert await world.store.questions(stream) == {qid: Asked("q?", set_at=1.0)}
+    assert await world.store.questions(stream) == {qid: QuestionRecord("q?", set_at=1.0)}
     assert await world.store.redis.ttl(keys.scored_range(stream, qid)) == -1
 
 

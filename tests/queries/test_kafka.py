@@ -16,12 +16,12 @@ from aiokafka.errors import MessageSizeTooLargeError
 from redis.asyncio import Redis
 
 from stream_app.client import client
-from stream_app.ingest.partitions import Partitions
-from stream_app.queries.kafka import OLD_SECONDS, Queries, Questions
+from stream_app.ingest.partitions import Assignment
+from stream_app.queries.kafka import OLD_SECONDS, QueriesAgent, QuestionsAgent
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
-from stream_app.runtime.shutdown import Stopping
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.shutdown import Shutdown
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import FencedError, LostWritesError
@@ -77,11 +77,11 @@ class Asking(Site):
     def __init__(self, redis: Redis, **changes: Any) -> None:
         super().__init__()
         self.store, engine = StreamStore(redis, PLENTY, PLENTY), HashEngine()
-        scoring = Scoring(engine, self.store, Health(), PLENTY)
+        scoring = Scorer(engine, self.store, Health(), PLENTY)
         settings = Settings(max_event_bytes=4096, **changes)
         self.topic = f"topic-{uuid.uuid4().hex}"
-        self.partitions = Partitions(self.store, self.topic)
-        self.agent = Questions(settings, self.partitions, scoring, self.bury, Health())
+        self.partitions = Assignment(self.store, self.topic)
+        self.agent = QuestionsAgent(settings, self.partitions, scoring, self.bury, Health())
         self.offset = 0
 
     async def assigned(self) -> FakeBroker:
@@ -184,7 +184,7 @@ async def test_questions_that_redis_lost_are_delivered_again_and_set(
     await redis_client.delete(keys.questions(stream))
     await redis_client.hset(keys.partition(f"{site.topic}/0"), "next", "1")
     with pytest.raises(LostWritesError, match="lost writes"):
-        await site.partitions.check()
+        await site.partitions.check_generation()
     broker = await site.assigned()
     assert broker.commits == [{TP(site.topic, 0): 1}]
     await site.again(*events[1:])
@@ -201,7 +201,7 @@ async def test_a_question_that_redis_lost_before_it_was_noted_is_set_again(
     async def restarted(done: list[Any]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            site.partitions.trusted = "a process that is gone"
+            site.partitions.trusted_run_id = "a process that is gone"
             await redis_client.delete(keys.questions(stream))
         await advance(done)
 
@@ -269,7 +269,7 @@ class Slow:
 class Service:
     """The agent, fed with events."""
 
-    agent: Queries
+    agent: QueriesAgent
     events: list[Event]
 
     async def run(self) -> None:
@@ -284,7 +284,7 @@ async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_ans
     site, slow = Site(), Slow()
     events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(10)]
     events[4].message = events[4].message._replace(value=b"\xff")
-    agent = Queries(Settings(), slow, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    agent = QueriesAgent(Settings(), slow, site.send, site.bury, Shutdown(60.0))  # type: ignore[arg-type]
     order = [i for i in range(10) if i != 4]
     random.Random(seed).shuffle(order)
     async with running(Service(agent, events)):
@@ -302,7 +302,7 @@ async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_ans
 async def test_no_more_queries_are_begun_than_may_be_at_once() -> None:
     site, slow = Site(), Slow()
     events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(60)]
-    agent = Queries(Settings(), slow, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    agent = QueriesAgent(Settings(), slow, site.send, site.bury, Shutdown(60.0))  # type: ignore[arg-type]
     async with running(Service(agent, events)):
         for number in range(60):
             await until(lambda n=number: f"{n}" in slow.gates)  # type: ignore[misc]
@@ -333,7 +333,7 @@ class Quick:
 async def answered_all(site: Site, events: list[Event], **changes: Any) -> Quick:
     """What a queries agent made of them; all are acknowledged, in order."""
     quick, settings = Quick(), Settings(max_event_bytes=4096, **changes)
-    agent = Queries(settings, quick, site.send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    agent = QueriesAgent(settings, quick, site.send, site.bury, Shutdown(60.0))  # type: ignore[arg-type]
     site.skipped = 0
 
     def skipped() -> None:
@@ -469,7 +469,7 @@ async def test_an_answer_too_large_for_its_topic_is_sent_without_its_evidences_t
         await site.send(key, value)
 
     event = site.event(0, "s", b'{"id": "large", "question": "q?"}')
-    agent = Queries(Settings(), Large(), send, site.bury, Stopping(60.0))  # type: ignore[arg-type]
+    agent = QueriesAgent(Settings(), Large(), send, site.bury, Shutdown(60.0))  # type: ignore[arg-type]
     async with running(Service(agent, [event])):
         await until(lambda: site.acked == [event])
     [answer] = site.sent

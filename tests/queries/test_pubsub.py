@@ -15,17 +15,17 @@ from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.queries import pubsub
 from stream_app.queries.answering import Answering
-from stream_app.queries.kafka import QUERIES_AT_ONCE
-from stream_app.queries.lease import CLAIMED, LEASE_MS, Claim, Claims
-from stream_app.queries.prefetch import Warming
-from stream_app.queries.pubsub import PubSubDoor
+from stream_app.queries.kafka import MAX_CONCURRENT_QUERIES
+from stream_app.queries.lease import LEASE_MS, LEASED, QueryLease, QueryLeases
+from stream_app.queries.prefetch import PromptPrefetcher
+from stream_app.queries.pubsub import PubSubServer
 from stream_app.runtime.retry import Health
-from stream_app.runtime.shutdown import Stopping
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.shutdown import Shutdown
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import Keys
-from stream_app.store.state import Asked, Commit
+from stream_app.store.state import Commit, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine, running, until
 
@@ -39,10 +39,10 @@ class Worker:
         settings = Settings(max_event_bytes=4096, prefix=prefix)
         engine, health = HashEngine(), Health()
         self.store = StreamStore(redis, PLENTY, PLENTY, Keys(prefix))
-        self.scoring = Scoring(engine, self.store, health, PLENTY)
-        warming = Warming(engine, self.store, self.scoring, health)
+        self.scoring = Scorer(engine, self.store, health, PLENTY)
+        warming = PromptPrefetcher(engine, self.store, self.scoring, health)
         answering = Answering(settings, engine, self.store, self.scoring, warming, health)
-        self.door = PubSubDoor(settings, redis, answering, self.scoring, health, Stopping(20))
+        self.door = PubSubServer(settings, redis, answering, self.scoring, health, Shutdown(20))
         self.answered: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -158,7 +158,7 @@ async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis, query = one.workers[0].door.redis, {"id": fresh("query"), "stream": stream}
-    claim, put, claimed = keys.claim(query["id"]), redis.set, asyncio.Event()
+    claim, put, claimed = keys.lease(query["id"]), redis.set, asyncio.Event()
 
     async def lost(*args: Any, **options: Any) -> Any:
         monkeypatch.setattr(redis, "set", put)
@@ -177,7 +177,7 @@ async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
 
 
 async def idle(worker: Worker) -> bool:
-    return worker.door.places._value == QUERIES_AT_ONCE
+    return worker.door.places._value == MAX_CONCURRENT_QUERIES
 
 
 async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
@@ -187,10 +187,10 @@ async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
     query_id, (worker,) = fresh("query"), one.workers
     worker.gate.clear()
     await one.ask({"id": query_id, "stream": stream, "question": "q?"})
-    await until(lambda: all_there(one.redis, [keys.claim(query_id)]))
+    await until(lambda: all_there(one.redis, [keys.lease(query_id)]))
     for _ in range(3):
-        await one.redis.pexpire(keys.claim(query_id), LEASE_MS // 2)
-        await until(lambda: renewed(one.redis, keys.claim(query_id)))
+        await one.redis.pexpire(keys.lease(query_id), LEASE_MS // 2)
+        await until(lambda: renewed(one.redis, keys.lease(query_id)))
     worker.gate.set()
     assert (await one.answer())[0] == query_id
 
@@ -204,17 +204,17 @@ async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
 ) -> None:
     monkeypatch.setattr("stream_app.queries.lease.RENEWED_SECONDS", 0.02)
     lost, last, (worker,) = fresh("query"), fresh("query"), one.workers
-    claims = list[Claim]()
+    claims = list[QueryLease]()
 
-    def of(here: Claims, query_id: str) -> Claim:
-        claims.append(Claim(here, keys.claim(query_id)))
+    def of(here: QueryLeases, query_id: str) -> QueryLease:
+        claims.append(QueryLease(here, keys.lease(query_id)))
         return claims[-1]
 
-    monkeypatch.setattr(Claims, "of", of)
+    monkeypatch.setattr(QueryLeases, "of", of)
     worker.gate.clear()
     await one.ask({"id": lost, "stream": stream, "question": "q?"})
-    await until(lambda: all_there(one.redis, [keys.claim(lost)]))
-    await one.redis.set(keys.claim(lost), CLAIMED + b" by another")
+    await until(lambda: all_there(one.redis, [keys.lease(lost)]))
+    await one.redis.set(keys.lease(lost), LEASED + b" by another")
     await until(lambda: is_lost(claims[0]))
     worker.gate.set()
     await until(lambda: idle(worker))
@@ -222,10 +222,10 @@ async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
     while (heard := await one.hear())[0] == last and decode(heard[1])["type"] != "answer":
         pass
     assert heard[0] == last, "of the other nothing was said before"
-    assert await one.redis.get(keys.claim(lost)) == CLAIMED + b" by another"
+    assert await one.redis.get(keys.lease(lost)) == LEASED + b" by another"
 
 
-async def is_lost(claim: Claim) -> bool:
+async def is_lost(claim: QueryLease) -> bool:
     return not claim.mine
 
 
@@ -248,12 +248,12 @@ async def test_what_could_not_be_said_is_in_the_answer(
 
 
 async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
-    one, other = (Claims(redis_client, keys).of(name) for name in [fresh("query")] * 2)
+    one, other = (QueryLeases(redis_client, keys).of(name) for name in [fresh("query")] * 2)
     assert await one.take()
     assert not await other.take()
-    assert [await one.end(b"answer", 60) for _ in range(2)] == [True, True]
+    assert [await one.complete(b"answer", 60) for _ in range(2)] == [True, True]
     await one.release()  # lets nothing go: what stands there is an answer now
-    assert not await other.end(b"another", 60)
+    assert not await other.complete(b"another", 60)
     assert not await other.take()
     assert other.answer == b"answer"
 
@@ -379,7 +379,7 @@ async def test_a_query_turned_away_can_be_asked_again_under_its_id(
     worker.gate.set()
     for _ in ids[:5]:
         await one.answer()
-    await until(lambda: not_there(one.redis, keys.claim(ids[5])))
+    await until(lambda: not_there(one.redis, keys.lease(ids[5])))
     await one.ask({"id": ids[5], "stream": stream, "question": "q?"})
     query_id, data = await one.answer()
     assert query_id == ids[5] and "error" not in decode(data)
@@ -396,7 +396,7 @@ async def test_what_others_answer_takes_up_no_room_in_a_worker_that_is_busy(
         held = [fresh("query") for _ in range(4)]
         for query_id in held:  # two each; who has which is theirs to say
             await two.ask({"id": query_id, "stream": stream, "question": "q?"})
-        claims = [keys.claim(query_id) for query_id in held]
+        claims = [keys.lease(query_id) for query_id in held]
         await until(lambda: all_there(two.redis, claims))
         free.gate.set()
         for _ in range(2):
@@ -439,7 +439,7 @@ async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_ov
     redis_url: str, stream: str, fresh: Fresh
 ) -> None:
     query = {"id": fresh("query"), "stream": stream, "question": "q?", "deadline": 10}
-    claim = keys.claim(str(query["id"]))
+    claim = keys.lease(str(query["id"]))
     async with place(redis_url, 1) as first:
         first.workers[0].gate.clear()
         await first.ask(query)
@@ -460,24 +460,24 @@ async def test_answers_that_are_kept_take_no_more_than_a_bound(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     claims, ids, answer = (
-        Claims(redis_client, keys),
+        QueryLeases(redis_client, keys),
         [fresh("query") for _ in range(40)],
         b"a" * 1000,
     )
     claims.kept_bytes = 20_000
     for query_id in ids:
         claim = claims.of(query_id)
-        assert await claim.take() and await claim.end(answer, 600)
-        assert await claim.end(answer, 600)  # as after a reply that was lost
-        there = [each for each in ids if await redis_client.exists(keys.claim(each))]
-        taken = [await redis_client.memory_usage(keys.claim(each)) for each in there]
+        assert await claim.take() and await claim.complete(answer, 600)
+        assert await claim.complete(answer, 600)  # as after a reply that was lost
+        there = [each for each in ids if await redis_client.exists(keys.lease(each))]
+        taken = [await redis_client.memory_usage(keys.lease(each)) for each in there]
         assert sum(filter(None, taken)) <= claims.bytes <= claims.kept_bytes
         assert there[-1] == query_id and there == ids[: ids.index(query_id) + 1][-len(there) :]
     assert len(there) >= 10
 
 
 async def test_answers_whose_time_is_over_make_room_first(redis_client: Redis) -> None:
-    claims = Claims(redis_client, keys)
+    claims = QueryLeases(redis_client, keys)
     claims.kept_bytes = 1000
     await claims.keep("over", 500, -1)
     await claims.keep("there", 100, 600)
@@ -508,7 +508,7 @@ async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> 
     worker.scoring.streams.own([stream])
     await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
-    await worker.store.ask(stream, qid, Asked("q?"))
+    await worker.store.ask(stream, qid, QuestionRecord("q?"))
     await one.redis.publish(keys.question_channel(), stream.encode())
     await until(lambda: worker.scoring.streams.watched[stream].questions)
 
@@ -516,7 +516,7 @@ async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
     (worker,), updates = one.workers, client.updates(one.store, stream)
     assert await anext(updates) == {}
-    await worker.store.ask(stream, worker.scoring.question_id("q?"), Asked("q?"))
+    await worker.store.ask(stream, worker.scoring.question_id("q?"), QuestionRecord("q?"))
     worker.scoring.streams.own([stream])
     async with asyncio.timeout(20):
         update = await anext(updates)

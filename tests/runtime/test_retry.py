@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from stream_app.embedded import services
 from stream_app.runtime import retry
 from stream_app.runtime.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
-from stream_app.runtime.retry import Health, passes, patiently, reason
+from stream_app.runtime.retry import Health, is_transient, reason, retry_forever
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Asked
+from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import assert_holds, site
 from tests.support.fakes import PLENTY, until
@@ -56,9 +56,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("said", ["{} some words", IN_A_SCRIPT])
 def test_a_state_of_redis_passes_wherever_it_is_named(code: str, said: str) -> None:
     error = exceptions.ResponseError(said.format(code))
-    assert passes(error)
+    assert is_transient(error)
     annotated = f"Command # 1 (EVALSHA x) of pipeline caused error: {error.args}"
-    assert passes(exceptions.ResponseError(annotated))
+    assert is_transient(exceptions.ResponseError(annotated))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_state_of_redis_passes_wherever_it_is_named(code: str, said: str) -> N
      "Command # 1 (SET of pipeline caused error: -OOM x) of pipeline caused error: ('ERR no',)"],
 )  # fmt: skip
 def test_what_was_asked_wrongly_is_raised(said: str) -> None:
-    assert not passes(exceptions.ResponseError(said))
+    assert not is_transient(exceptions.ResponseError(said))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_was_asked_wrongly_is_raised(said: str) -> None:
      (IsADirectoryError("x"), False), (ValueError(), False), (exceptions.DataError(), False)],
 )  # fmt: skip
 def test_a_missing_file_is_not_redis_away(error: Exception, is_state: bool) -> None:
-    assert passes(error) == is_state
+    assert is_transient(error) == is_state
 
 
 async def test_what_does_not_pass_is_raised_at_once() -> None:
@@ -91,7 +91,7 @@ async def test_what_does_not_pass_is_raised_at_once() -> None:
         raise FileNotFoundError("commit.lua")
 
     with pytest.raises(FileNotFoundError):
-        await patiently(health, "ingest", call)
+        await retry_forever(health, "ingest", call)
     assert len(calls) == 1 and health.ok
 
 
@@ -102,7 +102,7 @@ async def test_the_words_of_a_command_are_not_in_the_reason(redis: Redis) -> Non
         with pytest.raises(exceptions.ResponseError) as raised:
             await pipe.execute()
     assert "secret" in str(raised.value) and "secret" not in reason(raised.value)
-    assert not passes(raised.value)
+    assert not is_transient(raised.value)
 
 
 # -- what waits -----------------------------------------------------------------------------------
@@ -121,20 +121,20 @@ def away() -> tuple[Callable[[], Awaitable[None]], asyncio.Event]:
 
 async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None:
     health, (one, back), (other, stays) = Health(), away(), away()
-    waiting = [asyncio.create_task(patiently(health, "query", call)) for call in (one, other)]
+    waiting = [asyncio.create_task(retry_forever(health, "query", call)) for call in (one, other)]
     await until(lambda: len(health._waiting) == 2)
     back.set()
     await waiting[0]
-    await patiently(health, "query", one)
-    assert health.waiting == {"query": "away"} and not health.ok
+    await retry_forever(health, "query", one)
+    assert health.retrying == {"query": "away"} and not health.ok
     stays.set()
     await waiting[1]
-    assert health.ok and health.waiting == {}
+    assert health.ok and health.retrying == {}
 
 
 async def test_one_that_is_cancelled_waits_no_more(hurried: None) -> None:
     health, (call, _) = Health(), away()
-    task = asyncio.create_task(patiently(health, "query", call))
+    task = asyncio.create_task(retry_forever(health, "query", call))
     await until(lambda: not health.ok)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -150,7 +150,7 @@ async def test_one_that_is_cancelled_as_its_try_fails_ends(hurried: None) -> Non
 
     health = Health()
     async with asyncio.timeout(5):
-        task = asyncio.create_task(patiently(health, "query", call))
+        task = asyncio.create_task(retry_forever(health, "query", call))
         [ended] = await asyncio.gather(task, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError)
     assert health.ok
@@ -248,7 +248,7 @@ async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
     applying = asyncio.create_task(here.ingest.apply(events[4:]))
     await until(lambda: not here.ingest.health.ok)
     tried = here.ingest.health
-    assert set(tried.waiting) == {"ingest"} and not applying.done()
+    assert set(tried.retrying) == {"ingest"} and not applying.done()
     await roomy(redis)
     await asyncio.wait_for(applying, 20)
     assert tried.ok and here.offsets == [*range(12)]
@@ -259,13 +259,15 @@ async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: 
     store, health = StreamStore(redis, PLENTY, PLENTY), Health()
     await full(redis)
     steps: list[Callable[[], Awaitable[Any]]] = [
-        lambda: store.enlist([("s", "t/0")]),
+        lambda: store.register_streams([("s", "t/0")]),
         lambda: store.draw_epoch("t/0"),
-        lambda: store.ask("s", "q", Asked("q?")),
-        lambda: redis.set(keys.claim("q"), b"1", px=1000),
+        lambda: store.ask("s", "q", QuestionRecord("q?")),
+        lambda: redis.set(keys.lease("q"), b"1", px=1000),
     ]
-    tasks = [asyncio.create_task(patiently(health, f"{i}", step)) for i, step in enumerate(steps)]
-    await until(lambda: len(health.waiting) == len(steps))
+    tasks = [
+        asyncio.create_task(retry_forever(health, f"{i}", step)) for i, step in enumerate(steps)
+    ]
+    await until(lambda: len(health.retrying) == len(steps))
     assert not any(task.done() for task in tasks)
     await roomy(redis)
     await asyncio.wait_for(asyncio.gather(*tasks), 20)
@@ -276,12 +278,14 @@ async def test_a_redis_that_became_a_replica_is_waited_for(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
     store, health = StreamStore(redis, PLENTY, PLENTY), Health()
-    await store.enlist([("s", "")])  # the script is known
+    await store.register_streams([("s", "")])  # the script is known
     await redis.replicaof("127.0.0.1", "1")  # of a master that is away
-    listing = asyncio.create_task(patiently(health, "in a script", store.enlist, [("t", "")]))
-    drawing = asyncio.create_task(patiently(health, "by itself", store.draw_epoch, "t/0"))
-    await until(lambda: len(health.waiting) == 2)
-    assert all("read only replica" in why for why in health.waiting.values())
+    listing = asyncio.create_task(
+        retry_forever(health, "in a script", store.register_streams, [("t", "")])
+    )
+    drawing = asyncio.create_task(retry_forever(health, "by itself", store.draw_epoch, "t/0"))
+    await until(lambda: len(health.retrying) == 2)
+    assert all("read only replica" in why for why in health.retrying.values())
     await redis.replicaof("NO", "ONE")
     await asyncio.wait_for(asyncio.gather(listing, drawing), 20)
     assert health.ok and await store.streams() == ["s", "t"]
@@ -306,9 +310,9 @@ async def test_a_redis_that_runs_a_long_script_is_waited_for(
         endless: asyncio.Task[Any] = asyncio.create_task(_endless(busy))
         await until(lambda: _is_busy(redis))
         store, health = StreamStore(redis, PLENTY, PLENTY), Health()
-        drawing = asyncio.create_task(patiently(health, "epoch", store.draw_epoch, "t/0"))
+        drawing = asyncio.create_task(retry_forever(health, "epoch", store.draw_epoch, "t/0"))
         await until(lambda: not health.ok or drawing.done())
-        assert "BUSY" in health.waiting["epoch"]
+        assert "BUSY" in health.retrying["epoch"]
         await redis.script_kill()
         assert await asyncio.wait_for(drawing, 20) == 1
         with pytest.raises(exceptions.ResponseError):
@@ -317,9 +321,9 @@ async def test_a_redis_that_runs_a_long_script_is_waited_for(
 
 async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
     store = StreamStore(redis, PLENTY, PLENTY)
-    await store.enlist([("s", "")])
+    await store.register_streams([("s", "")])
     await redis.script_flush()
-    await store.enlist([("t", "")])
+    await store.register_streams([("t", "")])
     assert await store.streams() == ["s", "t"]
 
 
@@ -330,9 +334,11 @@ async def test_a_redis_with_too_many_clients_is_waited_for(
     await redis.config_set("maxclients", 1)
     async with Redis.from_url(server.url) as late:
         store, health = StreamStore(late, PLENTY, PLENTY), Health()
-        listing = asyncio.create_task(patiently(health, "list", store.enlist, [("s", "")]))
+        listing = asyncio.create_task(
+            retry_forever(health, "list", store.register_streams, [("s", "")])
+        )
         await until(lambda: not health.ok or listing.done())
-        assert "clients" in health.waiting["list"]
+        assert "clients" in health.retrying["list"]
         await redis.config_set("maxclients", 100)
         await asyncio.wait_for(listing, 20)
         assert await store.streams() == ["s"]
@@ -345,5 +351,7 @@ async def test_connections_that_break_are_waited_for(
     async with Redis.from_url(server.url) as killer:
         for i in range(20):
             killing = killer.client_kill_filter(_type="normal", skipme=True)
-            await asyncio.gather(killing, patiently(health, "list", store.enlist, [(f"s{i}", "")]))
+            await asyncio.gather(
+                killing, retry_forever(health, "list", store.register_streams, [(f"s{i}", "")])
+            )
     assert len(await store.streams()) == 20 and health.ok

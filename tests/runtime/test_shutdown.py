@@ -16,7 +16,7 @@ from stream_app.client import client
 from stream_app.embedded import services as embedded
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
-from stream_app.runtime.shutdown import Stopping
+from stream_app.runtime.shutdown import Shutdown
 from stream_app.settings import kafka_home
 from tests.support.workers import Site, offline, site
 from tests.system.chaos import services
@@ -157,14 +157,14 @@ async def test_told_a_second_time_it_ends_at_once(
 
 
 async def test_queries_are_waited_for_only_so_long() -> None:
-    stopping = Stopping(0.02)
-    stopping.begun()
-    stopping.begun()
-    stopping.finished()
-    await stopping.queries()
+    stopping = Shutdown(0.02)
+    stopping.query_started()
+    stopping.query_started()
+    stopping.query_finished()
+    await stopping.drain()
     assert stopping.open == 1
-    stopping.finished()
-    await asyncio.wait_for(Stopping(600).queries(), 10)
+    stopping.query_finished()
+    await asyncio.wait_for(Shutdown(600).drain(), 10)
 
 
 async def test_a_terminal_that_is_closed_ends_a_worker_like_sigterm_but_not_under_nohup(

@@ -3,31 +3,32 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.scoring.jobs import Standing, Watched
-from stream_app.scoring.planner import Plan, StepSize, Wanted
-from stream_app.store.state import Asked, Cursor, Range
+from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
+from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
+from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
 
 SEGMENT, QUESTION = 12, 5
 LIVE = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))
 
 
-def stream(retained: int, live: int, questions: int) -> Watched:
+def stream(retained: int, live: int, questions: int) -> TrackedStream:
     """One with so many segments before its questions' ranges, and so many behind."""
     standing = {
-        f"q{i}": Standing(Asked(f"{i}?"), Range(retained, retained)) for i in range(questions)
+        f"q{i}": TrackedQuestion(QuestionRecord(f"{i}?"), ScoredRange(retained, retained))
+        for i in range(questions)
     }
-    return Watched(Cursor(head=retained + live), owned=True, questions=standing)
+    return TrackedStream(Cursor(head=retained + live), owned=True, questions=standing)
 
 
-def wanted(streams: list[Watched]) -> list[Wanted]:
+def wanted(streams: list[TrackedStream]) -> list[Wanted]:
     return [Wanted(f"s{i}", each, [*each.questions]) for i, each in enumerate(streams)]
 
 
-def plan(room: int) -> Plan:
-    return Plan(room, SEGMENT, lambda _: QUESTION)
+def plan(room: int) -> StepPlan:
+    return StepPlan(room, SEGMENT, lambda _: QUESTION)
 
 
-def cost(watched: Watched) -> int:
+def cost(watched: TrackedStream) -> int:
     return SEGMENT + QUESTION * len(watched.questions)
 
 
@@ -43,7 +44,7 @@ def test_a_step_keeps_to_its_room_or_has_a_segment_more(
     most = max([room, *map(cost, streams)])
     assert step.tokens <= most + SEGMENT + QUESTION
     assert step.tokens + step.room == room
-    assert bool(step.work) is owing
+    assert bool(step.jobs) is owing
 
 
 @given(st.lists(LIVE, min_size=1, max_size=4), st.integers(1, 200))
@@ -54,9 +55,9 @@ def test_step_by_step_everything_is_planned_once(
     while True:
         step = plan(room)
         step.add(wanted(streams), room, back=True)
-        if not step.work:
+        if not step.jobs:
             break
-        done += [(w.stream, w.qid, i) for w in step.work for i in range(w.lo, w.hi)]
+        done += [(w.stream, w.qid, i) for w in step.jobs for i in range(w.lo, w.hi)]
     assert sorted(done) == [
         (f"s{i}", qid, index)
         for i, each in enumerate(streams)
@@ -79,7 +80,7 @@ def test_what_a_stream_leaves_the_others_get(owed: list[int], segments: int) -> 
 def test_questions_that_stand_alike_get_the_same_segments() -> None:
     one, step = stream(0, 30, 3), plan(200)
     step.add(wanted([one]), 200, back=False)
-    assert {(w.lo, w.hi) for w in step.work} == {(0, 200 // cost(one))}
+    assert {(w.lo, w.hi) for w in step.jobs} == {(0, 200 // cost(one))}
 
 
 def test_a_step_is_filled_by_what_questions_owe_that_owe_any() -> None:
@@ -87,23 +88,23 @@ def test_a_step_is_filled_by_what_questions_owe_that_owe_any() -> None:
     for qid in ("q1", "q2"):
         one.questions[qid].planned.hi = 30
     step.add(wanted([one]), step.room, back=True)
-    assert [(w.qid, w.lo, w.hi) for w in step.work] == [("q0", 0, 10)]
+    assert [(w.qid, w.lo, w.hi) for w in step.jobs] == [("q0", 0, 10)]
     assert step.fill == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 10)), max_size=30))
 def test_a_step_is_never_less_than_a_row_nor_without_bound(steps: list[tuple[int, float]]) -> None:
-    size = StepSize(batch_tokens=256, least=20, seconds=0.1)
+    size = AdaptiveStepSize(batch_tokens=256, least=20, seconds=0.1)
     for tokens, seconds in steps:
-        size.took(tokens, seconds)
+        size.observe(tokens, seconds)
         assert 20 <= size.tokens <= 16 * 256
 
 
 def test_a_step_takes_on_the_size_that_fits_its_time() -> None:
-    size = StepSize(batch_tokens=256, least=20, seconds=0.1)
+    size = AdaptiveStepSize(batch_tokens=256, least=20, seconds=0.1)
     for _ in range(40):
-        size.took(size.tokens, size.tokens / 5000)
+        size.observe(size.tokens, size.tokens / 5000)
     assert abs(size.tokens - 500) < 5
-    fixed = StepSize(batch_tokens=256, least=20, seconds=0.0)
-    fixed.took(256, 9.0)
+    fixed = AdaptiveStepSize(batch_tokens=256, least=20, seconds=0.0)
+    fixed.observe(256, 9.0)
     assert fixed.tokens == 256

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.scoring.bm25 import words
-from stream_app.scoring.prefilter import Scout, best
+from stream_app.scoring.prefilter import Prefilter, best
 from stream_app.store.state import Commit
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine, batch
@@ -52,7 +52,7 @@ async def test_a_process_of_its_own_names_the_same(
     stream, store, engine = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY), HashEngine()
     tail, found = batch(engine, "".join(LINES))
     await store.commit([Commit(stream, await store.load(stream), found, tail, "t/0", 1, 1)])
-    named = await Scout(redis_url).picks(stream, QUESTION, 5, 90, 10)
+    named = await Prefilter(redis_url).candidates(stream, QUESTION, 5, 90, 10)
     assert named == await best(blocks(found[5:90], 1000), QUESTION, 10)
     assert len(named) == 10
 
@@ -61,7 +61,7 @@ async def test_a_scout_that_fails_names_nothing_and_says_so(
     caplog: pytest.LogCaptureFixture, fresh: Callable[[str], str]
 ) -> None:
     secret = "redis://user:hunter2@127.0.0.1:1/0"
-    assert await Scout(secret).picks(fresh("stream"), QUESTION, 0, 9, 3) == []
+    assert await Prefilter(secret).candidates(fresh("stream"), QUESTION, 0, 9, 3) == []
     assert "scored as it lies" in caplog.text and "hunter2" not in caplog.text
 
 
@@ -78,5 +78,5 @@ async def test_no_file_of_the_folder_it_is_started_in_is_run(
     for module in ("bm25s", "redis", "stream_app", "numpy", "msgpack", "heapq"):
         (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
-    assert len(await Scout(redis_url).picks(stream, QUESTION, 5, 90, 10)) == 10
+    assert len(await Prefilter(redis_url).candidates(stream, QUESTION, 5, 90, 10)) == 10
     assert not (tmp_path / "ran").exists()

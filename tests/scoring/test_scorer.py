@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 
 from stream_app.runtime import retry
 from stream_app.runtime.retry import Health
-from stream_app.scoring.prefilter import Scout
-from stream_app.scoring.scorer import Scoring
+from stream_app.scoring.prefilter import Prefilter
+from stream_app.scoring.scorer import Scorer
 from stream_app.store import keys as layout
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Asked, Commit, Cursor, Range
+from stream_app.store.state import Commit, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import (
@@ -55,12 +55,12 @@ class World:
         self.scoring = self.another(backlog)
         self.text: dict[str, str] = {}
 
-    def another(self, backlog: int = PLENTY) -> Scoring:
+    def another(self, backlog: int = PLENTY) -> Scorer:
         """One more scoring on the same Redis."""
-        return Scoring(self.engine, self.store, Health(), backlog)
+        return Scorer(self.engine, self.store, Health(), backlog)
 
     async def grow(
-        self, stream: str, segments: int, *also: Scoring, partition: str = "t/0"
+        self, stream: str, segments: int, *also: Scorer, partition: str = "t/0"
     ) -> Cursor:
         """So many segments more."""
         width = self.engine.method.segment_tokens
@@ -74,14 +74,14 @@ class World:
         (state,) = await self.store.commit([commit])
         assert state is not None
         for scoring in (self.scoring, *also):
-            scoring.streams.grew(stream, state.cursor)
+            scoring.streams.on_commit(stream, state.cursor)
         return state.cursor
 
     async def ask(self, stream: str, question: str = "q?", ttl: float = 0) -> str:
         """A question; current, if it is given no time to live."""
         qid = self.scoring.question_id(question)
         until = time.time() + ttl if ttl else 0.0
-        await self.store.ask(stream, qid, Asked(question, until), keep=True)
+        await self.store.ask(stream, qid, QuestionRecord(question, until), keep=True)
         self.scoring.streams.changed(stream)
         return qid
 
@@ -92,8 +92,8 @@ class World:
             steps += 1
         return steps
 
-    async def range(self, stream: str, qid: str) -> Range:
-        scored = await self.store.range(stream, qid)
+    async def range(self, stream: str, qid: str) -> ScoredRange:
+        scored = await self.store.scored_range(stream, qid)
         assert scored is not None
         return scored
 
@@ -109,9 +109,9 @@ class World:
         """Top-k and all scores are those of the text scored at once."""
         qid = self.scoring.question_id(question)
         _, segments = batch(self.engine, self.text[stream])
-        view = await self.store.view(stream, qid)
+        view = await self.store.snapshot(stream, qid)
         assert view is not None
-        assert view.range == Range(0, len(segments))
+        assert view.scored_range == ScoredRange(0, len(segments))
         assert [(s.index, score) for s, score in view.top] == best(self.engine, segments, question)
         assert [s.text for s, _ in view.top] == [segments[s.index].text for s, _ in view.top]
         pairs = [(segment.text, question) for segment in segments]
@@ -158,7 +158,7 @@ async def test_any_interleaving_comes_to_what_the_batch_does(
     await world.drain()
     for stream, question in current:
         await world.assert_equals_batch(stream, question)
-    assert (world.scoring.streams.backlog(), world.scoring.streams.behind) == (0, {})
+    assert (world.scoring.streams.backlog(), world.scoring.streams.lagging) == (0, {})
 
 
 @on_redis
@@ -181,7 +181,7 @@ async def test_steps_that_overlap_come_to_what_steps_one_by_one_do(
         heads = {s: (await world.store.load(s)).cursor.head for s in names.values()}
         for stream, question in current:
             qid = world.scoring.question_id(question)
-            while await world.range(stream, qid) != Range(0, heads[stream]):
+            while await world.range(stream, qid) != ScoredRange(0, heads[stream]):
                 pass  # a round trip each time
     assert isinstance(world.engine, HashEngine)
     needed = sum(heads[stream] for stream, _ in current)
@@ -206,7 +206,7 @@ async def test_two_scorings_of_a_stream_lose_and_double_nothing(
     await world.assert_equals_batch(stream)
 
 
-async def settled(scoring: Scoring) -> None:
+async def settled(scoring: Scorer) -> None:
     while await scoring.step():
         pass
 
@@ -221,7 +221,7 @@ async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fr
         [Commit(stream, await store.load(stream), segments, tail, "t/0", 1, 1)]
     )
     assert state is not None
-    world.scoring.streams.grew(stream, state.cursor)
+    world.scoring.streams.on_commit(stream, state.cursor)
     await world.drain()
     scores = engine.score([(segment.text, "which pump?") for segment in segments])
     assert await world.scores(stream, qid) == pytest.approx(scores, abs=2e-4)
@@ -236,10 +236,10 @@ async def test_the_live_edge_comes_before_the_history(world: World, fresh: Fresh
     qid = await world.ask(stream)
     await world.grow(stream, 3)
     await world.scoring.step()
-    assert await world.range(stream, qid) == Range(15, 23)
+    assert await world.range(stream, qid) == ScoredRange(15, 23)
     await world.grow(stream, 9)
     await world.scoring.step()
-    assert await world.range(stream, qid) == Range(15, 31)
+    assert await world.range(stream, qid) == ScoredRange(15, 31)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -251,7 +251,7 @@ async def test_a_late_question_walks_back_over_what_is_retained(
     await world.grow(stream, 30)
     qid = await world.ask(stream)
     await world.drain()
-    assert await world.range(stream, qid) == Range(21, 30)
+    assert await world.range(stream, qid) == ScoredRange(21, 30)
     assert not any(map(math.isnan, await world.scores(stream, qid)))
 
 
@@ -260,14 +260,16 @@ async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) ->
     await world.grow(current, 40)
     await world.grow(asked, 8)
     standing, once = await world.ask(current), await world.ask(asked, "now?", ttl=60)
-    covering = asyncio.create_task(world.scoring.cover(asked, once, time.monotonic() + 60))
+    covering = asyncio.create_task(
+        world.scoring.wait_until_covered(asked, once, time.monotonic() + 60)
+    )
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.scoring.step()
-    assert await world.range(asked, once) == Range(3, 8)  # three quarters of a step
-    assert await world.range(current, standing) == Range(38, 40)
+    assert await world.range(asked, once) == ScoredRange(3, 8)  # three quarters of a step
+    assert await world.range(current, standing) == ScoredRange(38, 40)
     await world.drain()
     await covering
-    assert await world.range(asked, once) == Range(0, 8)
+    assert await world.range(asked, once) == ScoredRange(0, 8)
 
 
 async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: Fresh) -> None:
@@ -276,7 +278,9 @@ async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: 
     await world.grow(small, 8)
     until_ = time.monotonic() + 60
     asked = [(stream, await world.ask(stream, "now?", ttl=60)) for stream in (large, small)]
-    first, second = [asyncio.create_task(world.scoring.cover(*one, until_)) for one in asked]
+    first, second = [
+        asyncio.create_task(world.scoring.wait_until_covered(*one, until_)) for one in asked
+    ]
     await until(lambda: len(world.scoring.waiters) == 2 and world.scoring.waiters[1].head)
     for _ in range(3):
         await world.scoring.step()
@@ -297,7 +301,7 @@ async def test_a_step_over_more_streams_than_redis_has_connections_for(
     await world.scoring.streams.refresh()
     async with asyncio.timeout(20):
         assert await world.drain() == 1
-    assert not world.scoring.streams.behind
+    assert not world.scoring.streams.lagging
 
 
 async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
@@ -307,7 +311,7 @@ async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
         await world.grow(stream, 10)
     await world.scoring.step()
     ranges = [await world.range(s, q) for s, q in zip(streams, qids, strict=True)]
-    assert ranges == [Range(0, 2)] * 4
+    assert ranges == [ScoredRange(0, 2)] * 4
 
 
 async def test_more_streams_than_a_step_has_room_for_take_turns(world: World, fresh: Fresh) -> None:
@@ -353,7 +357,7 @@ async def test_a_question_set_while_the_stream_is_read_is_not_missed(
     stream, questions = fresh("stream"), world.store.questions
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, Asked]:
+    async def slow(name: str) -> dict[str, QuestionRecord]:
         known = await questions(name)
         monkeypatch.setattr(world.store, "questions", questions)
         await world.ask(stream)
@@ -370,14 +374,16 @@ async def test_what_is_read_last_is_what_is_kept(
     stream, questions, gate = fresh("stream"), world.store.questions, asyncio.Event()
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, Asked]:
+    async def slow(name: str) -> dict[str, QuestionRecord]:
         known = await questions(name)
         monkeypatch.setattr(world.store, "questions", questions)
         await gate.wait()
         return known
 
     monkeypatch.setattr(world.store, "questions", slow)
-    early = asyncio.create_task(world.scoring.cover(stream, "unknown", time.monotonic() + 60))
+    early = asyncio.create_task(
+        world.scoring.wait_until_covered(stream, "unknown", time.monotonic() + 60)
+    )
     await until(lambda: world.store.questions is questions)
     await world.ask(stream)
     later = asyncio.create_task(world.scoring.streams.refresh())
@@ -396,7 +402,7 @@ async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fres
     await world.scoring.step()
     await world.store.end_questions(stream)
     await world.drain()
-    assert await world.store.range(stream, qid) is None
+    assert await world.store.scored_range(stream, qid) is None
     assert (world.scoring.streams.backlog(), world.scoring.streams.watched[stream].questions) == (
         0,
         {},
@@ -415,11 +421,11 @@ async def test_a_current_question_another_model_scored_is_begun_anew(
 ) -> None:
     stream = fresh("stream")
     await world.grow(stream, 30)
-    await world.store.ask(stream, "another-model", Asked("q?"))
+    await world.store.ask(stream, "another-model", QuestionRecord("q?"))
     world.scoring.streams.own([stream])
     await world.drain()
     assert list(await world.store.questions(stream)) == [world.scoring.question_id("q?")]
-    assert await world.store.range(stream, "another-model") is None
+    assert await world.store.scored_range(stream, "another-model") is None
     await world.assert_equals_batch(stream, "q?")
 
 
@@ -443,7 +449,7 @@ async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: F
     world.store.redis = FailingPublish(redis_client)
     await world.drain()
     assert world.store.redis.failed
-    assert await world.range(stream, qid) == Range(0, 7, 3)
+    assert await world.range(stream, qid) == ScoredRange(0, 7, 3)
 
 
 class Overlapping(HashEngine):
@@ -488,7 +494,7 @@ async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as
     async def all_is_scored() -> bool:
         with suppress(asyncio.QueueEmpty):
             engine.begun.get_nowait().set()
-        return await world.range(stream, qid) == Range(0, 40)
+        return await world.range(stream, qid) == ScoredRange(0, 40)
 
     async with running(world.scoring):
         first = await engine.begun.get()
@@ -597,10 +603,10 @@ async def test_what_retention_took_first_is_skipped_and_no_score(
     qid = await world.ask(stream)
     await world.grow(stream, 10)
     await world.drain()
-    assert await world.range(stream, qid) == Range(0, 10, 7)
+    assert await world.range(stream, qid) == ScoredRange(0, 10, 7)
     scores = await world.scores(stream, qid)
     assert [math.isnan(score) for score in scores] == [True] * 7 + [False] * 3
-    view = await world.store.view(stream, qid)
+    view = await world.store.snapshot(stream, qid)
     assert view is not None and {s.index for s, _ in view.top} == {7, 8, 9}
 
 
@@ -613,8 +619,8 @@ async def test_a_query_returns_at_its_deadline_with_what_there_is(
     stream = fresh("stream")
     await world.grow(stream, 20)
     qid = await world.ask(stream, ttl=60)
-    await world.scoring.cover(stream, qid, time.monotonic() + 0)
-    assert await world.range(stream, qid) == Range(20, 20)
+    await world.scoring.wait_until_covered(stream, qid, time.monotonic() + 0)
+    assert await world.range(stream, qid) == ScoredRange(20, 20)
     assert world.scoring.waiters == []
 
 
@@ -623,9 +629,9 @@ async def test_a_query_returns_when_its_question_is_covered(world: World, fresh:
     await world.grow(stream, 100)
     qid = await world.ask(stream, ttl=60)
     async with running(world.scoring):
-        await world.scoring.cover(stream, qid, time.monotonic() + 60)
+        await world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     await world.assert_equals_batch(stream)
-    await world.scoring.cover(stream, qid, time.monotonic() + 60)
+    await world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
 
 
 async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
@@ -635,11 +641,15 @@ async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
     await world.grow(stream, 50)
     qids = [await world.ask(stream, f"{i}?", ttl=60) for i in range(5)]
     async with running(other):
-        await asyncio.gather(*(other.cover(stream, qid, time.monotonic() + 60) for qid in qids))
-        await asyncio.gather(*(other.cover(stream, qid, time.monotonic() + 0) for qid in qids))
+        await asyncio.gather(
+            *(other.wait_until_covered(stream, qid, time.monotonic() + 60) for qid in qids)
+        )
+        await asyncio.gather(
+            *(other.wait_until_covered(stream, qid, time.monotonic() + 0) for qid in qids)
+        )
     for i in range(5):
         await world.assert_equals_batch(stream, f"{i}?")
-    assert (other.streams.watched, other.streams.behind, other.waiters) == ({}, {}, [])
+    assert (other.streams.watched, other.streams.lagging, other.waiters) == ({}, {}, [])
 
 
 async def test_queries_that_come_and_go_do_not_disturb_each_other(
@@ -652,7 +662,7 @@ async def test_queries_that_come_and_go_do_not_disturb_each_other(
     async def impatient(turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
-        await other.cover(stream, qid, time.monotonic() + 0)
+        await other.wait_until_covered(stream, qid, time.monotonic() + 0)
 
     await asyncio.gather(*map(impatient, range(40)))
     assert (other.streams.watched, other.waiters) == ({}, [])
@@ -662,11 +672,11 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     stream, other = fresh("stream"), world.another()
     await world.grow(stream, 30)
     qid = await world.ask(stream, ttl=60)
-    covering = asyncio.create_task(other.cover(stream, qid, time.monotonic() + 60))
+    covering = asyncio.create_task(other.wait_until_covered(stream, qid, time.monotonic() + 60))
     await until(lambda: other.waiters and other.waiters[0].head)
     for change in (other.streams.own, other.streams.disown):
         change([stream])
-        other._settle()
+        other._release_waiters()
         await other.step()
         assert not covering.done()
     await settled(other)
@@ -675,7 +685,7 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     assert other.streams.watched == {}
 
 
-class Pointing(Scout):
+class Pointing(Prefilter):
     """A scout that names these segments."""
 
     def __init__(self, *picks: int) -> None:
@@ -688,8 +698,10 @@ class Pointing(Scout):
 async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.Task[None]":
     """A query that waits, once these segments are named for it."""
     world.scoring.ahead.scout = Pointing(*picks)
-    covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
-    await until(lambda: world.scoring.streams.watched[stream].picks.get(qid))
+    covering = asyncio.create_task(
+        world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
+    )
+    await until(lambda: world.scoring.streams.watched[stream].candidates.get(qid))
     return covering
 
 
@@ -702,7 +714,7 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     qid = await world.ask(stream, ttl=60)
     covering = await pointed(world, stream, qid, 7, 98, 23)
     await world.scoring.step()
-    view = await world.store.view(stream, qid)
+    view = await world.store.snapshot(stream, qid)
     assert view and {segment.index for segment, _ in view.top} == {7, 23, 98}
     await world.drain()
     await covering
@@ -732,7 +744,9 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
     stream = fresh("stream")
     await world.grow(stream, 30)
     qid = await world.ask(stream)
-    covering = asyncio.create_task(world.scoring.cover(stream, qid, time.monotonic() + 60))
+    covering = asyncio.create_task(
+        world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
+    )
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.store.end_questions(stream)
     world.scoring.streams.changed(stream)
@@ -747,7 +761,7 @@ async def test_a_question_asked_once_is_scored_for_its_query_alone(
     await world.grow(stream, 5)
     qid = await world.ask(stream, ttl=60)
     assert await world.drain() == 0
-    assert await world.range(stream, qid) == Range(5, 5)
+    assert await world.range(stream, qid) == ScoredRange(5, 5)
 
 
 # -- what others are told ------------------------------------------------------------------------
@@ -769,7 +783,7 @@ async def test_a_change_of_the_top_k_is_published(world: World, fresh: Fresh) ->
 async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, extend = fresh("stream"), world.store.extend
+    stream, extend = fresh("stream"), world.store.extend_range
     await world.ask(stream)
     await world.grow(stream, 5)
 
@@ -788,8 +802,8 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
 
 
 async def test_every_turn_of_the_model_counts_whatever_comes_of_it(world: World) -> None:
-    before = world.scoring.turns
+    before = world.scoring.model_calls
     await world.scoring.on_model(lambda: None)
     with pytest.raises(ZeroDivisionError):
         await world.scoring.on_model(lambda: 1 / 0)
-    assert world.scoring.turns == before + 2
+    assert world.scoring.model_calls == before + 2

@@ -50,8 +50,8 @@ def test_only_plain_letters_reach_a_key(stream: str, qid: str) -> None:
 @given(NAME, NAME)
 def test_channels_and_claims_are_told_apart(one: str, other: str) -> None:
     assert (keys.update_channel(one) == keys.update_channel(other)) == (one == other)
-    assert (keys.claim(one) == keys.claim(other)) == (one == other)
-    assert keys.repeated(one) != keys.claim(other)
+    assert (keys.lease(one) == keys.lease(other)) == (one == other)
+    assert keys.repeated(one) != keys.lease(other)
     assert keys.update_channel(one).isprintable()
 
 

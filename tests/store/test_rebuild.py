@@ -21,18 +21,25 @@ from stream_app.errors import SchemaError
 from stream_app.store import rebuild
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.rebuild import (
-    Held,
     Retained,
-    begin_anew,
-    found,
-    held,
-    places,
+    RetainedOffsets,
+    apply,
+    delete_old_schema,
+    find_keys,
+    partition_states,
     plan,
+    retained_offsets,
     set_back,
-    throw_away_older,
     unread,
 )
-from stream_app.store.state import Asked, Commit, Extension, FencedError, LostWritesError, Range
+from stream_app.store.state import (
+    Commit,
+    FencedError,
+    LostWritesError,
+    QuestionRecord,
+    RangeUpdate,
+    ScoredRange,
+)
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import assert_holds
 from tests.ingest.test_tokens import site as reader
@@ -57,7 +64,7 @@ async def begin(store: StreamStore, stream: str, retained: Retained) -> None:
     """Rebuild it."""
     planned = await plan(store, stream, retained)
     assert planned
-    await begin_anew(store, planned, retained, await found(store, stream))
+    await apply(store, planned, retained, await find_keys(store, stream))
 
 
 async def kept(redis: Any, stream: str) -> dict[bytes, bytes]:
@@ -86,7 +93,7 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
     cut = 1 + cut % (len(events) - 1)
     await first.ingest.apply(events[:cut])
     before = await kept(redis_client, f"other {topic}")
-    await begin(store, topic, {f"{topic}/0": Held(0, len(events))})
+    await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, len(events))})
     if forgets:
         first.ingest.states.clear()
     with pytest.raises((FencedError, LostWritesError)):
@@ -106,7 +113,7 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n", "b\n", "c\n"))
-    await begin(store, topic, {f"{topic}/0": Held(0, 3)})
+    await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 3)})
     broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
     await here.ingest.partitions.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]
@@ -118,17 +125,17 @@ async def test_a_partition_of_dead_letters_alone_is_read_again(
     topic = fresh("topic")
     here, name = await reader(store, topic, 0), f"{topic}/0"
     await here.ingest.apply([here.event(0, b"caf\xe9"), here.event(1, b"\xff")])
-    kafka = {name: Held(0, 2)}
-    known = await places(store.redis, store.keys, [name])
+    kafka = {name: RetainedOffsets(0, 2)}
+    known = await partition_states(store.redis, store.keys, [name])
     assert unread(known, kafka, []) == {name: 2}
     assert await plan(store, topic, kafka) is None
     await set_back(store, [name], kafka)
     with pytest.raises(LostWritesError):
-        await here.ingest.partitions.check()
+        await here.ingest.partitions.check_generation()
     broker = FakeBroker({TP(topic, 0): 2}, {TP(topic, 0): 2})
     await here.ingest.partitions.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]
-    assert unread(await places(store.redis, store.keys, [name]), kafka, []) == {}
+    assert unread(await partition_states(store.redis, store.keys, [name]), kafka, []) == {}
 
 
 async def test_after_a_mistyped_field_all_is_read_again(
@@ -168,7 +175,7 @@ async def test_an_owner_from_before_is_refused_by_the_stream_itself(
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n"))
     (owned,) = here.ingest.partitions.owned.values()
-    await begin(store, topic, {f"{topic}/0": Held(0, 1)})
+    await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
     state = await here.state()
     with pytest.raises(FencedError):
         await store.commit([Commit(topic, state, [], state.tail, owned.name, owned.epoch, 9)])
@@ -182,7 +189,7 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     await here.ingest.apply(here.lines("a\n"))
     streams = here.ingest.scoring.streams
     await streams.refresh()
-    await begin(store, topic, {f"{topic}/0": Held(0, 1)})
+    await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
     streams.changed(topic)  # as the door does when it hears of it
     with pytest.raises(LostWritesError, match="rebuilt"):
         await streams.refresh()
@@ -191,32 +198,36 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
 async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
-    await store.ask(topic, "q", Asked("q?"))
+    await store.ask(topic, "q", QuestionRecord("q?"))
     lines = [f"line {i}\n" for i in range(9)]
     await here.ingest.apply(here.lines(*lines))
     old = (await store.segments(topic, 0, 2))[:2]
-    scored = Extension(topic, "q", Range(0, 0), 0, 2, 0, b"\0" * 8, [(s, -1.0) for s in old])
-    await begin(store, topic, {f"{topic}/0": Held(0, 9)})
+    scored = RangeUpdate(
+        topic, "q", ScoredRange(0, 0), 0, 2, 0, b"\0" * 8, [(s, -1.0) for s in old]
+    )
+    await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 9)})
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*lines))
     assert (await here.state()).cursor.head >= 2
-    assert await store.extend([scored], 3) == [None]
-    assert await store.range(topic, "q") == Range(0, 0, rebuilt=1)
+    assert await store.extend_range([scored], 3) == [None]
+    assert await store.scored_range(topic, "q") == ScoredRange(0, 0, rebuilt=1)
 
 
 async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
-    await store.ask(topic, "q", Asked("q?"))
-    await store.ask(topic, "once", Asked("once?", until=4e9))
+    await store.ask(topic, "q", QuestionRecord("q?"))
+    await store.ask(topic, "once", QuestionRecord("once?", expires_at=4e9))
     await here.ingest.apply(here.lines(*(f"line {i}\n" for i in range(9))))
     for qid in ("q", "once"):
         some = await store.segments(topic, 0, 1)
         best = [(some[0], -1.0)]
-        await store.extend([Extension(topic, qid, Range(0, 0), 0, 1, 0, b"\0" * 4, best)], 3)
+        await store.extend_range(
+            [RangeUpdate(topic, qid, ScoredRange(0, 0), 0, 1, 0, b"\0" * 4, best)], 3
+        )
     await store.redis.set(keys.scores(topic, "gone", 7), b"left behind")
     asked = await store.questions(topic)
-    await begin(store, topic, {f"{topic}/0": Held(0, 9)})
+    await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 9)})
     assert await store.questions(topic) == asked
     ranges = {keys.scored_range(topic, qid).encode() for qid in asked}
     held = {keys.cursor(topic).encode(), keys.questions(topic).encode()}
@@ -228,10 +239,10 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
 async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh) -> None:
     here = [await reader(store, fresh("a {b}: *")) for _ in range(2)]
     for one in here:
-        await store.ask(one.topic, "q", Asked("q?"))
-    every = await found(store)
+        await store.ask(one.topic, "q", QuestionRecord("q?"))
+    every = await find_keys(store)
     for one in here:
-        (names,) = (await found(store, one.topic)).values()
+        (names,) = (await find_keys(store, one.topic)).values()
         assert sorted(names) == sorted(await kept(store.redis, one.topic)) and len(names) == 3
         assert sorted(names) in [sorted(some) for some in every.values()]
 
@@ -243,7 +254,7 @@ async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fr
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abcdef"))
-    retained = {f"{topic}/0": Held(4, 9), f"{topic}/1": Held(7, 7)}
+    retained = {f"{topic}/0": RetainedOffsets(4, 9), f"{topic}/1": RetainedOffsets(7, 7)}
     planned = await plan(store, topic, retained)
     assert planned and (planned.missing, planned.offsets) == (4, 5)
     assert planned.partitions == (f"{topic}/0",)
@@ -259,8 +270,10 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
     await here.ingest.apply(here.lines(*"abcdef"))
     gone = await plan(store, topic, {})
     assert gone and gone.missing == 6
-    known = await places(store.redis, keys, [f"{topic}/0"])
-    await begin(store, topic, held(known, {f"{topic}/0": (0, 2)}))  # made again, and shorter
+    known = await partition_states(store.redis, keys, [f"{topic}/0"])
+    await begin(
+        store, topic, retained_offsets(known, {f"{topic}/0": (0, 2)})
+    )  # made again, and shorter
     assert (await here.state()).cursor.gaps == 6
     assert await store.position(f"{topic}/0") == (0, 1)
 
@@ -271,7 +284,9 @@ async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
     topic = fresh("topic")
     partition, here = f"{topic}/0", await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abc"))
-    known = held(await places(store.redis, keys, [partition]), {partition: (0, 3)})
+    known = retained_offsets(
+        await partition_states(store.redis, keys, [partition]), {partition: (0, 3)}
+    )
     more = [here.event(i, b"more\n", topic.encode()) for i in range(3, 6)]
     await here.ingest.apply(more)
     planned = await plan(store, topic, known)
@@ -287,15 +302,17 @@ async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
     topic = fresh("topic")
     partition, here = f"{topic}/0", await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abc"))
-    known = held(await places(store.redis, keys, [partition]), {partition: (0, 2)})
-    assert known[partition].made == 1
+    known = retained_offsets(
+        await partition_states(store.redis, keys, [partition]), {partition: (0, 2)}
+    )
+    assert known[partition].incarnation == 1
     await store.redis.hset(keys.partition(partition), mapping={"made": 1, "next": 2})
     await begin(store, topic, known)
     assert await store.position(partition) == (0, 1)
 
 
 async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fresh: Fresh) -> None:
-    assert await plan(store, fresh("stream"), {"t/0": Held(0, 9)}) is None
+    assert await plan(store, fresh("stream"), {"t/0": RetainedOffsets(0, 9)}) is None
 
 
 # -- an older schema -------------------------------------------------------------------------
@@ -311,14 +328,14 @@ async def test_an_older_schema_goes_with_its_keys_and_no_others(
             for name in [*(f"xl3m:0:{{s{i}}}:log" for i in range(10)), *others]:
                 await redis.set(name, 1)
             await redis.set(keys.schema(), 0)
-            assert await throw_away_older(redis, keys) == 10
+            assert await delete_old_schema(redis, keys) == 10
             names: list[Any] = await redis.keys()
             assert {name.decode() for name in names} == {*others, keys.schema()}
             assert await redis.get(keys.schema()) == b"1"
-            assert await throw_away_older(redis, keys) == 0
+            assert await delete_old_schema(redis, keys) == 0
             await redis.set(keys.schema(), 2)
             with pytest.raises(SchemaError, match="newer"):
-                await throw_away_older(redis, keys)
+                await delete_old_schema(redis, keys)
 
 
 # -- with workers, on a real Kafka -----------------------------------------------------------
@@ -448,7 +465,7 @@ async def test_all_streams_at_once_come_to_what_they_were(
             texts = await fed(here, fresh, 4)
             await here.stop(here.workers[0])
             logs = {stream: await entries(here, stream) for stream in texts}
-            await here.store.enlist([(fresh("asked and never fed"), "")], PLENTY)
+            await here.store.register_streams([(fresh("asked and never fed"), "")], PLENTY)
             code, said = await xl3m_rebuild(here, "--all")
             assert code == 0 and len(said.splitlines()) == 6
             await here.start()

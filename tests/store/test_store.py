@@ -16,8 +16,16 @@ from redis.asyncio import Redis
 from stream_app.store import keys as layout
 from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.limits import FullError
-from stream_app.store.state import Asked, Commit, Extension, FencedError, Move, Range, State
+from stream_app.store.limits import LimitError
+from stream_app.store.state import (
+    Commit,
+    FencedError,
+    PositionUpdate,
+    QuestionRecord,
+    RangeUpdate,
+    ScoredRange,
+    State,
+)
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, on_redis
 from xl3m_core import Segment, Tail, TopK, Unit
@@ -175,11 +183,11 @@ def retained(log: list[Segment], most: int, most_bytes: int) -> list[Segment]:
 
 async def test_texts_in_a_top_k_survive_trimming(redis_client: Redis, fresh: Fresh) -> None:
     store, stream = StreamStore(redis_client, 2, PLENTY), fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
+    await store.ask(stream, "q", QuestionRecord("q?"))
     state = await grown(store, stream, 2)
-    await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0])
+    await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0])
     await written(store, step(stream, state, 5))
-    view = await store.view(stream, "q")
+    view = await store.snapshot(stream, "q")
     assert view is not None
     assert view.state.cursor.first == 5
     assert view.top == [(segment(0), -1.0), (segment(1), -2.0)]
@@ -213,10 +221,10 @@ async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fre
     partition = f"{fresh('topic')}/0"
     assert await store.position(partition) == (None, 0)
     assert [await store.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
-    await store.begin_anew(partition, 3, made=2)
+    await store.reset_partition(partition, 3, made=2)
     with pytest.raises(FencedError):
-        await store.begin_anew(partition, 2, made=7)
-    await store.move_positions([Move(partition, 3, 0, 7)])
+        await store.reset_partition(partition, 2, made=7)
+    await store.move_positions([PositionUpdate(partition, 3, 0, 7)])
     assert await store.position(partition) == (7, 2)
 
 
@@ -225,8 +233,8 @@ async def test_streams_are_listed_by_the_partition_that_feeds_them(
 ) -> None:
     topic, streams = fresh("topic"), sorted(fresh("strëam") for _ in range(3))
     pairs = [(streams[0], f"{topic}/0"), (streams[1], f"{topic}/0#2"), (streams[2], f"{topic}/1")]
-    await store.enlist(pairs)
-    await store.enlist([])
+    await store.register_streams(pairs)
+    await store.register_streams([])
     assert await store.streams(f"{topic}/0") == streams[:2]
     assert await store.streams(f"{topic}/1") == streams[2:]
     assert set(streams) <= set(await store.streams())
@@ -238,13 +246,13 @@ async def test_one_stream_too_many_is_left_out_and_those_listed_go_on(
     topic, streams = fresh("topic"), [fresh("strëam") for _ in range(4)]
     most = await store.redis.scard(keys.streams()) + 2
     fed = [(stream, f"{topic}/0") for stream in streams]
-    assert await store.enlist(fed, most) == set(streams[2:])
-    assert await store.enlist(fed, most) == set(streams[2:])
-    assert await store.enlist([(streams[0], f"{topic}/1")], most) == set()
-    assert await store.enlist([(streams[0], "")], 1) == set()
+    assert await store.register_streams(fed, most) == set(streams[2:])
+    assert await store.register_streams(fed, most) == set(streams[2:])
+    assert await store.register_streams([(streams[0], f"{topic}/1")], most) == set()
+    assert await store.register_streams([(streams[0], "")], 1) == set()
     assert await store.streams(f"{topic}/0") == sorted(streams[:2])
     assert await store.streams(f"{topic}/1") == streams[:1]
-    assert await store.enlist(fed, most + 1) == set(streams[3:])
+    assert await store.register_streams(fed, most + 1) == set(streams[3:])
 
 
 async def test_however_many_list_streams_at_once_there_are_never_too_many(
@@ -254,7 +262,10 @@ async def test_however_many_list_streams_at_once_there_are_never_too_many(
     most = await store.redis.scard(keys.streams()) + 7
     parts = [streams[start : start + 10] for start in range(0, 30, 5)]
     refused = await asyncio.gather(
-        *(store.enlist([(stream, f"{topic}/0") for stream in part], most) for part in parts)
+        *(
+            store.register_streams([(stream, f"{topic}/0") for stream in part], most)
+            for part in parts
+        )
     )
     listed = await store.streams(f"{topic}/0")
     assert len(listed) == 7
@@ -267,7 +278,7 @@ async def test_however_many_list_streams_at_once_there_are_never_too_many(
 async def extended(
     store: StreamStore,
     stream: str,
-    seen: Range,
+    seen: ScoredRange,
     start: int,
     scores: Sequence[float],
     k: int = 4,
@@ -280,11 +291,11 @@ async def extended(
     if (await store.load(stream)).cursor.head < end:
         await store.redis.hset(keys.cursor(stream), "head", end)
     best = [(segment(start + i), score) for i, score in enumerate(scores)]
-    extension = Extension(
+    extension = RangeUpdate(
         stream, qid, seen, min(seen.lo, start), max(seen.hi, end), start,
         struct.pack(f"{len(scores)}f", *scores), best, skipped, first,
     )  # fmt: skip
-    return (await store.extend([extension], k))[0]
+    return (await store.extend_range([extension], k))[0]
 
 
 async def block(store: StreamStore, stream: str, number: int) -> list[float]:
@@ -296,7 +307,7 @@ async def test_scores_go_with_the_segments_they_are_of(store: StreamStore, fresh
     stream, size = fresh("stream"), layout.SCORES_PER_BLOCK
     end, held = 0, []
     for number, first in enumerate((0, size - 1, size, 2 * size + 5)):
-        start, seen = number * size, Range(0, end)
+        start, seen = number * size, ScoredRange(0, end)
         await store.redis.hset(keys.scored_range(stream, "q"), mapping={"lo": 0, "hi": end})
         assert await extended(store, stream, seen, start, [-1.0, -2.0], first=first) is not None
         end = start + 2
@@ -308,33 +319,33 @@ async def test_a_question_starts_with_nothing_scored_at_the_head(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    assert await store.range(stream, "q") is None
+    assert await store.scored_range(stream, "q") is None
     await grown(store, stream, 3)
-    await store.ask(stream, "q", Asked("q?", set_at=5.0))
-    assert await store.range(stream, "q") == Range(3, 3)
-    assert await store.questions(stream) == {"q": Asked("q?", 0.0, 5.0)}
+    await store.ask(stream, "q", QuestionRecord("q?", set_at=5.0))
+    assert await store.scored_range(stream, "q") == ScoredRange(3, 3)
+    assert await store.questions(stream) == {"q": QuestionRecord("q?", 0.0, 5.0)}
     assert (await store.load(stream)).cursor.questions == 1
 
 
 async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
+    await store.ask(stream, "q", QuestionRecord("q?"))
     await grown(store, stream, 2)
-    assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0]) is True
-    await store.ask(stream, "q", Asked("q?", set_at=9.0))
-    assert await store.range(stream, "q") == Range(0, 2)
+    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0]) is True
+    await store.ask(stream, "q", QuestionRecord("q?", set_at=9.0))
+    assert await store.scored_range(stream, "q") == ScoredRange(0, 2)
 
 
 async def test_a_range_that_moved_or_is_gone_is_not_extended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    assert await extended(store, fresh("stream"), Range(0, 0), 0, [-1.0]) is None
-    await store.ask(stream, "q", Asked("q?"))
-    assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0], skipped=1) is True
-    for seen in (Range(0, 0), Range(1, 2), Range(0, 3)):
+    assert await extended(store, fresh("stream"), ScoredRange(0, 0), 0, [-1.0]) is None
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], skipped=1) is True
+    for seen in (ScoredRange(0, 0), ScoredRange(1, 2), ScoredRange(0, 3)):
         assert await extended(store, stream, seen, 2, [-0.5], skipped=1) is None
-    assert await store.range(stream, "q") == Range(0, 2, 1)
+    assert await store.scored_range(stream, "q") == ScoredRange(0, 2, 1)
     assert await block(store, stream, 0) == [-1.0, -2.0]
 
 
@@ -342,11 +353,13 @@ async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
-    tries = [extended(store, stream, Range(0, 0), 0, [-1.0 * i] * 3, skipped=1) for i in range(9)]
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    tries = [
+        extended(store, stream, ScoredRange(0, 0), 0, [-1.0 * i] * 3, skipped=1) for i in range(9)
+    ]
     replies = await asyncio.gather(*tries)
     assert sorted(reply is None for reply in replies) == [False] + [True] * 8
-    assert await store.range(stream, "q") == Range(0, 3, 1)
+    assert await store.scored_range(stream, "q") == ScoredRange(0, 3, 1)
 
 
 SCORES = st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=30)
@@ -371,14 +384,14 @@ async def extend_in_pieces(
 ) -> None:
     """From `begin` to the end, then backwards to the start, as a late question goes."""
     await grown(store, stream, begin)
-    await store.ask(stream, "q", Asked("q?"))
-    seen = Range(begin, begin)
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    seen = ScoredRange(begin, begin)
     edges = sorted({0, begin, len(scores), *(cut for cut in cuts if cut < len(scores))})
     pieces = list(pairwise(edges))
     later = [piece for piece in pieces if piece[0] >= begin]
     for lo, hi in [*later, *reversed(pieces[: len(pieces) - len(later)])]:
         assert await extended(store, stream, seen, lo, scores[lo:hi], k) is not None
-        seen = Range(min(seen.lo, lo), max(seen.hi, hi))
+        seen = ScoredRange(min(seen.lo, lo), max(seen.hi, hi))
 
 
 @on_redis
@@ -396,7 +409,7 @@ async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
     top = TopK(k)
     for index, score in enumerate(scores):
         top.add(index, score)
-    view = await store.view(stream, "q")
+    view = await store.snapshot(stream, "q")
     assert view is not None
     assert [(s.index, score) for s, score in view.top] == top.best()
     assert await redis_client.hlen(keys.text(stream, "q")) == len(top.best())
@@ -404,18 +417,18 @@ async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
 
 async def test_only_a_better_segment_changes_the_top_k(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
-    assert await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0], k=2) is True
-    assert await extended(store, stream, Range(0, 2), 2, [-2.0, -3.0], k=2) is False
-    assert await extended(store, stream, Range(0, 4), 4, [-1.5], k=2) is True
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], k=2) is True
+    assert await extended(store, stream, ScoredRange(0, 2), 2, [-2.0, -3.0], k=2) is False
+    assert await extended(store, stream, ScoredRange(0, 4), 4, [-1.5], k=2) is True
 
 
 async def test_a_smaller_k_trims_what_a_larger_one_kept(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
-    await extended(store, stream, Range(0, 0), 0, [-1.0, -2.0, -3.0], k=3)
-    await extended(store, stream, Range(0, 3), 3, [-9.0], k=1)
-    view = await store.view(stream, "q")
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0, -3.0], k=3)
+    await extended(store, stream, ScoredRange(0, 3), 3, [-9.0], k=1)
+    view = await store.snapshot(stream, "q")
     assert view is not None and [s.index for s, _ in view.top] == [0]
 
 
@@ -437,9 +450,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await grown(store, stream, 6)
-    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
-    await extended(store, stream, Range(6, 6), 0, [-1.0] * 6)
-    await extended(store, stream, Range(0, 6), 6, [-1.0] * 9)
+    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    await extended(store, stream, ScoredRange(6, 6), 0, [-1.0] * 6)
+    await extended(store, stream, ScoredRange(0, 6), 6, [-1.0] * 9)
     lives = await ttls(store, stream)
     assert len(lives) == 7
     assert all(0 < life <= HOUR for life in lives)
@@ -451,10 +464,10 @@ async def test_asked_as_current_it_stays_whatever_was_under_way(
 ) -> None:
     stream = fresh("stream")
     await grown(store, stream, 6)
-    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
-    await extended(store, stream, Range(6, 6), 0, [-1.0] * 6)
-    await store.ask(stream, "q", Asked("q?"))
-    await extended(store, stream, Range(0, 6), 6, [-1.0] * 9)
+    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    await extended(store, stream, ScoredRange(6, 6), 0, [-1.0] * 6)
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    await extended(store, stream, ScoredRange(0, 6), 6, [-1.0] * 9)
     assert await ttls(store, stream) == [-1] * 7
 
 
@@ -462,10 +475,10 @@ async def test_a_current_question_asked_once_more_stays_current(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
-    await extended(store, stream, Range(0, 0), 0, [-1.0])
-    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
-    assert await store.questions(stream) == {"q": Asked("q?")}
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    await extended(store, stream, ScoredRange(0, 0), 0, [-1.0])
+    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    assert await store.questions(stream) == {"q": QuestionRecord("q?")}
     assert await ttls(store, stream) == [-1] * 4
 
 
@@ -474,31 +487,31 @@ async def test_set_and_asked_at_the_same_time_it_is_current(
 ) -> None:
     for _ in range(10):
         stream = fresh("stream")
-        once = [Asked("q?", time.time() + HOUR) for _ in range(4)]
-        asks = [*once[:2], Asked("q?"), *once[2:]]
+        once = [QuestionRecord("q?", time.time() + HOUR) for _ in range(4)]
+        asks = [*once[:2], QuestionRecord("q?"), *once[2:]]
         await asyncio.gather(*(store.ask(stream, "q", asked) for asked in asks))
-        assert await store.questions(stream) == {"q": Asked("q?")}
+        assert await store.questions(stream) == {"q": QuestionRecord("q?")}
         assert await ttls(store, stream) == [-1]
 
 
 async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "over", Asked("over?", time.time() - 1))
-    await store.ask(stream, "q", Asked("q?", time.time() + HOUR))
+    await store.ask(stream, "over", QuestionRecord("over?", time.time() - 1))
+    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
     assert list(await store.questions(stream)) == ["q"]
     assert await store.redis.hlen(keys.questions(stream)) == 1
-    assert await store.view(stream, "over") is None
+    assert await store.snapshot(stream, "over") is None
 
 
 @pytest.mark.usefixtures("small_blocks")
 async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "old", Asked("old?"))
-    await store.ask(stream, "once", Asked("once?", time.time() + HOUR))
+    await store.ask(stream, "old", QuestionRecord("old?"))
+    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
     await grown(store, stream, 9)
     for qid in ("old", "once"):
-        await extended(store, stream, Range(0, 0), 0, [-1.0] * 9, qid=qid)
-    await store.ask(stream, "q", Asked("q?"), keep=False)
+        await extended(store, stream, ScoredRange(0, 0), 0, [-1.0] * 9, qid=qid)
+    await store.ask(stream, "q", QuestionRecord("q?"), keep=False)
     assert set(await store.questions(stream)) == {"once", "q"}
     assert await ttls(store, stream, "old") == []
     assert len(await ttls(store, stream, "once")) == 6
@@ -506,8 +519,8 @@ async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fre
 
 async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "one", Asked("1?"))
-    await store.ask(stream, "two", Asked("2?"), keep=True)
+    await store.ask(stream, "one", QuestionRecord("1?"))
+    await store.ask(stream, "two", QuestionRecord("2?"), keep=True)
     assert set(await store.questions(stream)) == {"one", "two"}
 
 
@@ -515,18 +528,18 @@ async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "once", Asked("once?", time.time() + HOUR), most=1)
+    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR), most=1)
     for number in range(3):
-        await store.ask(stream, f"{number}", Asked(f"{number}?"), most=3)
+        await store.ask(stream, f"{number}", QuestionRecord(f"{number}?"), most=3)
     before = await store.questions(stream), (await store.load(stream)).cursor
-    with pytest.raises(FullError, match=r"3 standing questions.*XL3M_MAX_QUESTIONS"):
-        await store.ask(stream, "more", Asked("more?"), most=3)
-    with pytest.raises(FullError):
-        await store.ask(stream, "once", Asked("once?"), most=3)
+    with pytest.raises(LimitError, match=r"3 standing questions.*XL3M_MAX_QUESTIONS"):
+        await store.ask(stream, "more", QuestionRecord("more?"), most=3)
+    with pytest.raises(LimitError):
+        await store.ask(stream, "once", QuestionRecord("once?"), most=3)
     assert (await store.questions(stream), (await store.load(stream)).cursor) == before
-    assert await store.range(stream, "more") is None
-    await store.ask(stream, "1", Asked("1?", set_at=9.0), most=2)  # one that is there
-    await store.ask(stream, "new", Asked("new?"), keep=False, most=1)
+    assert await store.scored_range(stream, "more") is None
+    await store.ask(stream, "1", QuestionRecord("1?", set_at=9.0), most=2)  # one that is there
+    await store.ask(stream, "new", QuestionRecord("new?"), keep=False, most=1)
     assert set(await store.questions(stream)) == {"once", "new"}
 
 
@@ -534,11 +547,13 @@ async def test_of_questions_asked_once_the_one_asked_longest_ago_gives_way(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream, soon = fresh("stream"), time.time() + HOUR
-    await store.ask(stream, "standing", Asked("standing?"))
+    await store.ask(stream, "standing", QuestionRecord("standing?"))
     for number in range(3):
-        await store.ask(stream, f"{number}", Asked(f"{number}?", soon + number), most=3)
-    await store.ask(stream, "0", Asked("0?", soon + 10), most=3)  # asked again: 1 is the oldest now
-    await store.ask(stream, "3", Asked("3?", soon + 11), most=3)
+        await store.ask(stream, f"{number}", QuestionRecord(f"{number}?", soon + number), most=3)
+    await store.ask(
+        stream, "0", QuestionRecord("0?", soon + 10), most=3
+    )  # asked again: 1 is the oldest now
+    await store.ask(stream, "3", QuestionRecord("3?", soon + 11), most=3)
     assert set(await store.questions(stream)) == {"standing", "0", "2", "3"}
     found = [key async for key in store.redis.scan_iter(match=f"*{stream}*:range:*")]
     assert sorted(key.decode().rpartition(":")[2] for key in found) == ["0", "2", "3", "standing"]
@@ -556,20 +571,20 @@ async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "theirs", Asked("q?", set_at=5.0))
-    await store.ask(stream, "ended", Asked("ended?"))
-    await store.ask(stream, "once", Asked("once?", time.time() + HOUR))
+    await store.ask(stream, "theirs", QuestionRecord("q?", set_at=5.0))
+    await store.ask(stream, "ended", QuestionRecord("ended?"))
+    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
     ended = await store.questions(stream)
     await store.end_questions(stream)
     await store.ask(stream, "theirs", ended["theirs"])
     for qid in ("theirs", "ended", "once"):
-        await store.adopt(stream, qid, f"mine, {qid}")
+        await store.reissue(stream, qid, f"mine, {qid}")
     known = await store.questions(stream)
     assert {*known} == {"mine, theirs", "once"}
-    assert known["mine, theirs"] == Asked("q?", set_at=5.0)
-    assert await store.range(stream, "theirs") is None
-    await store.ask(stream, "another's", Asked("q?", set_at=2.0))
-    await store.adopt(stream, "another's", "mine, theirs")
+    assert known["mine, theirs"] == QuestionRecord("q?", set_at=5.0)
+    assert await store.scored_range(stream, "theirs") is None
+    await store.ask(stream, "another's", QuestionRecord("q?", set_at=2.0))
+    await store.reissue(stream, "another's", "mine, theirs")
     assert await store.questions(stream) == known, "what is there stays as it is"
 
 
@@ -577,9 +592,9 @@ async def test_questions_that_are_ended_take_their_scores_along(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", Asked("q?"))
-    await store.ask(stream, "once", Asked("once?", time.time() + HOUR))
-    await extended(store, stream, Range(0, 0), 0, [-1.0])
+    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
+    await extended(store, stream, ScoredRange(0, 0), 0, [-1.0])
     await store.end_questions(stream)
     assert list(await store.questions(stream)) == ["once"]
     assert await ttls(store, stream) == []
@@ -588,21 +603,21 @@ async def test_questions_that_are_ended_take_their_scores_along(
 
 async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> None:
     stream, stop = fresh("stream"), asyncio.Event()
-    await store.ask(stream, "q", Asked("q?"))
+    await store.ask(stream, "q", QuestionRecord("q?"))
 
     async def write() -> None:
         state = State()
         for i in range(60):
             state = await written(store, step(stream, state))
-            await extended(store, stream, Range(0, i), i, [-1.0 / (i + 1)], k=3)
+            await extended(store, stream, ScoredRange(0, i), i, [-1.0 / (i + 1)], k=3)
         stop.set()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write())
         while not stop.is_set():
-            view = await store.view(stream, "q")
+            view = await store.snapshot(stream, "q")
             assert view is not None
-            hi, head = view.range.hi, view.state.cursor.head
+            hi, head = view.scored_range.hi, view.state.cursor.head
             assert 0 <= head - hi <= 1
             assert view.state.tail.index == head
             assert [s.index for s, _ in view.top] == list(range(hi))[::-1][:3]
@@ -618,7 +633,7 @@ async def test_questions_go_by_the_clock_of_redis(
         monkeypatch.setattr(time, "time", lambda off=off: real() + off)
         now = await store.now()
         assert abs(now - real()) < 60
-        await store.ask(stream, "q", Asked("q?", now + HOUR, now))
-        await store.ask(stream, "r", Asked("r?", now + HOUR, now))
+        await store.ask(stream, "q", QuestionRecord("q?", now + HOUR, now))
+        await store.ask(stream, "r", QuestionRecord("r?", now + HOUR, now))
         assert {*await store.questions(stream)} == {"q", "r"}
-        assert await store.range(stream, "q") is not None
+        assert await store.scored_range(stream, "q") is not None

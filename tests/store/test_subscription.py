@@ -17,7 +17,7 @@ from stream_app.events import decode, encode
 from stream_app.store import subscription
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.store import StreamStore
-from stream_app.store.subscription import followed, messages
+from stream_app.store.subscription import follow, messages
 from tests.queries.test_pubsub import Worker, listening
 from tests.support.fakes import PLENTY, running, until
 from tests.system.test_key_prefix import filled
@@ -65,7 +65,7 @@ async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> Non
 async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
     impatient: Redis, other: Any
 ) -> None:
-    async with aclosing(followed(impatient, "a", "b")) as heard:
+    async with aclosing(follow(impatient, "a", "b")) as heard:
         assert await next_of(heard) is None
         for n in range(3):
             await other.client_kill_filter(_type="pubsub")
@@ -76,7 +76,7 @@ async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
 
 async def test_who_reads_too_slowly_is_dropped_and_told(impatient: Redis, other: Any) -> None:
     await other.config_set("client-output-buffer-limit", "pubsub 100000 0 0")
-    async with aclosing(followed(impatient, "a")) as heard:
+    async with aclosing(follow(impatient, "a")) as heard:
         assert await next_of(heard) is None
         for _ in range(20):
             if not await other.publish("a", b"x" * 1_000_000):
@@ -107,7 +107,7 @@ async def test_a_client_gives_up_when_redis_stays_away(
 ) -> None:
     monkeypatch.setattr(subscription, "AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(subscription, "PAUSE_SECONDS", 0.01)
-    async with aclosing(followed(impatient, "a")) as heard:
+    async with aclosing(follow(impatient, "a")) as heard:
         assert await next_of(heard) is None
         await other.shutdown(nosave=True)
         with pytest.raises(exceptions.ConnectionError):

@@ -51,7 +51,7 @@ def running(address: str) -> services.Service:
     """The broker that already runs at the address, `host:port` with or without `kafka://`."""
     parts = urlsplit(address if "://" in address else f"kafka://{address}")
     host, port = parts.hostname or "127.0.0.1", parts.port or 9092
-    if not kafka_server.serves(host, port):
+    if not kafka_server.is_broker_up(host, port):
         raise services.EmbeddedError(f"XL3M_TEST_BROKER: no Kafka answers at {host}:{port}")
     return services.Service(f"kafka://{host}:{port}", "Kafka (XL3M_TEST_BROKER)", durable=True)
 

@@ -241,7 +241,7 @@ class FailingStore(StreamStore):
         return await self._failing(super().commit, commits, trusted)
 
     async def extend(self, extensions: Any, k: int) -> Any:
-        return await self._failing(super().extend, extensions, k)
+        return await self._failing(super().extend_range, extensions, k)
 
     async def _failing(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         if self.before:

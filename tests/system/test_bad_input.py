@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from stream_app.client import client
 from stream_app.events import QUESTION_CHARS, decode, encode
-from stream_app.ingest.partitions import Partitions
-from stream_app.queries.kafka import Queries, Questions
+from stream_app.ingest.partitions import Assignment
+from stream_app.queries.kafka import QueriesAgent, QuestionsAgent
 from stream_app.runtime.retry import Health
-from stream_app.runtime.shutdown import Stopping
-from stream_app.scoring.scorer import Scoring
+from stream_app.runtime.shutdown import Shutdown
+from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit
@@ -273,10 +273,10 @@ async def test_bad_questions_are_dead_letters_and_the_next_is_set(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     store, health, doors = StreamStore(redis_client, PLENTY, PLENTY), Health(), Doors(fresh("s"))
-    scoring = Scoring(HashEngine(), store, health, PLENTY)
-    partitions, tp = Partitions(store, doors.stream), TP(doors.stream, 0)
+    scoring = Scorer(HashEngine(), store, health, PLENTY)
+    partitions, tp = Assignment(store, doors.stream), TP(doors.stream, 0)
     await partitions.assign([tp], FakeBroker({tp: 0}, {tp: 0}))
-    questions = Questions(Settings(), partitions, scoring, doors.bury, health)
+    questions = QuestionsAgent(Settings(), partitions, scoring, doors.bury, health)
     last = ("</s>" + ODD[3]).encode()
     values = [*(value for value, _ in BAD_ASKING), last]
     async with redis_client.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -318,7 +318,9 @@ async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
 ) -> None:
     worker: Worker = one.workers[0]
     doors = Doors(stream)
-    queries = Queries(Settings(), worker.door.answering, doors.send, doors.bury, Stopping(60.0))
+    queries = QueriesAgent(
+        Settings(), worker.door.answering, doors.send, doors.bury, Shutdown(60.0)
+    )
     values = [*(value for value, _ in BAD_QUERIES), encode({"id": "../{x}\x00", "question": "q?"})]
 
     running = asyncio.create_task(queries.run(doors.events(values)))

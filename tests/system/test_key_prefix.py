@@ -16,13 +16,13 @@ from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.errors import SettingsError
 from stream_app.events import encode
-from stream_app.monitoring.memory import weight
-from stream_app.scoring.prefilter import Scout
+from stream_app.monitoring.memory import memory_usage
+from stream_app.scoring.prefilter import Prefilter
 from stream_app.settings import Settings
 from stream_app.store.keys import Keys, prefix_fault
-from stream_app.store.rebuild import Held, begin_anew, found, plan, throw_away_older
+from stream_app.store.rebuild import RetainedOffsets, apply, delete_old_schema, find_keys, plan
 from stream_app.store.schema import check_schema, ensure_schema
-from stream_app.store.state import Asked, Commit, Move
+from stream_app.store.state import Commit, PositionUpdate, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.queries.test_pubsub import Worker, listening
 from tests.support.fakes import PLENTY, HashEngine, batch, running, until
@@ -43,7 +43,7 @@ def names_of(keys: Keys, stream: str, query_id: str, qid: str = "0" * 16) -> lis
     return [
         keys.schema(), keys.streams(), keys.streams(stream), keys.partition(stream),
         *(make(stream) for make in (keys.log, keys.tail, keys.cursor, keys.questions)),
-        *keys.question_keys(stream, qid, 1 << 17), keys.claim(query_id), keys.repeated(query_id),
+        *keys.question_keys(stream, qid, 1 << 17), keys.lease(query_id), keys.repeated(query_id),
         keys.query_channel(), keys.question_channel(),
         keys.answer_channel(query_id), keys.update_channel(stream),
     ]  # fmt: skip
@@ -101,10 +101,10 @@ async def filled(redis: Redis, keys: Keys) -> StreamStore:
     await ensure_schema(redis, keys)
     tail, segments = batch(HashEngine(), LINES)
     await store.draw_epoch("t/0")
-    await store.enlist([("s", "t/0")])
+    await store.register_streams([("s", "t/0")])
     await store.commit([Commit("s", await store.load("s"), segments, tail, "t/0", 1, 3)])
-    await store.move_positions([Move("t/0", 1, None, 3, 0)])
-    await store.ask("s", "q", Asked(QUESTION))
+    await store.move_positions([PositionUpdate("t/0", 1, None, 3, 0)])
+    await store.ask("s", "q", QuestionRecord(QUESTION))
     return store
 
 
@@ -113,15 +113,15 @@ async def test_what_one_does_to_all_its_streams_leaves_the_others_alone(redis: R
     for store in stores:
         before = {p: await held(redis, Keys(p)) for p in NESTED if p != store.keys.prefix}
         assert await store.streams() == ["s"]
-        assert set(await found(store)) == set(await found(store, "s"))
-        retained = {"t/0": Held(0, 3)}
+        assert set(await find_keys(store)) == set(await find_keys(store, "s"))
+        retained = {"t/0": RetainedOffsets(0, 3)}
         planned = await plan(store, "s", retained)
         assert planned and planned.offsets == 3
-        await begin_anew(store, planned, retained, await found(store))
+        await apply(store, planned, retained, await find_keys(store))
         assert (await store.load("s")).cursor.rebuilt == 1
         await redis.set(store.keys.schema(), 0)
         await redis.set(f"{store.keys.of_schema(0)}:{{s}}:log", 1)
-        assert await throw_away_older(redis, store.keys) == 1
+        assert await delete_old_schema(redis, store.keys) == 1
         assert {p: await held(redis, Keys(p)) for p in before} == before
 
 
@@ -133,10 +133,10 @@ async def test_a_newer_schema_of_one_is_none_of_the_other(redis: Redis) -> None:
 
 async def test_the_scout_and_the_scales_look_at_their_own_stream(redis: Redis) -> None:
     store, url = await filled(redis, Keys("xl3m:b")), _url(redis)
-    assert await Scout(url, store.keys).picks("s", QUESTION, 0, 9, 3)
-    assert await Scout(url, Keys("xl3m")).picks("s", QUESTION, 0, 9, 3) == []
-    assert (await weight(store, "s"))[0] > 0
-    assert (await weight(StreamStore(redis, PLENTY, PLENTY), "s"))[0] == 0
+    assert await Prefilter(url, store.keys).candidates("s", QUESTION, 0, 9, 3)
+    assert await Prefilter(url, Keys("xl3m")).candidates("s", QUESTION, 0, 9, 3) == []
+    assert (await memory_usage(store, "s"))[0] > 0
+    assert (await memory_usage(StreamStore(redis, PLENTY, PLENTY), "s"))[0] == 0
 
 
 def _url(redis: Redis) -> str:
@@ -169,8 +169,8 @@ async def test_changes_are_told_to_who_watches_that_group(redis: Redis) -> None:
     one, other = (StreamStore(redis, PLENTY, PLENTY, Keys(prefix)) for prefix in ("xl3m", "xl3m:b"))
     updates = client.updates(one, "s")
     assert await anext(updates) == {}
-    await other.tell([(other.keys.update_channel("s"), encode({"n": 1}))])
-    await one.tell([(one.keys.update_channel("s"), encode({"n": 2}))])
+    await other.publish([(other.keys.update_channel("s"), encode({"n": 1}))])
+    await one.publish([(one.keys.update_channel("s"), encode({"n": 2}))])
     assert (await anext(updates))["n"] == 2
     await updates.aclose()  # type: ignore[attr-defined]
 

@@ -23,7 +23,7 @@ from stream_app.client import client
 from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
 from stream_app.events import decode
-from stream_app.scoring.prefilter import Scout
+from stream_app.scoring.prefilter import Prefilter
 from stream_app.settings import Settings
 from stream_app.variables import variable
 from tests.cli.test_main import ROOT, xl3m
@@ -223,7 +223,7 @@ async def test_a_worker_and_who_asks_have_the_rights_they_need(
             done = await command(here, *words)
             assert done.returncode == 0, done.stdout + done.stderr
         head = (await here.store.load(stream)).cursor.head
-        assert await Scout(worker).picks(stream, QUESTION, head - kept, head, 5)
+        assert await Prefilter(worker).candidates(stream, QUESTION, head - kept, head, 5)
         await here.send("questions", stream, b"")
 
         async def ended() -> bool:

@@ -272,7 +272,7 @@ def pubsub(data: bytes) -> None:
     """A message on the pub/sub door: refused, its asker must be told where it may be heard."""
     keys.answer_channel(id_of(data, LIMIT)).encode()
     asked = decode_query(None, data, LIMIT)
-    keys.claim(asked.id).encode("ascii")
+    keys.lease(asked.id).encode("ascii")
 
 
 def any_map(data: bytes) -> None:
