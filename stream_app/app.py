@@ -121,8 +121,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     redis = Redis.from_url(settings.redis)
     store = store_of(settings, redis)
     health = Health()
-    scout, step_seconds = Prefilter(settings.redis, store.keys), settings.step_ms / 1000
-    scoring = Scorer(engine, store, health, settings.backlog_tokens, step_seconds, scout)
+    scout, step_seconds = Prefilter(settings.redis, store.keys), settings.step_target_ms / 1000
+    scoring = Scorer(engine, store, health, settings.max_lag_tokens, step_seconds, scout)
     tokens = set(settings.tokens_topics)
     start = parse_start(settings.start, time.time())
     partitions = Assignment(store, settings.tokens_topic, tokens, start)
@@ -155,7 +155,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     topic_watch = TopicPattern(settings, tokens, subscriber(app, topic["tokens"]))
 
     watchdog = Watchdog(
-        settings.stall_seconds,
+        settings.watchdog_seconds,
         signs=lambda: (ingest.batches, scoring.model_calls, scoring.steps, app.rebalancing),
         busy=lambda: (
             (health.ok or app.should_stop)
@@ -193,8 +193,8 @@ def create_faust(settings: Settings) -> App:
         agent_supervisor=CrashingSupervisor,
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=1.0,
-        broker_session_timeout=settings.session_seconds,
-        broker_heartbeat_interval=settings.session_seconds / 10,
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=settings.session_timeout_seconds / 10,
         broker_request_timeout=160.0,
         # Waiting for the model is no reason to be thrown out of the group; see the watchdog.
         broker_max_poll_interval=1_000_000.0,
@@ -216,7 +216,10 @@ def create_faust(settings: Settings) -> App:
         worker_redirect_stdouts=False,
         store="memory://",
     )
-    app.stopping, app.ingest_idle = Shutdown(settings.stop_seconds), partial(asyncio.sleep, 0)
+    app.stopping, app.ingest_idle = (
+        Shutdown(settings.shutdown_timeout_seconds),
+        partial(asyncio.sleep, 0),
+    )
     app.fetch_state = FetchState(
         settings.max_batch_bytes, settings.isolation_level, settings.unreadable
     )

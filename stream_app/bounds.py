@@ -29,28 +29,28 @@ class Limits(NamedTuple):
 
 
 BOUNDS = {
-    "window": Limits(0, TOKENS),
+    "context_window": Limits(0, TOKENS),
     "segment_tokens": Limits(0, TOKENS),
     "overlap_tokens": Limits(-1, TOKENS),
     "question_tokens": Limits(0, TOKENS),
     "answer_tokens": Limits(0, TOKENS),
     "k": Limits(0, TOKENS),
     "batch_tokens": Limits(1, TOKENS),
-    "step_ms": Limits(1, 3_600_000),
-    "warm_mb": Limits(0, 1 << 24),
-    "backlog_tokens": Limits(1),
-    "log_segments": Limits(1),
-    "log_bytes": Limits(1),
-    "query_deadline": Limits(0, MAX_DEADLINE),
-    "question_ttl": Limits(1, YEAR),
+    "step_target_ms": Limits(1, 3_600_000),
+    "prefix_cache_mb": Limits(0, 1 << 24),
+    "max_lag_tokens": Limits(1),
+    "retention_segments": Limits(1),
+    "retention_bytes": Limits(1),
+    "query_deadline_seconds": Limits(0, MAX_DEADLINE),
+    "adhoc_ttl_seconds": Limits(1, YEAR),
     "max_event_bytes": Limits(1, EVENT_BYTES),
     "max_batch_bytes": Limits(1, 2**31 - 1),
     "max_streams": Limits(1),
-    "max_questions": Limits(1),
-    "max_asked": Limits(1),
-    "session_seconds": Limits(6, 150),  # brokers refuse less; a rebalance waits for so long
-    "stall_seconds": Limits(1, WEEK),
-    "stop_seconds": Limits(1, WEEK),
+    "max_standing_questions": Limits(1),
+    "max_adhoc_questions": Limits(1),
+    "session_timeout_seconds": Limits(6, 150),  # brokers refuse less; a rebalance waits for so long
+    "watchdog_seconds": Limits(1, WEEK),
+    "shutdown_timeout_seconds": Limits(1, WEEK),
     "http_port": Limits(0, 65_535),
 }
 

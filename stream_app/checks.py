@@ -53,7 +53,10 @@ def check_start(start: str) -> None:
 
 def check_kafka(settings: Any) -> None:
     """What is given to get in has to go together: less is no way in, more would do nothing."""
-    named = {name: getattr(settings, name) for name in ("kafka_security", "kafka_mechanism")}
+    named = {
+        name: getattr(settings, name)
+        for name in ("kafka_security_protocol", "kafka_sasl_mechanism")
+    }
     how = " and ".join(f"{variable(name)}={value}" for name, value in named.items() if value)
     for name, wanted in _wanted(settings).items():
         given = bool(getattr(settings, name))
@@ -62,7 +65,7 @@ def check_kafka(settings: Any) -> None:
         if given and wanted is False:
             raise SettingsError(
                 f"{variable(name)} is of no use with {how}: unset it, or set "
-                f"{variable('kafka_security')} to what the broker wants"
+                f"{variable('kafka_security_protocol')} to what the broker wants"
             )
 
 
@@ -71,13 +74,13 @@ def _wanted(settings: Any) -> dict[str, bool | None]:
     sasl, tls = settings.kafka_security.startswith("SASL"), settings.kafka_security.endswith("SSL")
     token = settings.kafka_mechanism == "OAUTHBEARER"
     return {
-        "kafka_mechanism": sasl,
-        "kafka_user": sasl and not token,
-        "kafka_password": sasl and not token,
-        "kafka_token_file": sasl and token,
-        "kafka_ca": None if tls else False,
-        "kafka_key": None if tls else False,
-        "kafka_certificate": (bool(settings.kafka_key) or None) if tls else False,
+        "kafka_sasl_mechanism": sasl,
+        "kafka_sasl_username": sasl and not token,
+        "kafka_sasl_password": sasl and not token,
+        "kafka_sasl_token_file": sasl and token,
+        "kafka_ssl_cafile": None if tls else False,
+        "kafka_ssl_keyfile": None if tls else False,
+        "kafka_ssl_certfile": (bool(settings.kafka_key) or None) if tls else False,
     }
 
 
@@ -100,8 +103,10 @@ def check_registry(settings: Any) -> None:
         raise SettingsError(f"{user}, without a colon, and {password}{more} go together")
     if "ca" in given and not settings.schema_registry.startswith("https"):
         raise SettingsError(f"{variable('schema_registry_ca')} needs an https:// {url}")
-    if settings.format == "msgpack":
-        raise SettingsError(f"{url} goes with {variable('format')}=lines or json, not msgpack")
+    if settings.input_format == "msgpack":
+        raise SettingsError(
+            f"{url} goes with {variable('input_format')}=lines or json, not msgpack"
+        )
 
 
 _LAYOUT = {
@@ -120,7 +125,7 @@ def check_format(settings: Any) -> None:
         value = getattr(settings, name)
         if value and not value.startswith("header:"):
             forms = ", ".join(form for form, names in _LAYOUT.items() if name in names)
-            how = f"{variable('format')}={settings.format}"
+            how = f"{variable('input_format')}={settings.input_format}"
             raise SettingsError(f"{variable(name)} is of no use with {how}; it goes with {forms}")
 
 

@@ -24,9 +24,9 @@ def create_engine(settings: Settings) -> Engine:
     logging_.disable_progress_bar()  # loading is not what a command is about
     model = LanguageModel.load(
         settings.model or BUNDLED_MODEL,
-        window=settings.window or None,
+        window=settings.context_window or None,
         dtype=settings.dtype or None,
-        warm_bytes=settings.warm_mb << 20,
+        warm_bytes=settings.prefix_cache_mb << 20,
     )
     method = settings.method(model.window, model.k)
     row = 1 + method.segment_tokens + method.question_tokens
@@ -42,14 +42,14 @@ def description(engine: Engine) -> str:
 def batch_tokens(settings: Settings, row: int, speed: float) -> int:
     """`XL3M_BATCH_TOKENS`, or less, a row at least, where a forward of so many would come near to
     the time after which the watchdog takes a slow model for a stuck one."""
-    most = max(row, int(speed * settings.stall_seconds * SHARE_OF_STALL))
+    most = max(row, int(speed * settings.watchdog_seconds * SHARE_OF_STALL))
     if settings.batch_tokens <= most:
         return settings.batch_tokens
     logger.warning(
         "the model reads about %.0f tokens a second here: a forward has %d tokens at most instead "
         "of the %d of %s, so as not to count as stuck after %g s (%s)",
         speed, most, settings.batch_tokens, variable("batch_tokens"),
-        settings.stall_seconds, variable("stall_seconds"),
+        settings.watchdog_seconds, variable("watchdog_seconds"),
     )  # fmt: skip
     return most
 

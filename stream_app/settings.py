@@ -50,22 +50,22 @@ class Settings:
     broker: str = field(default="kafka://127.0.0.1:9092", repr=False)
     redis: str = field(default="redis://127.0.0.1:6379/0", repr=False)
 
-    kafka_security: Security = "PLAINTEXT"
+    kafka_security_protocol: Security = "PLAINTEXT"
     """How to get in, named as Kafka names it: SSL encrypts, SASL says who we are."""
-    kafka_mechanism: Mechanism = ""
-    kafka_user: str = ""
-    kafka_password: str = field(default="", repr=False)
-    kafka_token_file: str = field(default="", repr=False)
+    kafka_sasl_mechanism: Mechanism = ""
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: str = field(default="", repr=False)
+    kafka_sasl_token_file: str = field(default="", repr=False)
     """For OAUTHBEARER; it is read again for each connection, so it may be renewed."""
-    kafka_ca: str = field(default="", repr=False)
+    kafka_ssl_cafile: str = field(default="", repr=False)
     """PEM file of the authorities that may vouch for the broker; empty: the system's."""
-    kafka_certificate: str = field(default="", repr=False)
-    kafka_key: str = field(default="", repr=False)
+    kafka_ssl_certfile: str = field(default="", repr=False)
+    kafka_ssl_keyfile: str = field(default="", repr=False)
     """PEM files that say who we are; a key may lie in the certificate's file."""
 
     model: str = ""
     """A folder or a hub id; empty for the small model that comes along."""
-    window: int = 0
+    context_window: int = 0
     """The model's window in tokens; 0 takes what its config says."""
     dtype: Dtype = ""
     """Of the weights; empty for bfloat16 where the hardware multiplies it fast, else float32."""
@@ -86,7 +86,7 @@ class Settings:
     unreadable: Unreadable = "skip"
     """A record that the Kafka client cannot read is skipped, or its partition waits."""
 
-    format: str = "lines"
+    input_format: str = "lines"
     """How events of the tokens topic are written: `lines`, `cri`, `json`, `json:PRESET` (or the
     preset's name alone) or `msgpack`."""
     records_field: str = ""
@@ -121,34 +121,34 @@ class Settings:
 
     batch_tokens: int = 4096
     """Tokens in one forward of the model."""
-    step_ms: int = 200
+    step_target_ms: int = 200
     """How long, about, the model is at one step of scoring; answers go ahead of its batches."""
-    warm_mb: int = 256
+    prefix_cache_mb: int = 256
     """Memory for what the model has read of prompts that may come again."""
-    backlog_tokens: int = 65_536
+    max_lag_tokens: int = 65_536
     """A partition waits while more than this of its streams is read but not scored for a current
     question."""
-    log_segments: int = 200_000
-    log_bytes: int = 67_108_864
+    retention_segments: int = 200_000
+    retention_bytes: int = 67_108_864
     """What is retained of a stream; texts among the best of a question stay beyond it."""
-    query_deadline: float = 30.0
+    query_deadline_seconds: float = 30.0
     """Seconds a query may score for before it is answered from what is covered."""
-    question_ttl: int = 3600
+    adhoc_ttl_seconds: int = 3600
     """Seconds the scores of a question that was only asked once are kept."""
     max_event_bytes: int = 1_048_576
     max_batch_bytes: int = 67_108_864
     """Of a compressed batch of records when it is inflated."""
     max_streams: int = 100_000
     """In all of the Redis. What would make one more is a dead letter; those there are go on."""
-    max_questions: int = 64
+    max_standing_questions: int = 64
     """Standing ones of a stream; one more is a dead letter."""
-    max_asked: int = 128
+    max_adhoc_questions: int = 128
     """Questions asked once whose scores a stream keeps; one more takes the oldest one's place."""
-    session_seconds: float = 30.0
+    session_timeout_seconds: float = 30.0
     """The partitions of a worker that was silent for so long go to the others."""
-    stall_seconds: float = 300.0
+    watchdog_seconds: float = 300.0
     """The worker ends itself when it holds events and gets nowhere for so long."""
-    stop_seconds: float = 25.0
+    shutdown_timeout_seconds: float = 25.0
     """A worker that is told to stop has ended by then."""
     log_format: LogFormat = "text"
     """Of a worker's log."""
@@ -186,17 +186,17 @@ class Settings:
 
     def embedded(self, broker: str, redis: str) -> Self:
         """The same on services of our own, which do not ask who comes in."""
-        if self.kafka_security != "PLAINTEXT":
+        if self.kafka_security_protocol != "PLAINTEXT":
             raise SettingsError(
                 "the embedded Kafka does not ask who comes in: unset "
-                f"{variable('kafka_security')} and what goes with it"
+                f"{variable('kafka_security_protocol')} and what goes with it"
             )
         return replace(self, broker=broker, redis=redis)
 
     @property
     def form(self) -> Format:
         """How values are written, whatever the preset."""
-        return cast(Format, form_and_preset(self.format)[0])
+        return cast(Format, form_and_preset(self.input_format)[0])
 
     @property
     def tokens_topics(self) -> tuple[str, ...]:
@@ -256,8 +256,8 @@ _CHOICES: dict[str, Any] = {
     "measure": Measure,
     "log_format": LogFormat,
     "dtype": Dtype,
-    "kafka_security": Security,
-    "kafka_mechanism": Mechanism,
+    "kafka_security_protocol": Security,
+    "kafka_sasl_mechanism": Mechanism,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from stream_app.errors import SettingsError
 
-SECRETS = ("redis", "kafka_password", "schema_registry_password")
+SECRETS = ("redis", "kafka_sasl_password", "schema_registry_password")
 """Settings that may lie in a file, named by their variable and `_FILE`."""
 
 

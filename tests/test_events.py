@@ -88,7 +88,7 @@ def chunks(
     key: bytes | None, value: bytes | None, format: Any = "lines", **changes: Any
 ) -> list[Chunk]:
     """What a decoder makes of one event; its reason is raised if it is not all of it."""
-    settings = Settings(format=format, **{"max_event_bytes": LIMIT} | changes)
+    settings = Settings(input_format=format, **{"max_event_bytes": LIMIT} | changes)
     decoder = TokenDecoder(settings, TOKENIZER.decode)
     found, reason = decoder.decode(key, value, source="t/0", time_ms=1000)
     if reason:
@@ -218,7 +218,7 @@ def test_ids_the_tokenizer_fails_on_are_refused() -> None:
         raise IndexError("no such token")
 
     with pytest.raises(BadEvent, match="cannot be decoded: no such token"):
-        TokenDecoder(Settings(format="msgpack"), failing).decode(
+        TokenDecoder(Settings(input_format="msgpack"), failing).decode(
             b"s", msgpack.packb({"ids": [9]}), source="t/0", time_ms=0
         )
 
@@ -272,9 +272,9 @@ def test_a_dead_letter_fits_its_topic_whatever_was_sent() -> None:
 )
 def test_times_may_be_iso_8601(time: str, milliseconds: int) -> None:
     value = json.dumps({"text": "x", "time": time}).encode()
-    assert chunk(b"s", value, format="json").time_ms == milliseconds
+    assert chunk(b"s", value, input_format="json").time_ms == milliseconds
 
 
 def test_a_msgpack_map_may_have_many_fields() -> None:
     fields = {"text": "x"} | {f"field {i}": i for i in range(40)}
-    assert chunk(b"s", msgpack.packb(fields), format="msgpack").text == "x"
+    assert chunk(b"s", msgpack.packb(fields), input_format="msgpack").text == "x"

@@ -21,18 +21,30 @@ from stream_app.store.store import StreamStore
 from stream_app.variables import ELSEWHERE, SECRETS, variable
 from xl3m_core.errors import MethodError
 
-CHOSEN = {"broker": "kafka://b:1", "redis": "redis://r:2/3", "format": "json", "measure": "hybrid"}
-CHOSEN |= {"kafka_security": "SSL", "kafka_mechanism": "SCRAM-SHA-256"}
-LOGIN = {"kafka_security": "SASL_SSL", "kafka_user": "me", "kafka_password": "secret"}
-PLAIN = LOGIN | {"kafka_mechanism": "PLAIN"}
+CHOSEN = {
+    "broker": "kafka://b:1",
+    "redis": "redis://r:2/3",
+    "input_format": "json",
+    "measure": "hybrid",
+}
+CHOSEN |= {"kafka_security_protocol": "SSL", "kafka_sasl_mechanism": "SCRAM-SHA-256"}
+LOGIN = {
+    "kafka_security_protocol": "SASL_SSL",
+    "kafka_sasl_username": "me",
+    "kafka_sasl_password": "secret",
+}
+PLAIN = LOGIN | {"kafka_sasl_mechanism": "PLAIN"}
 NEEDS: dict[str, dict[str, str]] = {
-    "kafka_mechanism": LOGIN,
-    "kafka_user": PLAIN,
-    "kafka_password": PLAIN,
-    "kafka_token_file": {"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"},
-    "kafka_ca": {"kafka_security": "SSL"},
-    "kafka_certificate": {"kafka_security": "SSL"},
-    "kafka_key": {"kafka_security": "SSL", "kafka_certificate": "ours.pem"},
+    "kafka_sasl_mechanism": LOGIN,
+    "kafka_sasl_username": PLAIN,
+    "kafka_sasl_password": PLAIN,
+    "kafka_sasl_token_file": {
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+    },
+    "kafka_ssl_cafile": {"kafka_security_protocol": "SSL"},
+    "kafka_ssl_certfile": {"kafka_security_protocol": "SSL"},
+    "kafka_ssl_keyfile": {"kafka_security_protocol": "SSL", "kafka_ssl_certfile": "ours.pem"},
 }
 CHOSEN |= {"key_format": "hex", "encoding": "replace", "unreadable": "wait"}
 CHOSEN |= {"isolation_level": "read_uncommitted", "start": "latest", "record_start": "line"}
@@ -44,7 +56,7 @@ NEEDS |= {
 }
 CHOSEN |= {"text": "{level} {message}", "time_from_line": "auto"}
 NEEDS |= {
-    name: {"format": "json"}
+    name: {"input_format": "json"}
     for name in ("records_field", "text", "text_field", "time_field", "key_field")
 }
 
@@ -66,11 +78,11 @@ def test_every_field_is_read_from_its_variable(field: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"text_field": "message"}, "XL3M_TEXT_FIELD is of no use with XL3M_FORMAT=lines"),
+        ({"text_field": "message"}, "XL3M_TEXT_FIELD is of no use with XL3M_INPUT_FORMAT=lines"),
         ({"key_field": "host"}, "XL3M_KEY_FIELD.*goes with json, msgpack"),
-        ({"format": "cri", "time_from_line": "auto"}, "XL3M_TIME_FROM_LINE.*=cri"),
-        ({"format": "json:ecs", "time_from_line": "auto"}, "XL3M_TIME_FROM_LINE.*=json:ecs"),
-        ({"format": "msgpack", "text_field": "message"}, "XL3M_TEXT_FIELD.*=msgpack"),
+        ({"input_format": "cri", "time_from_line": "auto"}, "XL3M_TIME_FROM_LINE.*=cri"),
+        ({"input_format": "json:ecs", "time_from_line": "auto"}, "XL3M_TIME_FROM_LINE.*=json:ecs"),
+        ({"input_format": "msgpack", "text_field": "message"}, "XL3M_TEXT_FIELD.*=msgpack"),
     ],
 )
 def test_what_the_format_has_no_use_for_is_refused(given: dict[str, str], named: str) -> None:
@@ -96,28 +108,28 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("broker", "kafka://"),
         ("broker", "kafka://[::1"),
         ("broker", "kafka://user:word@host:9092"),
-        ("kafka_security", "sasl_ssl"),
-        ("kafka_mechanism", "GSSAPI"),
+        ("kafka_security_protocol", "sasl_ssl"),
+        ("kafka_sasl_mechanism", "GSSAPI"),
         ("redis", "http://localhost"),
         ("format", "yaml"),
         ("log_format", "xml"),
-        ("stop_seconds", "0"),
+        ("shutdown_timeout_seconds", "0"),
         ("measure", "loudness"),
         ("batch_tokens", "0"),
-        ("backlog_tokens", "0"),
-        ("log_segments", "0"),
-        ("log_bytes", "0"),
+        ("max_lag_tokens", "0"),
+        ("retention_segments", "0"),
+        ("retention_bytes", "0"),
         ("max_event_bytes", "0"),
-        ("question_ttl", "0"),
-        ("stall_seconds", "0"),
-        ("query_deadline", "inf"),
+        ("adhoc_ttl_seconds", "0"),
+        ("watchdog_seconds", "0"),
+        ("query_deadline_seconds", "inf"),
         ("http_port", "65536"),
         ("broker", "kafka://host:port"),
         ("broker", "kafka://:9092"),
         ("tokens_topic", "a topic"),
         ("tokens_topic", "xl3m.answers"),
         ("dead_letters_topic", "x" * 250),
-        ("log_bytes", str(2**53)),
+        ("retention_bytes", str(2**53)),
         ("group", "\udcff"),
     ],
 )
@@ -169,15 +181,15 @@ async def test_a_value_that_is_taken_can_be_used(
     app: Any = create_faust(settings)
     sizes = (app.conf.consumer_max_fetch_size, app.conf.producer_max_request_size)
     assert all(0 < size < 2**31 for size in sizes)
-    store = StreamStore(redis_client, settings.log_segments, settings.log_bytes)
+    store = StreamStore(redis_client, settings.retention_segments, settings.retention_bytes)
     stream, now = fresh("stream"), await store.now()
-    asked = QuestionRecord("q?", now + settings.question_ttl, now)
-    await store.ask(stream, "q", asked, most=settings.max_asked)
+    asked = QuestionRecord("q?", now + settings.adhoc_ttl_seconds, now)
+    await store.ask(stream, "q", asked, most=settings.max_adhoc_questions)
     assert await store.scored_range(stream, "q") is not None
-    watchdog = Watchdog(settings.stall_seconds, signs=lambda: 0, busy=lambda: False)
+    watchdog = Watchdog(settings.watchdog_seconds, signs=lambda: 0, busy=lambda: False)
     running = asyncio.create_task(watchdog.run())
     await asyncio.sleep(0)  # it has set the interpreter's timer by now
-    assert settings.stop_seconds <= threading.TIMEOUT_MAX
+    assert settings.shutdown_timeout_seconds <= threading.TIMEOUT_MAX
     assert not running.done()
     running.cancel()
     try:
@@ -230,7 +242,7 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
 
 
 def test_what_is_given_is_checked_too() -> None:
-    with pytest.raises(SettingsError, match="XL3M_FORMAT"):
+    with pytest.raises(SettingsError, match="XL3M_INPUT_FORMAT"):
         Settings.from_env({}, format="yaml")
 
 

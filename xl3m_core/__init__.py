@@ -25,7 +25,7 @@ _HOME = {
     "engine": ("Engine", "Generated"),
     "errors": ("MethodError", "ModelError", "QuestionError", "XL3MError"),
     "method": ("Measure", "Method"),
-    "model": ("LanguageModel",),
+    "inference.model": ("LanguageModel",),
     "segment": ("Segment", "Segmenter", "Tail", "Unit"),
     "topk": ("TopK",),
     "xl3m": ("XL3M",),

@@ -25,7 +25,7 @@ async def measure(
     settings: Settings, folder: Path, seconds: float, speed: float, backlog: int
 ) -> dict[str, Any]:
     """So many seconds of TIMES what the model scores, in tokens a second."""
-    async with loaded(settings, folder, ["paced", f"{speed}"], backlog_tokens=backlog) as here:
+    async with loaded(settings, folder, ["paced", f"{speed}"], max_lag_tokens=backlog) as here:
         return await guarded(here.worker, here.log, run(here, seconds, speed))
 
 
@@ -65,7 +65,7 @@ def _figures(here: Loaded, seen: list[Seen], sent: float) -> dict[str, Any]:
     return {
         "MB sent": text / 1e6,
         "most tokens unscored": max(each.unscored for each in seen),
-        "their bound": bound(here.settings.backlog_tokens),
+        "their bound": bound(here.settings.max_lag_tokens),
         "rss MB before": seen[0].rss_mb,
         "most rss MB": max(each.rss_mb for each in seen),
         "seconds from the last event to no lag": max(0.0, seen[-1].seconds - sent),

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row; the samples go to a CSV file and two plots in args.out."""
     given = Settings.from_env(model=args.model)
-    model = LanguageModel.load(given.model or BUNDLED_MODEL, window=given.window or None)
+    model = LanguageModel.load(given.model or BUNDLED_MODEL, window=given.context_window or None)
     tokens = SHORT if args.short else args.tokens
     haystack = Haystack(model.count_tokens, tokens, seed=args.seed, depths=depths(args.standing))
     settings = _retaining(given, tokens)
@@ -77,10 +77,12 @@ def depths(count: int) -> tuple[float, ...]:
 
 def _retaining(settings: Settings, tokens: int) -> Settings:
     """The settings, with room in the log for the whole text."""
-    most = max(settings.log_segments, tokens)
-    size = max(settings.log_bytes, tokens * BYTES_PER_TOKEN)
-    print(f"retained is all: {variable('log_segments')}={most} {variable('log_bytes')}={size}")
-    return replace(settings, log_segments=most, log_bytes=size)
+    most = max(settings.retention_segments, tokens)
+    size = max(settings.retention_bytes, tokens * BYTES_PER_TOKEN)
+    print(
+        f"retained is all: {variable('retention_segments')}={most} {variable('retention_bytes')}={size}"
+    )
+    return replace(settings, retention_segments=most, retention_bytes=size)
 
 
 async def _run(

@@ -39,7 +39,9 @@ async def ask(
         stream = await client.resolve(store, stream)
         progress = Progress(store, stream, question_text(question))
         async with progress.shown(shows_progress):
-            async for message in client.ask(store, stream, question, settings.query_deadline):
+            async for message in client.ask(
+                store, stream, question, settings.query_deadline_seconds
+            ):
                 await progress.stop()
                 if message.get("type") == "answer":
                     answer = message
@@ -49,7 +51,7 @@ async def ask(
     if as_json:
         say_json(answer)
     else:
-        show_answer(answer, settings.query_deadline, time.perf_counter() - began)
+        show_answer(answer, settings.query_deadline_seconds, time.perf_counter() - began)
     return "error" not in answer
 
 

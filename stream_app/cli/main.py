@@ -96,7 +96,7 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
     return add
 
 
-OPTIONS = {"query_deadline": "--deadline"}
+OPTIONS = {"query_deadline_seconds": "--deadline"}
 """Of settings that have an option by another name than theirs."""
 
 
@@ -199,7 +199,9 @@ def feed(
 @cli.command()
 @click.argument("stream", type=TEXT)
 @click.argument("question", type=TEXT, required=False)
-@click.option("--deadline", type=float, help="Seconds to score for at most  [XL3M_QUERY_DEADLINE]")
+@click.option(
+    "--deadline", type=float, help="Seconds to score for at most  [XL3M_QUERY_DEADLINE_SECONDS]"
+)
 @click.option(
     "--progress/--no-progress",
     default=None,
@@ -217,7 +219,7 @@ def ask(
     """Ask a stream; without a question, its current one."""
     from stream_app.cli import ask as ask_command
 
-    settings = _settings(query_deadline=deadline, **given)
+    settings = _settings(query_deadline_seconds=deadline, **given)
     shown = sys.stderr.isatty() if progress is None else progress
     if not asyncio.run(ask_command.ask(settings, stream, question, as_json, shown)):
         sys.exit(EXIT_NO_ANSWER)

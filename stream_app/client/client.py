@@ -57,7 +57,7 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
 def store_of(settings: Settings, redis: Redis) -> StreamStore:
     """The streams of the settings' prefix, bounded as they say."""
     keys = Keys(settings.prefix)
-    return StreamStore(redis, settings.log_segments, settings.log_bytes, keys)
+    return StreamStore(redis, settings.retention_segments, settings.retention_bytes, keys)
 
 
 def _client(url: str) -> Redis:

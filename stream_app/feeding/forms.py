@@ -184,7 +184,7 @@ def _is_json(line: bytes) -> bool:
 def _text_field(settings: Settings) -> str:
     """The field that a line that is not JSON is put in; none where the settings take the text
     from elsewhere, so that the worker reads the line itself, or says what is wrong with it."""
-    has_preset = settings.format != settings.form
+    has_preset = settings.input_format != settings.form
     if has_preset or settings.text or settings.records_field:
         return ""
     name = settings.text_field or "text"

@@ -33,7 +33,7 @@ class Named(Protocol):
     """The settings that say how events are written."""
 
     @property
-    def format(self) -> str: ...
+    def input_format(self) -> str: ...
     @property
     def records_field(self) -> str: ...
     @property
@@ -72,7 +72,7 @@ class Layout:
     @classmethod
     def of(cls, settings: Named) -> Self:
         """The layout that the settings ask for. Raises SettingsError."""
-        form, preset = form_and_preset(settings.format)
+        form, preset = form_and_preset(settings.input_format)
         text, name = _text(settings, preset)
         within, text = ("", text) if is_template(text) else split_records(text)
         records = _records(settings.records_field, within) or preset.records

@@ -1,6 +1,6 @@
 """Presets: what well-known producers call records, texts, times and streams.
 
-`XL3M_FORMAT=json:ecs`, or `ecs` alone. A preset only fills settings that the user left empty.
+`XL3M_INPUT_FORMAT=json:ecs`, or `ecs` alone. A preset only fills settings that the user left empty.
 Knows names of fields; follows none.
 """
 
@@ -80,6 +80,6 @@ def form_and_preset(format: str) -> tuple[str, Preset]:
     if name not in PRESETS:
         known = ", ".join(f"json:{each}" for each in PRESETS)
         raise SettingsError(
-            f"XL3M_FORMAT must be one of {', '.join(FORMS)}, {known}, not {format!r}"
+            f"XL3M_INPUT_FORMAT must be one of {', '.join(FORMS)}, {known}, not {format!r}"
         )
     return "json", PRESETS[name]

@@ -37,7 +37,7 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.client: Any = create_client(settings) if settings.schema_registry else None
         self.is_asked = self.client is not None
-        self.is_on = settings.format != "msgpack"
+        self.is_on = settings.input_format != "msgpack"
         self.has_keys = settings.key_format == "utf8"
         self.encoding = settings.encoding
         self.readers: OrderedDict[SchemaRef, Reader] = OrderedDict()
@@ -103,7 +103,7 @@ class Registry:
             return encodable(said, "the value", self.encoding)
         raise BadEvent(
             f"the value, of schema id {frame.schema}, is no text but a record: set "
-            f"{variable('format')}=json, and which of its fields is the text"
+            f"{variable('input_format')}=json, and which of its fields is the text"
         )
 
     def name(self, key: bytes | None, headers: Headers = ()) -> str | None:

@@ -85,7 +85,7 @@ class Ingest:
         self.dead_letters = dead_letters
         self.health = health
         self.states: dict[str, State] = {}
-        queue_bytes = settings.backlog_tokens * BYTES_PER_TOKEN
+        queue_bytes = settings.max_lag_tokens * BYTES_PER_TOKEN
         self.queues = PartitionBuffers(queue_bytes, partitions.name, scoring.far_behind)
         scoring.on_room = self.queues.wake
         self.batches = 0

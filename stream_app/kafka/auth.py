@@ -28,17 +28,17 @@ def kafka(settings: Settings) -> dict[str, Any]:
     log_filter.quieten()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.broker_address,
-        "security_protocol": settings.kafka_security,
+        "security_protocol": settings.kafka_security_protocol,
     }
-    if settings.kafka_security.endswith("SSL"):
+    if settings.kafka_security_protocol.endswith("SSL"):
         options["ssl_context"] = _tls(settings)
-    if settings.kafka_mechanism == "OAUTHBEARER":
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
         options["sasl_oauth_token_provider"] = _token(settings)
-    elif settings.kafka_mechanism:
-        options["sasl_plain_username"] = settings.kafka_user
-        options["sasl_plain_password"] = settings.kafka_password
-    if settings.kafka_mechanism:
-        options["sasl_mechanism"] = settings.kafka_mechanism
+    elif settings.kafka_sasl_mechanism:
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = settings.kafka_sasl_password
+    if settings.kafka_sasl_mechanism:
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
     return options
 
 
@@ -48,15 +48,15 @@ def faust_credentials(settings: Settings) -> "Credentials | None":
 
     options = kafka(settings)
     context = options.get("ssl_context")
-    if settings.kafka_mechanism == "OAUTHBEARER":
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
         provider = options["sasl_oauth_token_provider"]
         return OAuthCredentials(oauth_cb=provider, ssl_context=context)
-    if settings.kafka_mechanism:
+    if settings.kafka_sasl_mechanism:
         return SASLCredentials(
-            username=settings.kafka_user,
-            password=settings.kafka_password,
+            username=settings.kafka_sasl_username,
+            password=settings.kafka_sasl_password,
             ssl_context=context,
-            mechanism=settings.kafka_mechanism,
+            mechanism=settings.kafka_sasl_mechanism,
         )
     return SSLCredentials(context) if context else None
 
@@ -76,14 +76,14 @@ class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no
         try:
             token = private_text(self.path, "ascii").strip()
         except OSError as error:
-            raise OSError(f"the file of {variable('kafka_token_file')}: {error}") from None
+            raise OSError(f"the file of {variable('kafka_sasl_token_file')}: {error}") from None
         if not token:
-            raise OSError(f"the file of {variable('kafka_token_file')}: it is empty")
+            raise OSError(f"the file of {variable('kafka_sasl_token_file')}: it is empty")
         return token
 
 
 def _token(settings: Settings) -> TokenFile:
-    provider = TokenFile(settings.kafka_token_file)
+    provider = TokenFile(settings.kafka_sasl_token_file)
     try:
         provider.read()
     except OSError as error:
@@ -93,19 +93,19 @@ def _token(settings: Settings) -> TokenFile:
 
 def _tls(settings: Settings) -> ssl.SSLContext:
     """A context that checks the broker's certificate and name."""
-    name = "kafka_ca"
+    name = "kafka_ssl_cafile"
     try:
-        context = ssl.create_default_context(cafile=settings.kafka_ca or None)
-        name = "kafka_certificate"
-        if settings.kafka_certificate:
-            key = settings.kafka_key or None
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile or None)
+        name = "kafka_ssl_certfile"
+        if settings.kafka_ssl_certfile:
+            key = settings.kafka_ssl_keyfile or None
             # Without a password OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(settings.kafka_certificate, key, password="")
+            context.load_cert_chain(settings.kafka_ssl_certfile, key, password="")
     except OSError as error:  # of ssl, too
         why = getattr(error, "reason", None) or error.strerror
-        keys = f", its key (here or in {variable('kafka_key')}) not encrypted"
+        keys = f", its key (here or in {variable('kafka_ssl_keyfile')}) not encrypted"
         raise SettingsError(
             f"{variable(name)} must name a PEM file that can be read"
-            f"{keys if name == 'kafka_certificate' else ''} ({why})"
+            f"{keys if name == 'kafka_ssl_certfile' else ''} ({why})"
         ) from None
     return context

@@ -55,7 +55,7 @@ async def probe_broker(settings: Settings, options: dict[str, Any], seconds: flo
             finally:
                 door.close()
             # aiokafka does not see that a token was refused; then the broker tells nothing more.
-            if settings.kafka_mechanism != "OAUTHBEARER" or seen.brokers:
+            if settings.kafka_sasl_mechanism != "OAUTHBEARER" or seen.brokers:
                 return
             reasons.append(SaslAuthenticationFailed())
         except (KafkaError, OSError, ValueError) as error:  # ValueError: a false proof in SCRAM
@@ -65,7 +65,10 @@ async def probe_broker(settings: Settings, options: dict[str, Any], seconds: flo
 
 def unreachable(settings: Settings, error: Exception) -> UnreachableError:
     """What to do about it. What the broker says is not repeated: it might repeat a token."""
-    broker, security = f"the Kafka broker at {settings.broker_address}", variable("kafka_security")
+    broker, security = (
+        f"the Kafka broker at {settings.broker_address}",
+        variable("kafka_security_protocol"),
+    )
     match error:
         case ssl.SSLCertVerificationError():
             said = f"the certificate of {broker} is not trusted {_why_not_trusted(error)}"
@@ -74,8 +77,8 @@ def unreachable(settings: Settings, error: Exception) -> UnreachableError:
         case SaslAuthenticationFailed():
             said = f"{broker} refuses {_who(settings)}"
         case UnsupportedSaslMechanismError():
-            mechanism = variable("kafka_mechanism")
-            said = f"{broker} does not take {settings.kafka_mechanism}: see {mechanism}"
+            mechanism = variable("kafka_sasl_mechanism")
+            said = f"{broker} does not take {settings.kafka_sasl_mechanism}: see {mechanism}"
         case (
             TopicAuthorizationFailedError()
             | GroupAuthorizationFailedError()
@@ -110,7 +113,7 @@ def explain_refusal(settings: Settings, error: Exception) -> str:
             )
         case InvalidSessionTimeoutError():
             return (
-                f"the broker takes no {variable('session_seconds')}={settings.session_seconds:g}: "
+                f"the broker takes no {variable('session_timeout_seconds')}={settings.session_timeout_seconds:g}: "
                 "set it within its group.min.session.timeout.ms and group.max.session.timeout.ms"
             )
         case InvalidGroupIdError():
@@ -135,20 +138,20 @@ def _why_not_trusted(error: ssl.SSLCertVerificationError) -> str:
     why = error.verify_message.rstrip(".")
     if error.verify_code in _OTHER_NAME:
         return f"({why}): name it in {variable('broker')} as its certificate does"
-    return f"({why}): name the file of the authority that vouches for it in {variable('kafka_ca')}"
+    return f"({why}): name the file of the authority that vouches for it in {variable('kafka_ssl_cafile')}"
 
 
 def _who(settings: Settings) -> str:
-    if settings.kafka_mechanism == "OAUTHBEARER":
-        return f"the token: see the file that {variable('kafka_token_file')} names"
-    names = f"{variable('kafka_user')} and {variable('kafka_password')}"
-    return f"the user {settings.kafka_user!r} or the password: see {names}"
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return f"the token: see the file that {variable('kafka_sasl_token_file')} names"
+    names = f"{variable('kafka_sasl_username')} and {variable('kafka_sasl_password')}"
+    return f"the user {settings.kafka_sasl_username!r} or the password: see {names}"
 
 
 def _or_refuses(settings: Settings) -> str:
     """What else it may not like, when it closes the connection without a word."""
-    if settings.kafka_mechanism == "OAUTHBEARER":
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
         return f", or refuses {_who(settings)}"
-    if settings.kafka_security == "SSL":
-        return f", or {variable('kafka_certificate')}"
+    if settings.kafka_security_protocol == "SSL":
+        return f", or {variable('kafka_ssl_certfile')}"
     return ""

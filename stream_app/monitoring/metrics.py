@@ -34,7 +34,7 @@ class Metrics:
             "xl3m_step_fill_ratio", "Tokens of a scoring step over its size", FILL_BUCKETS
         )
         self._score_seconds = self._histogram(
-            "xl3m_score_seconds", "How long the model was at one step", SECONDS_BUCKETS
+            "xl3m_step_seconds", "How long the model was at one step", SECONDS_BUCKETS
         )
         self._query_seconds = self._histogram(
             "xl3m_query_seconds", "From a query's start to its answer", SECONDS_BUCKETS
@@ -85,23 +85,23 @@ class Metrics:
                 "Tokens read and not yet scored, over all standing questions",
                 lambda: streams.backlog() * segment_tokens,
             ),
-            "xl3m_streams_watched": (
+            "xl3m_streams_tracked": (
                 "Streams this worker owns, or answers a query about",
                 lambda: len(streams.watched),
             ),
-            "xl3m_coverage_ratio": (
+            "xl3m_min_coverage_ratio": (
                 "The least share scored for any standing question; NaN without one",
                 streams.totals.coverage,
             ),
-            "xl3m_gaps": (
+            "xl3m_missing_offsets": (
                 "Offsets that never came, on the streams this worker owns",
                 lambda: streams.totals.gaps,
             ),
-            "xl3m_redis_bytes": (
+            "xl3m_redis_memory_bytes": (
                 "Redis memory of the streams this worker owns, judged by some",
                 lambda: weights.total,
             ),
-            "xl3m_redis_largest_bytes": (
+            "xl3m_redis_largest_stream_bytes": (
                 "The most that one of them was seen to take",
                 lambda: weights.largest,
             ),
@@ -109,7 +109,7 @@ class Metrics:
                 "Partitions that wait for a person, and the group if it refuses this worker",
                 lambda: len(health.blocked),
             ),
-            "xl3m_health_waiting": (
+            "xl3m_redis_retrying_operations": (
                 "Steps that wait for Redis or the schema registry",
                 lambda: len(health.retrying),
             ),

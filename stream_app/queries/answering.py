@@ -61,7 +61,9 @@ class Answering:
 
     async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
         clock = Stopwatch()
-        deadline = self.settings.query_deadline if query.deadline is None else query.deadline
+        deadline = (
+            self.settings.query_deadline_seconds if query.deadline is None else query.deadline
+        )
         until = time.monotonic() + deadline
         question, qid = await retry_forever(self.health, "query", self._question, query)
         await retry_forever(
@@ -105,9 +107,11 @@ class Answering:
             raise RefusedError(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
         qid, now = self.scorer.question_id(question), await self.store.now()
-        kept = max(self.settings.question_ttl, MAX_DEADLINE)  # as long as any query may need it
+        kept = max(
+            self.settings.adhoc_ttl_seconds, MAX_DEADLINE
+        )  # as long as any query may need it
         asked = QuestionRecord(question, now + kept, now)
-        await self.store.ask(stream, qid, asked, most=self.settings.max_asked)
+        await self.store.ask(stream, qid, asked, most=self.settings.max_adhoc_questions)
         return question, qid
 
     def _rank(self, view: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:

@@ -167,7 +167,7 @@ class QuestionsAgent:
         if await self.store.register_streams([(stream, "")], most):
             raise LimitError(too_many_streams(stream, most))
         qid, now = self.scoring.question_id(question), await self.store.now()
-        most = self.settings.max_questions
+        most = self.settings.max_standing_questions
         asked = QuestionRecord(question, set_at=now)
         await self.store.ask(stream, qid, asked, keep=add, most=most, fence=fence)
         await self._tell_range(stream, question, qid)

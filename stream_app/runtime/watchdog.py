@@ -57,6 +57,6 @@ class Watchdog:
         echo(
             f"xl3m: nothing was done for {self.seconds:g} s, so this worker ends; below is where "
             "each of its threads is. If it is in the model, which may be slow only, one forward "
-            "takes too long here: lower XL3M_BATCH_TOKENS, or raise XL3M_STALL_SECONDS",
+            "takes too long here: lower XL3M_BATCH_TOKENS, or raise XL3M_WATCHDOG_SECONDS",
             err=True,
         )

@@ -21,7 +21,7 @@ def too_many_questions(most: int) -> str:
     """The stream has as many standing questions as it may have."""
     return (
         f"the stream has {most} standing questions, and may have no more: end them first, or set "
-        f"this one in their place; {variable('max_questions')} sets how many"
+        f"this one in their place; {variable('max_standing_questions')} sets how many"
     )
 
 

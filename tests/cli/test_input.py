@@ -52,10 +52,10 @@ def assert_one_mistake(done: subprocess.CompletedProcess[str], named: str, code:
         (("ask", "s", b"caf\xe9?"), "UTF-8"),
         (("ask", "x" * 257, "q?"), "257 bytes, more than the 256"),
         (("ask", "", "q?"), "no stream"),
-        (("ask", "s", "q?", "--deadline", "nan"), "XL3M_QUERY_DEADLINE"),
-        (("ask", "s", "q?", "--deadline", "-1"), "XL3M_QUERY_DEADLINE"),
-        (("ask", "s", "q?", "--deadline", "1e999"), "XL3M_QUERY_DEADLINE"),
-        (("ask", "s", "q?", "--deadline", "9" * 400), "XL3M_QUERY_DEADLINE"),
+        (("ask", "s", "q?", "--deadline", "nan"), "XL3M_QUERY_DEADLINE_SECONDS"),
+        (("ask", "s", "q?", "--deadline", "-1"), "XL3M_QUERY_DEADLINE_SECONDS"),
+        (("ask", "s", "q?", "--deadline", "1e999"), "XL3M_QUERY_DEADLINE_SECONDS"),
+        (("ask", "s", "q?", "--deadline", "9" * 400), "XL3M_QUERY_DEADLINE_SECONDS"),
         (("ask", "s", "q?", "--deadline", "soon"), "--deadline"),
         (("watch", "s", "-q", b"\xff"), "UTF-8"),
         (("watch", "é" * 129), "258 bytes, more than the 256"),
@@ -79,7 +79,7 @@ def test_odd_words_are_one_line_and_code_2(words: tuple[str | bytes, ...], named
     ("name", "text"),
     [
         ("dead_letters_topic", "xl3m.tokens"), ("tokens_topic", "a topic"), ("queries_topic", ".."),
-        ("answers_topic", "x" * 250), ("k", "1" + "0" * 400), ("log_bytes", str(2**53)),
+        ("answers_topic", "x" * 250), ("k", "1" + "0" * 400), ("retention_bytes", str(2**53)),
     ],
 )  # fmt: skip
 def test_odd_settings_are_one_line_and_code_2(name: str, text: str) -> None:

@@ -72,7 +72,7 @@ def test_services_out_of_reach_are_one_line_and_code_3(words: tuple[str, ...]) -
         (("run", __file__, "-q", "x?", "--model", "/no/such/model"), {}, "/no/such/model"),
         (("nonsense",), {}, "nonsense"),
         (("watch", "s", "--replace"), {}, "-q"),
-        (("streams",), {"XL3M_STALL_SECONDS": "1e10"}, "XL3M_STALL_SECONDS"),
+        (("streams",), {"XL3M_WATCHDOG_SECONDS": "1e10"}, "XL3M_WATCHDOG_SECONDS"),
         (("streams",), {"XL3M_MAX_EVENT_BYTES": "600000000"}, "XL3M_MAX_EVENT_BYTES"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_mistyped_variable_is_named_though_another_setting_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("ask", "s", "q?", "--deadline", "91"), "--deadline (XL3M_QUERY_DEADLINE)"),
+        (("ask", "s", "q?", "--deadline", "91"), "--deadline (XL3M_QUERY_DEADLINE_SECONDS)"),
         (("streams", "--redis", "http://x"), "--redis (XL3M_REDIS)"),
         (("worker", "--group", ""), "--group (XL3M_GROUP)"),
     ],

@@ -142,7 +142,7 @@ def test_each_example_of_the_page_is_decoded_as_it_says(row: Row, schemas: Schem
 
 
 def test_every_form_and_preset_has_an_example() -> None:
-    shown = {row.settings.get("XL3M_FORMAT", "lines").removeprefix("json:") for row in ROWS}
+    shown = {row.settings.get("XL3M_INPUT_FORMAT", "lines").removeprefix("json:") for row in ROWS}
     assert shown >= {*FORMS, *PRESETS}
 
 
@@ -175,18 +175,21 @@ def test_each_key_of_the_page_names_the_stream_it_says() -> None:
 
 
 def test_each_setting_goes_with_the_formats_that_the_page_says() -> None:
-    shown_forms = table("Formats", "`XL3M_FORMAT`")
+    shown_forms = table("Formats", "`XL3M_INPUT_FORMAT`")
     assert {CODE.findall(forms)[0] for forms, _ in shown_forms} == {*FORMS}
     for forms, names in shown_forms:
         form, shown = CODE.findall(forms)[0], {*CODE.findall(names)}
         for name in LAYOUT_SETTINGS:
-            env = {"XL3M_FORMAT": form, name: "auto" if name == "XL3M_TIME_FROM_LINE" else "{a}"}
+            env = {
+                "XL3M_INPUT_FORMAT": form,
+                name: "auto" if name == "XL3M_TIME_FROM_LINE" else "{a}",
+            }
             if name in shown:
                 Settings.from_env(env)
             else:
                 with pytest.raises(SettingsError, match=f"{name} is of no use"):
                     Settings.from_env(env)
-        Settings.from_env({"XL3M_FORMAT": form, "XL3M_KEY_FIELD": "header:tenant"})
+        Settings.from_env({"XL3M_INPUT_FORMAT": form, "XL3M_KEY_FIELD": "header:tenant"})
 
 
 def test_the_fields_of_dead_letters_are_those_of_the_page() -> None:

@@ -72,7 +72,7 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
 def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
     text: str, form: Format, key_field: str, limit: int
 ) -> None:
-    settings = Settings(format=form, key_field=key_field, max_event_bytes=limit)
+    settings = Settings(input_format=form, key_field=key_field, max_event_bytes=limit)
     values = Feeder(settings, cast(AIOKafkaProducer, None), None).values("web-1", text)
     decoder = TokenDecoder(settings, lambda _: "")
     chunks = [
@@ -287,7 +287,7 @@ async def test_what_is_confirmed_is_taken_down_in_order_while_nothing_more_comes
 ) -> None:
     path, book, client = tmp_path / "log", PositionFile(tmp_path / "positions"), Later()
     path.write_text('{"text": "a"}\n{"text": "b"}\n')
-    made = Feeder(Settings(format="json"), cast(AIOKafkaProducer, client), None, book)
+    made = Feeder(Settings(input_format="json"), cast(AIOKafkaProducer, client), None, book)
     source = Source(path, "s", follow=True)
     feeding = asyncio.create_task(made.feed("s", reader.read(source, How(book)), lambda _: None))
     await until(lambda: len(client.events) == 2)
@@ -340,7 +340,7 @@ async def test_a_position_is_behind_what_no_event_is_made_of(form: Any, tmp_path
     path, client = tmp_path / "log", Taking()
     path.write_bytes(b'{"text": "a"}\n\n\n{"text": "b"}\nca\xe9\n\n')
     book = PositionFile(tmp_path / "positions")
-    made = Feeder(Settings(format=form), cast(AIOKafkaProducer, client), None, book)
+    made = Feeder(Settings(input_format=form), cast(AIOKafkaProducer, client), None, book)
     await made.feed("s", reader.read(Source(path, "s"), How(book)), lambda _: None)
     (entry,) = (each for each in book.of(path, "s") if each.sent)
     with path.open("rb") as file:

@@ -207,7 +207,7 @@ def test_under_replace_it_stays_where_it_is_with_a_mark() -> None:
 
 
 def test_msgpack_has_no_form_for_it_so_it_is_left_out_and_counted() -> None:
-    counts, form = Counts(), Form(Settings(format="msgpack"))
+    counts, form = Counts(), Form(Settings(input_format="msgpack"))
     assert len(list(form.events("s", Piece(b"one\nca\xe9\n"), counts))) == 1
     assert (counts.left_out, counts.undecodable_at) == (1, 4)
 
@@ -226,18 +226,21 @@ def test_half_a_pair_in_utf16_is_never_taken_for_utf8() -> None:
 
 def test_lines_of_json_go_out_as_they_are_and_others_are_wrapped() -> None:
     given_lines = '{"message": "a"}\n[1, 2]\nplain\n  at x\n17\n\n {"b": 1}\n[2026] not json [x]\n'
-    got = values(given_lines, format="json", text_field="message")
+    got = values(given_lines, input_format="json", text_field="message")
     assert got == [
         b'{"message": "a"}', b"[1, 2]", b'{"message": "plain\\n  at x\\n"}',
         b'{"message": "17\\n\\n"}', b'{"b": 1}', b'{"message": "[2026] not json [x]\\n"}',
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [{"format": "json:ecs"}, {"text": "{a} {b}"}])
+@pytest.mark.parametrize("settings", [{"input_format": "json:ecs"}, {"text": "{a} {b}"}])
 def test_where_the_text_comes_from_elsewhere_a_line_that_is_no_json_goes_as_it_is(
     settings: dict[str, str],
 ) -> None:
-    assert values('{"a": 1}\nplain\n', **{"format": "json"} | settings) == [b'{"a": 1}', b"plain"]
+    assert values('{"a": 1}\nplain\n', **{"input_format": "json"} | settings) == [
+        b'{"a": 1}',
+        b"plain",
+    ]
 
 
 PRESET_FORMATS = [*sorted(PRESETS.keys() - FORMS), *(f"json:{name}" for name in PRESETS)]
@@ -245,7 +248,7 @@ PRESET_FORMATS = [*sorted(PRESETS.keys() - FORMS), *(f"json:{name}" for name in 
 
 @pytest.mark.parametrize("format", PRESET_FORMATS)
 def test_under_any_preset_what_is_no_json_goes_as_it_is(format: str) -> None:
-    assert values('{"a": 1}\nplain\n', format=format) == [b'{"a": 1}', b"plain"]
+    assert values('{"a": 1}\nplain\n', input_format=format) == [b'{"a": 1}', b"plain"]
 
 
 @pytest.mark.parametrize("indent", [None, 1, 4])
@@ -265,7 +268,7 @@ def test_under_any_preset_what_is_no_json_goes_as_it_is(format: str) -> None:
 async def test_documents_of_several_lines_are_read_by_a_worker_of_the_preset(
     format: str, document: Any, packed: str, indent: int | None, tmp_path: Path
 ) -> None:
-    settings, path, said = Settings(format=format), tmp_path / "log", list[str]()
+    settings, path, said = Settings(input_format=format), tmp_path / "log", list[str]()
     data = (json.dumps(document, indent=indent) + "\n").encode() * 3
     path.write_bytes(PACK[packed](data) if packed else data)
     form, counts = Form(settings), Counts()
@@ -281,8 +284,8 @@ async def test_documents_of_several_lines_are_read_by_a_worker_of_the_preset(
 
 @pytest.mark.parametrize("name", ["", "message", "log.message"])
 def test_a_line_that_is_no_json_is_read_from_the_field_it_is_put_in(name: str) -> None:
-    settings = Settings(format="json", text_field=name)
-    (value,) = values("plain\n", format="json", text_field=name)
+    settings = Settings(input_format="json", text_field=name)
+    (value,) = values("plain\n", input_format="json", text_field=name)
     chunks, _ = TokenDecoder(settings, lambda _: "").decode(b"s", value, source="t/0", time_ms=0)
     assert [chunk.text for chunk in chunks] == ["plain\n"]
 
@@ -301,7 +304,7 @@ def test_the_summary_counts_as_a_person_does(counts: Counts, wanted: list[str]) 
 
 def test_a_long_line_of_json_stays_whole() -> None:
     line = json.dumps({"text": "x" * 300_000}) + "\n"
-    form = Form(Settings(format="json"))
+    form = Form(Settings(input_format="json"))
     splitter = Splitter(rules=RecordRules(longest=form.limit))
     pieces = [
         p for at in range(0, len(line), 9000) for p in splitter.push(line.encode()[at : at + 9000])

@@ -112,7 +112,7 @@ THREE = [("g", "a\n", T0), ("own", "b\n", T0 + 5), ("g", "3\n", T0)]
 def test_the_records_of_an_array_are_several_and_what_they_lack_is_looked_for_outward(
     settings: dict[str, Any],
 ) -> None:
-    assert chunks(BATCH, format="json", key_field="logGroup", **settings) == THREE
+    assert chunks(BATCH, input_format="json", key_field="logGroup", **settings) == THREE
 
 
 def test_arrays_and_documents_one_after_another_are_several_records_without_a_setting() -> None:
@@ -128,14 +128,16 @@ def test_arrays_and_documents_one_after_another_are_several_records_without_a_se
         b"\xef\xbb\xbf" + b"\r\n\r\n".join(lines),
         b"\n \t" + json.dumps(records[0], indent=2).encode() + lines[1],
     ):
-        assert chunks(value, format="json") == right
-    assert chunks(records, format="json", records_field="[]") == right
-    assert chunks(b'{"lines": ["a", null, "b"]}', format="json", text_field="lines[]") == right
+        assert chunks(value, input_format="json") == right
+    assert chunks(records, input_format="json", records_field="[]") == right
+    assert (
+        chunks(b'{"lines": ["a", null, "b"]}', input_format="json", text_field="lines[]") == right
+    )
 
 
 def test_what_is_wrong_with_a_record_is_said_and_the_others_are_taken() -> None:
     value = b'[{"text": "a"}, {"txt": 1}, 5, {"text": "b"}, null, {"text": ""}]'
-    made = decoder(format="json")
+    made = decoder(input_format="json")
     found, reason = decoded(made, value)
     assert [chunk.text for chunk in found] == ["a\n", "b\n"]
     assert reason.startswith("record 2 of 5: field 'text' is missing")
@@ -148,26 +150,29 @@ def test_what_is_wrong_with_a_record_is_said_and_the_others_are_taken() -> None:
 
 def test_an_event_without_the_array_is_refused_with_its_path() -> None:
     with pytest.raises(BadEvent, match=r"no array at records\[\]: see XL3M_RECORDS_FIELD"):
-        chunks({"text": "a"}, format="json", records_field="records[]")
-    assert chunks({"records": []}, format="json", records_field="records[]") == []
+        chunks({"text": "a"}, input_format="json", records_field="records[]")
+    assert chunks({"records": []}, input_format="json", records_field="records[]") == []
 
 
 def test_an_event_does_not_become_very_many_times_its_size() -> None:
     value = {"records": [{}] * 5000, "text": "x" * 5000}
-    made = decoder(format="json", records_field="records[]")
+    made = decoder(input_format="json", records_field="records[]")
     found, reason = decoded(made, value)
     assert sum(len(chunk.text) for chunk in found) <= GROWTH * len(json.dumps(value)) + ROOM
     assert "record" in reason and "of 5000" in reason and "more than 4 times its bytes" in reason
     wide = "{text}" * FIELDS
     with pytest.raises(BadEvent, match="more than 4 times its bytes"):
-        chunks({"text": "x" * 9000}, format="json", text=wide)
+        chunks({"text": "x" * 9000}, input_format="json", text=wide)
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"format": "json:yaml"}, "json:ecs, json:fluentbit, json:docker"),
-        ({"format": "msgpack:ecs"}, "XL3M_FORMAT must be one of lines, cri, json, msgpack"),
+        ({"input_format": "json:yaml"}, "json:ecs, json:fluentbit, json:docker"),
+        (
+            {"input_format": "msgpack:ecs"},
+            "XL3M_INPUT_FORMAT must be one of lines, cri, json, msgpack",
+        ),
         ({"text": "no field"}, "XL3M_TEXT must have fields in braces"),
         ({"text": "{a} {b"}, "XL3M_TEXT: a brace has no partner"),
         ({"text": "a}"}, "XL3M_TEXT: a brace has no partner"),
@@ -188,7 +193,7 @@ def test_settings_that_cannot_work_are_refused_at_start(
     settings: dict[str, str], named: str
 ) -> None:
     with pytest.raises(SettingsError, match=named):
-        Settings.from_env({}, **({"format": "json"} | settings))
+        Settings.from_env({}, **({"input_format": "json"} | settings))
 
 
 # -- streams and times ---------------------------------------------------------------------------
@@ -199,7 +204,7 @@ def test_settings_that_cannot_work_are_refused_at_start(
     [(7, "7"), (None, "key"), ("", "key"), ({"name": "x"}, "key"), (["x"], "key"), (True, "true")],
 )
 def test_where_the_field_names_no_stream_the_key_does(host: Any, stream: str) -> None:
-    made = decoder(format="json", key_field="host")
+    made = decoder(input_format="json", key_field="host")
     assert decoded(made, {"text": "a", "host": host})[0][0].stream == stream
     assert made.notes.missing_keys == int(stream == "key")
     assert decoded(made, {"text": "a"}, key=None)[0][0].stream == "t/0"
@@ -207,15 +212,15 @@ def test_where_the_field_names_no_stream_the_key_does(host: Any, stream: str) ->
 
 def test_a_key_that_is_not_needed_is_not_looked_at() -> None:
     value = {"text": "a", "host": "web-1"}
-    assert chunks(value, key=b"\xff\x00", format="json", key_field="host")[0][0] == "web-1"
+    assert chunks(value, key=b"\xff\x00", input_format="json", key_field="host")[0][0] == "web-1"
     tenant = [("tenant", b"acme")]
-    for settings in ({"format": "lines"}, {"format": "json"}):
+    for settings in ({"input_format": "lines"}, {"input_format": "json"}):
         found = chunks(value, b"\xff", tenant, key_field="header:tenant", **settings)
         assert found[0][0] == "acme"
 
 
 def test_a_header_names_the_stream_else_the_key() -> None:
-    made = decoder(format="lines", key_field="header:tenant")
+    made = decoder(input_format="lines", key_field="header:tenant")
     headers: Any = [("tenant", b"first"), ("trace", None), ("tenant", b"last")]
     assert decoded(made, b"x", headers=headers)[0][0].stream == "last"
     for odd in ([], [("tenant", None)], [("tenant", b"")], [("tenant", b"\xff")]):
@@ -241,7 +246,7 @@ def test_a_header_names_the_stream_else_the_key() -> None:
 def test_keys_are_read_in_the_form_the_settings_say(
     key_format: str, key: bytes | None, stream: str
 ) -> None:
-    made = decoder(format="lines", key_format=key_format)
+    made = decoder(input_format="lines", key_format=key_format)
     for _ in range(2):  # and again, when it is known
         assert decoded(made, b"x", key)[0][0].stream == stream
 
@@ -262,11 +267,11 @@ def test_a_key_in_another_form_is_refused_with_what_to_set(
 ) -> None:
     for _ in range(2):
         with pytest.raises(BadEvent, match=named):
-            chunks(b"x", key, format="lines", key_format=key_format)
+            chunks(b"x", key, input_format="lines", key_format=key_format)
 
 
 def test_a_key_that_looks_binary_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    made = decoder(format="lines")
+    made = decoder(input_format="lines")
     for number in (1, 1, 2):
         assert decoded(made, b"x", number.to_bytes(8, "big"))[0]
     (record,) = caplog.records
@@ -276,7 +281,7 @@ def test_a_key_that_looks_binary_is_named_once(caplog: pytest.LogCaptureFixture)
 def test_a_time_that_is_not_understood_is_named_once_for_its_form(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = decoder(format="json")
+    made = decoder(input_format="json")
     for time in ("at 10", "at 11", "later", None, {"x": 1}, T0):
         decoded(made, {"text": "a", "time": time})
     assert made.notes.unparsed == 4
@@ -294,17 +299,17 @@ def test_the_log_names_no_more_than_so_many_forms(caplog: pytest.LogCaptureFixtu
 
 def test_what_a_record_has_hides_what_it_lies_in_though_it_be_null() -> None:
     value = {"text": "outer", "records": [{"text": None}, {"text": "inner"}, {}]}
-    texts = [text for _, text, _ in chunks(value, format="json", records_field="records[]")]
+    texts = [text for _, text, _ in chunks(value, input_format="json", records_field="records[]")]
     assert texts == ["inner\n", "outer\n"]
 
 
 def test_lines_have_each_its_own_time() -> None:
     value = b"2026-11-30 10:00:00 a\n\tat b\n2026-11-30T10:00:01Z c"
-    assert chunks(value, format="lines", time_from_line="auto") == [
+    assert chunks(value, input_format="lines", time_from_line="auto") == [
         ("key", "2026-11-30 10:00:00 a\n\tat b\n", T0),
         ("key", "2026-11-30T10:00:01Z c\n", T0 + 1000),
     ]
-    made = decoder(format="lines", time_from_line="auto")
+    made = decoder(input_format="lines", time_from_line="auto")
     assert decoded(made, b"no time")[0][0].time_ms == KAFKA_MS
     assert made.notes.unparsed == 1
 
@@ -312,7 +317,7 @@ def test_lines_have_each_its_own_time() -> None:
 def test_lines_without_a_time_are_named_once_a_stream_and_by_the_setting_that_reads_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = decoder(format="lines", time_from_line="auto")
+    made = decoder(input_format="lines", time_from_line="auto")
     for line in (b"Caused by: x", b"\tat a.b(C.java:1)", b"\tat de.f(G.java:22)"):
         decoded(made, line)
     [record] = caplog.records
@@ -322,10 +327,14 @@ def test_lines_without_a_time_are_named_once_a_stream_and_by_the_setting_that_re
 
 
 def test_a_map_of_msgpack_has_its_time_and_stream_where_the_settings_say() -> None:
-    fields: dict[str, Any] = {"time_field": "at", "key_field": "host.name", "format": "msgpack"}
+    fields: dict[str, Any] = {
+        "time_field": "at",
+        "key_field": "host.name",
+        "input_format": "msgpack",
+    }
     value = {"text": "a\n", "at": msgpack.Timestamp(T0 // 1000, 5_000_000), "host": {"name": "h"}}
     assert chunks(bytes(msgpack.packb(value)), **fields) == [("h", "a\n", T0 + 5)]
-    made = decoder(format="msgpack")
+    made = decoder(input_format="msgpack")
     for empty in (None, ""):
         assert decoded(made, bytes(msgpack.packb({"text": empty}))) == ([], "")
     assert made.notes.skipped == 2
@@ -366,7 +375,10 @@ ROWS: list[list[tuple[str, str]] | str] = [
 
 def test_every_row_of_the_cases_is_right() -> None:
     fields = {"text_field": "message", "time_field": "ts", "key_field": "host"}
-    made, rows = decoder(format="json", **fields), (CASES / "time.jsonl").read_bytes().split(b"\n")
+    made, rows = (
+        decoder(input_format="json", **fields),
+        (CASES / "time.jsonl").read_bytes().split(b"\n"),
+    )
     times = [row for row in rows if row.startswith(b'{"host":"t-')]
     assert [decoded(made, row)[0][0].text for row in times] == ["a\n"] * 32
     others = [row for row in rows[:-1] if row not in times]
@@ -382,7 +394,7 @@ def test_every_row_of_the_cases_is_right() -> None:
 
 def test_bytes_that_are_no_utf8_are_replaced_where_the_settings_say_so() -> None:
     row = (CASES / "time.jsonl").read_bytes().splitlines()[-1]
-    ((_, text, _),) = chunks(row, format="json", text_field="message", encoding="replace")
+    ((_, text, _),) = chunks(row, input_format="json", text_field="message", encoding="replace")
     assert text == "latin \N{REPLACEMENT CHARACTER}\n"
 
 
@@ -390,7 +402,7 @@ def test_bytes_that_are_no_utf8_are_replaced_where_the_settings_say_so() -> None
 def test_a_text_nested_as_deep_as_json_can_be_is_held_or_refused(levels: int) -> None:
     value = b'{"text":' + b"[" * levels + b"]" * levels + b"}"
     try:
-        assert chunks(value, format="json") == [
+        assert chunks(value, input_format="json") == [
             ("key", "[" * levels + "]" * levels + "\n", KAFKA_MS)
         ]
     except BadEvent as reason:

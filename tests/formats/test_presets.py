@@ -73,7 +73,7 @@ RIGHT: list[tuple[str, str, list[Any]]] = [
 def test_the_cases_of_producers_are_read_by_their_presets(
     format: str, name: str, right: list[Any]
 ) -> None:
-    assert case(name, format=format) == right
+    assert case(name, input_format=format) == right
 
 
 FRAMES = [{"class": "com.acme.Pool", "method": "get", "file": "Pool.java", "line": 42}]
@@ -205,7 +205,7 @@ def test_what_producers_document_is_read(
     format: str, record: dict[str, Any], right: tuple[str, str, int]
 ) -> None:
     assert chunks(record, format=f"json:{format}") == [right]
-    assert chunks(record, format=format) == [right] or format == "cri"
+    assert chunks(record, input_format=format) == [right] or format == "cri"
 
 
 def otlp(body: Any, **record: Any) -> dict[str, Any]:

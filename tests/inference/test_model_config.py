@@ -92,7 +92,7 @@ def test_a_file_of_a_model_is_not_the_model(tmp_path: Path) -> None:
 def test_settings_that_ask_for_too_much_are_refused_as_a_model_error() -> None:
     from stream_app.engine import create_engine
 
-    assert "512 at most" in refusal(create_engine, Settings(window=4096))
+    assert "512 at most" in refusal(create_engine, Settings(context_window=4096))
 
 
 def test_a_model_that_fails_in_the_scan_is_an_answer_with_an_error() -> None:

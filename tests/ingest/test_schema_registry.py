@@ -67,7 +67,7 @@ def close() -> None:
 
 def reading(schemas: Schemas, **changes: Any) -> Registry:
     """A worker's, that asks this one."""
-    settings = Settings.from_env({}, format="json", schema_registry=schemas.url, **changes)
+    settings = Settings.from_env({}, input_format="json", schema_registry=schemas.url, **changes)
     _open.append(Registry(settings))
     return _open[-1]
 
@@ -314,7 +314,7 @@ def test_a_union_of_schemas_that_stand_elsewhere_is_read() -> None:
 
 @pytest.mark.parametrize("format", ["lines", "json", "json:ecs"])
 def test_without_a_registry_the_magic_byte_is_recognised(format: str) -> None:
-    reader = Registry(Settings(format=format))
+    reader = Registry(Settings(input_format=format))
     frame = reader.frame(wire(17, b"\x0aERROR\x12pool"))
     assert frame is not None
     with pytest.raises(BadEvent) as caught:
@@ -330,7 +330,7 @@ def test_without_a_registry_the_magic_byte_is_recognised(format: str) -> None:
 )
 def test_text_that_begins_with_a_zero_byte_is_text(value: bytes | None) -> None:
     assert Registry(Settings()).frame(value) is None
-    assert Registry(Settings(format="msgpack")).frame(wire(17, b"x")) is None
+    assert Registry(Settings(input_format="msgpack")).frame(wire(17, b"x")) is None
 
 
 # -- the registry is away ------------------------------------------------------------------------
@@ -450,7 +450,7 @@ async def test_the_doctor_says_what_keeps_schemas_away(
         ({"schema_registry": "http://r", "schema_registry_user": "me"}, "go together"),
         ({"schema_registry": "http://r", "schema_registry_password": "p"}, "go together"),
         ({"schema_registry": "http://r", "schema_registry_ca": "c"}, "needs an https://"),
-        ({"schema_registry": "http://r", "format": "msgpack"}, "not msgpack"),
+        ({"schema_registry": "http://r", "input_format": "msgpack"}, "not msgpack"),
     ],
 )
 def test_settings_of_a_registry_go_together(given_: dict[str, Any], reason: str) -> None:

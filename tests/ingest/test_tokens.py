@@ -361,7 +361,7 @@ async def test_a_batch_of_malformed_events_moves_on(here: Site) -> None:
 async def test_events_are_read_in_the_form_the_settings_say(
     store: StreamStore, fresh: Fresh
 ) -> None:
-    here = await site(store, fresh("topic"), 0, format="msgpack", max_event_bytes=64)
+    here = await site(store, fresh("topic"), 0, input_format="msgpack", max_event_bytes=64)
     good = {"ids": [ord(c) for c in "ab\n"], "time": 1_700_000_000_000}
     values = [msgpack.packb(good), b"plain", msgpack.packb({"text": "x" * 99})]
     await here.ingest.apply([here.event(i, value) for i, value in enumerate(values)])
@@ -584,7 +584,7 @@ def fanned(events: list[list[tuple[int, str]]], names: list[str]) -> list[bytes]
     return [json.dumps({"records": records}).encode() for records in found]
 
 
-FAN_OUT = {"format": "json", "records_field": "records[]", "key_field": "s"}
+FAN_OUT = {"input_format": "json", "records_field": "records[]", "key_field": "s"}
 
 
 @on_redis
@@ -653,7 +653,7 @@ async def test_an_event_that_died_between_its_streams_is_finished_by_its_next_ow
 async def test_a_bad_record_among_good_ones_is_one_dead_letter_and_costs_no_other(
     store: StreamStore, fresh: Fresh
 ) -> None:
-    here = await site(store, fresh("topic"), 0, format="json")
+    here = await site(store, fresh("topic"), 0, input_format="json")
     value = b'[{"text": "a"}, {"txt": 1}, {"text": "b"}, 5, {"text": null}]'
     await here.ingest.apply([here.event(0, value), here.event(1, b'{"text": "c"}')])
     ((event, reason),) = here.letters
@@ -714,7 +714,7 @@ async def test_parts_of_a_line_are_one_record_however_they_come(
 
 
 async def test_what_decoding_tells_of_an_event_is_counted(store: StreamStore, fresh: Fresh) -> None:
-    here = await site(store, fresh("topic"), 0, format="json", key_field="host")
+    here = await site(store, fresh("topic"), 0, input_format="json", key_field="host")
     told, notes = list[str](), here.ingest.decoder.notes
     notes.on_skipped = lambda: told.append("skipped")
     notes.on_missing_key = lambda: told.append("key")

@@ -17,8 +17,8 @@ from stream_app.settings import Settings
 from stream_app.variables import SECRETS, variable
 from tests.support import secured
 
-LOGIN = {"kafka_user": "me", "kafka_password": "hunter2"}
-SCRAM = {"kafka_security": "SASL_SSL", "kafka_mechanism": "SCRAM-SHA-512"} | LOGIN
+LOGIN = {"kafka_sasl_username": "me", "kafka_sasl_password": "hunter2"}
+SCRAM = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "SCRAM-SHA-512"} | LOGIN
 REGISTRY = {"schema_registry": "https://there", "schema_registry_user": "me"}
 REGISTRY |= {"schema_registry_password": "hunter2"}
 
@@ -52,13 +52,13 @@ async def test_faust_is_told_what_aiokafka_is_told(
     security: str, mechanism: str, kind: type, made: secured.Certificates, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("a-token\n")
-    given: dict[str, Any] = {"kafka_security": security, "kafka_mechanism": mechanism}
+    given: dict[str, Any] = {"kafka_security_protocol": security, "kafka_sasl_mechanism": mechanism}
     if mechanism == "OAUTHBEARER":
-        given["kafka_token_file"] = str(tmp_path / "token")
+        given["kafka_sasl_token_file"] = str(tmp_path / "token")
     elif mechanism:
         given |= LOGIN
     if security.endswith("SSL"):
-        given["kafka_ca"] = str(made.ca)
+        given["kafka_ssl_cafile"] = str(made.ca)
     options = auth.kafka(settings(**given))
     credentials = auth.faust_credentials(settings(**given))
     assert type(credentials) is kind
@@ -84,21 +84,21 @@ async def test_faust_is_told_what_aiokafka_is_told(
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (LOGIN, "kafka_user"),
-        ({"kafka_ca": "ca.pem"}, "kafka_ca"),
-        ({"kafka_security": "SASL_PLAINTEXT", "kafka_mechanism": "PLAIN"} | LOGIN
-         | {"kafka_ca": "ca.pem"}, "kafka_ca"),
-        ({"kafka_security": "SSL"} | LOGIN, "kafka_user"),
-        ({"kafka_security": "SSL", "kafka_mechanism": "PLAIN"}, "kafka_mechanism"),
-        ({"kafka_security": "SSL", "kafka_key": "key.pem"}, "kafka_certificate"),
-        ({"kafka_security": "SASL_SSL"}, "kafka_mechanism"),
-        ({"kafka_security": "TLS"}, "kafka_security"),
-        (SCRAM | {"kafka_mechanism": "GSSAPI"}, "kafka_mechanism"),
-        (SCRAM | {"kafka_user": ""}, "kafka_user"),
-        (SCRAM | {"kafka_password": ""}, "kafka_password"),
-        (SCRAM | {"kafka_token_file": "token"}, "kafka_token_file"),
-        ({"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"}, "kafka_token_file"),
-        (SCRAM | {"kafka_mechanism": "OAUTHBEARER", "kafka_token_file": "token"}, "kafka_user"),
+        (LOGIN, "kafka_sasl_username"),
+        ({"kafka_ssl_cafile": "ca.pem"}, "kafka_ssl_cafile"),
+        ({"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN"} | LOGIN
+         | {"kafka_ssl_cafile": "ca.pem"}, "kafka_ssl_cafile"),
+        ({"kafka_security_protocol": "SSL"} | LOGIN, "kafka_sasl_username"),
+        ({"kafka_security_protocol": "SSL", "kafka_sasl_mechanism": "PLAIN"}, "kafka_sasl_mechanism"),
+        ({"kafka_security_protocol": "SSL", "kafka_ssl_keyfile": "key.pem"}, "kafka_ssl_certfile"),
+        ({"kafka_security_protocol": "SASL_SSL"}, "kafka_sasl_mechanism"),
+        ({"kafka_security_protocol": "TLS"}, "kafka_security_protocol"),
+        (SCRAM | {"kafka_sasl_mechanism": "GSSAPI"}, "kafka_sasl_mechanism"),
+        (SCRAM | {"kafka_sasl_username": ""}, "kafka_sasl_username"),
+        (SCRAM | {"kafka_sasl_password": ""}, "kafka_sasl_password"),
+        (SCRAM | {"kafka_sasl_token_file": "token"}, "kafka_sasl_token_file"),
+        ({"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "OAUTHBEARER"}, "kafka_sasl_token_file"),
+        (SCRAM | {"kafka_sasl_mechanism": "OAUTHBEARER", "kafka_sasl_token_file": "token"}, "kafka_sasl_username"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused_by_name(given: dict[str, str], named: str) -> None:
@@ -150,8 +150,8 @@ def test_files_that_are_no_certificates_are_named(
 ) -> None:
     (tmp_path / "none.pem").write_text("none")
     for path in (str(tmp_path / "none.pem"), str(tmp_path / "hunter2")):
-        tls = {"kafka_security": "SSL", "kafka_ca": str(made.ca)}
-        for wrong in ("kafka_ca", "kafka_certificate"):
+        tls = {"kafka_security_protocol": "SSL", "kafka_ssl_cafile": str(made.ca)}
+        for wrong in ("kafka_ssl_cafile", "kafka_ssl_certfile"):
             with pytest.raises(SettingsError, match=variable(wrong)) as refused:
                 auth.kafka(settings(**tls | {wrong: path}))
             assert "hunter2" not in str(refused.value)
@@ -163,21 +163,24 @@ def test_an_encrypted_key_is_refused_and_not_asked_about(
     path = tmp_path / "encrypted.key"
     secured.openssl(tmp_path, "rsa", "-aes256", "-passout", "pass:hunter2",
                     "-in", str(made.key), "-out", str(path))  # fmt: skip
-    files = {"kafka_certificate": str(made.client), "kafka_key": str(path)}
+    files = {"kafka_ssl_certfile": str(made.client), "kafka_ssl_keyfile": str(path)}
     with pytest.raises(SettingsError, match="not encrypted"):
-        auth.kafka(settings(kafka_security="SSL", **files))
+        auth.kafka(settings(kafka_security_protocol="SSL", **files))
 
 
 @pytest.mark.parametrize("held", [None, b"", b" \n", "tökén".encode()])
 async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "hunter2"
     path.write_text("a-token")
-    how = {"kafka_security": "SASL_SSL", "kafka_mechanism": "OAUTHBEARER"}
+    how = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "OAUTHBEARER"}
     provider = auth.TokenFile(str(path))
     assert await provider.token() == "a-token"
     path.unlink() if held is None else path.write_bytes(held)
-    for call in (provider.read, lambda: auth.kafka(settings(**how, kafka_token_file=str(path)))):
-        with pytest.raises((OSError, SettingsError), match="XL3M_KAFKA_TOKEN_FILE") as refused:
+    for call in (
+        provider.read,
+        lambda: auth.kafka(settings(**how, kafka_sasl_token_file=str(path))),
+    ):
+        with pytest.raises((OSError, SettingsError), match="XL3M_KAFKA_SASL_TOKEN_FILE") as refused:
             call()
         assert "hunter2" not in str(refused.value)
 
@@ -202,12 +205,12 @@ def test_requests_are_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixtur
 def test_every_secret_stays_out_of_repr() -> None:
     hidden = {field.name for field in fields(Settings) if not field.repr}
     marked: Any = dict.fromkeys(hidden, "hunter2")
-    assert {"broker", "redis", "kafka_password", "kafka_token_file"} <= hidden
+    assert {"broker", "redis", "kafka_sasl_password", "kafka_sasl_token_file"} <= hidden
     assert "hunter2" not in repr(replace(Settings(), **marked))
 
 
 def test_services_of_our_own_do_not_ask_who_comes_in() -> None:
     urls: Any = {"broker": "kafka://ours:1", "redis": "redis://ours:2"}
     assert Settings(k=3).embedded(**urls) == Settings(k=3, **urls)
-    with pytest.raises(SettingsError, match="unset XL3M_KAFKA_SECURITY"):
+    with pytest.raises(SettingsError, match="unset XL3M_KAFKA_SECURITY_PROTOCOL"):
         settings(**SCRAM).embedded(**urls)

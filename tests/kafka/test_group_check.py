@@ -78,8 +78,8 @@ async def guarded(
         allow(admin, "TOPIC", "*", "ALL")
         allow(admin, "CLUSTER", "kafka-cluster", "ALL")
         changes = {
-            "kafka_security": name, "kafka_mechanism": "PLAIN", "kafka_user": secured.USER,
-            "kafka_password": secured.PASSWORD, "session_seconds": 15.0,
+            "kafka_security_protocol": name, "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": secured.USER,
+            "kafka_sasl_password": secured.PASSWORD, "session_timeout_seconds": 15.0,
         }  # fmt: skip
         async with site(f"kafka://127.0.0.1:{door}", redis_url, tmp_path, fresh, **changes) as here:
             yield here, admin
@@ -140,8 +140,8 @@ async def test_a_session_beyond_the_brokers_bounds_ends_the_worker_and_names_the
 ) -> None:
     here, admin = guarded
     allow(admin, "GROUP", here.settings.group, "READ")
-    long = with_changes(here, session_seconds=60.0)
+    long = with_changes(here, session_timeout_seconds=60.0)
     worker = await long.start()
     assert await ended(long, worker) == 3
-    assert "XL3M_SESSION_SECONDS=60" in log_of(here)
+    assert "XL3M_SESSION_TIMEOUT_SECONDS=60" in log_of(here)
     assert "Traceback" not in log_of(here)

@@ -100,13 +100,13 @@ async def test_lag_falls_to_nothing_as_steps_are_taken(world: World, fresh: Fres
     await world.set(stream)
     await world.grow(stream, 30)
     assert world.value("xl3m_lag_tokens") == 30 * world.engine.method.segment_tokens
-    assert world.value("xl3m_coverage_ratio") == 0
+    assert world.value("xl3m_min_coverage_ratio") == 0
     steps = 0
     while await world.scoring.step():
         steps += 1
     assert steps > 1
     assert world.value("xl3m_lag_tokens") == 0
-    assert world.value("xl3m_coverage_ratio") == 1
+    assert world.value("xl3m_min_coverage_ratio") == 1
     assert world.value("xl3m_score_seconds_count") == steps
     assert world.value("xl3m_step_fill_ratio_count") == steps
     assert 0 < world.value("xl3m_step_fill_ratio_sum") <= 1.25 * steps
@@ -115,7 +115,7 @@ async def test_lag_falls_to_nothing_as_steps_are_taken(world: World, fresh: Fres
 async def test_coverage_is_that_of_the_worst_question_of_an_owned_stream(
     world: World, fresh: Fresh
 ) -> None:
-    assert math.isnan(world.value("xl3m_coverage_ratio"))
+    assert math.isnan(world.value("xl3m_min_coverage_ratio"))
     one, other = fresh("stream"), fresh("stream")
     await world.set(one)
     await world.grow(one, 4)
@@ -123,12 +123,12 @@ async def test_coverage_is_that_of_the_worst_question_of_an_owned_stream(
         pass
     await world.set(one, "late?")
     await world.grow(other, 3)
-    assert world.value("xl3m_streams_watched") == 2
-    assert world.value("xl3m_coverage_ratio") == 0
+    assert world.value("xl3m_streams_tracked") == 2
+    assert world.value("xl3m_min_coverage_ratio") == 0
     world.scoring.streams.watched[one].waiters = 1
     world.scoring.streams.disown([one])
-    assert world.value("xl3m_streams_watched") == 2
-    assert math.isnan(world.value("xl3m_coverage_ratio"))
+    assert world.value("xl3m_streams_tracked") == 2
+    assert math.isnan(world.value("xl3m_min_coverage_ratio"))
 
 
 async def test_gaps_are_those_of_owned_streams(world: World, fresh: Fresh) -> None:
@@ -136,11 +136,11 @@ async def test_gaps_are_those_of_owned_streams(world: World, fresh: Fresh) -> No
     await world.grow(one, 1, gaps=3)
     await world.grow(one, 1, gaps=2)
     await world.grow(other, 1, gaps=1)
-    assert world.value("xl3m_gaps") == 6
+    assert world.value("xl3m_missing_offsets") == 6
     world.scoring.streams.watched[one].waiters = 1
     world.scoring.streams.disown([one])
-    assert world.value("xl3m_streams_watched") == 2
-    assert world.value("xl3m_gaps") == 1
+    assert world.value("xl3m_streams_tracked") == 2
+    assert world.value("xl3m_missing_offsets") == 1
 
 
 async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: Fresh) -> None:
@@ -175,18 +175,22 @@ async def test_memory_is_judged_by_a_few_streams_at_a_time(
         await world.grow(stream, 5 + 20 * i)
     sizes = [(await memory_usage(world.store, stream))[0] for stream in names]
     assert sizes == sorted(sizes) and sizes[0] > 0
-    assert world.value("xl3m_redis_bytes") == 0
+    assert world.value("xl3m_redis_memory_bytes") == 0
     monkeypatch.setattr(memory, "COMMANDS", 12)  # two streams of eleven
     await world.weights.sample()
     assert [*world.weights.of] == names[:2]
-    assert world.value("xl3m_redis_bytes") == 2 * sum(sizes[:2])
+    assert world.value("xl3m_redis_memory_bytes") == 2 * sum(sizes[:2])
     await world.weights.sample()
-    assert world.value("xl3m_redis_bytes") == sum(sizes)
-    assert world.value("xl3m_redis_largest_bytes") == sizes[-1]
+    assert world.value("xl3m_redis_memory_bytes") == sum(sizes)
+    assert world.value("xl3m_redis_largest_stream_bytes") == sizes[-1]
     await world.weights.sample()
     assert [*world.weights.of] == names[2:] + names[:2]
     world.scoring.streams.disown(names[1:])
-    assert world.value("xl3m_redis_bytes") == world.value("xl3m_redis_largest_bytes") == sizes[0]
+    assert (
+        world.value("xl3m_redis_memory_bytes")
+        == world.value("xl3m_redis_largest_stream_bytes")
+        == sizes[0]
+    )
 
 
 async def test_a_stream_weighs_what_its_keys_do(world: World, fresh: Fresh) -> None:
@@ -229,7 +233,7 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
 
 
 async def test_what_decoding_tells_is_counted(world: World) -> None:
-    decoder = TokenDecoder(Settings(format="json", key_field="host"), lambda ids: "")
+    decoder = TokenDecoder(Settings(input_format="json", key_field="host"), lambda ids: "")
     world.metrics.listen(decoder.notes)
     for value in (b'{"text": ""}', b"null", b'{"text": "x"}', b'{"text": "x", "time": "?"}', b"[]"):
         decoder.decode(b"key", value, source="t/0", time_ms=0)
@@ -239,11 +243,11 @@ async def test_what_decoding_tells_is_counted(world: World) -> None:
 
 
 async def test_what_waits_is_counted(world: World) -> None:
-    assert world.value("xl3m_health_waiting") == 0
+    assert world.value("xl3m_redis_retrying_operations") == 0
     with world.health.at("scoring") as waiting:
         waiting.failed(OSError("away"))
-        assert world.value("xl3m_health_waiting") == 1
-    assert world.value("xl3m_health_waiting") == 0
+        assert world.value("xl3m_redis_retrying_operations") == 1
+    assert world.value("xl3m_redis_retrying_operations") == 0
 
 
 async def test_two_workers_of_a_process_count_apart(
@@ -252,8 +256,8 @@ async def test_two_workers_of_a_process_count_apart(
     other = World(redis_client)
     await world.grow(fresh("stream"), 2)
     world.metrics.dead_letter()
-    assert world.value("xl3m_streams_watched") == 1
-    assert other.value("xl3m_streams_watched") == other.value("xl3m_dead_letters_total") == 0
+    assert world.value("xl3m_streams_tracked") == 1
+    assert other.value("xl3m_streams_tracked") == other.value("xl3m_dead_letters_total") == 0
 
 
 # -- the door --------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ async def test_metrics_name_no_stream(door: Any, world: World, fresh: Fresh) -> 
     assert reply.headers["Content-Type"].startswith("text/plain; version=")
     assert set(re.findall(r'[{,](\w+)="', text)) == {"le", "outcome"}
     assert stream not in text and "q?" not in text
-    assert "xl3m_streams_watched 1.0" in text.splitlines()
+    assert "xl3m_streams_tracked 1.0" in text.splitlines()
 
 
 async def test_the_readme_names_every_metric(door: Any) -> None:

@@ -33,11 +33,13 @@ EVIDENCE = {"stream", "index", "score", "start", "end", "text", "start_ms", "end
 class World:
     """A worker without Kafka."""
 
-    def __init__(self, redis: Redis, engine: Engine | None = None, log_segments: int = PLENTY):
+    def __init__(
+        self, redis: Redis, engine: Engine | None = None, retention_segments: int = PLENTY
+    ):
         self.engine = engine or HashEngine()
-        self.store = StreamStore(redis, log_segments, PLENTY)
+        self.store = StreamStore(redis, retention_segments, PLENTY)
         self.scoring = Scorer(self.engine, self.store, Health(), PLENTY)
-        settings = Settings(question_ttl=100)
+        settings = Settings(adhoc_ttl_seconds=100)
         self.warming = PromptPrefetcher(self.engine, self.store, self.scoring, Health())
         self.answering = Answering(
             settings, self.engine, self.store, self.scoring, self.warming, Health()
@@ -271,7 +273,7 @@ async def test_at_the_deadline_coverage_says_how_much_was_scored(
 
 
 async def test_what_retention_took_is_not_covered(redis_client: Redis, fresh: Fresh) -> None:
-    world, stream = World(redis_client, log_segments=4), fresh("stream")
+    world, stream = World(redis_client, retention_segments=4), fresh("stream")
     await world.read(stream, lines(30))
     state = await world.store.load(stream)
     tail = len(world.engine.segmenter().flush(state.tail))
@@ -325,7 +327,7 @@ async def test_a_flood_of_questions_keeps_to_its_bound_and_each_is_answered(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     world, stream = World(redis_client), fresh("stream")
-    world.answering.settings = Settings(max_asked=3)
+    world.answering.settings = Settings(max_adhoc_questions=3)
     await world.set(stream, "standing?")
     await world.read(stream, lines(9))
     for number in range(8):

@@ -128,12 +128,12 @@ async def test_bad_events_of_questions_are_buried_and_the_others_are_done(
 
 @pytest.mark.parametrize(
     ("refused", "reason"),
-    [(b"y" * 100, "takes 107 tokens"), (added("4?"), "XL3M_MAX_QUESTIONS")],
+    [(b"y" * 100, "takes 107 tokens"), (added("4?"), "XL3M_MAX_STANDING_QUESTIONS")],
 )
 async def test_who_watches_is_told_of_a_question_that_was_refused(
     refused: bytes, reason: str, redis_client: Redis, fresh: Fresh
 ) -> None:
-    site, stream = Asking(redis_client, max_questions=3), fresh("stream")
+    site, stream = Asking(redis_client, max_standing_questions=3), fresh("stream")
     updates = client.updates(site.store, stream)
     assert await anext(updates) == {}
     await site.take(stream, *(added(f"{i}?") for i in range(3)), refused)

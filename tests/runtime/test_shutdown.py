@@ -57,7 +57,11 @@ async def busy(
     broker: str, redis: str, folder: Path, fresh: Fresh
 ) -> AsyncIterator[tuple[Site, Any, str, str]]:
     """A site whose worker has begun to read more than it can score before it is told to stop."""
-    changes = {"stop_seconds": BOUND, "backlog_tokens": 256, "session_seconds": 6.0}
+    changes = {
+        "shutdown_timeout_seconds": BOUND,
+        "max_lag_tokens": 256,
+        "session_timeout_seconds": 6.0,
+    }
     async with site(broker, redis, folder, fresh, **changes) as here:
         stream, text = fresh("stream"), log_text(1, 2500)
         await here.send("questions", stream, QUESTION.encode())
@@ -89,7 +93,7 @@ async def test_with_a_long_backlog_it_ends_in_order_and_loses_nothing(
 async def test_queries_that_were_begun_are_answered(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
-    changes = {"stop_seconds": 40.0, "step_ms": 1, "batch_tokens": 64}
+    changes = {"shutdown_timeout_seconds": 40.0, "step_target_ms": 1, "batch_tokens": 64}
     async with site(durable_broker.url, redis_url, tmp_path, fresh, **changes) as here:
         stream, log = fresh("stream"), tmp_path / "workers.log"
         await here.send("tokens", stream, log_text(2, 400).encode())
@@ -141,7 +145,7 @@ async def test_with_kafka_away_it_ends(redis_url: str, tmp_path: Path, fresh: Fr
 async def test_told_a_second_time_it_ends_at_once(
     second: signal.Signals, broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
-    async with site(broker.url, redis_url, tmp_path, fresh, stop_seconds=600.0) as here:
+    async with site(broker.url, redis_url, tmp_path, fresh, shutdown_timeout_seconds=600.0) as here:
         stream = fresh("stream")
         await here.send("tokens", stream, log_text(2, 1500).encode())
         worker = await here.start()

@@ -13,7 +13,7 @@ from tests.support import tiny
 
 @given(st.floats(0.1, 1e6), st.integers(1, 10**5), st.floats(1, 1e4), st.integers(1, 4096))
 def test_a_forward_is_short_or_one_row(speed: float, batch: int, stall: float, row: int) -> None:
-    tokens = batch_tokens(Settings(batch_tokens=batch, stall_seconds=stall), row, speed)
+    tokens = batch_tokens(Settings(batch_tokens=batch, watchdog_seconds=stall), row, speed)
     assert 1 <= tokens <= max(batch, row)
     assert tokens in (batch, row) or tokens / speed <= SHARE_OF_STALL * stall
     if batch / speed < SHARE_OF_STALL * stall * 0.99:
@@ -26,7 +26,7 @@ def test_a_slow_model_is_named_with_both_settings(caplog: pytest.LogCaptureFixtu
         assert batch_tokens(Settings(), 200, 900.0) == 4096
     (said,) = caplog.messages
     assert "14 tokens a second" in said and "420" in said
-    assert "XL3M_BATCH_TOKENS" in said and "XL3M_STALL_SECONDS" in said
+    assert "XL3M_BATCH_TOKENS" in said and "XL3M_WATCHDOG_SECONDS" in said
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba"])
@@ -37,4 +37,4 @@ def test_the_speed_is_that_of_the_machine(name: str) -> None:
 def test_the_engine_has_forwards_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_app.engine.tokens_a_second", lambda model: 14.0)
     assert create_engine(Settings()).batch_tokens == 420
-    assert create_engine(Settings(stall_seconds=1e6)).batch_tokens == 4096
+    assert create_engine(Settings(watchdog_seconds=1e6)).batch_tokens == 4096

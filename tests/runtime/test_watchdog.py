@@ -44,15 +44,15 @@ def test_work_that_gets_nowhere_ends_the_process_and_shows_where() -> None:
     code, output = outcome(signs="0", busy="True")
     assert code == 1
     assert "Timeout" in output and "lived" not in output
-    said = output.index("lower XL3M_BATCH_TOKENS, or raise XL3M_STALL_SECONDS")
-    assert said < output.index("Timeout") and output.count("XL3M_STALL_SECONDS") == 1
+    said = output.index("lower XL3M_BATCH_TOKENS, or raise XL3M_WATCHDOG_SECONDS")
+    assert said < output.index("Timeout") and output.count("XL3M_WATCHDOG_SECONDS") == 1
 
 
 def test_a_stuck_event_loop_ends_the_process() -> None:
     code, output = outcome(signs="next(steps)", busy="True", work="time.sleep(9)")
     assert code == 1
     assert "File" in output and "lived" not in output
-    assert "XL3M_STALL_SECONDS" in output
+    assert "XL3M_WATCHDOG_SECONDS" in output
 
 
 def test_progress_keeps_it_alive() -> None:
@@ -101,7 +101,7 @@ async def fed(here: Site, stream: str, lines: int) -> None:
 async def test_a_worker_whose_model_is_stuck_ends_and_shows_where(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
-    async with site(broker.url, redis_url, tmp_path, fresh, stall_seconds=4.0) as here:
+    async with site(broker.url, redis_url, tmp_path, fresh, watchdog_seconds=4.0) as here:
         worker = await start(here, seconds=3600)
         await fed(here, fresh("stream"), 9)
         assert await asyncio.wait_for(worker.wait(), 60) == 1
@@ -112,7 +112,7 @@ async def test_a_worker_whose_model_is_stuck_ends_and_shows_where(
 async def test_a_worker_that_is_slow_or_has_nothing_to_do_lives(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
-    async with site(broker.url, redis_url, tmp_path, fresh, stall_seconds=4.0) as here:
+    async with site(broker.url, redis_url, tmp_path, fresh, watchdog_seconds=4.0) as here:
         worker, stream = await start(here, seconds=1.0), fresh("stream")
         await fed(here, stream, 12)
 

@@ -142,7 +142,7 @@ async def test_after_a_mistyped_field_all_is_read_again(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     stream, prefix = fresh("stream"), fresh("prefix")
-    changes = {"format": "json", "text_field": "mesage", "prefix": prefix}
+    changes = {"input_format": "json", "text_field": "mesage", "prefix": prefix}
     async with site(durable_broker.url, redis_url, tmp_path, fresh, **changes) as here:
         worker = await here.start()
         for number in range(3):

@@ -532,7 +532,7 @@ async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     for number in range(3):
         await store.ask(stream, f"{number}", QuestionRecord(f"{number}?"), most=3)
     before = await store.questions(stream), (await store.load(stream)).cursor
-    with pytest.raises(LimitError, match=r"3 standing questions.*XL3M_MAX_QUESTIONS"):
+    with pytest.raises(LimitError, match=r"3 standing questions.*XL3M_MAX_STANDING_QUESTIONS"):
         await store.ask(stream, "more", QuestionRecord("more?"), most=3)
     with pytest.raises(LimitError):
         await store.ask(stream, "once", QuestionRecord("once?"), most=3)

@@ -115,7 +115,7 @@ async def test_bad_tokens_are_dead_letters_with_their_reason(
     format: str, redis_client: Redis, fresh: Fresh
 ) -> None:
     store = StreamStore(redis_client, PLENTY, PLENTY)
-    here = await site(store, fresh("topic"), 0, format=format, max_event_bytes=LIMIT)
+    here = await site(store, fresh("topic"), 0, input_format=format, max_event_bytes=LIMIT)
     values = [*(value for value, _ in BAD_TOKENS[format]), GOOD[format]]
     events = [here.event(i, value) for i, value in enumerate(values)]
     await here.ingest.apply(events)
@@ -127,7 +127,9 @@ async def test_bad_tokens_are_dead_letters_with_their_reason(
 
 
 async def test_what_is_odd_costs_no_text(redis_client: Redis, fresh: Fresh) -> None:
-    here = await site(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, format="json")
+    here = await site(
+        StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, input_format="json"
+    )
     events = [here.event(i, value) for i, value in enumerate(ODD_EVENTS)]
     await here.ingest.apply(events)
     assert not here.letters
@@ -158,7 +160,7 @@ def _end(state: Any) -> str:
 
 async def test_odd_text_is_kept_to_the_letter(redis_client: Redis, fresh: Fresh) -> None:
     store = StreamStore(redis_client, PLENTY, PLENTY)
-    here = await site(store, fresh("topic"), 0, format="json")
+    here = await site(store, fresh("topic"), 0, input_format="json")
     values = [json.dumps({"text": odd}) for odd in ODD]
     values += ['{"text": "first", "text": "the last of two counts", "schema": 99}']
     await here.ingest.apply([here.event(i, v.encode()) for i, v in enumerate(values)])
@@ -193,7 +195,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
     record: str, events: int, redis_client: Redis, fresh: Fresh
 ) -> None:
     store = StreamStore(redis_client, PLENTY, PLENTY)
-    here = await site(store, fresh("topic"), 0, format="msgpack")
+    here = await site(store, fresh("topic"), 0, input_format="msgpack")
     segmenter = here.ingest.segmenter = Segmenter(Letters().count, 90, 10)
     piece = (record * 1_000_000)[: 1_000_000 // len(record.encode()) * len(record)]
     for i in range(events):
@@ -209,7 +211,7 @@ async def test_an_empty_text_changes_nothing_but_the_position(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     here = await site(
-        StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, format="msgpack"
+        StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, input_format="msgpack"
     )
     events = [here.event(i, msgpack.packb({"text": text})) for i, text in enumerate(["a", "", "b"])]
     await here.ingest.apply(events)

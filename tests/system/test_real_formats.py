@@ -63,7 +63,7 @@ async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
     preset: str, durable_broker: Service, redis_client: Redis, fresh: Fresh
 ) -> None:
     store, topic, format = StreamStore(redis_client, PLENTY, PLENTY), fresh("t"), f"json:{preset}"
-    here = await test_tokens.site(store, topic, 0, format=format)
+    here = await test_tokens.site(store, topic, 0, input_format=format)
     prefix = fresh("s")  # streams of one name in several tests are not one
     here.ingest.decoder = renamed(here.ingest.decoder, prefix)
     values = events_of(preset)
@@ -71,7 +71,7 @@ async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
     events = [Event(record, here.acked) for record in records]
     await here.ingest.apply(events)
     assert here.acked == events and not here.letters
-    made = decoder(format=format)
+    made = decoder(input_format=format)
     await assert_holds(here, [c for value in values for c in decoded(made, value)[0]], prefix)
 
 
@@ -121,7 +121,7 @@ async def test_a_worker_answers_from_what_a_producer_writes(
     fresh: Fresh,
 ) -> None:
     stream = fresh("stream")
-    async with site(durable_broker.url, redis_url, tmp_path, fresh, format=format) as here:
+    async with site(durable_broker.url, redis_url, tmp_path, fresh, input_format=format) as here:
         await here.start()
         for value in values:
             await here.send("tokens", stream, value.replace(b"STREAM", stream.encode()))

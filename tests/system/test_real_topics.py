@@ -117,7 +117,11 @@ async def test_keys_and_avro_without_a_registry(place: Callable[..., Any]) -> No
 async def test_keys_and_avro_with_a_registry(place: Callable[..., Any]) -> None:
     with registries.registry() as schemas:
         schemas.add("l.tokens-value", {"schema": json.dumps(PAIR)}, id=17)
-        changes = {"format": "json", "text": "{level} {message}", "schema_registry": schemas.url}
+        changes = {
+            "input_format": "json",
+            "text": "{level} {message}",
+            "schema_registry": schemas.url,
+        }
         async with place(**changes) as here:
             await produce(here, "keys_and_avro.py", "l.tokens")
             port = free_port()
@@ -150,7 +154,7 @@ async def test_tombstones_are_skipped_and_counted(place: Callable[..., Any]) -> 
         assert list(await letters_of(here, 1)) == [b"utf16"]
         assert await metric(port, "xl3m_skipped_records_total") == 53
         assert await metric(port, "xl3m_dead_letters_total") == 1
-        assert await metric(port, "xl3m_gaps") == 0
+        assert await metric(port, "xl3m_missing_offsets") == 0
         log = (here.folder / "workers.log").read_text()
         assert "never came" not in log and log.count(" offset ") == 1
         assert "never-seen" not in [s async for s in _names(here)]
@@ -163,7 +167,7 @@ async def _names(here: Site) -> AsyncIterator[str]:
 
 async def test_json_schema_in_the_wire_format_needs_no_registry(place: Callable[..., Any]) -> None:
     names = {"text_field": "message", "key_field": "host.name"}
-    async with place(format="json", **names) as here:
+    async with place(input_format="json", **names) as here:
         await produce(here, "json_schema_wire.py", "n.tokens")
         await here.start()
         await here.until(lambda: read_to_the_end(here, 4))
@@ -198,7 +202,7 @@ async def test_a_registry_that_is_away_is_waited_for_and_nothing_is_lost(
         producer.client.close()
     schemas.url = f"https://127.0.0.1:{free_port()}"
     schemas.auth = (secured.USER, secured.PASSWORD)
-    changes = {"format": "json", "text_field": "message", "time_field": "at"}
+    changes = {"input_format": "json", "text_field": "message", "time_field": "at"}
     changes |= {"schema_registry": schemas.url, "schema_registry_ca": str(made.ca)}
     login = {"user": secured.USER, "password": secured.PASSWORD}
     changes |= {f"schema_registry_{name}": value for name, value in login.items()}

@@ -40,17 +40,17 @@ WAYS = ("SCRAM-SHA-512", "OAUTHBEARER", "certificate")
 def way(name: str, kafka: secured.Kafka, folder: Path) -> dict[str, Any]:
     """The settings of one way in."""
     security = "SSL" if name == "certificate" else "SASL_SSL"
-    made: dict[str, Any] = {"broker": kafka.doors[security], "kafka_security": security}
-    made["kafka_ca"] = str(kafka.certificates.ca)
+    made: dict[str, Any] = {"broker": kafka.doors[security], "kafka_security_protocol": security}
+    made["kafka_ssl_cafile"] = str(kafka.certificates.ca)
     if name == "certificate":
         client_, key = kafka.certificates.client, kafka.certificates.key
-        return made | {"kafka_certificate": str(client_), "kafka_key": str(key)}
-    made["kafka_mechanism"] = name
+        return made | {"kafka_ssl_certfile": str(client_), "kafka_ssl_keyfile": str(key)}
+    made["kafka_sasl_mechanism"] = name
     if name == "OAUTHBEARER":
         path = folder / "token"
         path.write_text(secured.token() + "\n")
-        return made | {"kafka_token_file": str(path)}
-    return made | {"kafka_user": secured.USER, "kafka_password": secured.PASSWORD}
+        return made | {"kafka_sasl_token_file": str(path)}
+    return made | {"kafka_sasl_username": secured.USER, "kafka_sasl_password": secured.PASSWORD}
 
 
 def env(settings: dict[str, Any]) -> dict[str, str]:
@@ -95,22 +95,50 @@ async def test_a_worker_and_the_commands_get_in(
 
 
 REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a wrong password": ("SCRAM-SHA-512", {"kafka_password": "hunter2"}, "XL3M_KAFKA_PASSWORD"),
-    "a wrong password in the clear": ("PLAIN", {"kafka_password": "hunter2"}, "XL3M_KAFKA_USER"),
-    "a wrong token": ("OAUTHBEARER", {"kafka_token_file": "stale"}, "XL3M_KAFKA_TOKEN_FILE"),
+    "a wrong password": (
+        "SCRAM-SHA-512",
+        {"kafka_sasl_password": "hunter2"},
+        "XL3M_KAFKA_SASL_PASSWORD",
+    ),
+    "a wrong password in the clear": (
+        "PLAIN",
+        {"kafka_sasl_password": "hunter2"},
+        "XL3M_KAFKA_SASL_USERNAME",
+    ),
+    "a wrong token": (
+        "OAUTHBEARER",
+        {"kafka_sasl_token_file": "stale"},
+        "XL3M_KAFKA_SASL_TOKEN_FILE",
+    ),
     "no certificate of ours": (
         "certificate",
-        {"kafka_certificate": "", "kafka_key": ""},
-        "XL3M_KAFKA_CERTIFICATE",
+        {"kafka_ssl_certfile": "", "kafka_ssl_keyfile": ""},
+        "XL3M_KAFKA_SSL_CERTFILE",
     ),
-    "a stranger's certificate": ("SCRAM-SHA-512", {"kafka_ca": "stranger"}, "XL3M_KAFKA_CA"),
-    "authorities of the system": ("SCRAM-SHA-512", {"kafka_ca": ""}, "XL3M_KAFKA_CA"),
+    "a stranger's certificate": (
+        "SCRAM-SHA-512",
+        {"kafka_ssl_cafile": "stranger"},
+        "XL3M_KAFKA_SSL_CAFILE",
+    ),
+    "authorities of the system": (
+        "SCRAM-SHA-512",
+        {"kafka_ssl_cafile": ""},
+        "XL3M_KAFKA_SSL_CAFILE",
+    ),
     "a certificate for another name": ("SCRAM-SHA-512", {"broker": "elsewhere"}, "XL3M_BROKER as"),
     "no TLS": (
         "PLAIN",
-        dict.fromkeys(("kafka_ca", "kafka_mechanism", "kafka_user", "kafka_password"), "")
-        | {"kafka_security": "PLAINTEXT"},
-        "XL3M_KAFKA_SECURITY",
+        dict.fromkeys(
+            (
+                "kafka_ssl_cafile",
+                "kafka_sasl_mechanism",
+                "kafka_sasl_username",
+                "kafka_sasl_password",
+            ),
+            "",
+        )
+        | {"kafka_security_protocol": "PLAINTEXT"},
+        "XL3M_KAFKA_SECURITY_PROTOCOL",
     ),
 }
 
@@ -160,7 +188,7 @@ async def test_a_renewed_token_is_taken_from_its_file(
     secured_kafka: secured.Kafka, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     how = way("OAUTHBEARER", secured_kafka, tmp_path)
-    path = Path(how["kafka_token_file"])
+    path = Path(how["kafka_sasl_token_file"])
     async with site(how.pop("broker"), redis_url, tmp_path, fresh, **how) as here:
         path.write_text("stale")
         done = await command(here, "feed", __file__)
@@ -203,7 +231,7 @@ async def test_a_worker_and_who_asks_have_the_rights_they_need(
 ) -> None:
     stream, text, kept = fresh("stream"), log_text(5, 200), 40
     worker = redis.users["worker"]
-    async with site(broker.url, worker, tmp_path, fresh, log_segments=kept) as here:
+    async with site(broker.url, worker, tmp_path, fresh, retention_segments=kept) as here:
         running = await here.start()
         await here.send("questions", stream, QUESTION.encode())
         for piece in chunks(text, 1):

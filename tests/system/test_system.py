@@ -105,7 +105,9 @@ async def has_begun(here: Site, stream: str) -> bool:
 
 
 async def test_a_killed_worker_costs_nothing(here: Site, fresh: Fresh) -> None:
-    here.settings = replace(here.settings, session_seconds=6.0)  # so long nobody has its partitions
+    here.settings = replace(
+        here.settings, session_timeout_seconds=6.0
+    )  # so long nobody has its partitions
     stream, question, text = fresh("stream"), "is the valve ok?", log_text(9, 300)
     await here.send("questions", stream, question.encode())
     pieces = chunks(text, 2)
@@ -161,7 +163,7 @@ async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(
         "json": b'{"text": "good"}',
         "msgpack": msgpack.packb({"text": "good"}),
     }
-    changes = {"format": format, "max_event_bytes": 4096}
+    changes = {"input_format": format, "max_event_bytes": 4096}
     async with site(broker.url, redis_url, tmp_path, fresh, **changes) as here:
         stream, bad = fresh("stream"), MALFORMED[format]
         await here.start()

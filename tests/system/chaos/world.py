@@ -166,7 +166,12 @@ async def world(
         async with (
             proxied(port) as proxy,
             site(
-                broker.url, at.url, folder, fresh, session_seconds=6.0, query_deadline=5.0
+                broker.url,
+                at.url,
+                folder,
+                fresh,
+                session_timeout_seconds=6.0,
+                query_deadline_seconds=5.0,
             ) as here,
         ):
             url = f"redis://127.0.0.1:{proxy.port}/0"

@@ -130,7 +130,7 @@ def _text(data: bytes) -> str:
 
 def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
     """An event of the tokens topic, in that form."""
-    settings = Settings(format=format, max_event_bytes=LIMIT, **changes)
+    settings = Settings(input_format=format, max_event_bytes=LIMIT, **changes)
     decoder = TokenDecoder(settings, lambda ids: engine().model.decode_fragment(ids))
 
     def call(data: bytes) -> None:
@@ -162,7 +162,7 @@ def a_layout(data: bytes) -> None:
     name, _, text = _text(data).partition("\n")
     if name not in LAYOUT:
         name = LAYOUT[len(name) % len(LAYOUT)]
-    given: dict[str, Any] = {"format": "json", name: text}
+    given: dict[str, Any] = {"input_format": "json", name: text}
     made = Layout.of(Settings(**given))
     for record in ({"text": "x"}, {"a": {"b": [1, {"key": "c"}]}}, {"a.b": {"c": 1}}, None):
         for scopes in made.fan_out(record):

@@ -89,7 +89,7 @@ class _Client:
 @lru_cache
 def decoder(format: str) -> TokenDecoder:
     """With all schemas at hand, and without any network."""
-    made = TokenDecoder(Settings(format=format, max_event_bytes=4096), lambda ids: "")
+    made = TokenDecoder(Settings(input_format=format, max_event_bytes=4096), lambda ids: "")
     registry = made.registry
     registry.client, registry.is_asked = _Client(), True
     values = [b"\0" + id.to_bytes(4) + b"x" for id in (*range(1, 7), UNKNOWN)]
@@ -125,7 +125,7 @@ def headed_value(data: bytes) -> None:
 @lru_cache
 def plain_decoder() -> TokenDecoder:
     """One that asks no registry."""
-    return TokenDecoder(Settings(format="lines", max_event_bytes=4096), lambda ids: "")
+    return TokenDecoder(Settings(input_format="lines", max_event_bytes=4096), lambda ids: "")
 
 
 def without_registry(data: bytes) -> None:

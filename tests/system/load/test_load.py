@@ -50,14 +50,14 @@ async def test_each_of_many_streams_is_complete_and_right(
 
 async def is_held(here: Loaded) -> bool:
     """Whether more is unscored than one partition may have."""
-    return (await here.look()).unscored > here.settings.backlog_tokens
+    return (await here.look()).unscored > here.settings.max_lag_tokens
 
 
 async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
     settings: Settings, tmp_path: Path
 ) -> None:
     """All of the flood is in Kafka, and its partition held, when the slow ones' events come."""
-    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
+    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, max_lag_tokens=4096) as here:
         hot, *slow = here.names(7)
         await here.ask([hot, *slow])
         await send(here, [hot], [0], HOT_EVENTS)
@@ -75,7 +75,7 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
     settings: Settings, tmp_path: Path
 ) -> None:
     """It would take minutes to score what it has read; the one that joins takes no time at all."""
-    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, backlog_tokens=4096) as here:
+    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, max_lag_tokens=4096) as here:
         streams, log = here.names(PARTITIONS), tmp_path / "second.log"
         await here.ask(streams)
         await send(here, streams, [*range(PARTITIONS)], 250)
