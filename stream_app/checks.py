@@ -71,8 +71,11 @@ def check_kafka(settings: Any) -> None:
 
 def _wanted(settings: Any) -> dict[str, bool | None]:
     """Of each setting whether it has to be given; None where it may."""
-    sasl, tls = settings.kafka_security.startswith("SASL"), settings.kafka_security.endswith("SSL")
-    token = settings.kafka_mechanism == "OAUTHBEARER"
+    sasl, tls = (
+        settings.kafka_security_protocol.startswith("SASL"),
+        settings.kafka_security_protocol.endswith("SSL"),
+    )
+    token = settings.kafka_sasl_mechanism == "OAUTHBEARER"
     return {
         "kafka_sasl_mechanism": sasl,
         "kafka_sasl_username": sasl and not token,
@@ -80,7 +83,7 @@ def _wanted(settings: Any) -> dict[str, bool | None]:
         "kafka_sasl_token_file": sasl and token,
         "kafka_ssl_cafile": None if tls else False,
         "kafka_ssl_keyfile": None if tls else False,
-        "kafka_ssl_certfile": (bool(settings.kafka_key) or None) if tls else False,
+        "kafka_ssl_certfile": (bool(settings.kafka_ssl_keyfile) or None) if tls else False,
     }
 
 

@@ -243,7 +243,7 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
 
 def test_what_is_given_is_checked_too() -> None:
     with pytest.raises(SettingsError, match="XL3M_INPUT_FORMAT"):
-        Settings.from_env({}, format="yaml")
+        Settings.from_env({}, input_format="yaml")
 
 
 def test_other_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

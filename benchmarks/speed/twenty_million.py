@@ -79,9 +79,8 @@ def _retaining(settings: Settings, tokens: int) -> Settings:
     """The settings, with room in the log for the whole text."""
     most = max(settings.retention_segments, tokens)
     size = max(settings.retention_bytes, tokens * BYTES_PER_TOKEN)
-    print(
-        f"retained is all: {variable('retention_segments')}={most} {variable('retention_bytes')}={size}"
-    )
+    segments, log = variable("retention_segments"), variable("retention_bytes")
+    print(f"retention for the whole text: {segments}={most} {log}={size}")
     return replace(settings, retention_segments=most, retention_bytes=size)
 
 

@@ -208,7 +208,8 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
             {"index": s.index, "score": score, "start": s.start, "end": s.end, "text": s.text}
             for s, score in view.top
         ]
-        return {"stream": stream, "question": question, "range": [view.scored_range.lo, view.scored_range.hi],
+        scored = [view.scored_range.lo, view.scored_range.hi]
+        return {"stream": stream, "question": question, "range": scored,
                 "segments": view.state.cursor.head, "top": best}  # fmt: skip
     return None
 

@@ -112,8 +112,9 @@ def explain_refusal(settings: Settings, error: Exception) -> str:
                 "name another group"
             )
         case InvalidSessionTimeoutError():
+            name, seconds = variable("session_timeout_seconds"), settings.session_timeout_seconds
             return (
-                f"the broker takes no {variable('session_timeout_seconds')}={settings.session_timeout_seconds:g}: "
+                f"the broker takes no {name}={seconds:g}: "
                 "set it within its group.min.session.timeout.ms and group.max.session.timeout.ms"
             )
         case InvalidGroupIdError():
@@ -138,7 +139,8 @@ def _why_not_trusted(error: ssl.SSLCertVerificationError) -> str:
     why = error.verify_message.rstrip(".")
     if error.verify_code in _OTHER_NAME:
         return f"({why}): name it in {variable('broker')} as its certificate does"
-    return f"({why}): name the file of the authority that vouches for it in {variable('kafka_ssl_cafile')}"
+    name = variable("kafka_ssl_cafile")
+    return f"({why}): name the file of the authority that vouches for it in {name}"
 
 
 def _who(settings: Settings) -> str:

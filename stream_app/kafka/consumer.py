@@ -48,7 +48,7 @@ class Consumer(aiokafka.Consumer):
         `polled` is one message for each partition."""
         timeout = min(timeout, SOON) if self._buffered_partitions else timeout
         polled = await super()._getmany(active_partitions, timeout)
-        whole = cast(Any, self.app).polled
+        whole = cast(Any, self.app).batched_topics
         return {
             tp: self._together(tp, records) if tp.topic in whole else self._each(tp, records)
             for tp, records in polled.items()

@@ -37,7 +37,7 @@ class QueryLeases:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self.redis: Any = redis
         self.keys = keys
-        self.script = Script(redis, "claim.lua")
+        self.script = Script(redis, "put_lease.lua")
         self.kept_bytes = KEPT_BYTES
         self.kept: dict[str, tuple[float, int]] = {}
         self.bytes = 0

@@ -43,10 +43,10 @@ class StreamStore(QuestionStore):
         super().__init__(redis, keys)
         self.limits = (log_segments, log_bytes)
         self._commit = Script(redis, "commit.lua")
-        self._extend_range = Script(redis, "scores.lua")
-        self._move_position = Script(redis, "position.lua")
-        self._read_view = Script(redis, "view.lua")
-        self._register_streams = Script(redis, "enlist.lua")
+        self._extend_range = Script(redis, "extend_range.lua")
+        self._move_position = Script(redis, "move_position.lua")
+        self._read_view = Script(redis, "read_view.lua")
+        self._register_streams = Script(redis, "register_streams.lua")
 
     # -- the log ---------------------------------------------------------------------------
 

@@ -259,7 +259,7 @@ def test_all_is_a_line_each_and_the_verdict(
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("WARN: topic ")]) == len(TOPICS)
     assert "WARN: settings: XL3M_TEXT_FEILD is not a setting: XL3M_TEXT_FIELD?" in lines
-    monkeypatch.setattr("stream_app.cli.doctor.makes_topics", _makes_none)
+    monkeypatch.setattr("stream_app.cli.doctor.auto_creates_topics", _makes_none)
     assert not run(**given)
     lines = capsys.readouterr().out.splitlines()
     mend = [line for line in lines if line.startswith("MEND: topic ")]

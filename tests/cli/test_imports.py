@@ -15,7 +15,7 @@ KAFKA = {"aiokafka", "confluent_kafka"}
 
 RUN = """
 import sys
-from stream_app.cli import cli
+from stream_app.cli.main import cli
 from xl3m_core.errors import XL3MError
 try:
     cli(sys.argv[1:], standalone_mode=False)
@@ -56,14 +56,14 @@ def test_a_command_loads_what_it_uses(words: tuple[str, ...], unused: set[str]) 
 @pytest.mark.parametrize(
     "module",
     [
-        "commands",
+        "cli.ask",
         "client",
-        "rebuild_command",
-        "feeding.command",
-        "doctor",
+        "cli.rebuild",
+        "cli.feed",
+        "cli.doctor",
         "store",
-        "weights",
-        "standing",
+        "monitoring.memory",
+        "scoring.standing",
     ],
 )
 def test_a_module_of_the_commands_loads_no_model(module: str) -> None:
@@ -75,7 +75,7 @@ def test_a_module_of_the_commands_loads_no_model(module: str) -> None:
 def test_the_doctor_loads_a_model_for_its_last_finding_alone() -> None:
     code = """
 import sys
-from stream_app import doctor
+from stream_app.cli import doctor
 seen = []
 for finding in doctor.examine():
     if finding.what == "model":

@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_help_does_not_wait_for_the_model_libraries() -> None:
-    code = "import sys, stream_app.cli as c; c.cli(['--help'], standalone_mode=False);"
+    code = "import sys, stream_app.cli.main as c; c.cli(['--help'], standalone_mode=False);"
     code += "print(sorted({'torch', 'transformers', 'faust', 'redis'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")

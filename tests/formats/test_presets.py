@@ -204,7 +204,7 @@ PRODUCED: list[tuple[str, dict[str, Any], tuple[str, str, int]]] = [
 def test_what_producers_document_is_read(
     format: str, record: dict[str, Any], right: tuple[str, str, int]
 ) -> None:
-    assert chunks(record, format=f"json:{format}") == [right]
+    assert chunks(record, input_format=f"json:{format}") == [right]
     assert chunks(record, input_format=format) == [right] or format == "cri"
 
 
@@ -230,18 +230,18 @@ def otlp(body: Any, **record: Any) -> dict[str, Any]:
     ],
 )
 def test_every_kind_of_value_of_opentelemetry_is_a_text(body: Any, text: str) -> None:
-    assert chunks(otlp(body), format="otlp") == [("key", f"{text}\n", T0)]
+    assert chunks(otlp(body), input_format="otlp") == [("key", f"{text}\n", T0)]
 
 
 def test_the_observed_time_stands_in_where_the_time_is_unknown() -> None:
     value = otlp({"stringValue": "a"}, timeUnixNano="0", observedTimeUnixNano=str(T0 * 10**6))
-    made = decoder(format="otlp")
+    made = decoder(input_format="otlp")
     assert decoded(made, value)[0][0].time_ms == T0
     assert made.notes.unparsed == 0
 
 
 def test_a_message_of_control_is_skipped_and_counted() -> None:
-    made = decoder(format="cloudwatch")
+    made = decoder(input_format="cloudwatch")
     event = {"message": "CWL CONTROL MESSAGE: Checking health", "timestamp": T0}
     assert decoded(made, {"messageType": "CONTROL_MESSAGE", "logEvents": [event]}) == ([], "")
     assert made.notes.skipped == 1
@@ -254,7 +254,7 @@ def test_what_the_user_sets_goes_before_the_preset() -> None:
         "time_field": "time",
     }
     text = "{kubernetes.labels.app}: {log}"
-    assert chunks(value, format="kubernetes", text=text, **mine) == [
+    assert chunks(value, input_format="kubernetes", text=text, **mine) == [
         ("prod/stdout", "auth: kova logged in from 10.1.1.1\n", T0 + 2323)
     ]
 

@@ -52,7 +52,7 @@ def test_products_are_torchs_attention(
     shown = seen & ((torch.arange(before + width) >= pads) | own)
     mask = torch.zeros(shown.shape, dtype=dtype).masked_fill(~shown, torch.finfo(dtype).min)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(attention, "ROOM", room)
+        patched.setattr(attention, "MAX_SCORES", room)
         found, _ = attention.blocked_attention(MODULE, query, key, value, mask, scaling=0.5)
     keys, values = (x.repeat_interleave(many // few, 1) for x in (key, value))
     wanted = scaled_dot_product_attention(query, keys, values, mask, scale=0.5).transpose(1, 2)
@@ -181,6 +181,6 @@ def test_products_are_chosen_in_bfloat16_alone() -> None:
 
 
 def test_a_model_that_products_would_change_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "alike", lambda one, other: False)
+    monkeypatch.setattr(attention, "logits_close", lambda one, other: False)
     model = LanguageModel.load(dtype="bfloat16", device="cpu").model
     assert model.config._attn_implementation == attention.SDPA

@@ -352,7 +352,7 @@ async def test_what_is_away_is_tried_again_until_it_is_back(
                 schemas.failing = 0
             return 0.0
 
-    monkeypatch.setattr(retry, "PAUSES", Pauses([0.0]))
+    monkeypatch.setattr(retry, "BACKOFF_SECONDS", Pauses([0.0]))
     reader = reading(schemas)
     await retry_forever(health, "registry", reader.prepare, [(None, value, ())])
     assert len(seen) == 3 and "503" in seen[1] and health.ok

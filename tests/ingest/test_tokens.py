@@ -51,7 +51,7 @@ CASES = Path(__file__).parents[1] / "cases"
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a Redis that is only said to be away."""
-    monkeypatch.setattr(retry, "PAUSES", (0.0,))
+    monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.0,))
 
 
 @dataclass
@@ -704,7 +704,7 @@ async def test_an_event_of_very_many_streams_is_taken_in(
 async def test_parts_of_a_line_are_one_record_however_they_come(
     store: StreamStore, fresh: Fresh
 ) -> None:
-    here = await site(store, fresh("topic"), 0, format="docker")
+    here = await site(store, fresh("topic"), 0, input_format="docker")
     lines = (CASES / "docker_partial.json").read_bytes().splitlines()
     for part in (lines[:3], lines[3:]):  # the state between them lies in Redis
         here.ingest.states.clear()

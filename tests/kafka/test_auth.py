@@ -18,6 +18,8 @@ from stream_app.variables import SECRETS, variable
 from tests.support import secured
 
 LOGIN = {"kafka_sasl_username": "me", "kafka_sasl_password": "hunter2"}
+SSL = {"kafka_security_protocol": "SSL"}
+OAUTH = {"kafka_sasl_mechanism": "OAUTHBEARER"}
 SCRAM = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "SCRAM-SHA-512"} | LOGIN
 REGISTRY = {"schema_registry": "https://there", "schema_registry_user": "me"}
 REGISTRY |= {"schema_registry_password": "hunter2"}
@@ -89,7 +91,7 @@ async def test_faust_is_told_what_aiokafka_is_told(
         ({"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN"} | LOGIN
          | {"kafka_ssl_cafile": "ca.pem"}, "kafka_ssl_cafile"),
         ({"kafka_security_protocol": "SSL"} | LOGIN, "kafka_sasl_username"),
-        ({"kafka_security_protocol": "SSL", "kafka_sasl_mechanism": "PLAIN"}, "kafka_sasl_mechanism"),
+        (SSL | {"kafka_sasl_mechanism": "PLAIN"}, "kafka_sasl_mechanism"),
         ({"kafka_security_protocol": "SSL", "kafka_ssl_keyfile": "key.pem"}, "kafka_ssl_certfile"),
         ({"kafka_security_protocol": "SASL_SSL"}, "kafka_sasl_mechanism"),
         ({"kafka_security_protocol": "TLS"}, "kafka_security_protocol"),
@@ -97,8 +99,8 @@ async def test_faust_is_told_what_aiokafka_is_told(
         (SCRAM | {"kafka_sasl_username": ""}, "kafka_sasl_username"),
         (SCRAM | {"kafka_sasl_password": ""}, "kafka_sasl_password"),
         (SCRAM | {"kafka_sasl_token_file": "token"}, "kafka_sasl_token_file"),
-        ({"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "OAUTHBEARER"}, "kafka_sasl_token_file"),
-        (SCRAM | {"kafka_sasl_mechanism": "OAUTHBEARER", "kafka_sasl_token_file": "token"}, "kafka_sasl_username"),
+        ({"kafka_security_protocol": "SASL_SSL"} | OAUTH, "kafka_sasl_token_file"),
+        (SCRAM | OAUTH | {"kafka_sasl_token_file": "token"}, "kafka_sasl_username"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused_by_name(given: dict[str, str], named: str) -> None:

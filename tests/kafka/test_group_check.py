@@ -78,8 +78,9 @@ async def guarded(
         allow(admin, "TOPIC", "*", "ALL")
         allow(admin, "CLUSTER", "kafka-cluster", "ALL")
         changes = {
-            "kafka_security_protocol": name, "kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": secured.USER,
-            "kafka_sasl_password": secured.PASSWORD, "session_timeout_seconds": 15.0,
+            "kafka_security_protocol": name, "kafka_sasl_mechanism": "PLAIN",
+            "kafka_sasl_username": secured.USER, "kafka_sasl_password": secured.PASSWORD,
+            "session_timeout_seconds": 15.0,
         }  # fmt: skip
         async with site(f"kafka://127.0.0.1:{door}", redis_url, tmp_path, fresh, **changes) as here:
             yield here, admin

@@ -31,7 +31,7 @@ async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
         read.set()
 
     monkeypatch.setattr(topic_pattern, "matching", matching)
-    monkeypatch.setattr(topic_pattern, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(topic_pattern, "POLL_SECONDS", 0.01)
     looking = topic_pattern.TopicPattern(Settings(tokens_topic="^app"), found, subscribe).run()
     task = asyncio.create_task(looking)
     async with asyncio.timeout(5):

@@ -183,7 +183,7 @@ async def idle(worker: Worker) -> bool:
 async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.queries.lease.RENEWED_SECONDS", 0.02)
+    monkeypatch.setattr("stream_app.queries.lease.RENEW_SECONDS", 0.02)
     query_id, (worker,) = fresh("query"), one.workers
     worker.gate.clear()
     await one.ask({"id": query_id, "stream": stream, "question": "q?"})
@@ -202,7 +202,7 @@ async def renewed(redis: Any, claim: str) -> bool:
 async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.queries.lease.RENEWED_SECONDS", 0.02)
+    monkeypatch.setattr("stream_app.queries.lease.RENEW_SECONDS", 0.02)
     lost, last, (worker,) = fresh("query"), fresh("query"), one.workers
     claims = list[QueryLease]()
 
@@ -344,7 +344,7 @@ async def test_the_door_goes_on_whatever_comes_through_it(
 @pytest.fixture
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two queries at once, and three that wait."""
-    monkeypatch.setattr(pubsub, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(pubsub, "MAX_CONCURRENT_QUERIES", 2)
     monkeypatch.setattr(pubsub, "QUERIES_WAITING", 3)
 
 

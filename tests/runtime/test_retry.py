@@ -46,7 +46,7 @@ async def redis(server: services.Service) -> AsyncIterator[Redis]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once."""
-    monkeypatch.setattr(retry, "PAUSES", (0.01,))
+    monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.01,))
 
 
 # -- what passes ----------------------------------------------------------------------------------

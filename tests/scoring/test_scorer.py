@@ -43,7 +43,7 @@ Fresh = Callable[[str], str]
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a Redis that is only said to be away."""
-    monkeypatch.setattr(retry, "PAUSES", (0.0,))
+    monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.0,))
 
 
 class World:
@@ -708,7 +708,7 @@ async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.look_ahead.SCOUTED_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.look_ahead.PREFILTER_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 100)
     qid = await world.ask(stream, ttl=60)
@@ -724,7 +724,7 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
 async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.look_ahead.SCOUTED_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.look_ahead.PREFILTER_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 60)
     assert isinstance(world.engine, HashEngine)

@@ -321,7 +321,7 @@ async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fre
 async def test_an_older_schema_goes_with_its_keys_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "AT_ONCE", 3)
+    monkeypatch.setattr(rebuild, "BATCH_SIZE", 3)
     others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
     with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:

@@ -105,7 +105,7 @@ async def test_listening_that_ends_without_a_word_is_an_error(
 async def test_a_client_gives_up_when_redis_stays_away(
     impatient: Redis, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscription, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(subscription, "RECONNECT_SECONDS", 0.0)
     monkeypatch.setattr(subscription, "PAUSE_SECONDS", 0.01)
     async with aclosing(follow(impatient, "a")) as heard:
         assert await next_of(heard) is None

@@ -65,15 +65,15 @@ class Letters:
     template = "\nQ: {question}\nA:"
     fingerprint = "letters"
     bos = (0,)
-    pads = True
-    chats = False
-    by_several = False
+    can_pad = True
+    has_chat_template = False
+    thread_safe = False
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Code points."""
         return [[ord(letter) for letter in text] for text in texts]
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Characters."""
         return [len(text) for text in texts]
 
@@ -81,7 +81,7 @@ class Letters:
         """The characters of code points."""
         return "".join(map(chr, ids))
 
-    def decode_within(self, ids: Sequence[int]) -> str:
+    def decode_fragment(self, ids: Sequence[int]) -> str:
         """The same within a text."""
         return self.decode(ids)
 
