@@ -12,9 +12,7 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 from mode import CrashingSupervisor, Service
-from redis.asyncio import Redis
 
-from stream_app.client.client import store_of
 from stream_app.engine import create_engine
 from stream_app.errors import SettingsError
 from stream_app.ingest.partitions import Assignment
@@ -43,6 +41,8 @@ from stream_app.runtime.watchdog import Watchdog
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
+from stream_app.store.connection import connect
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")
@@ -118,19 +118,18 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     Raises ModelError or MethodError when the model cannot be had or its window is too short.
     """
     engine = engine or create_engine(settings)
-    redis = Redis.from_url(settings.redis)
-    store = store_of(settings, redis)
     health = Health()
+    store = StreamStore.from_settings(settings, connect(settings.redis), health)
     scout, step_seconds = Prefilter(settings.redis, store.keys), settings.step_target_ms / 1000
-    scoring = Scorer(engine, store, health, settings.max_lag_tokens, step_seconds, scout)
+    scoring = Scorer(engine, store, settings.max_lag_tokens, step_seconds, scout)
     tokens = set(settings.tokens_topics)
     start = parse_start(settings.start, time.time())
     partitions = Assignment(store, settings.tokens_topic, tokens, start)
-    warming = PromptPrefetcher(engine, store, scoring, health)
-    answering = Answering(settings, engine, store, scoring, warming, health)
+    warming = PromptPrefetcher(engine, store, scoring)
+    answering = Answering(settings, engine, store, scoring, warming)
     app = create_faust(settings)
     stopping = app.stopping
-    door = PubSubServer(settings, redis, answering, scoring, health, stopping)
+    door = PubSubServer(settings, store, answering, scoring, health, stopping)
     app.fetch_state.blocked = health.blocked
     topic = {name: raw_topic(app, *names) for name, names in _names(settings, tokens).items()}
     # The queues bound what is at hand of it: Faust's own bound holds up all partitions for one.
@@ -143,7 +142,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     metrics.listen(ingest.decoder.notes)
     app.batched_topics, app.ingest_idle = tokens, ingest.idle
     asked = Assignment(store, settings.questions_topic)
-    questions = kafka.QuestionsAgent(settings, asked, scoring, bury, health)
+    questions = kafka.QuestionsAgent(settings, asked, scoring, bury)
     door.on_listening = (partitions.check_generation, asked.check_generation)
     queries = kafka.QueriesAgent(
         settings, answering, kafka.sender(topic["answers"]), bury, stopping
@@ -162,11 +161,11 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
             and (ingest.working or scoring.working or app.rebalancing)
         ),
     )
-    ready = Readiness(settings, redis, health, lambda: _is_settled(app))
+    ready = Readiness(settings, store, health, lambda: _is_settled(app))
     http = MonitoringServer(settings.http_host, settings.http_port, metrics.registry, ready.reasons)
     if settings.http_port:
         app.add_dependency(_StartBeforeAssignment(http))
-    cuts = SegmentationCheck(engine, store, health)
+    cuts = SegmentationCheck(engine, store)
     for service in (scoring, warming, door, watchdog, weights, letters, topic_watch, cuts):
         app.task(_named(service))
     on_full_queues(app, ingest.queues)

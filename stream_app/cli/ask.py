@@ -15,8 +15,8 @@ from stream_app.cli.output import echo, name_shown, say_json
 from stream_app.cli.progress import Progress
 from stream_app.client import client
 from stream_app.events import question_text, stream_name
-from stream_app.monitoring.memory import memory_usage
 from stream_app.settings import Settings
+from stream_app.store.connection import open_redis
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from xl3m_core import Answer
@@ -34,8 +34,8 @@ async def ask(
     """Print the answer as it comes, then what it rests on; False if there is none."""
     began, answer = time.perf_counter(), dict[str, Any](error="no answer came")
     stream_name(stream)
-    async with client.open_redis(settings.redis) as redis:
-        store = client.store_of(settings, redis)
+    async with open_redis(settings.redis) as redis:
+        store = StreamStore.from_settings(settings, redis)
         stream = await client.resolve(store, stream)
         progress = Progress(store, stream, question_text(question))
         async with progress.shown(shows_progress):
@@ -62,8 +62,8 @@ async def watch(
     it changed. A stream of which there is nothing yet is waited for, and that is said."""
     stream_name(stream)
     question = question_text(question)
-    async with client.open_redis(settings.redis) as redis:
-        store = client.store_of(settings, redis)
+    async with open_redis(settings.redis) as redis:
+        store = StreamStore.from_settings(settings, redis)
         await client.ensure_worker(store)
         stream = await client.resolve(store, stream)
         updates = client.updates(store, stream)
@@ -92,7 +92,9 @@ async def _follow(
             continue
         if question:
             current = {
-                a.question for a in (await store.questions(stream)).values() if not a.expires_at
+                a.question
+                for a in (await store.questions.load(stream)).values()
+                if not a.expires_at
             }
             if stood and question not in current:
                 echo("the question was ended by somebody else: showing the current one", err=True)
@@ -109,13 +111,13 @@ async def _say_what_is_waited_for(store: StreamStore, stream: str, question: str
         names = [other for other in await store.streams() if other != stream]
         then = "the question is set for when it comes" if question else "waiting for it"
         echo(f"no stream {name} yet: {then}; {known_names(names, stream)}", err=True)
-    elif not question and current_question(await store.questions(stream)) is None:
+    elif not question and current_question(await store.questions.load(stream)) is None:
         echo(f"stream {name} has no current question: waiting for one; -q sets one", err=True)
 
 
 async def _show(store: StreamStore, stream: str, question: str | None, as_json: bool) -> None:
     """What is known for the question or, if none is given, for the current one."""
-    asked = question or current_question(await store.questions(stream))
+    asked = question or current_question(await store.questions.load(stream))
     seen = await client.top(store, stream, asked) if asked else None
     if seen and as_json:
         say_json(seen)
@@ -139,10 +141,10 @@ async def set_question(
 
 async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
     """One line a stream; memory: with what its keys take in Redis."""
-    async with client.open_redis(settings.redis) as redis:
-        store = client.store_of(settings, redis)
+    async with open_redis(settings.redis) as redis:
+        store = StreamStore.from_settings(settings, redis)
         for stream in await store.streams():
             known = await client.describe(store, stream)
             if memory:
-                known["bytes"], _ = await memory_usage(store, stream)
+                known["bytes"], _ = await store.memory_usage(stream)
             say_json(known) if as_json else show_stream(known)

@@ -14,7 +14,6 @@ import faust
 from mode.utils.logging import level_number
 
 from stream_app.cli.output import echo
-from stream_app.client.client import open_redis
 from stream_app.errors import SettingsError
 from stream_app.kafka.decompression import missing_codecs
 from stream_app.kafka.group_check import check_group
@@ -24,6 +23,7 @@ from stream_app.runtime import logs
 from stream_app.runtime.cleanup import SIGNALLED, temporary_directory, unwinding_on_signals
 from stream_app.runtime.log_throttle import RepeatFilter
 from stream_app.settings import Settings, kafka_home, unknown_variables
+from stream_app.store.connection import open_redis
 from stream_app.store.groups import note_group
 from stream_app.store.keys import Keys
 from stream_app.store.schema import ensure_schema

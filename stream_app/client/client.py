@@ -6,72 +6,19 @@ What the command line uses, and any program may. Knows Redis; no Kafka, no model
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-
 from stream_app.cli.output import name_meant
-from stream_app.errors import SettingsError, UnreachableError
+from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
-from stream_app.settings import Settings
-from stream_app.store.keys import Keys
+from stream_app.store.connection import NoPermissionError
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
-from stream_app.store.subscription import follow
-from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.2
-
-
-@asynccontextmanager
-async def open_redis(url: str) -> AsyncIterator[Redis]:
-    """A Redis that answers. Raises UnreachableError when it does not, or no longer, or does not
-    let us in."""
-    redis = _client(url)
-    try:
-        await redis.ping()
-        yield redis
-    except (AuthenticationError, NoPermissionError) as error:
-        raise UnreachableError(
-            f"Redis refuses ({error}): see user and password in {variable('redis')}, and the "
-            "user's rights"
-        ) from error
-    except RedisError as error:
-        if "HELLO" in str(error):
-            raise UnreachableError(
-                f"Redis is older than 6.0 ({error}): upgrade it, or name another in "
-                f"{variable('redis')}"
-            ) from error
-        raise UnreachableError(
-            f"Redis does not answer ({error}): start one, or name another with --redis or "
-            f"{variable('redis')}"
-        ) from error
-    finally:
-        await redis.aclose()
-
-
-def store_of(settings: Settings, redis: Redis) -> StreamStore:
-    """The streams of the settings' prefix, bounded as they say."""
-    keys = Keys(settings.prefix)
-    return StreamStore(redis, settings.retention_segments, settings.retention_bytes, keys)
-
-
-def _client(url: str) -> Redis:
-    """A client that has not connected yet. Raises SettingsError if the URL's options are wrong."""
-    try:
-        redis = Redis.from_url(url)
-        pool: Any = redis.connection_pool
-        pool.make_connection()  # here they are looked at, for the first time
-    except (TypeError, ValueError):
-        raise SettingsError(
-            f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
-            "see `Redis.from_url`; those that begin with ssl_ go with rediss://"
-        ) from None
-    return redis
 
 
 async def ask(
@@ -84,12 +31,12 @@ async def ask(
     channel = store.keys.answer_channel(str(query["id"]))
     try:
         async with (
-            aclosing(follow(store.redis, channel)) as heard,
+            aclosing(store.follow(channel)) as heard,
             asyncio.timeout(deadline + ANSWER_SECONDS),
         ):
             await anext(heard)  # an answer would be lost before
             await ensure_worker(store)
-            await store.redis.publish(store.keys.query_channel(), encode(query))
+            await store.publish([(store.keys.query_channel(), encode(query))])
             async for fields in _said(store, query, heard):
                 yield fields
     except TimeoutError:
@@ -123,7 +70,7 @@ async def _ask_again(store: StreamStore, query: dict[str, Any]) -> None:
     says it once more. After a restart of Redis workers need a moment to listen again, too."""
     while not await workers(store):
         await asyncio.sleep(POLL_SECONDS)
-    await store.redis.publish(store.keys.query_channel(), encode(query))
+    await store.publish([(store.keys.query_channel(), encode(query))])
 
 
 def _unsaid(said: str, answer: Any) -> str:
@@ -141,7 +88,7 @@ async def ensure_worker(store: StreamStore) -> None:
 
 async def workers(store: StreamStore) -> int:
     """How many workers listen."""
-    return int((await store.redis.pubsub_numsub(store.keys.query_channel()))[0][1])
+    return await store.listening_workers()
 
 
 async def resolve(store: StreamStore, name: str) -> str:
@@ -150,9 +97,7 @@ async def resolve(store: StreamStore, name: str) -> str:
     if meant == name:
         return name
     try:
-        literal, coded = [
-            await store.redis.sismember(store.keys.streams(), each) for each in (name, meant)
-        ]
+        literal, coded = [await store.has_stream(each) for each in (name, meant)]
     except NoPermissionError:  # who may only ask has no right to look
         return name
     return meant if coded and not literal else name
@@ -162,7 +107,7 @@ async def covered(store: StreamStore, stream: str, question: str | None) -> tupl
     """How many of the stream's segments are scored for the question (None: the current one), and
     how many there are; None if nothing is known of it, or who asks has no right to know."""
     try:
-        known = await store.questions(stream)
+        known = await store.questions.load(stream)
         wanted = question or current_question(known)
         qids = [qid for qid, asked in known.items() if asked.question == wanted]
         head = (await store.load(stream)).cursor.head
@@ -178,7 +123,7 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     gaps, questions and their coverage."""
     state = await store.load(stream)
     cursor = state.cursor
-    asked = await store.questions(stream)
+    asked = await store.questions.load(stream)
     ranges = zip(asked.values(), await store.scored_ranges(stream, asked), strict=True)
     questions = [
         {"question": each.question, "coverage": round(scored.coverage(cursor.head), 4)}
@@ -198,7 +143,7 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
 
 async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] | None:
     """A current question's running top-k, the most certain first; None if it has none yet."""
-    for qid, asked in (await store.questions(stream)).items():
+    for qid, asked in (await store.questions.load(stream)).items():
         if asked.question != question or asked.expires_at:
             continue
         view = await store.snapshot(stream, qid)
@@ -217,5 +162,5 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
 async def updates(store: StreamStore, stream: str) -> AsyncIterator[dict[str, Any]]:
     """Told whenever a top-k of the stream changed, or a question was refused; first of all an
     empty map, when listening has begun, and again if it had to begin anew."""
-    async for message in follow(store.redis, store.keys.update_channel(stream)):
+    async for message in store.follow(store.keys.update_channel(stream)):
         yield decode(message["data"]) if message else {}

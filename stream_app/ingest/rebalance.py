@@ -60,13 +60,9 @@ def on_assignment(
         owned, lost = await retry_forever(health, "assignment", take, ingest.partitions)
         ingest.forget()
         for partition in lost:
-            scoring.streams.disown(
-                await retry_forever(health, "assignment", ingest.store.streams, partition)
-            )
+            scoring.streams.disown(await ingest.store.streams(partition))
         for partition in owned:
-            scoring.streams.own(
-                await retry_forever(health, "assignment", ingest.store.streams, partition)
-            )
+            scoring.streams.own(await ingest.store.streams(partition))
         is_missing = cast(Consumer, app.consumer).missing_topics() or not ingest.partitions.topics
         why = "there is no topic yet" if is_missing else "others have them all"
         logger.info("ready: reads %s", ", ".join(sorted(owned)) or f"no partition, since {why}")

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.store.state import QuestionRecord, Snapshot, current_question
@@ -39,14 +38,12 @@ class Answering:
         store: StreamStore,
         scoring: Scorer,
         warming: PromptPrefetcher,
-        health: Health,
     ) -> None:
         self.settings = settings
         self.engine = engine
         self.store = store
         self.scorer = scoring
         self.prefetcher = warming
-        self.health = health
         self.on_answer: Callable[[Answer, float], None] = lambda answer, seconds: None
 
     async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
@@ -65,12 +62,10 @@ class Answering:
             self.settings.query_deadline_seconds if query.deadline is None else query.deadline
         )
         until = time.monotonic() + deadline
-        question, qid = await retry_forever(self.health, "query", self._question, query)
-        await retry_forever(
-            self.health, "query", self.scorer.wait_until_covered, query.stream, qid, until
-        )
+        question, qid = await self._question(query)
+        await self.scorer.wait_until_covered(query.stream, qid, until)
         clock.lap("cover")
-        view = await retry_forever(self.health, "query", self.store.snapshot, query.stream, qid)
+        view = await self.store.snapshot(query.stream, qid)
         if view is None:
             raise RefusedError(
                 f"the question was ended on stream {query.stream!r} meanwhile: ask again"
@@ -102,16 +97,16 @@ class Answering:
             )
         if state.tail.end == 0:
             raise RefusedError(f"stream {stream!r} is empty")
-        question = query.question or current_question(await self.store.questions(stream))
+        question = query.question or current_question(await self.store.questions.load(stream))
         if question is None:
             raise RefusedError(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
-        qid, now = self.scorer.question_id(question), await self.store.now()
+        qid, now = self.scorer.question_id(question), await self.store.questions.now()
         kept = max(
             self.settings.adhoc_ttl_seconds, MAX_DEADLINE
         )  # as long as any query may need it
         asked = QuestionRecord(question, now + kept, now)
-        await self.store.ask(stream, qid, asked, most=self.settings.max_adhoc_questions)
+        await self.store.questions.ask(stream, qid, asked, most=self.settings.max_adhoc_questions)
         return question, qid
 
     def _rank(self, view: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:

@@ -29,12 +29,11 @@ from stream_app.requests import (
     decode_question,
     sender_of,
 )
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer, update_message
 from stream_app.settings import Settings
 from stream_app.store.limits import LimitError, too_many_streams
-from stream_app.store.questions import Fence
+from stream_app.store.partitions import Fence
 from stream_app.store.state import QuestionRecord, RestartedError
 from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError
@@ -85,14 +84,12 @@ class QuestionsAgent:
         partitions: Assignment,
         scoring: Scorer,
         bury: Any,
-        health: Health,
     ) -> None:
         self.settings = settings
         self.partitions = partitions
         self.store = partitions.store
         self.scoring = scoring
         self.bury = bury
-        self.health = health
         self._keyless = _Keyless()
 
     async def run(self, events: AsyncIterator[Any]) -> None:
@@ -117,10 +114,10 @@ class QuestionsAgent:
             return
         try:
             done = [(owned, event)]
-            await retry_forever(self.health, "questions", self.partitions.advance, done)
+            await self.partitions.advance(done)
         except RestartedError:
             logger.warning("Redis was started again: seeing what it holds")
-            await retry_forever(self.health, "questions", self.partitions.trust)
+            await self.partitions.trust()
 
     async def _take(self, owned: OwnedPartition, event: Any) -> None:
         """Do what it asks for, or bury it."""
@@ -134,42 +131,42 @@ class QuestionsAgent:
             await self.bury(event, str(error))
             sender = sender_of(m.key, m.value, settings.max_event_bytes)
             if sender.stream:
-                await retry_forever(self.health, "questions", self._tell, sender, str(error))
+                await self._tell(sender, str(error))
             return
         self._keyless.warn(m)
         try:
             if asked.question is not None:
                 self.scoring.engine.suffix(asked.question)
-            await retry_forever(self.health, "questions", self._set, asked, owned.fence)
+            await self._set(asked, owned.fence)
         except (QuestionError, LimitError) as error:
             await self.bury(event, str(error))
-            await retry_forever(self.health, "questions", self._tell, asked, str(error))
+            await self._tell(asked, str(error))
 
     async def _tell(self, asked: Question | Sender, error: str) -> None:
         """Whoever watches the stream should not wait for a question that was refused."""
         refusal = {"stream": asked.stream, "question": asked.question, "error": error}
-        await self.store.redis.publish(
-            self.store.keys.update_channel(asked.stream), encode(refusal)
-        )
+        channel = self.store.keys.update_channel(asked.stream)
+        await self.store.publish([(channel, encode(refusal))])
 
     async def _set(self, asked: Question, fence: Fence) -> None:
         if asked.question is None:
-            await self.store.end_questions(asked.stream, fence=fence)
+            await self.store.questions.end_standing(asked.stream, fence=fence)
         else:
             await self._ask(asked.stream, asked.question, asked.add, fence)
         self.scoring.streams.changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
-        await self.store.redis.publish(self.store.keys.question_channel(), asked.stream.encode())
+        channel = self.store.keys.question_channel()
+        await self.store.publish([(channel, asked.stream.encode())])
 
     async def _ask(self, stream: str, question: str, add: bool, fence: Fence) -> None:
         """A stream may be asked before anything is read of it, and counts from then on."""
         most = self.settings.max_streams
         if await self.store.register_streams([(stream, "")], most):
             raise LimitError(too_many_streams(stream, most))
-        qid, now = self.scoring.question_id(question), await self.store.now()
+        qid, now = self.scoring.question_id(question), await self.store.questions.now()
         most = self.settings.max_standing_questions
         asked = QuestionRecord(question, set_at=now)
-        await self.store.ask(stream, qid, asked, keep=add, most=most, fence=fence)
+        await self.store.questions.ask(stream, qid, asked, keep=add, most=most, fence=fence)
         await self._tell_range(stream, question, qid)
 
     async def _tell_range(self, stream: str, question: str, qid: str) -> None:

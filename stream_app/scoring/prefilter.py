@@ -12,10 +12,9 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 
-from redis.asyncio import Redis
-
 from stream_app.scoring.bm25 import Bm25
 from stream_app.store.codec import pack, unpack
+from stream_app.store.connection import open_redis
 from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.store import StreamStore
 from xl3m_core import Segment
@@ -96,8 +95,8 @@ async def _blocks(
 async def _main() -> None:
     os.nice(NICE)
     redis, prefix, stream, question, lo, hi, most = unpack(sys.stdin.buffer.read())
-    async with Redis.from_url(redis) as client:
-        store = StreamStore(client, 1, 1, Keys(prefix))
+    async with open_redis(redis) as client:
+        store = StreamStore(client, keys=Keys(prefix))
         picks = await best(_blocks(store, stream, lo, hi), question, most)
     sys.stdout.buffer.write(pack(picks))
 

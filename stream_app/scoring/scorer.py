@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
 from stream_app.scoring.look_ahead import PrefilterScheduler
 from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
@@ -51,7 +50,6 @@ class Scorer:
         self,
         engine: Engine,
         store: StreamStore,
-        health: Health,
         backlog_tokens: int,
         step_seconds: float = 0.0,
         scout: Prefilter | None = None,
@@ -59,7 +57,6 @@ class Scorer:
         self.engine = engine
         self.store = store
         self.ahead = PrefilterScheduler(scout)
-        self.health = health
         self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
@@ -158,12 +155,12 @@ class Scorer:
 
     async def _next(self) -> Step | None:
         """Plan a step and read its segments."""
-        await retry_forever(self.health, "planning", self.streams.refresh)
+        await self.streams.refresh()
         self._notify()
         plan = self._plan()
         if not plan.jobs:
             return None
-        segments = await retry_forever(self.health, "planning", self._read, plan.jobs)
+        segments = await self._read(plan.jobs)
         return Step(plan.jobs, segments, plan.tokens, plan.fill)
 
     def _plan(self) -> StepPlan:
@@ -221,9 +218,7 @@ class Scorer:
             range_update(w, {segment: next(scores) for segment in segments}, k, self._first(w))
             for w, segments in zip(step.job, step.segments, strict=True)
         ]
-        replies = await retry_forever(
-            self.health, "scoring", self.store.extend_range, extensions, k
-        )
+        replies = await self.store.extend_range(extensions, k)
         written = list(zip(step.job, extensions, replies, strict=True))
         for w, made, reply in written:
             self._apply(w, made, reply)
@@ -231,7 +226,7 @@ class Scorer:
         self._notify()
         changed = [(w, made) for w, made, reply in written if reply]
         told = [(self.store.keys.update_channel(w.stream), _update(w, made)) for w, made in changed]
-        await retry_forever(self.health, "scoring", self.store.publish, told)
+        await self.store.publish(told)
         for w, _ in changed:
             self.on_change(w.stream, w.qid)
 

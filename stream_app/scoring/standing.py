@@ -29,7 +29,7 @@ class StandingQuestions:
     async def of(self, stream: str, owned: bool) -> dict[str, TrackedQuestion]:
         """The questions this worker's model scores, with their ranges."""
         mine = dict[str, QuestionRecord]()
-        for qid, asked in (await self.store.questions(stream)).items():
+        for qid, asked in (await self.store.questions.load(stream)).items():
             if not self._fits(asked):
                 continue
             if qid != self.id(asked.question):
@@ -44,7 +44,7 @@ class StandingQuestions:
         """A current question was scored by another model, measure or k: begin it anew."""
         logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
         mine = self.id(asked.question)
-        await self.store.reissue(stream, qid, mine)
+        await self.store.questions.reissue(stream, qid, mine)
         return mine
 
     def _fits(self, asked: QuestionRecord) -> bool:

@@ -44,7 +44,7 @@ def transactional(here: Site, name: str) -> Producer:
 
 
 async def position(here: Site, partition: str) -> int | None:
-    return (await here.store.position(partition))[0]
+    return (await here.store.partitions.position(partition))[0]
 
 
 async def test_what_was_aborted_is_never_read_and_the_group_reaches_the_end(

@@ -12,7 +12,7 @@ from stream_app.scoring.bm25 import words
 from stream_app.scoring.prefilter import Prefilter, best
 from stream_app.store.state import Commit
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, HashEngine, batch
+from tests.support.fakes import HashEngine, batch
 from xl3m_core import Segment
 
 LINES = [f"{word} {i} pump of hall {i % 7}\n" for i in range(60) for word in ("red", "blue")]
@@ -49,7 +49,7 @@ async def test_the_best_come_first_whatever_the_blocks() -> None:
 async def test_a_process_of_its_own_names_the_same(
     redis_client: Redis, redis_url: str, fresh: Callable[[str], str]
 ) -> None:
-    stream, store, engine = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY), HashEngine()
+    stream, store, engine = fresh("stream"), StreamStore(redis_client), HashEngine()
     tail, found = batch(engine, "".join(LINES))
     await store.commit([Commit(stream, await store.load(stream), found, tail, "t/0", 1, 1)])
     named = await Prefilter(redis_url).candidates(stream, QUESTION, 5, 90, 10)
@@ -72,7 +72,7 @@ async def test_no_file_of_the_folder_it_is_started_in_is_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stream, store, engine = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY), HashEngine()
+    stream, store, engine = fresh("stream"), StreamStore(redis_client), HashEngine()
     tail, found = batch(engine, "".join(LINES))
     await store.commit([Commit(stream, await store.load(stream), found, tail, "t/0", 1, 1)])
     for module in ("bm25s", "redis", "stream_app", "numpy", "msgpack", "heapq"):
