@@ -73,9 +73,9 @@ from stream_app.worker import Worker
 from tests.fakes import HashEngine
 
 class Slow(HashEngine):
-    def begin(self, pairs):
+    def score(self, pairs):
         time.sleep({seconds})
-        return super().begin(pairs)
+        return super().score(pairs)
 
 engine = Slow()
 Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_commandline()
