@@ -143,6 +143,7 @@ async def test_gaps_are_those_of_owned_streams(world: World, fresh: Fresh) -> No
     assert world.value("xl3m_missing_offsets") == 1
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: Fresh) -> None:
     names, rng = [fresh("stream") for _ in range(5)], random.Random(1)
     streams, most = world.scoring.streams, 0
@@ -166,6 +167,7 @@ async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: 
     assert most > 0
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_memory_is_judged_by_a_few_streams_at_a_time(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +340,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
             await http({}, port=port).run()
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_worker_whose_port_is_taken_ends_before_it_joins_and_says_which(
     broker: services.Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -393,6 +396,7 @@ async def half_sent(port: int) -> asyncio.StreamWriter:
     return writer
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_half_sent_requests_take_no_answer_from_others(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     with log.open("wb") as output:
@@ -415,6 +419,7 @@ async def test_half_sent_requests_take_no_answer_from_others(tmp_path: Path) -> 
     assert log.read_text() == ""
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_one_connection_too_many_ends_the_oldest_idle_one() -> None:
     service = http({}, port=free_port())
     service.connections.most = 3
@@ -430,6 +435,7 @@ async def test_one_connection_too_many_ends_the_oldest_idle_one() -> None:
             writer.close()
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_a_connection_ends_after_a_while_whatever_it_does() -> None:
     service = http({}, port=free_port())
     service.connections.seconds = 0.05
@@ -482,6 +488,7 @@ async def test_a_worker_is_ready_when_nothing_is_lacking(
         assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_however_many_ask_at_once_the_services_are_asked_once(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
