@@ -246,8 +246,8 @@ async def test_what_decoding_tells_is_counted(world: World) -> None:
 
 async def test_what_waits_is_counted(world: World) -> None:
     assert world.value("xl3m_redis_retrying_operations") == 0
-    with world.health.at("scoring") as waiting:
-        waiting.failed(OSError("away"))
+    with world.health.track("scoring") as retry:
+        retry.failed(OSError("away"))
         assert world.value("xl3m_redis_retrying_operations") == 1
     assert world.value("xl3m_redis_retrying_operations") == 0
 
@@ -483,8 +483,8 @@ async def test_a_worker_is_ready_when_nothing_is_lacking(
     assert await ready.reasons() == {"partitions": "not assigned now"}
     assigned[0] = True
     assert await ready.reasons() == {}
-    with health.at("scoring") as waiting:
-        waiting.failed(OSError("Redis is full"))
+    with health.track("scoring") as retry:
+        retry.failed(OSError("Redis is full"))
         assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
 
 
