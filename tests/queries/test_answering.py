@@ -58,7 +58,7 @@ class World:
         """A current question."""
         qid = self.scoring.question_id(question)
         await self.store.ask(stream, qid, QuestionRecord(question, set_at=set_at))
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         return qid
 
     async def ask(self, stream: str, question: str | None = None, deadline: float = 30) -> Answer:

@@ -527,11 +527,11 @@ async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
 async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
     (worker,) = one.workers
     worker.scoring.streams.own([stream])
-    await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
+    await until(lambda: worker.scoring.streams.tracked[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
     await worker.store.ask(stream, qid, QuestionRecord("q?"))
     await one.redis.publish(keys.question_channel(), stream.encode())
-    await until(lambda: worker.scoring.streams.watched[stream].questions)
+    await until(lambda: worker.scoring.streams.tracked[stream].questions)
 
 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
