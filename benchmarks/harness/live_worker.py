@@ -31,8 +31,8 @@ from stream_app.client import client
 from stream_app.errors import UnreachableError
 from stream_app.events import encode
 from stream_app.feeding.feeder import feeding
-from stream_app.feeding.opened import CHUNK_BYTES
-from stream_app.feeding.pace import Pace
+from stream_app.feeding.open_file import CHUNK_BYTES
+from stream_app.feeding.throttle import Pace
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
 from stream_app.variables import variable

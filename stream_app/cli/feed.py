@@ -17,12 +17,12 @@ import click
 
 from stream_app.cli.feed_report import Progress
 from stream_app.errors import SettingsError
-from stream_app.feeding import recovery, sources
-from stream_app.feeding.contents import STANDARD_INPUT, kind
+from stream_app.feeding import discovery, recovery
+from stream_app.feeding.content import STANDARD_INPUT, kind
 from stream_app.feeding.feeder import GIVE_UP_SECONDS, Feeder, feeding
-from stream_app.feeding.keyed import key
-from stream_app.feeding.pieces import RecordRules
-from stream_app.feeding.positions import Book, PositionFile
+from stream_app.feeding.addressing import key
+from stream_app.feeding.chunking import RecordRules
+from stream_app.feeding.checkpoints import Book, PositionFile
 from stream_app.feeding.reader import read
 from stream_app.feeding.rotation import is_rotated
 from stream_app.feeding.source import How, Source, is_piped
@@ -54,7 +54,7 @@ class Wanted:
 async def feed(settings: Settings, wanted: Wanted) -> bool:
     """Send the sources; False if something was left out that should not have been."""
     settings = replace(settings, tokens_topic=_topic(settings, wanted.topic))
-    found = await asyncio.to_thread(sources.find, wanted.names, wanted.follow, wanted.stream)
+    found = await asyncio.to_thread(discovery.find, wanted.names, wanted.follow, wanted.stream)
     _check(settings, wanted, found)
     give_up = None if wanted.follow else GIVE_UP_SECONDS
     with Progress(_total(wanted, found.sources)) as progress:
@@ -83,7 +83,7 @@ def _topic(settings: Settings, chosen: str | None) -> str:
     raise SettingsError(f"--topic {chosen}: workers do not read it, see {name}")
 
 
-def _check(settings: Settings, wanted: Wanted, found: sources.Found) -> None:
+def _check(settings: Settings, wanted: Wanted, found: discovery.Found) -> None:
     """Refuse what cannot be done before anything is sent."""
     if found.refused:
         raise click.BadParameter("; ".join(found.refused))
@@ -196,7 +196,7 @@ class _Run:
         )
         self.known = set[Path]()
 
-    async def all(self, found: sources.Found) -> None:
+    async def all(self, found: discovery.Found) -> None:
         """Those that are read once, one after another; then all that are followed, side by side."""
         self.known |= set(found.passed_over) | {each.path for each in found.sources}
         followed = [each for each in found.sources if each.follow]
@@ -230,7 +230,7 @@ class _Run:
         while True:
             await asyncio.sleep(RESCAN_SECONDS)
             found = await asyncio.to_thread(
-                sources.find, wanted.names, True, wanted.stream, self.known
+                discovery.find, wanted.names, True, wanted.stream, self.known
             )
             self.known |= {each.path for each in found.sources} | set(found.passed_over)
             for path, why in found.passed_over.items():

@@ -11,7 +11,7 @@ from typing import Self
 from tqdm import tqdm
 
 from stream_app.cli.output import echo, one_line
-from stream_app.feeding.forms import Counts
+from stream_app.feeding.encoder import Counts
 from stream_app.variables import variable
 
 

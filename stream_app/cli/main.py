@@ -184,7 +184,7 @@ def feed(
     """
     from stream_app.cli.feed import Wanted
     from stream_app.cli.feed import feed as run
-    from stream_app.feeding.signals import until_signalled
+    from stream_app.cli.signals import until_signalled
 
     if from_end and not follow:
         raise click.UsageError("--from-end needs -f: what is written later is read only with it")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from stream_app.cli.display import show_answer
 from stream_app.cli.output import echo, say_json
 from stream_app.engine import create_engine
-from stream_app.feeding.reading import FileText
+from stream_app.feeding.file_text import FileText
 from stream_app.formats.lines import line_rule
 from stream_app.settings import Settings
 from xl3m_core import XL3M, Answer

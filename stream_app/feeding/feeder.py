@@ -18,12 +18,12 @@ from aiokafka.errors import KafkaTimeoutError
 
 from stream_app.client import client
 from stream_app.errors import UnreachableError
-from stream_app.feeding.forms import Counts, Event, Form
-from stream_app.feeding.keyed import headers, key
-from stream_app.feeding.marks import Note
-from stream_app.feeding.pace import Pace
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book
+from stream_app.feeding.encoder import Counts, Event, Form
+from stream_app.feeding.addressing import headers, key
+from stream_app.feeding.fingerprint import Note
+from stream_app.feeding.throttle import Pace
+from stream_app.feeding.chunking import Piece
+from stream_app.feeding.checkpoints import Book
 from stream_app.feeding.recovery import header
 from stream_app.kafka.producer import open_producer
 from stream_app.kafka.topics import ensure_topics

@@ -1,15 +1,20 @@
-"""Reader: a source, by whatever way it is read, in pieces and in order.
+"""Reader: a source's content in chunks, in order, whatever kind of file it is.
 
-Knows the ways; no Kafka.
+`read` follows plain files (`tailer`) and reads pipes, archives and transcripts once, to the end.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from stream_app.feeding.following import Following
-from stream_app.feeding.once import is_packed, read_packed, read_piped
-from stream_app.feeding.pieces import Piece
+from stream_app.feeding.checkpoints import Book, Entry
+from stream_app.feeding.chunking import Piece
+from stream_app.feeding.chunking import Piece, Splitter
+from stream_app.feeding.compression import ArchiveError
+from stream_app.feeding.content import STANDARD_INPUT, in_thread, kind, piped, unpacked
+from stream_app.feeding.file_types import text_of
 from stream_app.feeding.source import How, Source, is_piped
+from stream_app.feeding.tailer import Following
 
 
 async def read(source: Source, how: How) -> AsyncIterator[Piece]:
@@ -28,8 +33,75 @@ def _way(source: Source, how: How) -> AsyncIterator[Piece]:
     return Following(source, how).pieces()
 
 
-async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
-    """A file's text in chunks of whole records; `-` is standard input. What is not text is
-    U+FFFD. follow: and what is written to it later, for ever."""
-    async for piece in read(Source(path, path.name, follow), How()):
-        yield piece.text()
+def is_packed(path: Path) -> bool:
+    """Whether what it says is not what lies in the file."""
+    try:
+        return kind(path).packed
+    except FileNotFoundError:
+        return False
+    except ArchiveError:
+        return True
+
+
+async def read_piped(source: Source, how: How) -> AsyncIterator[Piece]:
+    """What comes through a pipe, as it comes."""
+    follow = source.follow and str(source.path) != STANDARD_INPUT
+    async for piece in _split(source, how, piped(source.path, follow), None):
+        yield piece
+
+
+async def read_packed(source: Source, how: How) -> AsyncIterator[Piece]:
+    """An archive or a transcript; a restart leaves out what was sent of it."""
+    with source.path.open("rb") as file:
+        entry = _archive_entry(source, how.book, file.fileno())
+    if entry is None:
+        return
+    end = 0
+    async for piece in _split(source, how, in_thread(unpacked(source.path)), entry):
+        end = piece.end
+        if piece.end > entry.sent:
+            yield piece.part(max(0, entry.sent - piece.start), len(piece.raw))
+    how.book.finish(entry, end)
+
+
+def _archive_entry(source: Source, book: Book, file: int) -> Entry | None:
+    """The entry of the open file; None if all of it was sent."""
+    for entry in book.entries.values():
+        if entry.archive and entry.stream == source.stream and entry.fits(file):
+            book.resume(entry, file)
+            return None if entry.done else entry
+    return book.begin(source.path, source.stream, file, 0, archive=True)
+
+
+async def _split(
+    source: Source, how: How, content: AsyncIterator[bytes], entry: Entry | None
+) -> AsyncIterator[Piece]:
+    """The pieces of a stream of bytes, or of its last lines; what goes wrong is said at the end."""
+    pieces = _pieces_of(source, how, content, entry)
+    if how.last is None:
+        async for piece in pieces:
+            yield piece
+        return
+    lines = deque[Piece](maxlen=how.last)
+    async for piece in pieces:
+        lines.extend(piece.lines())
+    for line in lines:
+        yield line
+
+
+async def _pieces_of(
+    source: Source, how: How, content: AsyncIterator[bytes], entry: Entry | None
+) -> AsyncIterator[Piece]:
+    splitter: Splitter | None = None
+    try:
+        async for data in content:
+            if splitter is None:
+                text = text_of(data)
+                splitter = Splitter(text.mark_bytes, text.encoding, entry, how.rules)
+                data = data[text.mark_bytes :]
+            for piece in splitter.push(data, more=entry is not None):
+                yield piece
+    except ArchiveError as error:
+        how.complain(f"{source.path}: {error}; what could be read is sent")
+    for piece in splitter.end() if splitter else ():
+        yield piece

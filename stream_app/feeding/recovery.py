@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding.marks import Note, note_of, written
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book, Entry
+from stream_app.feeding.fingerprint import Note, note_of, written
+from stream_app.feeding.chunking import Piece
+from stream_app.feeding.checkpoints import Book, Entry
 from stream_app.kafka import auth
 from stream_app.kafka.topics import REQUEST_SECONDS, partition_counts
 from stream_app.settings import Settings

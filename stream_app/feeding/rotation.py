@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_app.feeding.kinds import compression_of
-from stream_app.feeding.marks import Marks
-from stream_app.feeding.positions import Book, Entry
+from stream_app.feeding.file_types import compression_of
+from stream_app.feeding.fingerprint import Marks
+from stream_app.feeding.checkpoints import Book, Entry
 
 Fits = Callable[[int], bool]
 """Whether an open file holds what was read of a text."""

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import SettingsError
-from stream_app.feeding import reading
-from stream_app.feeding.reader import read_file
-from stream_app.feeding.reading import FileText
+from stream_app.feeding import file_text
+from tests.support.files import read_file
+from stream_app.feeding.file_text import FileText
 from stream_app.settings import Encoding
 from tests.support import tiny
 from xl3m_core import XL3M
@@ -51,8 +51,8 @@ def read(data: bytes, tmp: Path, encoding: Encoding = "strict") -> tuple[str, Fi
 @given(st.text(st.sampled_from("ab\r\n\x85\u2028é☃\U0001f40d")), st.integers(1, 9))
 def test_text_is_what_the_file_holds_in_any_chunks(text: str, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "CHUNK_BYTES", size)
-        patch.setattr(reading, "LONGEST_LINE", size)
+        patch.setattr(file_text, "CHUNK_BYTES", size)
+        patch.setattr(file_text, "LONGEST_LINE", size)
         patch.setattr(click, "open_file", lambda *_: io.BytesIO(text.encode()))
         for encoding in get_args(Encoding):
             found = FileText(Path("x"), encoding)
@@ -156,8 +156,8 @@ def test_text_behind_a_byte_order_mark_is_what_feed_sends(
 ) -> None:
     data = ("\ufeff" + text).encode(encoding)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "CHUNK_BYTES", max(size, 4))
-        patch.setattr(reading, "LONGEST_LINE", size)
+        patch.setattr(file_text, "CHUNK_BYTES", max(size, 4))
+        patch.setattr(file_text, "LONGEST_LINE", size)
         patch.setattr(click, "open_file", lambda *_: io.BytesIO(data))
         found = FileText(Path("x"), "strict")
         assert "".join(found.chunks()) == text and not found.complaint

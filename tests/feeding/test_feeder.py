@@ -19,14 +19,14 @@ from stream_app.cli import feed
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding import feeder, opened, pieces, reader, recovery, sources
+from stream_app.feeding import chunking, discovery, feeder, open_file, reader, recovery
 from stream_app.feeding.feeder import Feeder, feeding
-from stream_app.feeding.forms import Form
-from stream_app.feeding.marks import Marks
-from stream_app.feeding.pace import LOOK_SECONDS, Pace
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book, PositionFile
-from stream_app.feeding.reader import read_file
+from stream_app.feeding.encoder import Form
+from stream_app.feeding.fingerprint import Marks
+from stream_app.feeding.throttle import LOOK_SECONDS, Pace
+from stream_app.feeding.chunking import Piece
+from stream_app.feeding.checkpoints import Book, PositionFile
+from tests.support.files import read_file
 from stream_app.feeding.recovery import take_down
 from stream_app.feeding.source import How, Source
 from stream_app.ingest.decoder import TokenDecoder
@@ -57,7 +57,7 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
     path = tmp_path_factory.mktemp("feed") / "log"
     path.write_text(text, encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opened, "CHUNK_BYTES", size)
+        patch.setattr(open_file, "CHUNK_BYTES", size)
         chunks = asyncio.run(read(path))
     assert "".join(chunks) == text
     assert all(chunk.endswith("\n") for chunk in chunks[:-1])
@@ -89,10 +89,10 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
 
 def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text("x" * (3 * pieces.LONGEST_RECORD))
+    path.write_text("x" * (3 * chunking.LONGEST_RECORD))
     chunks = asyncio.run(read(path))
-    assert "".join(chunks) == "x" * (3 * pieces.LONGEST_RECORD)
-    assert max(map(len, chunks)) <= pieces.LONGEST_RECORD + opened.CHUNK_BYTES
+    assert "".join(chunks) == "x" * (3 * chunking.LONGEST_RECORD)
+    assert max(map(len, chunks)) <= chunking.LONGEST_RECORD + open_file.CHUNK_BYTES
 
 
 def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("a/x.log", "b.log"):
         (tmp_path / name).write_text("line\n")
     (tmp_path / "c.bin").write_bytes(b"\0\1")
-    found = sources.find([str(tmp_path)], follow=False)
+    found = discovery.find([str(tmp_path)], follow=False)
     assert [source.stream for source in found.sources] == ["a/x.log", "b.log"]
     assert list(found.passed_over) == [tmp_path / "c.bin"]
-    (one,) = sources.find([str(tmp_path / "b.log")], follow=False).sources
+    (one,) = discovery.find([str(tmp_path / "b.log")], follow=False).sources
     assert one.stream == "b.log"
 
 

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 
 from stream_app.cli.feed_report import _parts
 from stream_app.errors import SettingsError
-from stream_app.feeding import sources
-from stream_app.feeding.compressed import ArchiveError, inflate
-from stream_app.feeding.contents import kind, unpacked
-from stream_app.feeding.forms import Counts, Form
-from stream_app.feeding.keyed import key
-from stream_app.feeding.pieces import Piece, RecordRules, Splitter
-from stream_app.feeding.positions import Book, PositionFile
+from stream_app.feeding import discovery
+from stream_app.feeding.compression import ArchiveError, inflate
+from stream_app.feeding.content import kind, unpacked
+from stream_app.feeding.encoder import Counts, Form
+from stream_app.feeding.addressing import key
+from stream_app.feeding.chunking import Piece, RecordRules, Splitter
+from stream_app.feeding.checkpoints import Book, PositionFile
 from stream_app.feeding.reader import read
 from stream_app.feeding.source import How, Source
-from stream_app.feeding.tail import last_lines
-from stream_app.feeding.transcripts import is_transcript, records
+from stream_app.feeding.start_offset import last_lines
+from tests.support.files import is_transcript, transcript_records
 from stream_app.formats.presets import FORMS, PRESETS
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
@@ -161,7 +161,7 @@ def test_pieces_in_any_encoding_join_to_the_text_at_their_places(
 async def test_the_cases_are_read_as_their_readme_says() -> None:
     assert await text_of(CASES / "u16.log") == ("utf sixteen web-5 down\n", [])
     assert await text_of(CASES / "old.log.gz") == ("hello disk full on web-3\n", [])
-    found = sources.find([str(CASES)], follow=False)
+    found = discovery.find([str(CASES)], follow=False)
     streams = {source.stream for source in found.sources}
     assert {"u16.log", "old.log"} <= streams and not found.passed_over
 
@@ -184,9 +184,9 @@ def test_what_is_no_text_is_refused_by_name_and_passed_over_in_a_folder(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    (refused,) = sources.find([str(path)], follow=False).refused
+    (refused,) = discovery.find([str(path)], follow=False).refused
     assert named in refused and str(path) in refused
-    assert named in sources.find([str(tmp_path)], follow=False).passed_over[path]
+    assert named in discovery.find([str(tmp_path)], follow=False).passed_over[path]
 
 
 def test_under_strict_a_line_that_is_no_text_is_an_event_of_its_own() -> None:
@@ -341,21 +341,21 @@ def test_names_folders_and_patterns_stand_for_each_file_once(tmp_path: Path) -> 
         (tmp_path / name).write_text("x\n")
     (tmp_path / "logs/old.log.gz").write_bytes(gzip.compress(b"x\n"))
     names = ["a.log", "logs/*.gz", "logs", "./a.log", "logs/**/*.log"]
-    found = sources.find([str(tmp_path / name) for name in names], follow=False)
+    found = discovery.find([str(tmp_path / name) for name in names], follow=False)
     assert [each.stream for each in found.sources] == ["a.log", "old.log", "b.log", "c/d.log"]
-    one = sources.find([str(tmp_path)], follow=False, stream="all")
+    one = discovery.find([str(tmp_path)], follow=False, stream="all")
     assert {each.stream for each in one.sources} == {"all"}
 
 
 def test_a_pattern_that_stands_for_nothing_is_named(tmp_path: Path) -> None:
-    assert sources.find([f"{tmp_path}/*.gz"], follow=False).empty == [f"{tmp_path}/*.gz"]
+    assert discovery.find([f"{tmp_path}/*.gz"], follow=False).empty == [f"{tmp_path}/*.gz"]
 
 
 def test_the_past_of_a_followed_file_is_read_once_and_first(tmp_path: Path) -> None:
     for name in ("app.log", "app.log.1"):
         (tmp_path / name).write_text("x\n")
     (tmp_path / "app.log.gz").write_bytes(gzip.compress(b"x\n"))
-    found = sources.find([str(tmp_path)], follow=True).sources
+    found = discovery.find([str(tmp_path)], follow=True).sources
     assert [(each.path.name, each.follow) for each in found] == [
         ("app.log.gz", False), ("app.log", True), ("app.log.1", False),
     ]  # fmt: skip
@@ -372,7 +372,7 @@ def test_the_last_lines_are_those_of_tail(
     path = tmp_path_factory.mktemp("tail") / "log"
     path.write_bytes(text.encode(encoding))
     with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream_app.feeding.tail._BACK_BYTES", 8)
+        patch.setattr("stream_app.feeding.start_offset._BACKWARD_BYTES", 8)
         start = last_lines(file.fileno(), count, encoding)
     lines = text.split("\n")
     lines = [f"{line}\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
@@ -499,14 +499,14 @@ async def test_a_transcript_is_records_of_who_said_what_when(
     path, data = tmp_path / "talk", TRANSCRIPTS[name].encode()
     path.write_bytes(PACK[packed](data) if packed else data)
     assert is_transcript(path)
-    assert list(records(path)) == TALK
+    assert list(transcript_records(path)) == TALK
     assert await text_of(path) == ("".join(TALK), [])
 
 
 def test_a_transcript_of_whisper_cpp_has_no_speakers(tmp_path: Path) -> None:
     cues = [{"timestamps": {"from": "00:01:02,500", "to": "x"}, "text": " Hi there."}]
     (tmp_path / "t").write_text(json.dumps({"model": {}, "transcription": cues}))
-    assert list(records(tmp_path / "t")) == ["00:01:02 Hi there.\n"]
+    assert list(transcript_records(tmp_path / "t")) == ["00:01:02 Hi there.\n"]
 
 
 WORDS = st.lists(
@@ -528,7 +528,7 @@ def test_no_word_of_a_malformed_cue_is_lost(
     start = "WEBVTT\n\n" if form == "vtt" else f"1\n{stamps[0].format(c=comma)}\nx\n\n"
     text = "\n\n".join(f"{stamps[s].format(c=comma)}\n{' '.join(words)}" for words, s in cues)
     path.write_text(start + text)
-    said = "".join(records(path)).split()
+    said = "".join(transcript_records(path)).split()
     wanted = [word for words, _ in cues for word in words]
     assert [word for word in said if word in set(wanted)][-len(wanted) :] == wanted
 
@@ -552,7 +552,7 @@ def test_a_long_monologue_is_cut_at_sentences(tmp_path: Path) -> None:
     cue = "00:00:{:02}.000 --> 00:00:59.000\n<v Anna>This is sentence {}.\n"
     cues = (cue.format(i, i) for i in range(50))
     (tmp_path / "t").write_text("WEBVTT\n\n" + "\n".join(cues))
-    found = list(records(tmp_path / "t"))
+    found = list(transcript_records(tmp_path / "t"))
     assert len(found) > 1 and all(each.endswith(".\n") for each in found)
     assert max(map(len, found)) < 600
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from stream_app.feeding import following, opened, rotation
-from stream_app.feeding.following import Following
-from stream_app.feeding.opened import Opened
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book, Entry, PositionFile
+from stream_app.feeding import open_file, rotation, tailer
+from stream_app.feeding.tailer import Following
+from stream_app.feeding.open_file import Opened
+from stream_app.feeding.chunking import Piece
+from stream_app.feeding.checkpoints import Book, Entry, PositionFile
 from stream_app.feeding.reader import read
 from stream_app.feeding.recovery import header, take_down
 from stream_app.feeding.source import How, Source
@@ -230,12 +230,12 @@ def meet(patch: pytest.MonkeyPatch, world: World) -> None:
 
     patch.setattr(Following, "_is_left", waits)
     for module, name in (
-        (following, "FOLLOW_SECONDS"), (following, "LEAVE_SECONDS"), (opened, "LOOK_SECONDS"),
+        (tailer, "FOLLOW_SECONDS"), (tailer, "LEAVE_SECONDS"), (open_file, "LOOK_SECONDS"),
         (rotation, "_TRY_SECONDS"),
     ):  # fmt: skip
         patch.setattr(module, name, 0)
     patch.setattr(os, "fsync", lambda _: None)  # no power is cut here
-    patch.setattr(opened, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
+    patch.setattr(open_file, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
 
 
 @pytest.mark.parametrize("number", range(SCHEDULES))

@@ -14,10 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stream_app.feeding.compressed import inflate
-from stream_app.feeding.dialogue import is_transcript, read_records
-from stream_app.feeding.holes import beginning
-from stream_app.feeding.kinds import HEAD_BYTES, Text, compression_of, text_of
+from stream_app.feeding.compression import inflate
+from stream_app.feeding.transcripts import is_transcript, read_records
+from stream_app.feeding.start_offset import skip_hole
+from stream_app.feeding.file_types import HEAD_BYTES, Text, compression_of, text_of
 
 READ_BYTES = 65_536
 STANDARD_INPUT = "-"
@@ -43,7 +43,7 @@ def kind(path: Path) -> Kind:
     Raises OSError if it may not be read, ArchiveError if it is damaged from the start.
     """
     with path.open("rb") as file:
-        hole, head = beginning(file.fileno())
+        hole, head = skip_hole(file.fileno())
         compression = "" if hole else compression_of(head)
         content = inflate(compression, file.read) if compression else _blocks(file.read)
         if compression:

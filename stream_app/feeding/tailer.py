@@ -10,13 +10,13 @@ import time
 from collections.abc import AsyncIterator
 
 from stream_app.feeding import rotation
-from stream_app.feeding.kinds import HEAD_BYTES, text_of
-from stream_app.feeding.opened import NotTextError, Opened
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Entry
+from stream_app.feeding.file_types import HEAD_BYTES, text_of
+from stream_app.feeding.open_file import NotTextError, Opened
+from stream_app.feeding.chunking import Piece
+from stream_app.feeding.checkpoints import Entry
 from stream_app.feeding.rotation import File
 from stream_app.feeding.source import How, Source
-from stream_app.feeding.tail import last_lines
+from stream_app.feeding.start_offset import last_lines
 
 FOLLOW_SECONDS = 0.2
 # A file that was replaced is left when nothing came for so long: whoever writes is told to use

@@ -14,10 +14,10 @@ from typing import BinaryIO, cast
 import click
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.compressed import ArchiveError, inflate
-from stream_app.feeding.contents import kind, unpacked
-from stream_app.feeding.kinds import compression_of, text_of
-from stream_app.feeding.pieces import Piece, RecordRules, Splitter
+from stream_app.feeding.compression import ArchiveError, inflate
+from stream_app.feeding.content import kind, unpacked
+from stream_app.feeding.file_types import compression_of, text_of
+from stream_app.feeding.chunking import Piece, RecordRules, Splitter
 from stream_app.formats.lines import LineRule, timed
 from stream_app.settings import Encoding
 from xl3m_core.segment import Line

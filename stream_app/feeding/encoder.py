@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stream_app.events import encode
-from stream_app.feeding.pieces import Piece
+from stream_app.feeding.chunking import Piece
 from stream_app.formats.lines import line_rule, line_time
 from stream_app.settings import Settings
 from xl3m_core.records import record_start

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.marks import Marks, Note, fit_note, note_of
-from stream_app.feeding.pieces import Piece
+from stream_app.feeding.fingerprint import Marks, Note, fit_note, note_of
+from stream_app.feeding.chunking import Piece
 
 VERSION = 1
 # Files that were read to their end are remembered, so that they are not taken for new ones.

@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_app.feeding.holes import beginning
-from stream_app.feeding.kinds import may_become_mark, text_of
-from stream_app.feeding.marks import HEAD_BYTES, Marks
-from stream_app.feeding.pieces import Piece, RecordRules, Splitter
-from stream_app.feeding.positions import Entry
+from stream_app.feeding.start_offset import skip_hole
+from stream_app.feeding.file_types import may_become_mark, text_of
+from stream_app.feeding.fingerprint import HEAD_BYTES, Marks
+from stream_app.feeding.chunking import Piece, RecordRules, Splitter
+from stream_app.feeding.checkpoints import Entry
 
 # About what goes into an event; so many of them are read at a time.
 CHUNK_BYTES = 16_384
@@ -138,7 +138,7 @@ class Opened:
 
     def _beginning(self) -> "_Beginning | None":
         """How the text is encoded, and where it begins; None if it is too early to tell."""
-        hole, head = beginning(self.file)
+        hole, head = skip_hole(self.file)
         if not head or (self.is_passed and may_become_mark(head)):
             return None
         text = text_of(head)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import zstandard
 
-from stream_app.feeding.kinds import compression_of
+from stream_app.feeding.file_types import compression_of
 
 PIECE_BYTES = 65_536
 _READ_BYTES = 16_384

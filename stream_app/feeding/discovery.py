@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream_app.feeding.compressed import ArchiveError
-from stream_app.feeding.contents import STANDARD_INPUT, kind
-from stream_app.feeding.kinds import without_suffix
+from stream_app.feeding.compression import ArchiveError
+from stream_app.feeding.content import STANDARD_INPUT, kind
+from stream_app.feeding.file_types import without_suffix
 from stream_app.feeding.rotation import is_rotated
 from stream_app.feeding.source import Source, is_piped
 
