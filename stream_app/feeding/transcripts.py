@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from stream_app.feeding.subtitles import Cue, blocks, from_json, merged, subrip, webvtt
-from stream_app.feeding.file_types import text_of
+from stream_app.feeding.subtitles import Cue, split_blocks, parse_json, merge_cues, parse_subrip, parse_webvtt
+from stream_app.feeding.file_types import detect_text
 
 # A transcript is read whole: a day of talk has one megabyte. What is larger goes as it is.
 LARGEST = 64 << 20
@@ -71,7 +71,7 @@ def read_records(content: Iterable[bytes]) -> Iterator[bytes]:
     if cues is None:
         yield whole
         return
-    for record in merged(cues):
+    for record in merge_cues(cues):
         yield record.encode("utf-8", "replace")
 
 
@@ -81,17 +81,17 @@ def _cues(whole: bytes) -> Iterator[Cue] | None:
         return None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.startswith("WEBVTT"):
-        return webvtt(blocks(text))
+        return parse_webvtt(split_blocks(text))
     if _SUBRIP.match(text):
-        return subrip(text)
+        return parse_subrip(text)
     try:
-        return from_json(json.loads(text))
+        return parse_json(json.loads(text))
     except (ValueError, RecursionError):
         return None  # lines of JSON, as a rule
 
 
 def _text(data: bytes) -> str | None:
-    kind = text_of(data[:1024])
+    kind = detect_text(data[:1024])
     if kind.refusal:
         return None
-    return data[kind.mark_bytes :].decode(kind.encoding, "replace")
+    return data[kind.bom_bytes :].decode(kind.encoding, "replace")

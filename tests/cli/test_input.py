@@ -145,7 +145,7 @@ async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path
     finally:
         tracemalloc.stop()
     assert sum(sizes) == 10_000_000
-    assert max(sizes) <= chunking.LONGEST_RECORD + open_file.CHUNK_BYTES
+    assert max(sizes) <= chunking.MAX_RECORD_BYTES + open_file.CHUNK_BYTES
     assert peak < 2_000_000
 
 
@@ -168,7 +168,7 @@ def test_a_file_may_be_called_by_any_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 {x} \n")
     (tmp_path / name).write_text("x\n")
     for named in (tmp_path, tmp_path / name):
-        (found,) = discovery.find([str(named)], follow=False).sources
+        (found,) = discovery.discover([str(named)], follow=False).sources
         assert (found.stream, found.path) == (
             "caf\N{REPLACEMENT CHARACTER} {x} \n", tmp_path / name
         )  # fmt: skip

@@ -56,7 +56,7 @@ def test_text_is_what_the_file_holds_in_any_chunks(text: str, size: int) -> None
         patch.setattr(click, "open_file", lambda *_: io.BytesIO(text.encode()))
         for encoding in get_args(Encoding):
             found = FileText(Path("x"), encoding)
-            assert "".join(found.chunks()) == text and not found.complaint
+            assert "".join(found.chunks()) == text and not found.warning
 
 
 @given(st.lists(st.sampled_from([b"ok", b"\xff", b"caf\xe9", b"\r", "é☃".encode(), b""])))
@@ -68,17 +68,17 @@ def test_lines_that_are_no_utf_8_are_left_out_or_replaced(lines: list[bytes]) ->
         strict, loose = FileText(Path("x"), "strict"), FileText(Path("x"), "replace")
         assert "".join(strict.chunks()) == b"".join(line + b"\n" for line in good).decode()
         assert "".join(loose.chunks()) == data.decode(errors="replace")
-    assert strict.left_out == len(lines) - len(good)
+    assert strict.skipped_lines == len(lines) - len(good)
     wrong = [at for at in (data.find(b"\xff"), data.find(b"\xe9\n")) if at >= 0]
     if wrong:
-        assert f"offset {min(wrong)}" in strict.complaint
-    assert bool(strict.complaint) == bool(wrong) and not loose.complaint
+        assert f"offset {min(wrong)}" in strict.warning
+    assert bool(strict.warning) == bool(wrong) and not loose.warning
 
 
 def test_a_line_without_end_takes_bounded_memory_and_loses_its_wrong_piece(tmp_path: Path) -> None:
     text, found = read("é".encode() * 200_000 + b"\xff", tmp_path)
     assert text == "é" * text.count("é") and text.count("é") > 150_000
-    assert found.left_out == 1 and found.first_bad == 400_000
+    assert found.skipped_lines == 1 and found.first_bad == 400_000
 
 
 def test_line_breaks_stay_and_offsets_are_the_files(model: str, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_text_behind_a_byte_order_mark_is_what_feed_sends(
         patch.setattr(file_text, "LONGEST_LINE", size)
         patch.setattr(click, "open_file", lambda *_: io.BytesIO(data))
         found = FileText(Path("x"), "strict")
-        assert "".join(found.chunks()) == text and not found.complaint
+        assert "".join(found.chunks()) == text and not found.warning
 
 
 async def fed(path: Path) -> str:
@@ -193,7 +193,7 @@ def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
 
 def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_said(tmp_path: Path) -> None:
     text, found = read(gzip.compress(b"one\n" * 999)[:-6], tmp_path)
-    assert text == "one\n" * 999 and "cut short" in found.complaint
+    assert text == "one\n" * 999 and "cut short" in found.warning
 
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from stream_app.feeding.content import kind, unpacked
+from stream_app.feeding.content import inspect, extract
 from stream_app.feeding.reader import read
-from stream_app.feeding.source import How, Source
+from stream_app.feeding.source import ReadOptions, Source
 
 
 async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
@@ -13,16 +13,16 @@ async def read_file(path: Path, follow: bool = False) -> AsyncIterator[str]:
 
     Bytes that are not text are U+FFFD. follow: also what is written later, for ever.
     """
-    async for piece in read(Source(path, path.name, follow), How()):
+    async for piece in read(Source(path, path.name, follow), ReadOptions()):
         yield piece.text()
 
 
 def is_transcript(path: Path) -> bool:
     """Whether the file is a transcript, also if it is compressed."""
-    return path.is_file() and kind(path).is_transcript
+    return path.is_file() and inspect(path).is_transcript
 
 
 def transcript_records(path: Path) -> Iterator[str]:
     """The records of a transcript, each with its line end."""
     if is_transcript(path):
-        yield from (data.decode() for data in unpacked(path))
+        yield from (data.decode() for data in extract(path))
