@@ -18,11 +18,11 @@ import click
 from stream_app.cli.feed_report import Progress
 from stream_app.errors import SettingsError
 from stream_app.feeding import discovery, recovery
+from stream_app.feeding.addressing import event_key
+from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.chunking import RecordRules
 from stream_app.feeding.content import STANDARD_INPUT, inspect
 from stream_app.feeding.feeder import GIVE_UP_SECONDS, Feeder, open_feeder
-from stream_app.feeding.addressing import event_key
-from stream_app.feeding.chunking import RecordRules
-from stream_app.feeding.checkpoints import Checkpoints, CheckpointFile
 from stream_app.feeding.reader import read
 from stream_app.feeding.rotation import is_rotated
 from stream_app.feeding.source import ReadOptions, Source, is_piped
@@ -192,7 +192,11 @@ class _Run:
         form = feeder.encoder
         rules = RecordRules(form.starts, form.max_bytes if form.kind == "json" else 0, form.is_raw)
         self.how = ReadOptions(
-            feeder.checkpoints, wanted.last, rules, notify=progress.notify, report_error=progress.report_error
+            feeder.checkpoints,
+            wanted.last,
+            rules,
+            notify=progress.notify,
+            report_error=progress.report_error,
         )
         self.known = set[Path]()
 

@@ -10,8 +10,9 @@ from typing import Self
 
 from tqdm import tqdm
 
-from stream_app.cli.output import echo, one_line
+from stream_app.cli.output import echo
 from stream_app.feeding.encoder import FeedCounts
+from stream_app.runtime.escape import one_line
 from stream_app.variables import variable
 
 

@@ -32,7 +32,8 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
-    from stream_app.cli.output import echo, escape, prepare
+    from stream_app.cli.output import echo, prepare
+    from stream_app.runtime.escape import escape
 
     prepare()
     configure_malloc()

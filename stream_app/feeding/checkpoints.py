@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.fingerprint import Fingerprint, FingerprintHash, hash_matches, parse_hash
 from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.fingerprint import Fingerprint, FingerprintHash, hash_matches, parse_hash
 
 VERSION = 1
 # Files that were read to their end are remembered, so that they are not taken for new ones.
@@ -73,7 +73,11 @@ class Checkpoint:
         status = os.fstat(file)
         if not self.is_file(status) or not (self.sent or self.end or not status.st_size):
             return False
-        return self.fingerprint.matches(file) if self.fingerprint.offset > self.sent else self.matches(file)
+        return (
+            self.fingerprint.matches(file)
+            if self.fingerprint.offset > self.sent
+            else self.matches(file)
+        )
 
     def advance(self, piece: Chunk) -> FingerprintHash:
         """The marks behind this piece, which is the next to be sent."""
@@ -107,7 +111,9 @@ class Checkpoints:
         """Whether a restart goes on from here."""
         return False
 
-    def add(self, path: Path, stream: str, file: int, start: int, archive: bool = False) -> Checkpoint:
+    def add(
+        self, path: Path, stream: str, file: int, start: int, archive: bool = False
+    ) -> Checkpoint:
         """An open file that was not known before, to be sent from this place on."""
         entry = self._add(os.fsdecode(path.absolute()), stream, file, start, archive)
         self.save()
@@ -124,7 +130,9 @@ class Checkpoints:
         self.entries[entry.id] = entry
         self.save()
 
-    def _add(self, path: str, stream: str, file: int, start: int, archive: bool = False) -> Checkpoint:
+    def _add(
+        self, path: str, stream: str, file: int, start: int, archive: bool = False
+    ) -> Checkpoint:
         status = os.fstat(file)
         marks = Fingerprint.of(file, status.st_size if archive else start)
         entry = Checkpoint(

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stream_app.feeding.compression import decompress
-from stream_app.feeding.transcripts import is_transcript, read_records
-from stream_app.feeding.start_offset import skip_hole
 from stream_app.feeding.file_types import HEAD_BYTES, TextFormat, detect_compression, detect_text
+from stream_app.feeding.start_offset import skip_hole
+from stream_app.feeding.transcripts import is_transcript, read_records
 
 READ_BYTES = 65_536
 STANDARD_INPUT = "-"

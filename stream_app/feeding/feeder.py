@@ -18,13 +18,13 @@ from aiokafka.errors import KafkaTimeoutError
 
 from stream_app.client import client
 from stream_app.errors import UnreachableError
-from stream_app.feeding.encoder import FeedCounts, EncodedEvent, EventEncoder
 from stream_app.feeding.addressing import event_headers, event_key
-from stream_app.feeding.fingerprint import FingerprintHash
-from stream_app.feeding.throttle import Throttle
-from stream_app.feeding.chunking import Chunk
 from stream_app.feeding.checkpoints import Checkpoints
+from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.encoder import EncodedEvent, EventEncoder, FeedCounts
+from stream_app.feeding.fingerprint import FingerprintHash
 from stream_app.feeding.recovery import checkpoint_header
+from stream_app.feeding.throttle import Throttle
 from stream_app.kafka.producer import open_producer
 from stream_app.kafka.topics import ensure_topics
 from stream_app.settings import Settings
@@ -140,7 +140,9 @@ class Feeder:
             self._unbooked.pop(number)  # it is not on its way
             raise
 
-    async def _hand_over(self, way: "_Way", event: EncodedEvent | None, upto: Chunk, number: int) -> _InFlightEvent:
+    async def _hand_over(
+        self, way: "_Way", event: EncodedEvent | None, upto: Chunk, number: int
+    ) -> _InFlightEvent:
         note = upto.source.hands_over(upto) if upto.source else None
         if event is None:
             done = asyncio.get_running_loop().create_future()
@@ -204,7 +206,9 @@ class Feeder:
         logger.warning("Kafka at %s has taken nothing for %.0f s: waiting", broker, away)
 
 
-def _covering(events: Iterable[EncodedEvent], piece: Chunk) -> Iterator[tuple[EncodedEvent | None, Chunk]]:
+def _covering(
+    events: Iterable[EncodedEvent], piece: Chunk
+) -> Iterator[tuple[EncodedEvent | None, Chunk]]:
     """Each event with what the piece has from the one before up to its end; what comes after the
     last one, and is not sent, alone."""
     at = 0

@@ -14,10 +14,10 @@ from typing import BinaryIO, cast
 import click
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.compression import ArchiveError, decompress
-from stream_app.feeding.content import inspect, extract
-from stream_app.feeding.file_types import detect_compression, detect_text
 from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
+from stream_app.feeding.compression import ArchiveError, decompress
+from stream_app.feeding.content import extract, inspect
+from stream_app.feeding.file_types import detect_compression, detect_text
 from stream_app.formats.lines import LineRule, timed
 from stream_app.settings import Encoding
 from xl3m_core.segment import Line
@@ -83,7 +83,9 @@ class FileText:
             head = file.read(CHUNK_BYTES)
             if packed := detect_compression(head):
                 heads = [head]
-                yield from decompress(packed, lambda size: heads.pop() if heads else file.read(size))
+                yield from decompress(
+                    packed, lambda size: heads.pop() if heads else file.read(size)
+                )
             else:
                 rest = iter(lambda: file.read(CHUNK_BYTES), b"")
                 yield from chain([head] if head else [], rest)

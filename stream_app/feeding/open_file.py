@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_app.feeding.start_offset import skip_hole
-from stream_app.feeding.file_types import is_partial_bom, detect_text
-from stream_app.feeding.fingerprint import HEAD_BYTES, Fingerprint
-from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
 from stream_app.feeding.checkpoints import Checkpoint
+from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
+from stream_app.feeding.file_types import detect_text, is_partial_bom
+from stream_app.feeding.fingerprint import HEAD_BYTES, Fingerprint
+from stream_app.feeding.start_offset import skip_hole
 
 # About what goes into an event; so many of them are read at a time.
 CHUNK_BYTES = 16_384
@@ -114,7 +114,9 @@ class OpenFile:
         """
         found = self._beginning()
         start = max(self.fingerprint.offset, found.start) if found else 0
-        marks = self.fingerprint if start == self.fingerprint.offset else Fingerprint.of(self.fd, start)
+        marks = (
+            self.fingerprint if start == self.fingerprint.offset else Fingerprint.of(self.fd, start)
+        )
         data = os.pread(self.fd, CHUNK_BYTES * _CHUNKS, start) if found else b""
         if self.is_superseded:
             self.truncated = not self.fingerprint.matches(self.fd)

@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from stream_app.feeding.checkpoints import Checkpoints, Checkpoint
-from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.checkpoints import Checkpoint, Checkpoints
 from stream_app.feeding.chunking import Chunk, Splitter
 from stream_app.feeding.compression import ArchiveError
-from stream_app.feeding.content import STANDARD_INPUT, in_thread, inspect, pipe_content, extract
+from stream_app.feeding.content import STANDARD_INPUT, extract, in_thread, inspect, pipe_content
 from stream_app.feeding.file_types import detect_text
 from stream_app.feeding.source import ReadOptions, Source, is_piped
 from stream_app.feeding.tailer import Tailer

@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding.fingerprint import FingerprintHash, parse_hash, format_hash
+from stream_app.feeding.checkpoints import Checkpoint, Checkpoints
 from stream_app.feeding.chunking import Chunk
-from stream_app.feeding.checkpoints import Checkpoints, Checkpoint
+from stream_app.feeding.fingerprint import FingerprintHash, format_hash, parse_hash
 from stream_app.kafka import auth
 from stream_app.kafka.topics import REQUEST_SECONDS, partition_counts
 from stream_app.settings import Settings
@@ -84,7 +84,9 @@ async def _partitions(settings: Settings) -> list[TopicPartition]:
 
 
 class _Scan:
-    def __init__(self, settings: Settings, book: Checkpoints, partitions: list[TopicPartition]) -> None:
+    def __init__(
+        self, settings: Settings, book: Checkpoints, partitions: list[TopicPartition]
+    ) -> None:
         self.book = book
         self.partitions = partitions
         self.options = auth.kafka(settings)

@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from stream_app.feeding.checkpoints import Checkpoint, Checkpoints
 from stream_app.feeding.file_types import detect_compression
 from stream_app.feeding.fingerprint import Fingerprint
-from stream_app.feeding.checkpoints import Checkpoints, Checkpoint
 
 Matches = Callable[[int], bool]
 """Whether an open file holds what was read of a text."""
@@ -104,7 +104,9 @@ def locate(entry: Checkpoint, fits: Matches, path: Path, book: Checkpoints) -> L
     return Location(None, [])
 
 
-def is_superseded(entry: Checkpoint, fits: Matches, file: int, path: Path, book: Checkpoints) -> bool:
+def is_superseded(
+    entry: Checkpoint, fits: Matches, file: int, path: Path, book: Checkpoints
+) -> bool:
     """Whether the open file, which fits, is not the text of the entry but a later one."""
     found, later = locate(entry, fits, path, book)
     is_other = found is not None and not os.path.sameopenfile(found.fd, file)
@@ -112,7 +114,9 @@ def is_superseded(entry: Checkpoint, fits: Matches, file: int, path: Path, book:
     return is_other
 
 
-def _of(files: list[Candidate], entry: Checkpoint, fits: Matches, path: Path, book: Checkpoints) -> Location:
+def _of(
+    files: list[Candidate], entry: Checkpoint, fits: Matches, path: Path, book: Checkpoints
+) -> Location:
     """Of all files, the oldest first, the one of the entry, and those that are newer."""
     known = {each for each in files if book.contains(entry.stream, each.fd, except_for=entry)}
     mine = (each for each in files if entry.is_file(os.fstat(each.fd)) and each not in known)

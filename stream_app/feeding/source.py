@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_app.feeding.content import STANDARD_INPUT
-from stream_app.feeding.chunking import RecordRules
 from stream_app.feeding.checkpoints import Checkpoints
+from stream_app.feeding.chunking import RecordRules
+from stream_app.feeding.content import STANDARD_INPUT
 
 
 class Source(NamedTuple):

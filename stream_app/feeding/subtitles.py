@@ -104,7 +104,9 @@ def merge_cues(cues: Iterable[Cue]) -> Iterator[str]:
 def _parts(held: list[Cue], size: int, cue: Cue, last: float) -> bool:
     """Whether the cue begins a new record."""
     ended = bool(_ENDS.search(held[-1].text))
-    paused = cue.start is not None and held[0].start is not None and cue.start - last > PAUSE_SECONDS
+    paused = (
+        cue.start is not None and held[0].start is not None and cue.start - last > PAUSE_SECONDS
+    )
     long = size >= UTTERANCE_CHARS and (ended or size >= 2 * UTTERANCE_CHARS)
     return cue.speaker != held[0].speaker or paused or long
 

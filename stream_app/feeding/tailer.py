@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncIterator
 
 from stream_app.feeding import rotation
+from stream_app.feeding.checkpoints import Checkpoint
+from stream_app.feeding.chunking import Chunk
 from stream_app.feeding.file_types import HEAD_BYTES, detect_text
 from stream_app.feeding.open_file import NotTextError, OpenFile
-from stream_app.feeding.chunking import Chunk
-from stream_app.feeding.checkpoints import Checkpoint
 from stream_app.feeding.rotation import Candidate
 from stream_app.feeding.source import ReadOptions, Source
 from stream_app.feeding.start_offset import last_lines
@@ -106,7 +106,9 @@ class Tailer:
         else:
             os.close(file)
 
-    async def _each(self, files: list[Candidate], before: int | None = None) -> AsyncIterator[Chunk]:
+    async def _each(
+        self, files: list[Candidate], before: int | None = None
+    ) -> AsyncIterator[Chunk]:
         """All of these files, up to the one that is open as `before`, but for those known."""
         try:
             while files:
@@ -156,7 +158,9 @@ class Tailer:
                 yield piece
         self._last = None if entries[1:] else self._last  # the first says that it was started
 
-    async def _resumed(self, entry: Checkpoint, found: Candidate | None, last: bool) -> AsyncIterator[Chunk]:
+    async def _resumed(
+        self, entry: Checkpoint, found: Candidate | None, last: bool
+    ) -> AsyncIterator[Chunk]:
         """The rest of an entry. found: where its text is now; last: no other was begun after it."""
         is_here = found is not None and found.path == self.path
         if found is None or entry.done or (is_here and not last):
@@ -220,7 +224,9 @@ class Tailer:
         return self.current
 
     def _is_passed(self, opened: OpenFile) -> bool:
-        return rotation.is_superseded(opened.checkpoint, opened.matches, opened.fd, self.path, self.checkpoints)
+        return rotation.is_superseded(
+            opened.checkpoint, opened.matches, opened.fd, self.path, self.checkpoints
+        )
 
     async def _trail(self, entry: Checkpoint, fits: rotation.Matches) -> rotation.Location:
         return await asyncio.to_thread(rotation.locate, entry, fits, self.path, self.checkpoints)

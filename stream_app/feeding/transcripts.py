@@ -8,8 +8,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from stream_app.feeding.subtitles import Cue, split_blocks, parse_json, merge_cues, parse_subrip, parse_webvtt
 from stream_app.feeding.file_types import detect_text
+from stream_app.feeding.subtitles import (
+    Cue,
+    merge_cues,
+    parse_json,
+    parse_subrip,
+    parse_webvtt,
+    split_blocks,
+)
 
 # A transcript is read whole: a day of talk has one megabyte. What is larger goes as it is.
 LARGEST = 64 << 20

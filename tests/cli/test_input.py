@@ -15,8 +15,8 @@ import pytest
 
 from stream_app.embedded.services import Service
 from stream_app.feeding import chunking, discovery, open_file, tailer
-from tests.support.files import read_file
 from stream_app.variables import variable
+from tests.support.files import read_file
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
 LINES_OF_CLICK = 3  # "Usage: …", "Try …", and what click breaks off from them

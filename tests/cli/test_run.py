@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from stream_app.errors import SettingsError
 from stream_app.feeding import file_text
-from tests.support.files import read_file
 from stream_app.feeding.file_text import FileText
 from stream_app.settings import Encoding
 from tests.support import tiny
+from tests.support.files import read_file
 from xl3m_core import XL3M
 
 CASES = Path(__file__).parents[1] / "cases"

@@ -20,19 +20,19 @@ from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding import chunking, discovery, feeder, open_file, reader, recovery
-from stream_app.feeding.feeder import Feeder, open_feeder
-from stream_app.feeding.encoder import EventEncoder
-from stream_app.feeding.fingerprint import Fingerprint
-from stream_app.feeding.throttle import LOOK_SECONDS, Throttle
+from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
 from stream_app.feeding.chunking import Chunk
-from stream_app.feeding.checkpoints import Checkpoints, CheckpointFile
-from tests.support.files import read_file
+from stream_app.feeding.encoder import EventEncoder
+from stream_app.feeding.feeder import Feeder, open_feeder
+from stream_app.feeding.fingerprint import Fingerprint
 from stream_app.feeding.recovery import apply_header
 from stream_app.feeding.source import ReadOptions, Source
+from stream_app.feeding.throttle import LOOK_SECONDS, Throttle
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.store.state import PositionUpdate
 from stream_app.store.store import StreamStore
+from tests.support.files import read_file
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
@@ -289,7 +289,9 @@ async def test_what_is_confirmed_is_taken_down_in_order_while_nothing_more_comes
     path.write_text('{"text": "a"}\n{"text": "b"}\n')
     made = Feeder(Settings(input_format="json"), cast(AIOKafkaProducer, client), None, book)
     source = Source(path, "s", follow=True)
-    feeding = asyncio.create_task(made.feed("s", reader.read(source, ReadOptions(book)), lambda _: None))
+    feeding = asyncio.create_task(
+        made.feed("s", reader.read(source, ReadOptions(book)), lambda _: None)
+    )
     await until(lambda: len(client.events) == 2)
 
     def sent() -> int:

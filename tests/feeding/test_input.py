@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from stream_app.cli.feed_report import _parts
 from stream_app.errors import SettingsError
 from stream_app.feeding import discovery
-from stream_app.feeding.compression import ArchiveError, decompress
-from stream_app.feeding.content import inspect, extract
-from stream_app.feeding.encoder import FeedCounts, EventEncoder
 from stream_app.feeding.addressing import event_key
+from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
 from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
-from stream_app.feeding.checkpoints import Checkpoints, CheckpointFile
+from stream_app.feeding.compression import ArchiveError, decompress
+from stream_app.feeding.content import extract, inspect
+from stream_app.feeding.encoder import EventEncoder, FeedCounts
 from stream_app.feeding.reader import read
 from stream_app.feeding.source import ReadOptions, Source
 from stream_app.feeding.start_offset import last_lines
-from tests.support.files import is_transcript, transcript_records
 from stream_app.formats.presets import FORMS, PRESETS
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
+from tests.support.files import is_transcript, transcript_records
 
 CASES = Path(__file__).parents[1] / "cases"
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -294,7 +294,10 @@ def test_a_line_that_is_no_json_is_read_from_the_field_it_is_put_in(name: str) -
     ("counts", "wanted"),
     [
         (FeedCounts(1, 1, 1, not_json=1), ["1 line, 1 byte in 1 event", "1 record is not JSON"]),
-        (FeedCounts(2, 2, 2, not_json=2), ["2 lines, 2 bytes in 2 events", "2 records are not JSON"]),
+        (
+            FeedCounts(2, 2, 2, not_json=2),
+            ["2 lines, 2 bytes in 2 events", "2 records are not JSON"],
+        ),
         (FeedCounts(0, 0, 0), ["0 lines, 0 bytes in 0 events"]),
     ],
 )

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from stream_app.feeding import open_file, rotation, tailer
-from stream_app.feeding.tailer import Tailer
-from stream_app.feeding.open_file import OpenFile
+from stream_app.feeding.checkpoints import Checkpoint, CheckpointFile, Checkpoints
 from stream_app.feeding.chunking import Chunk
-from stream_app.feeding.checkpoints import Checkpoints, Checkpoint, CheckpointFile
+from stream_app.feeding.open_file import OpenFile
 from stream_app.feeding.reader import read
-from stream_app.feeding.recovery import checkpoint_header, apply_header
+from stream_app.feeding.recovery import apply_header, checkpoint_header
 from stream_app.feeding.source import ReadOptions, Source
+from stream_app.feeding.tailer import Tailer
 
 SCHEDULES = 60
 PATIENCE = 8

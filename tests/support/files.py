@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from stream_app.feeding.content import inspect, extract
+from stream_app.feeding.content import extract, inspect
 from stream_app.feeding.reader import read
 from stream_app.feeding.source import ReadOptions, Source
 

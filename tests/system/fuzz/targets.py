@@ -31,9 +31,8 @@ from stream_app.events import (
     encode,
 )
 from stream_app.feeding import chunking, open_file
-from stream_app.feeding.transcripts import is_transcript
 from stream_app.feeding.file_types import detect_compression, detect_text
-from tests.support.files import read_file
+from stream_app.feeding.transcripts import is_transcript
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -49,6 +48,7 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
 from stream_app.variables import variable
 from tests.support import raw
+from tests.support.files import read_file
 from tests.support.raw import Raw
 from tests.system.fuzz import wire
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
