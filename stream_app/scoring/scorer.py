@@ -20,7 +20,7 @@ from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_updat
 from stream_app.scoring.look_ahead import PrefilterScheduler
 from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
 from stream_app.scoring.prefilter import Prefilter
-from stream_app.scoring.standing import StandingQuestions
+from stream_app.scoring.standing import QuestionLoader
 from stream_app.scoring.streams import StreamRegistry
 from stream_app.store.state import Cursor, RangeUpdate
 from stream_app.store.store import StreamStore
@@ -51,42 +51,43 @@ class Scorer:
         engine: Engine,
         store: StreamStore,
         health: Health,
-        backlog_tokens: int,
+        max_lag_tokens: int,
         step_seconds: float = 0.0,
-        scout: Prefilter | None = None,
+        prefilter: Prefilter | None = None,
+        on_step: Callable[[float, float], None] = lambda fill, seconds: None,
+        on_change: Callable[[str, str], None] = lambda stream, qid: None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.store = store
-        self.ahead = PrefilterScheduler(scout)
+        self.prefilter = PrefilterScheduler(prefilter)
         self.health = health
-        self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
+        self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
-        standing = StandingQuestions(engine, store)
-        self.question_id = standing.id
+        standing = QuestionLoader(engine, store)
+        self.question_id = standing.question_id
         self.streams = StreamRegistry(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
-        self.on_change: Callable[[str, str], None] = lambda stream, qid: None
-        self.on_step: Callable[[float, float], None] = lambda fill, seconds: None
-        self.on_room: Callable[[], None] = lambda: None
+        self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
         self.steps = 0
         self.model_calls = 0
         self.working = False
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
 
-    def far_behind(self) -> set[str]:
+    def throttled_partitions(self) -> set[str]:
         """Partitions of whose streams more is read and unscored than the backlog allows."""
-        if self.streams.backlog() <= self.backlog_segments:
+        if self.streams.lag() <= self.max_lag_segments:
             return set()  # all together they are not: there may be thousands of streams
-        backlogs = self.streams.backlogs()
-        return {name for name, unscored in backlogs.items() if unscored > self.backlog_segments}
+        backlogs = self.streams.lag_by_partition()
+        return {name for name, unscored in backlogs.items() if unscored > self.max_lag_segments}
 
     async def wait_until_covered(self, stream: str, qid: str, until: float) -> None:
         """Score for a question ahead of live edges and history, until all of the stream's log
         is covered or `time.monotonic()` is past `until`."""
         waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
-        watched = self.streams.watched.setdefault(stream, TrackedStream(Cursor()))
+        watched = self.streams.tracked.setdefault(stream, TrackedStream(Cursor()))
         self.waiters.append(waiter)
         watched.waiters += 1
         try:
@@ -108,10 +109,10 @@ class Scorer:
 
     async def _look_ahead(self, watched: TrackedStream, stream: str, qid: str) -> None:
         """Have picked what to score first, while scoring goes on."""
-        await self.ahead.look(watched, stream, qid)
+        await self.prefilter.look(watched, stream, qid)
         self._wake.set()
 
-    def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+    def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Run a call that is no scoring, one at a time. Answers take priority over the batches of
         steps that have not begun."""
 
@@ -168,10 +169,10 @@ class Scorer:
         """
         method, suffix = self.engine.method, self.engine.suffix
         plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
-        behind = next(self._behind(), None)
+        behind = next(self._lagging(), None)
         plan.add(self._waiting(), plan.room * (3 if behind else 4) // 4, back=True)
-        plan.add(self._behind(), plan.room, back=False, at_least_one=True)
-        plan.add(self._behind(), plan.room, back=True)
+        plan.add(self._lagging(), plan.room, back=False, at_least_one=True)
+        plan.add(self._lagging(), plan.room, back=True)
         self.streams.rotate({work.stream for work in plan.jobs})
         self.waiters[:] = self.waiters[1:] + self.waiters[:1]
         return plan
@@ -181,15 +182,15 @@ class Scorer:
         asked: dict[str, dict[str, None]] = {}
         for waiter in self.waiters:
             asked.setdefault(waiter.stream, {})[waiter.qid] = None
-        watched = self.streams.watched
+        watched = self.streams.tracked
         return [Wanted(s, watched[s], [*qids]) for s, qids in asked.items()]
 
-    def _behind(self) -> Iterator[Wanted]:
+    def _lagging(self) -> Iterator[Wanted]:
         """Owned streams that have something to score for a current question; there may be
         thousands, and a step has room for few."""
         for stream in self.streams.lagging:
-            if (watched := self.streams.watched[stream]).owned:
-                yield Wanted(stream, watched, [*watched.current()])
+            if (watched := self.streams.tracked[stream]).owned:
+                yield Wanted(stream, watched, [*watched.standing_questions()])
 
     async def _read(self, work: list[ScoringJob]) -> list[list[Segment]]:
         """Each work's segments; what several questions need is read once."""
@@ -204,7 +205,7 @@ class Scorer:
     def _observe(self, step: Step, scores: Scores) -> None:
         """Note what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.values) / sum(len(work.indices) for work in step.job)
+        share = len(scores.values) / sum(len(work.indices) for work in step.jobs)
         self.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
@@ -214,12 +215,12 @@ class Scorer:
         scores, k = iter(found.values), self.engine.method.k
         extensions = [
             range_update(w, {segment: next(scores) for segment in segments}, k, self._first(w))
-            for w, segments in zip(step.job, step.segments, strict=True)
+            for w, segments in zip(step.jobs, step.segments, strict=True)
         ]
         replies = await retry_forever(
             self.health, "scoring", self.store.extend_range, extensions, k
         )
-        written = list(zip(step.job, extensions, replies, strict=True))
+        written = list(zip(step.jobs, extensions, replies, strict=True))
         for w, made, reply in written:
             self._apply(w, made, reply)
         self.steps += 1
@@ -232,15 +233,15 @@ class Scorer:
 
     def _first(self, w: ScoringJob) -> int:
         """Where the log that was scored begins, as far as is known here."""
-        watched = self.streams.watched.get(w.stream)
+        watched = self.streams.tracked.get(w.stream)
         return watched.cursor.first if watched else 0
 
     def _apply(self, w: ScoringJob, made: RangeUpdate, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""
-        watched = self.streams.watched.get(w.stream)
+        watched = self.streams.tracked.get(w.stream)
         if changed is None or watched is None or watched.questions.get(w.qid) is not w.tracked:
             w.tracked.planned = replace(w.tracked.scored_range)
-            self.streams.reload(w.stream)
+            self.streams.mark_stale(w.stream)
         else:
             scored = w.tracked.scored_range
             scored.lo, scored.hi = made.lo, made.hi
@@ -257,7 +258,7 @@ class Scorer:
         for waiter in self.waiters:
             if waiter.head is None or waiter.covered.done():
                 continue
-            watched = self.streams.watched.get(waiter.stream)
+            watched = self.streams.tracked.get(waiter.stream)
             standing = watched.questions.get(waiter.qid) if watched else None
             if not (watched and standing and standing.is_behind(waiter.head, watched.cursor.first)):
                 waiter.covered.set_result(None)
