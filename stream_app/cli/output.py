@@ -28,7 +28,7 @@ def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
     click.echo(escape(text), nl=nl, err=err)
 
 
-def say_json(fields: Any) -> None:
+def echo_json(fields: Any) -> None:
     """Print the fields as a line of JSON; in plain ASCII where the output is not UTF-8."""
     click.echo(as_json(fields, ascii_only=not _is_utf8(sys.stdout)))
 

@@ -158,7 +158,9 @@ async def resolve(store: StreamStore, name: str) -> str:
     return meant if coded and not literal else name
 
 
-async def covered(store: StreamStore, stream: str, question: str | None) -> tuple[int, int] | None:
+async def scored_segments(
+    store: StreamStore, stream: str, question: str | None
+) -> tuple[int, int] | None:
     """How many of the stream's segments are scored for the question (None: the current one), and
     how many there are; None if nothing is known of it, or who asks has no right to know."""
     try:

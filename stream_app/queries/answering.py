@@ -186,7 +186,7 @@ class Answering:
         must not end the worker. Out of memory is a RuntimeError, a position beyond the model's
         table an IndexError."""
         try:
-            return await self.scorer.on_model(call)
+            return await self.scorer.run_on_model(call)
         except Exception as error:
             logger.exception("the model failed on a query")
             raise RefusedError(f"the model failed: {error}") from error

@@ -103,13 +103,13 @@ class PubSubServer:
         was said while nobody listened is lost: each stream's questions may be others."""
         for look in self.on_listening:
             await look()
-        for stream in list(self.scoring.streams.watched):
-            self.scoring.streams.changed(stream)
+        for stream in list(self.scoring.streams.tracked):
+            self.scoring.streams.on_questions_changed(stream)
 
     async def _changed(self, stream: str) -> None:
         """Look at the stream's questions again, or, if none is named, at what Redis has of this
         worker's partitions: `xl3m rebuild` may have set them back."""
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         for look in () if stream else self.on_listening:
             await look()
 

@@ -46,10 +46,10 @@ async def test_what_is_read_for_a_question_is_known(store: StreamStore, fresh: F
     stream = fresh("stream")
     scored = await half_read(store, stream)
     head = (await store.load(stream)).cursor.head
-    assert await client.covered(store, stream, QUESTION) == (scored, head)
-    assert await client.covered(store, stream, "another?") is None
-    assert await client.covered(store, stream, None) is None  # it is not a current one
-    assert await client.covered(store, fresh("stream"), QUESTION) is None
+    assert await client.scored_segments(store, stream, QUESTION) == (scored, head)
+    assert await client.scored_segments(store, stream, "another?") is None
+    assert await client.scored_segments(store, stream, None) is None  # it is not a current one
+    assert await client.scored_segments(store, fresh("stream"), QUESTION) is None
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -63,7 +63,7 @@ async def test_progress_is_shown_until_the_answer_comes(
 ) -> None:
     stream = fresh("stream") + BINARY
     scored = await half_read(store, stream)
-    looked, covered = asyncio.Event(), client.covered
+    looked, covered = asyncio.Event(), client.scored_segments
 
     async def look(*args: Any) -> Any:
         known = await covered(*args)

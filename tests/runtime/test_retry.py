@@ -119,6 +119,7 @@ def away() -> tuple[Callable[[], Awaitable[None]], asyncio.Event]:
     return call, back
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None:
     health, (one, back), (other, stays) = Health(), away(), away()
     waiting = [asyncio.create_task(retry_forever(health, "query", call)) for call in (one, other)]
@@ -132,6 +133,7 @@ async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None
     assert health.ok and health.retrying == {}
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_one_that_is_cancelled_waits_no_more(hurried: None) -> None:
     health, (call, _) = Health(), away()
     task = asyncio.create_task(retry_forever(health, "query", call))
@@ -156,6 +158,7 @@ async def test_one_that_is_cancelled_as_its_try_fails_ends(hurried: None) -> Non
     assert health.ok
 
 
+@pytest.mark.guarantee("Redis outages")
 def test_a_night_without_redis_is_a_hundred_lines_and_says_how_many_tries(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -238,6 +241,7 @@ async def roomy(redis: Redis) -> None:
     await redis.config_set("maxmemory", 0)
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
@@ -255,6 +259,7 @@ async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
     await assert_holds(here, "".join(f"line {i} of the hall\n" for i in range(12)))
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: None) -> None:
     store, health = StreamStore(redis, PLENTY, PLENTY), Health()
     await full(redis)
@@ -274,6 +279,7 @@ async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: 
     assert health.ok and await store.streams() == ["s"]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_redis_that_became_a_replica_is_waited_for(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
@@ -302,6 +308,7 @@ async def _is_busy(redis: Redis) -> bool:
         return "BUSY" in str(error)
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_redis_that_runs_a_long_script_is_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:
@@ -319,6 +326,7 @@ async def test_a_redis_that_runs_a_long_script_is_waited_for(
             await endless
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
     store = StreamStore(redis, PLENTY, PLENTY)
     await store.register_streams([("s", "")])
@@ -327,6 +335,7 @@ async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
     assert await store.streams() == ["s", "t"]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_redis_with_too_many_clients_is_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:
@@ -344,6 +353,7 @@ async def test_a_redis_with_too_many_clients_is_waited_for(
         assert await store.streams() == ["s"]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_connections_that_break_are_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:
