@@ -153,7 +153,7 @@ class QuestionsAgent:
             await self.store.questions.end_standing(asked.stream, fence=fence)
         else:
             await self._ask(asked.stream, asked.question, asked.add, fence)
-        self.scoring.streams.changed(asked.stream)
+        self.scoring.streams.on_questions_changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         channel = self.store.keys.question_channel()
         await self.store.publish([(channel, asked.stream.encode())])
