@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
-from stream_app.runtime.retry import Health, retry_forever
+from stream_app.runtime.retry import Health, raise_if_cancelled, retry_forever
 
 
 class _HasHealth(Protocol):
@@ -31,7 +31,9 @@ def retried(
     @functools.wraps(method)
     async def call(store: S, *args: P.args, **kwargs: P.kwargs) -> T:
         if store.health is None:
-            return await method(store, *args, **kwargs)
+            result = await method(store, *args, **kwargs)
+            raise_if_cancelled()
+            return result
         return await retry_forever(store.health, step, method, store, *args, **kwargs)
 
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, T]], call)

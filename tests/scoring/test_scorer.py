@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.runtime import retry
+from stream_app.runtime.retry import Health
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.store import keys as layout
@@ -459,7 +460,8 @@ async def test_a_redis_that_fails_for_a_while_costs_nothing(
 
 @pytest.mark.guarantee("Exactly-once effect")
 async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: Fresh) -> None:
-    world, stream = World(StreamStore(redis_client, Retention(4))), fresh("stream")
+    store = StreamStore(redis_client, Retention(4), health=Health())
+    world, stream = World(store), fresh("stream")
     qid = await world.ask(stream)
     await world.grow(stream, 7)
     world.store.redis = FailingPublish(redis_client)

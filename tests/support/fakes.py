@@ -244,6 +244,7 @@ class FailingStore(StreamStore):
     async def commit(self, commits: Any, trusted: str = "") -> Any:
         return await self._failing(super().commit, commits, trusted)
 
+    @retried
     async def extend_range(self, extensions: Any, k: int) -> Any:
         return await self._failing(super().extend_range, extensions, k)
 
