@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from stream_app.cli.output import echo, one_line
 from stream_app.feeding.forms import Counts
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 
 class Progress:

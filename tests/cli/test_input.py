@@ -16,7 +16,7 @@ import pytest
 from stream_app.embedded.services import Service
 from stream_app.feeding import following, opened, pieces, sources
 from stream_app.feeding.reader import read_file
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
 LINES_OF_CLICK = 3  # "Usage: …", "Try …", and what click breaks off from them
