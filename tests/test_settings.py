@@ -84,6 +84,7 @@ def test_a_process_started_with_the_variables_has_the_same_settings(name: str) -
     assert Settings.from_env(Settings(**given).to_env()) == Settings(**given)
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -182,6 +183,7 @@ def test_what_is_beyond_the_bounds_is_refused_and_what_is_within_is_taken(
 EDGES = [(name, type(getattr(Settings(), name))(edge)) for name in BOUNDS for edge in BOUNDS[name]]
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.parametrize(("name", "value"), EDGES)
 async def test_a_value_that_is_taken_can_be_used(
     name: str, value: Any, redis_client: Redis, fresh: Callable[[str], str]
