@@ -30,9 +30,9 @@ from redis.asyncio import Redis
 from stream_app.client import client
 from stream_app.errors import UnreachableError
 from stream_app.events import encode
-from stream_app.feeding.feeder import feeding
-from stream_app.feeding.opened import CHUNK_BYTES
-from stream_app.feeding.pace import Pace
+from stream_app.feeding.feeder import open_feeder
+from stream_app.feeding.open_file import CHUNK_BYTES
+from stream_app.feeding.throttle import Throttle
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
 from stream_app.variables import variable
@@ -131,8 +131,8 @@ class Live:
                 characters += len(piece)
                 yield piece
 
-        async with feeding(self.settings, self.store) as feeder:
-            feeder.pace = feeder.pace or Pace(self.store)
+        async with open_feeder(self.settings, self.store) as feeder:
+            feeder.throttle = feeder.throttle or Throttle(self.store)
             await feeder.feed(STREAM, events(), lambda _: None)
         return characters
 

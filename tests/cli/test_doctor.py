@@ -57,7 +57,7 @@ async def empty(redis_url: str) -> AsyncIterator[tuple[str, Redis]]:
 
 
 async def found(findings: AsyncIterator[Finding]) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in findings}
+    return {finding.subject: finding async for finding in findings}
 
 
 # -- Redis -----------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ async def test_a_redis_that_keeps_what_it_is_given_is_well(tmp_path: Path) -> No
     with services.redis(tmp_path, appendonly=True) as service:
         seen = await found(redis_findings(Settings(redis=service.url)))
     assert {finding.mark for finding in seen.values()} == {"ok"}
-    assert "version" in seen["Redis"].said
+    assert "version" in seen["Redis"].message
 
 
 async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warned_of(
@@ -78,7 +78,7 @@ async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warne
             await redis.config_set("maxmemory-policy", "allkeys-lru")
         seen = await found(redis_findings(Settings(redis=service.url)))
     assert seen["Redis maxmemory-policy"].mark == "MEND"
-    assert "noeviction" in seen["Redis maxmemory-policy"].said
+    assert "noeviction" in seen["Redis maxmemory-policy"].message
     assert seen["Redis appendonly"].mark == "WARN"
 
 
@@ -100,7 +100,7 @@ async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_
             await redis.replicaof("127.0.0.1", other.url.rpartition(":")[2].removesuffix("/0"))
         seen = await found(redis_findings(Settings(redis=one.url)))
         started = xl3m("worker", XL3M_REDIS=one.url)
-    assert seen["Redis"].mark == "MEND" and "replica of 127.0.0.1" in seen["Redis"].said
+    assert seen["Redis"].mark == "MEND" and "replica of 127.0.0.1" in seen["Redis"].message
     (line,) = started.stderr.splitlines()
     assert started.returncode == 3 and "replica of 127.0.0.1" in line
 
@@ -203,7 +203,7 @@ async def test_topics_that_are_missing_are_named_and_not_made(
         assert seen["Kafka"].mark == "ok"
         missing = {what for what, finding in seen.items() if finding.mark == "WARN"}
         assert missing == {f"topic {name}" for name in topic_names(settings)}
-        assert all("worker has the broker create it" in seen[what].said for what in missing)
+        assert all("worker has the broker create it" in seen[what].message for what in missing)
     assert await partition_counts(settings) == {}
 
 
@@ -216,8 +216,8 @@ async def test_topics_are_shown_with_their_partitions(
     seen = await found(kafka_findings(settings))
     assert {finding.mark for finding in seen.values()} == {"ok"}
     for name in topic_names(settings):
-        assert f"partitions: {counts[name]}" in seen[f"topic {name}"].said
-    assert "share" in seen[f"topic {settings.tokens_topic}"].said
+        assert f"partitions: {counts[name]}" in seen[f"topic {name}"].message
+    assert "share" in seen[f"topic {settings.tokens_topic}"].message
 
 
 async def test_a_broker_that_makes_no_topics_is_not_called_absent(
@@ -241,7 +241,7 @@ def test_the_model_is_loaded_and_the_method_fitted(model: str) -> None:
 def test_settings_that_cannot_be_used_end_the_visit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XL3M_REDIS", "http://user:secret@host")
     (only,) = examine()
-    assert only.mark == "MEND" and "XL3M_REDIS" in only.said
+    assert only.mark == "MEND" and "XL3M_REDIS" in only.message
     assert "secret" not in str(only)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from stream_app.embedded.services import Service
-from stream_app.feeding import following, opened, pieces, sources
-from stream_app.feeding.reader import read_file
+from stream_app.feeding import chunking, discovery, open_file, tailer
 from stream_app.variables import variable
+from tests.support.files import read_file
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
 LINES_OF_CLICK = 3  # "Usage: …", "Try …", and what click breaks off from them
@@ -152,7 +152,7 @@ async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path
     finally:
         tracemalloc.stop()
     assert sum(sizes) == 10_000_000
-    assert max(sizes) <= pieces.LONGEST_RECORD + opened.CHUNK_BYTES
+    assert max(sizes) <= chunking.MAX_RECORD_BYTES + open_file.CHUNK_BYTES
     assert peak < 2_000_000
 
 
@@ -160,7 +160,7 @@ async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path
 async def test_a_followed_file_that_vanishes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.001)
+    monkeypatch.setattr(tailer, "FOLLOW_SECONDS", 0.001)
     file = tmp_path / "log"
     file.write_text("one\n")
     chunks = read_file(file, follow=True)
@@ -177,7 +177,7 @@ def test_a_file_may_be_called_by_any_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 {x} \n")
     (tmp_path / name).write_text("x\n")
     for named in (tmp_path, tmp_path / name):
-        (found,) = sources.find([str(named)], follow=False).sources
+        (found,) = discovery.discover([str(named)], follow=False).sources
         assert (found.stream, found.path) == (
             "caf\N{REPLACEMENT CHARACTER} {x} \n", tmp_path / name
         )  # fmt: skip

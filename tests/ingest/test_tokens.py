@@ -249,7 +249,7 @@ async def test_what_was_written_without_a_reply_is_scored_all_the_same(
 ) -> None:
     here = await site(FailingStore(redis_client, after=1), fresh("topic"), 0)
     await here.ingest.apply(here.lines("record 1\n", "record 2\n"))
-    seen = here.ingest.scoring.streams.watched[here.topic]
+    seen = here.ingest.scoring.streams.tracked[here.topic]
     assert await here.ingest.scoring.step() is False
     assert seen.cursor == (await here.state()).cursor
 
@@ -562,7 +562,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
 ) -> None:
     here, slow = await site(store, fresh("topic"), 0, 1), fresh("slow")
     scoring = here.ingest.scoring
-    scoring.backlog_segments = 1
+    scoring.max_lag_segments = 1
     for stream in (here.topic, slow):
         await store.ask(stream, scoring.question_id("q?"), QuestionRecord("q?"))
     hot = here.lines(*["123456789\n"] * 9)

@@ -26,7 +26,7 @@ Fresh = Callable[[str], str]
 
 
 async def marks(here: Site) -> dict[str, tuple[str, str]]:
-    return {f.what: (f.mark, f.said) async for f in kafka_findings(here.settings)}
+    return {f.subject: (f.mark, f.message) async for f in kafka_findings(here.settings)}
 
 
 @pytest.mark.guarantee("Unreadable records")

@@ -58,7 +58,7 @@ class World:
         """A current question."""
         qid = self.scoring.question_id(question)
         await self.store.ask(stream, qid, QuestionRecord(question, set_at=set_at))
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         return qid
 
     async def ask(self, stream: str, question: str | None = None, deadline: float = 30) -> Answer:
@@ -218,7 +218,7 @@ async def test_a_question_that_ends_meanwhile_is_said_to_have(
         await cover(*args)
         await world.store.end_questions(stream)
 
-    monkeypatch.setattr(world.scoring, "cover", ending)
+    monkeypatch.setattr(world.scoring, "wait_until_covered", ending)
     answer = await world.ask(stream)
     assert answer.error is not None and "ended" in answer.error
 
@@ -314,7 +314,7 @@ async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the
         prepared.append(question)
         world.warming.changed(stream, qid)
 
-    monkeypatch.setattr(world.engine, "prepare", prepare)
+    monkeypatch.setattr(world.engine, "prefill", prepare)
     world.warming.asked(stream, qid, "q?")
     world.warming.changed(stream, qid)
     await world.warming.prefetch()

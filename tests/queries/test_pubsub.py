@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 import msgpack
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.client import client
 from stream_app.errors import UnreachableError
@@ -526,11 +527,11 @@ async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
 async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
     (worker,) = one.workers
     worker.scoring.streams.own([stream])
-    await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
+    await until(lambda: worker.scoring.streams.tracked[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
     await worker.store.ask(stream, qid, QuestionRecord("q?"))
     await one.redis.publish(keys.question_channel(), stream.encode())
-    await until(lambda: worker.scoring.streams.watched[stream].questions)
+    await until(lambda: worker.scoring.streams.tracked[stream].questions)
 
 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
@@ -556,3 +557,36 @@ async def test_a_door_whose_connection_breaks_listens_again(
     await one.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
     assert "error" not in decode((await one.answer())[1])
     assert len(worker.answered) == 1
+
+
+async def test_a_server_cancelled_as_its_connection_fails_ends(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(redis_client)
+
+    async def fail(*args: Any) -> None:
+        cast(Any, asyncio.current_task()).cancel()
+        with suppress(asyncio.CancelledError):  # as `asyncio.wait_for` does when it finishes, too
+            await asyncio.sleep(0)
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(worker.door, "_listen", fail)
+    async with asyncio.timeout(5):
+        [ended] = await asyncio.gather(worker.door.run(), return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError)
+    assert worker.door.health.ok
+
+
+async def test_a_server_that_fails_by_its_own_fault_ends_with_the_error(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(redis_client)
+
+    async def fail(*args: Any) -> None:
+        raise FileNotFoundError("put_lease.lua")
+
+    monkeypatch.setattr(worker.door, "_listen", fail)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(worker.door.run(), 5)
+    assert raised.group_contains(FileNotFoundError)
+    assert worker.door.health.ok

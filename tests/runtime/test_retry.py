@@ -1,4 +1,4 @@
-"""Patience: what passes by itself is waited for, on every Redis there is; the rest is raised."""
+"""Retries: transient errors are retried, on every Redis version at hand; the rest is raised."""
 
 import asyncio
 import logging
@@ -123,7 +123,7 @@ def away() -> tuple[Callable[[], Awaitable[None]], asyncio.Event]:
 async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None:
     health, (one, back), (other, stays) = Health(), away(), away()
     waiting = [asyncio.create_task(retry_forever(health, "query", call)) for call in (one, other)]
-    await until(lambda: len(health._waiting) == 2)
+    await until(lambda: len(health._retrying) == 2)
     back.set()
     await waiting[0]
     await retry_forever(health, "query", one)
@@ -164,17 +164,17 @@ def test_a_night_without_redis_is_a_hundred_lines_and_says_how_many_tries(
 ) -> None:
     clock = [0.0]
     health = Health(lambda: clock[0])
-    with caplog.at_level(logging.INFO, "xl3m"), health.at("ingest") as waiting:
+    with caplog.at_level(logging.INFO, "xl3m"), health.track("ingest") as retrying:
         tries = 0
         while clock[0] < 8 * 3600:
-            clock[0] += waiting.failed(exceptions.ConnectionError("away"))
+            clock[0] += retrying.failed(exceptions.ConnectionError("away"))
             tries += 1
         lines = [r.getMessage() for r in caplog.records]
         assert lines[0] == "ingest waits for Redis: away; next try in 0.1 s"
         assert 90 < len(lines) < 110
         told = sum(int(line.split("(")[1].split()[0]) for line in lines if "(" in line)
         assert tries - 70 < told + len(lines) <= tries
-    assert caplog.records[-1].getMessage() == f"ingest goes on, after {clock[0]:.0f} s"
+    assert caplog.records[-1].getMessage() == f"ingest continues after {clock[0]:.0f} s"
 
 
 def test_a_redis_that_comes_and_goes_is_not_a_line_each_time(
@@ -183,12 +183,12 @@ def test_a_redis_that_comes_and_goes_is_not_a_line_each_time(
     clock = [0.0]
     health = Health(lambda: clock[0])
     for _ in range(10_000):
-        with health.at("ingest") as waiting:
-            clock[0] += waiting.failed(exceptions.OutOfMemoryError("full"))
+        with health.track("ingest") as retrying:
+            clock[0] += retrying.failed(exceptions.OutOfMemoryError("full"))
     assert 5 < len(caplog.records) < 20
     clock[0] += 60
-    with health.at("ingest") as waiting:
-        waiting.failed(exceptions.ConnectionError("away"))
+    with health.track("ingest") as retrying:
+        retrying.failed(exceptions.ConnectionError("away"))
     assert caplog.records[-1].getMessage().startswith("ingest waits for Redis: away")
 
 

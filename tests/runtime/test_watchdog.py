@@ -16,7 +16,7 @@ Fresh = Callable[[str], str]
 
 PROGRAM = """
 import asyncio, itertools, time
-from stream_app.watchdog import Watchdog
+from stream_app.runtime.watchdog import Watchdog
 
 steps = itertools.count()
 

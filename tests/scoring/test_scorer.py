@@ -82,7 +82,7 @@ class World:
         qid = self.scoring.question_id(question)
         until = time.time() + ttl if ttl else 0.0
         await self.store.ask(stream, qid, QuestionRecord(question, until), keep=True)
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         return qid
 
     async def drain(self) -> int:
@@ -159,7 +159,7 @@ async def test_any_interleaving_comes_to_what_the_batch_does(
     await world.drain()
     for stream, question in current:
         await world.assert_equals_batch(stream, question)
-    assert (world.scoring.streams.backlog(), world.scoring.streams.lagging) == (0, {})
+    assert (world.scoring.streams.lag(), world.scoring.streams.lagging) == (0, {})
 
 
 @pytest.mark.guarantee("Stream equals batch")
@@ -416,7 +416,7 @@ async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fres
     await world.store.end_questions(stream)
     await world.drain()
     assert await world.store.scored_range(stream, qid) is None
-    assert (world.scoring.streams.backlog(), world.scoring.streams.watched[stream].questions) == (
+    assert (world.scoring.streams.lag(), world.scoring.streams.tracked[stream].questions) == (
         0,
         {},
     )
@@ -518,7 +518,7 @@ async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as
         first = await engine.begun.get()
         second = await engine.begun.get()
         assert (await world.range(stream, qid)).lo == (await world.range(stream, qid)).hi
-        assert await world.scoring.on_model(lambda: "asked meanwhile") == "asked meanwhile"
+        assert await world.scoring.run_on_model(lambda: "asked meanwhile") == "asked meanwhile"
         for ended in (first, second):
             ended.set()
         await until(all_is_scored)
@@ -539,7 +539,7 @@ async def test_a_step_that_fails_ends_scoring_and_what_was_begun_behind_it_is_no
     second.set()
     scored = await world.range(stream, qid)
     assert scored.lo == scored.hi
-    assert await world.scoring.on_model(lambda: "still there") == "still there"
+    assert await world.scoring.run_on_model(lambda: "still there") == "still there"
 
 
 class FailingPublish:
@@ -575,16 +575,16 @@ async def test_a_partition_is_far_behind_while_too_much_is_unscored(
 ) -> None:
     world, stream = World(store, backlog=3 * 12), fresh("stream")
     told = list[int]()
-    world.scoring.on_room = lambda: told.append(world.scoring.streams.backlog())
+    world.scoring.on_room = lambda: told.append(world.scoring.streams.lag())
     await world.ask(stream)
     await world.grow(stream, 20)
     await world.scoring.streams.refresh()
-    assert world.scoring.streams.backlog() == 20
-    while world.scoring.streams.backlog() > 3:
-        assert world.scoring.far_behind() == {"t/0"}
+    assert world.scoring.streams.lag() == 20
+    while world.scoring.streams.lag() > 3:
+        assert world.scoring.throttled_partitions() == {"t/0"}
         await world.scoring.step()
-        assert told[-1] == world.scoring.streams.backlog()
-    assert world.scoring.far_behind() == set()
+        assert told[-1] == world.scoring.streams.lag()
+    assert world.scoring.throttled_partitions() == set()
 
 
 @pytest.mark.guarantee("Backpressure")
@@ -597,11 +597,11 @@ async def test_only_current_questions_of_owned_streams_are_a_backlog(
         await world.ask(stream)
         await world.grow(stream, 20)
     await world.scoring.streams.refresh()
-    assert world.scoring.streams.backlog() == 40
+    assert world.scoring.streams.lag() == 40
     world.scoring.streams.disown([lost, fresh("unheard of")])
-    assert world.scoring.streams.backlog() == 20
+    assert world.scoring.streams.lag() == 20
     await world.drain()
-    assert world.scoring.far_behind() == set()
+    assert world.scoring.throttled_partitions() == set()
 
 
 @pytest.mark.guarantee("Backpressure")
@@ -613,9 +613,11 @@ async def test_a_backlog_is_its_partitions_and_nobody_elses(
         await world.ask(stream)
         await world.grow(stream, segments, partition=partition)
     await world.scoring.streams.refresh()
-    assert world.scoring.far_behind() == {"t/0"}
+    assert world.scoring.throttled_partitions() == {"t/0"}
     await world.grow(slow, 3, partition="t/2")
-    assert world.scoring.streams.backlogs() == {"t/0": 20, "t/1": 5, "t/2": 5}, "of both its own"
+    assert world.scoring.streams.lag_by_partition() == {"t/0": 20, "t/1": 5, "t/2": 5}, (
+        "of both its own"
+    )
 
 
 @pytest.mark.guarantee("Retention")
@@ -675,7 +677,7 @@ async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
         )
     for i in range(5):
         await world.assert_equals_batch(stream, f"{i}?")
-    assert (other.streams.watched, other.streams.lagging, other.waiters) == ({}, {}, [])
+    assert (other.streams.tracked, other.streams.lagging, other.waiters) == ({}, {}, [])
 
 
 async def test_queries_that_come_and_go_do_not_disturb_each_other(
@@ -691,7 +693,7 @@ async def test_queries_that_come_and_go_do_not_disturb_each_other(
         await other.wait_until_covered(stream, qid, time.monotonic() + 0)
 
     await asyncio.gather(*map(impatient, range(40)))
-    assert (other.streams.watched, other.waiters) == ({}, [])
+    assert (other.streams.tracked, other.waiters) == ({}, [])
 
 
 @pytest.mark.guarantee("Coverage")
@@ -709,7 +711,7 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     await settled(other)
     await covering
     await world.assert_equals_batch(stream)
-    assert other.streams.watched == {}
+    assert other.streams.tracked == {}
 
 
 class Pointing(Prefilter):
@@ -718,17 +720,17 @@ class Pointing(Prefilter):
     def __init__(self, *picks: int) -> None:
         self.named = picks
 
-    async def picks(self, *_: Any) -> list[int]:
+    async def candidates(self, *_: Any) -> list[int]:
         return [*self.named]
 
 
 async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.Task[None]":
     """A query that waits, once these segments are named for it."""
-    world.scoring.ahead.scout = Pointing(*picks)
+    world.scoring.prefilter.scout = Pointing(*picks)
     covering = asyncio.create_task(
         world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     )
-    await until(lambda: world.scoring.streams.watched[stream].candidates.get(qid))
+    await until(lambda: world.scoring.streams.tracked[stream].candidates.get(qid))
     return covering
 
 
@@ -778,7 +780,7 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
     )
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.store.end_questions(stream)
-    world.scoring.streams.changed(stream)
+    world.scoring.streams.on_questions_changed(stream)
     await world.drain()
     await covering
 
@@ -822,7 +824,7 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
         await world.scoring.streams.load(stream)
         return done
 
-    monkeypatch.setattr(world.store, "extend", reread)
+    monkeypatch.setattr(world.store, "extend_range", reread)
     async with world.store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.update_channel(stream))
         await world.drain()
@@ -833,7 +835,7 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
 
 async def test_every_turn_of_the_model_counts_whatever_comes_of_it(world: World) -> None:
     before = world.scoring.model_calls
-    await world.scoring.on_model(lambda: None)
+    await world.scoring.run_on_model(lambda: None)
     with pytest.raises(ZeroDivisionError):
-        await world.scoring.on_model(lambda: 1 / 0)
+        await world.scoring.run_on_model(lambda: 1 / 0)
     assert world.scoring.model_calls == before + 2

@@ -196,7 +196,7 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     streams = here.ingest.scoring.streams
     await streams.refresh()
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
-    streams.changed(topic)  # as the door does when it hears of it
+    streams.on_questions_changed(topic)  # as the door does when it hears of it
     with pytest.raises(LostWritesError, match="rebuilt"):
         await streams.refresh()
 

@@ -199,7 +199,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
 ) -> None:
     store = StreamStore(redis_client, PLENTY, PLENTY)
     here = await site(store, fresh("topic"), 0, input_format="msgpack")
-    segmenter = here.ingest.segmenter = Segmenter(Letters().count, 90, 10)
+    segmenter = here.ingest.segmenter = Segmenter(Letters().count_tokens, 90, 10)
     piece = (record * 1_000_000)[: 1_000_000 // len(record.encode()) * len(record)]
     for i in range(events):
         await here.ingest.apply([here.event(i, msgpack.packb({"text": piece}))])

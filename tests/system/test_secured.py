@@ -163,7 +163,7 @@ async def test_who_may_not_come_in_is_told_what_to_look_at(
     given, named = refusal(why, secured_kafka, tmp_path)
     (finding,) = [finding async for finding in kafka_findings(Settings.from_env({}, **given))]
     assert finding.mark == "MEND"
-    assert named in finding.said and "hunter2" not in finding.said
+    assert named in finding.message and "hunter2" not in finding.message
 
 
 @pytest.mark.parametrize("words", [("feed", __file__), ("worker",)])

@@ -30,10 +30,9 @@ from stream_app.events import (
     decode,
     encode,
 )
-from stream_app.feeding import opened, pieces
-from stream_app.feeding.dialogue import is_transcript
-from stream_app.feeding.kinds import compression_of, text_of
-from stream_app.feeding.reader import read_file
+from stream_app.feeding import chunking, open_file
+from stream_app.feeding.file_types import detect_compression, detect_text
+from stream_app.feeding.transcripts import is_transcript
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -49,6 +48,7 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
 from stream_app.variables import variable
 from tests.support import raw
+from tests.support.files import read_file
 from tests.support.raw import Raw
 from tests.system.fuzz import wire
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
@@ -327,17 +327,17 @@ _LOOP = asyncio.new_event_loop()
 def reader(data: bytes) -> None:
     """A file of any bytes, read in chunks of any size: of a text nothing is lost or added."""
     size, longest, data = (data[0] + 1, data[1] + 1, data[2:]) if len(data) > 1 else (7, 9, data)
-    before = opened.CHUNK_BYTES, pieces.LONGEST_RECORD
-    opened.CHUNK_BYTES, pieces.LONGEST_RECORD = size, longest
+    before = open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES
+    open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES = size, longest
     _FILE.write_bytes(data)
     try:
         chunks = _LOOP.run_until_complete(_read())
     finally:
-        opened.CHUNK_BYTES, pieces.LONGEST_RECORD = before
+        open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES = before
         _FILE.unlink()
-    text = text_of(data)
-    if not (text.refusal or compression_of(data) or is_transcript(data, [data])):
-        held = data[text.mark_bytes :].decode(text.encoding, "replace")
+    text = detect_text(data)
+    if not (text.refusal or detect_compression(data) or is_transcript(data, [data])):
+        held = data[text.bom_bytes :].decode(text.encoding, "replace")
         assert "".join(chunks) == held
 
 

@@ -13,12 +13,12 @@ from typing import Any, Self
 HEAD_BYTES = 1024
 LAST_BYTES = 256
 
-Note = dict[str, Any]
+FingerprintHash = dict[str, Any]
 """Marks as they are stored: lengths and hashes, no byte of the text."""
 
 
 @dataclass(slots=True)
-class Marks:
+class Fingerprint:
     """Of what was read of a file so far, up to the offset."""
 
     offset: int = 0
@@ -41,7 +41,7 @@ class Marks:
         self.last = (self.last + data[-LAST_BYTES:])[-LAST_BYTES:]
         self.offset += len(data)
 
-    def fit(self, file: int) -> bool:
+    def matches(self, file: int) -> bool:
         """Whether the file holds what was read, at its place."""
         return (
             os.fstat(file).st_size >= self.offset
@@ -49,7 +49,7 @@ class Marks:
             and os.pread(file, len(self.last), self.offset - len(self.last)) == self.last
         )
 
-    def note(self) -> Note:
+    def hashed(self) -> FingerprintHash:
         """For a file that others may read."""
         self.head_hash = self.head_hash or _hash(self.head)
         return {
@@ -59,7 +59,7 @@ class Marks:
         }
 
 
-def fit_note(note: Note, file: int) -> bool:
+def hash_matches(note: FingerprintHash, file: int) -> bool:
     """Whether the file holds what the note is of."""
     offset, (head, head_hash), (last, last_hash) = note["offset"], note["head"], note["last"]
     return bool(
@@ -69,12 +69,12 @@ def fit_note(note: Note, file: int) -> bool:
     )
 
 
-def written(note: Note) -> str:
+def format_hash(note: FingerprintHash) -> str:
     """The note as a word of a header."""
     return ":".join(str(each) for name in ("head", "last") for each in note[name])
 
 
-def note_of(offset: int, words: list[Any]) -> Note:
+def parse_hash(offset: int, words: list[Any]) -> FingerprintHash:
     """The note that was written so. Raises ValueError if there can be none such."""
     head, last = int(words[0]), int(words[2])
     if len(words) != 4 or head != min(offset, HEAD_BYTES) or last != min(offset, LAST_BYTES):

@@ -39,16 +39,16 @@ _NO_TEXT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextFormat:
     """How bytes are text: the encoding, what the mark in front of them takes, and why they are
     none, if they are not."""
 
     encoding: str = "utf-8"
-    mark_bytes: int = 0
+    bom_bytes: int = 0
     refusal: str = ""
 
 
-def compression_of(head: bytes) -> str:
+def detect_compression(head: bytes) -> str:
     """The name of the compression, or nothing."""
     if head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F:
         return "zstd"  # a skippable frame, which pzstd begins with
@@ -63,29 +63,29 @@ def _is_bzip2(head: bytes) -> bool:
     return head[4:10] in (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 
 
-def text_of(head: bytes) -> Text:
+def detect_text(head: bytes) -> TextFormat:
     """What text begins with these bytes, which are not compressed."""
     for magic, what in _NO_TEXT.items():
         if head.startswith(magic):
-            return Text(refusal=what)
+            return TextFormat(refusal=what)
     if head[257:262] == b"ustar":
-        return Text(refusal="a tar archive: unpack it first")
+        return TextFormat(refusal="a tar archive: unpack it first")
     for mark, encoding in _ENCODINGS:
         if head.startswith(mark):
-            return Text(encoding, len(mark))
+            return TextFormat(encoding, len(mark))
     if b"\0" in head:
         wide = len(head) > 3 and 0 in (head[0], head[1]) and head[:2] != b"\0\0"
         hint = ": UTF-16 without a byte order mark? Convert it with `iconv`" if wide else ""
-        return Text(refusal=f"not text (it has NUL bytes){hint}")
-    return Text()
+        return TextFormat(refusal=f"not text (it has NUL bytes){hint}")
+    return TextFormat()
 
 
-def may_become_mark(head: bytes) -> bool:
+def is_partial_bom(head: bytes) -> bool:
     """Whether so few bytes may be the first of a byte order mark."""
     return bool(head) and any(mark.startswith(head) and mark != head for mark, _ in _ENCODINGS)
 
 
-def without_suffix(name: str) -> str:
+def strip_suffix(name: str) -> str:
     """A file's name without the suffix of its compression: `old.log.gz` is `old.log`."""
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):

@@ -11,7 +11,7 @@ from typing import Any
 from xl3m_core.records import AUTO, RecordStart, record_start
 
 # A record longer than this is sent in pieces.
-LONGEST_RECORD = 65_536
+MAX_RECORD_BYTES = 65_536
 # So many lines of one record are looked back for its beginning.
 _LINES_BACK = 200
 
@@ -22,12 +22,12 @@ class RecordRules:
     only such a record is, as a document of several lines is of no use in parts."""
 
     starts: RecordStart = field(default_factory=lambda: record_start(AUTO))
-    longest: int = 0
-    whole: bool = False
+    max_bytes: int = 0
+    keep_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Chunk:
     """Whole records, or a part of one that is too long. source: which file it is of, for whoever
     keeps account."""
 
@@ -53,30 +53,30 @@ class Piece:
             return False
         return True
 
-    def utf8(self) -> bytes:
+    def to_utf8(self) -> bytes:
         """The text in UTF-8; what is none stands in it as it is."""
         return self.raw if self.encoding == "utf-8" else self.text().encode()
 
-    def part(self, start: int, end: int) -> "Piece":
+    def slice(self, start: int, end: int) -> "Chunk":
         """The bytes from start to end, counted in this piece."""
-        return Piece(self.raw[start:end], self.start + start, self.encoding, self.source)
+        return Chunk(self.raw[start:end], self.start + start, self.encoding, self.source)
 
-    def lines(self) -> Iterator["Piece"]:
+    def lines(self) -> Iterator["Chunk"]:
         """Each line, with what ends it."""
         start = 0
         while start < len(self.raw):
             end = line_end(self.raw, start, self.encoding) or len(self.raw)
-            yield self.part(start, end)
+            yield self.slice(start, end)
             start = end
 
-    def halves(self) -> tuple["Piece", ...]:
+    def halve(self) -> tuple["Chunk", ...]:
         """Two pieces, cut behind a line if there is one in the first half; or this one, if it is
         a single character."""
         middle = len(self.raw) // 2
         at = last_line_end(self.raw[:middle], self.encoding)
         at = at or character_start(self.raw, middle, self.encoding)
         at = at or character_start(self.raw, len(self.raw) - 1, self.encoding)
-        return (self.part(0, at), self.part(at, len(self.raw))) if at else (self,)
+        return (self.slice(0, at), self.slice(at, len(self.raw))) if at else (self,)
 
 
 class Splitter:
@@ -89,37 +89,37 @@ class Splitter:
         source: Any = None,
         rules: RecordRules | None = None,
     ) -> None:
-        self.at = start
+        self.offset = start
         self.encoding = encoding
         self.source = source
         rules = rules or RecordRules()
         self.starts = rules.starts
-        self.longest = rules.longest or LONGEST_RECORD
-        self.is_whole = rules.whole
-        self.rest = b""
+        self.longest = rules.max_bytes or MAX_RECORD_BYTES
+        self.is_whole = rules.keep_whole
+        self.pending = b""
 
-    def push(self, data: bytes, more: bool = False) -> Iterator[Piece]:
+    def push(self, data: bytes, more: bool = False) -> Iterator[Chunk]:
         """The records that are whole now. more: there is more to be read at once, so the last of
         them is kept back with the lines that may go on with it."""
-        data = self.rest + data
+        data = self.pending + data
         cut = last_line_end(data, self.encoding)
         if more and cut:
             cut = self._last_start(data, cut) or (0 if self.is_whole else cut)
-        self.rest = data
+        self.pending = data
         yield from self._cut(cut)
-        while len(self.rest) >= self.longest:
-            whole = last_line_end(self.rest, self.encoding)
-            if not (whole := whole or _whole_characters(self.rest, self.encoding)):
+        while len(self.pending) >= self.longest:
+            whole = last_line_end(self.pending, self.encoding)
+            if not (whole := whole or _whole_characters(self.pending, self.encoding)):
                 return
             yield from self._cut(whole)
 
-    def end(self) -> Iterator[Piece]:
+    def flush(self) -> Iterator[Chunk]:
         """What was kept back."""
-        yield from self._cut(len(self.rest))
+        yield from self._cut(len(self.pending))
 
-    def whole(self) -> Iterator[Piece]:
+    def flush_lines(self) -> Iterator[Chunk]:
         """What was kept back of whole lines."""
-        yield from self._cut(last_line_end(self.rest, self.encoding))
+        yield from self._cut(last_line_end(self.pending, self.encoding))
 
     def _last_start(self, data: bytes, end: int) -> int:
         """Where the last record begins of those that end at this place; 0 if that is not seen."""
@@ -132,10 +132,10 @@ class Splitter:
             end = start
         return 0
 
-    def _cut(self, at: int) -> Iterator[Piece]:
+    def _cut(self, at: int) -> Iterator[Chunk]:
         if at:
-            piece = Piece(self.rest[:at], self.at, self.encoding, self.source)
-            self.at, self.rest = piece.end, self.rest[at:]
+            piece = Chunk(self.pending[:at], self.offset, self.encoding, self.source)
+            self.offset, self.pending = piece.end, self.pending[at:]
             yield piece
 
 

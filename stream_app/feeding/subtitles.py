@@ -33,19 +33,19 @@ _SAYS = ("text", "content", "caption")
 class Cue(NamedTuple):
     """What somebody said at a time in seconds; either may not be known."""
 
-    at: float | None
-    who: str
+    start: float | None
+    speaker: str
     text: str
 
 
-def blocks(text: str) -> Iterator[list[str]]:
+def split_blocks(text: str) -> Iterator[list[str]]:
     """The lines between blank lines."""
     for block in re.split(r"\n[ \t]*\n+", text):
         if lines := [line for line in block.split("\n") if line.strip()]:
             yield lines
 
 
-def webvtt(found: Iterable[list[str]]) -> Iterator[Cue]:
+def parse_webvtt(found: Iterable[list[str]]) -> Iterator[Cue]:
     """Cues of WebVTT; a block that is none is text without a time, as of the one before."""
     for number, lines in enumerate(found):
         if number == 0 and lines[0].startswith("WEBVTT"):
@@ -62,7 +62,7 @@ def webvtt(found: Iterable[list[str]]) -> Iterator[Cue]:
             break
 
 
-def subrip(text: str) -> Iterator[Cue]:
+def parse_subrip(text: str) -> Iterator[Cue]:
     """Cues of SubRip; what stands between them is text without a time."""
     behind = 0
     for found in srt.SRT_REGEX.finditer(text):
@@ -75,7 +75,7 @@ def subrip(text: str) -> Iterator[Cue]:
         yield from _untimed(lost)
 
 
-def from_json(document: Any) -> Iterator[Cue] | None:
+def parse_json(document: Any) -> Iterator[Cue] | None:
     """Cues of a document of Whisper, WhisperX, whisper.cpp, Teams or Zoom; None if it is another
     one."""
     for found in _lists(document):
@@ -86,7 +86,7 @@ def from_json(document: Any) -> Iterator[Cue] | None:
     return None
 
 
-def merged(cues: Iterable[Cue]) -> Iterator[str]:
+def merge_cues(cues: Iterable[Cue]) -> Iterator[str]:
     """Records, each of one speaker; no word is in none of them."""
     held: list[Cue] = []
     size, last = 0, 0.0
@@ -96,7 +96,7 @@ def merged(cues: Iterable[Cue]) -> Iterator[str]:
             held, size = [], 0
         held.append(cue)
         size += len(cue.text)
-        last = cue.at if cue.at is not None else last
+        last = cue.start if cue.start is not None else last
     if held:
         yield _record(held)
 
@@ -104,14 +104,16 @@ def merged(cues: Iterable[Cue]) -> Iterator[str]:
 def _parts(held: list[Cue], size: int, cue: Cue, last: float) -> bool:
     """Whether the cue begins a new record."""
     ended = bool(_ENDS.search(held[-1].text))
-    paused = cue.at is not None and held[0].at is not None and cue.at - last > PAUSE_SECONDS
+    paused = (
+        cue.start is not None and held[0].start is not None and cue.start - last > PAUSE_SECONDS
+    )
     long = size >= UTTERANCE_CHARS and (ended or size >= 2 * UTTERANCE_CHARS)
-    return cue.who != held[0].who or paused or long
+    return cue.speaker != held[0].speaker or paused or long
 
 
 def _record(held: list[Cue]) -> str:
-    who = f"{held[0].who}: " if held[0].who else ""
-    clock = next((_clock(cue.at) + " " for cue in held if cue.at is not None), "")
+    who = f"{held[0].speaker}: " if held[0].speaker else ""
+    clock = next((_clock(cue.start) + " " for cue in held if cue.start is not None), "")
     return f"{clock}{who}{' '.join(cue.text for cue in held)}\n"
 
 

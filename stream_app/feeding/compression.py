@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import zstandard
 
-from stream_app.feeding.kinds import compression_of
+from stream_app.feeding.file_types import detect_compression
 
 PIECE_BYTES = 65_536
 _READ_BYTES = 16_384
@@ -88,19 +88,19 @@ _DECODERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def inflate(kind: str, read: Callable[[int], bytes]) -> Iterator[bytes]:
+def decompress(kind: str, read: Callable[[int], bytes]) -> Iterator[bytes]:
     """What the archive holds. read: as of a file. Raises ArchiveError when it is damaged, cut
     short, or followed by something else; all before that was given."""
-    source, given = _Source(read, _ZSTD_READ_BYTES if kind == "zstd" else _READ_BYTES), 0
-    while source.begins_member(kind, given):
+    source, given = _PushbackReader(read, _ZSTD_READ_BYTES if kind == "zstd" else _READ_BYTES), 0
+    while source.has_next_member(kind, given):
         for piece in _member(_DECODERS[kind](), source, given):
             given += len(piece)
             yield piece
 
 
-def _member(decoder: _Decoder, source: "_Source", given: int) -> Iterator[bytes]:
+def _member(decoder: _Decoder, source: "_PushbackReader", given: int) -> Iterator[bytes]:
     while not decoder.eof:
-        data = source.take() if decoder.needs_input else b""
+        data = source.read() if decoder.needs_input else b""
         if decoder.needs_input and not data:
             raise ArchiveError(f"it is cut short: its end is missing after {given} bytes of text")
         try:
@@ -110,10 +110,10 @@ def _member(decoder: _Decoder, source: "_Source", given: int) -> Iterator[bytes]
         given += len(piece)
         if piece:
             yield piece
-    source.give_back(decoder.unused_data)
+    source.unread(decoder.unused_data)
 
 
-class _Source:
+class _PushbackReader:
     """The compressed bytes, of which some may be given back."""
 
     def __init__(self, read: Callable[[int], bytes], size: int) -> None:
@@ -121,18 +121,18 @@ class _Source:
         self._size = size
         self._kept = b""
 
-    def take(self) -> bytes:
+    def read(self) -> bytes:
         """A few more; none at the end."""
         if not self._kept:
             return self._read(self._size)
         taken, self._kept = self._kept[: self._size], self._kept[self._size :]
         return taken
 
-    def give_back(self, data: bytes) -> None:
+    def unread(self, data: bytes) -> None:
         """They come first the next time."""
         self._kept = data + self._kept
 
-    def begins_member(self, kind: str, given: int) -> bool:
+    def has_next_member(self, kind: str, given: int) -> bool:
         """Whether one more member follows; zero bytes are padding. Raises ArchiveError when
         what follows is none."""
         while not self._kept.lstrip(b"\0"):
@@ -142,6 +142,6 @@ class _Source:
         self._kept = self._kept.lstrip(b"\0")
         while len(self._kept) < 16 and (more := self._read(self._size)):
             self._kept += more
-        if compression_of(self._kept) != kind:
+        if detect_compression(self._kept) != kind:
             raise ArchiveError(f"what stands behind its end is no {kind}, and was left out")
         return True

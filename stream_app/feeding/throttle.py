@@ -14,15 +14,15 @@ logger = logging.getLogger("xl3m")
 
 # What librdkafka's mock cluster keeps of a partition is 5 MB; no more than this is ahead of
 # the consumer, in all partitions together.
-PACED_BYTES = 1 << 20
+MAX_UNCONSUMED_BYTES = 1 << 20
 LOOK_SECONDS = 0.2
 WORTH_SAYING = 10.0
 
 
-class Pace:
+class Throttle:
     """Keeps what is sent and not yet consumed below a bound."""
 
-    def __init__(self, store: StreamStore, limit: int = PACED_BYTES) -> None:
+    def __init__(self, store: StreamStore, limit: int = MAX_UNCONSUMED_BYTES) -> None:
         self.store = store
         self.limit = limit
         self.ahead: deque[tuple[str, int, int]] = deque()

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream_app.feeding.compressed import ArchiveError
-from stream_app.feeding.contents import STANDARD_INPUT, kind
-from stream_app.feeding.kinds import without_suffix
+from stream_app.feeding.compression import ArchiveError
+from stream_app.feeding.content import STANDARD_INPUT, inspect
+from stream_app.feeding.file_types import strip_suffix
 from stream_app.feeding.rotation import is_rotated
 from stream_app.feeding.source import Source, is_piped
 
@@ -20,26 +20,26 @@ _PATTERN = set("*?[")
 
 
 @dataclass
-class Found:
+class Discovered:
     """What was found. refused: named by the user, and no text; passed_over: in a folder or of a
     pattern; empty: names that stand for nothing."""
 
     sources: list[Source] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    passed_over: dict[Path, str] = field(default_factory=dict)
-    empty: list[str] = field(default_factory=list)
+    skipped: dict[Path, str] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
 
 
-def find(
+def discover(
     names: Iterable[str], follow: bool, stream: str | None = None, known: Iterable[Path] = ()
-) -> Found:
+) -> Discovered:
     """The sources, in order. known: files that need not be looked at again."""
-    found, seen = Found(), set[object]()
+    found, seen = Discovered(), set[object]()
     skipped = set(known)
     for name in names:
         paths = list(_named(name, follow))
         if not paths:
-            found.empty.append(name)
+            found.unmatched.append(name)
         for path, called, is_chosen in paths:
             if path in skipped or (identity := _identity(path)) in seen:
                 continue
@@ -48,7 +48,7 @@ def find(
                 if is_chosen:
                     found.refused.append(f"{path}: {why}")
                 else:
-                    found.passed_over[path] = why
+                    found.skipped[path] = why
                 continue
             found.sources.append(Source(path, stream or _stream(path, called), follow))
     found.sources = list(_in_order(found.sources))
@@ -91,10 +91,10 @@ def _in_folder(folder: Path) -> Iterator[tuple[Path, Path, bool]]:
 def _stream(path: Path, called: Path) -> str:
     """A file's name, as text (it may be any bytes), without what says how it is compressed."""
     name = os.fsencode(called).decode(errors="replace")
-    bare = without_suffix(name)
+    bare = strip_suffix(name)
     if bare == name or not path.is_file():
         return name
-    return bare if kind(path).compression else name
+    return bare if inspect(path).compression else name
 
 
 def _why_not(path: Path, follow: bool) -> str:
@@ -106,7 +106,7 @@ def _why_not(path: Path, follow: bool) -> str:
             if path.is_socket():
                 return "a socket is no file"
             return "" if os.access(path, os.R_OK) else "Permission denied"
-        return kind(path).text.refusal
+        return inspect(path).text.refusal
     except FileNotFoundError:
         return "" if follow and not path.is_symlink() else "there is no such file"
     except ArchiveError:

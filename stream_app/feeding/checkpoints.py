@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.marks import Marks, Note, fit_note, note_of
-from stream_app.feeding.pieces import Piece
+from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.fingerprint import Fingerprint, FingerprintHash, hash_matches, parse_hash
 
 VERSION = 1
 # Files that were read to their end are remembered, so that they are not taken for new ones.
@@ -37,7 +37,7 @@ NOWHERE = (0, 0)
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class Checkpoint:
     """One text. marks: of what was handed to Kafka; sent, note: up to where Kafka has it, and the
     marks of that. archive: the file is read through something, so that sent counts what comes
     out, and the marks are of the whole file."""
@@ -47,8 +47,8 @@ class Entry:
     stream: str
     device: int
     inode: int
-    marks: Marks = field(default_factory=Marks)
-    note: Note = field(default_factory=lambda: Marks().note())
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    sent_hash: FingerprintHash = field(default_factory=lambda: Fingerprint().hashed())
     sent: int = 0
     archive: bool = False
     end: int | None = None
@@ -63,117 +63,125 @@ class Entry:
         """Whether it is this one, by device and inode."""
         return (status.st_dev, status.st_ino) == (self.device, self.inode)
 
-    def fits(self, file: int) -> bool:
+    def matches(self, file: int) -> bool:
         """Whether the open file holds what was sent of this one."""
-        return fit_note(self.note, file)
+        return hash_matches(self.sent_hash, file)
 
-    def is_of(self, file: int) -> bool:
+    def describes(self, file: int) -> bool:
         """Whether the open file is the one that was read, or is read; as far as was handed over.
         Of a text that was not read, an empty file may be."""
         status = os.fstat(file)
         if not self.is_file(status) or not (self.sent or self.end or not status.st_size):
             return False
-        return self.marks.fit(file) if self.marks.offset > self.sent else self.fits(file)
+        return (
+            self.fingerprint.matches(file)
+            if self.fingerprint.offset > self.sent
+            else self.matches(file)
+        )
 
-    def hands_over(self, piece: Piece) -> Note:
+    def advance(self, piece: Chunk) -> FingerprintHash:
         """The marks behind this piece, which is the next to be sent."""
         if self.archive:
-            return self.note
-        self.marks.advance(piece.raw)
-        return self.marks.note()
+            return self.sent_hash
+        self.fingerprint.advance(piece.raw)
+        return self.fingerprint.hashed()
 
-    def as_fields(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the position file."""
         return {
             "id": self.id, "path": self.path, "stream": self.stream, "device": self.device,
             "inode": self.inode, "archive": self.archive, "sent": self.sent, "end": self.end,
             "since": self.since,
-            "marks": self.note,
+            "marks": self.sent_hash,
         }  # fmt: skip
 
 
-class Book:
+class Checkpoints:
     """The entries of all files that are fed. Without a position file they are forgotten."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
-        self.next: dict[str, int] = {}
+        self.entries: dict[str, Checkpoint] = {}
+        self.next_offsets: dict[str, int] = {}
         self.origin: dict[str, Any] = {}
         self.changed = False
         self.clean = True
 
     @property
-    def persists(self) -> bool:
+    def is_persistent(self) -> bool:
         """Whether a restart goes on from here."""
         return False
 
-    def begin(self, path: Path, stream: str, file: int, start: int, archive: bool = False) -> Entry:
+    def add(
+        self, path: Path, stream: str, file: int, start: int, archive: bool = False
+    ) -> Checkpoint:
         """An open file that was not known before, to be sent from this place on."""
         entry = self._add(os.fsdecode(path.absolute()), stream, file, start, archive)
         self.save()
         return entry
 
-    def pass_over(self, stream: str, file: int) -> None:
+    def ignore(self, stream: str, file: int) -> None:
         """An open file that is of the past of a followed one, and is not sent."""
         self._add("", stream, file, os.fstat(file).st_size).end = 0
 
-    def start(self, path: Path, stream: str) -> None:
+    def start_following(self, path: Path, stream: str) -> None:
         """A name is followed from now on; what is beside it now was passed over."""
         name = os.fsdecode(path.absolute())
-        entry = Entry(uuid.uuid4().hex[:16], name, stream, *NOWHERE, end=0)
+        entry = Checkpoint(uuid.uuid4().hex[:16], name, stream, *NOWHERE, end=0)
         self.entries[entry.id] = entry
         self.save()
 
-    def _add(self, path: str, stream: str, file: int, start: int, archive: bool = False) -> Entry:
+    def _add(
+        self, path: str, stream: str, file: int, start: int, archive: bool = False
+    ) -> Checkpoint:
         status = os.fstat(file)
-        marks = Marks.of(file, status.st_size if archive else start)
-        entry = Entry(
+        marks = Fingerprint.of(file, status.st_size if archive else start)
+        entry = Checkpoint(
             uuid.uuid4().hex[:16], path, stream, status.st_dev, status.st_ino, marks,
-            marks.note(), start, archive,
+            marks.hashed(), start, archive,
         )  # fmt: skip
         self.entries[entry.id] = entry
         return entry
 
-    def finish(self, entry: Entry, end: int | None = None) -> None:
+    def finish(self, entry: Checkpoint, end: int | None = None) -> None:
         """It was read to its end, or is gone."""
         entry.end = entry.sent if end is None else end
         self.changed = True
 
-    def confirmed(self, piece: Piece, note: Note | None = None) -> None:
+    def confirm(self, piece: Chunk, note: FingerprintHash | None = None) -> None:
         """Kafka has this piece, and all before it. note: the marks behind it."""
-        entry: Entry = piece.source
-        entry.note = note or entry.hands_over(piece)
+        entry: Checkpoint = piece.source
+        entry.sent_hash = note or entry.advance(piece)
         entry.sent = piece.end
         self.changed = True
 
-    def resume(self, entry: Entry, file: int) -> None:
+    def resume(self, entry: Checkpoint, file: int) -> None:
         """The open file is that of the entry, and is read from `sent` on."""
-        entry.marks.offset = entry.sent
-        self.move(entry, file)
+        entry.fingerprint.offset = entry.sent
+        self.relocate(entry, file)
 
-    def move(self, entry: Entry, file: int) -> None:
+    def relocate(self, entry: Checkpoint, file: int) -> None:
         """The open file is that of the entry now, and the one before is it no more."""
         status = os.fstat(file)
         entry.device, entry.inode = status.st_dev, status.st_ino
         if not entry.archive:  # as far as it was handed over, all have the same
-            entry.marks = Marks.of(file, entry.marks.offset)
+            entry.fingerprint = Fingerprint.of(file, entry.fingerprint.offset)
 
-    def lose(self, entry: Entry) -> None:
+    def mark_deleted(self, entry: Checkpoint) -> None:
         """Its text is in no file any more."""
         entry.device, entry.inode = NOWHERE
 
-    def of(self, path: Path, stream: str) -> list[Entry]:
+    def find(self, path: Path, stream: str) -> list[Checkpoint]:
         """What was begun under this name, in order."""
         name = os.fsdecode(path.absolute())
         return [each for each in [*self.entries.values()] if _is_of(each, name, stream)]
 
-    def knows(self, stream: str, file: int, but: Entry | None = None) -> bool:
+    def contains(self, stream: str, file: int, except_for: Checkpoint | None = None) -> bool:
         """Whether the open file was read for the stream, is read, or was passed over. but: this
         entry is not asked."""
         return any(
-            entry.is_of(file)
+            entry.describes(file)
             for entry in [*self.entries.values()]
-            if entry is not but and entry.stream == stream
+            if entry is not except_for and entry.stream == stream
         )
 
     def save(self, clean: bool = False) -> None:
@@ -183,7 +191,7 @@ class Book:
         """Let it go."""
 
 
-class PositionFile(Book):
+class CheckpointFile(Checkpoints):
     """The entries in a file, which one feeder at a time may have."""
 
     def __init__(self, path: Path) -> None:
@@ -197,7 +205,7 @@ class PositionFile(Book):
             raise
 
     @property
-    def persists(self) -> bool:
+    def is_persistent(self) -> bool:
         """It does."""
         return True
 
@@ -210,7 +218,7 @@ class PositionFile(Book):
                 "version": VERSION,
                 **self.origin,
                 "clean": clean,
-                "next": self.next,
+                "next": self.next_offsets,
                 "files": self._files(),
             },
             indent=1,
@@ -231,7 +239,7 @@ class PositionFile(Book):
         done = [entry for entry in self.entries.values() if entry.done]
         for entry in done[:-REMEMBERED]:
             del self.entries[entry.id]
-        return [entry.as_fields() for entry in self.entries.values()]
+        return [entry.to_dict() for entry in self.entries.values()]
 
     def _load(self) -> None:
         try:
@@ -243,7 +251,7 @@ class PositionFile(Book):
         try:
             if fields["version"] != VERSION:
                 raise ValueError(f"it is of version {fields['version']}, not {VERSION}")
-            self.next = {str(name): int(offset) for name, offset in fields["next"].items()}
+            self.next_offsets = {str(name): int(offset) for name, offset in fields["next"].items()}
             self.origin = {name: fields[name] for name in ("topic", "cluster") if name in fields}
             self.clean = bool(fields["clean"])
             self.entries = {entry.id: entry for entry in _entries(fields["files"])}
@@ -251,17 +259,17 @@ class PositionFile(Book):
             raise _unreadable(self.path, f"{type(error).__name__}: {error}") from None
 
 
-def _is_of(entry: Entry, path: str, stream: str) -> bool:
+def _is_of(entry: Checkpoint, path: str, stream: str) -> bool:
     return entry.path == path and entry.stream == stream and not entry.archive
 
 
-def _entries(files: Iterable[dict[str, Any]]) -> Iterable[Entry]:
+def _entries(files: Iterable[dict[str, Any]]) -> Iterable[Checkpoint]:
     for each in files:
         marks = each["marks"]
-        note = note_of(marks["offset"], [*marks["head"], *marks["last"]])
-        yield Entry(
+        note = parse_hash(marks["offset"], [*marks["head"], *marks["last"]])
+        yield Checkpoint(
             str(each["id"]), str(each["path"]), str(each["stream"]), int(each["device"]),
-            int(each["inode"]), note=note, sent=int(each["sent"]), archive=bool(each["archive"]),
+            int(each["inode"]), sent_hash=note, sent=int(each["sent"]), archive=bool(each["archive"]),
             end=each["end"], since=float(each["since"]),
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ _IN_HEADER = "header:"
 _INTEGERS = {"long": ">q", "int": ">i"}
 
 
-def key(settings: Settings, stream: str) -> bytes:
+def event_key(settings: Settings, stream: str) -> bytes:
     """The key of the stream's events. Raises SettingsError if its name cannot be one."""
     name = stream_name(stream)
     if settings.key_field:  # the key says nothing then, but keeps the stream in one partition
@@ -35,7 +35,7 @@ def key(settings: Settings, stream: str) -> bytes:
     return name.encode()
 
 
-def headers(settings: Settings, stream: str) -> list[tuple[str, bytes]]:
+def event_headers(settings: Settings, stream: str) -> list[tuple[str, bytes]]:
     """The header that names the stream, if it is one that does."""
     if not settings.key_field.startswith(_IN_HEADER):
         return []

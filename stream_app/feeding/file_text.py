@@ -14,10 +14,10 @@ from typing import BinaryIO, cast
 import click
 
 from stream_app.errors import SettingsError
-from stream_app.feeding.compressed import ArchiveError, inflate
-from stream_app.feeding.contents import kind, unpacked
-from stream_app.feeding.kinds import compression_of, text_of
-from stream_app.feeding.pieces import Piece, RecordRules, Splitter
+from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
+from stream_app.feeding.compression import ArchiveError, decompress
+from stream_app.feeding.content import extract, inspect
+from stream_app.feeding.file_types import detect_compression, detect_text
 from stream_app.formats.lines import LineRule, timed
 from stream_app.settings import Encoding
 from xl3m_core.segment import Line
@@ -35,7 +35,7 @@ class FileText:
         self.path = path
         self.strict = encoding == "strict"
         self.rule = rule
-        self.left_out = 0
+        self.skipped_lines = 0
         self.first_bad = 0
         self.named = ""
         self.damage = ""
@@ -58,22 +58,22 @@ class FileText:
         splitter: Splitter | None = None
         for data in self._content():
             if splitter is None:
-                text = text_of(data)
+                text = detect_text(data)
                 if text.refusal:
                     raise SettingsError(f"{self.path} is no text: {text.refusal}")
-                rules = RecordRules(longest=LONGEST_LINE)
-                splitter = Splitter(text.mark_bytes, text.encoding, None, rules)
-                data = data[text.mark_bytes :]
+                rules = RecordRules(max_bytes=LONGEST_LINE)
+                splitter = Splitter(text.bom_bytes, text.encoding, None, rules)
+                data = data[text.bom_bytes :]
             for piece in splitter.push(data):
                 yield self._decoded(piece)
-        for piece in splitter.end() if splitter else ():
+        for piece in splitter.flush() if splitter else ():
             yield self._decoded(piece)
 
     def _content(self) -> Iterator[bytes]:
         """What it says, as `feed` unpacks it; what is wrong with an archive ends it."""
         try:
-            is_packed = self.path.is_file() and kind(self.path).packed
-            yield from unpacked(self.path) if is_packed else self._as_it_comes()
+            is_packed = self.path.is_file() and inspect(self.path).needs_extraction
+            yield from extract(self.path) if is_packed else self._as_it_comes()
         except ArchiveError as error:
             self.damage = f"{self.path}: {error}; what could be read is read"
 
@@ -81,33 +81,35 @@ class FileText:
         with click.open_file(str(self.path), "rb") as opened:
             file = cast(BinaryIO, opened)
             head = file.read(CHUNK_BYTES)
-            if packed := compression_of(head):
+            if packed := detect_compression(head):
                 heads = [head]
-                yield from inflate(packed, lambda size: heads.pop() if heads else file.read(size))
+                yield from decompress(
+                    packed, lambda size: heads.pop() if heads else file.read(size)
+                )
             else:
                 rest = iter(lambda: file.read(CHUNK_BYTES), b"")
                 yield from chain([head] if head else [], rest)
 
-    def _decoded(self, piece: Piece) -> str:
+    def _decoded(self, piece: Chunk) -> str:
         if not self.strict or piece.is_text():
             return piece.text()
         return "".join(self._lines(piece))
 
-    def _lines(self, piece: Piece) -> Iterator[str]:
+    def _lines(self, piece: Chunk) -> Iterator[str]:
         for line in piece.lines():
             try:
                 yield line.raw.decode(line.encoding)
             except UnicodeDecodeError as error:
-                if not self.left_out:
+                if not self.skipped_lines:
                     self.first_bad, self.named = line.start + error.start, line.encoding.upper()
-                self.left_out += 1
+                self.skipped_lines += 1
 
     @property
-    def complaint(self) -> str:
+    def warning(self) -> str:
         """What there is to say of what was left out; nothing if there is nothing."""
-        if not self.left_out:
+        if not self.skipped_lines:
             return self.damage
-        lines = "1 line was" if self.left_out == 1 else f"{self.left_out} lines were"
+        lines = "1 line was" if self.skipped_lines == 1 else f"{self.skipped_lines} lines were"
         said = (
             f"{lines} left out, not being {self.named}: the first wrong byte of {self.path} is at "
             f"offset {self.first_bad}. XL3M_ENCODING=replace reads them with U+FFFD for what is "

@@ -14,55 +14,55 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stream_app.feeding.compressed import inflate
-from stream_app.feeding.dialogue import is_transcript, read_records
-from stream_app.feeding.holes import beginning
-from stream_app.feeding.kinds import HEAD_BYTES, Text, compression_of, text_of
+from stream_app.feeding.compression import decompress
+from stream_app.feeding.file_types import HEAD_BYTES, TextFormat, detect_compression, detect_text
+from stream_app.feeding.start_offset import skip_hole
+from stream_app.feeding.transcripts import is_transcript, read_records
 
 READ_BYTES = 65_536
 STANDARD_INPUT = "-"
 _LOOK_SECONDS = 0.2
 
 
-class Kind(NamedTuple):
+class FileType(NamedTuple):
     """How a regular file is read: packed, through something; compression: its name."""
 
     compression: str
     is_transcript: bool
-    text: Text
+    text: TextFormat
 
     @property
-    def packed(self) -> bool:
+    def needs_extraction(self) -> bool:
         """Whether what is read is not what lies in the file."""
         return bool(self.compression) or self.is_transcript
 
 
-def kind(path: Path) -> Kind:
+def inspect(path: Path) -> FileType:
     """What the file is.
 
     Raises OSError if it may not be read, ArchiveError if it is damaged from the start.
     """
     with path.open("rb") as file:
-        hole, head = beginning(file.fileno())
-        compression = "" if hole else compression_of(head)
-        content = inflate(compression, file.read) if compression else _blocks(file.read)
+        hole, head = skip_hole(file.fileno())
+        compression = "" if hole else detect_compression(head)
+        content = decompress(compression, file.read) if compression else _blocks(file.read)
         if compression:
             held = next(content, b"")
             head, content = held[:HEAD_BYTES], chain((held,), content)
-        return Kind(compression, is_transcript(head, content), text_of(head))
+        return FileType(compression, is_transcript(head, content), detect_text(head))
 
 
-def unpacked(path: Path) -> Iterator[bytes]:
+def extract(path: Path) -> Iterator[bytes]:
     """What a regular file says, in UTF-8 if it is a transcript, else as it is encoded. Raises
     ArchiveError at the place from which on it cannot be read."""
-    found = kind(path)
+    found = inspect(path)
     with path.open("rb") as file:
         read = file.read
-        content = inflate(found.compression, read) if found.compression else _blocks(read)
+        content = decompress(found.compression, read) if found.compression else _blocks(read)
         yield from read_records(content) if found.is_transcript else content
 
 
-def piped(path: Path, follow: bool = False) -> AsyncIterator[bytes]:
+def pipe_content(path: Path, follow: bool = False) -> AsyncIterator[bytes]:
     """What comes through standard input, a pipe or a device; unpacked, if it is packed. follow:
     also from those who write to the pipe later."""
     return _from_thread(lambda: _read_pipe(path, follow))
@@ -79,7 +79,7 @@ def _read_pipe(path: Path, follow: bool) -> Iterator[bytes]:
     file = os.dup(0) if standard else os.open(path, os.O_RDONLY)
     try:
         head = os.read(file, READ_BYTES)
-        packed = compression_of(head)
+        packed = detect_compression(head)
         if not packed:
             if head:
                 yield head
@@ -89,7 +89,7 @@ def _read_pipe(path: Path, follow: bool) -> Iterator[bytes]:
                 yield from _blocks(lambda size: os.read(file, size))
             return
         heads = [head]
-        yield from inflate(packed, lambda size: heads.pop() if heads else os.read(file, size))
+        yield from decompress(packed, lambda size: heads.pop() if heads else os.read(file, size))
     finally:
         os.close(file)
 

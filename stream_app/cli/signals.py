@@ -17,14 +17,14 @@ SIGNALLED = 128
 END_SECONDS = 10.0
 
 
-class Ended(NamedTuple):
+class Outcome(NamedTuple):
     """result: of the work; code: the exit code, if a signal ended it, else 0."""
 
     result: bool
     code: int
 
 
-async def until_signalled(work: Coroutine[Any, Any, bool]) -> Ended:
+async def run_until_signalled(work: Coroutine[Any, Any, bool]) -> Outcome:
     """Do the work; each signal cancels it. One that is ignored, as SIGHUP under nohup, stays so."""
     loop, told = asyncio.get_running_loop(), list[int]()
     task = asyncio.current_task()
@@ -42,8 +42,8 @@ async def until_signalled(work: Coroutine[Any, Any, bool]) -> Ended:
     for number in numbers:
         loop.add_signal_handler(number, end, number)
     try:
-        return Ended(await work, 0)
+        return Outcome(await work, 0)
     except asyncio.CancelledError:
         if not told:
             raise
-        return Ended(False, SIGNALLED + told[0])
+        return Outcome(False, SIGNALLED + told[0])
