@@ -122,7 +122,17 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     store = store_of(settings, redis)
     health = Health()
     scout, step_seconds = Prefilter(settings.redis, store.keys), settings.step_target_ms / 1000
-    scoring = Scorer(engine, store, health, settings.max_lag_tokens, step_seconds, scout)
+    scoring = Scorer(
+        engine,
+        store,
+        health,
+        settings.max_lag_tokens,
+        step_seconds,
+        scout,
+        on_step=lambda fill, seconds: metrics.stepped(fill, seconds),
+        on_change=lambda stream, qid: warming.changed(stream, qid),
+        on_room=lambda: ingest.queues.wake(),
+    )
     tokens = set(settings.tokens_topics)
     start = parse_start(settings.start, time.time())
     partitions = Assignment(store, settings.tokens_topic, tokens, start)

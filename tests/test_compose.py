@@ -71,6 +71,7 @@ def test_every_topic_is_made_with_the_same_partitions() -> None:
     assert f"--partitions {partitions} " in script
 
 
+@pytest.mark.guarantee("Failover")
 def test_workers_can_be_scaled_and_start_again() -> None:
     worker = SERVICES["worker"]
     assert not worker.keys() & {"container_name", "ports"}

@@ -75,6 +75,7 @@ def test_every_field_is_read_from_its_variable(field: Any) -> None:
     assert getattr(settings, field.name) != field.default
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -172,6 +173,7 @@ def test_what_is_beyond_the_bounds_is_refused_and_what_is_within_is_taken(
 EDGES = [(name, type(getattr(Settings(), name))(edge)) for name in BOUNDS for edge in BOUNDS[name]]
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.parametrize(("name", "value"), EDGES)
 async def test_a_value_that_is_taken_can_be_used(
     name: str, value: Any, redis_client: Redis, fresh: Callable[[str], str]

@@ -47,7 +47,7 @@ from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
 from stream_app.sample_log import service_log
-from stream_app.scoring.standing import StandingQuestions
+from stream_app.scoring.standing import QuestionLoader
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
@@ -171,7 +171,7 @@ async def _streamed(
 
 async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) -> str:
     """Let the question stand on each stream too; its id."""
-    qid = StandingQuestions(engine, store).id(question)
+    qid = QuestionLoader(engine, store).question_id(question)
     for stream in text.parts:
         await store.ask(stream, qid, QuestionRecord(question, set_at=time.time()), keep=True)
         await store.redis.publish(store.keys.question_channel(), stream.encode())

@@ -86,7 +86,7 @@ class Ingest:
         self.health = health
         self.states: dict[str, State] = {}
         queue_bytes = settings.max_lag_tokens * BYTES_PER_TOKEN
-        self.queues = PartitionBuffers(queue_bytes, partitions.name, scoring.far_behind)
+        self.queues = PartitionBuffers(queue_bytes, partitions.name, scoring.throttled_partitions)
         scoring.on_room = self.queues.wake
         self.batches = 0
         self._idle = asyncio.Event()

@@ -144,7 +144,7 @@ class Answering:
         """A model that fails on one query must not end the worker, whatever it raises: out of
         memory it is a RuntimeError, beyond its table of places an IndexError."""
         try:
-            return await self.scorer.on_model(call)
+            return await self.scorer.run_on_model(call)
         except Exception as error:
             logger.exception("the model failed on a query")
             raise RefusedError(f"the model failed: {error}") from error

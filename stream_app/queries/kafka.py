@@ -157,7 +157,7 @@ class QuestionsAgent:
             await self.store.end_questions(asked.stream, fence=fence)
         else:
             await self._ask(asked.stream, asked.question, asked.add, fence)
-        self.scoring.streams.changed(asked.stream)
+        self.scoring.streams.on_questions_changed(asked.stream)
         # The stream's tokens may be another worker's to score: let all of them know.
         await self.store.redis.publish(self.store.keys.question_channel(), asked.stream.encode())
 

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("xl3m")
 
 
-class StandingQuestions:
+class QuestionLoader:
     """One per worker."""
 
     def __init__(self, engine: "Engine", store: StreamStore) -> None:
         self.engine = engine
         self.store = store
 
-    async def of(self, stream: str, owned: bool) -> dict[str, TrackedQuestion]:
+    async def load(self, stream: str, owned: bool) -> dict[str, TrackedQuestion]:
         """The questions this worker's model scores, with their ranges."""
         mine = dict[str, QuestionRecord]()
         for qid, asked in (await self.store.questions(stream)).items():
             if not self._fits(asked):
                 continue
-            if qid != self.id(asked.question):
+            if qid != self.question_id(asked.question):
                 if not owned or asked.expires_at:
                     continue
                 qid = await self._adopt(stream, qid, asked)
@@ -43,7 +43,7 @@ class StandingQuestions:
     async def _adopt(self, stream: str, qid: str, asked: QuestionRecord) -> str:
         """A current question was scored by another model, measure or k: begin it anew."""
         logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
-        mine = self.id(asked.question)
+        mine = self.question_id(asked.question)
         await self.store.reissue(stream, qid, mine)
         return mine
 
@@ -56,7 +56,7 @@ class StandingQuestions:
             return False
         return True
 
-    def id(self, question: str) -> str:
+    def question_id(self, question: str) -> str:
         """The question's id for this worker's model, its wording, the measure and k."""
         model, method = self.engine.model, self.engine.method
         return question_id(

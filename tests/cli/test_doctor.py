@@ -117,6 +117,7 @@ def test_what_no_worker_can_use_is_told_by_what_redis_says_of_itself() -> None:
 # -- the group ---------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_of(
     empty: tuple[str, Redis],
 ) -> None:
@@ -160,6 +161,7 @@ async def test_the_first_worker_notes_the_schema(empty: tuple[str, Redis]) -> No
     assert keys.schema() == "xl3m:schema"
 
 
+@pytest.mark.guarantee("Rebuild")
 @pytest.mark.parametrize("noted", ["2", "0", "one", b"\xff"])
 async def test_another_schema_is_refused_and_left_as_it_is(
     empty: tuple[str, Redis], noted: str | bytes

@@ -41,6 +41,7 @@ def test_help_does_not_wait_for_the_model_libraries() -> None:
     assert done.stdout.strip().endswith("[]")
 
 
+@pytest.mark.guarantee("Redis outages")
 @pytest.mark.parametrize(
     "words",
     [

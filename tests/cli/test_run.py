@@ -81,6 +81,7 @@ def test_a_line_without_end_takes_bounded_memory_and_loses_its_wrong_piece(tmp_p
     assert found.skipped_lines == 1 and found.first_bad == 400_000
 
 
+@pytest.mark.guarantee("Chunking")
 def test_line_breaks_stay_and_offsets_are_the_files(model: str, tmp_path: Path) -> None:
     text = "".join(f"line {i} pump\r\n" for i in range(30)) + "10 %\r20 %\rdone\n"
     (tmp_path / "log").write_text(text, newline="")
@@ -91,6 +92,7 @@ def test_line_breaks_stay_and_offsets_are_the_files(model: str, tmp_path: Path) 
         assert text[each["start"] : each["end"]] == each["text"]
 
 
+@pytest.mark.guarantee("Chunking")
 @pytest.mark.parametrize("kind", ["substitution", "fifo"])
 def test_a_pipe_is_read_once_for_all_questions(kind: str, model: str, tmp_path: Path) -> None:
     log, asked = CASES / "java.log", f"-q a? -q b? --json --model '{model}'"
@@ -147,6 +149,7 @@ def test_questions_together_are_answered_as_alone() -> None:
         ]
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
 @given(
     text=st.text(st.sampled_from("ab\r\n\u0a0aé☃\U0001f40d"), min_size=1), size=st.integers(1, 9)
@@ -167,11 +170,13 @@ async def fed(path: Path) -> str:
     return "".join([chunk async for chunk in read_file(path)])
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("name", ["old.log.gz", "u16.log", "java.log"])
 async def test_a_file_is_read_as_feed_reads_it(name: str) -> None:
     assert "".join(FileText(CASES / name, "strict").chunks()) == await fed(CASES / name)
 
 
+@pytest.mark.guarantee("Feeding")
 def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
     model: str, tmp_path: Path
 ) -> None:
@@ -191,16 +196,19 @@ def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
         assert [e["text"] for e in json.loads(done.stdout)["evidence"]] == [text], done.stderr
 
 
+@pytest.mark.guarantee("Feeding")
 def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_said(tmp_path: Path) -> None:
     text, found = read(gzip.compress(b"one\n" * 999)[:-6], tmp_path)
     assert text == "one\n" * 999 and "cut short" in found.warning
 
 
+@pytest.mark.guarantee("Feeding")
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="a PDF"):
         read(b"%PDF-1.7", tmp_path)
 
 
+@pytest.mark.guarantee("Feeding")
 def test_the_time_in_a_line_shows_in_the_evidence(model: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("2026-11-30T10:00:00Z pump\n  at x\n2026-11-30T10:00:05Z on\n")
     done = run(model, f"'{tmp_path}/log' -q a? --json", XL3M_TIME_FROM_LINE="auto")

@@ -102,6 +102,7 @@ MANY += [*PAIRS, ("wet " * 150, ASKED[0]), ("wet " * 150, ASKED[3])]
 ALL: list[Measure] = [*get_args(Measure)]
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 @pytest.mark.parametrize("budget", [1, 300, 4096])
 def test_questions_that_share_a_segment_have_the_scores_they_have_alone(
@@ -123,6 +124,7 @@ def test_a_measure_among_others_is_the_measure_alone(measure: Measure) -> None:
     assert engine.scores([], ALL)[measure] == []
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @given(st.lists(st.sampled_from(MANY), max_size=12), st.integers(0, 12), st.integers(1, 600))
 @settings(max_examples=25, deadline=None)
 def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
@@ -168,6 +170,7 @@ def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
         assert ends[n]()[0] == pytest.approx(engine.score(parts[n]), abs=1e-3)
 
 
+@pytest.mark.guarantee("Scheduling")
 @pytest.mark.parametrize("prompt", ["cold", "warm"])
 def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
     prompt: str, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +234,7 @@ def test_a_row_never_exceeds_the_window_and_keeps_the_whole_question() -> None:
     assert tuple(row[-len(engine.suffix(QUESTION)) :]) == engine.suffix(QUESTION)
 
 
+@pytest.mark.guarantee("Chunking")
 @pytest.mark.parametrize("cut", [1, 7, 10**6])
 def test_a_text_in_chunks_gives_the_answer_of_the_whole_text(cut: int) -> None:
     chunks = (TEXT[start : start + cut] for start in range(0, len(TEXT), cut))
@@ -268,6 +272,7 @@ def live_segments() -> int:
     return sum(type(thing) is Segment for thing in gc.get_objects())
 
 
+@pytest.mark.guarantee("Bounded memory")
 def test_no_more_segments_are_held_than_the_best_and_one_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -287,6 +292,7 @@ def test_no_more_segments_are_held_than_the_best_and_one_batch(
     assert max(held) <= whole.engine.method.k + max(batches)
 
 
+@pytest.mark.guarantee("Bounded memory")
 def test_a_chunk_of_any_size_is_worked_on_in_pieces() -> None:
     progress: list[int] = []
     whole = XL3M(Engine(tiny.model(), Method.fit(tiny.WINDOW, question_tokens=64, k=1), 4096))
@@ -337,6 +343,7 @@ def test_a_model_without_numbers_has_no_answer(monkeypatch: pytest.MonkeyPatch) 
     assert "no segment can be read" in str(answer.error)
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("chat", [None, tiny.CHAT])
 def test_key_context_question_and_answer_fit_the_window(chat: str | None) -> None:
     class Measured(tiny.Watched):
@@ -352,6 +359,7 @@ def test_key_context_question_and_answer_fit_the_window(chat: str | None) -> Non
     engine.answer(context, QUESTION)
 
 
+@pytest.mark.guarantee("Stream equals batch")
 def test_segments_that_say_the_same_are_chosen_by_place_whatever_the_batches() -> None:
     same, others = "the pump in hall seven is down\n", [f"valve {i} is open\n" for i in range(40)]
     texts = [text for other in others for text in (same, other)]

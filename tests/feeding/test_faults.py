@@ -142,6 +142,7 @@ class Writer:
                 self.write(self.dice.choice([1, 7, 300, 3000]))
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_killed_at_any_moment_each_line_is_sent_once_and_in_order(

@@ -50,6 +50,7 @@ async def read(path: Path) -> list[str]:
     return [chunk async for chunk in read_file(path)]
 
 
+@pytest.mark.guarantee("Feeding")
 @given(text=st.text(st.sampled_from("ab\n\r é気"), max_size=300), size=st.integers(1, 40))
 def test_chunks_join_to_the_file_and_end_with_a_record(
     tmp_path_factory: pytest.TempPathFactory, text: str, size: int
@@ -63,6 +64,7 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
     assert all(chunk.endswith("\n") for chunk in chunks[:-1])
 
 
+@pytest.mark.guarantee("Feeding")
 @given(
     text=st.text(st.sampled_from('ab\n\\" é気'), min_size=1, max_size=200),
     form=st.sampled_from(get_args(Format)),
@@ -87,6 +89,7 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
         assert taken.removesuffix("\n") == text.removesuffix("\n")
 
 
+@pytest.mark.guarantee("Feeding")
 def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("x" * (3 * chunking.MAX_RECORD_BYTES))
@@ -101,6 +104,7 @@ def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
     assert asyncio.run(read(path)) == ["caf\N{REPLACEMENT CHARACTER}\nok\n"]
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("one\ntw")
@@ -120,6 +124,7 @@ async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path
     assert await anext(chunks) == "four\n"
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_what_is_cut_off_before_it_was_read_is_lost_and_what_follows_is_not(
     tmp_path: Path,
 ) -> None:
@@ -137,6 +142,7 @@ async def test_what_is_cut_off_before_it_was_read_is_lost_and_what_follows_is_no
     assert await anext(chunks) == "three\n"
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: Fresh) -> None:
     store, topic = StreamStore(redis_client, 1, 1), fresh("topic")
     pace = Throttle(store, limit=20)
@@ -151,6 +157,7 @@ async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: 
     assert pace.bytes == 20
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_only_a_broker_that_drops_is_paced(
     broker: Service, redis_client: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -185,6 +192,7 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     assert one.stream == "b.log"
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_whole(
     tmp_path: Path,
 ) -> None:
@@ -212,6 +220,7 @@ async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_who
     assert found == sorted(set(found))
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_what_takes_nothing_for_too_long_is_given_up_with_what_was_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -337,6 +346,7 @@ class Taking:
         return done
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("form", ["json", "msgpack", "lines"])
 async def test_a_position_is_behind_what_no_event_is_made_of(form: Any, tmp_path: Path) -> None:
     path, client = tmp_path / "log", Taking()
@@ -356,6 +366,7 @@ async def test_a_position_is_behind_what_no_event_is_made_of(form: Any, tmp_path
     book.close()
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("value", [b"", b"\xff", b"%s", b"%s:0:x", b"%s:0:9", b"%s:0:9:9:h:99:h"])
 def test_a_header_that_somebody_made_up_moves_no_position(value: bytes, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("one\n")

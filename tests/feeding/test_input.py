@@ -94,6 +94,7 @@ async def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_name
         assert len(got) > len(text) // 4
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("packed", PACK)
 def test_an_archive_of_zeros_is_read_a_bounded_piece_at_a_time(packed: str) -> None:
     data = PACK[packed](bytes(50_000_000))
@@ -171,6 +172,7 @@ async def test_the_mark_of_utf8_is_no_text(tmp_path: Path) -> None:
     assert await text_of(tmp_path / "log") == ("one\n", [])
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize(
     ("data", "named"),
     [
@@ -189,6 +191,7 @@ def test_what_is_no_text_is_refused_by_name_and_passed_over_in_a_folder(
     assert named in discovery.discover([str(tmp_path)], follow=False).skipped[path]
 
 
+@pytest.mark.guarantee("Feeding")
 def test_under_strict_a_line_that_is_no_text_is_an_event_of_its_own() -> None:
     counts, form = FeedCounts(), EventEncoder(Settings())
     piece = Chunk(b"one\ntwo\nca\xe9\nthree\n", start=100)
@@ -394,6 +397,7 @@ async def test_the_last_lines_of_a_file_are_read(packed: str, tmp_path: Path) ->
 # -- positions -------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Feeding")
 def test_two_feeders_do_not_share_a_position_file(tmp_path: Path) -> None:
     first = CheckpointFile(tmp_path / "p")
     with pytest.raises(SettingsError, match="another `xl3m feed`"):
@@ -409,6 +413,7 @@ def test_a_position_file_that_cannot_be_used_is_named(text: str, tmp_path: Path)
         CheckpointFile(tmp_path / "p")
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_a_restart_goes_on_behind_what_was_confirmed(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("one\n")
@@ -443,6 +448,7 @@ async def test_an_archive_is_not_sent_again_also_under_another_name(tmp_path: Pa
     book.close()
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_another_file_with_the_inode_is_another_file(tmp_path: Path) -> None:
     path, book = tmp_path / "log", CheckpointFile(tmp_path / "p")
     path.write_text("one\n")
@@ -517,6 +523,7 @@ WORDS = st.lists(
 )
 
 
+@pytest.mark.guarantee("Feeding")
 @given(cues=st.lists(st.tuples(WORDS, st.integers(0, 5)), min_size=1, max_size=12))
 @pytest.mark.parametrize("form", ["vtt", "srt"])
 def test_no_word_of_a_malformed_cue_is_lost(

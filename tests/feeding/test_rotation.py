@@ -238,6 +238,7 @@ def meet(patch: pytest.MonkeyPatch, world: World) -> None:
     patch.setattr(open_file, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("number", range(SCHEDULES))
 def test_each_line_is_sent_once_and_in_order_whatever_happens_to_the_log(
     number: int, tmp_path: Path, pytestconfig: pytest.Config

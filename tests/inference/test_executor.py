@@ -45,6 +45,7 @@ def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
     assert second.end() == [None, None]
 
 
+@pytest.mark.guarantee("Scheduling")
 @pytest.mark.parametrize("behind", [1, 4])
 def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(behind: int) -> None:
     lanes, ended, going = ModelExecutor(2), list[str](), threading.Barrier(3, timeout=30)
@@ -124,6 +125,7 @@ def test_a_single_call_waits_for_what_is_under_way() -> None:
     assert lanes.run([lambda: list(ended)]) == [[0, 0]]
 
 
+@pytest.mark.guarantee("Scheduling")
 def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behind() -> None:
     lanes, done, order = ModelExecutor(2), threading.Event(), list[str]()
     large = lanes.start([partial(done.wait, 30)] * 2, size=10)

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 import msgpack
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.client import client
 from stream_app.errors import UnreachableError
@@ -126,6 +127,7 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
     return name
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_one_query_has_one_answer_however_many_listen(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -138,6 +140,7 @@ async def test_one_query_has_one_answer_however_many_listen(
     assert sorted(id for worker in three.workers for id in worker.answered) == sorted(ids)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +157,7 @@ async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
     assert (await one.answer())[0] == query_id
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +184,7 @@ async def idle(worker: Worker) -> bool:
     return worker.door.places._value == MAX_CONCURRENT_QUERIES
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +204,7 @@ async def renewed(redis: Any, claim: str) -> bool:
     return bool(await redis.pttl(claim) > LEASE_MS // 2)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +235,7 @@ async def is_lost(claim: QueryLease) -> bool:
     return not claim.mine
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_what_could_not_be_said_is_in_the_answer(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +254,7 @@ async def test_what_could_not_be_said_is_in_the_answer(
     assert decode(data)["answer"]
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
     one, other = (QueryLeases(redis_client, keys).of(name) for name in [fresh("query")] * 2)
     assert await one.take()
@@ -258,6 +266,7 @@ async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: 
     assert other.answer == b"answer"
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_asked_again_the_same_answer_comes_once_more(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -271,6 +280,7 @@ async def test_asked_again_the_same_answer_comes_once_more(
     assert sum(len(worker.answered) for worker in three.workers) == 2
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_an_answer_can_be_had_again_after_a_while(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -284,6 +294,7 @@ async def test_an_answer_can_be_had_again_after_a_while(
         await until(lambda: three.redis.exists(keys.repeated(query["id"])))
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_json_is_answered_in_json_and_msgpack_in_msgpack(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -299,6 +310,7 @@ async def test_json_is_answered_in_json_and_msgpack_in_msgpack(
     assert (plain[3]["id"], plain[3]["stream"]) == (query["id"], stream)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -328,6 +340,7 @@ MALFORMED = [
 ]  # fmt: skip
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_the_door_goes_on_whatever_comes_through_it(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -348,6 +361,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pubsub, "QUERIES_WAITING", 3)
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.usefixtures("_narrow")
 async def test_when_as_many_wait_as_may_the_next_is_told_so_at_once(
     one: Asker, stream: str, fresh: Fresh
@@ -367,6 +381,7 @@ async def test_when_as_many_wait_as_may_the_next_is_told_so_at_once(
     assert all("error" not in decode(data) for data in answers.values())
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.usefixtures("_narrow")
 async def test_a_query_turned_away_can_be_asked_again_under_its_id(
     one: Asker, stream: str, fresh: Fresh
@@ -385,6 +400,7 @@ async def test_a_query_turned_away_can_be_asked_again_under_its_id(
     assert query_id == ids[5] and "error" not in decode(data)
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.usefixtures("_narrow")
 async def test_what_others_answer_takes_up_no_room_in_a_worker_that_is_busy(
     redis_url: str, stream: str, fresh: Fresh
@@ -422,6 +438,7 @@ async def not_there(redis: Any, name: str) -> bool:
     return not await redis.exists(name)
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_a_message_over_the_limit_is_refused_before_anything_is_kept_of_it(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -435,6 +452,7 @@ async def test_a_message_over_the_limit_is_refused_before_anything_is_kept_of_it
     assert (await one.answer())[0] == last
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_over(
     redis_url: str, stream: str, fresh: Fresh
 ) -> None:
@@ -456,6 +474,7 @@ async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_ov
         assert (await second.answer())[0] == query["id"]
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_answers_that_are_kept_take_no_more_than_a_bound(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -497,20 +516,22 @@ async def test_the_client_hears_text_and_answer(one: Asker, stream: str) -> None
     assert said[-1]["answer"] == "q? 3 segments"
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
     async with place(redis_url, 0) as nobody:
         with pytest.raises(UnreachableError, match="no worker listens"):
             await anext(client.ask(nobody.store, "s", "q?", 1))
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
     (worker,) = one.workers
     worker.scoring.streams.own([stream])
-    await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
+    await until(lambda: worker.scoring.streams.tracked[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
     await worker.store.ask(stream, qid, QuestionRecord("q?"))
     await one.redis.publish(keys.question_channel(), stream.encode())
-    await until(lambda: worker.scoring.streams.watched[stream].questions)
+    await until(lambda: worker.scoring.streams.tracked[stream].questions)
 
 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
@@ -524,6 +545,7 @@ async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -
     await updates.aclose()  # type: ignore[attr-defined]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_door_whose_connection_breaks_listens_again(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -535,3 +557,36 @@ async def test_a_door_whose_connection_breaks_listens_again(
     await one.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
     assert "error" not in decode((await one.answer())[1])
     assert len(worker.answered) == 1
+
+
+async def test_a_server_cancelled_as_its_connection_fails_ends(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(redis_client)
+
+    async def fail(*args: Any) -> None:
+        cast(Any, asyncio.current_task()).cancel()
+        with suppress(asyncio.CancelledError):  # as `asyncio.wait_for` does when it finishes, too
+            await asyncio.sleep(0)
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(worker.door, "_listen", fail)
+    async with asyncio.timeout(5):
+        [ended] = await asyncio.gather(worker.door.run(), return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError)
+    assert worker.door.health.ok
+
+
+async def test_a_server_that_fails_by_its_own_fault_ends_with_the_error(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(redis_client)
+
+    async def fail(*args: Any) -> None:
+        raise FileNotFoundError("put_lease.lua")
+
+    monkeypatch.setattr(worker.door, "_listen", fail)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(worker.door.run(), 5)
+    assert raised.group_contains(FileNotFoundError)
+    assert worker.door.health.ok

@@ -240,7 +240,7 @@ class FailingStore(StreamStore):
     async def commit(self, commits: Any, trusted: str = "") -> Any:
         return await self._failing(super().commit, commits, trusted)
 
-    async def extend(self, extensions: Any, k: int) -> Any:
+    async def extend_range(self, extensions: Any, k: int) -> Any:
         return await self._failing(super().extend_range, extensions, k)
 
     async def _failing(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
