@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from stream_app.kafka.topic_ids import is_other_topic
-from stream_app.offset_reset import EARLIEST
+from stream_app.settings.offset_reset import EARLIEST
 from stream_app.store.partitions import Fence, name_of
 from stream_app.store.retrying import without_retry
 from stream_app.store.state import LostWritesError, PositionUpdate

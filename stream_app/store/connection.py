@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 __all__ = ["AnyRedis", "NoPermissionError", "RedisError", "connect", "open_redis"]
 

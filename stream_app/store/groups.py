@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.connection import AnyRedis
 from stream_app.store.keys import Keys
-from stream_app.variables import variable
 
 
 async def note_group(redis: AnyRedis, settings: Settings) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stream_app.errors import SettingsError, UnreachableError
+from stream_app.settings.variables import variable
 from stream_app.store.connection import AnyRedis
-from stream_app.variables import variable
 
 MIN_VERSION = (6, 0)
 """Before that it has no RESP3, which the client speaks."""
