@@ -203,7 +203,7 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
         await partitions.advance(owned_events(partitions, (0, 9)))
         return found
 
-    monkeypatch.setattr(partitions.store, "positions", slow)
+    monkeypatch.setattr(partitions.store.partitions, "positions", slow)
     await partitions.check_generation()
 
 
