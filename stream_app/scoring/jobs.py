@@ -91,7 +91,7 @@ class TrackedStream:
 
     def standing_questions(self) -> list[TrackedQuestion]:
         """The questions that do not expire."""
-        return [q for q in self.questions.values() if not q.record.expires_at]
+        return [q for q in self.questions.values() if q.record.is_standing]
 
     def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
         """Replace the questions by those just read from Redis. One whose range has not changed

@@ -8,11 +8,12 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
 from stream_app.store.keys import question_id
+from stream_app.store.questions import TrackedRecord
 from stream_app.store.state import Cursor, LostWritesError, QuestionRecord
 from stream_app.store.store import StreamStore
 from xl3m_core import QuestionError
@@ -75,7 +76,7 @@ def stream_totals(tracked: TrackedStream) -> StreamTotals:
 
 
 class QuestionLoader:
-    """Reads a stream's questions, those that this worker's model can score.
+    """Picks from a stream's questions those that this worker's model can score.
 
     Scores belong to one model, one measure and one k, so the question's id names them.
     """
@@ -84,34 +85,41 @@ class QuestionLoader:
         self.engine = engine
         self.store = store
 
-    async def load(self, stream: str, owned: bool) -> dict[str, TrackedQuestion]:
-        """The stream's questions for this model, with their ranges. owned: questions that another
-        model scored are reissued for this one."""
-        records = dict[str, QuestionRecord]()
-        for qid, record in (await self.store.questions(stream)).items():
-            if not self._fits(record):
-                continue
-            if qid != self.question_id(record.question):
-                if not owned or record.expires_at:
-                    continue
-                qid = await self._reissue(stream, qid, record)
-            records[qid] = record
-        ranges = zip(records.items(), await self.store.scored_ranges(stream, records), strict=True)
+    async def load(
+        self, stream: str, owned: bool, records: Mapping[str, TrackedRecord]
+    ) -> dict[str, TrackedQuestion]:
+        """The questions that this worker's model can score, with their ranges.
+
+        records: as Redis has them. owned: reissue those that another model scored, and read all
+        of them again.
+        """
+        if owned and (foreign := self._foreign(records)):
+            for qid, record in foreign.items():
+                await self._reissue(stream, qid, record)
+            _, records = await self.store.tracked(stream)
         return {
             qid: TrackedQuestion(stream, qid, record, scored)
-            for (qid, record), scored in ranges
-            if scored
+            for qid, (record, scored) in records.items()
+            if scored and qid == self.question_id(record.question) and self._fits(record)
         }
 
-    async def _reissue(self, stream: str, qid: str, record: QuestionRecord) -> str:
-        """Reset a standing question that another model, measure or k scored; returns its new id."""
+    def _foreign(self, records: Mapping[str, TrackedRecord]) -> dict[str, QuestionRecord]:
+        """The standing questions that another model, measure or k has scored."""
+        return {
+            qid: record
+            for qid, (record, _) in records.items()
+            if record.is_standing
+            and qid != self.question_id(record.question)
+            and self._fits(record)
+        }
+
+    async def _reissue(self, stream: str, qid: str, record: QuestionRecord) -> None:
+        """Reset the question, with the id that it has for this worker's model, measure and k."""
         logger.warning(
             "stream %r: %r was scored by another model, measure or k: it is scored again",
             stream, record.question[:80],
         )  # fmt: skip
-        new = self.question_id(record.question)
-        await self.store.reissue(stream, qid, new)
-        return new
+        await self.store.reissue(stream, qid, self.question_id(record.question))
 
     def _fits(self, record: QuestionRecord) -> bool:
         """Whether the question fits the window of this worker's model."""
@@ -213,9 +221,9 @@ class StreamRegistry:
             return
         async with self._loading.setdefault(stream, asyncio.Lock()):
             known = tracked.cursor
-            cursor = (await self.store.load(stream)).cursor
+            cursor, records = await self.store.tracked(stream)
             _check_not_older(stream, cursor, known, tracked.owned)
-            questions = await self.questions.load(stream, tracked.owned)
+            questions = await self.questions.load(stream, tracked.owned, records)
         if cursor.version >= tracked.cursor.version:
             tracked.cursor = cursor
         tracked.update_questions(questions)
