@@ -35,7 +35,7 @@ from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
-from stream_app.scoring.totals import stream_totals
+from stream_app.scoring.streams import stream_totals
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit, QuestionRecord
