@@ -227,7 +227,7 @@ class _Run:
 
     async def _watch(self, followed: list[Source]) -> None:
         """Feed files that appear later in a folder, or that a pattern stands for then."""
-        how, wanted = replace(self.how, last=None), self.wanted
+        how, wanted = replace(self.how, last_lines=None), self.wanted
         if not any(Path(n).is_dir() or set(n) & set("*?[") for n in wanted.names):
             return
         tasks = set[asyncio.Task[None]]()
