@@ -18,7 +18,7 @@ from stream_app.errors import UnreachableError
 from stream_app.requests import decode_query, decode_question
 from stream_app.scoring.scorer import update_message
 from stream_app.settings import Settings
-from stream_app.variables import SECRETS, variable
+from stream_app.settings.variables import SECRETS, variable
 from tests.docs.pages import PAGES, ROOT, blocks, commands, name_of, table
 from xl3m_core import Answer, Evidence
 
