@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from stream_app.formats.keys import hint
-from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 
@@ -41,7 +40,7 @@ class Notes:
             logger.warning(
                 "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
                 "that form; see %s%s",
-                *(stream, _shown(value), variable("time_field"), self._last),
+                *(stream, _shown(value), "XL3M_TIME_FIELD", self._last),
             )
 
     def untimed_line(self, stream: str, text: str) -> None:
@@ -51,7 +50,7 @@ class Notes:
             logger.warning(
                 "stream %r: no time stands in the line %s, so Kafka's is taken, here and in all "
                 "such lines; see %s%s",
-                *(stream, _shown(text), variable("time_from_line"), self._last),
+                *(stream, _shown(text), "XL3M_TIME_FROM_LINE", self._last),
             )
 
     def binary_key(self, key: bytes) -> None:
