@@ -229,5 +229,5 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
 
 @pytest.mark.guarantee("Event formats")
 def test_as_many_dead_letters_are_said_as_the_page_says() -> None:
-    assert "The log says the first five of a topic and kind of reason" in PAGE
+    assert "For each topic and kind of reason the log names the first five" in PAGE
     assert dead_letters.SAID == 5
