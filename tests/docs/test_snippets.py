@@ -18,7 +18,7 @@ from stream_app.errors import UnreachableError
 from stream_app.requests import decode_query, decode_question
 from stream_app.scoring.scorer import update_message
 from stream_app.settings import Settings
-from stream_app.variables import SECRETS, variable
+from stream_app.settings.variables import SECRETS, variable
 from tests.docs.pages import PAGES, ROOT, blocks, commands, name_of, table
 from xl3m_core import Answer, Evidence
 
@@ -105,7 +105,7 @@ def test_every_benchmark_and_its_options_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_setting_named_exists(page: Path) -> None:
-    known = {variable(field.name) for field in fields(Settings)} | FOR_TESTS_ONLY
+    known = set(map(variable, Settings.model_fields)) | FOR_TESTS_ONLY
     known |= {f"{variable(name)}_FILE" for name in SECRETS}
     assert set(re.findall(r"XL3M_[A-Z_]*[A-Z]", page.read_text())) <= known
 
