@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import tiny
 
+ROOT = Path(__file__).parents[2]
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
 
 

@@ -14,7 +14,7 @@ from benchmarks.__main__ import ALL as BENCHMARKS
 from benchmarks.__main__ import parser as benchmarks_parser
 from stream_app import events
 from stream_app.cli.main import cli
-from stream_app.errors import UnreachableError
+from stream_app.errors import BadEvent, UnreachableError
 from stream_app.requests import decode_query, decode_question
 from stream_app.scoring.scorer import update_message
 from stream_app.settings import Settings
@@ -141,7 +141,7 @@ def plain(cell: str) -> bytes:
 def test_the_dead_letter_is_what_is_sent() -> None:
     (example,) = json_examples(EVENTS)
     key, value = (base64.b64decode(example[name]) for name in ("key", "value"))
-    with pytest.raises(events.BadEvent) as refused:
+    with pytest.raises(BadEvent) as refused:
         decode_query(key, value, LIMIT)
     topic, partition, offset = (example[name] for name in ("topic", "partition", "offset"))
     letter = events.dead_letter(topic, partition, offset, key, value, str(refused.value))
