@@ -301,12 +301,12 @@ async def test_metrics_name_no_stream(door: Any, world: World, fresh: Fresh) -> 
     assert "xl3m_streams_tracked 1.0" in text.splitlines()
 
 
-async def test_the_readme_names_every_metric(door: Any) -> None:
+async def test_the_documentation_names_every_metric(door: Any) -> None:
     text = await (await door.get("/metrics")).text()
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
     families = re.findall(r"^# TYPE (xl3m_\w+) (?!gauge$)|^# TYPE (xl3m_\w+) gauge", text, re.M)
     served = {name for pair in families for name in pair if name and "_created" not in name}
-    named = set(re.findall(r"`(xl3m_\w+)[{`]", readme))
+    named = set(re.findall(r"`(xl3m_\w+)[{`]", page))
     assert served == named
 
 
