@@ -61,7 +61,7 @@ def load_settings(**given: Any) -> "Settings":
     """
     from stream_app.errors import SettingsError
     from stream_app.settings import Settings, unknown_variables
-    from stream_app.variables import variable
+    from stream_app.settings.variables import variable
 
     warnings = unknown_variables()
     try:

@@ -101,7 +101,7 @@ class StreamRegistry:
             return
         async with watched.loading:
             known = watched.cursor
-            cursor = (await self.store.load(stream)).cursor
+            cursor, records = await self.store.tracked(stream)
             if cursor.version < known.version:
                 raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
             if watched.owned and known.version and cursor.rebuilt > known.rebuilt:
@@ -109,7 +109,7 @@ class StreamRegistry:
                     f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it "
                     "again from Kafka."
                 )
-            standing = await self.standing.load(stream, watched.owned)
+            standing = await self.standing.load(stream, watched.owned, records)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
         watched.take(standing)

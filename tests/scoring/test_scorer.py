@@ -35,7 +35,7 @@ from tests.support.fakes import (
     until,
 )
 from xl3m_core import Engine
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 Fresh = Callable[[str], str]
 
@@ -367,16 +367,16 @@ async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh
 async def test_a_question_set_while_the_stream_is_read_is_not_missed(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, questions = fresh("stream"), world.store.questions
+    stream, tracked = fresh("stream"), world.store.tracked
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, QuestionRecord]:
-        known = await questions(name)
-        monkeypatch.setattr(world.store, "questions", questions)
+    async def slow(name: str) -> Any:
+        known = await tracked(name)
+        monkeypatch.setattr(world.store, "tracked", tracked)
         await world.ask(stream)
         return known
 
-    monkeypatch.setattr(world.store, "questions", slow)
+    monkeypatch.setattr(world.store, "tracked", slow)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -384,20 +384,20 @@ async def test_a_question_set_while_the_stream_is_read_is_not_missed(
 async def test_what_is_read_last_is_what_is_kept(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, questions, gate = fresh("stream"), world.store.questions, asyncio.Event()
+    stream, tracked, gate = fresh("stream"), world.store.tracked, asyncio.Event()
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, QuestionRecord]:
-        known = await questions(name)
-        monkeypatch.setattr(world.store, "questions", questions)
+    async def slow(name: str) -> Any:
+        known = await tracked(name)
+        monkeypatch.setattr(world.store, "tracked", tracked)
         await gate.wait()
         return known
 
-    monkeypatch.setattr(world.store, "questions", slow)
+    monkeypatch.setattr(world.store, "tracked", slow)
     early = asyncio.create_task(
         world.scoring.wait_until_covered(stream, "unknown", time.monotonic() + 60)
     )
-    await until(lambda: world.store.questions is questions)
+    await until(lambda: world.store.tracked is tracked)
     await world.ask(stream)
     later = asyncio.create_task(world.scoring.streams.refresh())
     for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
@@ -470,7 +470,7 @@ async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: F
 
 
 class Overlapping(HashEngine):
-    """Ends no step before it is told to; what is begun says so at once."""
+    """Completes a step only when its event is set; announces each step that begins."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -478,17 +478,13 @@ class Overlapping(HashEngine):
         self.loop = asyncio.get_running_loop()
         self.fails = False
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
-        ended, (scores, _) = threading.Event(), super().begin(pairs)()
+    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        ended, scores = threading.Event(), self.score(pairs)
         self.loop.call_soon_threadsafe(self.begun.put_nowait, ended)
-
-        def end() -> tuple[list[float], float]:
-            ended.wait(20)
-            if self.fails:
-                raise ZeroDivisionError
-            return scores, 0.1
-
-        return end
+        ended.wait(20)
+        if self.fails:
+            raise ZeroDivisionError
+        return Scores(scores, 0.1)
 
 
 Overlap = tuple[World, Overlapping, str, str]
