@@ -32,7 +32,6 @@ from stream_app.monitoring.http import MonitoringServer
 from stream_app.monitoring.memory import MemorySampler
 from stream_app.monitoring.metrics import Metrics
 from stream_app.monitoring.readiness import Readiness
-from stream_app.offset_reset import parse_start
 from stream_app.queries import kafka
 from stream_app.queries.answering import Answering
 from stream_app.queries.prefetch import PromptPrefetcher
@@ -43,6 +42,7 @@ from stream_app.runtime.watchdog import Watchdog
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
+from stream_app.settings.offset_reset import parse_start
 from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")

@@ -105,7 +105,7 @@ def _settings(**given: Any) -> "Settings":
     """The settings; what is wrong with them is named by the option it came from."""
     from stream_app.errors import SettingsError
     from stream_app.settings import Settings, unknown_variables
-    from stream_app.variables import variable
+    from stream_app.settings.variables import variable
 
     warnings = unknown_variables()
     try:

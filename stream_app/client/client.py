@@ -16,11 +16,11 @@ from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
 from stream_app.runtime.escape import unescape_name
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.keys import Keys
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import follow
-from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0

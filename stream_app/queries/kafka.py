@@ -33,10 +33,10 @@ from stream_app.runtime.retry import Health, retry_forever
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer, update_message
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.limits import LimitError, too_many_streams
 from stream_app.store.questions import Fence
 from stream_app.store.state import QuestionRecord, RestartedError
-from stream_app.variables import variable
 from xl3m_core import Answer, QuestionError
 
 logger = logging.getLogger("xl3m")

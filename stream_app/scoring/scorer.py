@@ -1,9 +1,9 @@
 """Scoring: drives every question's scored range towards the whole log.
 
 Step by step: plan which segments to score, read them, run them through the model, write the
-ranges. What a query waits for comes first, then live edges, then history. While the model is at
-one step, the last is written and the next is read, and begun as soon as a core has nothing left of
-this one. Owns the model's two threads. Knows ranges and segments; no Kafka, no answers.
+ranges. Queries come first, then live edges, then history. While the model scores one step, the
+step before it is written and the next one is planned, read and queued, so that a worker thread
+with nothing left of the one goes on with the other. Depends on ranges and segments, not on Kafka.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 from stream_app.events import encode
@@ -26,7 +25,7 @@ from stream_app.scoring.streams import StreamRegistry
 from stream_app.store.state import Cursor, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 logger = logging.getLogger("xl3m")
 
@@ -75,8 +74,7 @@ class Scorer:
         self.steps = 0
         self.model_calls = 0
         self.working = False
-        self._steps = ThreadPoolExecutor(1, thread_name_prefix="steps")
-        self._others = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
 
     def throttled_partitions(self) -> set[str]:
         """Partitions of whose streams more is read and unscored than the backlog allows."""
@@ -115,38 +113,35 @@ class Scorer:
         self._wake.set()
 
     def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call that is no step, behind what is waiting of these: it goes ahead of the batches
-        of steps that are not being read yet."""
-        return self._run(self._others, call)
+        """Run a call that is no scoring, one at a time. Answers take priority over the batches of
+        steps that have not begun."""
 
-    def _run(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> "asyncio.Future[T]":
-        def turn() -> T:
+        def counted() -> T:
             try:
                 return call()
             finally:
                 self.model_calls += 1
 
-        return asyncio.get_running_loop().run_in_executor(thread, turn)
+        return asyncio.get_running_loop().run_in_executor(self._calls, counted)
 
     # -- the loop ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Score for as long as there is anything to score, then wait.
 
-        What is read ahead was planned on ranges as they will be when all before is written; if
-        a write is refused, so is what was planned on it, and the ranges are read again.
+        The next step is planned on the ranges as they will be when this one is written; if that
+        write is refused, so is the next one's, and the ranges are read again.
         """
         while True:
             self._wake.clear()
             step = await self._next()
-            begun = step and self._submit(step)
-            while step and begun:
+            scores = step and self._submit(step)
+            while step and scores:
                 self.working = True
                 following = None if self.streams.stale else await self._next()
-                end = await begun
-                begun = following and self._submit(following)
-                await self._commit(step, await self._scores(step, end))
-                step = following
+                following_scores = following and self._submit(following)
+                await self._commit(step, await scores)
+                step, scores = following, following_scores
             self.working = False
             await self._wake.wait()
 
@@ -154,7 +149,7 @@ class Scorer:
         """One step and nothing beside it; False if there was nothing to score."""
         step = await self._next()
         if step:
-            await self._commit(step, await self._scores(step, await self._submit(step)))
+            await self._commit(step, await self._submit(step))
         return step is not None
 
     async def _next(self) -> Step | None:
@@ -203,21 +198,21 @@ class Scorer:
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
         return [read[w.stream, w.indices] for w in work]
 
-    def _submit(self, step: Step) -> "asyncio.Future[Begun]":
-        """Have the model score the step: when all of it is being read, how to wait for the end."""
-        return self._run(self._steps, partial(self.engine.begin, step.pairs))
+    def _submit(self, step: Step) -> "asyncio.Future[Scores]":
+        """Queue the step for the model."""
+        return asyncio.wrap_future(self.engine.submit(step.pairs))
 
-    async def _scores(self, step: Step, begun: Begun) -> list[float]:
-        """The step's scores. Of what was planned, some may be gone from the log."""
-        scores, seconds = await asyncio.to_thread(begun)
-        share = len(scores) / sum(len(work.indices) for work in step.jobs)
-        self.size.observe(round(step.tokens * share), seconds)
-        self.on_step(step.fill, seconds)
-        return scores
+    def _observe(self, step: Step, scores: Scores) -> None:
+        """Note what the step cost. Retention may have deleted some of its segments before."""
+        self.model_calls += 1
+        share = len(scores.values) / sum(len(work.indices) for work in step.jobs)
+        self.size.observe(round(step.tokens * share), scores.seconds)
+        self.on_step(step.fill, scores.seconds)
 
-    async def _commit(self, step: Step, found: list[float]) -> None:
-        """Write the step's scores, and let go who waited for them."""
-        scores, k = iter(found), self.engine.method.k
+    async def _commit(self, step: Step, found: Scores) -> None:
+        """Write the step's scores, and release the queries that waited for them."""
+        self._observe(step, found)
+        scores, k = iter(found.values), self.engine.method.k
         extensions = [
             range_update(w, {segment: next(scores) for segment in segments}, k, self._first(w))
             for w, segments in zip(step.jobs, step.segments, strict=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +122,15 @@ async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_
 ) -> None:
     url, redis = empty
     mine = Settings(redis=url, group="a")
-    theirs = replace(mine, group="b")
+    theirs = mine.replace(group="b")
     assert (await found(redis_findings(mine)))["Redis group"].mark == "ok"
     assert not await redis.exists(keys.groups())  # the doctor notes nothing
     assert await note_group(redis, mine) == await note_group(redis, mine) == ""
     with pytest.raises(SettingsError, match=r"group 'a'.*of 'b'.*XL3M_PREFIX"):
         await note_group(redis, theirs)
     assert (await found(redis_findings(theirs)))["Redis group"].mark == "MEND"
-    assert await note_group(redis, replace(theirs, prefix="b")) == ""
-    elsewhere = replace(theirs, tokens_topic="other", questions_topic="others")
+    assert await note_group(redis, theirs.replace(prefix="b")) == ""
+    elsewhere = theirs.replace(tokens_topic="other", questions_topic="others")
     assert "streams of group 'a'" in await note_group(redis, elsewhere)
     assert (await found(redis_findings(elsewhere)))["Redis group"].mark == "WARN"
     await redis.delete(keys.groups())  # as the message says
@@ -145,8 +144,8 @@ async def test_who_is_refused_leaves_no_note_on_the_topics_that_are_free(
     mine = Settings(redis=url, group="a", tokens_topic="x")
     await note_group(redis, mine)
     with pytest.raises(SettingsError, match="group 'a'"):
-        await note_group(redis, replace(mine, group="b", tokens_topic="free,x"))
-    assert await note_group(redis, replace(mine, tokens_topic="x,free")) == ""
+        await note_group(redis, mine.replace(group="b", tokens_topic="free,x"))
+    assert await note_group(redis, mine.replace(tokens_topic="x,free")) == ""
 
 
 # -- the schema ------------------------------------------------------------------------------
@@ -234,7 +233,7 @@ async def test_a_broker_that_makes_no_topics_is_not_called_absent(
 def test_the_model_is_loaded_and_the_method_fitted(model: str) -> None:
     well = Settings(model=model)
     assert next(model_findings(well)).mark == "ok"
-    for ill in (replace(well, model="/no/such/model"), replace(well, segment_tokens=100_000)):
+    for ill in (well.replace(model="/no/such/model"), well.replace(segment_tokens=100_000)):
         assert next(model_findings(ill)).mark == "MEND"
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ def test_a_file_and_a_doctor_command_no_terminal_either(
     tiny.save(tiny.make("llama"), tmp_path / "model")
     log = tmp_path / "log"
     log.write_text(f"{HOSTILE}\n" * 40)
-    settings = replace(Settings(), model=str(tmp_path / "model"))
+    settings = Settings(model=str(tmp_path / "model"))
     for plain in (False, True):
         run.run(settings, log, ("a\x1b?",), plain)
     found = doctor.Finding("MEND", "x", HOSTILE)

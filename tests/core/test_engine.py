@@ -4,6 +4,7 @@ The model is tiny and its weights are random, so answers mean nothing; that they
 """
 
 import gc
+import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -140,7 +141,7 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
     one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
     one.executor, several.executor = ModelExecutor(1), ModelExecutor(lanes)
-    assert len(several._batches(several._rows(MANY), [], ALL, None)[0]) > lanes
+    assert len(several._batches(several._rows(MANY), at_once=False)[0]) > lanes
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
@@ -153,8 +154,39 @@ def test_a_pair_for_each_lane_is_one_batch_and_several_where_more_may_follow() -
     engine.executor = ModelExecutor(2)
     scores = engine.score(PAIRS[:2])
     assert len(watched.batches) == 1
-    assert engine.begin(PAIRS[:2])()[0] == pytest.approx(scores, abs=1e-3)
+    assert engine.submit(PAIRS[:2]).result().values == pytest.approx(scores, abs=1e-3)
     assert len(watched.batches) == 3
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_the_time_of_scores_is_that_of_their_batches_alone(
+    lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, ticks = tiny.engine(tiny.model(), batch_tokens=1), itertools.count()
+    engine.executor = ModelExecutor(lanes)
+    assert engine.submit(PAIRS[:6]).result().seconds > 0
+    monkeypatch.setattr(engine, "_score_batches", lambda batches, scores: 2.0 + 0 * next(ticks))
+    assert engine.submit(PAIRS[:6]).result().seconds == 6 * 2.0 / lanes
+    assert next(ticks) == 6
+
+
+def test_scoring_from_inside_an_answer_is_refused() -> None:
+    engine, refused = tiny.engine(tiny.model()), list[str]()
+
+    def ask(_: str) -> None:
+        for score in (engine.score, engine.submit):
+            with pytest.raises(RuntimeError, match="inside an answer"):
+                score(PAIRS)
+            refused.append(score.__name__)
+
+    engine.answer(KeyContext((), "pump seven is down"), QUESTION, ask)
+    assert refused[:2] == ["score", "submit"]
+    assert engine.score(PAIRS[:1])
+
+
+def test_a_question_that_is_refused_is_refused_by_the_future() -> None:
+    with pytest.raises(QuestionError, match="empty"):
+        tiny.engine(tiny.model()).submit([("text", " ")]).result()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
@@ -164,10 +196,10 @@ def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
     engine = tiny.engine(tiny.model(), batch_tokens=200)
     engine.executor = ModelExecutor(2)
     parts = [MANY[at::3] for at in range(3)]
-    ends = [engine.begin(part) for part in parts]
+    submitted = [engine.submit(part) for part in parts]
     engine.answer(KeyContext((), "pump seven is down"), QUESTION)
     for n in order:
-        assert ends[n]()[0] == pytest.approx(engine.score(parts[n]), abs=1e-3)
+        assert submitted[n].result().values == pytest.approx(engine.score(parts[n]), abs=1e-3)
 
 
 @pytest.mark.guarantee("Scheduling")

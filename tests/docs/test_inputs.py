@@ -193,7 +193,7 @@ def test_each_setting_goes_with_the_formats_that_the_page_says() -> None:
             if name in shown:
                 Settings.from_env(env)
             else:
-                with pytest.raises(SettingsError, match=f"{name} is of no use"):
+                with pytest.raises(SettingsError, match=f"{name} has no effect"):
                     Settings.from_env(env)
         Settings.from_env({"XL3M_INPUT_FORMAT": form, "XL3M_KEY_FIELD": "header:tenant"})
 

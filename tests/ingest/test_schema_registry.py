@@ -446,8 +446,8 @@ async def test_the_doctor_says_what_keeps_schemas_away(
 @pytest.mark.parametrize(
     ("given_", "reason"),
     [
-        ({"schema_registry_user": "me"}, "XL3M_SCHEMA_REGISTRY_USER is of no use without"),
-        ({"schema_registry_ca": "ca.pem"}, "XL3M_SCHEMA_REGISTRY_CA is of no use without"),
+        ({"schema_registry_user": "me"}, "XL3M_SCHEMA_REGISTRY_USER has no effect without"),
+        ({"schema_registry_ca": "ca.pem"}, "XL3M_SCHEMA_REGISTRY_CA has no effect without"),
         ({"schema_registry": "registry:8081"}, "must be http:// or https:// and an address"),
         ({"schema_registry": "http://"}, "must be http:// or https:// and an address"),
         ({"schema_registry": "http://me:word@r"}, "must not hold a password"),

@@ -35,7 +35,7 @@ from tests.support.fakes import (
     until,
 )
 from xl3m_core import Engine
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 Fresh = Callable[[str], str]
 
@@ -470,7 +470,7 @@ async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: F
 
 
 class Overlapping(HashEngine):
-    """Ends no step before it is told to; what is begun says so at once."""
+    """Completes a step only when its event is set; announces each step that begins."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -478,17 +478,13 @@ class Overlapping(HashEngine):
         self.loop = asyncio.get_running_loop()
         self.fails = False
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
-        ended, (scores, _) = threading.Event(), super().begin(pairs)()
+    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        ended, scores = threading.Event(), self.score(pairs)
         self.loop.call_soon_threadsafe(self.begun.put_nowait, ended)
-
-        def end() -> tuple[list[float], float]:
-            ended.wait(20)
-            if self.fails:
-                raise ZeroDivisionError
-            return scores, 0.1
-
-        return end
+        ended.wait(20)
+        if self.fails:
+            raise ZeroDivisionError
+        return Scores(scores, 0.1)
 
 
 Overlap = tuple[World, Overlapping, str, str]

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +162,7 @@ async def test_after_a_mistyped_field_all_is_read_again(
         assert code == 0 and said.startswith("3 offsets of ") and "next one that starts" in said
         code, said = await xl3m_rebuild(here, "--all")
         assert code == 0 and "nothing to rebuild" in said
-        here.settings = replace(here.settings, text_field="message")
+        here.settings = here.settings.replace(text_field="message")
         await here.start()
 
         async def is_read() -> bool:

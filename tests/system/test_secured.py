@@ -25,7 +25,7 @@ from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from tests.cli.test_main import ROOT, xl3m
 from tests.monitoring.test_http import answers
 from tests.support import secured

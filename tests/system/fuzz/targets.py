@@ -12,7 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,10 @@ from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.codec import pack_tail, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
-from stream_app.variables import variable
 from tests.support import raw
 from tests.support.files import read_file
 from tests.support.raw import Raw
@@ -300,7 +300,7 @@ def key_names(data: bytes) -> None:
 
 def settings(data: bytes) -> None:
     """The environment: a byte that names the setting, its value, and so on by lines."""
-    names = [variable(field.name) for field in fields(Settings)]
+    names = [*map(variable, Settings.model_fields)]
     lines = [line for line in data.split(b"\n") if line]
     made = Settings.from_env({names[line[0] % len(names)]: _text(line[1:]) for line in lines})
     assert made.broker_address
