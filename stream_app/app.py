@@ -166,7 +166,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
 
     watchdog = Watchdog(
         settings.watchdog_seconds,
-        signs=lambda: (ingest.batches, scoring.model_calls, scoring.steps, app.rebalancing),
+        progress=lambda: (ingest.batches, scoring.model_calls, scoring.steps, app.rebalancing),
         busy=lambda: (
             (health.ok or app.should_stop)
             and (ingest.working or scoring.working or app.rebalancing)
