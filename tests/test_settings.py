@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app.app import create_faust
 from stream_app.bounds import BOUNDS
 from stream_app.errors import SettingsError
+from stream_app.kafka.faust_app import create_faust
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.store.state import QuestionRecord

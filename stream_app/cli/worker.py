@@ -30,7 +30,7 @@ from stream_app.store.schema import ensure_schema
 from stream_app.store.server_check import ensure_usable
 
 if TYPE_CHECKING:
-    from stream_app.app import App
+    from stream_app.kafka.faust_app import App
 
 HOW = "install this program with all it depends on (pip install cramjam zstandard)"
 logger = logging.getLogger("xl3m")
@@ -90,16 +90,16 @@ class Worker(faust.Worker):
 
     async def _stop_on_signal(self, signal: signal.Signals) -> None:
         """Called by mode once for all signals."""
-        within = self.app.stopping.seconds
+        within = self.app.shutdown.seconds
         logger.info(
             "stopping (%s): within %g s; a second signal ends it at once", signal.name, within
         )
         await super()._stop_on_signal(signal)
 
     def _told(self, number: int, frame: Any) -> None:
-        if self.app.stopping.requested:
-            self.app.stopping.end_now(SIGNALLED + number)
-        self.app.stopping.begin()
+        if self.app.shutdown.requested:
+            self.app.shutdown.end_now(SIGNALLED + number)
+        self.app.shutdown.begin()
 
 
 def run_embedded(settings: Settings, loglevel: str = "info") -> None:

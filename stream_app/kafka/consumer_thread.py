@@ -114,9 +114,9 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """Something was refused: end, if that stays so, or say that it is tried again."""
         app: Any = self.app
         if isinstance(error, FATAL):
-            app.refused(error)
+            app.on_refused(error)
             return
-        self.fetch_state.blocked["group"] = app.explained(error)
+        self.fetch_state.blocked["group"] = app.explain_refusal(error)
         self._refused = now = asyncio.get_running_loop().time()
         if now - self._said >= REPEAT_SECONDS:
             self._said = now

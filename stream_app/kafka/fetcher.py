@@ -20,7 +20,6 @@ from aiokafka.consumer import fetcher as upstream
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_app.kafka.decompression import Buffer
-from stream_app.kafka.polled import RangeRecord, Record
 from stream_app.kafka.record_batch import (
     DecodedRecord,
     FetchedRecords,
@@ -28,6 +27,7 @@ from stream_app.kafka.record_batch import (
     UnreadableError,
     UnreadableRange,
 )
+from stream_app.kafka.records import RangeRecord, Record
 from stream_app.settings import IsolationLevel, Unreadable
 from stream_app.variables import variable
 
@@ -209,7 +209,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
     def _with_range(self, made: Record) -> RangeRecord:
         """A record that accounts for what was passed over before it as well."""
         begins, self.passed = self.passed or 0, None
-        return RangeRecord(**vars(made) | {"begins": begins})
+        return RangeRecord(**vars(made) | {"first_offset": begins})
 
     def _rest(self) -> Iterator[Record]:
         """What was passed over last has no record behind it to account for it."""

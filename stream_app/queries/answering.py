@@ -40,6 +40,8 @@ class Answering:
         scoring: Scorer,
         warming: PromptPrefetcher,
         health: Health,
+        *,
+        on_answer: Callable[[Answer, float], None] = lambda answer, seconds: None,
     ) -> None:
         self.settings = settings
         self.engine = engine
@@ -47,7 +49,7 @@ class Answering:
         self.scorer = scoring
         self.prefetcher = warming
         self.health = health
-        self.on_answer: Callable[[Answer, float], None] = lambda answer, seconds: None
+        self.on_answer = on_answer
 
     async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
         """The answer, or one with `error` and the reason. on_text gets the text as it comes."""

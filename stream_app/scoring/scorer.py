@@ -55,6 +55,10 @@ class Scorer:
         backlog_tokens: int,
         step_seconds: float = 0.0,
         scout: Prefilter | None = None,
+        *,
+        on_change: Callable[[str, str], None] = lambda stream, qid: None,
+        on_step: Callable[[float, float], None] = lambda fill, seconds: None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.store = store
@@ -68,9 +72,7 @@ class Scorer:
         self.question_id = standing.id
         self.streams = StreamRegistry(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
-        self.on_change: Callable[[str, str], None] = lambda stream, qid: None
-        self.on_step: Callable[[float, float], None] = lambda fill, seconds: None
-        self.on_room: Callable[[], None] = lambda: None
+        self.on_change, self.on_step, self.on_room = on_change, on_step, on_room
         self.steps = 0
         self.model_calls = 0
         self.working = False

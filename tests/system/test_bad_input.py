@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from stream_app.client import client
 from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.ingest.partitions import Assignment
-from stream_app.queries.kafka import QueriesAgent, QuestionsAgent
+from stream_app.ingest.questions import QuestionsAgent
+from stream_app.queries.kafka import QueriesAgent
 from stream_app.runtime.retry import Health
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
@@ -196,7 +197,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
 ) -> None:
     store = StreamStore(redis_client, PLENTY, PLENTY)
     here = await site(store, fresh("topic"), 0, input_format="msgpack")
-    segmenter = here.ingest.segmenter = Segmenter(Letters().count, 90, 10)
+    segmenter = here.ingest.segmenter = Segmenter(Letters().count_tokens, 90, 10)
     piece = (record * 1_000_000)[: 1_000_000 // len(record.encode()) * len(record)]
     for i in range(events):
         await here.ingest.apply([here.event(i, msgpack.packb({"text": piece}))])
