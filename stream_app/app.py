@@ -34,7 +34,6 @@ from stream_app.monitoring.http import MonitoringServer
 from stream_app.monitoring.memory import MemorySampler
 from stream_app.monitoring.metrics import Metrics
 from stream_app.monitoring.readiness import Readiness
-from stream_app.offset_reset import parse_start
 from stream_app.queries.answering import Answering
 from stream_app.queries.kafka import QueriesAgent
 from stream_app.queries.prefetch import PromptPrefetcher
@@ -44,6 +43,7 @@ from stream_app.runtime.watchdog import Watchdog
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
+from stream_app.settings.offset_reset import parse_start
 from xl3m_core import Engine
 
 
@@ -90,7 +90,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     buffers = PartitionBuffers(
         max_buffer_bytes(settings),
         tokens.name,
-        scorer.far_behind,
+        scorer.throttled_partitions,
         pause=app.pause_partition,
         resume=app.resume_partition,
         discard=app.discard,

@@ -123,6 +123,7 @@ def attempt(call: Any) -> Any:
         return error
 
 
+@pytest.mark.guarantee("Dead letters")
 @given(st.none() | BYTES, st.none() | BYTES)
 @example(None, None)
 @example(b"", b"")
@@ -136,12 +137,14 @@ def test_any_bytes_decode_or_are_refused(key: bytes | None, value: bytes | None)
                 assert 0 <= each.time_ms < 10**15
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("value", TORTURE, ids=range(len(TORTURE)))
 def test_hostile_bytes_are_refused_whatever_the_limit(value: bytes) -> None:
     outcomes(b"s", value)
     outcomes(b"s", value, limit=10_000_000)
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_event_over_the_limit_is_refused_with_both_numbers(format: str) -> None:
     with pytest.raises(BadEvent, match="4097 bytes, more than the 4096"):
@@ -236,6 +239,7 @@ def test_a_msgpack_timestamp_or_extension_is_not_a_text() -> None:
             chunk(b"s", msgpack.packb({"text": value}), "msgpack")
 
 
+@pytest.mark.guarantee("Dead letters")
 @given(st.none() | st.binary(max_size=50), st.none() | st.binary(max_size=50), TEXT)
 def test_a_dead_letter_says_where_why_and_what(
     key: bytes | None, value: bytes | None, reason: str
@@ -257,6 +261,7 @@ def test_floats_of_four_bytes_are_numbers_too() -> None:
     assert chunk(b"s", value, "msgpack") == Chunk("s", "x", 2000)
 
 
+@pytest.mark.guarantee("Dead letters")
 def test_a_dead_letter_fits_its_topic_whatever_was_sent() -> None:
     huge = b"x" * 5_000_000
     assert len(dead_letter("t", 0, 0, huge, huge, "r" * 10_000)) < 1_000_000

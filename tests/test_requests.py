@@ -61,6 +61,7 @@ def test_an_empty_question_ends_the_questions() -> None:
         assert decode_question(b"s", value, LIMIT) == Question("s", None)
 
 
+@pytest.mark.guarantee("Standing questions")
 @pytest.mark.parametrize("value", [b"{}", b'{"qestion": "which?"}', b"\x80", b'{"add": true}'])
 def test_a_map_without_a_question_ends_nothing(value: bytes) -> None:
     with pytest.raises(BadEvent, match="'question' is missing"):
@@ -106,6 +107,7 @@ def test_what_is_wrong_with_a_query_is_said(fields: dict[str, Any], reason: str)
 # -- fields --------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize(
     ("fields", "named"),

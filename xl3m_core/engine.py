@@ -5,7 +5,10 @@ Knows the model and the method's numbers; not where the text comes from or where
 
 import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,10 +19,16 @@ from torch import Tensor
 
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, ModelError, QuestionError
-from xl3m_core.inference.batching import Row, batches, common_prefix, group_by_segment
-from xl3m_core.inference.executor import Job, ModelExecutor
+from xl3m_core.inference.batching import (
+    Batch,
+    Row,
+    RowBatch,
+    balanced_budget,
+    batches,
+    group_by_segment,
+)
+from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.model import LanguageModel
-from xl3m_core.inference.shared_prefix import MAX_BRANCHES
 from xl3m_core.measure import IGNORE_INDEX, certainty, entropy, logits_needed
 from xl3m_core.method import Measure, Method
 from xl3m_core.segment import Segment, Segmenter
@@ -33,9 +42,13 @@ FEW = 8  # tokens more than were counted, line by line, that are no sign of anot
 
 logger = logging.getLogger("xl3m")
 
-Scored = tuple[list[Row], Tensor]  # rows, and the logits they are scored by
-Read = Callable[[], Iterator[Scored]]
-Begun = Callable[[], tuple[list[float], float]]  # waits; the scores, and the seconds it took
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The score of each pair, in nats, and how many seconds the model worked on them."""
+
+    values: list[float]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,8 @@ class Engine:
         self._check_frame()
         self.batch_tokens = batch_tokens
         self.shortened = 0  # segments that were read in part, as they did not fit
+        self._background = ThreadPoolExecutor(2, thread_name_prefix="scores")
+        self._queueing = threading.Lock()
         self.executor = ModelExecutor.on(model.device) if model.thread_safe else ModelExecutor(1)
         self.suffix = lru_cache(maxsize=4096)(self._suffix)
         self.prompt = lru_cache(maxsize=64)(self._prompt)
@@ -91,7 +106,7 @@ class Engine:
         """The certainty of each (segment text, question) pair, in nats; see `measure.certainty`.
 
         Rounded to 1e-4: a finer difference comes from the rows that shared a batch, and would
-        decide between segments that say the same. Equal ones are told apart by their place.
+        decide between segments that say the same. Equal scores are ordered by segment index.
 
         Raises QuestionError for a question that is empty or too long.
         """
@@ -103,84 +118,86 @@ class Engine:
         """`score` by several measures at once.
 
         Pairs of one text with several questions cost little more than the longest of them: the
-        segment goes through the model once.
+        segment goes through the model once. At most as many pairs as there are workers take
+        priority over batches that have not begun.
         """
-        rows = self._rows(pairs)
-        scores = {measure: [0.0] * len(rows) for measure in measures}
-        self._start(rows, scores, at_once=len(rows) <= self.executor.workers).end()
-        return scores
+        return self._score(pairs, measures, len(pairs) <= self.executor.workers)[0]
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
-        """Begin to `score`; returns when all is being read, so that the cores that have nothing
-        left of it go on with what is begun next. What it returns waits for the end."""
-        rows, measure = self._rows(pairs), self.method.measure
-        scores = {measure: [0.0] * len(rows)}
-        run = self._start(rows, scores, at_once=len(rows) < self.executor.workers)
+    def submit(self, pairs: Sequence[tuple[str, str]]) -> Future[Scores]:
+        """`score` in the background. Two calls are in progress at a time, in their order: workers
+        that have no batch left of the first go on with the second.
 
-        def end() -> tuple[list[float], float]:
-            run.end()
-            return scores[measure], run.seconds
+        Raises RuntimeError inside an answer's `on_text`; the future raises what `score` raises.
+        """
+        self.executor.gate.check_outside()
+        return self._background.submit(self.timed_score, pairs)
 
-        return end
+    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """`score`, and how long it took. Fewer pairs than there are workers take priority."""
+        measure = self.method.measure
+        scores, seconds = self._score(pairs, [measure], len(pairs) < self.executor.workers)
+        return Scores(scores[measure], seconds)
 
-    def _start(
-        self, rows: Sequence[Row], scores: dict[Measure, list[float]], at_once: bool = False
-    ) -> Job[None]:
-        """Have the lanes read the rows, and put the scores in place. at_once: in one call, which
-        goes ahead of those that wait, and has all threads or goes beside those under way."""
-        room = max(1, self.batch_tokens // 2)
-        shared, single = group_by_segment(rows, room) if self.model.can_share_prefix else ([], rows)
-        budget = self.batch_tokens if at_once else None
-        reads, tokens = self._batches(single, shared, list(scores), budget)
-        together = [reads] if at_once and reads else [[read] for read in reads]
-        calls = [partial(self._write_scores, scores, some) for some in together]
-        return self.executor.start(calls, tokens // max(1, len(calls)))
+    def _score(
+        self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure], at_once: bool
+    ) -> tuple[dict[Measure, list[float]], float]:
+        """The scores by measure, and how many seconds the workers took, side by side.
 
-    def _batches(
-        self,
-        single: Sequence[Row],
-        shared: Sequence[list[list[Row]]],
-        measures: Sequence[Measure],
-        budget: int | None,
-    ) -> tuple[list[Read], int]:
-        """What is to be read, batch by batch: the rows on their own, and those that share; and how
-        many tokens that is."""
-        alone, alike = [*map(len, single)], [*map(_lengths, shared)]
-        lengths = [*alone, *chain.from_iterable(alike)]
-        budget = budget or self.budget(lengths)
-        even = not self.model.can_pad
-        reads: list[Read] = [
-            partial(self._score_rows, [single[i] for i in chosen], measures)
-            for chosen in batches(alone, budget, even=even)
+        at_once: all batches are one call, which takes priority over those that wait.
+        """
+        scores = {measure: [0.0] * len(pairs) for measure in measures}
+        with self._queueing:  # otherwise a short call overtakes one that is being tokenized
+            batches, tokens = self._batches(self._rows(pairs), at_once)
+            parts = [batches] if at_once and batches else [[batch] for batch in batches]
+            calls = [partial(self._score_batches, part, scores) for part in parts]
+            size = tokens // max(1, len(calls))
+            job = None if len(calls) == 1 else self.executor.submit(calls, size)
+        seconds = job.results() if job else self.executor.run(calls, size)
+        return scores, sum(seconds) / max(1, min(self.executor.workers, len(calls)))
+
+    def _batches(self, rows: Sequence[Row], at_once: bool) -> tuple[list[Batch], int]:
+        """The batches of the rows, and how many tokens they have in all."""
+        budget = max(1, self.batch_tokens // 2)
+        shared, single = (
+            group_by_segment(rows, budget) if self.model.can_share_prefix else ([], rows)
+        )
+        lengths = [*map(len, single)]
+        all_lengths = [*lengths, *chain.from_iterable(group.lengths for group in shared)]
+        budget = self.batch_tokens if at_once else self.budget(all_lengths)
+        found: list[Batch] = [
+            RowBatch([single[i] for i in chosen])
+            for chosen in batches(lengths, budget, even=not self.model.can_pad)
         ]
-        reads += [
-            partial(self._score_shared, [groups[i] for i in chosen], measures)
-            for groups, sizes in zip(shared, alike, strict=True)
-            for chosen in batches(sizes, budget)
-        ]
-        return reads, sum(lengths)
+        found += chain.from_iterable(group.split(budget) for group in shared)
+        return found, sum(all_lengths)
 
     def budget(self, lengths: Sequence[int]) -> int:
-        """How many tokens a batch of rows of these lengths has: with several lanes as many batches
-        for each, which may be larger by a quarter so that they are not one more."""
-        lanes, tokens = self.executor.workers, sum(lengths)
-        if lanes == 1 or not lengths:
-            return self.batch_tokens
-        most, row = self.batch_tokens * 5 // 4, max(lengths)
-        count = lanes * math.ceil(tokens / (lanes * max(1, most - row)))
-        budget = tokens // count + row
-        while budget < most and len([*batches(lengths, budget)]) > count:
-            budget += row  # in each one more, before a few are left over
-        return min(most, budget)
+        """How many tokens a batch of rows of these lengths has."""
+        return balanced_budget(lengths, self.batch_tokens, self.executor.workers)
 
-    def _write_scores(self, scores: dict[Measure, list[float]], reads: Sequence[Read]) -> None:
-        """Read batches, and put each pair's scores in place."""
-        for batch, logits in chain.from_iterable(read() for read in reads):
-            question = _questions(batch).to(logits.device)
-            for measure, found in scores.items():
-                certain = certainty(logits, question, measure).tolist()
-                for row, score in zip(batch, certain, strict=True):
-                    found[row.pair] = round(score, SCORE_DIGITS)
+    def _score_batches(self, batches: Sequence[Batch], scores: dict[Measure, list[float]]) -> float:
+        """Score batches, write each pair's scores, and return the seconds it took."""
+        started = time.perf_counter()
+        for batch in batches:
+            for rows, logits in self._logits(batch, [*scores]):
+                _write_scores(scores, rows, logits)
+        return time.perf_counter() - started
+
+    def _logits(
+        self, batch: Batch, measures: Sequence[Measure]
+    ) -> Iterator[tuple[Sequence[Row], Tensor]]:
+        """Rows of the batch with the logits (B, P, V) of their last positions, part by part."""
+        if isinstance(batch, RowBatch):
+            keep = logits_needed(measures, max(len(row.suffix) for row in batch.rows))
+            yield (
+                batch.rows,
+                self.model.logits([row.prefix + row.suffix for row in batch.rows], keep),
+            )
+            return
+        counts = [logits_needed(measures, len(row.suffix)) for row in batch.rows[0]]
+        found = self.model.suffix_logits(batch.segments, batch.suffixes, counts)
+        for column, logits in enumerate(found):
+            yield [group[column] for group in batch.rows], logits
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
         """The key context for a question from segments, the most certain first."""
@@ -194,7 +211,7 @@ class Engine:
     def prefill(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt that an answer from these segments would begin with, to be fast then."""
         prompt = self.prompt(self.assemble(ranked, question).text, question)
-        with self._ahead(prompt):
+        with self._priority(prompt):
             self.model.prefill(prompt)
 
     def answer(
@@ -211,10 +228,10 @@ class Engine:
                 f"leave no room in its window of {self.model.window} tokens"
             )
         prompt = self.prompt(context.text, question)
-        with self._ahead(prompt) as settle:
+        with self._priority(prompt) as claim_idle_threads:
 
             def hear(text: str) -> None:
-                settle()
+                claim_idle_threads()
                 if on_text:
                     on_text(text)
 
@@ -224,7 +241,7 @@ class Engine:
             raise ModelError("it has no numbers (NaN) for the first token of an answer")
         return Generated(text.strip(), certain)
 
-    def _ahead(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
+    def _priority(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
         """Ahead of the batches; beside those under way only what needs no library to be written."""
         return self.executor.priority(len(prompt) if self.model.can_extend_cache else math.inf)
 
@@ -275,35 +292,18 @@ class Engine:
                 "beside the question. Others like it are read so, too", tokens, room,
             )  # fmt: skip
 
-    def _score_rows(self, batch: list[Row], measures: Sequence[Measure]) -> Iterator[Scored]:
-        """Rows, each on its own, and their logits."""
-        keep = logits_needed(measures, max(len(row.suffix) for row in batch))
-        yield batch, self.model.logits([row.prefix + row.suffix for row in batch], keep)
 
-    def _score_shared(
-        self, groups: list[list[Row]], measures: Sequence[Measure]
-    ) -> Iterator[Scored]:
-        """Rows with one question each, their segment read once for all that is asked of it."""
-        suffixes = [row.suffix for row in groups[0]]
-        start = common_prefix(suffixes)
-        ends = [suffix[len(start) :] for suffix in suffixes]
-        keep = [logits_needed(measures, len(suffix)) for suffix in suffixes]
-        rows = [group[0].prefix + start for group in groups]
-        for end, logits in enumerate(self.model.suffix_logits(rows, ends, keep)):
-            yield [group[end] for group in groups], logits
+def _write_scores(scores: dict[Measure, list[float]], rows: Sequence[Row], logits: Tensor) -> None:
+    """Put the scores of rows with logits (B, P, V) in their pairs' places."""
+    question = _questions(rows).to(logits.device)
+    for measure, found in scores.items():
+        for row, score in zip(rows, certainty(logits, question, measure).tolist(), strict=True):
+            found[row.pair] = round(score, SCORE_DIGITS)
 
 
-def _lengths(groups: Sequence[list[Row]]) -> list[int]:
-    """Tokens that are read at once of each group of rows, all of which ask the same."""
-    suffixes = [row.suffix for row in groups[0]]
-    start = len(common_prefix(suffixes))
-    asked = min(sum(len(suffix) - start for suffix in suffixes), MAX_BRANCHES)
-    return [len(group[0].prefix) + start + asked for group in groups]
-
-
-def _questions(batch: Sequence[Row]) -> Tensor:
-    """The rows' questions against the right edge (B, m): of each what something stands before,
-    which is all of it, but in a row of nothing else."""
-    longest = max(len(row.suffix) for row in batch)
-    asked = [row.suffix if row.prefix else row.suffix[1:] for row in batch]
-    return torch.tensor([[IGNORE_INDEX] * (longest - len(ids)) + list(ids) for ids in asked])
+def _questions(rows: Sequence[Row]) -> Tensor:
+    """The rows' questions (B, m) against the right edge. The first token of a row without a prefix
+    is left out, because nothing predicts it."""
+    longest = max(len(row.suffix) for row in rows)
+    predicted = [row.suffix if row.prefix else row.suffix[1:] for row in rows]
+    return torch.tensor([[IGNORE_INDEX] * (longest - len(ids)) + list(ids) for ids in predicted])

@@ -19,7 +19,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,12 +30,11 @@ from redis.asyncio import Redis
 from stream_app.client import client
 from stream_app.errors import UnreachableError
 from stream_app.events import encode
-from stream_app.feeding.feeder import feeding
-from stream_app.feeding.opened import CHUNK_BYTES
-from stream_app.feeding.pace import Pace
+from stream_app.feeding.feeder import open_feeder
+from stream_app.feeding.open_file import CHUNK_BYTES
+from stream_app.feeding.throttle import Throttle
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from stream_app.variables import variable
 from xl3m_core.errors import XL3MError
 
 STREAM = "haystack"
@@ -131,8 +130,8 @@ class Live:
                 characters += len(piece)
                 yield piece
 
-        async with feeding(self.settings, self.store) as feeder:
-            feeder.pace = feeder.pace or Pace(self.store)
+        async with open_feeder(self.settings, self.store) as feeder:
+            feeder.throttle = feeder.throttle or Throttle(self.store)
             await feeder.feed(STREAM, events(), lambda _: None)
         return characters
 
@@ -217,8 +216,7 @@ async def process(
     settings: Settings, log: Path, command: list[str], env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Process]:
     """A Python process with these settings, its output in the log; gone after the block."""
-    given = {variable(f.name): str(getattr(settings, f.name)) for f in fields(Settings)}
-    given |= env or {}
+    given = {**settings.to_env(), **(env or {})}
     with log.open("wb") as output:
         child = await asyncio.create_subprocess_exec(
             sys.executable, *command, env=os.environ | given, stdout=output, stderr=output

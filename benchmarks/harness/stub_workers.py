@@ -20,7 +20,7 @@ from stream_app.kafka.faust_app import add_agent, create_faust, raw_topic
 from stream_app.runtime.malloc import configure_malloc
 from stream_app.settings import Settings
 from xl3m_core import Engine
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 
 class Free(Engine):
@@ -30,12 +30,10 @@ class Free(Engine):
         """Nothing is certain."""
         return [-1.0] * len(pairs)
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
-        """The same, and done with."""
-        began = perf_counter()
-        scores = self.score(pairs)
-        seconds = perf_counter() - began
-        return lambda: (scores, seconds)
+    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """`score`, and how long it took."""
+        started = perf_counter()
+        return Scores(self.score(pairs), perf_counter() - started)
 
 
 class Paced(Free):

@@ -179,18 +179,18 @@ def _heard(engine: Engine, context: KeyContext) -> float:
 
 @contextmanager
 def scoring(engine: Engine, segments: Sequence[Segment]) -> Iterator[float]:
-    """Step after step of these segments, each begun as soon as the last is being read; gives the
+    """Step after step of these segments, each queued behind the one in progress; yields the
     seconds that one took with nothing beside it."""
     took, over = list[float](), Event()
     pairs = [(segment.text, QUESTION) for segment in segments]
 
     def steps() -> None:
-        under_way = engine.begin(pairs)
+        current = engine.submit(pairs)
         while not over.is_set():
-            following = engine.begin(pairs)
-            took.append(under_way()[1])
-            under_way = following
-        under_way()
+            following = engine.submit(pairs)
+            took.append(current.result().seconds)
+            current = following
+        current.result()
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(steps)

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from stream_app.cli.display import known_names, show_answer, show_stream, show_top
-from stream_app.cli.output import echo, name_shown, say_json
+from stream_app.cli.output import echo, echo_json
 from stream_app.cli.progress import Progress
 from stream_app.client import client
 from stream_app.events import question_text, stream_name
 from stream_app.monitoring.memory import memory_usage
+from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
@@ -49,7 +50,7 @@ async def ask(
                     echo(message.get("text", ""), nl=False)
     answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:
-        say_json(answer)
+        echo_json(answer)
     else:
         show_answer(answer, settings.query_deadline_seconds, time.perf_counter() - began)
     return "error" not in answer
@@ -104,7 +105,7 @@ async def _follow(
 
 async def _say_what_is_waited_for(store: StreamStore, stream: str, question: str | None) -> None:
     """On standard error: whoever mistyped a name would else wait for ever without a word."""
-    name = name_shown(stream)
+    name = escape_name(stream)
     if (await store.load(stream)).tail.end == 0:
         names = [other for other in await store.streams() if other != stream]
         then = "the question is set for when it comes" if question else "waiting for it"
@@ -118,7 +119,7 @@ async def _show(store: StreamStore, stream: str, question: str | None, as_json: 
     asked = question or current_question(await store.questions(stream))
     seen = await client.top(store, stream, asked) if asked else None
     if seen and as_json:
-        say_json(seen)
+        echo_json(seen)
     elif seen:
         show_top(seen)
 
@@ -145,4 +146,4 @@ async def streams(settings: Settings, as_json: bool, memory: bool = False) -> No
             known = await client.describe(store, stream)
             if memory:
                 known["bytes"], _ = await memory_usage(store, stream)
-            say_json(known) if as_json else show_stream(known)
+            echo_json(known) if as_json else show_stream(known)

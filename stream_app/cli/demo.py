@@ -24,7 +24,7 @@ from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.process import die_with_parent
 from stream_app.errors import UnreachableError
-from stream_app.feeding.feeder import feeding
+from stream_app.feeding.feeder import open_feeder
 from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
 from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
@@ -147,7 +147,7 @@ async def _stream(demo: Demo, question: str) -> None:
     echo(f"\nstanding question: {question}")
     await ask.set_question(demo.settings, STREAM, question)
     watching = asyncio.create_task(_show_top(demo, question))
-    async with feeding(demo.settings, demo.store) as feeder:
+    async with open_feeder(demo.settings, demo.store) as feeder:
         await feeder.feed(STREAM, _events(demo.lines), lambda _: None)
     while not await _covered(demo, question):
         await asyncio.sleep(0.1)

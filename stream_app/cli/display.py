@@ -8,7 +8,8 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stream_app.cli.output import echo, escape, name_shown, one_line
+from stream_app.cli.output import echo
+from stream_app.runtime.escape import escape, escape_name, one_line
 from stream_app.settings import MAX_DEADLINE
 
 WIDTH = 100
@@ -73,7 +74,7 @@ def show_segment(segment: Mapping[str, Any]) -> None:
 def show_top(seen: Mapping[str, Any]) -> None:
     """The running top-k."""
     lo, hi = seen["range"]
-    what = f"{name_shown(seen['stream'])}: {one_line(seen['question'])}"
+    what = f"{escape_name(seen['stream'])}: {one_line(seen['question'])}"
     echo(f"{what}   scored [{lo}, {hi}) of {seen['segments']}")
     for segment in seen["top"]:
         show_segment(segment)
@@ -84,7 +85,7 @@ def show_stream(known: Mapping[str, Any]) -> None:
     asked = "; ".join(f"{q['question']} ({q['coverage']:.0%})" for q in known["questions"])
     taken = f", {known['bytes'] / 1024:.0f} KiB" if "bytes" in known else ""
     echo(
-        f"{name_shown(known['stream'])}   {known['segments']} segments, {known['retained']} "
+        f"{escape_name(known['stream'])}   {known['segments']} segments, {known['retained']} "
         f"retained, {known['tail']} characters behind them, {known['gaps']} missing{taken}   "
         f"{one_line(asked)}"
     )
@@ -105,7 +106,7 @@ def known_names(names: Sequence[str], wanted: str) -> str:
     like = difflib.get_close_matches(wanted, near, NAMES, cutoff=0.5)
     some = (like + [name for name in names if name not in like])[:NAMES]
     more = f" and {len(names) - len(some)} more" if len(names) > len(some) else ""
-    return f"known are {', '.join(map(name_shown, some))}{more}"
+    return f"known are {', '.join(map(escape_name, some))}{more}"
 
 
 def _share(part: float) -> str:

@@ -44,11 +44,11 @@ class Finding:
     """One line: how it is, what was looked at, and what there is to say."""
 
     mark: Mark
-    what: str
-    said: str
+    subject: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.mark}: {self.what}: {self.said}"
+        return f"{self.mark}: {self.subject}: {self.message}"
 
 
 def run(**given: Any) -> bool:

@@ -17,17 +17,17 @@ import click
 
 from stream_app.cli.feed_report import Progress
 from stream_app.errors import SettingsError
-from stream_app.feeding import recovery, sources
-from stream_app.feeding.contents import STANDARD_INPUT, kind
-from stream_app.feeding.feeder import GIVE_UP_SECONDS, Feeder, feeding
-from stream_app.feeding.keyed import key
-from stream_app.feeding.pieces import RecordRules
-from stream_app.feeding.positions import Book, PositionFile
+from stream_app.feeding import discovery, recovery
+from stream_app.feeding.addressing import event_key
+from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.chunking import RecordRules
+from stream_app.feeding.content import STANDARD_INPUT, inspect
+from stream_app.feeding.feeder import GIVE_UP_SECONDS, Feeder, open_feeder
 from stream_app.feeding.reader import read
 from stream_app.feeding.rotation import is_rotated
-from stream_app.feeding.source import How, Source, is_piped
+from stream_app.feeding.source import ReadOptions, Source, is_piped
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 
@@ -40,7 +40,7 @@ FINISH_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeedRequest:
     """What the user asked for."""
 
     names: tuple[str, ...]
@@ -51,16 +51,16 @@ class Wanted:
     topic: str | None = None
 
 
-async def feed(settings: Settings, wanted: Wanted) -> bool:
+async def feed(settings: Settings, wanted: FeedRequest) -> bool:
     """Send the sources; False if something was left out that should not have been."""
-    settings = replace(settings, tokens_topic=_topic(settings, wanted.topic))
-    found = await asyncio.to_thread(sources.find, wanted.names, wanted.follow, wanted.stream)
+    settings = settings.replace(tokens_topic=_topic(settings, wanted.topic))
+    found = await asyncio.to_thread(discovery.discover, wanted.names, wanted.follow, wanted.stream)
     _check(settings, wanted, found)
     give_up = None if wanted.follow else GIVE_UP_SECONDS
     with Progress(_total(wanted, found.sources)) as progress:
-        for path, why in found.passed_over.items():
+        for path, why in found.skipped.items():
             _pass_over(progress, path, why)
-        async with _book(wanted) as book, feeding(settings, None, book, give_up) as feeder:
+        async with _book(wanted) as book, open_feeder(settings, None, book, give_up) as feeder:
             run = _Run(wanted, feeder, progress)
             try:
                 async with _kept(settings, book, feeder):
@@ -83,27 +83,27 @@ def _topic(settings: Settings, chosen: str | None) -> str:
     raise SettingsError(f"--topic {chosen}: workers do not read it, see {name}")
 
 
-def _check(settings: Settings, wanted: Wanted, found: sources.Found) -> None:
+def _check(settings: Settings, wanted: FeedRequest, found: discovery.Discovered) -> None:
     """Refuse what cannot be done before anything is sent."""
     if found.refused:
         raise click.BadParameter("; ".join(found.refused))
-    missing = [name for name in found.empty if not Path(name).is_dir()]
+    missing = [name for name in found.unmatched if not Path(name).is_dir()]
     if missing and not wanted.follow:
         raise click.BadParameter(f"there is no file {', '.join(missing)}")
     if not found.sources and not wanted.follow:
         named = ", ".join(wanted.names)
         raise click.BadParameter(f"no file in {named} is text and may be read")
     for stream in dict.fromkeys(each.stream for each in found.sources):
-        key(settings, stream)
+        event_key(settings, stream)
 
 
-def _total(wanted: Wanted, found: list[Source]) -> int | None:
+def _total(wanted: FeedRequest, found: list[Source]) -> int | None:
     """How many bytes there are to be fed, if that can be known."""
     whole = not wanted.follow and wanted.last is None and wanted.positions is None
     if not whole or any(is_piped(each.path) for each in found):
         return None
     with contextlib.suppress(OSError, ValueError):
-        if not any(kind(each.path).packed for each in found):
+        if not any(inspect(each.path).needs_extraction for each in found):
             return sum(each.path.stat().st_size for each in found)
     return None
 
@@ -111,12 +111,12 @@ def _total(wanted: Wanted, found: list[Source]) -> int | None:
 def _pass_over(progress: Progress, path: Path, why: str) -> None:
     """In a folder what is no text is no fault; what may not be read is."""
     is_fault = not any(why.startswith(word) for word in ("a ", "an ", "not ", "UTF", "compr"))
-    (progress.complain if is_fault else progress.say)(f"{path} is passed over: {why}")
+    (progress.report_error if is_fault else progress.notify)(f"{path} is passed over: {why}")
 
 
 @asynccontextmanager
-async def _book(wanted: Wanted) -> AsyncIterator[Book]:
-    book = PositionFile(wanted.positions) if wanted.positions else Book()
+async def _book(wanted: FeedRequest) -> AsyncIterator[Checkpoints]:
+    book = CheckpointFile(wanted.positions) if wanted.positions else Checkpoints()
     try:
         yield book
     finally:
@@ -124,9 +124,9 @@ async def _book(wanted: Wanted) -> AsyncIterator[Book]:
 
 
 @asynccontextmanager
-async def _kept(settings: Settings, book: Book, feeder: Feeder) -> AsyncIterator[None]:
+async def _kept(settings: Settings, book: Checkpoints, feeder: Feeder) -> AsyncIterator[None]:
     """The book is saved from time to time, and at the end."""
-    if not book.persists:
+    if not book.is_persistent:
         yield
         return
     keeping = asyncio.create_task(_keep(settings, book, feeder))
@@ -147,11 +147,11 @@ async def _kept(settings: Settings, book: Book, feeder: Feeder) -> AsyncIterator
         raise
 
 
-async def _finish(settings: Settings, book: Book, feeder: Feeder) -> bool:
+async def _finish(settings: Settings, book: Checkpoints, feeder: Feeder) -> bool:
     """Whether Kafka confirmed in time what was sent before the feed was told to end."""
     try:
         async with asyncio.timeout(FINISH_SECONDS):
-            await feeder.booked()
+            await feeder.wait_until_recorded()
             await _mark(settings, book, feeder)
     except Exception as error:  # a restart finds in Kafka what the book lacks
         logger.warning(
@@ -162,7 +162,7 @@ async def _finish(settings: Settings, book: Book, feeder: Feeder) -> bool:
     return True
 
 
-async def _keep(settings: Settings, book: Book, feeder: Feeder) -> None:
+async def _keep(settings: Settings, book: Checkpoints, feeder: Feeder) -> None:
     marked = time.monotonic()
     while True:
         await asyncio.sleep(SAVE_SECONDS)
@@ -174,34 +174,38 @@ async def _keep(settings: Settings, book: Book, feeder: Feeder) -> None:
             book.save()
 
 
-async def _mark(settings: Settings, book: Book, feeder: Feeder) -> None:
+async def _mark(settings: Settings, book: Checkpoints, feeder: Feeder) -> None:
     """Nothing of ours that is in the topic now is missing in the book."""
-    ends = await recovery.ends(settings)
-    await feeder.booked()
-    book.next.update(ends)
+    ends = await recovery.end_offsets(settings)
+    await feeder.wait_until_recorded()
+    book.next_offsets.update(ends)
     book.changed = True
 
 
 class _Run:
     """Feeds each source, and those that appear later."""
 
-    def __init__(self, wanted: Wanted, feeder: Feeder, progress: Progress) -> None:
+    def __init__(self, wanted: FeedRequest, feeder: Feeder, progress: Progress) -> None:
         self.wanted = wanted
         self.feeder = feeder
         self.progress = progress
-        form = feeder.form
-        rules = RecordRules(form.starts, form.limit if form.kind == "json" else 0, form.is_raw)
-        self.how = How(
-            feeder.book, wanted.last, rules, say=progress.say, complain=progress.complain
+        form = feeder.encoder
+        rules = RecordRules(form.starts, form.max_bytes if form.kind == "json" else 0, form.is_raw)
+        self.how = ReadOptions(
+            feeder.checkpoints,
+            wanted.last,
+            rules,
+            notify=progress.notify,
+            report_error=progress.report_error,
         )
         self.known = set[Path]()
 
-    async def all(self, found: sources.Found) -> None:
+    async def all(self, found: discovery.Discovered) -> None:
         """Those that are read once, one after another; then all that are followed, side by side."""
-        self.known |= set(found.passed_over) | {each.path for each in found.sources}
+        self.known |= set(found.skipped) | {each.path for each in found.sources}
         followed = [each for each in found.sources if each.follow]
-        book = self.feeder.book
-        resumed = [each for each in found.sources if book.of(each.path, each.stream)]
+        book = self.feeder.checkpoints
+        resumed = [each for each in found.sources if book.find(each.path, each.stream)]
         for each in found.sources:
             if not each.follow and not self._is_rotated(each, resumed):
                 await self._feed(each, self.how)
@@ -211,11 +215,11 @@ class _Run:
                 work.append(self._watch(followed))
             await _together(work)
 
-    async def _feed(self, source: Source, how: How) -> None:
+    async def _feed(self, source: Source, how: ReadOptions) -> None:
         try:
             await self.feeder.feed(source.stream, read(source, how), self.progress.advance)
         except (FileNotFoundError, PermissionError) as error:
-            self.progress.complain(f"{source.path}: {error.strerror}")
+            self.progress.report_error(f"{source.path}: {error.strerror}")
 
     def _is_rotated(self, source: Source, others: Sequence[Source]) -> bool:
         """Whether it is the past of one of these, which look after that themselves."""
@@ -223,21 +227,21 @@ class _Run:
 
     async def _watch(self, followed: list[Source]) -> None:
         """Feed files that appear later in a folder, or that a pattern stands for then."""
-        how, wanted = replace(self.how, last=None), self.wanted
+        how, wanted = replace(self.how, last_lines=None), self.wanted
         if not any(Path(n).is_dir() or set(n) & set("*?[") for n in wanted.names):
             return
         tasks = set[asyncio.Task[None]]()
         while True:
             await asyncio.sleep(RESCAN_SECONDS)
             found = await asyncio.to_thread(
-                sources.find, wanted.names, True, wanted.stream, self.known
+                discovery.discover, wanted.names, True, wanted.stream, self.known
             )
-            self.known |= {each.path for each in found.sources} | set(found.passed_over)
-            for path, why in found.passed_over.items():
+            self.known |= {each.path for each in found.sources} | set(found.skipped)
+            for path, why in found.skipped.items():
                 _pass_over(self.progress, path, why)
             for each in found.sources:
                 if not self._is_rotated(each, followed):
-                    self.progress.say(f"{each.path} is new: it is fed, too")
+                    self.progress.notify(f"{each.path} is new: it is fed, too")
                     followed.append(each)
                     tasks.add(asyncio.create_task(self._feed(each._replace(follow=True), how)))
             for task in [task for task in tasks if task.done()]:

@@ -10,9 +10,10 @@ from typing import Self
 
 from tqdm import tqdm
 
-from stream_app.cli.output import echo, one_line
-from stream_app.feeding.forms import Counts
-from stream_app.variables import variable
+from stream_app.cli.output import echo
+from stream_app.feeding.encoder import FeedCounts
+from stream_app.runtime.escape import one_line
+from stream_app.settings.variables import variable
 
 
 class Progress:
@@ -41,17 +42,17 @@ class Progress:
         self.bytes += count
         self._bar.update(count)
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """What a person should know."""
         with self._bar.external_write_mode():
             echo(one_line(f"xl3m: {text}"), err=True)
 
-    def complain(self, text: str) -> None:
+    def report_error(self, text: str) -> None:
         """What was not fed."""
         self.left_out = True
-        self.say(text)
+        self.notify(text)
 
-    def summarise(self, counts: dict[str, Counts]) -> None:
+    def summarise(self, counts: dict[str, FeedCounts]) -> None:
         """A line a stream, and one of all."""
         self._bar.close()
         for stream, each in counts.items():
@@ -61,7 +62,7 @@ class Progress:
         echo(f"fed {_size(self.bytes)} in {seconds:.1f} s ({rate}/s)", err=True)
 
 
-def _parts(each: Counts) -> Iterable[str]:
+def _parts(each: FeedCounts) -> Iterable[str]:
     size, events = _count(each.bytes, "byte"), _count(each.events, "event")
     yield f"{_count(each.records, 'line')}, {size} in {events}"
     first = f"the first at byte {each.undecodable_at:,}"

@@ -32,7 +32,8 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def main() -> None:
     """Run a command; a user's mistake is one line, not a traceback."""
-    from stream_app.cli.output import echo, escape, prepare
+    from stream_app.cli.output import echo, prepare
+    from stream_app.runtime.escape import escape
 
     prepare()
     configure_malloc()
@@ -104,7 +105,7 @@ def _settings(**given: Any) -> "Settings":
     """The settings; what is wrong with them is named by the option it came from."""
     from stream_app.errors import SettingsError
     from stream_app.settings import Settings, unknown_variables
-    from stream_app.variables import variable
+    from stream_app.settings.variables import variable
 
     warnings = unknown_variables()
     try:
@@ -182,16 +183,16 @@ def feed(
     Compressed files (gzip, bzip2, xz, zstd), UTF-16 and transcripts (WebVTT, SubRip, JSON) are
     read as the text they hold.
     """
-    from stream_app.cli.feed import Wanted
+    from stream_app.cli.feed import FeedRequest
     from stream_app.cli.feed import feed as run
-    from stream_app.feeding.signals import until_signalled
+    from stream_app.cli.signals import run_until_signalled
 
     if from_end and not follow:
         raise click.UsageError("--from-end needs -f: what is written later is read only with it")
     if from_end and last:
         raise click.UsageError("--from-end is -n 0: give one of them")
-    wanted = Wanted(sources, stream, follow, 0 if from_end else last, positions, topic)
-    ended = asyncio.run(until_signalled(run(_settings(**given), wanted)))
+    wanted = FeedRequest(sources, stream, follow, 0 if from_end else last, positions, topic)
+    ended = asyncio.run(run_until_signalled(run(_settings(**given), wanted)))
     if ended.code or not ended.result:
         sys.exit(ended.code or EXIT_LEFT_OUT)
 

@@ -54,7 +54,7 @@ class Progress:
         while True:
             await asyncio.sleep(POLLED_SECONDS)
             try:
-                known = await client.covered(self.store, self.stream, self.question)
+                known = await client.scored_segments(self.store, self.stream, self.question)
             except (RedisError, OSError):  # whoever waits for the answer says so
                 return
             raise_if_cancelled()

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import click
 
-from stream_app.cli.output import echo, name_shown
+from stream_app.cli.output import echo
 from stream_app.client import client
 from stream_app.kafka.topics import retained
+from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
 from stream_app.store import rebuild
 from stream_app.store.keys import SCHEMA
@@ -76,7 +77,7 @@ async def _begin_anew(store: StreamStore, stream: str | None, plans: Plans, held
         await rebuild.apply(store, planned, held, left)
         missing = f", {planned.missing} are missing" if planned.missing else ""
         of = ", ".join(planned.partitions) or "no partition"
-        echo(f"{name_shown(name)}: {planned.offsets} offsets of {of} will be read again{missing}")
+        echo(f"{escape_name(name)}: {planned.offsets} offsets of {of} will be read again{missing}")
 
 
 def _say_what_was_done(plans: Plans, unread: Mapping[str, int], held: Retained) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stream_app.cli.display import show_answer
-from stream_app.cli.output import echo, say_json
+from stream_app.cli.output import echo, echo_json
 from stream_app.engine import create_engine
-from stream_app.feeding.reading import FileText
+from stream_app.feeding.file_text import FileText
 from stream_app.formats.lines import line_rule
 from stream_app.settings import Settings
 from xl3m_core import XL3M, Answer
@@ -28,14 +28,14 @@ def run(settings: Settings, file: Path, questions: tuple[str, ...], as_json: boo
             bar.close()
             _show(answer, as_json)
             answered = answered and answer.error is None
-    if text.complaint:
-        echo(f"xl3m: {text.complaint}", err=True)
+    if text.warning:
+        echo(f"xl3m: {text.warning}", err=True)
     return answered
 
 
 def _show(answer: Answer, as_json: bool) -> None:
     if as_json:
-        say_json(answer.to_dict())
+        echo_json(answer.to_dict())
         return
     echo(f"{answer.question}\n{answer.answer}", nl=False)
     show_answer(answer.to_dict())

@@ -12,15 +12,15 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from stream_app.cli.output import name_meant
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.events import decode, encode
+from stream_app.runtime.escape import unescape_name
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.keys import Keys
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import follow
-from stream_app.variables import variable
 
 # On top of the query's own deadline: loading nothing, generating, and a batch before it.
 ANSWER_SECONDS = 60.0
@@ -146,7 +146,7 @@ async def workers(store: StreamStore) -> int:
 
 async def resolve(store: StreamStore, name: str) -> str:
     """The stream of that name; if there is none, but one whose name is printed so, that one."""
-    meant = name_meant(name)
+    meant = unescape_name(name)
     if meant == name:
         return name
     try:
@@ -158,7 +158,9 @@ async def resolve(store: StreamStore, name: str) -> str:
     return meant if coded and not literal else name
 
 
-async def covered(store: StreamStore, stream: str, question: str | None) -> tuple[int, int] | None:
+async def scored_segments(
+    store: StreamStore, stream: str, question: str | None
+) -> tuple[int, int] | None:
     """How many of the stream's segments are scored for the question (None: the current one), and
     how many there are; None if nothing is known of it, or who asks has no right to know."""
     try:

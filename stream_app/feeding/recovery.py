@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding.marks import Note, note_of, written
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book, Entry
+from stream_app.feeding.checkpoints import Checkpoint, Checkpoints
+from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.fingerprint import FingerprintHash, format_hash, parse_hash
 from stream_app.kafka import auth
 from stream_app.kafka.topics import REQUEST_SECONDS, partition_counts
 from stream_app.settings import Settings
@@ -27,27 +27,27 @@ SETTLE_SECONDS = 1.0
 _POLL_MS = 500
 
 
-def header(piece: Piece, note: Note) -> tuple[str, bytes]:
+def checkpoint_header(piece: Chunk, note: FingerprintHash) -> tuple[str, bytes]:
     """Which bytes of which file an event holds, and the marks of all up to them."""
-    entry: Entry = piece.source
-    marks = "" if entry.archive else f":{written(note)}"
+    entry: Checkpoint = piece.source
+    marks = "" if entry.archive else f":{format_hash(note)}"
     return HEADER, f"{entry.id}:{piece.start}:{piece.end}{marks}".encode()
 
 
-def take_down(book: Book, value: bytes) -> None:
+def apply_header(book: Checkpoints, value: bytes) -> None:
     """What an event with this header says of an entry; nothing, if somebody else made it up."""
     name, *words = value.decode("ascii", "replace").split(":")
     entry = book.entries.get(name)
     try:
         end = int(words[1])
         if entry and end > entry.sent:
-            entry.note = entry.note if entry.archive else note_of(end, words[2:])
+            entry.sent_hash = entry.sent_hash if entry.archive else parse_hash(end, words[2:])
             entry.sent = end
     except (ValueError, IndexError):
         logger.warning("a header %s is none of xl3m's: passed over", HEADER)
 
 
-async def recover(settings: Settings, book: Book, cluster: str) -> None:
+async def recover(settings: Settings, book: Checkpoints, cluster: str) -> None:
     """Bring the book up to what the topic holds. Raises SettingsError if its positions are of
     another topic or cluster, UnreachableError if the broker does not answer."""
     origin = {"topic": settings.tokens_topic, "cluster": cluster}
@@ -70,7 +70,7 @@ async def recover(settings: Settings, book: Book, cluster: str) -> None:
     book.save()
 
 
-async def ends(settings: Settings) -> dict[str, int]:
+async def end_offsets(settings: Settings) -> dict[str, int]:
     """The offset that comes next in each partition of the topic."""
     partitions = await _partitions(settings)
     async with AIOKafkaConsumer(**auth.kafka(settings)) as consumer:
@@ -84,7 +84,9 @@ async def _partitions(settings: Settings) -> list[TopicPartition]:
 
 
 class _Scan:
-    def __init__(self, settings: Settings, book: Book, partitions: list[TopicPartition]) -> None:
+    def __init__(
+        self, settings: Settings, book: Checkpoints, partitions: list[TopicPartition]
+    ) -> None:
         self.book = book
         self.partitions = partitions
         self.options = auth.kafka(settings)
@@ -99,10 +101,10 @@ class _Scan:
             start = await consumer.beginning_offsets(self.partitions)
             for tp in self.partitions:
                 name = f"{tp.topic}/{tp.partition}"
-                noted = last[tp] if first else self.book.next.get(name, 0)
+                noted = last[tp] if first else self.book.next_offsets.get(name, 0)
                 begin = max(noted, start[tp]) if noted <= last[tp] else start[tp]
                 await self._read(consumer, tp, begin, last[tp])
-                self.book.next[name] = last[tp]
+                self.book.next_offsets[name] = last[tp]
 
     async def _read(
         self, consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
@@ -131,4 +133,4 @@ class _Scan:
     def _note(self, headers: Any) -> None:
         for name, value in headers:
             if name == HEADER and value:
-                take_down(self.book, value)
+                apply_header(self.book, value)

@@ -22,11 +22,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_app.feeding.kinds import compression_of
-from stream_app.feeding.marks import Marks
-from stream_app.feeding.positions import Book, Entry
+from stream_app.feeding.checkpoints import Checkpoint, Checkpoints
+from stream_app.feeding.file_types import detect_compression
+from stream_app.feeding.fingerprint import Fingerprint
 
-Fits = Callable[[int], bool]
+Matches = Callable[[int], bool]
 """Whether an open file holds what was read of a text."""
 
 # Fewer bytes than this do not tell a copy from another file that begins alike.
@@ -40,30 +40,30 @@ _TRIES = 200
 _TRY_SECONDS = 0.01
 
 
-class File(NamedTuple):
+class Candidate(NamedTuple):
     """A file that is open, so that it may be renamed meanwhile."""
 
     path: Path
-    file: int
+    fd: int
 
-    def place(self, original: Path) -> bool:
+    def has_order(self, original: Path) -> bool:
         """Whether the name says where in the order the file is."""
         return _age(self.path, original)[0] > 0
 
 
-class Trail(NamedTuple):
+class Location(NamedTuple):
     """Where a text is now, None if it is gone; and what had its name later and has it no more,
     the oldest first."""
 
-    found: File | None
-    later: list[File]
+    found: Candidate | None
+    later: list[Candidate]
 
 
-def close(files: Iterable[File | None]) -> None:
+def close(files: Iterable[Candidate | None]) -> None:
     """Let the files go."""
     for each in files:
         if each:
-            os.close(each.file)
+            os.close(each.fd)
 
 
 def is_rotated(path: Path, original: Path) -> bool:
@@ -73,7 +73,7 @@ def is_rotated(path: Path, original: Path) -> bool:
     return same and bool(_ROTATED.fullmatch(name))
 
 
-def rotated(original: Path) -> list[Path]:
+def rotated_files(original: Path) -> list[Path]:
     """The files of its folder that are called so, in order; those whose names say none first."""
     try:
         with os.scandir(original.parent) as found:
@@ -84,15 +84,15 @@ def rotated(original: Path) -> list[Path]:
     return sorted(mine, key=lambda path: _age(path, original))
 
 
-def pass_over(path: Path, stream: str, book: Book) -> None:
+def ignore_existing(path: Path, stream: str, book: Checkpoints) -> None:
     """What is beside a file before it is read for the first time is not of what is followed."""
-    for each in rotated(path):
+    for each in rotated_files(path):
         with _opened(each) as file:
-            if file is not None and not book.knows(stream, file):
-                book.pass_over(stream, file)
+            if file is not None and not book.contains(stream, file):
+                book.ignore(stream, file)
 
 
-def trail(entry: Entry, fits: Fits, path: Path, book: Book) -> Trail:
+def locate(entry: Checkpoint, fits: Matches, path: Path, book: Checkpoints) -> Location:
     """The text of the entry, and what came after it."""
     for _ in range(_TRIES):
         before = _inodes(path)
@@ -101,22 +101,26 @@ def trail(entry: Entry, fits: Fits, path: Path, book: Book) -> Trail:
             return _kept(files, _of(files, entry, fits, path, book))
         close(files)
         time.sleep(_TRY_SECONDS)
-    return Trail(None, [])
+    return Location(None, [])
 
 
-def is_passed(entry: Entry, fits: Fits, file: int, path: Path, book: Book) -> bool:
+def is_superseded(
+    entry: Checkpoint, fits: Matches, file: int, path: Path, book: Checkpoints
+) -> bool:
     """Whether the open file, which fits, is not the text of the entry but a later one."""
-    found, later = trail(entry, fits, path, book)
-    is_other = found is not None and not os.path.sameopenfile(found.file, file)
+    found, later = locate(entry, fits, path, book)
+    is_other = found is not None and not os.path.sameopenfile(found.fd, file)
     close([found, *later])
     return is_other
 
 
-def _of(files: list[File], entry: Entry, fits: Fits, path: Path, book: Book) -> Trail:
+def _of(
+    files: list[Candidate], entry: Checkpoint, fits: Matches, path: Path, book: Checkpoints
+) -> Location:
     """Of all files, the oldest first, the one of the entry, and those that are newer."""
-    known = {each for each in files if book.knows(entry.stream, each.file, but=entry)}
-    mine = (each for each in files if entry.is_file(os.fstat(each.file)) and each not in known)
-    own = next((each for each in mine if fits(each.file)), None)
+    known = {each for each in files if book.contains(entry.stream, each.fd, except_for=entry)}
+    mine = (each for each in files if entry.is_file(os.fstat(each.fd)) and each not in known)
+    own = next((each for each in mine if fits(each.fd)), None)
     fresh = [
         each for each in files
         if each is own or (
@@ -126,58 +130,58 @@ def _of(files: list[File], entry: Entry, fits: Fits, path: Path, book: Book) -> 
     found = _text_of(entry, fits, own, fresh, path)
     newer = files[files.index(found) + 1 :] if found else files
     last = files[-1] if files and files[-1].path == path else None
-    return Trail(found, [
+    return Location(found, [
         each for each in newer
-        if each in fresh and each.place(path) and not (last and _holds(last, each))
+        if each in fresh and each.has_order(path) and not (last and _holds(last, each))
     ])  # fmt: skip
 
 
 def _text_of(
-    entry: Entry, fits: Fits, own: File | None, fresh: list[File], path: Path
-) -> File | None:
+    entry: Checkpoint, fits: Matches, own: Candidate | None, fresh: list[Candidate], path: Path
+) -> Candidate | None:
     """The file that has the text: an older copy, else its own, else a copy by any name."""
     if entry.done:
         return own
     for each in fresh:  # the oldest first
         if each is own:
             return own
-        is_copy = each.place(path) and fits(each.file)
+        is_copy = each.has_order(path) and fits(each.fd)
         if is_copy and not (own and _holds(own, each)):
             return each
     if own or entry.sent < TELLING_BYTES:
         return own
-    copies = [each for each in fresh if fits(each.file)]
-    return max(copies, key=lambda each: os.fstat(each.file).st_size, default=None)
+    copies = [each for each in fresh if fits(each.fd)]
+    return max(copies, key=lambda each: os.fstat(each.fd).st_size, default=None)
 
 
-def _holds(file: File, other: File) -> bool:
+def _holds(file: Candidate, other: Candidate) -> bool:
     """Whether the file begins with all that the other has."""
-    return Marks.of(other.file, os.fstat(other.file).st_size).fit(file.file)
+    return Fingerprint.of(other.fd, os.fstat(other.fd).st_size).matches(file.fd)
 
 
-def _is_after_start(each: File, entry: Entry, book: Book) -> bool:
+def _is_after_start(each: Candidate, entry: Checkpoint, book: Checkpoints) -> bool:
     """Whether it was written to since the name was first read, and is no archive."""
-    first = next(iter(book.of(Path(entry.path), entry.stream)), entry)
-    is_new = os.fstat(each.file).st_mtime >= first.since - _CLOCK_SECONDS
-    return is_new and not compression_of(os.pread(each.file, 16, 0))
+    first = next(iter(book.find(Path(entry.path), entry.stream)), entry)
+    is_new = os.fstat(each.fd).st_mtime >= first.since - _CLOCK_SECONDS
+    return is_new and not detect_compression(os.pread(each.fd, 16, 0))
 
 
-def _kept(files: list[File], found: Trail) -> Trail:
+def _kept(files: list[Candidate], found: Location) -> Location:
     """Close those that are not wanted."""
     close(each for each in files if each is not found.found and each not in found.later)
     return found
 
 
-def _all_opened(path: Path) -> Iterator[File]:
+def _all_opened(path: Path) -> Iterator[Candidate]:
     """The oldest first; the name itself is the last."""
-    for each in (*rotated(path), path):
+    for each in (*rotated_files(path), path):
         with suppress(OSError):
-            yield File(each, os.open(each, os.O_RDONLY | os.O_NONBLOCK))
+            yield Candidate(each, os.open(each, os.O_RDONLY | os.O_NONBLOCK))
 
 
 def _inodes(path: Path) -> dict[Path, int]:
     found: dict[Path, int] = {}
-    for each in (path, *rotated(path)):
+    for each in (path, *rotated_files(path)):
         with suppress(OSError):
             found[each] = each.stat().st_ino
     return found

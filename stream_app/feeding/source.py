@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from stream_app.feeding.contents import STANDARD_INPUT
-from stream_app.feeding.pieces import RecordRules
-from stream_app.feeding.positions import Book
+from stream_app.feeding.checkpoints import Checkpoints
+from stream_app.feeding.chunking import RecordRules
+from stream_app.feeding.content import STANDARD_INPUT
 
 
 class Source(NamedTuple):
@@ -27,15 +27,15 @@ def _ignore(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class How:
+class ReadOptions:
     """last: so many lines of what is there are read, None for all. say: told what a person should
     know; complain: what was not read."""
 
-    book: Book = field(default_factory=Book)
-    last: int | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    last_lines: int | None = None
     rules: RecordRules = field(default_factory=RecordRules)
-    say: Callable[[str], None] = _ignore
-    complain: Callable[[str], None] = _ignore
+    notify: Callable[[str], None] = _ignore
+    report_error: Callable[[str], None] = _ignore
 
 
 def is_piped(path: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from stream_app.errors import BadEvent
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 FORMATS_OF_SIZE = {4: "int", 8: "long", 16: "uuid"}
 """What a binary key of so many bytes probably is."""

@@ -24,7 +24,7 @@ from stream_app.formats.paths import (
 from stream_app.formats.presets import Preset, form_and_preset
 from stream_app.formats.templates import Render, ToText, compile_text, is_template, paths_of
 from stream_app.formats.values import as_text, key_as_text, same
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 HEADER = "header:"
 

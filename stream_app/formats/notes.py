@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stream_app.formats.keys import hint
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 

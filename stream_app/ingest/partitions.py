@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from stream_app.kafka.topic_ids import is_other_topic
-from stream_app.offset_reset import EARLIEST
+from stream_app.settings.offset_reset import EARLIEST
 from stream_app.store.questions import Fence
 from stream_app.store.state import LostWritesError, PositionUpdate
 from stream_app.store.store import StreamStore

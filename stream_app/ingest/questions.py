@@ -105,7 +105,7 @@ class QuestionsAgent:
             await self.store.end_questions(question.stream, fence=fence)
         else:
             await self._set(question.stream, question.question, question.add, fence)
-        self.scorer.streams.changed(question.stream)
+        self.scorer.streams.on_questions_changed(question.stream)
         # Another worker may own the stream's tokens and score them: notify all workers.
         channel = self.store.keys.question_channel()
         await self.store.publish([(channel, question.stream.encode())])

@@ -29,7 +29,7 @@ from stream_app.kafka.record_batch import (
 )
 from stream_app.kafka.records import RangeRecord, Record
 from stream_app.settings import IsolationLevel, Unreadable
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from stream_app.errors import SettingsError
 from stream_app.monitoring.connections import Connections
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 

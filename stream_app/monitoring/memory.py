@@ -48,13 +48,13 @@ class MemorySampler:
     @property
     def total(self) -> float:
         """Of all owned streams; of those not weighed yet, as much as the others on average."""
-        known = [self.of[stream] for stream in self.streams.totals.of if stream in self.of]
-        return sum(known) / len(known) * len(self.streams.totals.of) if known else 0.0
+        known = [self.of[stream] for stream in self.streams.totals.by_stream if stream in self.of]
+        return sum(known) / len(known) * len(self.streams.totals.by_stream) if known else 0.0
 
     @property
     def largest(self) -> int:
         """Of the owned streams that were weighed."""
-        return max((self.of.get(stream, 0) for stream in self.streams.totals.of), default=0)
+        return max((self.of.get(stream, 0) for stream in self.streams.totals.by_stream), default=0)
 
     async def run(self) -> None:
         """Weigh some, wait, weigh the next; a Redis that is away is asked the next time."""
@@ -67,7 +67,7 @@ class MemorySampler:
 
     async def sample(self) -> None:
         """As many streams as there are commands for, those weighed longest ago first."""
-        owned, left = self.streams.totals.of, COMMANDS
+        owned, left = self.streams.totals.by_stream, COMMANDS
         self.of = {stream: size for stream, size in self.of.items() if stream in owned}
         new = [stream for stream in owned if stream not in self.of]
         for stream in [*new, *self.of][:COMMANDS]:

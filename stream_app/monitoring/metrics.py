@@ -71,11 +71,11 @@ class Metrics:
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "xl3m_lag_tokens": (
                 "Tokens read and not yet scored, over all standing questions",
-                lambda: streams.backlog() * segment_tokens,
+                lambda: streams.lag() * segment_tokens,
             ),
             "xl3m_streams_tracked": (
                 "Streams this worker owns, or answers a query about",
-                lambda: len(streams.watched),
+                lambda: len(streams.tracked),
             ),
             "xl3m_min_coverage_ratio": (
                 "The least share scored for any standing question; NaN without one",
@@ -83,7 +83,7 @@ class Metrics:
             ),
             "xl3m_missing_offsets": (
                 "Offsets that never came, on the streams this worker owns",
-                lambda: streams.totals.gaps,
+                lambda: streams.totals.missing_offsets,
             ),
             "xl3m_redis_memory_bytes": (
                 "Redis memory of the streams this worker owns, judged by some",

@@ -23,7 +23,7 @@ from stream_app.queries.answering import Answering
 from stream_app.requests import Query, decode_query, sender_of
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")

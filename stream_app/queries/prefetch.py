@@ -65,6 +65,6 @@ class PromptPrefetcher:
                 continue
             question, best = self.recent[stream, qid][0], [segment for segment, _ in view.top]
             try:
-                await self.scoring.on_model(partial(self.engine.prefill, best, question))
+                await self.scoring.run_on_model(partial(self.engine.prefill, best, question))
             except Exception as error:  # out of memory, say: the query will tell
                 logger.warning("stream %r: could not read ahead: %s", stream, error)

@@ -25,7 +25,7 @@ from stream_app.requests import Query, decode_query, id_of
 from stream_app.runtime.retry import (
     TRANSIENT_ERRORS,
     Health,
-    Waiting,
+    Retry,
     is_transient,
     raise_if_cancelled,
     reason,
@@ -82,22 +82,20 @@ class PubSubServer:
     async def run(self) -> None:
         """Listen, and listen again when Redis was away."""
         async with asyncio.TaskGroup() as tasks:
-            with self.health.at("pubsub") as waiting:
+            with self.health.track("pubsub") as retry:
                 while True:
                     try:
-                        await self._listen(tasks, waiting)
+                        await self._listen(tasks, retry)
                     except TRANSIENT_ERRORS as error:
-                        if not is_transient(error):
-                            raise
-                        await asyncio.sleep(waiting.failed(error))
+                        await retry.back_off(error)
 
-    async def _listen(self, tasks: asyncio.TaskGroup, waiting: Waiting) -> None:
+    async def _listen(self, tasks: asyncio.TaskGroup, retry: Retry) -> None:
         channels = self.keys.query_channel(), self.keys.question_channel()
         async with aclosing(messages(self.redis, *channels)) as heard:
             async for message in heard:
                 if message is None:
                     await self._look_again()
-                    waiting.done()
+                    retry.succeeded()
                 elif message["channel"].decode() == self.keys.question_channel():
                     await self._changed(message["data"].decode(errors="replace"))
                 else:
@@ -108,13 +106,13 @@ class PubSubServer:
         was said while nobody listened is lost: each stream's questions may be others."""
         for look in self.on_listening:
             await look()
-        for stream in list(self.scoring.streams.watched):
-            self.scoring.streams.changed(stream)
+        for stream in list(self.scoring.streams.tracked):
+            self.scoring.streams.on_questions_changed(stream)
 
     async def _changed(self, stream: str) -> None:
         """Look at the stream's questions again, or, if none is named, at what Redis has of this
         worker's partitions: `xl3m rebuild` may have set them back."""
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         for look in () if stream else self.on_listening:
             await look()
 

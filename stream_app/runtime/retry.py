@@ -1,8 +1,8 @@
-"""Patience: a step on Redis, or on the schema registry, is tried until it is done. Loud, and with
-growing pauses.
+"""Retries: an operation on Redis or the schema registry is repeated until it succeeds.
 
-Only for steps that may be done twice. Tells `Health`, so that others can see it. Knows which
-errors pass by themselves; anything else is raised.
+Only for operations that may be done twice. Errors that do not pass by themselves, such as a missing
+file or a wrong command, are raised at once. `Health` knows what is being retried and why; the log
+says so at once, and then ever more rarely.
 """
 
 import asyncio
@@ -23,22 +23,23 @@ P = ParamSpec("P")
 
 BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 CALM_SECONDS = 5.0
-"""What waited for less is not said to go on; what waits again within it is still the same."""
+"""Shorter outages get no line when they end, and an outage that starts sooner after the last one
+counts as the same one."""
 TRANSIENT_ERRORS = (exceptions.RedisError, OSError)
-"""To catch; `passes` says whether this one does."""
+"""The classes to catch; `is_transient` decides about each error."""
 
-_CLASSES = (exceptions.ConnectionError, exceptions.TimeoutError)
+_CONNECTION_ERRORS = (exceptions.ConnectionError, exceptions.TimeoutError)
 _CODES = "OOM|READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|NOSCRIPT"
-_CODED = (
+_STATE_ERRORS = (
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
     exceptions.NoScriptError,
 )
-# Redis 6 words what fails inside a script as "Error running script (…): … -OOM command not …".
+# Redis 6 reports an error inside a script as "Error running script (…): … -OOM command not …".
 _STATE = re.compile(rf"^\W*(?:{_CODES})\b|^\W*Error running script\b.*?-(?:{_CODES})\b", re.S)
-_OWN_FAULT = (
+_LOCAL_ERRORS = (
     FileNotFoundError,
     FileExistsError,
     PermissionError,
@@ -51,119 +52,126 @@ _IN_PIPELINE = "of pipeline caused error: "
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the error is about the state that Redis or the network is in, which passes by itself:
-    not about what Redis was asked, or a file of ours."""
+    """Whether the error passes by itself: it comes from the state of Redis or the network, not from
+    a wrong command or a local file."""
     if isinstance(error, OSError):
-        return not isinstance(error, _OWN_FAULT)
-    if isinstance(error, (*_CLASSES, *_CODED)):
+        return not isinstance(error, _LOCAL_ERRORS)
+    if isinstance(error, (*_CONNECTION_ERRORS, *_STATE_ERRORS)):
         return True
     return isinstance(error, exceptions.ResponseError) and bool(_STATE.match(reason(error)))
 
 
 def reason(error: BaseException) -> str:
-    """What Redis said; redis-py puts the command before it, which may hold anybody's text."""
+    """Redis' own message: redis-py puts the command before it, which may hold private text."""
     return str(error).rpartition(_IN_PIPELINE)[2]
 
 
-class Waiting:
-    """One who is at a step; tries: how many were in vain in a row."""
+class Retry:
+    """One caller's tries of an operation. failures: in a row."""
 
-    def __init__(self, health: "Health", step: str) -> None:
-        self.health, self.step = health, step
-        self.tries = 0
+    def __init__(self, health: "Health", operation: str) -> None:
+        self.health, self.operation = health, operation
+        self.failures = 0
 
     def failed(self, error: BaseException) -> float:
-        """It waits from now on; returns for how long before the next try."""
-        pause = BACKOFF_SECONDS[min(self.tries, len(BACKOFF_SECONDS) - 1)]
-        self.tries += 1
-        self.health.waits(self, getattr(error, "service", "Redis"), reason(error), pause)
+        """Note a failed try; returns the seconds to wait before the next one."""
+        pause = BACKOFF_SECONDS[min(self.failures, len(BACKOFF_SECONDS) - 1)]
+        self.failures += 1
+        self.health.add(self, getattr(error, "service", "Redis"), reason(error), pause)
         return pause
 
-    def done(self) -> None:
-        """It does not wait any more."""
-        self.tries = 0
-        self.health.goes_on(self)
+    async def back_off(self, error: BaseException) -> None:
+        """Wait before the next try. Raises the error itself if it does not pass by itself."""
+        if not is_transient(error):
+            raise error
+        raise_if_cancelled()
+        await asyncio.sleep(self.failed(error))
+
+    def succeeded(self) -> None:
+        """The operation works again."""
+        self.failures = 0
+        self.health.remove(self)
 
 
 class Health:
-    """Whether the infrastructure answers: who waits for it, by the names of their steps. blocked:
-    each partition that waits for a person, and why; it holds up nothing else."""
+    """Whether the services a worker needs answer. One entry per caller that is retrying, so a
+    success clears the caller's own entry and no other. blocked: the partitions that wait for a
+    person to act, each with the reason; they hold up nothing else."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.blocked: dict[str, str] = {}
-        self._waiting: dict[Waiting, str] = {}
-        self._said: dict[str, LogThrottle] = {}
-        self._began: dict[str, float] = {}
+        self._retrying: dict[Retry, str] = {}
+        self._throttles: dict[str, LogThrottle] = {}
+        self._started: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._clock = clock
 
     @property
     def ok(self) -> bool:
-        """True while no step waits."""
-        return not self._waiting
+        """True while nothing is being retried."""
+        return not self._retrying
 
     @property
     def retrying(self) -> dict[str, str]:
-        """The steps that somebody waits at, and why."""
-        return {waiting.step: why for waiting, why in self._waiting.items()}
+        """The operations that at least one caller is retrying, each with the last reason."""
+        return {retry.operation: why for retry, why in self._retrying.items()}
 
     @contextmanager
-    def at(self, step: str) -> Iterator[Waiting]:
-        """For as long as the step is tried, whatever becomes of it."""
-        waiting = Waiting(self, step)
+    def track(self, operation: str) -> Iterator[Retry]:
+        """A caller's tries of an operation; its entry is removed on leaving, however that is."""
+        retry = Retry(self, operation)
         try:
-            yield waiting
+            yield retry
         finally:
-            self.goes_on(waiting)
+            self.remove(retry)
 
-    def waits(self, waiting: Waiting, service: str, why: str, pause: float) -> None:
-        """Said at once, and again ever more rarely: Redis may be away for a night, or come and go
-        all the time."""
-        step, now = waiting.step, self._clock()
-        if step not in self.retrying:
-            self._began[step] = now
-            if step not in self._said or now - self._ended[step] > CALM_SECONDS:
-                self._said[step] = LogThrottle(self._clock)
-        self._waiting[waiting] = why
-        if (left_out := self._said[step].due()) is not None:
-            times = f" ({left_out} tries more were in vain)" if left_out else ""
+    def add(self, retry: Retry, service: str, why: str, pause: float) -> None:
+        """The caller is retrying. Logged at once, then ever more rarely: Redis may be away for a
+        night, or come and go all the time."""
+        operation, now = retry.operation, self._clock()
+        if operation not in self.retrying:
+            self._started[operation] = now
+            if operation not in self._throttles or now - self._ended[operation] > CALM_SECONDS:
+                self._throttles[operation] = LogThrottle(self._clock)
+        self._retrying[retry] = why
+        if (omitted := self._throttles[operation].due()) is not None:
+            more = f" ({omitted} more failures were not logged)" if omitted else ""
             logger.error(
-                "%s waits for %s: %s; next try in %.1f s%s", step, service, why, pause, times
+                "%s waits for %s: %s; next try in %.1f s%s", operation, service, why, pause, more
             )
 
-    def goes_on(self, waiting: Waiting) -> None:
-        """One who waited at a step does not any more; others may."""
-        if self._waiting.pop(waiting, None) is None or waiting.step in self.retrying:
+    def remove(self, retry: Retry) -> None:
+        """The caller is no longer retrying; others may be."""
+        operation = retry.operation
+        if self._retrying.pop(retry, None) is None or operation in self.retrying:
             return
-        self._ended[waiting.step] = now = self._clock()
-        if (seconds := now - self._began[waiting.step]) > CALM_SECONDS:
-            logger.info("%s goes on, after %.0f s", waiting.step, seconds)
+        self._ended[operation] = now = self._clock()
+        if (seconds := now - self._started[operation]) > CALM_SECONDS:
+            logger.info("%s continues after %.0f s", operation, seconds)
 
 
 async def retry_forever(
     health: Health,
-    step: str,
+    operation: str,
     call: Callable[P, Awaitable[T]],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Do the call, again and again while what it needs is away; returns what it returns."""
-    with health.at(step) as waiting:
+    """Call until it succeeds; returns its result. Raises any error that is not transient."""
+    with health.track(operation) as retry:
         while True:
             try:
-                done = await call(*args, **kwargs)
+                result = await call(*args, **kwargs)
                 raise_if_cancelled()
-                return done
+                return result
             except TRANSIENT_ERRORS as error:
-                if not is_transient(error):
-                    raise
-                raise_if_cancelled()
-                await asyncio.sleep(waiting.failed(error))
+                await retry.back_off(error)
 
 
 def raise_if_cancelled() -> None:
-    """redis-py sends under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation
-    that comes as it is done. The task would go on, and a worker asked to stop would not."""
+    """Raise CancelledError if this task was cancelled: redis-py sends under `asyncio.wait_for`,
+    which before Python 3.12 swallows a cancellation that arrives as it finishes. The task would
+    continue, and a worker asked to stop would not."""
     task = asyncio.current_task()
     if task and task.cancelling():
         raise asyncio.CancelledError

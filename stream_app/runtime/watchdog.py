@@ -7,11 +7,10 @@ interpreter's, so it goes off even when the event loop is stuck. Knows signs of 
 
 import asyncio
 import faulthandler
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
-
-from stream_app.cli.output import echo
 
 WARN_BEFORE_SECONDS = 0.5
 """Seconds before the stacks."""
@@ -54,9 +53,10 @@ class Watchdog:
         self._timer.start()
 
     def _say(self) -> None:
-        echo(
+        print(
             f"xl3m: nothing was done for {self.seconds:g} s, so this worker ends; below is where "
             "each of its threads is. If it is in the model, which may be slow only, one forward "
             "takes too long here: lower XL3M_BATCH_TOKENS, or raise XL3M_WATCHDOG_SECONDS",
-            err=True,
+            file=sys.stderr,
+            flush=True,
         )

@@ -51,7 +51,7 @@ class TrackedStream:
     looking: set[str] = field(default_factory=set)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
-    def current(self) -> dict[str, TrackedQuestion]:
+    def standing_questions(self) -> dict[str, TrackedQuestion]:
         """The questions that were not only asked once."""
         return {
             q: standing for q, standing in self.questions.items() if not standing.record.expires_at
@@ -129,7 +129,7 @@ class Step:
     """Work that goes through the model in one go: its segments, about how many tokens, and what
     share that is of those it may have."""
 
-    job: list[ScoringJob]
+    jobs: list[ScoringJob]
     segments: list[list[Segment]]
     tokens: int
     fill: float
@@ -137,7 +137,7 @@ class Step:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(segment text, question), work by work."""
-        each = zip(self.job, self.segments, strict=True)
+        each = zip(self.jobs, self.segments, strict=True)
         return [(s.text, w.tracked.record.question) for w, segments in each for s in segments]
 
 

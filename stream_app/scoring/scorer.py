@@ -1,9 +1,9 @@
 """Scoring: drives every question's scored range towards the whole log.
 
 Step by step: plan which segments to score, read them, run them through the model, write the
-ranges. What a query waits for comes first, then live edges, then history. While the model is at
-one step, the last is written and the next is read, and begun as soon as a core has nothing left of
-this one. Owns the model's two threads. Knows ranges and segments; no Kafka, no answers.
+ranges. Queries come first, then live edges, then history. While the model scores one step, the
+step before it is written and the next one is planned, read and queued, so that a worker thread
+with nothing left of the one goes on with the other. Depends on ranges and segments, not on Kafka.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 from stream_app.events import encode
@@ -21,12 +20,12 @@ from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_updat
 from stream_app.scoring.look_ahead import PrefilterScheduler
 from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
 from stream_app.scoring.prefilter import Prefilter
-from stream_app.scoring.standing import StandingQuestions
+from stream_app.scoring.standing import QuestionLoader
 from stream_app.scoring.streams import StreamRegistry
 from stream_app.store.state import Cursor, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 logger = logging.getLogger("xl3m")
 
@@ -52,45 +51,43 @@ class Scorer:
         engine: Engine,
         store: StreamStore,
         health: Health,
-        backlog_tokens: int,
+        max_lag_tokens: int,
         step_seconds: float = 0.0,
-        scout: Prefilter | None = None,
-        *,
-        on_change: Callable[[str, str], None] = lambda stream, qid: None,
+        prefilter: Prefilter | None = None,
         on_step: Callable[[float, float], None] = lambda fill, seconds: None,
+        on_change: Callable[[str, str], None] = lambda stream, qid: None,
         on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.store = store
-        self.ahead = PrefilterScheduler(scout)
+        self.prefilter = PrefilterScheduler(prefilter)
         self.health = health
-        self.backlog_segments = max(1, backlog_tokens // engine.method.segment_tokens)
+        self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
-        standing = StandingQuestions(engine, store)
-        self.question_id = standing.id
+        standing = QuestionLoader(engine, store)
+        self.question_id = standing.question_id
         self.streams = StreamRegistry(store, standing, self._wake.set)
         self.waiters: list[Waiter] = []
-        self.on_change, self.on_step, self.on_room = on_change, on_step, on_room
+        self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
         self.steps = 0
         self.model_calls = 0
         self.working = False
-        self._steps = ThreadPoolExecutor(1, thread_name_prefix="steps")
-        self._others = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
 
-    def far_behind(self) -> set[str]:
+    def throttled_partitions(self) -> set[str]:
         """Partitions of whose streams more is read and unscored than the backlog allows."""
-        if self.streams.backlog() <= self.backlog_segments:
+        if self.streams.lag() <= self.max_lag_segments:
             return set()  # all together they are not: there may be thousands of streams
-        backlogs = self.streams.backlogs()
-        return {name for name, unscored in backlogs.items() if unscored > self.backlog_segments}
+        backlogs = self.streams.lag_by_partition()
+        return {name for name, unscored in backlogs.items() if unscored > self.max_lag_segments}
 
     async def wait_until_covered(self, stream: str, qid: str, until: float) -> None:
         """Score for a question ahead of live edges and history, until all of the stream's log
         is covered or `time.monotonic()` is past `until`."""
         waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
-        watched = self.streams.watched.setdefault(stream, TrackedStream(Cursor()))
+        watched = self.streams.tracked.setdefault(stream, TrackedStream(Cursor()))
         self.waiters.append(waiter)
         watched.waiters += 1
         try:
@@ -112,42 +109,39 @@ class Scorer:
 
     async def _look_ahead(self, watched: TrackedStream, stream: str, qid: str) -> None:
         """Have picked what to score first, while scoring goes on."""
-        await self.ahead.look(watched, stream, qid)
+        await self.prefilter.look(watched, stream, qid)
         self._wake.set()
 
-    def on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call that is no step, behind what is waiting of these: it goes ahead of the batches
-        of steps that are not being read yet."""
-        return self._run(self._others, call)
+    def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run a call that is no scoring, one at a time. Answers take priority over the batches of
+        steps that have not begun."""
 
-    def _run(self, thread: ThreadPoolExecutor, call: Callable[[], T]) -> "asyncio.Future[T]":
-        def turn() -> T:
+        def counted() -> T:
             try:
                 return call()
             finally:
                 self.model_calls += 1
 
-        return asyncio.get_running_loop().run_in_executor(thread, turn)
+        return asyncio.get_running_loop().run_in_executor(self._calls, counted)
 
     # -- the loop ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Score for as long as there is anything to score, then wait.
 
-        What is read ahead was planned on ranges as they will be when all before is written; if
-        a write is refused, so is what was planned on it, and the ranges are read again.
+        The next step is planned on the ranges as they will be when this one is written; if that
+        write is refused, so is the next one's, and the ranges are read again.
         """
         while True:
             self._wake.clear()
             step = await self._next()
-            begun = step and self._begin(step)
-            while step and begun:
+            scores = step and self._submit(step)
+            while step and scores:
                 self.working = True
                 following = None if self.streams.stale else await self._next()
-                end = await begun
-                begun = following and self._begin(following)
-                await self._finish(step, await self._ended(step, end))
-                step = following
+                following_scores = following and self._submit(following)
+                await self._commit(step, await scores)
+                step, scores = following, following_scores
             self.working = False
             await self._wake.wait()
 
@@ -155,7 +149,7 @@ class Scorer:
         """One step and nothing beside it; False if there was nothing to score."""
         step = await self._next()
         if step:
-            await self._finish(step, await self._ended(step, await self._begin(step)))
+            await self._commit(step, await self._submit(step))
         return step is not None
 
     async def _next(self) -> Step | None:
@@ -175,10 +169,10 @@ class Scorer:
         """
         method, suffix = self.engine.method, self.engine.suffix
         plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
-        behind = next(self._behind(), None)
+        behind = next(self._lagging(), None)
         plan.add(self._waiting(), plan.room * (3 if behind else 4) // 4, back=True)
-        plan.add(self._behind(), plan.room, back=False, at_least_one=True)
-        plan.add(self._behind(), plan.room, back=True)
+        plan.add(self._lagging(), plan.room, back=False, at_least_one=True)
+        plan.add(self._lagging(), plan.room, back=True)
         self.streams.rotate({work.stream for work in plan.jobs})
         self.waiters[:] = self.waiters[1:] + self.waiters[:1]
         return plan
@@ -188,15 +182,15 @@ class Scorer:
         asked: dict[str, dict[str, None]] = {}
         for waiter in self.waiters:
             asked.setdefault(waiter.stream, {})[waiter.qid] = None
-        watched = self.streams.watched
+        watched = self.streams.tracked
         return [Wanted(s, watched[s], [*qids]) for s, qids in asked.items()]
 
-    def _behind(self) -> Iterator[Wanted]:
+    def _lagging(self) -> Iterator[Wanted]:
         """Owned streams that have something to score for a current question; there may be
         thousands, and a step has room for few."""
         for stream in self.streams.lagging:
-            if (watched := self.streams.watched[stream]).owned:
-                yield Wanted(stream, watched, [*watched.current()])
+            if (watched := self.streams.tracked[stream]).owned:
+                yield Wanted(stream, watched, [*watched.standing_questions()])
 
     async def _read(self, work: list[ScoringJob]) -> list[list[Segment]]:
         """Each work's segments; what several questions need is read once."""
@@ -204,29 +198,29 @@ class Scorer:
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
         return [read[w.stream, w.indices] for w in work]
 
-    def _begin(self, step: Step) -> "asyncio.Future[Begun]":
-        """Have the model score the step: when all of it is being read, how to wait for the end."""
-        return self._run(self._steps, partial(self.engine.begin, step.pairs))
+    def _submit(self, step: Step) -> "asyncio.Future[Scores]":
+        """Queue the step for the model."""
+        return asyncio.wrap_future(self.engine.submit(step.pairs))
 
-    async def _ended(self, step: Step, begun: Begun) -> list[float]:
-        """The step's scores. Of what was planned, some may be gone from the log."""
-        scores, seconds = await asyncio.to_thread(begun)
-        share = len(scores) / sum(len(work.indices) for work in step.job)
-        self.size.observe(round(step.tokens * share), seconds)
-        self.on_step(step.fill, seconds)
-        return scores
+    def _observe(self, step: Step, scores: Scores) -> None:
+        """Note what the step cost. Retention may have deleted some of its segments before."""
+        self.model_calls += 1
+        share = len(scores.values) / sum(len(work.indices) for work in step.jobs)
+        self.size.observe(round(step.tokens * share), scores.seconds)
+        self.on_step(step.fill, scores.seconds)
 
-    async def _finish(self, step: Step, found: list[float]) -> None:
-        """Write the step's scores, and let go who waited for them."""
-        scores, k = iter(found), self.engine.method.k
+    async def _commit(self, step: Step, found: Scores) -> None:
+        """Write the step's scores, and release the queries that waited for them."""
+        self._observe(step, found)
+        scores, k = iter(found.values), self.engine.method.k
         extensions = [
             range_update(w, {segment: next(scores) for segment in segments}, k, self._first(w))
-            for w, segments in zip(step.job, step.segments, strict=True)
+            for w, segments in zip(step.jobs, step.segments, strict=True)
         ]
         replies = await retry_forever(
             self.health, "scoring", self.store.extend_range, extensions, k
         )
-        written = list(zip(step.job, extensions, replies, strict=True))
+        written = list(zip(step.jobs, extensions, replies, strict=True))
         for w, made, reply in written:
             self._apply(w, made, reply)
         self.steps += 1
@@ -239,15 +233,15 @@ class Scorer:
 
     def _first(self, w: ScoringJob) -> int:
         """Where the log that was scored begins, as far as is known here."""
-        watched = self.streams.watched.get(w.stream)
+        watched = self.streams.tracked.get(w.stream)
         return watched.cursor.first if watched else 0
 
     def _apply(self, w: ScoringJob, made: RangeUpdate, changed: bool | None) -> None:
         """Take the store's word for what became of an extension."""
-        watched = self.streams.watched.get(w.stream)
+        watched = self.streams.tracked.get(w.stream)
         if changed is None or watched is None or watched.questions.get(w.qid) is not w.tracked:
             w.tracked.planned = replace(w.tracked.scored_range)
-            self.streams.reload(w.stream)
+            self.streams.mark_stale(w.stream)
         else:
             scored = w.tracked.scored_range
             scored.lo, scored.hi = made.lo, made.hi
@@ -264,7 +258,7 @@ class Scorer:
         for waiter in self.waiters:
             if waiter.head is None or waiter.covered.done():
                 continue
-            watched = self.streams.watched.get(waiter.stream)
+            watched = self.streams.tracked.get(waiter.stream)
             standing = watched.questions.get(waiter.qid) if watched else None
             if not (watched and standing and standing.is_behind(waiter.head, watched.cursor.first)):
                 waiter.covered.set_result(None)

@@ -5,10 +5,12 @@ engine and the store; not when anything is scored.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from stream_app.scoring.jobs import TrackedQuestion
 from stream_app.store.keys import question_id
+from stream_app.store.questions import TrackedRecord
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from xl3m_core import QuestionError
@@ -19,33 +21,42 @@ if TYPE_CHECKING:
 logger = logging.getLogger("xl3m")
 
 
-class StandingQuestions:
+class QuestionLoader:
     """One per worker."""
 
     def __init__(self, engine: "Engine", store: StreamStore) -> None:
         self.engine = engine
         self.store = store
 
-    async def of(self, stream: str, owned: bool) -> dict[str, TrackedQuestion]:
-        """The questions this worker's model scores, with their ranges."""
-        mine = dict[str, QuestionRecord]()
-        for qid, asked in (await self.store.questions(stream)).items():
-            if not self._fits(asked):
-                continue
-            if qid != self.id(asked.question):
-                if not owned or asked.expires_at:
-                    continue
-                qid = await self._adopt(stream, qid, asked)
-            mine[qid] = asked
-        ranges = zip(mine.items(), await self.store.scored_ranges(stream, mine), strict=True)
-        return {qid: TrackedQuestion(asked, scored) for (qid, asked), scored in ranges if scored}
+    async def load(
+        self, stream: str, owned: bool, records: Mapping[str, TrackedRecord]
+    ) -> dict[str, TrackedQuestion]:
+        """The questions that this worker's model scores, with their ranges. records: as Redis has
+        them; they are read again if a question of another model is adopted."""
+        if owned and (foreign := self._foreign(records)):
+            for qid, record in foreign.items():
+                await self._adopt(stream, qid, record)
+            _, records = await self.store.tracked(stream)
+        return {
+            qid: TrackedQuestion(record, scored)
+            for qid, (record, scored) in records.items()
+            if scored and qid == self.question_id(record.question) and self._fits(record)
+        }
 
-    async def _adopt(self, stream: str, qid: str, asked: QuestionRecord) -> str:
+    def _foreign(self, records: Mapping[str, TrackedRecord]) -> dict[str, QuestionRecord]:
+        """The standing questions that another model, measure or k has scored."""
+        return {
+            qid: record
+            for qid, (record, _) in records.items()
+            if record.is_standing
+            and qid != self.question_id(record.question)
+            and self._fits(record)
+        }
+
+    async def _adopt(self, stream: str, qid: str, asked: QuestionRecord) -> None:
         """A current question was scored by another model, measure or k: begin it anew."""
         logger.warning("stream %r: %r is scored anew by this model", stream, asked.question[:80])
-        mine = self.id(asked.question)
-        await self.store.reissue(stream, qid, mine)
-        return mine
+        await self.store.reissue(stream, qid, self.question_id(asked.question))
 
     def _fits(self, asked: QuestionRecord) -> bool:
         """Whether the question fits the window of this worker's model."""
@@ -56,7 +67,7 @@ class StandingQuestions:
             return False
         return True
 
-    def id(self, question: str) -> str:
+    def question_id(self, question: str) -> str:
         """The question's id for this worker's model, its wording, the measure and k."""
         model, method = self.engine.model, self.engine.method
         return question_id(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from stream_app.scoring.jobs import TrackedStream
-from stream_app.scoring.standing import StandingQuestions
+from stream_app.scoring.standing import QuestionLoader
 from stream_app.scoring.totals import NOTHING, Totals
 from stream_app.store.state import Cursor, LostWritesError
 from stream_app.store.store import StreamStore
@@ -24,12 +24,12 @@ class StreamRegistry:
     """
 
     def __init__(
-        self, store: StreamStore, standing: StandingQuestions, wake: Callable[[], None]
+        self, store: StreamStore, standing: QuestionLoader, wake: Callable[[], None]
     ) -> None:
         self.store = store
         self.standing = standing
         self.wake = wake
-        self.watched: dict[str, TrackedStream] = {}
+        self.tracked: dict[str, TrackedStream] = {}
         self.lagging: dict[str, None] = {}
         self.stale: set[str] = set()
         self.totals = Totals()
@@ -37,47 +37,47 @@ class StreamRegistry:
     def own(self, streams: list[str]) -> None:
         """The live edges of these streams are this worker's from now on."""
         for stream in streams:
-            self.watched.setdefault(stream, TrackedStream(Cursor())).owned = True
-            self.reload(stream)
+            self.tracked.setdefault(stream, TrackedStream(Cursor())).owned = True
+            self.mark_stale(stream)
 
     def disown(self, streams: list[str]) -> None:
         """Another worker owns these streams now; what a query waits for is scored here still."""
         for stream in streams:
-            if stream in self.watched:
-                self.watched[stream].owned = False
+            if stream in self.tracked:
+                self.tracked[stream].owned = False
                 self.totals.update(stream, None)
                 self.drop(stream)
 
     def on_commit(self, stream: str, cursor: Cursor) -> None:
         """The log of a stream of this worker's was written to."""
-        watched = self.watched.get(stream)
+        watched = self.tracked.get(stream)
         if watched is None or not watched.owned:
             self.own([stream])
         elif watched.cursor.questions != cursor.questions:
-            self.reload(stream)
+            self.mark_stale(stream)
         else:
             watched.cursor = cursor
             self.refresh_lag(stream)
 
-    def changed(self, stream: str) -> None:
+    def on_questions_changed(self, stream: str) -> None:
         """The stream's questions were changed."""
-        if stream in self.watched:
-            self.reload(stream)
+        if stream in self.tracked:
+            self.mark_stale(stream)
 
-    def backlog(self) -> int:
+    def lag(self) -> int:
         """Segments read but not scored for a current question of an owned stream."""
-        return self.totals.backlog
+        return self.totals.lag
 
-    def backlogs(self) -> Counter[str]:
+    def lag_by_partition(self) -> Counter[str]:
         """The same by topic/partition; a stream's counts for each partition that ever fed it."""
         backlogs = Counter[str]()
         for stream in self.lagging:
-            unscored = self.totals.of.get(stream, NOTHING).backlog
-            for partition in self.watched[stream].cursor.next if unscored else ():
+            unscored = self.totals.by_stream.get(stream, NOTHING).lag
+            for partition in self.tracked[stream].cursor.next if unscored else ():
                 backlogs[partition] += unscored
         return backlogs
 
-    def reload(self, stream: str) -> None:
+    def mark_stale(self, stream: str) -> None:
         """The stream is not as it was seen: it will be read again."""
         self.stale.add(stream)
         self.wake()
@@ -96,12 +96,12 @@ class StreamRegistry:
         """Read where the stream stands, its questions and their ranges; one reader at a time, so
         that what was read last is what is kept. Raises LostWritesError if it went back, or is to
         be read again from Kafka, which is the next owner's part."""
-        watched = self.watched.get(stream)
+        watched = self.tracked.get(stream)
         if watched is None:
             return
         async with watched.loading:
             known = watched.cursor
-            cursor = (await self.store.load(stream)).cursor
+            cursor, records = await self.store.tracked(stream)
             if cursor.version < known.version:
                 raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
             if watched.owned and known.version and cursor.rebuilt > known.rebuilt:
@@ -109,19 +109,22 @@ class StreamRegistry:
                     f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it "
                     "again from Kafka."
                 )
-            standing = await self.standing.of(stream, watched.owned)
+            standing = await self.standing.load(stream, watched.owned, records)
         if cursor.version >= watched.cursor.version:
             watched.cursor = cursor
         watched.take(standing)
-        if self.watched.get(stream) is watched:
+        if self.tracked.get(stream) is watched:
             self.refresh_lag(stream)
 
     def refresh_lag(self, stream: str) -> None:
         """Note whether the stream has anything to score."""
-        watched = self.watched[stream]
+        watched = self.tracked[stream]
         cursor = watched.cursor
         self.totals.update(stream, watched)
-        if any(each.is_behind(cursor.head, cursor.first) for each in watched.current().values()):
+        if any(
+            each.is_behind(cursor.head, cursor.first)
+            for each in watched.standing_questions().values()
+        ):
             self.lagging.setdefault(stream)
             self.wake()
         else:
@@ -134,8 +137,8 @@ class StreamRegistry:
 
     def drop(self, stream: str) -> None:
         """Forget the stream if it is neither owned nor waited for."""
-        watched = self.watched[stream]
+        watched = self.tracked[stream]
         if not watched.owned and not watched.waiters:
-            del self.watched[stream]
+            del self.tracked[stream]
             self.totals.update(stream, None)
             self.lagging.pop(stream, None)

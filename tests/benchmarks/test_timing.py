@@ -1,6 +1,7 @@
 """What the benchmarks' clocks are held to: in which order they run, and over what."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.speed import growth, query, scoring
 from benchmarks.speed.questions import costs
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.loading import BUNDLED_MODEL
 
@@ -115,13 +116,13 @@ def test_first_words_are_held_against_a_batch_of_what_is_scored_meanwhile(
 ) -> None:
     monkeypatch.setattr(query, "BREATH", 0)
     engine, begun = roomy(), list[int]()
-    begin = engine.begin
+    submit = engine.submit
 
-    def noting(pairs: Sequence[tuple[str, str]]) -> Begun:
+    def noting(pairs: Sequence[tuple[str, str]]) -> Future[Scores]:
         begun.append(len(pairs))
-        return begin(pairs)
+        return submit(pairs)
 
-    monkeypatch.setattr(engine, "begin", noting)
+    monkeypatch.setattr(engine, "submit", noting)
     row = query.first_words(engine, prompts=2)
     assert (row["times"], row["of"]) == (2, "a batch")
     assert len(begun) > query.STEPS and len(set(begun)) == 1, "step after step of the same"

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from stream_app.cli import ask as ask_command
 from stream_app.cli import progress as progress_module
-from stream_app.cli.output import name_shown
 from stream_app.client import client
+from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
 from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
 from stream_app.store.store import StreamStore
@@ -46,10 +46,10 @@ async def test_what_is_read_for_a_question_is_known(store: StreamStore, fresh: F
     stream = fresh("stream")
     scored = await half_read(store, stream)
     head = (await store.load(stream)).cursor.head
-    assert await client.covered(store, stream, QUESTION) == (scored, head)
-    assert await client.covered(store, stream, "another?") is None
-    assert await client.covered(store, stream, None) is None  # it is not a current one
-    assert await client.covered(store, fresh("stream"), QUESTION) is None
+    assert await client.scored_segments(store, stream, QUESTION) == (scored, head)
+    assert await client.scored_segments(store, stream, "another?") is None
+    assert await client.scored_segments(store, stream, None) is None  # it is not a current one
+    assert await client.scored_segments(store, fresh("stream"), QUESTION) is None
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -63,7 +63,7 @@ async def test_progress_is_shown_until_the_answer_comes(
 ) -> None:
     stream = fresh("stream") + BINARY
     scored = await half_read(store, stream)
-    looked, covered = asyncio.Event(), client.covered
+    looked, covered = asyncio.Event(), client.scored_segments
 
     async def look(*args: Any) -> Any:
         known = await covered(*args)
@@ -82,7 +82,7 @@ async def test_progress_is_shown_until_the_answer_comes(
     monkeypatch.setattr(client, "covered", look)
     monkeypatch.setattr(client, "ask", ask)
     settings = Settings(redis=redis_url)
-    assert not await ask_command.ask(settings, name_shown(stream), QUESTION, False, wanted)
+    assert not await ask_command.ask(settings, escape_name(stream), QUESTION, False, wanted)
     printed = capsys.readouterr()
     assert (f": {scored} of {2 * scored} segments" in printed.err) == wanted
     assert printed.out == "17"
@@ -92,7 +92,7 @@ async def test_a_name_is_taken_literally_if_there_is_such_a_stream(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream") + BINARY
-    shown = name_shown(stream)
+    shown = escape_name(stream)
     assert await client.resolve(store, shown) == shown  # neither is there
     await store.register_streams([(stream, "t/0")])
     assert await client.resolve(store, shown) == stream

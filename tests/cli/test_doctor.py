@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ async def empty(redis_url: str) -> AsyncIterator[tuple[str, Redis]]:
 
 
 async def found(findings: AsyncIterator[Finding]) -> dict[str, Finding]:
-    return {finding.what: finding async for finding in findings}
+    return {finding.subject: finding async for finding in findings}
 
 
 # -- Redis -----------------------------------------------------------------------------------
@@ -67,7 +66,7 @@ async def test_a_redis_that_keeps_what_it_is_given_is_well(tmp_path: Path) -> No
     with services.redis(tmp_path, appendonly=True) as service:
         seen = await found(redis_findings(Settings(redis=service.url)))
     assert {finding.mark for finding in seen.values()} == {"ok"}
-    assert "version" in seen["Redis"].said
+    assert "version" in seen["Redis"].message
 
 
 async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warned_of(
@@ -78,7 +77,7 @@ async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warne
             await redis.config_set("maxmemory-policy", "allkeys-lru")
         seen = await found(redis_findings(Settings(redis=service.url)))
     assert seen["Redis maxmemory-policy"].mark == "MEND"
-    assert "noeviction" in seen["Redis maxmemory-policy"].said
+    assert "noeviction" in seen["Redis maxmemory-policy"].message
     assert seen["Redis appendonly"].mark == "WARN"
 
 
@@ -100,7 +99,7 @@ async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_
             await redis.replicaof("127.0.0.1", other.url.rpartition(":")[2].removesuffix("/0"))
         seen = await found(redis_findings(Settings(redis=one.url)))
         started = xl3m("worker", XL3M_REDIS=one.url)
-    assert seen["Redis"].mark == "MEND" and "replica of 127.0.0.1" in seen["Redis"].said
+    assert seen["Redis"].mark == "MEND" and "replica of 127.0.0.1" in seen["Redis"].message
     (line,) = started.stderr.splitlines()
     assert started.returncode == 3 and "replica of 127.0.0.1" in line
 
@@ -117,20 +116,21 @@ def test_what_no_worker_can_use_is_told_by_what_redis_says_of_itself() -> None:
 # -- the group ---------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_of(
     empty: tuple[str, Redis],
 ) -> None:
     url, redis = empty
     mine = Settings(redis=url, group="a")
-    theirs = replace(mine, group="b")
+    theirs = mine.replace(group="b")
     assert (await found(redis_findings(mine)))["Redis group"].mark == "ok"
     assert not await redis.exists(keys.groups())  # the doctor notes nothing
     assert await note_group(redis, mine) == await note_group(redis, mine) == ""
     with pytest.raises(SettingsError, match=r"group 'a'.*of 'b'.*XL3M_PREFIX"):
         await note_group(redis, theirs)
     assert (await found(redis_findings(theirs)))["Redis group"].mark == "MEND"
-    assert await note_group(redis, replace(theirs, prefix="b")) == ""
-    elsewhere = replace(theirs, tokens_topic="other", questions_topic="others")
+    assert await note_group(redis, theirs.replace(prefix="b")) == ""
+    elsewhere = theirs.replace(tokens_topic="other", questions_topic="others")
     assert "streams of group 'a'" in await note_group(redis, elsewhere)
     assert (await found(redis_findings(elsewhere)))["Redis group"].mark == "WARN"
     await redis.delete(keys.groups())  # as the message says
@@ -144,8 +144,8 @@ async def test_who_is_refused_leaves_no_note_on_the_topics_that_are_free(
     mine = Settings(redis=url, group="a", tokens_topic="x")
     await note_group(redis, mine)
     with pytest.raises(SettingsError, match="group 'a'"):
-        await note_group(redis, replace(mine, group="b", tokens_topic="free,x"))
-    assert await note_group(redis, replace(mine, tokens_topic="x,free")) == ""
+        await note_group(redis, mine.replace(group="b", tokens_topic="free,x"))
+    assert await note_group(redis, mine.replace(tokens_topic="x,free")) == ""
 
 
 # -- the schema ------------------------------------------------------------------------------
@@ -160,6 +160,7 @@ async def test_the_first_worker_notes_the_schema(empty: tuple[str, Redis]) -> No
     assert keys.schema() == "xl3m:schema"
 
 
+@pytest.mark.guarantee("Rebuild")
 @pytest.mark.parametrize("noted", ["2", "0", "one", b"\xff"])
 async def test_another_schema_is_refused_and_left_as_it_is(
     empty: tuple[str, Redis], noted: str | bytes
@@ -201,7 +202,7 @@ async def test_topics_that_are_missing_are_named_and_not_made(
         assert seen["Kafka"].mark == "ok"
         missing = {what for what, finding in seen.items() if finding.mark == "WARN"}
         assert missing == {f"topic {name}" for name in topic_names(settings)}
-        assert all("worker has the broker create it" in seen[what].said for what in missing)
+        assert all("worker has the broker create it" in seen[what].message for what in missing)
     assert await partition_counts(settings) == {}
 
 
@@ -214,8 +215,8 @@ async def test_topics_are_shown_with_their_partitions(
     seen = await found(kafka_findings(settings))
     assert {finding.mark for finding in seen.values()} == {"ok"}
     for name in topic_names(settings):
-        assert f"partitions: {counts[name]}" in seen[f"topic {name}"].said
-    assert "share" in seen[f"topic {settings.tokens_topic}"].said
+        assert f"partitions: {counts[name]}" in seen[f"topic {name}"].message
+    assert "share" in seen[f"topic {settings.tokens_topic}"].message
 
 
 async def test_a_broker_that_makes_no_topics_is_not_called_absent(
@@ -232,14 +233,14 @@ async def test_a_broker_that_makes_no_topics_is_not_called_absent(
 def test_the_model_is_loaded_and_the_method_fitted(model: str) -> None:
     well = Settings(model=model)
     assert next(model_findings(well)).mark == "ok"
-    for ill in (replace(well, model="/no/such/model"), replace(well, segment_tokens=100_000)):
+    for ill in (well.replace(model="/no/such/model"), well.replace(segment_tokens=100_000)):
         assert next(model_findings(ill)).mark == "MEND"
 
 
 def test_settings_that_cannot_be_used_end_the_visit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XL3M_REDIS", "http://user:secret@host")
     (only,) = examine()
-    assert only.mark == "MEND" and "XL3M_REDIS" in only.said
+    assert only.mark == "MEND" and "XL3M_REDIS" in only.message
     assert "secret" not in str(only)
 
 

@@ -157,6 +157,7 @@ def test_a_file_that_appears_in_a_followed_folder_is_fed_and_said_once(
         assert process.wait(60) == 130
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("data", [gzip.compress(b"one\n" * 99)[:-4], b"one\n"])
 def test_what_could_not_be_read_shows_in_the_exit_code(
     data: bytes, durable_broker: Service, tmp_path: Path

@@ -78,7 +78,7 @@ import sys
 from stream_app.cli import doctor
 seen = []
 for finding in doctor.examine():
-    if finding.what == "model":
+    if finding.subject == "model":
         break
     seen.append("torch" in sys.modules)
 print(*["yes" if any(seen) else "no", len(seen)], file=sys.stderr)

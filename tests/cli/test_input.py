@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from stream_app.embedded.services import Service
-from stream_app.feeding import following, opened, pieces, sources
-from stream_app.feeding.reader import read_file
-from stream_app.variables import variable
+from stream_app.feeding import chunking, discovery, open_file, tailer
+from stream_app.settings.variables import variable
+from tests.support.files import read_file
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
 LINES_OF_CLICK = 3  # "Usage: …", "Try …", and what click breaks off from them
@@ -45,6 +45,7 @@ def assert_one_mistake(done: subprocess.CompletedProcess[str], named: str, code:
     assert named in said[-1]
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -75,6 +76,7 @@ def test_odd_words_are_one_line_and_code_2(words: tuple[str | bytes, ...], named
     assert_one_mistake(xl3m(*words), named)
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -86,6 +88,7 @@ def test_odd_settings_are_one_line_and_code_2(name: str, text: str) -> None:
     assert_one_mistake(xl3m("streams", **{variable(name): text}), variable(name))
 
 
+@pytest.mark.guarantee("Feeding")
 def test_a_question_as_long_as_a_shell_can_pass_on_is_refused_with_the_numbers(
     tmp_path: Path,
 ) -> None:
@@ -93,6 +96,7 @@ def test_a_question_as_long_as_a_shell_can_pass_on_is_refused_with_the_numbers(
     assert_one_mistake(done, "tokens with its frame, and the method leaves it")
 
 
+@pytest.mark.guarantee("Feeding")
 def test_what_cannot_be_read_is_named_without_a_traceback(
     tmp_path: Path, redis_url: str, broker: Service
 ) -> None:
@@ -110,6 +114,7 @@ def test_what_cannot_be_read_is_named_without_a_traceback(
     assert_one_mistake(xl3m("run", str(tmp_path / "nothing"), "-q", "q?"), "nothing")
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_a_pipe_is_read_to_its_end_also_when_it_is_followed(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -129,6 +134,7 @@ async def test_a_pipe_is_read_to_its_end_also_when_it_is_followed(tmp_path: Path
     again.join()
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_what_turns_out_to_be_no_text_far_inside_is_text_with_marks(tmp_path: Path) -> None:
     data = b"text\n" * 4000 + bytes(range(256)) * 1000 + b"caf\xc3"
     (tmp_path / "binary").write_bytes(data)
@@ -136,6 +142,7 @@ async def test_what_turns_out_to_be_no_text_far_inside_is_text_with_marks(tmp_pa
     assert text == data.decode(errors="replace")
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "line").write_bytes(b"x" * 10_000_000)
     tracemalloc.start()
@@ -145,14 +152,15 @@ async def test_ten_megabytes_without_a_newline_are_read_in_pieces(tmp_path: Path
     finally:
         tracemalloc.stop()
     assert sum(sizes) == 10_000_000
-    assert max(sizes) <= pieces.LONGEST_RECORD + opened.CHUNK_BYTES
+    assert max(sizes) <= chunking.MAX_RECORD_BYTES + open_file.CHUNK_BYTES
     assert peak < 2_000_000
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_a_followed_file_that_vanishes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "FOLLOW_SECONDS", 0.001)
+    monkeypatch.setattr(tailer, "FOLLOW_SECONDS", 0.001)
     file = tmp_path / "log"
     file.write_text("one\n")
     chunks = read_file(file, follow=True)
@@ -164,11 +172,12 @@ async def test_a_followed_file_that_vanishes_is_waited_for(
     back.join()
 
 
+@pytest.mark.guarantee("Feeding")
 def test_a_file_may_be_called_by_any_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 {x} \n")
     (tmp_path / name).write_text("x\n")
     for named in (tmp_path, tmp_path / name):
-        (found,) = sources.find([str(named)], follow=False).sources
+        (found,) = discovery.discover([str(named)], follow=False).sources
         assert (found.stream, found.path) == (
             "caf\N{REPLACEMENT CHARACTER} {x} \n", tmp_path / name
         )  # fmt: skip

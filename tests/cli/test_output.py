@@ -7,7 +7,6 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.cli import ask, display, doctor, main, run
-from stream_app.cli.output import as_json, echo, escape, name_meant, name_shown, one_line
+from stream_app.cli.output import echo
 from stream_app.errors import UnreachableError
+from stream_app.runtime.escape import as_json, escape, escape_name, one_line, unescape_name
 from stream_app.settings import Settings
 from stream_app.store.state import Commit, QuestionRecord, State
 from stream_app.store.store import StreamStore
@@ -62,13 +62,13 @@ def test_every_unsafe_character_can_be_seen(text: str) -> None:
     TEXTS.filter(lambda name: "\\" not in name and not any("\ud800" <= c <= "\udfff" for c in name))
 )
 def test_a_name_is_meant_as_it_is_shown(name: str) -> None:
-    assert name_meant(name_shown(name)) == name
-    assert unsafe(name_shown(name)) == set() and "\n" not in name_shown(name)
+    assert unescape_name(escape_name(name)) == name
+    assert unsafe(escape_name(name)) == set() and "\n" not in escape_name(name)
 
 
 @pytest.mark.parametrize("text", [r"C:\new\xyz", r"\x41", r"\u0041", r"\ud800", r"\x4", "plain"])
 def test_what_is_no_code_of_an_unsafe_character_is_meant_literally(text: str) -> None:
-    assert name_meant(text) == text
+    assert unescape_name(text) == text
 
 
 @given(st.dictionaries(TEXTS, st.one_of(TEXTS, st.lists(TEXTS), st.integers())))
@@ -157,7 +157,7 @@ def test_a_file_and_a_doctor_command_no_terminal_either(
     tiny.save(tiny.make("llama"), tmp_path / "model")
     log = tmp_path / "log"
     log.write_text(f"{HOSTILE}\n" * 40)
-    settings = replace(Settings(), model=str(tmp_path / "model"))
+    settings = Settings(model=str(tmp_path / "model"))
     for plain in (False, True):
         run.run(settings, log, ("a\x1b?",), plain)
     found = doctor.Finding("MEND", "x", HOSTILE)

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import SettingsError
-from stream_app.feeding import reading
-from stream_app.feeding.reader import read_file
-from stream_app.feeding.reading import FileText
+from stream_app.feeding import file_text
+from stream_app.feeding.file_text import FileText
 from stream_app.settings import Encoding
 from tests.support import tiny
+from tests.support.files import read_file
 from xl3m_core import XL3M
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -51,12 +51,12 @@ def read(data: bytes, tmp: Path, encoding: Encoding = "strict") -> tuple[str, Fi
 @given(st.text(st.sampled_from("ab\r\n\x85\u2028é☃\U0001f40d")), st.integers(1, 9))
 def test_text_is_what_the_file_holds_in_any_chunks(text: str, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "CHUNK_BYTES", size)
-        patch.setattr(reading, "LONGEST_LINE", size)
+        patch.setattr(file_text, "CHUNK_BYTES", size)
+        patch.setattr(file_text, "LONGEST_LINE", size)
         patch.setattr(click, "open_file", lambda *_: io.BytesIO(text.encode()))
         for encoding in get_args(Encoding):
             found = FileText(Path("x"), encoding)
-            assert "".join(found.chunks()) == text and not found.complaint
+            assert "".join(found.chunks()) == text and not found.warning
 
 
 @given(st.lists(st.sampled_from([b"ok", b"\xff", b"caf\xe9", b"\r", "é☃".encode(), b""])))
@@ -68,19 +68,20 @@ def test_lines_that_are_no_utf_8_are_left_out_or_replaced(lines: list[bytes]) ->
         strict, loose = FileText(Path("x"), "strict"), FileText(Path("x"), "replace")
         assert "".join(strict.chunks()) == b"".join(line + b"\n" for line in good).decode()
         assert "".join(loose.chunks()) == data.decode(errors="replace")
-    assert strict.left_out == len(lines) - len(good)
+    assert strict.skipped_lines == len(lines) - len(good)
     wrong = [at for at in (data.find(b"\xff"), data.find(b"\xe9\n")) if at >= 0]
     if wrong:
-        assert f"offset {min(wrong)}" in strict.complaint
-    assert bool(strict.complaint) == bool(wrong) and not loose.complaint
+        assert f"offset {min(wrong)}" in strict.warning
+    assert bool(strict.warning) == bool(wrong) and not loose.warning
 
 
 def test_a_line_without_end_takes_bounded_memory_and_loses_its_wrong_piece(tmp_path: Path) -> None:
     text, found = read("é".encode() * 200_000 + b"\xff", tmp_path)
     assert text == "é" * text.count("é") and text.count("é") > 150_000
-    assert found.left_out == 1 and found.first_bad == 400_000
+    assert found.skipped_lines == 1 and found.first_bad == 400_000
 
 
+@pytest.mark.guarantee("Chunking")
 def test_line_breaks_stay_and_offsets_are_the_files(model: str, tmp_path: Path) -> None:
     text = "".join(f"line {i} pump\r\n" for i in range(30)) + "10 %\r20 %\rdone\n"
     (tmp_path / "log").write_text(text, newline="")
@@ -91,6 +92,7 @@ def test_line_breaks_stay_and_offsets_are_the_files(model: str, tmp_path: Path) 
         assert text[each["start"] : each["end"]] == each["text"]
 
 
+@pytest.mark.guarantee("Chunking")
 @pytest.mark.parametrize("kind", ["substitution", "fifo"])
 def test_a_pipe_is_read_once_for_all_questions(kind: str, model: str, tmp_path: Path) -> None:
     log, asked = CASES / "java.log", f"-q a? -q b? --json --model '{model}'"
@@ -147,6 +149,7 @@ def test_questions_together_are_answered_as_alone() -> None:
         ]
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
 @given(
     text=st.text(st.sampled_from("ab\r\n\u0a0aé☃\U0001f40d"), min_size=1), size=st.integers(1, 9)
@@ -156,22 +159,24 @@ def test_text_behind_a_byte_order_mark_is_what_feed_sends(
 ) -> None:
     data = ("\ufeff" + text).encode(encoding)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "CHUNK_BYTES", max(size, 4))
-        patch.setattr(reading, "LONGEST_LINE", size)
+        patch.setattr(file_text, "CHUNK_BYTES", max(size, 4))
+        patch.setattr(file_text, "LONGEST_LINE", size)
         patch.setattr(click, "open_file", lambda *_: io.BytesIO(data))
         found = FileText(Path("x"), "strict")
-        assert "".join(found.chunks()) == text and not found.complaint
+        assert "".join(found.chunks()) == text and not found.warning
 
 
 async def fed(path: Path) -> str:
     return "".join([chunk async for chunk in read_file(path)])
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("name", ["old.log.gz", "u16.log", "java.log"])
 async def test_a_file_is_read_as_feed_reads_it(name: str) -> None:
     assert "".join(FileText(CASES / name, "strict").chunks()) == await fed(CASES / name)
 
 
+@pytest.mark.guarantee("Feeding")
 def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
     model: str, tmp_path: Path
 ) -> None:
@@ -191,16 +196,19 @@ def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
         assert [e["text"] for e in json.loads(done.stdout)["evidence"]] == [text], done.stderr
 
 
+@pytest.mark.guarantee("Feeding")
 def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_said(tmp_path: Path) -> None:
     text, found = read(gzip.compress(b"one\n" * 999)[:-6], tmp_path)
-    assert text == "one\n" * 999 and "cut short" in found.complaint
+    assert text == "one\n" * 999 and "cut short" in found.warning
 
 
+@pytest.mark.guarantee("Feeding")
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="a PDF"):
         read(b"%PDF-1.7", tmp_path)
 
 
+@pytest.mark.guarantee("Feeding")
 def test_the_time_in_a_line_shows_in_the_evidence(model: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("2026-11-30T10:00:00Z pump\n  at x\n2026-11-30T10:00:05Z on\n")
     done = run(model, f"'{tmp_path}/log' -q a? --json", XL3M_TIME_FROM_LINE="auto")

@@ -46,6 +46,7 @@ def test_contiguous_segments_are_the_original_text(
     assert context.text == (text[some[0].start : some[-1].end] if some else "")
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(RECORDS, st.data())
 def test_segments_are_in_time_order_and_what_they_hold_stands_there_once(
     records: list[str], data: st.DataObject
@@ -60,6 +61,7 @@ def test_segments_are_in_time_order_and_what_they_hold_stands_there_once(
     )
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(RECORDS, st.integers(0, 120), st.data())
 def test_the_budget_holds_and_the_least_certain_go_first_and_whole(
     records: list[str], budget: int, data: st.DataObject

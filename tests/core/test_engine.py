@@ -4,6 +4,7 @@ The model is tiny and its weights are random, so answers mean nothing; that they
 """
 
 import gc
+import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -102,6 +103,7 @@ MANY += [*PAIRS, ("wet " * 150, ASKED[0]), ("wet " * 150, ASKED[3])]
 ALL: list[Measure] = [*get_args(Measure)]
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 @pytest.mark.parametrize("budget", [1, 300, 4096])
 def test_questions_that_share_a_segment_have_the_scores_they_have_alone(
@@ -123,6 +125,7 @@ def test_a_measure_among_others_is_the_measure_alone(measure: Measure) -> None:
     assert engine.scores([], ALL)[measure] == []
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @given(st.lists(st.sampled_from(MANY), max_size=12), st.integers(0, 12), st.integers(1, 600))
 @settings(max_examples=25, deadline=None)
 def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
@@ -138,7 +141,7 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
     one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
     one.executor, several.executor = ModelExecutor(1), ModelExecutor(lanes)
-    assert len(several._batches(several._rows(MANY), [], ALL, None)[0]) > lanes
+    assert len(several._batches(several._rows(MANY), at_once=False)[0]) > lanes
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
@@ -151,8 +154,39 @@ def test_a_pair_for_each_lane_is_one_batch_and_several_where_more_may_follow() -
     engine.executor = ModelExecutor(2)
     scores = engine.score(PAIRS[:2])
     assert len(watched.batches) == 1
-    assert engine.begin(PAIRS[:2])()[0] == pytest.approx(scores, abs=1e-3)
+    assert engine.submit(PAIRS[:2]).result().values == pytest.approx(scores, abs=1e-3)
     assert len(watched.batches) == 3
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_the_time_of_scores_is_that_of_their_batches_alone(
+    lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, ticks = tiny.engine(tiny.model(), batch_tokens=1), itertools.count()
+    engine.executor = ModelExecutor(lanes)
+    assert engine.submit(PAIRS[:6]).result().seconds > 0
+    monkeypatch.setattr(engine, "_score_batches", lambda batches, scores: 2.0 + 0 * next(ticks))
+    assert engine.submit(PAIRS[:6]).result().seconds == 6 * 2.0 / lanes
+    assert next(ticks) == 6
+
+
+def test_scoring_from_inside_an_answer_is_refused() -> None:
+    engine, refused = tiny.engine(tiny.model()), list[str]()
+
+    def ask(_: str) -> None:
+        for score in (engine.score, engine.submit):
+            with pytest.raises(RuntimeError, match="inside an answer"):
+                score(PAIRS)
+            refused.append(score.__name__)
+
+    engine.answer(KeyContext((), "pump seven is down"), QUESTION, ask)
+    assert refused[:2] == ["score", "submit"]
+    assert engine.score(PAIRS[:1])
+
+
+def test_a_question_that_is_refused_is_refused_by_the_future() -> None:
+    with pytest.raises(QuestionError, match="empty"):
+        tiny.engine(tiny.model()).submit([("text", " ")]).result()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
@@ -162,12 +196,13 @@ def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
     engine = tiny.engine(tiny.model(), batch_tokens=200)
     engine.executor = ModelExecutor(2)
     parts = [MANY[at::3] for at in range(3)]
-    ends = [engine.begin(part) for part in parts]
+    submitted = [engine.submit(part) for part in parts]
     engine.answer(KeyContext((), "pump seven is down"), QUESTION)
     for n in order:
-        assert ends[n]()[0] == pytest.approx(engine.score(parts[n]), abs=1e-3)
+        assert submitted[n].result().values == pytest.approx(engine.score(parts[n]), abs=1e-3)
 
 
+@pytest.mark.guarantee("Scheduling")
 @pytest.mark.parametrize("prompt", ["cold", "warm"])
 def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
     prompt: str, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +266,7 @@ def test_a_row_never_exceeds_the_window_and_keeps_the_whole_question() -> None:
     assert tuple(row[-len(engine.suffix(QUESTION)) :]) == engine.suffix(QUESTION)
 
 
+@pytest.mark.guarantee("Chunking")
 @pytest.mark.parametrize("cut", [1, 7, 10**6])
 def test_a_text_in_chunks_gives_the_answer_of_the_whole_text(cut: int) -> None:
     chunks = (TEXT[start : start + cut] for start in range(0, len(TEXT), cut))
@@ -268,6 +304,7 @@ def live_segments() -> int:
     return sum(type(thing) is Segment for thing in gc.get_objects())
 
 
+@pytest.mark.guarantee("Bounded memory")
 def test_no_more_segments_are_held_than_the_best_and_one_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -287,6 +324,7 @@ def test_no_more_segments_are_held_than_the_best_and_one_batch(
     assert max(held) <= whole.engine.method.k + max(batches)
 
 
+@pytest.mark.guarantee("Bounded memory")
 def test_a_chunk_of_any_size_is_worked_on_in_pieces() -> None:
     progress: list[int] = []
     whole = XL3M(Engine(tiny.model(), Method.fit(tiny.WINDOW, question_tokens=64, k=1), 4096))
@@ -337,6 +375,7 @@ def test_a_model_without_numbers_has_no_answer(monkeypatch: pytest.MonkeyPatch) 
     assert "no segment can be read" in str(answer.error)
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("chat", [None, tiny.CHAT])
 def test_key_context_question_and_answer_fit_the_window(chat: str | None) -> None:
     class Measured(tiny.Watched):
@@ -352,6 +391,7 @@ def test_key_context_question_and_answer_fit_the_window(chat: str | None) -> Non
     engine.answer(context, QUESTION)
 
 
+@pytest.mark.guarantee("Stream equals batch")
 def test_segments_that_say_the_same_are_chosen_by_place_whatever_the_batches() -> None:
     same, others = "the pump in hall seven is down\n", [f"valve {i} is open\n" for i in range(40)]
     texts = [text for other in others for text in (same, other)]

@@ -17,6 +17,7 @@ LOG = [
 ]
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -31,6 +32,7 @@ def test_what_is_in_the_evidence_is_grounded(answer: str) -> None:
     assert is_grounded(answer, LOG)
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -43,6 +45,7 @@ def test_what_is_not_in_the_evidence_is_not(answer: str) -> None:
     assert not is_grounded(answer, LOG)
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_without_evidence_nothing_is_grounded() -> None:
     assert not is_grounded("8123", [])
     assert not is_grounded("8123", ["", " "])
@@ -51,6 +54,7 @@ def test_without_evidence_nothing_is_grounded() -> None:
 WORDS = st.lists(st.text("abé7漢ß", min_size=1, max_size=5), min_size=1, max_size=12)
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(WORDS, st.data())
 def test_any_run_of_words_of_a_text_is_grounded_in_it(
     words: list[str], data: st.DataObject
@@ -60,6 +64,7 @@ def test_any_run_of_words_of_a_text_is_grounded_in_it(
     assert is_grounded("  ".join(some).upper() + ".", ["x", " ".join(words)])
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(WORDS, st.text("abé7ß", min_size=1, max_size=5))
 def test_a_word_that_is_none_of_the_texts_is_not_grounded(words: list[str], word: str) -> None:
     spaced = [re.sub("漢", "", each) for each in words]
@@ -67,11 +72,13 @@ def test_a_word_that_is_none_of_the_texts_is_not_grounded(words: list[str], word
     assert is_grounded(word, [" ".join(spaced)]) == (word.casefold() in there)
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(st.text(max_size=40), st.lists(st.text(max_size=60), max_size=3))
 def test_any_texts_have_an_answer(answer: str, texts: list[str]) -> None:
     assert is_grounded(answer, texts) in (True, False)
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_every_answer_says_so_and_a_refusal_says_neither() -> None:
     evidence = (Evidence("s", 0, -0.1, 0, 9, "port 8123"),)
     assert Answer("q", "8123", evidence=evidence).to_dict()["grounded"] is True
@@ -80,6 +87,7 @@ def test_every_answer_says_so_and_a_refusal_says_neither() -> None:
     assert Answer("q", error="no").to_dict()["grounded"] is None
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_the_terminal_says_what_is_not_in_the_evidence(capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("8123", "8124"):
         answer = Answer("q", text, -0.1, evidence=(Evidence("s", 0, -0.1, 0, 9, "port 8123"),))

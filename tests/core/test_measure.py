@@ -90,6 +90,7 @@ def test_a_column_that_is_not_asked_for_is_not_read(measure: Measure, poison: fl
     assert torch.equal(certainty(logits, question, measure), clean)
 
 
+@pytest.mark.guarantee("Scoring order")
 @pytest.mark.parametrize("poison", [NAN, INF])
 @pytest.mark.parametrize("measure", ALL)
 def test_a_row_without_numbers_is_the_least_certain_and_the_others_keep_theirs(

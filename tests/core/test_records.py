@@ -129,6 +129,7 @@ def test_lines_of_their_own_begin_records(line: str) -> None:
     assert record_start("auto")(line + "\n")
 
 
+@pytest.mark.guarantee("Chunking")
 def test_the_error_line_of_java_and_its_trace_are_never_apart() -> None:
     before, error, *_, after = (CASES / "java.log").read_text().splitlines(keepends=True)
     text = (CASES / "java.log").read_text()
@@ -140,6 +141,7 @@ def test_the_error_line_of_java_and_its_trace_are_never_apart() -> None:
     assert len(segments_of(Segmenter(bytes_of, size), [text])) == 3
 
 
+@pytest.mark.guarantee("Chunking")
 @given(LINES, st.integers(1, 90), st.integers(0, 89))
 def test_any_chunking_gives_the_same_segments(lines: list[str], size: int, overlap: int) -> None:
     segmenter, text = Segmenter(bytes_of, size, min(overlap, size - 1)), "".join(lines)
@@ -148,6 +150,7 @@ def test_any_chunking_gives_the_same_segments(lines: list[str], size: int, overl
     assert segments_of(segmenter, lines) == whole
 
 
+@pytest.mark.guarantee("Chunking")
 @given(LINES, st.integers(20, 120), st.integers(0, 40))
 def test_a_record_that_fits_is_never_cut_and_nothing_is_lost(
     lines: list[str], size: int, overlap: int
@@ -177,6 +180,7 @@ def test_the_overlap_begins_with_a_record_unless_one_is_cut(lines: list[str], si
             assert begins(after.text)
 
 
+@pytest.mark.guarantee("Chunking")
 @given(st.lists(PLAIN, max_size=60), st.integers(20, 120), st.integers(0, 40))
 def test_plain_lines_are_cut_as_if_every_line_were_a_record(
     lines: list[str], size: int, overlap: int
@@ -194,6 +198,7 @@ def test_an_indented_file_is_cut_between_its_lines_with_overlap() -> None:
     assert len(segments) == len(segments_of(Segmenter(bytes_of, 160, 40, "line"), [text]))
 
 
+@pytest.mark.guarantee("Chunking")
 @pytest.mark.parametrize(
     "line", [" x\n", "\n", "#1 \n", "a" * 400 + "(\n", "a\n" * 300 + "b\n" + " \n" * 1500]
 )
@@ -245,6 +250,7 @@ def test_the_setting_reaches_the_method() -> None:
     assert Settings.from_env({"XL3M_RECORD_START": "^x"}).method(512).records == "^x"
 
 
+@pytest.mark.guarantee("Chunking")
 def test_a_record_has_the_time_of_its_first_line() -> None:
     segmenter = Segmenter(bytes_of, 12)
     tail, done = Tail(), list[Segment]()

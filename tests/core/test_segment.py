@@ -35,6 +35,7 @@ def split_at(text: str, cuts: list[int]) -> list[str]:
     return [text[a:b] for a, b in pairwise(edges)]
 
 
+@pytest.mark.guarantee("Chunking")
 @given(TEXT, st.lists(st.integers(0, 400)), st.integers(1, 40), st.integers(0, 39))
 def test_any_chunking_gives_the_same_segments(
     text: str, cuts: list[int], size: int, overlap: int
@@ -44,6 +45,7 @@ def test_any_chunking_gives_the_same_segments(
     assert segments_of(segmenter, list(text)) == segments_of(segmenter, [text])
 
 
+@pytest.mark.guarantee("Chunking")
 @given(TEXT, st.lists(st.integers(0, 400)), st.integers(1, 40))
 def test_chunks_together_are_as_one_by_one(text: str, cuts: list[int], size: int) -> None:
     segmenter = Segmenter(bytes_of, size, size // 2)
@@ -63,6 +65,7 @@ def test_pieces_of_a_long_record_about_fill_their_segments(text: str, size: int)
     assert sum(s.tokens for s in segments) / len(segments) > size / 8 or len(segments) < 3
 
 
+@pytest.mark.guarantee("Chunking")
 @given(TEXT, st.integers(4, 40), st.integers(0, 39))
 def test_segments_cover_the_text_and_offsets_tell_where(text: str, size: int, overlap: int) -> None:
     segmenter = Segmenter(bytes_of, size, min(overlap, size - 1))
@@ -77,6 +80,7 @@ def test_segments_cover_the_text_and_offsets_tell_where(text: str, size: int, ov
     assert covered == len(text)
 
 
+@pytest.mark.guarantee("Chunking")
 @given(TEXT, st.integers(1, 40))
 def test_a_record_that_fits_is_never_cut(text: str, size: int) -> None:
     segmenter = Segmenter(bytes_of, size, size // 2)
@@ -90,6 +94,7 @@ def test_a_record_that_fits_is_never_cut(text: str, size: int) -> None:
             assert any(record in segment for segment in texts)
 
 
+@pytest.mark.guarantee("Chunking")
 @given(TEXT, st.integers(2, 40))
 def test_overlap_repeats_whole_records_within_its_budget(text: str, size: int) -> None:
     segmenter = Segmenter(bytes_of, size, size // 2)
@@ -108,6 +113,7 @@ def test_overlap_is_as_many_records_as_fit() -> None:
     assert texts[:2] == ["aa\nbb\ncc\n", "bb\ncc\ndd\n"]
 
 
+@pytest.mark.guarantee("Bounded memory")
 def test_a_line_without_end_is_cut_as_it_comes() -> None:
     segmenter = Segmenter(bytes_of, 10)
     tail, segments = segmenter.push(Tail(), "x" * 1000)
@@ -132,6 +138,7 @@ def test_what_is_counted_is_not_much_more_than_what_there_is(shape: str, size: i
     assert counted < 20 * len(text)
 
 
+@pytest.mark.guarantee("Chunking")
 def test_times_are_those_of_the_records() -> None:
     segmenter = Segmenter(bytes_of, 6)
     tail, first = segmenter.push(Tail(), "aa\nb", time_ms=1)

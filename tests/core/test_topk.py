@@ -26,6 +26,7 @@ def added(k: int, scores: list[tuple[int, float]]) -> TopK:
     return top
 
 
+@pytest.mark.guarantee("Scoring order")
 @given(SIZES, SCORES, st.data())
 def test_any_order_gives_what_sorting_gives(
     k: int, scores: list[float], data: st.DataObject
@@ -55,6 +56,7 @@ def test_of_equals_the_earlier_stays_and_the_index_that_is_out_is_returned() -> 
     assert top.best() == [(1, -0.5), (5, -1.0)]
 
 
+@pytest.mark.guarantee("Scoring order")
 @pytest.mark.parametrize("unknown", [-math.inf, math.nan])
 def test_a_score_of_which_nothing_is_known_is_never_in(unknown: float) -> None:
     top = TopK(3)

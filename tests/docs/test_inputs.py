@@ -125,6 +125,7 @@ def schemas() -> Iterator[Schemas]:
         yield made
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize("row", ROWS, ids=[row.what for row in ROWS])
 def test_each_example_of_the_page_is_decoded_as_it_says(row: Row, schemas: Schemas) -> None:
     producer = Producer(schemas.url)
@@ -141,11 +142,13 @@ def test_each_example_of_the_page_is_decoded_as_it_says(row: Row, schemas: Schem
     assert [(chunk.stream, chunk.text, chunk.time_ms) for chunk in found] == row.becomes
 
 
+@pytest.mark.guarantee("Event formats")
 def test_every_form_and_preset_has_an_example() -> None:
     shown = {row.settings.get("XL3M_INPUT_FORMAT", "lines").removeprefix("json:") for row in ROWS}
     assert shown >= {*FORMS, *PRESETS}
 
 
+@pytest.mark.guarantee("Event formats")
 def test_the_fields_of_presets_are_those_of_the_page() -> None:
     named = {}
     for name, text, time, stream in table("Formats", "preset"):
@@ -161,12 +164,14 @@ def test_the_fields_of_presets_are_those_of_the_page() -> None:
     assert set(named) == set(PRESETS)
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(("time", "meaning"), table("Times", "written as"))
 def test_each_time_of_the_page_is_understood_as_it_says(time: str, meaning: str) -> None:
     right = None if meaning.startswith("nothing") else ms(meaning)
     assert times.parse_time(json.loads(plain(time)), T0) == right
 
 
+@pytest.mark.guarantee("Event formats")
 def test_each_key_of_the_page_names_the_stream_it_says() -> None:
     shown = table("Streams and keys", "`XL3M_KEY_FORMAT`")
     for key_format, key, name in shown:
@@ -174,6 +179,7 @@ def test_each_key_of_the_page_names_the_stream_it_says() -> None:
     assert {plain(row[0]) for row in shown} | {"none"} == set(READERS)
 
 
+@pytest.mark.guarantee("Event formats")
 def test_each_setting_goes_with_the_formats_that_the_page_says() -> None:
     shown_forms = table("Formats", "`XL3M_INPUT_FORMAT`")
     assert {CODE.findall(forms)[0] for forms, _ in shown_forms} == {*FORMS}
@@ -187,17 +193,19 @@ def test_each_setting_goes_with_the_formats_that_the_page_says() -> None:
             if name in shown:
                 Settings.from_env(env)
             else:
-                with pytest.raises(SettingsError, match=f"{name} is of no use"):
+                with pytest.raises(SettingsError, match=f"{name} has no effect"):
                     Settings.from_env(env)
         Settings.from_env({"XL3M_INPUT_FORMAT": form, "XL3M_KEY_FIELD": "header:tenant"})
 
 
+@pytest.mark.guarantee("Event formats")
 def test_the_fields_of_dead_letters_are_those_of_the_page() -> None:
     named = {name for row in table("Dead letters", "field") for name in CODE.findall(row[0])}
     letter = json.loads(events.dead_letter("t", 0, 1, b"", b"x" * (events.KEPT_BYTES + 1), ""))
     assert named == set(letter)
 
 
+@pytest.mark.guarantee("Event formats")
 def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     said = dict(table("Limits", "what"))
     numbers: dict[str, Any] = {
@@ -219,6 +227,7 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.guarantee("Event formats")
 def test_as_many_dead_letters_are_said_as_the_page_says() -> None:
     assert "The log says the first five of a topic and kind of reason" in PAGE
     assert dead_letters.SAID == 5

@@ -102,6 +102,7 @@ async def test_the_mock_cluster_serves_and_is_gone_after_the_block(
     assert not _accepts("127.0.0.1", _port(service.url))
 
 
+@pytest.mark.guarantee("Kafka outages")
 async def test_a_real_kafka_remembers_on_other_ports(tmp_path: Path, fresh: Fresh) -> None:
     home = _kafka_home()
     topic = fresh("topic")

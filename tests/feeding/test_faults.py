@@ -21,7 +21,7 @@ from stream_app.embedded.services import Service
 from stream_app.kafka import auth
 from stream_app.kafka.topics import ensure_topics
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
@@ -142,6 +142,7 @@ class Writer:
                 self.write(self.dice.choice([1, 7, 300, 3000]))
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_killed_at_any_moment_each_line_is_sent_once_and_in_order(

@@ -19,20 +19,20 @@ from stream_app.cli import feed
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.feeding import feeder, opened, pieces, reader, recovery, sources
-from stream_app.feeding.feeder import Feeder, feeding
-from stream_app.feeding.forms import Form
-from stream_app.feeding.marks import Marks
-from stream_app.feeding.pace import LOOK_SECONDS, Pace
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book, PositionFile
-from stream_app.feeding.reader import read_file
-from stream_app.feeding.recovery import take_down
-from stream_app.feeding.source import How, Source
+from stream_app.feeding import chunking, discovery, feeder, open_file, reader, recovery
+from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.encoder import EventEncoder
+from stream_app.feeding.feeder import Feeder, open_feeder
+from stream_app.feeding.fingerprint import Fingerprint
+from stream_app.feeding.recovery import apply_header
+from stream_app.feeding.source import ReadOptions, Source
+from stream_app.feeding.throttle import LOOK_SECONDS, Throttle
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.store.state import PositionUpdate
 from stream_app.store.store import StreamStore
+from tests.support.files import read_file
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]
@@ -50,6 +50,7 @@ async def read(path: Path) -> list[str]:
     return [chunk async for chunk in read_file(path)]
 
 
+@pytest.mark.guarantee("Feeding")
 @given(text=st.text(st.sampled_from("ab\n\r é気"), max_size=300), size=st.integers(1, 40))
 def test_chunks_join_to_the_file_and_end_with_a_record(
     tmp_path_factory: pytest.TempPathFactory, text: str, size: int
@@ -57,12 +58,13 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
     path = tmp_path_factory.mktemp("feed") / "log"
     path.write_text(text, encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opened, "CHUNK_BYTES", size)
+        patch.setattr(open_file, "CHUNK_BYTES", size)
         chunks = asyncio.run(read(path))
     assert "".join(chunks) == text
     assert all(chunk.endswith("\n") for chunk in chunks[:-1])
 
 
+@pytest.mark.guarantee("Feeding")
 @given(
     text=st.text(st.sampled_from('ab\n\\" é気'), min_size=1, max_size=200),
     form=st.sampled_from(get_args(Format)),
@@ -87,12 +89,13 @@ def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
         assert taken.removesuffix("\n") == text.removesuffix("\n")
 
 
+@pytest.mark.guarantee("Feeding")
 def test_a_record_without_end_comes_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text("x" * (3 * pieces.LONGEST_RECORD))
+    path.write_text("x" * (3 * chunking.MAX_RECORD_BYTES))
     chunks = asyncio.run(read(path))
-    assert "".join(chunks) == "x" * (3 * pieces.LONGEST_RECORD)
-    assert max(map(len, chunks)) <= pieces.LONGEST_RECORD + opened.CHUNK_BYTES
+    assert "".join(chunks) == "x" * (3 * chunking.MAX_RECORD_BYTES)
+    assert max(map(len, chunks)) <= chunking.MAX_RECORD_BYTES + open_file.CHUNK_BYTES
 
 
 def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
@@ -101,6 +104,7 @@ def test_bytes_that_are_no_utf8_do_not_stop_it(tmp_path: Path) -> None:
     assert asyncio.run(read(path)) == ["caf\N{REPLACEMENT CHARACTER}\nok\n"]
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("one\ntw")
@@ -120,6 +124,7 @@ async def test_following_goes_on_through_growth_truncation_and_rotation(tmp_path
     assert await anext(chunks) == "four\n"
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_what_is_cut_off_before_it_was_read_is_lost_and_what_follows_is_not(
     tmp_path: Path,
 ) -> None:
@@ -137,9 +142,10 @@ async def test_what_is_cut_off_before_it_was_read_is_lost_and_what_follows_is_no
     assert await anext(chunks) == "three\n"
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: Fresh) -> None:
     store, topic = StreamStore(redis_client, 1, 1), fresh("topic")
-    pace = Pace(store, limit=20)
+    pace = Throttle(store, limit=20)
     for offset in range(2):
         await pace.wait(Sent(topic, 0, offset), 10)
     waiting = asyncio.create_task(pace.wait(Sent(topic, 0, 2), 10))
@@ -151,6 +157,7 @@ async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: 
     assert pace.bytes == 20
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_only_a_broker_that_drops_is_paced(
     broker: Service, redis_client: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -158,8 +165,8 @@ async def test_only_a_broker_that_drops_is_paced(
     names = fresh_topics(fresh)
     with services.kafka(tmp_path) as mock:
         for service in (mock, broker):
-            async with feeding(Settings(broker=service.url, **names), store) as made:
-                assert bool(made.pace) == (not service.durable)
+            async with open_feeder(Settings(broker=service.url, **names), store) as made:
+                assert bool(made.throttle) == (not service.durable)
 
 
 async def test_a_character_written_in_two_halves_stays_one(tmp_path: Path) -> None:
@@ -178,13 +185,14 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("a/x.log", "b.log"):
         (tmp_path / name).write_text("line\n")
     (tmp_path / "c.bin").write_bytes(b"\0\1")
-    found = sources.find([str(tmp_path)], follow=False)
+    found = discovery.discover([str(tmp_path)], follow=False)
     assert [source.stream for source in found.sources] == ["a/x.log", "b.log"]
-    assert list(found.passed_over) == [tmp_path / "c.bin"]
-    (one,) = sources.find([str(tmp_path / "b.log")], follow=False).sources
+    assert list(found.skipped) == [tmp_path / "c.bin"]
+    (one,) = discovery.discover([str(tmp_path / "b.log")], follow=False).sources
     assert one.stream == "b.log"
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_whole(
     tmp_path: Path,
 ) -> None:
@@ -212,6 +220,7 @@ async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_who
     assert found == sorted(set(found))
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_what_takes_nothing_for_too_long_is_given_up_with_what_was_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -256,15 +265,15 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
         return {"tokens/0": 7}
 
     monkeypatch.setattr(feed, "FINISH_SECONDS", 20.0 if is_confirmed else 0.05)
-    monkeypatch.setattr(recovery, "ends", ends)
+    monkeypatch.setattr(recovery, "end_offsets", ends)
     (tmp_path / "log").write_text("one\n")
-    book, client, settings = PositionFile(tmp_path / "positions"), Later(), Settings()
+    book, client, settings = CheckpointFile(tmp_path / "positions"), Later(), Settings()
     made = Feeder(settings, cast(AIOKafkaProducer, client), None, book)
 
     async def run() -> None:
         async with feed._kept(settings, book, made):
             source = Source(tmp_path / "log", "s", follow=True)
-            await made.feed("s", reader.read(source, How(book)), lambda _: None)
+            await made.feed("s", reader.read(source, ReadOptions(book)), lambda _: None)
 
     running = asyncio.create_task(run())
     await until(lambda: bool(client.events))
@@ -275,21 +284,23 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
     with pytest.raises(asyncio.CancelledError):
         await running
     book.close()
-    again = PositionFile(tmp_path / "positions")
+    again = CheckpointFile(tmp_path / "positions")
     assert again.clean == is_confirmed
     assert sum(entry.sent for entry in again.entries.values()) == 4 * is_confirmed
-    assert again.next == ({"tokens/0": 7} if is_confirmed else {})
+    assert again.next_offsets == ({"tokens/0": 7} if is_confirmed else {})
     again.close()
 
 
 async def test_what_is_confirmed_is_taken_down_in_order_while_nothing_more_comes(
     tmp_path: Path,
 ) -> None:
-    path, book, client = tmp_path / "log", PositionFile(tmp_path / "positions"), Later()
+    path, book, client = tmp_path / "log", CheckpointFile(tmp_path / "positions"), Later()
     path.write_text('{"text": "a"}\n{"text": "b"}\n')
     made = Feeder(Settings(input_format="json"), cast(AIOKafkaProducer, client), None, book)
     source = Source(path, "s", follow=True)
-    feeding = asyncio.create_task(made.feed("s", reader.read(source, How(book)), lambda _: None))
+    feeding = asyncio.create_task(
+        made.feed("s", reader.read(source, ReadOptions(book)), lambda _: None)
+    )
     await until(lambda: len(client.events) == 2)
 
     def sent() -> int:
@@ -315,11 +326,11 @@ def test_the_topic_is_one_that_workers_read() -> None:
 
 
 def test_a_piece_has_the_time_of_its_first_line() -> None:
-    form = Form(Settings(time_from_line="auto"))
+    form = EventEncoder(Settings(time_from_line="auto"))
     text = b"2026-11-30T10:00:00Z a\n2026-11-30T10:00:05Z b\n"
-    assert form.time_ms(Piece(text)) == datetime(2026, 11, 30, 10, tzinfo=UTC).timestamp() * 1000
-    assert form.time_ms(Piece(b"no time\n")) is None
-    assert Form(Settings()).time_ms(Piece(text)) is None
+    assert form.time_ms(Chunk(text)) == datetime(2026, 11, 30, 10, tzinfo=UTC).timestamp() * 1000
+    assert form.time_ms(Chunk(b"no time\n")) is None
+    assert EventEncoder(Settings()).time_ms(Chunk(text)) is None
 
 
 class Taking:
@@ -335,30 +346,32 @@ class Taking:
         return done
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("form", ["json", "msgpack", "lines"])
 async def test_a_position_is_behind_what_no_event_is_made_of(form: Any, tmp_path: Path) -> None:
     path, client = tmp_path / "log", Taking()
     path.write_bytes(b'{"text": "a"}\n\n\n{"text": "b"}\nca\xe9\n\n')
-    book = PositionFile(tmp_path / "positions")
+    book = CheckpointFile(tmp_path / "positions")
     made = Feeder(Settings(input_format=form), cast(AIOKafkaProducer, client), None, book)
-    await made.feed("s", reader.read(Source(path, "s"), How(book)), lambda _: None)
-    (entry,) = (each for each in book.of(path, "s") if each.sent)
+    await made.feed("s", reader.read(Source(path, "s"), ReadOptions(book)), lambda _: None)
+    (entry,) = (each for each in book.find(path, "s") if each.sent)
     with path.open("rb") as file:
-        assert entry.sent == path.stat().st_size and entry.fits(file.fileno())
-    seen = Book()
-    seen.entries[entry.id] = again = replace(entry, sent=0, note=Marks().note())
+        assert entry.sent == path.stat().st_size and entry.matches(file.fileno())
+    seen = Checkpoints()
+    seen.entries[entry.id] = again = replace(entry, sent=0, sent_hash=Fingerprint().hashed())
     for headers in client.headers:
-        take_down(seen, headers[0][1])
+        apply_header(seen, headers[0][1])
     with path.open("rb") as file:
-        assert 0 < again.sent <= entry.sent and again.fits(file.fileno())
+        assert 0 < again.sent <= entry.sent and again.matches(file.fileno())
     book.close()
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("value", [b"", b"\xff", b"%s", b"%s:0:x", b"%s:0:9", b"%s:0:9:9:h:99:h"])
 def test_a_header_that_somebody_made_up_moves_no_position(value: bytes, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("one\n")
-    book = Book()
+    book = Checkpoints()
     with (tmp_path / "log").open("rb") as file:
-        entry = book.begin(tmp_path / "log", "s", file.fileno(), 0)
-    take_down(book, value.replace(b"%s", entry.id.encode()))
-    assert entry.sent == 0 and entry.note == Marks().note()
+        entry = book.add(tmp_path / "log", "s", file.fileno(), 0)
+    apply_header(book, value.replace(b"%s", entry.id.encode()))
+    assert entry.sent == 0 and entry.sent_hash == Fingerprint().hashed()

@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 
 from stream_app.cli.feed_report import _parts
 from stream_app.errors import SettingsError
-from stream_app.feeding import sources
-from stream_app.feeding.compressed import ArchiveError, inflate
-from stream_app.feeding.contents import kind, unpacked
-from stream_app.feeding.forms import Counts, Form
-from stream_app.feeding.keyed import key
-from stream_app.feeding.pieces import Piece, RecordRules, Splitter
-from stream_app.feeding.positions import Book, PositionFile
+from stream_app.feeding import discovery
+from stream_app.feeding.addressing import event_key
+from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
+from stream_app.feeding.compression import ArchiveError, decompress
+from stream_app.feeding.content import extract, inspect
+from stream_app.feeding.encoder import EventEncoder, FeedCounts
 from stream_app.feeding.reader import read
-from stream_app.feeding.source import How, Source
-from stream_app.feeding.tail import last_lines
-from stream_app.feeding.transcripts import is_transcript, records
+from stream_app.feeding.source import ReadOptions, Source
+from stream_app.feeding.start_offset import last_lines
 from stream_app.formats.presets import FORMS, PRESETS
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Settings
+from tests.support.files import is_transcript, transcript_records
 
 CASES = Path(__file__).parents[1] / "cases"
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -45,14 +45,14 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 async def text_of(path: Path, **how: Any) -> tuple[str, list[str]]:
     """A file's text, and what was complained of."""
     said = list[str]()
-    pieces = read(Source(path, "s"), How(complain=said.append, **how))
+    pieces = read(Source(path, "s"), ReadOptions(report_error=said.append, **how))
     return "".join([piece.text() async for piece in pieces]), said
 
 
 def values(lines: str | bytes, encoding: str = "utf-8", **settings: Any) -> list[bytes]:
     raw = lines if isinstance(lines, bytes) else lines.encode()
-    form = Form(Settings(**settings))
-    return [event.value for event in form.events("s", Piece(raw, encoding=encoding), Counts())]
+    form = EventEncoder(Settings(**settings))
+    return [event.value for event in form.encode("s", Chunk(raw, encoding=encoding), FeedCounts())]
 
 
 # -- archives --------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ async def test_an_archive_is_read_by_what_it_is_member_after_member(
     path = tmp_path / "any.name"
     parts = ["one\n", "two é\n" * 50_000, "three"]
     path.write_bytes(b"".join(PACK[packed](part.encode()) for part in parts))
-    assert kind(path).compression == packed
+    assert inspect(path).compression == packed
     assert await text_of(path) == ("".join(parts), [])
 
 
@@ -94,6 +94,7 @@ async def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_name
         assert len(got) > len(text) // 4
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("packed", PACK)
 def test_an_archive_of_zeros_is_read_a_bounded_piece_at_a_time(packed: str) -> None:
     data = PACK[packed](bytes(50_000_000))
@@ -103,7 +104,7 @@ def test_an_archive_of_zeros_is_read_a_bounded_piece_at_a_time(packed: str) -> N
         place[0] += size
         return data[place[0] - size : place[0]]
 
-    sizes = [len(piece) for piece in inflate(packed, from_data)]
+    sizes = [len(piece) for piece in decompress(packed, from_data)]
     assert sum(sizes) == 50_000_000
     assert max(sizes) <= 17_000_000 if packed == "zstd" else max(sizes) <= 65_536
 
@@ -118,7 +119,7 @@ def test_no_bytes_behind_a_magic_do_more_than_name_the_damage(data: bytes, packe
         return data[place[0] - size : place[0]]
 
     with contextlib.suppress(ArchiveError):
-        list(inflate(packed, from_data))
+        list(decompress(packed, from_data))
 
 
 async def test_an_archive_comes_through_a_pipe(tmp_path: Path) -> None:
@@ -142,14 +143,14 @@ async def test_an_archive_comes_through_a_pipe(tmp_path: Path) -> None:
 def test_pieces_in_any_encoding_join_to_the_text_at_their_places(
     text: str, encoding: str, sizes: list[int], longest: int
 ) -> None:
-    splitter = Splitter(0, encoding, None, RecordRules(longest=longest))
+    splitter = Splitter(0, encoding, None, RecordRules(max_bytes=longest))
     data, at = text.encode(encoding), 0
-    pieces = list[Piece]()
+    pieces = list[Chunk]()
     while at < len(data):
         size = sizes[len(pieces) % len(sizes)]
         pieces += splitter.push(data[at : at + size], more=len(pieces) % 2 == 0)
         at += size
-    pieces += splitter.end()
+    pieces += splitter.flush()
     assert "".join(piece.text() for piece in pieces) == text
     for piece in pieces:
         assert data[piece.start : piece.end] == piece.raw
@@ -161,9 +162,9 @@ def test_pieces_in_any_encoding_join_to_the_text_at_their_places(
 async def test_the_cases_are_read_as_their_readme_says() -> None:
     assert await text_of(CASES / "u16.log") == ("utf sixteen web-5 down\n", [])
     assert await text_of(CASES / "old.log.gz") == ("hello disk full on web-3\n", [])
-    found = sources.find([str(CASES)], follow=False)
+    found = discovery.discover([str(CASES)], follow=False)
     streams = {source.stream for source in found.sources}
-    assert {"u16.log", "old.log"} <= streams and not found.passed_over
+    assert {"u16.log", "old.log"} <= streams and not found.skipped
 
 
 async def test_the_mark_of_utf8_is_no_text(tmp_path: Path) -> None:
@@ -171,6 +172,7 @@ async def test_the_mark_of_utf8_is_no_text(tmp_path: Path) -> None:
     assert await text_of(tmp_path / "log") == ("one\n", [])
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize(
     ("data", "named"),
     [
@@ -184,38 +186,39 @@ def test_what_is_no_text_is_refused_by_name_and_passed_over_in_a_folder(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    (refused,) = sources.find([str(path)], follow=False).refused
+    (refused,) = discovery.discover([str(path)], follow=False).refused
     assert named in refused and str(path) in refused
-    assert named in sources.find([str(tmp_path)], follow=False).passed_over[path]
+    assert named in discovery.discover([str(tmp_path)], follow=False).skipped[path]
 
 
+@pytest.mark.guarantee("Feeding")
 def test_under_strict_a_line_that_is_no_text_is_an_event_of_its_own() -> None:
-    counts, form = Counts(), Form(Settings())
-    piece = Piece(b"one\ntwo\nca\xe9\nthree\n", start=100)
-    events = list(form.events("s", piece, counts))
+    counts, form = FeedCounts(), EventEncoder(Settings())
+    piece = Chunk(b"one\ntwo\nca\xe9\nthree\n", start=100)
+    events = list(form.encode("s", piece, counts))
     assert [event.value for event in events] == [b"one\ntwo\n", b"ca\xe9\n", b"three\n"]
-    assert [event.piece.end for event in events] == [108, 112, 118]
+    assert [event.chunk.end for event in events] == [108, 112, 118]
     assert (counts.undecodable, counts.undecodable_at) == (1, 108)
 
 
 def test_under_replace_it_stays_where_it_is_with_a_mark() -> None:
     assert values(b"one\nca\xe9\nthree\n", encoding="utf-8") == [b"one\n", b"ca\xe9\n", b"three\n"]
-    counts, form = Counts(), Form(Settings(encoding="replace"))
-    (event,) = form.events("s", Piece(b"one\nca\xe9\n"), counts)
+    counts, form = FeedCounts(), EventEncoder(Settings(encoding="replace"))
+    (event,) = form.encode("s", Chunk(b"one\nca\xe9\n"), counts)
     assert event.value.decode() == "one\nca\N{REPLACEMENT CHARACTER}\n"
     assert (counts.replaced, counts.undecodable_at) == (1, 4)
 
 
 def test_msgpack_has_no_form_for_it_so_it_is_left_out_and_counted() -> None:
-    counts, form = Counts(), Form(Settings(input_format="msgpack"))
-    assert len(list(form.events("s", Piece(b"one\nca\xe9\n"), counts))) == 1
+    counts, form = FeedCounts(), EventEncoder(Settings(input_format="msgpack"))
+    assert len(list(form.encode("s", Chunk(b"one\nca\xe9\n"), counts))) == 1
     assert (counts.left_out, counts.undecodable_at) == (1, 4)
 
 
 def test_half_a_pair_in_utf16_is_never_taken_for_utf8() -> None:
     raw = "ab\n".encode("utf-16-le") + b"a\0\x00\xd8b\0\n\0"
-    form = Form(Settings())
-    first, second = form.events("s", Piece(raw, encoding="utf-16-le"), Counts())
+    form = EventEncoder(Settings())
+    first, second = form.encode("s", Chunk(raw, encoding="utf-16-le"), FeedCounts())
     assert first.value == b"ab\n"
     with pytest.raises(UnicodeDecodeError):
         second.value.decode()
@@ -271,11 +274,11 @@ async def test_documents_of_several_lines_are_read_by_a_worker_of_the_preset(
     settings, path, said = Settings(input_format=format), tmp_path / "log", list[str]()
     data = (json.dumps(document, indent=indent) + "\n").encode() * 3
     path.write_bytes(PACK[packed](data) if packed else data)
-    form, counts = Form(settings), Counts()
-    rules = RecordRules(form.starts, form.limit, form.is_raw)
-    pieces = [each async for each in read(Source(path, "s"), How(rules=rules))]
+    form, counts = EventEncoder(settings), FeedCounts()
+    rules = RecordRules(form.starts, form.max_bytes, form.is_raw)
+    pieces = [each async for each in read(Source(path, "s"), ReadOptions(rules=rules))]
     decoder = TokenDecoder(settings, lambda _: "")
-    for value in (e.value for piece in pieces for e in form.events("s", piece, counts)):
+    for value in (e.value for piece in pieces for e in form.encode("s", piece, counts)):
         chunks, wrong = decoder.decode(b"s", value, source="t/0", time_ms=0)
         said += [chunk.text for chunk in chunks]
         assert not wrong and json.loads(value) == document
@@ -293,23 +296,26 @@ def test_a_line_that_is_no_json_is_read_from_the_field_it_is_put_in(name: str) -
 @pytest.mark.parametrize(
     ("counts", "wanted"),
     [
-        (Counts(1, 1, 1, not_json=1), ["1 line, 1 byte in 1 event", "1 record is not JSON"]),
-        (Counts(2, 2, 2, not_json=2), ["2 lines, 2 bytes in 2 events", "2 records are not JSON"]),
-        (Counts(0, 0, 0), ["0 lines, 0 bytes in 0 events"]),
+        (FeedCounts(1, 1, 1, not_json=1), ["1 line, 1 byte in 1 event", "1 record is not JSON"]),
+        (
+            FeedCounts(2, 2, 2, not_json=2),
+            ["2 lines, 2 bytes in 2 events", "2 records are not JSON"],
+        ),
+        (FeedCounts(0, 0, 0), ["0 lines, 0 bytes in 0 events"]),
     ],
 )
-def test_the_summary_counts_as_a_person_does(counts: Counts, wanted: list[str]) -> None:
+def test_the_summary_counts_as_a_person_does(counts: FeedCounts, wanted: list[str]) -> None:
     assert [*_parts(counts)] == wanted
 
 
 def test_a_long_line_of_json_stays_whole() -> None:
     line = json.dumps({"text": "x" * 300_000}) + "\n"
-    form = Form(Settings(input_format="json"))
-    splitter = Splitter(rules=RecordRules(longest=form.limit))
+    form = EventEncoder(Settings(input_format="json"))
+    splitter = Splitter(rules=RecordRules(max_bytes=form.max_bytes))
     pieces = [
         p for at in range(0, len(line), 9000) for p in splitter.push(line.encode()[at : at + 9000])
     ]
-    assert [e.value for p in pieces for e in form.events("s", p, Counts())] == [
+    assert [e.value for p in pieces for e in form.encode("s", p, FeedCounts())] == [
         line.strip().encode()
     ]
 
@@ -323,13 +329,13 @@ def test_a_long_line_of_json_stays_whole() -> None:
     ],
 )  # fmt: skip
 def test_the_key_is_in_the_form_that_workers_read(form: Any, name: str, wanted: bytes) -> None:
-    assert key(Settings(key_format=form), name) == wanted
+    assert event_key(Settings(key_format=form), name) == wanted
 
 
 @pytest.mark.parametrize("form", ["hex", "long", "int", "uuid"])
 def test_a_name_that_cannot_be_such_a_key_is_refused(form: Any) -> None:
     with pytest.raises(SettingsError, match="XL3M_KEY_FORMAT"):
-        key(Settings(key_format=form), "web-1")
+        event_key(Settings(key_format=form), "web-1")
 
 
 # -- sources ---------------------------------------------------------------------------------
@@ -341,21 +347,21 @@ def test_names_folders_and_patterns_stand_for_each_file_once(tmp_path: Path) -> 
         (tmp_path / name).write_text("x\n")
     (tmp_path / "logs/old.log.gz").write_bytes(gzip.compress(b"x\n"))
     names = ["a.log", "logs/*.gz", "logs", "./a.log", "logs/**/*.log"]
-    found = sources.find([str(tmp_path / name) for name in names], follow=False)
+    found = discovery.discover([str(tmp_path / name) for name in names], follow=False)
     assert [each.stream for each in found.sources] == ["a.log", "old.log", "b.log", "c/d.log"]
-    one = sources.find([str(tmp_path)], follow=False, stream="all")
+    one = discovery.discover([str(tmp_path)], follow=False, stream="all")
     assert {each.stream for each in one.sources} == {"all"}
 
 
 def test_a_pattern_that_stands_for_nothing_is_named(tmp_path: Path) -> None:
-    assert sources.find([f"{tmp_path}/*.gz"], follow=False).empty == [f"{tmp_path}/*.gz"]
+    assert discovery.discover([f"{tmp_path}/*.gz"], follow=False).unmatched == [f"{tmp_path}/*.gz"]
 
 
 def test_the_past_of_a_followed_file_is_read_once_and_first(tmp_path: Path) -> None:
     for name in ("app.log", "app.log.1"):
         (tmp_path / name).write_text("x\n")
     (tmp_path / "app.log.gz").write_bytes(gzip.compress(b"x\n"))
-    found = sources.find([str(tmp_path)], follow=True).sources
+    found = discovery.discover([str(tmp_path)], follow=True).sources
     assert [(each.path.name, each.follow) for each in found] == [
         ("app.log.gz", False), ("app.log", True), ("app.log.1", False),
     ]  # fmt: skip
@@ -372,7 +378,7 @@ def test_the_last_lines_are_those_of_tail(
     path = tmp_path_factory.mktemp("tail") / "log"
     path.write_bytes(text.encode(encoding))
     with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream_app.feeding.tail._BACK_BYTES", 8)
+        patch.setattr("stream_app.feeding.start_offset._BACKWARD_BYTES", 8)
         start = last_lines(file.fileno(), count, encoding)
     lines = text.split("\n")
     lines = [f"{line}\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
@@ -384,45 +390,47 @@ def test_the_last_lines_are_those_of_tail(
 async def test_the_last_lines_of_a_file_are_read(packed: str, tmp_path: Path) -> None:
     data = "".join(f"line {i}\n" for i in range(5000)).encode()
     (tmp_path / "log").write_bytes(PACK[packed](data) if packed else data)
-    assert (await text_of(tmp_path / "log", last=2))[0] == "line 4998\nline 4999\n"
-    assert (await text_of(tmp_path / "log", last=0))[0] == ""
+    assert (await text_of(tmp_path / "log", last_lines=2))[0] == "line 4998\nline 4999\n"
+    assert (await text_of(tmp_path / "log", last_lines=0))[0] == ""
 
 
 # -- positions -------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Feeding")
 def test_two_feeders_do_not_share_a_position_file(tmp_path: Path) -> None:
-    first = PositionFile(tmp_path / "p")
+    first = CheckpointFile(tmp_path / "p")
     with pytest.raises(SettingsError, match="another `xl3m feed`"):
-        PositionFile(tmp_path / "p")
+        CheckpointFile(tmp_path / "p")
     first.close()
-    PositionFile(tmp_path / "p").close()
+    CheckpointFile(tmp_path / "p").close()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"version": 2}', '{"version": 1, "next": 3}'])
 def test_a_position_file_that_cannot_be_used_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "p").write_text(text)
     with pytest.raises(SettingsError, match="cannot be used"):
-        PositionFile(tmp_path / "p")
+        CheckpointFile(tmp_path / "p")
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_a_restart_goes_on_behind_what_was_confirmed(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("one\n")
     for more, wanted in (("", "one\n"), ("two\n", "two\n"), ("", "")):
         with path.open("a") as file:
             file.write(more)
-        book = PositionFile(tmp_path / "p")
+        book = CheckpointFile(tmp_path / "p")
         assert await confirmed(book, path) == wanted
         book.save()
         book.close()
 
 
-async def confirmed(book: Book, path: Path) -> str:
+async def confirmed(book: Checkpoints, path: Path) -> str:
     """What is read of the path, all of it confirmed."""
     text = ""
-    async for piece in read(Source(path, "s"), How(book)):
-        book.confirmed(piece)
+    async for piece in read(Source(path, "s"), ReadOptions(book)):
+        book.confirm(piece)
         text += piece.text()
     return text
 
@@ -430,18 +438,19 @@ async def confirmed(book: Book, path: Path) -> str:
 async def test_an_archive_is_not_sent_again_also_under_another_name(tmp_path: Path) -> None:
     path = tmp_path / "log.1.gz"
     path.write_bytes(gzip.compress(b"one\ntwo\n"))
-    book = PositionFile(tmp_path / "p")
+    book = CheckpointFile(tmp_path / "p")
     assert await confirmed(book, path) == "one\ntwo\n"
     path.rename(tmp_path / "log.2.gz")
     book.save()
     book.close()
-    book = PositionFile(tmp_path / "p")
+    book = CheckpointFile(tmp_path / "p")
     assert await confirmed(book, tmp_path / "log.2.gz") == ""
     book.close()
 
 
+@pytest.mark.guarantee("Feeding")
 async def test_another_file_with_the_inode_is_another_file(tmp_path: Path) -> None:
-    path, book = tmp_path / "log", PositionFile(tmp_path / "p")
+    path, book = tmp_path / "log", CheckpointFile(tmp_path / "p")
     path.write_text("one\n")
     assert await confirmed(book, path) == "one\n"
     path.write_text("other\n")  # the same inode
@@ -499,14 +508,14 @@ async def test_a_transcript_is_records_of_who_said_what_when(
     path, data = tmp_path / "talk", TRANSCRIPTS[name].encode()
     path.write_bytes(PACK[packed](data) if packed else data)
     assert is_transcript(path)
-    assert list(records(path)) == TALK
+    assert list(transcript_records(path)) == TALK
     assert await text_of(path) == ("".join(TALK), [])
 
 
 def test_a_transcript_of_whisper_cpp_has_no_speakers(tmp_path: Path) -> None:
     cues = [{"timestamps": {"from": "00:01:02,500", "to": "x"}, "text": " Hi there."}]
     (tmp_path / "t").write_text(json.dumps({"model": {}, "transcription": cues}))
-    assert list(records(tmp_path / "t")) == ["00:01:02 Hi there.\n"]
+    assert list(transcript_records(tmp_path / "t")) == ["00:01:02 Hi there.\n"]
 
 
 WORDS = st.lists(
@@ -514,6 +523,7 @@ WORDS = st.lists(
 )
 
 
+@pytest.mark.guarantee("Feeding")
 @given(cues=st.lists(st.tuples(WORDS, st.integers(0, 5)), min_size=1, max_size=12))
 @pytest.mark.parametrize("form", ["vtt", "srt"])
 def test_no_word_of_a_malformed_cue_is_lost(
@@ -528,7 +538,7 @@ def test_no_word_of_a_malformed_cue_is_lost(
     start = "WEBVTT\n\n" if form == "vtt" else f"1\n{stamps[0].format(c=comma)}\nx\n\n"
     text = "\n\n".join(f"{stamps[s].format(c=comma)}\n{' '.join(words)}" for words, s in cues)
     path.write_text(start + text)
-    said = "".join(records(path)).split()
+    said = "".join(transcript_records(path)).split()
     wanted = [word for words, _ in cues for word in words]
     assert [word for word in said if word in set(wanted)][-len(wanted) :] == wanted
 
@@ -552,7 +562,7 @@ def test_a_long_monologue_is_cut_at_sentences(tmp_path: Path) -> None:
     cue = "00:00:{:02}.000 --> 00:00:59.000\n<v Anna>This is sentence {}.\n"
     cues = (cue.format(i, i) for i in range(50))
     (tmp_path / "t").write_text("WEBVTT\n\n" + "\n".join(cues))
-    found = list(records(tmp_path / "t"))
+    found = list(transcript_records(tmp_path / "t"))
     assert len(found) > 1 and all(each.endswith(".\n") for each in found)
     assert max(map(len, found)) < 600
 
@@ -563,4 +573,4 @@ def joined(pieces: Iterable[bytes]) -> bytes:
 
 def test_a_plain_file_is_unpacked_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"x\n" * 100_000)
-    assert joined(unpacked(tmp_path / "t")) == b"x\n" * 100_000
+    assert joined(extract(tmp_path / "t")) == b"x\n" * 100_000

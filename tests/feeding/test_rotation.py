@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from stream_app.feeding import following, opened, rotation
-from stream_app.feeding.following import Following
-from stream_app.feeding.opened import Opened
-from stream_app.feeding.pieces import Piece
-from stream_app.feeding.positions import Book, Entry, PositionFile
+from stream_app.feeding import open_file, rotation, tailer
+from stream_app.feeding.checkpoints import Checkpoint, CheckpointFile, Checkpoints
+from stream_app.feeding.chunking import Chunk
+from stream_app.feeding.open_file import OpenFile
 from stream_app.feeding.reader import read
-from stream_app.feeding.recovery import header, take_down
-from stream_app.feeding.source import How, Source
+from stream_app.feeding.recovery import apply_header, checkpoint_header
+from stream_app.feeding.source import ReadOptions, Source
+from stream_app.feeding.tailer import Tailer
 
 SCHEDULES = 60
 PATIENCE = 8
@@ -86,7 +86,7 @@ class Log:
 
     def _old(self) -> list[Path]:
         """The oldest first."""
-        return rotation.rotated(self.path)
+        return rotation.rotated_files(self.path)
 
     def _make_room(self) -> None:
         if self.head and self.lines[-1] == self.head.rstrip():
@@ -141,7 +141,7 @@ class World:
         self.positions = folder / "positions"
         self.complaints = list[str]()
         self.steps = self.moments = self.idle = 0
-        self.book = Book()
+        self.book = Checkpoints()
 
     def moment(self) -> None:
         """The feeder is at work, and anything may happen."""
@@ -168,18 +168,18 @@ class World:
     async def run(self, moments: int, steps: int) -> None:
         """A feeder from its start until it is killed, or has nothing to do."""
         self.moments, self.steps, self.idle = moments, steps, 0
-        self.book = book = PositionFile(self.positions)
-        unconfirmed = list[tuple[Piece, Any]]()
+        self.book = book = CheckpointFile(self.positions)
+        unconfirmed = list[tuple[Chunk, Any]]()
         try:
             for value, _ in self.kafka.events:
-                take_down(book, value)
+                apply_header(book, value)
             book.save()
-            how = How(book, complain=self.complaints.append)
+            how = ReadOptions(book, report_error=self.complaints.append)
             async for piece in read(Source(self.log.path, "s", follow=True), how):
                 self.idle = 0
-                for part in piece.halves() if self.dice.random() < 0.3 else (piece,):
-                    entry: Entry = part.source
-                    note = entry.hands_over(part)
+                for part in piece.halve() if self.dice.random() < 0.3 else (piece,):
+                    entry: Checkpoint = part.source
+                    note = entry.advance(part)
                     unconfirmed.append((part, note))
                 self._confirm(book, unconfirmed)
                 self.moment()
@@ -188,19 +188,19 @@ class World:
         finally:
             book.close()
 
-    def _confirm(self, book: Book, unconfirmed: list[tuple[Piece, Any]]) -> None:
+    def _confirm(self, book: Checkpoints, unconfirmed: list[tuple[Chunk, Any]]) -> None:
         while unconfirmed and self.dice.random() < 0.7:
             piece, note = unconfirmed.pop(0)
-            self.kafka.events.append((header(piece, note)[1], piece.text()))
-            book.confirmed(piece, note)
+            self.kafka.events.append((checkpoint_header(piece, note)[1], piece.text()))
+            book.confirm(piece, note)
             if self.dice.random() < 0.3:
                 book.save()
 
-    def _arrive(self, unconfirmed: list[tuple[Piece, Any]]) -> None:
+    def _arrive(self, unconfirmed: list[tuple[Chunk, Any]]) -> None:
         """Of what was under way when the feeder was killed, some; all, if it was not."""
         while unconfirmed and (self.moments > 0 or self.dice.random() < 0.6):
             piece, note = unconfirmed.pop(0)
-            self.kafka.events.append((header(piece, note)[1], piece.text()))
+            self.kafka.events.append((checkpoint_header(piece, note)[1], piece.text()))
 
 
 def meet(patch: pytest.MonkeyPatch, world: World) -> None:
@@ -218,26 +218,27 @@ def meet(patch: pytest.MonkeyPatch, world: World) -> None:
         patch.setattr(owner, name, outer)
 
     for owner, name in (
-        (Opened, "_block"), (rotation, "_inodes"), (rotation, "_of"), (PositionFile, "begin"),
-        (Book, "resume"), (Book, "move"), (rotation, "pass_over"),
+        (OpenFile, "_block"), (rotation, "_inodes"), (rotation, "_of"), (CheckpointFile, "add"),
+        (Checkpoints, "resume"), (Checkpoints, "relocate"), (rotation, "ignore_existing"),
     ):  # fmt: skip
         around(owner, name)
-    is_left = Following._is_left
+    is_left = Tailer._is_left
 
-    async def waits(self: Following, current: Opened, read: bool) -> bool:
+    async def waits(self: Tailer, current: OpenFile, read: bool) -> bool:
         world.wait()
         return await is_left(self, current, read)
 
-    patch.setattr(Following, "_is_left", waits)
+    patch.setattr(Tailer, "_is_left", waits)
     for module, name in (
-        (following, "FOLLOW_SECONDS"), (following, "LEAVE_SECONDS"), (opened, "LOOK_SECONDS"),
+        (tailer, "FOLLOW_SECONDS"), (tailer, "LEAVE_SECONDS"), (open_file, "LOOK_SECONDS"),
         (rotation, "_TRY_SECONDS"),
     ):  # fmt: skip
         patch.setattr(module, name, 0)
     patch.setattr(os, "fsync", lambda _: None)  # no power is cut here
-    patch.setattr(opened, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
+    patch.setattr(open_file, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
 
 
+@pytest.mark.guarantee("Feeding")
 @pytest.mark.parametrize("number", range(SCHEDULES))
 def test_each_line_is_sent_once_and_in_order_whatever_happens_to_the_log(
     number: int, tmp_path: Path, pytestconfig: pytest.Config

@@ -154,6 +154,7 @@ def test_an_event_without_the_array_is_refused_with_its_path() -> None:
     assert chunks({"records": []}, input_format="json", records_field="records[]") == []
 
 
+@pytest.mark.guarantee("Event formats")
 def test_an_event_does_not_become_very_many_times_its_size() -> None:
     value = {"records": [{}] * 5000, "text": "x" * 5000}
     made = decoder(input_format="json", records_field="records[]")
@@ -210,6 +211,7 @@ def test_where_the_field_names_no_stream_the_key_does(host: Any, stream: str) ->
     assert decoded(made, {"text": "a"}, key=None)[0][0].stream == "t/0"
 
 
+@pytest.mark.guarantee("Event formats")
 def test_a_key_that_is_not_needed_is_not_looked_at() -> None:
     value = {"text": "a", "host": "web-1"}
     assert chunks(value, key=b"\xff\x00", input_format="json", key_field="host")[0][0] == "web-1"
@@ -373,6 +375,7 @@ ROWS: list[list[tuple[str, str]] | str] = [
 ]
 
 
+@pytest.mark.guarantee("Event formats")
 def test_every_row_of_the_cases_is_right() -> None:
     fields = {"text_field": "message", "time_field": "ts", "key_field": "host"}
     made, rows = (

@@ -69,6 +69,7 @@ RIGHT: list[tuple[str, str, list[Any]]] = [
 ]
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(("format", "name", "right"), RIGHT, ids=[each[0] for each in RIGHT])
 def test_the_cases_of_producers_are_read_by_their_presets(
     format: str, name: str, right: list[Any]
@@ -200,6 +201,7 @@ PRODUCED: list[tuple[str, dict[str, Any], tuple[str, str, int]]] = [
 ]
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(("format", "record", "right"), PRODUCED)
 def test_what_producers_document_is_read(
     format: str, record: dict[str, Any], right: tuple[str, str, int]
@@ -213,6 +215,7 @@ def otlp(body: Any, **record: Any) -> dict[str, Any]:
     return {"resourceLogs": [{"scopeLogs": [{"logRecords": logs}]}]}
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -233,6 +236,7 @@ def test_every_kind_of_value_of_opentelemetry_is_a_text(body: Any, text: str) ->
     assert chunks(otlp(body), input_format="otlp") == [("key", f"{text}\n", T0)]
 
 
+@pytest.mark.guarantee("Event formats")
 def test_the_observed_time_stands_in_where_the_time_is_unknown() -> None:
     value = otlp({"stringValue": "a"}, timeUnixNano="0", observedTimeUnixNano=str(T0 * 10**6))
     made = decoder(input_format="otlp")
@@ -240,6 +244,7 @@ def test_the_observed_time_stands_in_where_the_time_is_unknown() -> None:
     assert made.notes.unparsed == 0
 
 
+@pytest.mark.guarantee("Event formats")
 def test_a_message_of_control_is_skipped_and_counted() -> None:
     made = decoder(input_format="cloudwatch")
     event = {"message": "CWL CONTROL MESSAGE: Checking health", "timestamp": T0}
@@ -247,6 +252,7 @@ def test_a_message_of_control_is_skipped_and_counted() -> None:
     assert made.notes.skipped == 1
 
 
+@pytest.mark.guarantee("Event formats")
 def test_what_the_user_sets_goes_before_the_preset() -> None:
     value = (CASES / "k8s.json").read_bytes().splitlines()[2]
     mine: dict[str, Any] = {
@@ -259,6 +265,7 @@ def test_what_the_user_sets_goes_before_the_preset() -> None:
     ]
 
 
+@pytest.mark.guarantee("Event formats")
 def test_every_preset_reads_some_record() -> None:
     tried = {each[0].removeprefix("json:") for each in RIGHT} | {each[0] for each in PRODUCED}
     assert tried == set(PRESETS)

@@ -56,10 +56,12 @@ def cases() -> dict[str, Any]:
     return {fields["host"]: fields.get("ts") for fields in map(json.loads, rows)}
 
 
+@pytest.mark.guarantee("Event formats")
 def test_every_form_of_the_cases_is_held_to_its_right_value() -> None:
     assert {host: parse_time(value, NOW) for host, value in cases().items()} == RIGHT
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     ("value", "after"),
     [
@@ -99,6 +101,7 @@ def test_forms_of_producers_are_read(value: Any, after: int) -> None:
     assert parse_time(value, NOW) == NOW + after
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     "value",
     [
@@ -140,6 +143,7 @@ def test_what_means_no_time_or_several_is_none(value: Any) -> None:
 MOMENTS = st.integers(1, LATEST - 1)
 
 
+@pytest.mark.guarantee("Event formats")
 @given(MOMENTS)
 def test_a_time_by_any_unit_or_iso_form_is_the_same(time_ms: int) -> None:
     moment = EPOCH + timedelta(milliseconds=time_ms)
@@ -153,6 +157,7 @@ def test_a_time_by_any_unit_or_iso_form_is_the_same(time_ms: int) -> None:
         assert parse_time(time_ms * 10**6 + 999, 0) == time_ms
 
 
+@pytest.mark.guarantee("Event formats")
 @given(st.datetimes(datetime(1972, 1, 1), datetime(2099, 12, 31)), st.integers(-150, 150))
 def test_a_time_without_a_year_is_of_the_nearest(at: datetime, days: int) -> None:
     at = at.replace(tzinfo=UTC, microsecond=0)
@@ -171,6 +176,7 @@ ANYTHING = st.recursive(
 ALMOST = st.text(st.sampled_from("0123456789-:/., TZ+NovMonPMapr[]EUSC"), max_size=30)
 
 
+@pytest.mark.guarantee("Event formats")
 @given(ANYTHING | ALMOST | st.text(st.characters(), max_size=30), st.integers(0, LATEST))
 def test_anything_is_a_time_within_bounds_or_none(value: Any, now_ms: int) -> None:
     found = parse_time(value, now_ms)
@@ -201,6 +207,7 @@ LINES = [
 ]
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(("line", "after"), LINES)
 def test_common_shapes_are_found_at_the_start_of_a_line(line: str, after: int | None) -> None:
     rule = line_rule("auto")
@@ -208,6 +215,7 @@ def test_common_shapes_are_found_at_the_start_of_a_line(line: str, after: int | 
     assert line_time(line, rule, NOW) == (None if after is None else NOW + after)
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     ("pattern", "line", "after"),
     [
@@ -228,12 +236,14 @@ def test_a_pattern_says_where_the_time_stands(pattern: str, line: str, after: in
     assert line_time(line, rule, NOW) == (None if after is None else NOW + after)
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize("pattern", ["(", "no group", "%q", "%H:%M", "x" * 2000, "100%"])
 def test_a_pattern_that_cannot_work_is_refused(pattern: str) -> None:
     with pytest.raises(SettingsError, match="XL3M_TIME_FROM_LINE"):
         line_rule(pattern)
 
 
+@pytest.mark.guarantee("Event formats")
 @given(st.text(st.sampled_from("0123456789-:/., TZ+Nov[]E\n"), max_size=80), st.integers(0, LATEST))
 def test_pieces_by_time_are_the_text(text: str, now_ms: int) -> None:
     rule = line_rule("auto")
@@ -243,6 +253,7 @@ def test_pieces_by_time_are_the_text(text: str, now_ms: int) -> None:
     assert all(piece.time_ms is None or 0 < piece.time_ms < LATEST for piece in pieces)
 
 
+@pytest.mark.guarantee("Event formats")
 def test_a_line_without_a_time_has_that_of_the_one_before_it() -> None:
     rule = line_rule("auto")
     assert rule
@@ -253,6 +264,7 @@ def test_a_line_without_a_time_has_that_of_the_one_before_it() -> None:
     ]
 
 
+@pytest.mark.guarantee("Event formats")
 def test_lines_of_a_container_runtime_lose_what_was_put_before_them() -> None:
     text = (
         "2026-11-30T10:00:00.123456789Z stdout P part one, \n"

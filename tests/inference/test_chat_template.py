@@ -42,6 +42,7 @@ def id_of(made: Any, token: str) -> int:
     return int(found)
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize(
     ("template", "end"),
     [(CHATML, "<|im_end|>"), (QWEN3, "<|im_end|>"), (SPACED, "</s>"), (tiny.CHAT, "</s>"),
@@ -52,6 +53,7 @@ def test_the_template_says_what_closes_a_turn(template: str, end: str | None) ->
     assert found.end_token_ids() == ({id_of(found.tokenizer, end)} if end else set())
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_an_answer_ends_with_its_turn_though_the_files_name_the_bases_end(by_hand: bool) -> None:
     """By hand, and by the library, which by itself stops at what the model's file says."""
@@ -65,6 +67,7 @@ def test_an_answer_ends_with_its_turn_though_the_files_name_the_bases_end(by_han
     assert text == "8"
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_the_tokenizers_end_counts_where_the_models_file_names_none() -> None:
     network = tiny.make("llama")
     network.generation_config.eos_token_id = None
@@ -73,6 +76,7 @@ def test_the_tokenizers_end_counts_where_the_models_file_names_none() -> None:
     assert LanguageModel(network, tiny.tokenizer(), tiny.WINDOW).eos_token_ids == {1, 5, 6}
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("template", [QWEN3, R1])
 def test_a_prompt_ends_behind_a_thought_that_is_closed(template: str) -> None:
     model = LanguageModel(tiny.make("llama", vocab_size=310), tokenizer(template), tiny.WINDOW)
@@ -100,6 +104,7 @@ def reasoning(template: str, special: bool, opens: str) -> tuple[LanguageModel, 
     )
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("by_hand", [True, False])
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("template", [TEXTUAL, R1, QWEN3])
@@ -116,6 +121,7 @@ def test_a_reasoning_model_answers_at_once_and_is_as_certain_as_of_its_answer(
     assert answer.certainty == pytest.approx(certain, abs=1e-3)
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_a_thought_spelled_letter_by_letter_is_one_too() -> None:
     made = tokenizer(TEXTUAL)
     names = [made.get_added_vocab()[n] for n in ("<think>", "</think>")]
@@ -126,6 +132,7 @@ def test_a_thought_spelled_letter_by_letter_is_one_too() -> None:
     assert found.is_thinking([7], "<thing") is False and found.is_thinking([7], "think") is False
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_a_base_model_may_write_what_it_likes() -> None:
     made = tokenizer(None)
     colon, less, a = id_of(made, ":"), id_of(made, "<think>"), id_of(made, "8")

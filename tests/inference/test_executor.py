@@ -1,18 +1,32 @@
 """Lanes: calls side by side, their threads, their order and their errors."""
 
 import gc
-import itertools
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xl3m_core.inference.executor import ModelExecutor, split_threads
+from xl3m_core.inference.executor import Job, ModelExecutor, split_threads
+
+T = TypeVar("T")
+
+
+def begun(executor: ModelExecutor, calls: Sequence[Callable[[], T]], size: int = 1) -> Job[T]:
+    """A job of no more calls than there are workers, when all of them have begun."""
+    going = threading.Barrier(len(calls) + 1, timeout=30)
+
+    def begin(call: Callable[[], T]) -> T:
+        going.wait()
+        return call()
+
+    job = executor.submit([partial(begin, call) for call in calls], size)
+    going.wait()
+    return job
 
 
 def test_calls_run_side_by_side_and_return_in_their_order() -> None:
@@ -39,12 +53,13 @@ def test_a_lane_that_is_done_takes_what_another_has_no_time_for() -> None:
 def test_lanes_with_nothing_left_go_on_with_what_is_started_next() -> None:
     lanes, later = ModelExecutor(2), threading.Event()
     calls: list[Callable[[], bool]] = [partial(later.wait, 30), lambda: True]
-    first = lanes.start(calls)
-    second = lanes.start([later.set, lambda: None])  # by the one lane that is free
-    assert first.end() == [True, True]
-    assert second.end() == [None, None]
+    first = lanes.submit(calls)
+    second = lanes.submit([later.set, lambda: None])  # by the one lane that is free
+    assert first.results() == [True, True]
+    assert second.results() == [None, None]
 
 
+@pytest.mark.guarantee("Scheduling")
 @pytest.mark.parametrize("behind", [1, 4])
 def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(behind: int) -> None:
     lanes, ended, going = ModelExecutor(2), list[str](), threading.Barrier(3, timeout=30)
@@ -54,12 +69,12 @@ def test_who_goes_ahead_waits_for_what_is_under_way_and_not_for_what_is_behind(b
         gc.collect()
         ended.append("under way")
 
-    run = lanes.start([slow, slow])
+    run = lanes.submit([slow, slow])
     going.wait()
     later = threading.Thread(target=lambda: lanes.run([partial(ended.append, "behind")] * behind))
     with lanes.priority():
         assert ended == ["under way"] * 2
-        assert run.end() == [None, None], "what has ended waits for nobody"
+        assert run.results() == [None, None], "what has ended waits for nobody"
         later.start()
         gc.collect()
         assert ended == ["under way"] * 2
@@ -73,7 +88,7 @@ def test_what_a_block_held_up_goes_before_the_next_one(calls: int) -> None:
     with lanes.priority():
         other = threading.Thread(target=lambda: lanes.run([partial(order.append, "call")] * calls))
         other.start()
-        while not (lanes._blocked or len(lanes._queue) > 1):
+        while not (lanes.gate.blocked or len(lanes.gate.sections) > 1):
             gc.collect(0)
     for _ in range(2):
         with lanes.priority():
@@ -120,19 +135,20 @@ def test_a_single_call_waits_for_what_is_under_way() -> None:
         gc.collect()
         ended.append(0)
 
-    lanes.start([slow, slow])
+    begun(lanes, [slow, slow])
     assert lanes.run([lambda: list(ended)]) == [[0, 0]]
 
 
+@pytest.mark.guarantee("Scheduling")
 def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behind() -> None:
     lanes, done, order = ModelExecutor(2), threading.Event(), list[str]()
-    large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+    large = begun(lanes, [partial(done.wait, 30)] * 2, size=10)
     behind = threading.Thread(target=lambda: lanes.run([partial(order.append, "behind")] * 2))
     behind.start()
     assert lanes.run([lambda: not done.is_set()], size=5) == [True]
     with lanes.priority(5):
         done.set()
-        assert large.end() == [True, True]
+        assert large.results() == [True, True]
         order.append("ahead")
     behind.join(30)
     assert order == ["ahead", "behind", "behind"]
@@ -140,8 +156,8 @@ def test_what_is_small_begins_beside_what_is_under_way_and_ahead_of_what_is_behi
 
 def test_one_lane_has_nothing_beside_it_however_small() -> None:
     lanes, ended = ModelExecutor(1), list[int]()
-    lanes.start([lambda: None, lambda: ended.append(gc.collect())], size=10)
-    assert lanes.run([lambda: [*lanes._under_way]], size=1) == [[]]
+    begun(lanes, [lambda: ended.append(gc.collect())], size=10)
+    assert lanes.run([lambda: [*lanes.gate.running]], size=1) == [[]]
     assert len(ended) == 1
 
 
@@ -158,7 +174,7 @@ def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards
     four_threads: None,
 ) -> None:
     lanes, done, found = ModelExecutor(2), threading.Event(), list[int]()
-    large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+    large = begun(lanes, [partial(done.wait, 30)] * 2, size=10)
 
     def other() -> None:
         with lanes.priority():
@@ -169,11 +185,11 @@ def test_who_asks_first_while_another_has_a_share_has_all_the_threads_afterwards
     with lanes.priority(1):
         assert torch.get_num_threads() == 2
         late.start()
-        while len(lanes._queue) < 2:
+        while len(lanes.gate.sections) < 2:
             gc.collect(0)
     done.set()
     late.join(30)
-    large.end()
+    large.results()
     assert found == [4, 4]
 
 
@@ -181,28 +197,19 @@ def test_beside_what_is_under_way_one_has_a_share_of_the_threads_and_then_all(
     four_threads: None,
 ) -> None:
     lanes, done = ModelExecutor(2), threading.Event()
-    large = lanes.start([partial(done.wait, 30)] * 2, size=10)
+    large = begun(lanes, [partial(done.wait, 30)] * 2, size=10)
     with lanes.priority(1) as settle:
         found = [torch.get_num_threads()]
         done.set()
-        large.end()
+        large.results()
         settle()
         found.append(torch.get_num_threads())
     assert found == [2, 4]
     done.clear()
-    lanes.start([partial(done.wait, 30)] * 2, size=10)
+    begun(lanes, [partial(done.wait, 30)] * 2, size=10)
     with lanes.priority(1):
         done.set()
     assert torch.get_num_threads() == 4
-
-
-def test_the_time_of_a_run_is_that_of_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = itertools.count()
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    run = ModelExecutor(1).start([lambda: None] * 3)
-    run.end()
-    next(ticks)
-    assert run.seconds == 3
 
 
 def test_each_has_its_share_of_the_threads_and_the_caller_keeps_its_own(four_threads: None) -> None:

@@ -58,6 +58,7 @@ def greedy(network: Any, prompt: list[int], tokens: int, line: bool = True) -> l
     return ids[len(prompt) :]
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_scores_in_a_batch_alone_and_by_the_slow_twin_are_the_same(
@@ -366,6 +367,7 @@ def test_ids_from_within_a_text_keep_their_leading_space() -> None:
     assert model.decode_fragment([1]) + model.decode_fragment([2]) == " hello world"
 
 
+@pytest.mark.guarantee("Dead letters")
 def test_an_id_the_tokenizer_does_not_have_is_refused() -> None:
     model = tiny.model()
     with pytest.raises(IndexError, match=f"no token {tiny.VOCAB}"):

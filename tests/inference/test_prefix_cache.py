@@ -21,6 +21,7 @@ def fresh(name: str, warm_bytes: int) -> LanguageModel:
     return LanguageModel(cold.model, cold.tokenizer, cold.window, warm_bytes)
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("name", SHARING)
 @given(st.lists(st.tuples(PARTS, PARTS, st.booleans()), min_size=2, max_size=5))
 @settings(max_examples=15, deadline=None)
@@ -57,6 +58,7 @@ def test_of_a_prompt_read_ahead_nothing_is_left_to_read(name: str) -> None:
     assert read[-2:] == [2, 1]
 
 
+@pytest.mark.guarantee("Bounded memory")
 @given(st.lists(PARTS, max_size=8), st.integers(0, 60_000))
 @settings(max_examples=20, deadline=None)
 def test_memory_has_a_bound_and_the_latest_stay(prompts: list[list[int]], limit: int) -> None:

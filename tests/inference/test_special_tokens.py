@@ -89,12 +89,14 @@ def control_ids(made: Any) -> set[int]:
     return {id_ for id_ in ids if id_ is not None}
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("kind", ["added", "pieces", "whole words"])
 def test_the_tokenizers_here_have_what_is_tried(kind: str) -> None:
     found = set(KINDS[kind]("a </s> </think> b", add_special_tokens=False)["input_ids"])
     assert found & control_ids(KINDS[kind])
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXT)
 def test_names_of_control_tokens_in_a_text_are_text(kind: str, text: str) -> None:
@@ -104,6 +106,7 @@ def test_names_of_control_tokens_in_a_text_are_text(kind: str, text: str) -> Non
     assert model.tokenizer.decode(ids) == text
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("kind", ["added", "whole words"])
 def test_a_prompt_has_the_control_tokens_of_its_template_alone(kind: str) -> None:
     KINDS[kind].chat_template = tiny.CHAT
@@ -116,12 +119,14 @@ def test_a_prompt_has_the_control_tokens_of_its_template_alone(kind: str) -> Non
     assert [i for i in asked if i in controls] == [i for i in frame if i in controls] != []
 
 
+@pytest.mark.guarantee("Answer contents")
 def test_added_tokens_that_are_text_are_read_as_the_model_learned_them() -> None:
     made, model = KINDS["added"], MODELS["added"]
     wanted = [made.convert_tokens_to_ids(name) for name in ("hydrophone", "    ")]
     assert model.encode(["hydrophone    "]) == [wanted]
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(st.text(max_size=60).filter(lambda text: not any(n in text for n in NAMES + SPECIAL)))
 def test_ordinary_text_is_read_as_ever(text: str) -> None:
     for kind in ("added", "whole words"):
@@ -129,6 +134,7 @@ def test_ordinary_text_is_read_as_ever(text: str) -> None:
         assert MODELS[kind].encode([text]) == [expected]
 
 
+@pytest.mark.guarantee("Answer contents")
 @given(TEXT)
 def test_a_text_cut_at_names_is_the_text(text: str) -> None:
     parts = TextSplitter(KINDS["in Python"]).parts(text)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ class Source:
         return ("t", partition) in self.paused
 
 
+@pytest.mark.guarantee("Backpressure")
 @given(COMINGS)
 async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
     comings: list[tuple[int, int] | None],
@@ -77,6 +79,7 @@ async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
     assert not source.paused
 
 
+@pytest.mark.guarantee("Bounded memory")
 @given(COMINGS, st.sets(st.sampled_from(["t/0", "t/1"])))
 async def test_a_source_that_heeds_pauses_fills_no_queue_beyond_its_bytes_and_a_poll(
     comings: list[tuple[int, int] | None], held: set[str]
@@ -97,6 +100,7 @@ async def test_a_source_that_heeds_pauses_fills_no_queue_beyond_its_bytes_and_a_
         assert source.paused == full
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_what_is_held_in_one_queue_holds_up_no_other() -> None:
     source = Source({"t/0"})
     hot = [source.put(0) for _ in range(9)]
@@ -111,6 +115,7 @@ async def test_what_is_held_in_one_queue_holds_up_no_other() -> None:
     assert await waiting == hot[:3]
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_queues_have_their_turn_however_large_the_events_of_others() -> None:
     source = Source()
     large = [source.put(0, b"x" * 99) for _ in range(2)]
@@ -119,6 +124,7 @@ async def test_queues_have_their_turn_however_large_the_events_of_others() -> No
     assert await source.buffers.batch() == [*small, large[1]]
 
 
+@pytest.mark.guarantee("Bounded memory")
 async def test_a_queue_has_a_bound_of_events_too() -> None:
     source = Source()
     for _ in range(BUFFER_EVENTS):
@@ -129,6 +135,7 @@ async def test_a_queue_has_a_bound_of_events_too() -> None:
     assert not source.is_paused(0)
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_what_is_cleared_is_let_go_and_what_comes_then_is_taken() -> None:
     source = Source({"t/0"})
     gone = [source.put(0) for _ in range(4)] + [source.put(1)]
@@ -149,6 +156,7 @@ async def test_filling_never_waits_for_room() -> None:
     assert source.is_paused(0)
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_a_poll_is_acknowledged_with_its_last_event() -> None:
     source = Source()
     polls = [poll([source.event(0, b"") for _ in range(count)]) for count in (3, 1, 400, 200)]

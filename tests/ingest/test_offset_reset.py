@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
 from stream_app.ingest.partitions import Assignment
-from stream_app.offset_reset import parse_start
 from stream_app.settings import Settings
+from stream_app.settings.offset_reset import parse_start
 from stream_app.store.store import StreamStore
 from tests.kafka.test_records import assert_alive, has_no_lag, log_of, text_of, with_changes
 from tests.support.fakes import PLENTY, TP, FakeBroker
@@ -37,6 +37,7 @@ def test_topics_that_cannot_be_are_refused_by_name(topics: str) -> None:
         Settings.from_env({"XL3M_TOKENS_TOPIC": topics})
 
 
+@pytest.mark.guarantee("Start position")
 @pytest.mark.parametrize(("start", "at"), [("latest", 60), (1000, 30)])
 async def test_a_partition_nobody_read_begins_there_once(
     redis_client: Redis, fresh: Callable[[str], str], start: Any, at: int
@@ -65,6 +66,7 @@ async def write(here: Site, stream: str, partition: int, text: str, hours_ago: f
     )  # fmt: skip
 
 
+@pytest.mark.guarantee("Start position")
 @pytest.mark.parametrize(
     "start", ["latest", "-1h", datetime.fromtimestamp(time.time() - HOUR_S, UTC).isoformat()]
 )

@@ -33,6 +33,7 @@ def owned_events(
     return [(owned, e) for e in events if (owned := partitions.of(e.message))]
 
 
+@pytest.mark.guarantee("Positions in Redis")
 async def test_a_group_ahead_of_redis_is_set_back(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
@@ -42,6 +43,7 @@ async def test_a_group_ahead_of_redis_is_set_back(partitions: Assignment) -> Non
     assert partitions.owned[f"{tp.topic}/0"].expected == 30
 
 
+@pytest.mark.guarantee("Positions in Redis")
 async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
@@ -50,6 +52,7 @@ async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Assignmen
     assert broker.commits == [{tp: 30}]
 
 
+@pytest.mark.guarantee("Positions in Redis")
 async def test_an_empty_redis_reads_all_again_and_says_so(
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -61,6 +64,7 @@ async def test_an_empty_redis_reads_all_again_and_says_so(
     assert "Redis holds nothing of it" in caplog.text
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_a_topic_made_again_gets_a_new_name(
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,6 +80,7 @@ async def test_a_topic_made_again_gets_a_new_name(
     assert "made again" in caplog.text
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_what_an_earlier_owner_wrote_until_the_takeover_is_not_taken_for_another_topic(
     partitions: Assignment,
 ) -> None:
@@ -99,6 +104,7 @@ async def test_what_an_earlier_owner_wrote_until_the_takeover_is_not_taken_for_a
     assert (owned.name, owned.position) == (f"{tp.topic}/0", 8)
 
 
+@pytest.mark.guarantee("Positions in Redis")
 async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
     partitions: Assignment,
 ) -> None:
@@ -118,6 +124,7 @@ async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
     await partitions.advance(owned_events(partitions, (0, 4)))
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_a_topic_made_again_keeps_its_new_name(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
     await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
@@ -130,6 +137,7 @@ async def test_a_topic_made_again_keeps_its_new_name(partitions: Assignment) -> 
     assert (later.owned[f"{tp.topic}/0"].expected, broker.commits) == (5, [])
 
 
+@pytest.mark.guarantee("Positions in Redis")
 @pytest.mark.parametrize(("position", "committed"), [(None, None), (None, 0), (30, 30)])
 async def test_nothing_is_committed_where_nothing_differs(
     partitions: Assignment, position: int | None, committed: int | None
@@ -142,6 +150,7 @@ async def test_nothing_is_committed_where_nothing_differs(
     assert broker.commits == []
 
 
+@pytest.mark.guarantee("Failover")
 async def test_owned_and_lost_are_told_by_name(partitions: Assignment) -> None:
     one, two, other = TP(partitions.topic, 0), TP(partitions.topic, 1), TP("another", 0)
     names = [f"{tp.topic}/{tp.partition}" for tp in (one, two)]
@@ -153,6 +162,7 @@ async def test_owned_and_lost_are_told_by_name(partitions: Assignment) -> None:
     assert partitions.of(Message("another", 0, 0, 0, None, b"")) is None
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_every_takeover_draws_a_larger_epoch(partitions: Assignment) -> None:
     epochs = []
     for _ in range(3):
@@ -162,6 +172,7 @@ async def test_every_takeover_draws_a_larger_epoch(partitions: Assignment) -> No
     assert epochs == sorted(set(epochs))
 
 
+@pytest.mark.guarantee("Failover")
 async def test_an_assignment_that_fails_halfway_can_be_done_again(partitions: Assignment) -> None:
     old, new, newer = (TP(partitions.topic, number) for number in range(3))
     await partitions.assign([old], FakeBroker())
@@ -196,6 +207,7 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
     await partitions.check_generation()
 
 
+@pytest.mark.guarantee("Failover")
 async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Assignment) -> None:
     await partitions.assign([TP(partitions.topic, number) for number in range(3)], FakeBroker())
     await partitions.advance(owned_events(partitions, (0, 3), (1, 8), (0, 4)))
@@ -204,6 +216,7 @@ async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Ass
     assert await partitions.store.position(f"{partitions.topic}/2") == (None, 0)
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_a_partition_kept_through_a_rebalance_is_taken_over_anew(
     partitions: Assignment,
 ) -> None:
@@ -219,6 +232,7 @@ async def test_a_partition_kept_through_a_rebalance_is_taken_over_anew(
     assert not partitions.owns(before)
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_a_zombie_moves_no_position(partitions: Assignment) -> None:
     await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
     successor = Assignment(partitions.store, partitions.topic)
@@ -229,6 +243,7 @@ async def test_a_zombie_moves_no_position(partitions: Assignment) -> None:
     assert await partitions.store.position(f"{partitions.topic}/0") == (6, 0)
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
     partitions: Assignment,
 ) -> None:
@@ -240,6 +255,7 @@ async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
         await partitions.advance(owned_events(partitions, (0, 7)))
 
 
+@pytest.mark.guarantee("Missing offsets")
 def test_offsets_that_never_came_are_counted_once() -> None:
     owned = OwnedPartition("t/0", 0, 1, None, expected=10)
     for offset in (10, 13, 11, 12, 14, 16):
@@ -247,6 +263,7 @@ def test_offsets_that_never_came_are_counted_once() -> None:
     assert (owned.pop_missing(), owned.pop_missing(), owned.expected) == (3, 0, 17)
 
 
+@pytest.mark.guarantee("Missing offsets")
 async def test_where_no_position_is_known_only_what_the_topic_still_has_can_be_missed(
     partitions: Assignment,
 ) -> None:
@@ -264,6 +281,7 @@ async def taken_over(partitions: Assignment, broker: FakeBroker) -> OwnedPartiti
     return partitions.owned[f"{tp.topic}/0"]
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_a_topic_with_another_id_is_another_however_long_it_is(
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,6 +299,7 @@ async def test_a_topic_with_another_id_is_another_however_long_it_is(
     assert (await taken_over(partitions, broker)).name == f"{tp.topic}/0#1"
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_what_another_cluster_has_under_the_name_is_a_copy_unless_it_is_shorter(
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -87,6 +87,7 @@ def wire(id: int, payload: bytes) -> bytes:
 # -- what serializers write ----------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_avro_with_a_reference_and_logical_types_is_read(
     schemas: Schemas, producer: Producer
 ) -> None:
@@ -110,6 +111,7 @@ async def test_json_schema_is_the_json_behind_five_bytes(
     assert await read(reading(schemas), value) == {"message": "x", "host": "web-1"}
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_protobuf_with_imports_and_nested_messages_is_read(
     schemas: Schemas, producer: Producer
 ) -> None:
@@ -247,6 +249,7 @@ LIST = {
 }
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(
     "payload",
     [b"\x02" * 900_000, b"\x80" * 900_000 + b"\1", b"\x02" * 900_000 + b"\0"],
@@ -336,6 +339,7 @@ def test_text_that_begins_with_a_zero_byte_is_text(value: bytes | None) -> None:
 # -- the registry is away ------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_what_is_away_is_tried_again_until_it_is_back(
     schemas: Schemas,
     producer: Producer,
@@ -442,8 +446,8 @@ async def test_the_doctor_says_what_keeps_schemas_away(
 @pytest.mark.parametrize(
     ("given_", "reason"),
     [
-        ({"schema_registry_user": "me"}, "XL3M_SCHEMA_REGISTRY_USER is of no use without"),
-        ({"schema_registry_ca": "ca.pem"}, "XL3M_SCHEMA_REGISTRY_CA is of no use without"),
+        ({"schema_registry_user": "me"}, "XL3M_SCHEMA_REGISTRY_USER has no effect without"),
+        ({"schema_registry_ca": "ca.pem"}, "XL3M_SCHEMA_REGISTRY_CA has no effect without"),
         ({"schema_registry": "registry:8081"}, "must be http:// or https:// and an address"),
         ({"schema_registry": "http://"}, "must be http:// or https:// and an address"),
         ({"schema_registry": "http://me:word@r"}, "must not hold a password"),
@@ -467,6 +471,7 @@ READERS = [
 ]
 
 
+@pytest.mark.guarantee("Event formats")
 @given(st.integers(0, 2), st.binary(max_size=60))
 @example(2, b"\x02" * 50)
 def test_any_bytes_are_read_or_refused_with_a_reason(which: int, payload: bytes) -> None:

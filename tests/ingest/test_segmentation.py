@@ -37,11 +37,13 @@ def cursor(first: int, **cuts: Segmentation) -> Cursor:
     return Cursor(head=9, first=first, cuts={int(k[1:]): c.number for k, c in cuts.items()})
 
 
+@pytest.mark.guarantee("Chunking")
 def test_a_cut_is_one_number() -> None:
     for cut in (LONG, SHORT, Segmentation(1 << 20, (1 << 32) - 1), Segmentation(1, 0)):
         assert Segmentation.from_number(cut.number) == cut
 
 
+@pytest.mark.guarantee("Chunking")
 def test_what_is_trimmed_counts_no_more() -> None:
     cuts = {"_0": LONG, "_4": SHORT}
     assert retained(cursor(0, **cuts)) == retained(cursor(3, **cuts)) == {LONG, SHORT}
@@ -49,6 +51,7 @@ def test_what_is_trimmed_counts_no_more() -> None:
     assert retained(Cursor(head=9)) == set(), "an older worker noted nothing"
 
 
+@pytest.mark.guarantee("Chunking")
 def test_what_does_not_fit_is_said_with_its_streams_and_numbers() -> None:
     cursors = {f"s{i}": cursor(0, _0=LONG) for i in range(5)} | {"fits": cursor(0, _0=SHORT)}
     (said,) = differences(cursors, METHOD, SHORT)
@@ -73,6 +76,7 @@ async def grown(
     return state
 
 
+@pytest.mark.guarantee("Chunking")
 async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("s")
     state = await grown(store, stream, State(), 2, LONG)
@@ -87,6 +91,7 @@ async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fr
     assert [state.cursor] == await store.cursors([stream])
 
 
+@pytest.mark.guarantee("Chunking")
 async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     store: StreamStore, fresh: Fresh, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,6 +110,7 @@ async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     assert said[0] in await _cuts(Settings(redis=redis_url), engine)
 
 
+@pytest.mark.guarantee("Chunking")
 def test_two_tokenizers_have_two_marks() -> None:
     spaced = LanguageModel(tiny.network("llama"), tiny.spaced_tokenizer(), tiny.WINDOW)
     one, other = (
@@ -117,6 +123,7 @@ def test_two_tokenizers_have_two_marks() -> None:
     )
 
 
+@pytest.mark.guarantee("Chunking")
 def test_a_smaller_model_answers_from_the_end_of_a_segment_cut_for_a_larger_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -95,7 +95,9 @@ async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) ->
     assignment = Assignment(store, topic)
     await assignment.assign([TP(topic, number) for number in numbers], FakeBroker())
     scorer = Scorer(engine, store, health, PLENTY, on_room=lambda: buffers.wake())
-    buffers = PartitionBuffers(max_buffer_bytes(settings), assignment.name, scorer.far_behind)
+    buffers = PartitionBuffers(
+        max_buffer_bytes(settings), assignment.name, scorer.throttled_partitions
+    )
     here = Site(None, topic)  # type: ignore[arg-type]
     here.ingest = Ingest(
         settings, engine, store, assignment, buffers, scorer, here.dead_letter, health
@@ -148,6 +150,7 @@ def split(items: list[Any], cuts: list[int]) -> list[list[Any]]:
     return [items[a:b] for a, b in pairwise(edges) if a < b]
 
 
+@pytest.mark.guarantee("Chunking")
 @on_redis
 @given(RECORDS, CUTS, CUTS)
 async def test_any_split_into_events_and_batches_gives_the_offline_log(
@@ -161,6 +164,7 @@ async def test_any_split_into_events_and_batches_gives_the_offline_log(
     assert here.acked == events
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 @on_redis
 @given(RECORDS, st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=6))
 async def test_events_delivered_again_change_nothing(
@@ -177,6 +181,7 @@ async def test_events_delivered_again_change_nothing(
     await assert_holds(here, "".join(records))
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 @on_redis
 @given(RECORDS, st.integers(0, 30), st.integers(0, 30))
 async def test_a_stretch_delivered_again_goes_over_into_what_is_new(
@@ -206,6 +211,7 @@ async def test_an_event_without_a_time_is_no_trouble(here: Site) -> None:
 # -- acknowledgement -----------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_acks_come_in_order_and_only_after_the_write(
     here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,9 @@ async def test_acks_come_in_order_and_only_after_the_write(
     assert await here.ingest.store.position(f"{here.topic}/0") == (3, 0)
 
 
+@pytest.mark.guarantee("At-least-once delivery")
+@pytest.mark.guarantee("Exactly-once effect")
+@pytest.mark.guarantee("Redis outages")
 @pytest.mark.parametrize("failing", ["before", "after"])
 async def test_a_redis_that_fails_for_a_while_costs_nothing(
     failing: str, redis_client: Redis, fresh: Fresh
@@ -239,16 +248,18 @@ async def test_a_redis_that_fails_for_a_while_costs_nothing(
     assert here.ingest.health.ok
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_what_was_written_without_a_reply_is_scored_all_the_same(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     here = await site(FailingStore(redis_client, after=1), fresh("topic"), 0)
     await here.ingest.apply(here.lines("record 1\n", "record 2\n"))
-    seen = here.ingest.scorer.streams.watched[here.topic]
+    seen = here.ingest.scorer.streams.tracked[here.topic]
     assert await here.ingest.scorer.step() is False
     assert seen.cursor == (await here.state()).cursor
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_a_zombie_writes_and_acknowledges_nothing(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     zombie, owner = [await site(store, topic, 0) for _ in range(2)]
@@ -259,6 +270,7 @@ async def test_a_zombie_writes_and_acknowledges_nothing(store: StreamStore, fres
     assert (zombie.acked, await owner.state()) == ([], state)
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_a_zombie_that_wrote_before_its_successor_is_taken_up(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -271,6 +283,7 @@ async def test_a_zombie_that_wrote_before_its_successor_is_taken_up(
     await assert_holds(owner, "record 0\nrecord 1\nrecord 2\n")
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_a_redis_that_lost_what_it_took_is_not_passed_over(
     here: Site, redis_client: Redis
 ) -> None:
@@ -284,6 +297,7 @@ async def test_a_redis_that_lost_what_it_took_is_not_passed_over(
     assert here.offsets == [0, 1]
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_a_redis_that_lost_a_stream_not_at_hand_is_not_written_to(
     here: Site, redis_client: Redis
 ) -> None:
@@ -298,6 +312,7 @@ async def test_a_redis_that_lost_a_stream_not_at_hand_is_not_written_to(
     assert await here.state() == State(), "a later event would hide the lost one"
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_what_a_restart_took_between_write_and_position_is_written_again(
     here: Site, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +341,7 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
 # -- events that are not as they should be -------------------------------------------------------
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(here: Site) -> None:
     events = here.lines("good\n", "good\n")
     events[1:1] = [here.event(1, b"\xff"), here.event(2, b"\xe9\n"), here.event(3, b"a\xe9")]
@@ -354,6 +370,7 @@ async def test_a_large_event_is_decoded_beside_the_event_loop(
     await assert_holds(here, f"small\n{large}small\n")
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_a_batch_of_malformed_events_moves_on(here: Site) -> None:
     await here.ingest.apply([here.event(i, b"\xff") for i in range(3)])
     assert here.offsets == [0, 1, 2]
@@ -373,6 +390,7 @@ async def test_events_are_read_in_the_form_the_settings_say(
     assert (unit.text, unit.time_ms) == ("ab\n", 1_700_000_000_000)
 
 
+@pytest.mark.guarantee("Missing offsets")
 async def test_offsets_that_never_came_are_counted_on_the_stream(here: Site) -> None:
     await here.ingest.apply([here.event(i, b"x\n") for i in (0, 1, 4)])
     await here.ingest.apply([here.event(9, b"\xff"), here.event(10, b"x\n")])
@@ -381,6 +399,7 @@ async def test_offsets_that_never_came_are_counted_on_the_stream(here: Site) -> 
     assert (await here.state()).cursor.gaps == 2 + 4
 
 
+@pytest.mark.guarantee("Missing offsets")
 async def test_a_gap_at_the_takeover_is_counted(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     first = await site(store, topic, 0)
@@ -390,6 +409,7 @@ async def test_a_gap_at_the_takeover_is_counted(store: StreamStore, fresh: Fresh
     assert (await second.state()).cursor.gaps == 5
 
 
+@pytest.mark.guarantee("Missing offsets")
 async def test_a_gap_before_what_cannot_be_used_is_counted_once_whoever_owns_the_partition(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +435,7 @@ async def test_a_gap_before_what_cannot_be_used_is_counted_once_whoever_owns_the
 # -- partitions and streams ----------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_events_of_a_partition_not_owned_are_dropped_unacknowledged(here: Site) -> None:
     mine, other = here.lines("mine\n"), here.lines("other\n", partition=1)
     await here.ingest.apply([*other, *mine])
@@ -423,6 +444,7 @@ async def test_events_of_a_partition_not_owned_are_dropped_unacknowledged(here: 
     assert await here.ingest.store.position(f"{here.topic}/1") == (None, 0)
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_a_partition_lost_on_the_way_is_not_acknowledged(
     here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +457,7 @@ async def test_a_partition_lost_on_the_way_is_not_acknowledged(
     assert await here.ingest.store.position(f"{here.topic}/0") == (None, 0)
 
 
+@pytest.mark.guarantee("Failover")
 async def test_a_stream_fed_by_two_partitions_keeps_both_offsets(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -447,6 +470,7 @@ async def test_a_stream_fed_by_two_partitions_keeps_both_offsets(
     assert (await here.state()).tail.end == 8
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_a_topic_made_again_goes_on_behind_what_the_stream_holds(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -472,6 +496,7 @@ async def full(store: StreamStore, room: int) -> int:
     return int(await store.redis.scard(keys.streams())) + room
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_one_stream_too_many_is_dead_lettered_and_those_that_are_there_go_on(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -488,6 +513,7 @@ async def test_one_stream_too_many_is_dead_lettered_and_those_that_are_there_go_
     assert set(names[2:]).isdisjoint(here.ingest.states)
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_a_stream_that_is_there_goes_on_with_whoever_gets_its_partition(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -501,6 +527,7 @@ async def test_a_stream_that_is_there_goes_on_with_whoever_gets_its_partition(
     await assert_holds(second, "record 0\nrecord 1\nrecord 2\n")
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_a_gap_before_an_event_there_is_no_room_for_is_counted_on_the_next(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -510,6 +537,7 @@ async def test_a_gap_before_an_event_there_is_no_room_for_is_counted_on_the_next
     assert (await here.state()).cursor.gaps == 3
 
 
+@pytest.mark.guarantee("Bounded memory")
 @pytest.mark.parametrize("cached", [1, 3, 1000])
 async def test_more_streams_than_are_kept_at_hand(
     cached: int, here: Site, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
@@ -533,12 +561,13 @@ async def test_a_batch_of_very_many_new_streams_is_taken_in(here: Site, fresh: F
     assert here.acked == events
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_a_partition_far_behind_waits_and_the_others_do_not(
     store: StreamStore, fresh: Fresh
 ) -> None:
     here, slow = await site(store, fresh("topic"), 0, 1), fresh("slow")
     scoring = here.ingest.scorer
-    scoring.backlog_segments = 1
+    scoring.max_lag_segments = 1
     for stream in (here.topic, slow):
         await store.ask(stream, scoring.question_id("q?"), QuestionRecord("q?"))
     hot = here.lines(*["123456789\n"] * 9)
@@ -563,6 +592,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
         await until(lambda: not here.ingest.working)
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_run_takes_in_whatever_comes(here: Site) -> None:
     events = here.lines(*(f"record {i}\n" for i in range(2000)))
 
@@ -590,6 +620,7 @@ def fanned(events: list[list[tuple[int, str]]], names: list[str]) -> list[bytes]
 FAN_OUT = {"input_format": "json", "records_field": "records[]", "key_field": "s"}
 
 
+@pytest.mark.guarantee("Event formats")
 @on_redis
 @given(FANNED, CUTS, st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4)), max_size=3))
 async def test_records_of_events_are_the_streams_of_the_records_one_by_one(
@@ -626,6 +657,7 @@ async def test_records_of_events_are_the_streams_of_the_records_one_by_one(
     assert [await here.state(name) for name in names] == states
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_an_event_that_died_between_its_streams_is_finished_by_its_next_owner(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -653,6 +685,7 @@ async def test_an_event_that_died_between_its_streams_is_finished_by_its_next_ow
     assert second.offsets == [3]
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_a_bad_record_among_good_ones_is_one_dead_letter_and_costs_no_other(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -667,6 +700,7 @@ async def test_a_bad_record_among_good_ones_is_one_dead_letter_and_costs_no_othe
     await assert_holds(here, "a\nb\nc\n")
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_a_gap_before_an_event_of_several_streams_is_counted_once(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -678,6 +712,7 @@ async def test_a_gap_before_an_event_of_several_streams_is_counted_once(
     assert [(await here.state(name)).cursor.gaps for name in names] == [0, 4, 0]
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_one_stream_too_many_costs_an_event_no_other_stream(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -704,6 +739,7 @@ async def test_an_event_of_very_many_streams_is_taken_in(
     assert here.offsets == [0] and not here.letters
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_parts_of_a_line_are_one_record_however_they_come(
     store: StreamStore, fresh: Fresh
 ) -> None:

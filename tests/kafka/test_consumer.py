@@ -56,6 +56,7 @@ async def app(
     await here.stop()
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
     assert [*came] == [*range(sent + 1)]
 
 
+@pytest.mark.guarantee("Kafka queries")
 async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +136,7 @@ async def test_what_was_full_before_a_rebalance_is_not_full_any_more(app: App) -
     await until(lambda: consumer.flow_active, WAIT_SECONDS)
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:
     here: Any = app
     flowing = list[bool]()
@@ -150,6 +153,7 @@ async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:
     assert flowing == [False]
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 @pytest.mark.parametrize("when", ["on_rebalance_complete", "perform_seek"])
 @pytest.mark.parametrize("given_out_anew", [False, True])
 async def test_partitions_called_back_while_they_are_taken_over_are_not_read_on(
@@ -215,6 +219,7 @@ async def test_without_partitions_nothing_is_committed(
     assert await consumer.seek_to_committed() == {}
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_again(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +249,7 @@ async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_a
         assert await seen.get() == 0
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_while_a_partition_is_full_no_poll_of_the_others_takes_long(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +275,7 @@ async def test_while_a_partition_is_full_no_poll_of_the_others_takes_long(
 GAPS = (0, 0, 0, 1, 2, 7, 10**12)
 
 
+@pytest.mark.guarantee("Missing offsets")
 async def test_what_is_acknowledged_without_a_hole_is_committed_whatever_never_came(
     app: App,
 ) -> None:
@@ -300,6 +307,7 @@ async def commits_what_has_no_hole(consumer: Any, tp: TP, rng: Random) -> None:
     del consumer._acked[tp]  # the app goes on, and has no such partition
 
 
+@pytest.mark.guarantee("At-least-once delivery")
 async def test_what_comes_together_is_acknowledged_with_its_last(app: App) -> None:
     for seed in range(50):
         await commits_whole_polls(app.consumer, TP("topic", seed), Random(seed))

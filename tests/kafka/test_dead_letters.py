@@ -39,6 +39,7 @@ async def bury_all(log: DeadLetterLog, events: list[Event], reason: str) -> list
 # -- the log -------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_all_are_sent_and_the_first_few_said_each_by_itself(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -54,6 +55,7 @@ async def test_all_are_sent_and_the_first_few_said_each_by_itself(
     assert len(caplog.messages) == dead_letters.SAID + 1
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_kinds_and_topics_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
     log = DeadLetterLog()
     for topic in ("a", "b"):
@@ -64,6 +66,7 @@ async def test_kinds_and_topics_are_counted_apart(caplog: pytest.LogCaptureFixtu
     assert len(caplog.messages) == 4 * dead_letters.SAID + 4
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_what_stopped_coming_is_said_again_when_it_comes_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -79,6 +82,7 @@ async def test_what_stopped_coming_is_said_again_when_it_comes_again(
     assert caplog.messages[-1] == "t/0 offset 21: why"
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_of_any_number_of_kinds_so_many_are_remembered_and_none_uncounted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +95,7 @@ async def test_of_any_number_of_kinds_so_many_are_remembered_and_none_uncounted(
     assert len([m for m in caplog.messages if f"{10 - dead_letters.SAID} more" in m]) == 6
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_what_was_left_out_is_said_each_interval_and_at_the_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +114,7 @@ async def test_what_was_left_out_is_said_each_interval_and_at_the_end(
 # -- what a letter holds -------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Dead letters")
 def test_a_letter_that_is_cut_says_so_and_how_much_there_was() -> None:
     key, value = b"k" * (KEPT_BYTES + 1), b"v" * 5_000_000
     letter = json.loads(dead_letter("t", 0, 7, key, value, "why"))
@@ -120,6 +126,7 @@ def test_a_letter_that_is_cut_says_so_and_how_much_there_was() -> None:
     assert (whole["key_bytes"], whole["value_bytes"], whole["headers"]) == (1, KEPT_BYTES, [])
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_a_letter_has_the_record_s_headers() -> None:
     headers = [("trace", b"\xffabc"), ("none", None), ("trace", b"")]
     [letter] = await bury_all(DeadLetterLog(), [event(0, headers=headers)], "why")
@@ -136,6 +143,7 @@ HEADERS = st.lists(
 )
 
 
+@pytest.mark.guarantee("Dead letters")
 @given(HEADERS, st.text(st.characters()))
 def test_any_headers_and_any_reason_are_a_letter(headers: Any, reason: str) -> None:
     letter = json.loads(dead_letter("t", 0, 7, None, None, reason, headers))
@@ -145,6 +153,7 @@ def test_any_headers_and_any_reason_are_a_letter(headers: Any, reason: str) -> N
         assert kept is None if value is None else base64.b64decode(kept) == value
 
 
+@pytest.mark.guarantee("Dead letters")
 def test_headers_are_kept_within_a_bound_and_the_letter_says_so() -> None:
     headers = [(f"h{i}", b"x" * 1000) for i in range(1000)]
     whole = dead_letter("t", 0, 7, b"k" * 100_000, b"v" * 100_000, "why", headers)
@@ -156,6 +165,7 @@ def test_headers_are_kept_within_a_bound_and_the_letter_says_so() -> None:
 # -- numbers that JSON has no word for -----------------------------------------------------------
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("as_json", [True, False])
 def test_what_is_no_finite_number_is_null(as_json: bool) -> None:
     odd = {"certainty": float("nan"), "evidence": [{"score": float("-inf"), "index": 2}], "c": 1.5}

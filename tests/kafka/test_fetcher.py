@@ -122,6 +122,7 @@ def test_a_header_whose_name_is_not_text_is_read_with_a_mark_in_its_place() -> N
         assert found[0] == as_aiokafka(batch(some(1), base=7))[0]
 
 
+@pytest.mark.guarantee("Unreadable records")
 def test_a_damaged_record_costs_no_other() -> None:
     for codec in raw.CODECS.values():
         found = read(batch([*some(2), Raw(b"bad", extra=b"\0\0"), *some(2)], codec, 7), 7)
@@ -188,6 +189,7 @@ def test_an_unknown_codec_or_format_is_named() -> None:
     assert "format" in unreadable_reason(record)
 
 
+@pytest.mark.guarantee("Unreadable records")
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
 def test_nothing_is_inflated_beyond_the_bound(codec: int) -> None:
     text = b"x" * 3_000_000
@@ -236,6 +238,7 @@ def in_transaction(count: int, base: int, producer: int) -> bytes:
     return batch(some(count), 2, base, attributes=flags, producer=producer)
 
 
+@pytest.mark.guarantee("Unreadable records")
 def test_what_was_passed_over_is_accounted_for_by_what_comes_next() -> None:
     data = in_transaction(2, 0, 1) + mark(2, 1, True) + in_transaction(3, 3, 1)
     data += mark(6, 1, False) + in_transaction(1, 7, 1) + mark(8, 1, True)
@@ -314,6 +317,7 @@ class Assignment:
         return self.state
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_poll_inflates_no_more_than_it_may_and_the_next_goes_on() -> None:
     state, assignment = FetchState(), Assignment(0)
     data = b"".join(batch([Raw(b"x" * 1000)] * 3, 4, 3 * i) for i in range(4))

@@ -26,9 +26,10 @@ Fresh = Callable[[str], str]
 
 
 async def marks(here: Site) -> dict[str, tuple[str, str]]:
-    return {f.what: (f.mark, f.said) async for f in kafka_findings(here.settings)}
+    return {f.subject: (f.mark, f.message) async for f in kafka_findings(here.settings)}
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
     here: Site, fresh: Fresh
 ) -> None:
@@ -104,6 +105,7 @@ async def ended(here: Site, worker: Any) -> int:
     return int(await asyncio.wait_for(worker.wait(), WAIT_SECONDS))
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_group_it_may_not_read_ends_the_worker_at_its_start_with_one_line(
     guarded: tuple[Site, Any],
 ) -> None:
@@ -120,6 +122,7 @@ async def test_a_group_it_may_not_read_ends_the_worker_at_its_start_with_one_lin
     assert (await marks(here))[f"group {group}"][0] == "ok"
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_right_that_is_taken_away_ends_the_worker_with_code_3(
     guarded: tuple[Site, Any], fresh: Fresh
 ) -> None:
@@ -136,6 +139,7 @@ async def test_a_right_that_is_taken_away_ends_the_worker_with_code_3(
     here.workers.clear()
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_session_beyond_the_brokers_bounds_ends_the_worker_and_names_the_setting(
     guarded: tuple[Site, Any],
 ) -> None:

@@ -93,6 +93,7 @@ async def one_partition(here: Site, topic: str, **configs: str) -> None:
         await admin.close()
 
 
+@pytest.mark.guarantee("Unreadable records")
 @pytest.mark.parametrize("codec", CODECS)
 async def test_compressed_records_are_read_from_all_three_topics(
     codec: str, here: Site, fresh: Fresh
@@ -121,6 +122,7 @@ async def is_asked(here: Site, stream: str, question: str) -> bool:
     return question in {each["question"] for each in known["questions"]}
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_what_topics_compress_by_themselves_is_read_of_all_of_them(
     here: Site, fresh: Fresh
 ) -> None:
@@ -139,12 +141,13 @@ async def test_what_topics_compress_by_themselves_is_read_of_all_of_them(
 
 def with_changes(here: Site, **changes: Any) -> Site:
     """The same site with other settings."""
-    return replace(here, settings=replace(here.settings, **changes), workers=here.workers)
+    return replace(here, settings=here.settings.replace(**changes), workers=here.workers)
 
 
 ODD = [(b"trace\xff\xfe", b"1"), (b"plain", b"\xff"), (b"", None)]
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_header_whose_name_is_not_text_does_no_harm_on_any_topic(
     here: Site, fresh: Fresh
 ) -> None:
@@ -169,6 +172,7 @@ async def test_a_header_whose_name_is_not_text_does_no_harm_on_any_topic(
 BOMB = 8 << 20
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_batch_that_inflates_beyond_the_bound_is_one_dead_letter(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -212,6 +216,7 @@ async def broken(here: Site, stream: str) -> None:
     await asyncio.to_thread(damage, here, topic, b"broken 1")
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_batch_damaged_on_the_brokers_disk_is_skipped_and_said(
     here: Site, fresh: Fresh
 ) -> None:
@@ -234,6 +239,7 @@ async def test_a_batch_damaged_on_the_brokers_disk_is_skipped_and_said(
     assert (await here.store.load(stream)).cursor.gaps == 0
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_a_partition_that_is_to_wait_waits_and_the_others_go_on(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh, unused_port: int
 ) -> None:

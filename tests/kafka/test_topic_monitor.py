@@ -41,6 +41,7 @@ def ids_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topic_monitor, "topic_ids", topic_ids)
 
 
+@pytest.mark.guarantee("Recreated topics")
 @pytest.mark.usefixtures("ids_of")
 async def test_a_missing_topic_is_said_once_and_asked_for_until_it_is_back(
     caplog: pytest.LogCaptureFixture,
@@ -62,6 +63,7 @@ async def test_a_missing_topic_is_said_once_and_asked_for_until_it_is_back(
     assert consumer.renewals == LOOKS + 4
 
 
+@pytest.mark.guarantee("Recreated topics")
 @pytest.mark.usefixtures("ids_of")
 async def test_another_topic_of_the_name_has_partitions_taken_over_once(
     caplog: pytest.LogCaptureFixture,

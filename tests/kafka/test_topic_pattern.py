@@ -40,6 +40,7 @@ async def test_a_file_that_is_missing_for_a_moment_does_not_end_the_worker(
     assert found == {"app.a"}
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_topics_that_match_are_read_and_those_made_later_too(
     here: Site, fresh: Fresh
 ) -> None:

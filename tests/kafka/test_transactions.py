@@ -47,6 +47,7 @@ async def position(here: Site, partition: str) -> int | None:
     return (await here.store.position(partition))[0]
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_what_was_aborted_is_never_read_and_the_group_reaches_the_end(
     here: Site, fresh: Fresh
 ) -> None:
@@ -121,6 +122,7 @@ async def test_read_uncommitted_reads_all_and_counts_no_mark_as_a_gap(
         assert "never came" not in log_of(here)
 
 
+@pytest.mark.guarantee("Unreadable records")
 async def test_records_that_the_broker_dropped_are_still_a_gap(here: Site, fresh: Fresh) -> None:
     topic, stream = fresh("tokens"), fresh("stream")
     await one_partition(here, topic)

@@ -36,7 +36,7 @@ from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
-from stream_app.scoring.totals import totals_of
+from stream_app.scoring.totals import stream_totals
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit, QuestionRecord
@@ -92,7 +92,7 @@ class World:
         """A standing question."""
         qid = self.scoring.question_id(question)
         await self.store.ask(stream, qid, QuestionRecord(question))
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         await self.scoring.streams.refresh()
 
     def value(self, name: str, **labels: str) -> float:
@@ -138,7 +138,7 @@ async def test_coverage_is_that_of_the_worst_question_of_an_owned_stream(
     await world.grow(other, 3)
     assert world.value("xl3m_streams_tracked") == 2
     assert world.value("xl3m_min_coverage_ratio") == 0
-    world.scoring.streams.watched[one].waiters = 1
+    world.scoring.streams.tracked[one].waiters = 1
     world.scoring.streams.disown([one])
     assert world.value("xl3m_streams_tracked") == 2
     assert math.isnan(world.value("xl3m_min_coverage_ratio"))
@@ -150,12 +150,13 @@ async def test_gaps_are_those_of_owned_streams(world: World, fresh: Fresh) -> No
     await world.grow(one, 1, gaps=2)
     await world.grow(other, 1, gaps=1)
     assert world.value("xl3m_missing_offsets") == 6
-    world.scoring.streams.watched[one].waiters = 1
+    world.scoring.streams.tracked[one].waiters = 1
     world.scoring.streams.disown([one])
     assert world.value("xl3m_streams_tracked") == 2
     assert world.value("xl3m_missing_offsets") == 1
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: Fresh) -> None:
     names, rng = [fresh("stream") for _ in range(5)], random.Random(1)
     streams, most = world.scoring.streams, 0
@@ -170,15 +171,16 @@ async def test_sums_are_what_a_walk_over_all_streams_gives(world: World, fresh: 
                 streams.disown([stream])
             case 4:
                 await world.scoring.step()
-        walked = [totals_of(w) for w in streams.watched.values() if w.owned]
-        assert streams.totals.backlog == sum(each.backlog for each in walked)
-        assert streams.totals.gaps == sum(each.gaps for each in walked)
-        most = max(most, streams.totals.backlog)
+        walked = [stream_totals(w) for w in streams.tracked.values() if w.owned]
+        assert streams.totals.lag == sum(each.lag for each in walked)
+        assert streams.totals.missing_offsets == sum(each.missing_offsets for each in walked)
+        most = max(most, streams.totals.lag)
         least = min((s.coverage for s in walked if s.coverage == s.coverage), default=math.nan)
         assert streams.totals.coverage() == pytest.approx(least, nan_ok=True)
     assert most > 0
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_memory_is_judged_by_a_few_streams_at_a_time(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,8 +261,8 @@ async def test_what_decoding_tells_is_counted(world: World) -> None:
 
 async def test_what_waits_is_counted(world: World) -> None:
     assert world.value("xl3m_redis_retrying_operations") == 0
-    with world.health.at("scoring") as waiting:
-        waiting.failed(OSError("away"))
+    with world.health.track("scoring") as retry:
+        retry.failed(OSError("away"))
         assert world.value("xl3m_redis_retrying_operations") == 1
     assert world.value("xl3m_redis_retrying_operations") == 0
 
@@ -353,6 +355,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
             await http({}, port=port).run()
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_worker_whose_port_is_taken_ends_before_it_joins_and_says_which(
     broker: services.Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -408,6 +411,7 @@ async def half_sent(port: int) -> asyncio.StreamWriter:
     return writer
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_half_sent_requests_take_no_answer_from_others(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     with log.open("wb") as output:
@@ -430,6 +434,7 @@ async def test_half_sent_requests_take_no_answer_from_others(tmp_path: Path) -> 
     assert log.read_text() == ""
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_one_connection_too_many_ends_the_oldest_idle_one() -> None:
     service = http({}, port=free_port())
     service.connections.most = 3
@@ -445,6 +450,7 @@ async def test_one_connection_too_many_ends_the_oldest_idle_one() -> None:
             writer.close()
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_a_connection_ends_after_a_while_whatever_it_does() -> None:
     service = http({}, port=free_port())
     service.connections.seconds = 0.05
@@ -492,11 +498,12 @@ async def test_a_worker_is_ready_when_nothing_is_lacking(
     assert await ready.reasons() == {"partitions": "not assigned now"}
     assigned[0] = True
     assert await ready.reasons() == {}
-    with health.at("scoring") as waiting:
-        waiting.failed(OSError("Redis is full"))
+    with health.track("scoring") as retry:
+        retry.failed(OSError("Redis is full"))
         assert await ready.reasons() == {"step scoring": "waits: Redis is full"}
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_however_many_ask_at_once_the_services_are_asked_once(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

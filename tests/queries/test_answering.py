@@ -64,7 +64,7 @@ class World:
         """A current question."""
         qid = self.scoring.question_id(question)
         await self.store.ask(stream, qid, QuestionRecord(question, set_at=set_at))
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         return qid
 
     async def ask(self, stream: str, question: str | None = None, deadline: float = 30) -> Answer:
@@ -93,6 +93,7 @@ def rests_on(answer: Answer) -> list[tuple[int, float]]:
     return [(evidence.index, evidence.score) for evidence in answer.evidence]
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(st.integers(1, 60), st.booleans(), st.text("ab \n", max_size=30))
 async def test_any_question_rests_on_what_the_batch_chooses(
@@ -107,6 +108,7 @@ async def test_any_question_rests_on_what_the_batch_chooses(
     assert rests_on(answer) == world.best(text, "q?")
 
 
+@pytest.mark.guarantee("Stream equals batch")
 async def test_the_answer_is_that_of_the_whole_method_offline(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -130,6 +132,7 @@ async def test_a_stream_of_a_single_unfinished_line_is_answered_from(
     assert answer.coverage == 1.0
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_the_prompt_of_a_question_asked_before_is_read_when_its_segments_change(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -172,6 +175,7 @@ async def test_a_question_that_nobody_asked_is_not_read_ahead(world: World, fres
 # -- refusals ------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_an_unknown_stream_is_said_to_be_so(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     answer = await world.ask(stream, "q?")
@@ -181,6 +185,7 @@ async def test_an_unknown_stream_is_said_to_be_so(world: World, fresh: Fresh) ->
     assert (await world.ask(stream)).error == answer.error
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_an_empty_stream_is_said_to_be_so(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, "")
@@ -188,6 +193,7 @@ async def test_an_empty_stream_is_said_to_be_so(world: World, fresh: Fresh) -> N
     assert answer.error is not None and "empty" in answer.error
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_no_question_is_said_to_be_so(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(3))
@@ -196,6 +202,7 @@ async def test_no_question_is_said_to_be_so(world: World, fresh: Fresh) -> None:
     assert answer.error is not None and "no current question" in answer.error
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_a_question_too_long_is_refused_with_the_numbers(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(3))
@@ -205,6 +212,7 @@ async def test_a_question_too_long_is_refused_with_the_numbers(world: World, fre
     assert await world.store.questions(stream) == {}
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_a_question_that_ends_meanwhile_is_said_to_have(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,11 +224,12 @@ async def test_a_question_that_ends_meanwhile_is_said_to_have(
         await cover(*args)
         await world.store.end_questions(stream)
 
-    monkeypatch.setattr(world.scoring, "cover", ending)
+    monkeypatch.setattr(world.scoring, "wait_until_covered", ending)
     answer = await world.ask(stream)
     assert answer.error is not None and "ended" in answer.error
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("step", ["score", "answer"])
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("no memory"), IndexError("no such place"), ValueError("other")]
@@ -248,6 +257,7 @@ async def test_a_model_that_fails_is_an_answer_and_the_next_query_is_answered(
 # -- what an answer says of itself ---------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_the_form_of_an_answer(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(9), offset=12)
@@ -262,10 +272,12 @@ async def test_the_form_of_an_answer(world: World, fresh: Fresh) -> None:
     assert json.loads(json.dumps(plain)) == msgpack.unpackb(msgpack.packb(plain)) == plain
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_a_refusal_has_the_same_form_and_an_error(world: World, fresh: Fresh) -> None:
     assert list((await world.ask(fresh("stream"), "q?")).to_dict()) == [*KEYS, "error"]
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_at_the_deadline_coverage_says_how_much_was_scored(
     world: World, fresh: Fresh
 ) -> None:
@@ -278,6 +290,7 @@ async def test_at_the_deadline_coverage_says_how_much_was_scored(
     assert rests_on(answer) and answer.error is None
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_what_retention_took_is_not_covered(redis_client: Redis, fresh: Fresh) -> None:
     world, stream = World(redis_client, retention_segments=4), fresh("stream")
     await world.read(stream, lines(30))
@@ -307,7 +320,7 @@ async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the
         prepared.append(question)
         world.warming.changed(stream, qid)
 
-    monkeypatch.setattr(world.engine, "prepare", prepare)
+    monkeypatch.setattr(world.engine, "prefill", prepare)
     world.warming.asked(stream, qid, "q?")
     world.warming.changed(stream, qid)
     await world.warming.prefetch()
@@ -329,6 +342,7 @@ async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fre
         assert 0 < await world.store.redis.ttl(name) <= 100
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_a_flood_of_questions_keeps_to_its_bound_and_each_is_answered(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -363,6 +377,7 @@ async def test_the_question_set_last_is_the_current_one(world: World, fresh: Fre
     assert (await world.ask(stream)).question == "newer?"
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_second_query_scores_nothing_but_the_tail(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(30))

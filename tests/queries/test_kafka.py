@@ -116,6 +116,7 @@ def added(question: str) -> bytes:
     return json.dumps({"question": question, "add": True}).encode()
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_bad_events_of_questions_are_buried_and_the_others_are_done(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -127,6 +128,8 @@ async def test_bad_events_of_questions_are_buried_and_the_others_are_done(
     assert "no stream" in site.letters[-1][1]
 
 
+@pytest.mark.guarantee("Bounded counts")
+@pytest.mark.guarantee("Standing questions")
 @pytest.mark.parametrize(
     ("refused", "reason"),
     [(b"y" * 100, "takes 107 tokens"), (added("4?"), "XL3M_MAX_STANDING_QUESTIONS")],
@@ -151,6 +154,7 @@ async def test_who_watches_is_told_of_a_question_that_was_refused(
     assert await site.standing(stream) == {"instead?"}
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_questions_make_no_more_streams_than_there_may_be(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -165,6 +169,7 @@ async def test_questions_make_no_more_streams_than_there_may_be(
     assert left == [] and streams[0] in await site.store.streams()
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_done_is_not_done_again_when_its_event_comes_again(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -177,6 +182,7 @@ async def test_a_question_done_is_not_done_again_when_its_event_comes_again(
     assert (await site.store.load(stream)).cursor.questions == 2
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_questions_that_redis_lost_are_delivered_again_and_set(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -192,6 +198,7 @@ async def test_questions_that_redis_lost_are_delivered_again_and_set(
     assert await site.standing(stream) == {"new?", "more?"}
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_a_question_that_redis_lost_before_it_was_noted_is_set_again(
     redis_client: Redis, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +219,7 @@ async def test_a_question_that_redis_lost_before_it_was_noted_is_set_again(
     assert await site.standing(stream) == {"new?"}
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_questions_of_a_partition_not_owned_are_left_to_its_owner(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -224,6 +232,7 @@ async def test_questions_of_a_partition_not_owned_are_left_to_its_owner(
     assert await site.standing(stream) == {"mine?"}
 
 
+@pytest.mark.guarantee("Missing offsets")
 async def test_questions_that_never_came_are_reported(
     redis_client: Redis, fresh: Fresh, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,6 +243,7 @@ async def test_questions_that_never_came_are_reported(
     assert f"{site.topic}/0: offsets 1 to 4 never came" in caplog.text
 
 
+@pytest.mark.guarantee("Zombie fencing")
 @pytest.mark.parametrize("value", [b"outdated?", added("outdated?"), None])
 async def test_who_lost_the_partition_without_knowing_changes_no_question(
     value: bytes | None, redis_client: Redis, fresh: Fresh
@@ -278,6 +288,8 @@ class Service:
         await self.agent.run(coming(self.events))
 
 
+@pytest.mark.guarantee("Dead letters")
+@pytest.mark.guarantee("Kafka queries")
 @pytest.mark.parametrize("seed", range(5))
 async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_answers(
     seed: int,
@@ -300,6 +312,7 @@ async def test_queries_are_acknowledged_in_order_whatever_the_order_of_their_ans
     assert [event for event, _ in site.letters] == [events[4]]
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_no_more_queries_are_begun_than_may_be_at_once() -> None:
     site, slow = Site(), Slow()
     events = [site.event(i, "s", b'{"id": "%d"}' % i) for i in range(60)]
@@ -346,6 +359,7 @@ async def answered_all(site: Site, events: list[Event], **changes: Any) -> Quick
     return quick
 
 
+@pytest.mark.guarantee("Kafka queries")
 @pytest.mark.parametrize(
     ("value", "id", "stream", "reason"),
     [
@@ -386,6 +400,7 @@ async def test_empty_queries_are_skipped_counted_and_acknowledged() -> None:
     assert [query.question for query in quick.asked] == ["q?"]
 
 
+@pytest.mark.guarantee("Kafka queries")
 async def test_a_query_that_lay_in_its_topic_for_long_is_answered_with_that() -> None:
     site = Site()
     events = [site.event(i, "s", b'{"id": "%d", "question": "q?"}' % i) for i in range(3)]
@@ -410,6 +425,7 @@ async def test_what_has_no_key_is_warned_of_once(caplog: pytest.LogCaptureFixtur
     assert "no key" not in caplog.text
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_who_watches_hears_of_a_question_that_cannot_be_read(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -444,6 +460,7 @@ async def test_a_blank_before_json_ends_no_question(redis_client: Redis, fresh: 
     assert await site.standing(stream) == {"first?", "second?"} and len(site.letters) == 2
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_who_watches_hears_of_a_question_that_is_set_with_what_is_scored_of_it(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -456,6 +473,7 @@ async def test_who_watches_hears_of_a_question_that_is_set_with_what_is_scored_o
     assert (told["stream"], told["question"], told["range"]) == (stream, "which pump?", [0, 0])
 
 
+@pytest.mark.guarantee("Kafka queries")
 async def test_an_answer_too_large_for_its_topic_is_sent_without_its_evidences_texts() -> None:
     site, most = Site(), 4000
     evidence = (Evidence("s", 3, -0.1, 0, most, "x" * most),)

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 import msgpack
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.client import client
 from stream_app.errors import UnreachableError
@@ -132,6 +133,7 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
     return name
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_one_query_has_one_answer_however_many_listen(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -144,6 +146,7 @@ async def test_one_query_has_one_answer_however_many_listen(
     assert sorted(id for worker in three.workers for id in worker.answered) == sorted(ids)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
     assert (await one.answer())[0] == query_id
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +190,7 @@ async def idle(worker: Worker) -> bool:
     return worker.door.places._value == MAX_CONCURRENT_QUERIES
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_claim_is_renewed_while_its_query_waits_for_its_answer(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +210,7 @@ async def renewed(redis: Any, claim: str) -> bool:
     return bool(await redis.pttl(claim) > LEASE_MS // 2)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +241,7 @@ async def is_lost(claim: QueryLease) -> bool:
     return not claim.mine
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_what_could_not_be_said_is_in_the_answer(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +260,7 @@ async def test_what_could_not_be_said_is_in_the_answer(
     assert decode(data)["answer"]
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
     one, other = (QueryLeases(redis_client, keys).of(name) for name in [fresh("query")] * 2)
     assert await one.take()
@@ -264,6 +272,7 @@ async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: 
     assert other.answer == b"answer"
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_asked_again_the_same_answer_comes_once_more(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -277,6 +286,7 @@ async def test_asked_again_the_same_answer_comes_once_more(
     assert sum(len(worker.answered) for worker in three.workers) == 2
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_an_answer_can_be_had_again_after_a_while(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -290,6 +300,7 @@ async def test_an_answer_can_be_had_again_after_a_while(
         await until(lambda: three.redis.exists(keys.repeated(query["id"])))
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_json_is_answered_in_json_and_msgpack_in_msgpack(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -305,6 +316,7 @@ async def test_json_is_answered_in_json_and_msgpack_in_msgpack(
     assert (plain[3]["id"], plain[3]["stream"]) == (query["id"], stream)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -334,6 +346,7 @@ MALFORMED = [
 ]  # fmt: skip
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_the_door_goes_on_whatever_comes_through_it(
     three: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -354,6 +367,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pubsub, "QUERIES_WAITING", 3)
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.usefixtures("_narrow")
 async def test_when_as_many_wait_as_may_the_next_is_told_so_at_once(
     one: Asker, stream: str, fresh: Fresh
@@ -373,6 +387,7 @@ async def test_when_as_many_wait_as_may_the_next_is_told_so_at_once(
     assert all("error" not in decode(data) for data in answers.values())
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.usefixtures("_narrow")
 async def test_a_query_turned_away_can_be_asked_again_under_its_id(
     one: Asker, stream: str, fresh: Fresh
@@ -391,6 +406,7 @@ async def test_a_query_turned_away_can_be_asked_again_under_its_id(
     assert query_id == ids[5] and "error" not in decode(data)
 
 
+@pytest.mark.guarantee("Bounded counts")
 @pytest.mark.usefixtures("_narrow")
 async def test_what_others_answer_takes_up_no_room_in_a_worker_that_is_busy(
     redis_url: str, stream: str, fresh: Fresh
@@ -428,6 +444,7 @@ async def not_there(redis: Any, name: str) -> bool:
     return not await redis.exists(name)
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_a_message_over_the_limit_is_refused_before_anything_is_kept_of_it(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -441,6 +458,7 @@ async def test_a_message_over_the_limit_is_refused_before_anything_is_kept_of_it
     assert (await one.answer())[0] == last
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_over(
     redis_url: str, stream: str, fresh: Fresh
 ) -> None:
@@ -462,6 +480,7 @@ async def test_a_query_whose_worker_died_can_be_asked_again_when_its_lease_is_ov
         assert (await second.answer())[0] == query["id"]
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_answers_that_are_kept_take_no_more_than_a_bound(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -503,20 +522,22 @@ async def test_the_client_hears_text_and_answer(one: Asker, stream: str) -> None
     assert said[-1]["answer"] == "q? 3 segments"
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_the_client_is_told_when_nobody_listens(redis_url: str) -> None:
     async with place(redis_url, 0) as nobody:
         with pytest.raises(UnreachableError, match="no worker listens"):
             await anext(client.ask(nobody.store, "s", "q?", 1))
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> None:
     (worker,) = one.workers
     worker.scoring.streams.own([stream])
-    await until(lambda: worker.scoring.streams.watched[stream].cursor.version == 1)
+    await until(lambda: worker.scoring.streams.tracked[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
     await worker.store.ask(stream, qid, QuestionRecord("q?"))
     await one.redis.publish(keys.question_channel(), stream.encode())
-    await until(lambda: worker.scoring.streams.watched[stream].questions)
+    await until(lambda: worker.scoring.streams.tracked[stream].questions)
 
 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
@@ -530,6 +551,7 @@ async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -
     await updates.aclose()  # type: ignore[attr-defined]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_door_whose_connection_breaks_listens_again(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -541,3 +563,36 @@ async def test_a_door_whose_connection_breaks_listens_again(
     await one.ask({"id": fresh("query"), "stream": stream, "question": "q?"})
     assert "error" not in decode((await one.answer())[1])
     assert len(worker.answered) == 1
+
+
+async def test_a_server_cancelled_as_its_connection_fails_ends(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(redis_client)
+
+    async def fail(*args: Any) -> None:
+        cast(Any, asyncio.current_task()).cancel()
+        with suppress(asyncio.CancelledError):  # as `asyncio.wait_for` does when it finishes, too
+            await asyncio.sleep(0)
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(worker.door, "_listen", fail)
+    async with asyncio.timeout(5):
+        [ended] = await asyncio.gather(worker.door.run(), return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError)
+    assert worker.door.health.ok
+
+
+async def test_a_server_that_fails_by_its_own_fault_ends_with_the_error(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(redis_client)
+
+    async def fail(*args: Any) -> None:
+        raise FileNotFoundError("put_lease.lua")
+
+    monkeypatch.setattr(worker.door, "_listen", fail)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(worker.door.run(), 5)
+    assert raised.group_contains(FileNotFoundError)
+    assert worker.door.health.ok

@@ -98,6 +98,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         command.process.wait()
 
 
+@pytest.mark.guarantee("Shutdown")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize(
     ("words", "moment"),

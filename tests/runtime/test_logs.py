@@ -27,6 +27,7 @@ FIELDS = {"time", "level", "logger", "message"}
 SECRET = "hunter2-and-more"
 
 
+@pytest.mark.guarantee("Logs and metrics")
 async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
     broker: services.Service, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -55,6 +56,7 @@ async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
     assert SECRET not in log.read_text()
 
 
+@pytest.mark.guarantee("Logs and metrics")
 def test_what_ends_a_worker_before_it_starts_is_a_line_as_well() -> None:
     done = xl3m("worker", XL3M_LOG_FORMAT="json")
     assert done.returncode == 3
@@ -83,6 +85,7 @@ raise RuntimeError("lines\\nof text")
 """
 
 
+@pytest.mark.guarantee("Logs and metrics")
 def test_what_python_itself_would_print_is_a_line_as_well() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     records = [json.loads(line) for line in done.stderr.splitlines()]
@@ -107,6 +110,7 @@ def test_any_text_is_one_line(message: str) -> None:
     assert json.loads(line)["message"] == message
 
 
+@pytest.mark.guarantee("Logs and metrics")
 @pytest.mark.parametrize("config", [None, logs.as_json(logging.INFO)])
 def test_a_worker_cuts_short_what_a_library_repeats(
     config: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -29,6 +29,7 @@ print(read(range(500, 900)) - before)
 """
 
 
+@pytest.mark.guarantee("Bounded memory")
 def test_memory_does_not_grow_with_the_shapes_of_batches() -> None:
     """400 shapes that are not kept; kept, they are 150 MB where bfloat16 goes through oneDNN."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Patience: what passes by itself is waited for, on every Redis there is; the rest is raised."""
+"""Retries: transient errors are retried, on every Redis version at hand; the rest is raised."""
 
 import asyncio
 import logging
@@ -119,10 +119,11 @@ def away() -> tuple[Callable[[], Awaitable[None]], asyncio.Event]:
     return call, back
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None:
     health, (one, back), (other, stays) = Health(), away(), away()
     waiting = [asyncio.create_task(retry_forever(health, "query", call)) for call in (one, other)]
-    await until(lambda: len(health._waiting) == 2)
+    await until(lambda: len(health._retrying) == 2)
     back.set()
     await waiting[0]
     await retry_forever(health, "query", one)
@@ -132,6 +133,7 @@ async def test_one_that_goes_on_does_not_clear_the_others(hurried: None) -> None
     assert health.ok and health.retrying == {}
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_one_that_is_cancelled_waits_no_more(hurried: None) -> None:
     health, (call, _) = Health(), away()
     task = asyncio.create_task(retry_forever(health, "query", call))
@@ -156,22 +158,23 @@ async def test_one_that_is_cancelled_as_its_try_fails_ends(hurried: None) -> Non
     assert health.ok
 
 
+@pytest.mark.guarantee("Redis outages")
 def test_a_night_without_redis_is_a_hundred_lines_and_says_how_many_tries(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = [0.0]
     health = Health(lambda: clock[0])
-    with caplog.at_level(logging.INFO, "xl3m"), health.at("ingest") as waiting:
+    with caplog.at_level(logging.INFO, "xl3m"), health.track("ingest") as retrying:
         tries = 0
         while clock[0] < 8 * 3600:
-            clock[0] += waiting.failed(exceptions.ConnectionError("away"))
+            clock[0] += retrying.failed(exceptions.ConnectionError("away"))
             tries += 1
         lines = [r.getMessage() for r in caplog.records]
         assert lines[0] == "ingest waits for Redis: away; next try in 0.1 s"
         assert 90 < len(lines) < 110
         told = sum(int(line.split("(")[1].split()[0]) for line in lines if "(" in line)
         assert tries - 70 < told + len(lines) <= tries
-    assert caplog.records[-1].getMessage() == f"ingest goes on, after {clock[0]:.0f} s"
+    assert caplog.records[-1].getMessage() == f"ingest continues after {clock[0]:.0f} s"
 
 
 def test_a_redis_that_comes_and_goes_is_not_a_line_each_time(
@@ -180,12 +183,12 @@ def test_a_redis_that_comes_and_goes_is_not_a_line_each_time(
     clock = [0.0]
     health = Health(lambda: clock[0])
     for _ in range(10_000):
-        with health.at("ingest") as waiting:
-            clock[0] += waiting.failed(exceptions.OutOfMemoryError("full"))
+        with health.track("ingest") as retrying:
+            clock[0] += retrying.failed(exceptions.OutOfMemoryError("full"))
     assert 5 < len(caplog.records) < 20
     clock[0] += 60
-    with health.at("ingest") as waiting:
-        waiting.failed(exceptions.ConnectionError("away"))
+    with health.track("ingest") as retrying:
+        retrying.failed(exceptions.ConnectionError("away"))
     assert caplog.records[-1].getMessage().startswith("ingest waits for Redis: away")
 
 
@@ -238,6 +241,7 @@ async def roomy(redis: Redis) -> None:
     await redis.config_set("maxmemory", 0)
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
@@ -255,6 +259,7 @@ async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
     await assert_holds(here, "".join(f"line {i} of the hall\n" for i in range(12)))
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: None) -> None:
     store, health = StreamStore(redis, PLENTY, PLENTY), Health()
     await full(redis)
@@ -274,6 +279,7 @@ async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: 
     assert health.ok and await store.streams() == ["s"]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_redis_that_became_a_replica_is_waited_for(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
@@ -302,6 +308,7 @@ async def _is_busy(redis: Redis) -> bool:
         return "BUSY" in str(error)
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_redis_that_runs_a_long_script_is_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:
@@ -319,6 +326,7 @@ async def test_a_redis_that_runs_a_long_script_is_waited_for(
             await endless
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
     store = StreamStore(redis, PLENTY, PLENTY)
     await store.register_streams([("s", "")])
@@ -327,6 +335,7 @@ async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
     assert await store.streams() == ["s", "t"]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_a_redis_with_too_many_clients_is_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:
@@ -344,6 +353,7 @@ async def test_a_redis_with_too_many_clients_is_waited_for(
         assert await store.streams() == ["s"]
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_connections_that_break_are_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:

@@ -75,6 +75,7 @@ async def busy(
         yield here, worker, stream, text
 
 
+@pytest.mark.guarantee("Shutdown")
 async def test_with_a_long_backlog_it_ends_in_order_and_loses_nothing(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -90,6 +91,7 @@ async def test_with_a_long_backlog_it_ends_in_order_and_loses_nothing(
         assert [segment.text for segment in found] == [segment.text for segment in segments]
 
 
+@pytest.mark.guarantee("Shutdown")
 async def test_queries_that_were_begun_are_answered(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -113,6 +115,7 @@ async def asked(here: Site, stream: str) -> bool:
     return bool(await here.store.questions(stream))
 
 
+@pytest.mark.guarantee("Shutdown")
 async def test_with_redis_away_it_ends(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -127,6 +130,7 @@ async def test_with_redis_away_it_ends(
                 await assert_acknowledged_is_written(here)
 
 
+@pytest.mark.guarantee("Shutdown")
 async def test_with_kafka_away_it_ends(redis_url: str, tmp_path: Path, fresh: Fresh) -> None:
     if not (home := kafka_home()):
         pytest.skip("needs a Kafka to kill: set KAFKA_HOME")
@@ -141,6 +145,7 @@ async def test_with_kafka_away_it_ends(redis_url: str, tmp_path: Path, fresh: Fr
         kafka.life.close()
 
 
+@pytest.mark.guarantee("Shutdown")
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_told_a_second_time_it_ends_at_once(
     second: signal.Signals, broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
@@ -160,6 +165,7 @@ async def test_told_a_second_time_it_ends_at_once(
         assert await says(tmp_path / "workers.log", "ends before all is done")
 
 
+@pytest.mark.guarantee("Shutdown")
 async def test_queries_are_waited_for_only_so_long() -> None:
     stopping = Shutdown(0.02)
     stopping.query_started()
@@ -171,6 +177,7 @@ async def test_queries_are_waited_for_only_so_long() -> None:
     await asyncio.wait_for(Shutdown(600).drain(), 10)
 
 
+@pytest.mark.guarantee("Shutdown")
 async def test_a_terminal_that_is_closed_ends_a_worker_like_sigterm_but_not_under_nohup(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:

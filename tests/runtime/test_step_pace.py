@@ -11,6 +11,7 @@ from stream_app.settings import Settings
 from tests.support import tiny
 
 
+@pytest.mark.guarantee("Watchdog")
 @given(st.floats(0.1, 1e6), st.integers(1, 10**5), st.floats(1, 1e4), st.integers(1, 4096))
 def test_a_forward_is_short_or_one_row(speed: float, batch: int, stall: float, row: int) -> None:
     tokens = batch_tokens(Settings(batch_tokens=batch, watchdog_seconds=stall), row, speed)
@@ -20,6 +21,7 @@ def test_a_forward_is_short_or_one_row(speed: float, batch: int, stall: float, r
         assert tokens == batch
 
 
+@pytest.mark.guarantee("Watchdog")
 def test_a_slow_model_is_named_with_both_settings(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "xl3m"):
         assert batch_tokens(Settings(), 200, 14.0) == 420
@@ -29,11 +31,13 @@ def test_a_slow_model_is_named_with_both_settings(caplog: pytest.LogCaptureFixtu
     assert "XL3M_BATCH_TOKENS" in said and "XL3M_WATCHDOG_SECONDS" in said
 
 
+@pytest.mark.guarantee("Watchdog")
 @pytest.mark.parametrize("name", ["llama", "mamba"])
 def test_the_speed_is_that_of_the_machine(name: str) -> None:
     assert tokens_a_second(tiny.model(name)) > 0
 
 
+@pytest.mark.guarantee("Watchdog")
 def test_the_engine_has_forwards_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_app.engine.tokens_a_second", lambda model: 14.0)
     assert create_engine(Settings()).batch_tokens == 420

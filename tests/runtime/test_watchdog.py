@@ -16,7 +16,7 @@ Fresh = Callable[[str], str]
 
 PROGRAM = """
 import asyncio, itertools, time
-from stream_app.watchdog import Watchdog
+from stream_app.runtime.watchdog import Watchdog
 
 steps = itertools.count()
 
@@ -40,6 +40,7 @@ def outcome(signs: str, busy: str, work: str = "await asyncio.sleep(9)") -> tupl
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.guarantee("Watchdog")
 def test_work_that_gets_nowhere_ends_the_process_and_shows_where() -> None:
     code, output = outcome(signs="0", busy="True")
     assert code == 1
@@ -48,6 +49,7 @@ def test_work_that_gets_nowhere_ends_the_process_and_shows_where() -> None:
     assert said < output.index("Timeout") and output.count("XL3M_WATCHDOG_SECONDS") == 1
 
 
+@pytest.mark.guarantee("Watchdog")
 def test_a_stuck_event_loop_ends_the_process() -> None:
     code, output = outcome(signs="next(steps)", busy="True", work="time.sleep(9)")
     assert code == 1
@@ -55,10 +57,12 @@ def test_a_stuck_event_loop_ends_the_process() -> None:
     assert "XL3M_WATCHDOG_SECONDS" in output
 
 
+@pytest.mark.guarantee("Watchdog")
 def test_progress_keeps_it_alive() -> None:
     assert outcome(signs="next(steps)", busy="True") == (0, "lived\n"), "and nothing is said"
 
 
+@pytest.mark.guarantee("Watchdog")
 def test_having_nothing_to_do_keeps_it_alive() -> None:
     assert outcome(signs="0", busy="False") == (0, "lived\n")
 
@@ -73,9 +77,9 @@ from stream_app.worker import Worker
 from tests.fakes import HashEngine
 
 class Slow(HashEngine):
-    def begin(self, pairs):
+    def score(self, pairs):
         time.sleep({seconds})
-        return super().begin(pairs)
+        return super().score(pairs)
 
 engine = Slow()
 Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_commandline()
@@ -98,6 +102,7 @@ async def fed(here: Site, stream: str, lines: int) -> None:
     await here.send("tokens", stream, "".join(f"line {i}\n" for i in range(lines)).encode())
 
 
+@pytest.mark.guarantee("Watchdog")
 async def test_a_worker_whose_model_is_stuck_ends_and_shows_where(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -106,9 +111,10 @@ async def test_a_worker_whose_model_is_stuck_ends_and_shows_where(
         await fed(here, fresh("stream"), 9)
         assert await asyncio.wait_for(worker.wait(), 60) == 1
         shown = (tmp_path / "workers.log").read_text()
-        assert "Timeout" in shown and "in begin" in shown
+        assert "Timeout" in shown and "in score" in shown
 
 
+@pytest.mark.guarantee("Watchdog")
 async def test_a_worker_that_is_slow_or_has_nothing_to_do_lives(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:

@@ -1,5 +1,6 @@
 """Plan: a step keeps to its tokens, gives every stream its share, and never the same work twice."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ def cost(watched: TrackedStream) -> int:
     return SEGMENT + QUESTION * len(watched.questions)
 
 
+@pytest.mark.guarantee("Bounded memory")
 @given(st.lists(LIVE, max_size=6), st.integers(1, 400), st.integers(-5, 400))
 def test_a_step_keeps_to_its_room_or_has_a_segment_more(
     given_: list[tuple[int, int, int]], room: int, share: int
@@ -66,6 +68,7 @@ def test_step_by_step_everything_is_planned_once(
     ]
 
 
+@pytest.mark.guarantee("Scheduling")
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(0, 60))
 def test_what_a_stream_leaves_the_others_get(owed: list[int], segments: int) -> None:
     room = (SEGMENT + QUESTION) * max(segments, len(owed))
@@ -92,6 +95,7 @@ def test_a_step_is_filled_by_what_questions_owe_that_owe_any() -> None:
     assert step.fill == 1
 
 
+@pytest.mark.guarantee("Bounded memory")
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 10)), max_size=30))
 def test_a_step_is_never_less_than_a_row_nor_without_bound(steps: list[tuple[int, float]]) -> None:
     size = AdaptiveStepSize(batch_tokens=256, least=20, seconds=0.1)

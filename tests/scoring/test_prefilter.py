@@ -46,6 +46,7 @@ async def test_the_best_come_first_whatever_the_blocks() -> None:
         assert named[0] == target
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_process_of_its_own_names_the_same(
     redis_client: Redis, redis_url: str, fresh: Callable[[str], str]
 ) -> None:
@@ -57,6 +58,7 @@ async def test_a_process_of_its_own_names_the_same(
     assert len(named) == 10
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_scout_that_fails_names_nothing_and_says_so(
     caplog: pytest.LogCaptureFixture, fresh: Callable[[str], str]
 ) -> None:

@@ -35,7 +35,7 @@ from tests.support.fakes import (
     until,
 )
 from xl3m_core import Engine
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 Fresh = Callable[[str], str]
 
@@ -82,7 +82,7 @@ class World:
         qid = self.scoring.question_id(question)
         until = time.time() + ttl if ttl else 0.0
         await self.store.ask(stream, qid, QuestionRecord(question, until), keep=True)
-        self.scoring.streams.changed(stream)
+        self.scoring.streams.on_questions_changed(stream)
         return qid
 
     async def drain(self) -> int:
@@ -137,6 +137,7 @@ STEP = st.tuples(st.just("step"), st.just(""), st.integers(1, 3))
 OPS = st.lists(GROW | ASK | ONCE | STEP | STEP, max_size=14)
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(OPS)
 async def test_any_interleaving_comes_to_what_the_batch_does(
@@ -158,9 +159,10 @@ async def test_any_interleaving_comes_to_what_the_batch_does(
     await world.drain()
     for stream, question in current:
         await world.assert_equals_batch(stream, question)
-    assert (world.scoring.streams.backlog(), world.scoring.streams.lagging) == (0, {})
+    assert (world.scoring.streams.lag(), world.scoring.streams.lagging) == (0, {})
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(st.lists(GROW | ASK, max_size=12))
 async def test_steps_that_overlap_come_to_what_steps_one_by_one_do(
@@ -190,6 +192,7 @@ async def test_steps_that_overlap_come_to_what_steps_one_by_one_do(
         await world.assert_equals_batch(stream, question)
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 @on_redis
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(0, 8))
 async def test_two_scorings_of_a_stream_lose_and_double_nothing(
@@ -211,6 +214,7 @@ async def settled(scoring: Scorer) -> None:
         pass
 
 
+@pytest.mark.guarantee("Stream equals batch")
 async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fresh: Fresh) -> None:
     engine = tiny.engine(tiny.model(), batch_tokens=512)
     world, stream = World(store, engine), fresh("stream")
@@ -230,6 +234,7 @@ async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fr
 # -- what is scored first ------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_the_live_edge_comes_before_the_history(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.grow(stream, 20)
@@ -244,6 +249,7 @@ async def test_the_live_edge_comes_before_the_history(world: World, fresh: Fresh
     await world.assert_equals_batch(stream)
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_late_question_walks_back_over_what_is_retained(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -255,6 +261,7 @@ async def test_a_late_question_walks_back_over_what_is_retained(
     assert not any(map(math.isnan, await world.scores(stream, qid)))
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) -> None:
     current, asked = fresh("stream"), fresh("stream")
     await world.grow(current, 40)
@@ -272,6 +279,7 @@ async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) ->
     assert await world.range(asked, once) == ScoredRange(0, 8)
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: Fresh) -> None:
     large, small = fresh("stream"), fresh("stream")
     await world.grow(large, 200)
@@ -290,6 +298,7 @@ async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: 
     await first
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_a_step_over_more_streams_than_redis_has_connections_for(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -304,6 +313,7 @@ async def test_a_step_over_more_streams_than_redis_has_connections_for(
     assert not world.scoring.streams.lagging
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
     streams = [fresh("stream") for _ in range(4)]
     qids = [await world.ask(stream) for stream in streams]
@@ -314,6 +324,7 @@ async def test_streams_share_a_step_alike(world: World, fresh: Fresh) -> None:
     assert ranges == [ScoredRange(0, 2)] * 4
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_more_streams_than_a_step_has_room_for_take_turns(world: World, fresh: Fresh) -> None:
     streams = [fresh("stream") for _ in range(20)]
     qids = [await world.ask(stream) for stream in streams]
@@ -338,6 +349,7 @@ async def test_a_step_is_one_batch_of_the_model(world: World, fresh: Fresh) -> N
 # -- when others write too -----------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh: Fresh) -> None:
     stream, other = fresh("stream"), world.another()
     await world.ask(stream)
@@ -351,19 +363,20 @@ async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh
     await world.assert_equals_batch(stream)
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_set_while_the_stream_is_read_is_not_missed(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, questions = fresh("stream"), world.store.questions
+    stream, tracked = fresh("stream"), world.store.tracked
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, QuestionRecord]:
-        known = await questions(name)
-        monkeypatch.setattr(world.store, "questions", questions)
+    async def slow(name: str) -> Any:
+        known = await tracked(name)
+        monkeypatch.setattr(world.store, "tracked", tracked)
         await world.ask(stream)
         return known
 
-    monkeypatch.setattr(world.store, "questions", slow)
+    monkeypatch.setattr(world.store, "tracked", slow)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -371,20 +384,20 @@ async def test_a_question_set_while_the_stream_is_read_is_not_missed(
 async def test_what_is_read_last_is_what_is_kept(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, questions, gate = fresh("stream"), world.store.questions, asyncio.Event()
+    stream, tracked, gate = fresh("stream"), world.store.tracked, asyncio.Event()
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, QuestionRecord]:
-        known = await questions(name)
-        monkeypatch.setattr(world.store, "questions", questions)
+    async def slow(name: str) -> Any:
+        known = await tracked(name)
+        monkeypatch.setattr(world.store, "tracked", tracked)
         await gate.wait()
         return known
 
-    monkeypatch.setattr(world.store, "questions", slow)
+    monkeypatch.setattr(world.store, "tracked", slow)
     early = asyncio.create_task(
         world.scoring.wait_until_covered(stream, "unknown", time.monotonic() + 60)
     )
-    await until(lambda: world.store.questions is questions)
+    await until(lambda: world.store.tracked is tracked)
     await world.ask(stream)
     later = asyncio.create_task(world.scoring.streams.refresh())
     for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
@@ -403,12 +416,13 @@ async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fres
     await world.store.end_questions(stream)
     await world.drain()
     assert await world.store.scored_range(stream, qid) is None
-    assert (world.scoring.streams.backlog(), world.scoring.streams.watched[stream].questions) == (
+    assert (world.scoring.streams.lag(), world.scoring.streams.tracked[stream].questions) == (
         0,
         {},
     )
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_too_long_is_left_alone(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.ask(stream, "x" * 200)
@@ -416,6 +430,7 @@ async def test_a_question_too_long_is_left_alone(world: World, fresh: Fresh) -> 
     assert await world.drain() == 0
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_current_question_another_model_scored_is_begun_anew(
     world: World, fresh: Fresh
 ) -> None:
@@ -429,6 +444,7 @@ async def test_a_current_question_another_model_scored_is_begun_anew(
     await world.assert_equals_batch(stream, "q?")
 
 
+@pytest.mark.guarantee("Redis outages")
 @pytest.mark.parametrize("failing", ["before", "after"])
 async def test_a_redis_that_fails_for_a_while_costs_nothing(
     failing: str, redis_client: Redis, fresh: Fresh
@@ -442,6 +458,7 @@ async def test_a_redis_that_fails_for_a_while_costs_nothing(
     assert world.scoring.health.ok
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: Fresh) -> None:
     world, stream = World(StreamStore(redis_client, 4, PLENTY)), fresh("stream")
     qid = await world.ask(stream)
@@ -453,7 +470,7 @@ async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: F
 
 
 class Overlapping(HashEngine):
-    """Ends no step before it is told to; what is begun says so at once."""
+    """Completes a step only when its event is set; announces each step that begins."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -461,17 +478,13 @@ class Overlapping(HashEngine):
         self.loop = asyncio.get_running_loop()
         self.fails = False
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
-        ended, (scores, _) = threading.Event(), super().begin(pairs)()
+    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        ended, scores = threading.Event(), self.score(pairs)
         self.loop.call_soon_threadsafe(self.begun.put_nowait, ended)
-
-        def end() -> tuple[list[float], float]:
-            ended.wait(20)
-            if self.fails:
-                raise ZeroDivisionError
-            return scores, 0.1
-
-        return end
+        ended.wait(20)
+        if self.fails:
+            raise ZeroDivisionError
+        return Scores(scores, 0.1)
 
 
 Overlap = tuple[World, Overlapping, str, str]
@@ -486,6 +499,7 @@ async def overlap(store: StreamStore, fresh: Fresh) -> Overlap:
     return world, engine, stream, await world.ask(stream)
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as_one_by_one(
     overlap: Overlap,
 ) -> None:
@@ -500,13 +514,14 @@ async def test_a_step_begins_before_the_last_one_is_written_and_all_comes_out_as
         first = await engine.begun.get()
         second = await engine.begun.get()
         assert (await world.range(stream, qid)).lo == (await world.range(stream, qid)).hi
-        assert await world.scoring.on_model(lambda: "asked meanwhile") == "asked meanwhile"
+        assert await world.scoring.run_on_model(lambda: "asked meanwhile") == "asked meanwhile"
         for ended in (first, second):
             ended.set()
         await until(all_is_scored)
     await world.assert_equals_batch(stream)
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_a_step_that_fails_ends_scoring_and_what_was_begun_behind_it_is_not_written(
     overlap: Overlap,
 ) -> None:
@@ -520,7 +535,7 @@ async def test_a_step_that_fails_ends_scoring_and_what_was_begun_behind_it_is_no
     second.set()
     scored = await world.range(stream, qid)
     assert scored.lo == scored.hi
-    assert await world.scoring.on_model(lambda: "still there") == "still there"
+    assert await world.scoring.run_on_model(lambda: "still there") == "still there"
 
 
 class FailingPublish:
@@ -550,23 +565,25 @@ class FailingPublish:
 # -- back-pressure and retention -----------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_a_partition_is_far_behind_while_too_much_is_unscored(
     store: StreamStore, fresh: Fresh
 ) -> None:
     world, stream = World(store, backlog=3 * 12), fresh("stream")
     told = list[int]()
-    world.scoring.on_room = lambda: told.append(world.scoring.streams.backlog())
+    world.scoring.on_room = lambda: told.append(world.scoring.streams.lag())
     await world.ask(stream)
     await world.grow(stream, 20)
     await world.scoring.streams.refresh()
-    assert world.scoring.streams.backlog() == 20
-    while world.scoring.streams.backlog() > 3:
-        assert world.scoring.far_behind() == {"t/0"}
+    assert world.scoring.streams.lag() == 20
+    while world.scoring.streams.lag() > 3:
+        assert world.scoring.throttled_partitions() == {"t/0"}
         await world.scoring.step()
-        assert told[-1] == world.scoring.streams.backlog()
-    assert world.scoring.far_behind() == set()
+        assert told[-1] == world.scoring.streams.lag()
+    assert world.scoring.throttled_partitions() == set()
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_only_current_questions_of_owned_streams_are_a_backlog(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -576,13 +593,14 @@ async def test_only_current_questions_of_owned_streams_are_a_backlog(
         await world.ask(stream)
         await world.grow(stream, 20)
     await world.scoring.streams.refresh()
-    assert world.scoring.streams.backlog() == 40
+    assert world.scoring.streams.lag() == 40
     world.scoring.streams.disown([lost, fresh("unheard of")])
-    assert world.scoring.streams.backlog() == 20
+    assert world.scoring.streams.lag() == 20
     await world.drain()
-    assert world.scoring.far_behind() == set()
+    assert world.scoring.throttled_partitions() == set()
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_a_backlog_is_its_partitions_and_nobody_elses(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -591,11 +609,14 @@ async def test_a_backlog_is_its_partitions_and_nobody_elses(
         await world.ask(stream)
         await world.grow(stream, segments, partition=partition)
     await world.scoring.streams.refresh()
-    assert world.scoring.far_behind() == {"t/0"}
+    assert world.scoring.throttled_partitions() == {"t/0"}
     await world.grow(slow, 3, partition="t/2")
-    assert world.scoring.streams.backlogs() == {"t/0": 20, "t/1": 5, "t/2": 5}, "of both its own"
+    assert world.scoring.streams.lag_by_partition() == {"t/0": 20, "t/1": 5, "t/2": 5}, (
+        "of both its own"
+    )
 
 
+@pytest.mark.guarantee("Retention")
 async def test_what_retention_took_first_is_skipped_and_no_score(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -613,6 +634,7 @@ async def test_what_retention_took_first_is_skipped_and_no_score(
 # -- queries -------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_query_returns_at_its_deadline_with_what_there_is(
     world: World, fresh: Fresh
 ) -> None:
@@ -624,6 +646,7 @@ async def test_a_query_returns_at_its_deadline_with_what_there_is(
     assert world.scoring.waiters == []
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_query_returns_when_its_question_is_covered(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.grow(stream, 100)
@@ -634,6 +657,7 @@ async def test_a_query_returns_when_its_question_is_covered(world: World, fresh:
     await world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
     world: World, fresh: Fresh
 ) -> None:
@@ -649,7 +673,7 @@ async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
         )
     for i in range(5):
         await world.assert_equals_batch(stream, f"{i}?")
-    assert (other.streams.watched, other.streams.lagging, other.waiters) == ({}, {}, [])
+    assert (other.streams.tracked, other.streams.lagging, other.waiters) == ({}, {}, [])
 
 
 async def test_queries_that_come_and_go_do_not_disturb_each_other(
@@ -665,9 +689,10 @@ async def test_queries_that_come_and_go_do_not_disturb_each_other(
         await other.wait_until_covered(stream, qid, time.monotonic() + 0)
 
     await asyncio.gather(*map(impatient, range(40)))
-    assert (other.streams.watched, other.waiters) == ({}, [])
+    assert (other.streams.tracked, other.waiters) == ({}, [])
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fresh: Fresh) -> None:
     stream, other = fresh("stream"), world.another()
     await world.grow(stream, 30)
@@ -682,7 +707,7 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     await settled(other)
     await covering
     await world.assert_equals_batch(stream)
-    assert other.streams.watched == {}
+    assert other.streams.tracked == {}
 
 
 class Pointing(Prefilter):
@@ -691,20 +716,21 @@ class Pointing(Prefilter):
     def __init__(self, *picks: int) -> None:
         self.named = picks
 
-    async def picks(self, *_: Any) -> list[int]:
+    async def candidates(self, *_: Any) -> list[int]:
         return [*self.named]
 
 
 async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.Task[None]":
     """A query that waits, once these segments are named for it."""
-    world.scoring.ahead.scout = Pointing(*picks)
+    world.scoring.prefilter.scout = Pointing(*picks)
     covering = asyncio.create_task(
         world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     )
-    await until(lambda: world.scoring.streams.watched[stream].candidates.get(qid))
+    await until(lambda: world.scoring.streams.tracked[stream].candidates.get(qid))
     return covering
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -721,6 +747,7 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     await world.assert_equals_batch(stream)
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -749,11 +776,12 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
     )
     await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
     await world.store.end_questions(stream)
-    world.scoring.streams.changed(stream)
+    world.scoring.streams.on_questions_changed(stream)
     await world.drain()
     await covering
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_question_asked_once_is_scored_for_its_query_alone(
     world: World, fresh: Fresh
 ) -> None:
@@ -792,7 +820,7 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
         await world.scoring.streams.load(stream)
         return done
 
-    monkeypatch.setattr(world.store, "extend", reread)
+    monkeypatch.setattr(world.store, "extend_range", reread)
     async with world.store.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.update_channel(stream))
         await world.drain()
@@ -803,7 +831,7 @@ async def test_a_change_is_published_though_the_stream_was_read_again_meanwhile(
 
 async def test_every_turn_of_the_model_counts_whatever_comes_of_it(world: World) -> None:
     before = world.scoring.model_calls
-    await world.scoring.on_model(lambda: None)
+    await world.scoring.run_on_model(lambda: None)
     with pytest.raises(ZeroDivisionError):
-        await world.scoring.on_model(lambda: 1 / 0)
+        await world.scoring.run_on_model(lambda: 1 / 0)
     assert world.scoring.model_calls == before + 2

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +77,7 @@ async def kept(redis: Any, stream: str) -> dict[bytes, bytes]:
 TEXTS = st.lists(st.text("ab é", max_size=12).map(lambda t: t + "\n"), min_size=2, max_size=12)
 
 
+@pytest.mark.guarantee("Rebuild")
 @given(texts=TEXTS, cut=st.integers(0, 12), forgets=st.booleans())
 @on_redis
 async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
@@ -107,6 +107,7 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
         assert await kept(redis_client, f"other {topic}") == before
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -119,6 +120,7 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     assert broker.commits == [{TP(topic, 0): 0}]
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_a_partition_of_dead_letters_alone_is_read_again(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -138,6 +140,7 @@ async def test_a_partition_of_dead_letters_alone_is_read_again(
     assert unread(await partition_states(store.redis, store.keys, [name]), kafka, []) == {}
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_after_a_mistyped_field_all_is_read_again(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -159,7 +162,7 @@ async def test_after_a_mistyped_field_all_is_read_again(
         assert code == 0 and said.startswith("3 offsets of ") and "next one that starts" in said
         code, said = await xl3m_rebuild(here, "--all")
         assert code == 0 and "nothing to rebuild" in said
-        here.settings = replace(here.settings, text_field="message")
+        here.settings = here.settings.replace(text_field="message")
         await here.start()
 
         async def is_read() -> bool:
@@ -168,6 +171,7 @@ async def test_after_a_mistyped_field_all_is_read_again(
         await here.until(is_read)
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_an_owner_from_before_is_refused_by_the_stream_itself(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -181,6 +185,7 @@ async def test_an_owner_from_before_is_refused_by_the_stream_itself(
         await store.commit([Commit(topic, state, [], state.tail, owned.name, owned.epoch, 9)])
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_the_owner_is_told_and_ends_though_nothing_comes(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -190,11 +195,12 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     streams = here.ingest.scorer.streams
     await streams.refresh()
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
-    streams.changed(topic)  # as the door does when it hears of it
+    streams.on_questions_changed(topic)  # as the door does when it hears of it
     with pytest.raises(LostWritesError, match="rebuilt"):
         await streams.refresh()
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
@@ -213,6 +219,7 @@ async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh:
     assert await store.scored_range(topic, "q") == ScoredRange(0, 0, rebuilt=1)
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
@@ -250,6 +257,7 @@ async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh)
 # -- what Kafka no longer has ----------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
@@ -264,6 +272,7 @@ async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fr
     assert await store.position(f"{topic}/1") == (None, 0)
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
@@ -278,6 +287,7 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
     assert await store.position(f"{topic}/0") == (0, 1)
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -296,6 +306,7 @@ async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
     assert (await here.state()).cursor.gaps == 0
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -318,6 +329,7 @@ async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fre
 # -- an older schema -------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_an_older_schema_goes_with_its_keys_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +389,7 @@ async def entries(here: Site, stream: str) -> Any:
     return await here.store.redis.xrange(keys.log(stream))
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouched(
     here: Site, fresh: Fresh
 ) -> None:
@@ -398,6 +411,7 @@ async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouche
     assert {stream: await kept(here.redis, stream) for stream in others} == before
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh: Fresh) -> None:
     texts = await fed(here, fresh, 3)
     (worker,) = here.workers
@@ -415,6 +429,7 @@ async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh:
         await assert_equals_offline(here, stream, QUESTION, text + more)
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to_be_right(
     here: Site, fresh: Fresh
 ) -> None:
@@ -438,6 +453,7 @@ async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to
     assert (await here.store.load(one)).cursor.gaps == 5
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_an_older_schema_stays_while_workers_listen(
     broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -457,6 +473,7 @@ async def test_an_older_schema_stays_while_workers_listen(
             assert names == [keys.schema().encode()]
 
 
+@pytest.mark.guarantee("Rebuild")
 async def test_all_streams_at_once_come_to_what_they_were(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:

@@ -69,6 +69,7 @@ async def grown(store: StreamStore, stream: str, segments: int) -> State:
 # -- the log -------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_segments_tail_and_offset_move_together(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     first = await grown(store, stream, 2)
@@ -98,6 +99,7 @@ async def test_many_streams_are_loaded_and_written_at_once(
     assert await store.load_all(streams) == written
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_a_step_repeated_changes_nothing(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     commit = step(stream, await grown(store, stream, 1), 2, gaps=3)
@@ -107,6 +109,7 @@ async def test_a_step_repeated_changes_nothing(store: StreamStore, fresh: Fresh)
     assert len(await store.segments(stream, 0, 99)) == 3
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_an_older_epoch_is_fenced_and_writes_nothing(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -118,6 +121,7 @@ async def test_an_older_epoch_is_fenced_and_writes_nothing(
     assert (await written(store, step(stream, state, epoch=7))).cursor.head == 2
 
 
+@pytest.mark.guarantee("Zombie fencing")
 async def test_epochs_of_partitions_do_not_fence_each_other(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -128,6 +132,7 @@ async def test_epochs_of_partitions_do_not_fence_each_other(
     assert state == await store.load(stream)
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 @on_redis
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=6))
 async def test_of_writers_from_one_state_exactly_one_wins(
@@ -142,6 +147,7 @@ async def test_of_writers_from_one_state_exactly_one_wins(
     assert winners == [await store.load(stream)]
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_of_writers_at_the_same_time_exactly_one_wins(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -152,6 +158,8 @@ async def test_of_writers_at_the_same_time_exactly_one_wins(
     assert winners == [await store.load(stream)]
 
 
+@pytest.mark.guarantee("Bounded memory")
+@pytest.mark.guarantee("Retention")
 @on_redis
 @given(
     st.lists(st.lists(st.integers(0, 60), max_size=5), max_size=6),
@@ -181,6 +189,7 @@ def retained(log: list[Segment], most: int, most_bytes: int) -> list[Segment]:
     return log[len(log) - kept :]
 
 
+@pytest.mark.guarantee("Retention")
 async def test_texts_in_a_top_k_survive_trimming(redis_client: Redis, fresh: Fresh) -> None:
     store, stream = StreamStore(redis_client, 2, PLENTY), fresh("stream")
     await store.ask(stream, "q", QuestionRecord("q?"))
@@ -240,6 +249,7 @@ async def test_streams_are_listed_by_the_partition_that_feeds_them(
     assert set(streams) <= set(await store.streams())
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_one_stream_too_many_is_left_out_and_those_listed_go_on(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -255,6 +265,7 @@ async def test_one_stream_too_many_is_left_out_and_those_listed_go_on(
     assert await store.register_streams(fed, most + 1) == set(streams[3:])
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_however_many_list_streams_at_once_there_are_never_too_many(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -303,6 +314,7 @@ async def block(store: StreamStore, stream: str, number: int) -> list[float]:
     return list(struct.unpack(f"{len(raw) // 4}f", raw))
 
 
+@pytest.mark.guarantee("Bounded memory")
 async def test_scores_go_with_the_segments_they_are_of(store: StreamStore, fresh: Fresh) -> None:
     stream, size = fresh("stream"), layout.SCORES_PER_BLOCK
     end, held = 0, []
@@ -327,6 +339,7 @@ async def test_a_question_starts_with_nothing_scored_at_the_head(
     assert (await store.load(stream)).cursor.questions == 1
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await store.ask(stream, "q", QuestionRecord("q?"))
@@ -336,6 +349,7 @@ async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh:
     assert await store.scored_range(stream, "q") == ScoredRange(0, 2)
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_a_range_that_moved_or_is_gone_is_not_extended(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -349,6 +363,7 @@ async def test_a_range_that_moved_or_is_gone_is_not_extended(
     assert await block(store, stream, 0) == [-1.0, -2.0]
 
 
+@pytest.mark.guarantee("Exactly-once effect")
 async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -365,6 +380,7 @@ async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
 SCORES = st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=30)
 
 
+@pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(SCORES, st.lists(st.integers(1, 29), max_size=4), st.integers(0, 29))
 async def test_score_blocks_read_back_exactly(
@@ -394,6 +410,8 @@ async def extend_in_pieces(
         seen = ScoredRange(min(seen.lo, lo), max(seen.hi, hi))
 
 
+@pytest.mark.guarantee("Scoring order")
+@pytest.mark.guarantee("Bounded memory")
 @on_redis
 @given(
     st.lists(st.sampled_from([-0.5, -0.25, -0.1, -3.0]), min_size=1, max_size=30),
@@ -446,6 +464,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "SCORES_PER_BLOCK", 4)
 
 
+@pytest.mark.guarantee("Bounded memory")
 @pytest.mark.usefixtures("small_blocks")
 async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
@@ -458,6 +477,7 @@ async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fres
     assert all(0 < life <= HOUR for life in lives)
 
 
+@pytest.mark.guarantee("Standing questions")
 @pytest.mark.usefixtures("small_blocks")
 async def test_asked_as_current_it_stays_whatever_was_under_way(
     store: StreamStore, fresh: Fresh
@@ -482,6 +502,7 @@ async def test_a_current_question_asked_once_more_stays_current(
     assert await ttls(store, stream) == [-1] * 4
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_set_and_asked_at_the_same_time_it_is_current(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -503,6 +524,8 @@ async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: 
     assert await store.snapshot(stream, "over") is None
 
 
+@pytest.mark.guarantee("Bounded memory")
+@pytest.mark.guarantee("Standing questions")
 @pytest.mark.usefixtures("small_blocks")
 async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
@@ -517,6 +540,7 @@ async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fre
     assert len(await ttls(store, stream, "once")) == 6
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await store.ask(stream, "one", QuestionRecord("1?"))
@@ -524,6 +548,7 @@ async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fre
     assert set(await store.questions(stream)) == {"one", "two"}
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -543,6 +568,7 @@ async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     assert set(await store.questions(stream)) == {"once", "new"}
 
 
+@pytest.mark.guarantee("Bounded counts")
 async def test_of_questions_asked_once_the_one_asked_longest_ago_gives_way(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -567,6 +593,7 @@ async def test_ending_the_questions_of_a_stream_that_is_none_leaves_none(
     assert not await store.redis.exists(keys.cursor(stream), keys.questions(stream))
 
 
+@pytest.mark.guarantee("Standing questions")
 async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -588,6 +615,7 @@ async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
     assert await store.questions(stream) == known, "what is there stays as it is"
 
 
+@pytest.mark.guarantee("Bounded memory")
 async def test_questions_that_are_ended_take_their_scores_along(
     store: StreamStore, fresh: Fresh
 ) -> None:
@@ -601,6 +629,7 @@ async def test_questions_that_are_ended_take_their_scores_along(
     assert (await store.load(stream)).cursor.questions == 3
 
 
+@pytest.mark.guarantee("Answer contents")
 async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> None:
     stream, stop = fresh("stream"), asyncio.Event()
     await store.ask(stream, "q", QuestionRecord("q?"))

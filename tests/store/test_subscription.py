@@ -52,6 +52,7 @@ async def next_of(heard: Any) -> Any:
     return await asyncio.wait_for(anext(heard), 20)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> None:
     async with aclosing(messages(impatient, "a", "b")) as heard:
         assert await next_of(heard) is None
@@ -62,6 +63,7 @@ async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> Non
         assert (await hearing)["data"] == b"x"
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
     impatient: Redis, other: Any
 ) -> None:
@@ -74,6 +76,7 @@ async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
             assert (await next_of(heard))["data"] == b"%d" % n
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_who_reads_too_slowly_is_dropped_and_told(impatient: Redis, other: Any) -> None:
     await other.config_set("client-output-buffer-limit", "pubsub 100000 0 0")
     async with aclosing(follow(impatient, "a")) as heard:
@@ -89,6 +92,7 @@ async def test_who_reads_too_slowly_is_dropped_and_told(impatient: Redis, other:
         assert (await next_of(heard))["data"] == b"small"
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_listening_that_ends_without_a_word_is_an_error(
     impatient: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +106,7 @@ async def test_listening_that_ends_without_a_word_is_an_error(
             await next_of(heard)
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_client_gives_up_when_redis_stays_away(
     impatient: Redis, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +122,7 @@ async def test_a_client_gives_up_when_redis_stays_away(
 # -- those who rest on it --------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_door_hears_queries_after_silence_and_breaks(
     impatient: Redis, other: Any, fresh: Fresh
 ) -> None:
@@ -139,6 +145,7 @@ async def test_a_door_hears_queries_after_silence_and_breaks(
     assert len(worker.answered) == 3
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_who_asks_hears_all_of_the_answer_through_a_break(
     impatient: Redis, other: Any
 ) -> None:
@@ -165,6 +172,7 @@ async def _all(store: StreamStore) -> list[dict[str, Any]]:
     return [each async for each in client.ask(store, "s", "which pump?", 20)]
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_pieces_that_were_missed_are_made_up_for(impatient: Redis, other: Any) -> None:
     """The piece between two breaks is lost; the answer has it."""
     store = StreamStore(impatient, PLENTY, PLENTY)
@@ -194,6 +202,7 @@ async def next_of_again(heard: Any, redis: Any) -> Any:
         return decode((await next_of(again))["data"])
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_updates_go_on_through_a_break(impatient: Redis, other: Any) -> None:
     store = StreamStore(impatient, PLENTY, PLENTY)
     updates = client.updates(store, "s")

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
-from xl3m_core.engine import Begun
+from xl3m_core.engine import Scores
 
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40
@@ -112,9 +112,9 @@ class HashEngine(Engine):
             self.suffix(question)
         return [hash_score(text, question) for text, question in pairs]
 
-    def begin(self, pairs: Sequence[tuple[str, str]]) -> Begun:
-        scores = self.score(pairs)
-        return lambda: (scores, 0.0)
+    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """`score`, in no time."""
+        return Scores(self.score(pairs), 0.0)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
@@ -240,7 +240,7 @@ class FailingStore(StreamStore):
     async def commit(self, commits: Any, trusted: str = "") -> Any:
         return await self._failing(super().commit, commits, trusted)
 
-    async def extend(self, extensions: Any, k: int) -> Any:
+    async def extend_range(self, extensions: Any, k: int) -> Any:
         return await self._failing(super().extend_range, extensions, k)
 
     async def _failing(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:

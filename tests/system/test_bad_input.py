@@ -111,6 +111,7 @@ ODD_EVENTS = {
 GOOD = {"lines": b"good", "json": b'{"text": "good"}', "msgpack": msgpack.packb({"text": "good\n"})}
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("format", BAD_TOKENS)
 async def test_bad_tokens_are_dead_letters_with_their_reason(
     format: str, redis_client: Redis, fresh: Fresh
@@ -138,6 +139,7 @@ async def test_what_is_odd_costs_no_text(redis_client: Redis, fresh: Fresh) -> N
     assert await _text_of(here) == "".join(ODD_EVENTS.values())
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_a_name_is_taken_letter_by_letter_up_to_its_limit(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -159,6 +161,7 @@ def _end(state: Any) -> str:
     return "".join(unit.text for unit in state.tail.units) + str(state.tail.partial)
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_odd_text_is_kept_to_the_letter(redis_client: Redis, fresh: Fresh) -> None:
     store = StreamStore(redis_client, PLENTY, PLENTY)
     here = await site(store, fresh("topic"), 0, input_format="json")
@@ -272,6 +275,7 @@ def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:
         assert part in reason
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_bad_questions_are_dead_letters_and_the_next_is_set(
     redis_client: Redis, fresh: Fresh
 ) -> None:
@@ -316,6 +320,8 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
     return name
 
 
+@pytest.mark.guarantee("Dead letters")
+@pytest.mark.guarantee("Kafka queries")
 async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
     one: Asker, stream: str
 ) -> None:
@@ -338,6 +344,7 @@ async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
     assert (answer["id"], answer["answer"].split()[0]) == ("../{x}\x00", "q?")
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
     one: Asker, stream: str, fresh: Fresh
 ) -> None:
@@ -354,6 +361,7 @@ async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
     assert "error" not in decode((await one.answer())[1])
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_million_characters_through_the_client_are_refused_with_both_numbers(
     one: Asker, stream: str
 ) -> None:

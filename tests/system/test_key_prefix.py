@@ -211,6 +211,7 @@ async def xl3m(here: Site, *words: str) -> str:
     return said.decode()
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_a_worker_and_every_command_keep_to_their_prefix(
     durable_broker: services.Service, redis: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:

@@ -58,6 +58,7 @@ async def assert_holds(here: test_tokens.Site, chunks: list[Chunk], prefix: str)
         assert kept.partial == tail.partial
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize("preset", PRESETS)
 async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
     preset: str, durable_broker: Service, redis_client: Redis, fresh: Fresh
@@ -110,6 +111,7 @@ WHOLE: list[tuple[str, list[bytes], str]] = [
 ]
 
 
+@pytest.mark.guarantee("Event formats")
 @pytest.mark.parametrize(("format", "values", "text"), WHOLE, ids=[each[0] for each in WHOLE])
 async def test_a_worker_answers_from_what_a_producer_writes(
     format: str,

@@ -143,6 +143,7 @@ async def test_an_avro_key_names_its_stream(place: Callable[..., Any]) -> None:
             assert await text_of(here, "user-9") == "avro key record\n"
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_tombstones_are_skipped_and_counted(place: Callable[..., Any]) -> None:
     async with place() as here:
         await produce(here, "tombstones.py", "l.tokens")
@@ -187,6 +188,7 @@ async def test_encoding_replace_reads_what_strict_refuses(place: Callable[..., A
         assert await text_of(here, "latin") == "Ger\ufffdt defekt\n"
 
 
+@pytest.mark.guarantee("Event formats")
 async def test_a_registry_that_is_away_is_waited_for_and_nothing_is_lost(
     place: Callable[..., Any], fresh: Fresh, tmp_path: Path
 ) -> None:
@@ -231,6 +233,7 @@ async def _waits(port: int) -> bool:
     return "XL3M_SCHEMA_REGISTRY does not answer" in reasons.get("step registry", "")
 
 
+@pytest.mark.guarantee("Dead letters")
 async def test_whoever_asks_wrongly_through_kafka_or_redis_hears_of_it(
     place: Callable[..., Any], fresh: Fresh
 ) -> None:

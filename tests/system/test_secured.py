@@ -25,7 +25,7 @@ from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from tests.cli.test_main import ROOT, xl3m
 from tests.monitoring.test_http import answers
 from tests.support import secured
@@ -163,7 +163,7 @@ async def test_who_may_not_come_in_is_told_what_to_look_at(
     given, named = refusal(why, secured_kafka, tmp_path)
     (finding,) = [finding async for finding in kafka_findings(Settings.from_env({}, **given))]
     assert finding.mark == "MEND"
-    assert named in finding.said and "hunter2" not in finding.said
+    assert named in finding.message and "hunter2" not in finding.message
 
 
 @pytest.mark.parametrize("words", [("feed", __file__), ("worker",)])

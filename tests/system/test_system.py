@@ -8,7 +8,6 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -76,6 +75,8 @@ async def assert_equals_offline(here: Site, stream: str, question: str, text: st
     assert [s["score"] for s in seen["top"]] == pytest.approx([s for _, s in best], abs=1e-3)
 
 
+@pytest.mark.guarantee("Failover")
+@pytest.mark.guarantee("Stream equals batch")
 async def test_streams_equal_an_offline_run_though_a_worker_stops_and_starts(
     here: Site, fresh: Fresh
 ) -> None:
@@ -104,9 +105,10 @@ async def has_begun(here: Site, stream: str) -> bool:
     return (await here.store.load(stream)).cursor.version > 0
 
 
+@pytest.mark.guarantee("Failover")
 async def test_a_killed_worker_costs_nothing(here: Site, fresh: Fresh) -> None:
-    here.settings = replace(
-        here.settings, session_timeout_seconds=6.0
+    here.settings = here.settings.replace(
+        session_timeout_seconds=6.0
     )  # so long nobody has its partitions
     stream, question, text = fresh("stream"), "is the valve ok?", log_text(9, 300)
     await here.send("questions", stream, question.encode())
@@ -123,6 +125,7 @@ async def test_a_killed_worker_costs_nothing(here: Site, fresh: Fresh) -> None:
     await assert_equals_offline(here, stream, question, text)
 
 
+@pytest.mark.guarantee("Coverage")
 async def test_a_late_question_covers_the_history(here: Site, fresh: Fresh) -> None:
     stream, question, text = fresh("stream"), "what is low?", log_text(3, 200)
     await here.start()
@@ -154,6 +157,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("format", MALFORMED)
 async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(
     format: str, broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
@@ -179,6 +183,7 @@ async def test_malformed_events_are_dead_lettered_and_the_stream_goes_on(
         assert (await here.store.load(stream)).tail.end in (4, 5)
 
 
+@pytest.mark.guarantee("Kafka queries")
 async def test_a_query_through_kafka_is_answered_on_the_answers_topic(
     anywhere: Site, fresh: Fresh
 ) -> None:
@@ -198,6 +203,7 @@ async def test_a_query_through_kafka_is_answered_on_the_answers_topic(
     assert answer["evidence"] and answer["answer"] == packed["answer"]
 
 
+@pytest.mark.guarantee("Pub/sub queries")
 async def test_one_answer_however_many_workers_listen(anywhere: Site, fresh: Fresh) -> None:
     stream = fresh("stream")
     for _ in range(2):
@@ -216,6 +222,7 @@ async def listening(here: Site, workers: int) -> bool:
     return (await here.redis.pubsub_numsub("xl3m:query"))[0][1] == workers
 
 
+@pytest.mark.guarantee("Redis outages")
 async def test_redis_away_costs_time_and_nothing_else(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -245,6 +252,8 @@ async def says(log: Path, words: str) -> bool:
     return words in log.read_text()
 
 
+@pytest.mark.guarantee("Positions in Redis")
+@pytest.mark.guarantee("Lost writes")
 async def test_a_redis_that_lost_everything_is_filled_again_from_kafka(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
@@ -262,6 +271,7 @@ async def test_a_redis_that_lost_everything_is_filled_again_from_kafka(
             await assert_equals_offline(here, stream, question, text)
 
 
+@pytest.mark.guarantee("Lost writes")
 async def test_a_question_that_redis_lost_in_a_restart_is_set_again(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:

@@ -46,6 +46,7 @@ async def put(here: Site, topic: str, stream: str, value: bytes) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.guarantee("Recreated topics")
 async def test_a_queries_topic_recreated_under_a_living_worker_is_read_whole(
     here: Site, fresh: Fresh
 ) -> None:
@@ -74,6 +75,7 @@ async def ask(here: Site, stream: str, id: str) -> None:
     await put(here, here.settings.queries_topic, stream, json.dumps(query).encode())
 
 
+@pytest.mark.guarantee("Recreated topics")
 @pytest.mark.parametrize("lines", [3, 30])
 async def test_a_topic_recreated_under_a_living_worker_is_read_whole(
     here: Site, fresh: Fresh, lines: int

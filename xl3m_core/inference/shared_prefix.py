@@ -14,11 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from xl3m_core.inference.batching import pad_right, split_by_budget
+from xl3m_core.inference.batching import MAX_SUFFIX_TOKENS, pad_right, split_by_budget
 from xl3m_core.inference.masks import shared_prefix_mask
-
-MAX_BRANCHES = 256
-"""Tokens of ends that are read at once: each is held against all the others, and sees none."""
 
 
 class SharedPrefix:
@@ -48,7 +45,7 @@ class SharedPrefix:
     def suffix_logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
         """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""
         counts = iter(keep)
-        for group in split_by_budget(ends, len, MAX_BRANCHES):
+        for group in split_by_budget(ends, len, MAX_SUFFIX_TOKENS):
             kept = [next(counts) for _ in group]
             for end, own, count in zip(group, self._suffixes(group, kept), kept, strict=True):
                 before = self.prefix_length[

@@ -43,6 +43,11 @@ async def disturb(world: World, plan: list[Fault]) -> None:
         await feeding
 
 
+@pytest.mark.guarantee("Faults")
+@pytest.mark.guarantee("Redis outages")
+@pytest.mark.guarantee("Lost writes")
+@pytest.mark.guarantee("Kafka outages")
+@pytest.mark.guarantee("Kafka queries")
 @pytest.mark.timeout(7200)
 async def test_faults_cost_time_and_nothing_else(
     pytestconfig: pytest.Config, tmp_path: Path, fresh: Callable[[str], str]

@@ -12,7 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,9 @@ from stream_app.events import (
     decode,
     encode,
 )
-from stream_app.feeding import opened, pieces
-from stream_app.feeding.dialogue import is_transcript
-from stream_app.feeding.kinds import compression_of, text_of
-from stream_app.feeding.reader import read_file
+from stream_app.feeding import chunking, open_file
+from stream_app.feeding.file_types import detect_compression, detect_text
+from stream_app.feeding.transcripts import is_transcript
 from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
@@ -44,11 +43,12 @@ from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.kafka.records import first_offset, unreadable_reason
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.codec import pack_tail, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
-from stream_app.variables import variable
 from tests.support import raw
+from tests.support.files import read_file
 from tests.support.raw import Raw
 from tests.system.fuzz import wire
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
@@ -300,7 +300,7 @@ def key_names(data: bytes) -> None:
 
 def settings(data: bytes) -> None:
     """The environment: a byte that names the setting, its value, and so on by lines."""
-    names = [variable(field.name) for field in fields(Settings)]
+    names = [*map(variable, Settings.model_fields)]
     lines = [line for line in data.split(b"\n") if line]
     made = Settings.from_env({names[line[0] % len(names)]: _text(line[1:]) for line in lines})
     assert made.broker_address
@@ -327,17 +327,17 @@ _LOOP = asyncio.new_event_loop()
 def reader(data: bytes) -> None:
     """A file of any bytes, read in chunks of any size: of a text nothing is lost or added."""
     size, longest, data = (data[0] + 1, data[1] + 1, data[2:]) if len(data) > 1 else (7, 9, data)
-    before = opened.CHUNK_BYTES, pieces.LONGEST_RECORD
-    opened.CHUNK_BYTES, pieces.LONGEST_RECORD = size, longest
+    before = open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES
+    open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES = size, longest
     _FILE.write_bytes(data)
     try:
         chunks = _LOOP.run_until_complete(_read())
     finally:
-        opened.CHUNK_BYTES, pieces.LONGEST_RECORD = before
+        open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES = before
         _FILE.unlink()
-    text = text_of(data)
-    if not (text.refusal or compression_of(data) or is_transcript(data, [data])):
-        held = data[text.mark_bytes :].decode(text.encoding, "replace")
+    text = detect_text(data)
+    if not (text.refusal or detect_compression(data) or is_transcript(data, [data])):
+        held = data[text.bom_bytes :].decode(text.encoding, "replace")
         assert "".join(chunks) == held
 
 

@@ -15,6 +15,7 @@ from tests.system.fuzz.targets import REFUSALS, TARGETS, Target, segments, setti
 INPUTS = 1000
 
 
+@pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: str(target.name))
 def test_whatever_comes_in_is_taken_or_refused_with_a_reason(target: Target) -> None:
     tally = Tally(target.name, target.call, REFUSALS)

@@ -37,6 +37,7 @@ async def send(here: Loaded, streams: list[str], partitions: list[int], each: in
     await here.producer.flush()
 
 
+@pytest.mark.guarantee("Scheduling")
 async def test_each_of_many_streams_is_complete_and_right(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ async def is_held(here: Loaded) -> bool:
     return (await here.look()).unscored > here.settings.max_lag_tokens
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -71,6 +73,7 @@ async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
         await guarded(here.worker, here.log, check())
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_read_again(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -82,7 +85,7 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
         await guarded(
             here.worker, here.log, here.until(lambda: is_held(here), "all are far behind")
         )
-        second = replace(here, settings=replace(here.settings, http_port=free_port()))
+        second = replace(here, settings=here.settings.replace(http_port=free_port()))
 
         async def take_over() -> None:
             await here.until(second.is_ready, "the second worker has partitions")
@@ -95,6 +98,7 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
             await guarded(other, log, take_over())
 
 
+@pytest.mark.guarantee("Backpressure")
 async def test_a_burst_is_read_no_faster_than_it_may_be_and_all_comes_through(
     settings: Settings, tmp_path: Path
 ) -> None:
