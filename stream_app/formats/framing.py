@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from stream_app.env import variable
 from stream_app.errors import BadEvent
 from stream_app.formats.text import is_json, json_of
-from stream_app.settings.variables import variable
 
 PREFIX_BYTES = 5
 LARGEST_ID = 2**31 - 1

@@ -7,8 +7,8 @@ it is needed: a stream that has its name from a field or a header may have a key
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
+from stream_app.env import variable
 from stream_app.errors import BadEvent
-from stream_app.settings.variables import variable
 
 FORMATS_OF_SIZE = {4: "int", 8: "long", 16: "uuid"}
 """What a binary key of so many bytes probably is."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from stream_app.env import variable
 from stream_app.errors import SettingsError
 from stream_app.formats.lines import LineRule, line_rule
 from stream_app.formats.paths import (
@@ -24,7 +25,6 @@ from stream_app.formats.paths import (
 from stream_app.formats.presets import Preset, form_and_preset
 from stream_app.formats.templates import Render, ToText, compile_text, is_template, paths_of
 from stream_app.formats.values import as_text, key_as_text, same
-from stream_app.settings.variables import variable
 
 HEADER = "header:"
 

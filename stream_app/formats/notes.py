@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from stream_app.env import variable
 from stream_app.formats.keys import hint
-from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgpack
 
+from stream_app.env import variable
 from stream_app.errors import BadEvent
 from stream_app.formats.values import whole
-from stream_app.settings.variables import variable
 
 # First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
 MSGPACK_MAP = range(0x80, 0x90)

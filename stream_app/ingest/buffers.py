@@ -104,7 +104,7 @@ class PartitionBuffers:
         self._wake.set()
 
     async def batch(self) -> list[Event]:
-        """Wait for an event; return it with all that fit into a batch, one per partition in turn."""
+        """Wait for an event; return it with those that fit into a batch, partitions in turn."""
         while not (names := self._unthrottled()):
             self._wake.clear()
             await self._wake.wait()

@@ -52,7 +52,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         install(consumer._fetcher, self.fetch_state)
         self.topics = TopicMonitor(consumer, self._rejoin, self.fetch_state.blocked)
-        self.fetch_state.out_of_range = self._out_of_range
+        self.fetch_state.out_of_range = self._on_out_of_range
         self._begin(self._watch())
 
     async def on_thread_stop(self) -> None:
@@ -142,7 +142,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """Have partitions taken over anew."""
         self._ensure_consumer()._coordinator.request_rejoin()
 
-    def _out_of_range(self, tp: Any, offset: int) -> None:
+    def _on_out_of_range(self, tp: Any, offset: int) -> None:
         self._begin(self._settle(tp, offset))
 
     async def _settle(self, tp: Any, offset: int) -> None:

@@ -119,7 +119,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
             while batch.codec and self.fetch_state.decompression_budget <= 0:
                 yield _PAUSE
             try:
-                yield from self._read(batch)
+                yield from self._read_batch(batch)
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.end)
             except Exception as error:  # whatever it is, it comes of what was fetched
                 for found in self._salvaged(batch, error):
@@ -133,7 +133,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
                     self.fetch_state.unblock(self._tp)
         yield from self._rest()
 
-    def _read(self, batch: RecordBatch) -> Iterator[Any]:
+    def _read_batch(self, batch: RecordBatch) -> Iterator[Any]:
         """What is to be read of a batch. Raises what aiokafka does, and UnreadableError."""
         opened = batch.opened()
         if self._is_passed(opened):

@@ -73,8 +73,8 @@ WORKER = """
 import time
 from stream_app.app import create_app
 from stream_app.settings import Settings
-from stream_app.worker import Worker
-from tests.fakes import HashEngine
+from stream_app.kafka.faust_worker import Worker
+from tests.support.fakes import HashEngine
 
 class Slow(HashEngine):
     def score(self, pairs):
