@@ -22,6 +22,7 @@ from stream_app.app import create_app
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.errors import SettingsError
+from stream_app.formats.notes import Notes
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.monitoring import memory, readiness
@@ -52,13 +53,25 @@ class World:
     def __init__(self, redis: Redis) -> None:
         self.engine, self.health = HashEngine(), Health()
         self.store = StreamStore(redis, PLENTY, PLENTY)
-        self.scoring = Scorer(self.engine, self.store, self.health, PLENTY)
-        warming = PromptPrefetcher(self.engine, self.store, self.scoring, self.health)
-        self.answering = Answering(
-            Settings(), self.engine, self.store, self.scoring, warming, self.health
+        self.scoring = Scorer(
+            self.engine,
+            self.store,
+            self.health,
+            PLENTY,
+            on_step=lambda fill, seconds: self.metrics.stepped(fill, seconds),
         )
         self.weights = MemorySampler(self.store, self.scoring.streams)
-        self.metrics = Metrics(self.scoring, self.answering, self.health, self.weights)
+        self.metrics = Metrics(self.scoring, self.health, self.weights)
+        warming = PromptPrefetcher(self.engine, self.store, self.scoring, self.health)
+        self.answering = Answering(
+            Settings(),
+            self.engine,
+            self.store,
+            self.scoring,
+            warming,
+            self.health,
+            on_answer=self.metrics.answered,
+        )
 
     async def grow(self, stream: str, segments: int, gaps: int = 0) -> None:
         """So many segments more of a stream that is this worker's."""
@@ -235,8 +248,10 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
 
 
 async def test_what_decoding_tells_is_counted(world: World) -> None:
-    decoder = TokenDecoder(Settings(input_format="json", key_field="host"), lambda ids: "")
-    world.metrics.listen(decoder.notes)
+    metrics = world.metrics
+    notes = Notes(metrics.skipped, metrics.missing_key_field, metrics.unparsed_time)
+    settings = Settings(input_format="json", key_field="host")
+    decoder = TokenDecoder(settings, lambda ids: "", notes)
     for value in (b'{"text": ""}', b"null", b'{"text": "x"}', b'{"text": "x", "time": "?"}', b"[]"):
         decoder.decode(b"key", value, source="t/0", time_ms=0)
     assert world.value("xl3m_skipped_records_total") == 2

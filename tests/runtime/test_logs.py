@@ -14,8 +14,8 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.cli.worker import Worker
 from stream_app.embedded import services
+from stream_app.kafka.faust_worker import Worker
 from stream_app.runtime import logs
 from stream_app.runtime.logs import JsonFormatter
 from tests.cli.test_main import xl3m

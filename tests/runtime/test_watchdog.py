@@ -73,7 +73,7 @@ WORKER = """
 import time
 from stream_app.app import create_app
 from stream_app.settings import Settings
-from stream_app.cli.worker import Worker
+from stream_app.kafka.faust_worker import Worker
 from tests.support.fakes import HashEngine
 
 class Slow(HashEngine):
