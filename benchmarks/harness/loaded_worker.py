@@ -25,7 +25,7 @@ from benchmarks.harness.live_worker import MEGABYTE, LiveError, Process, guarded
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
-from stream_app.scoring.standing import QuestionLoader
+from stream_app.scoring.streams import QuestionLoader
 from stream_app.settings import Settings
 from stream_app.store.state import QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore

@@ -37,7 +37,12 @@ class World:
     ):
         self.engine = engine or HashEngine()
         self.store = StreamStore(redis, Retention(retention_segments))
-        self.scoring = Scorer(self.engine, self.store, PLENTY)
+        self.scoring = Scorer(
+            self.engine,
+            self.store,
+            PLENTY,
+            on_change=lambda stream, qid: self.warming.changed(stream, qid),
+        )
         settings = Settings(adhoc_ttl_seconds=100)
         self.warming = PromptPrefetcher(self.engine, self.store, self.scoring)
         self.answering = Answering(settings, self.engine, self.store, self.scoring, self.warming)

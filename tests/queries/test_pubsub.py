@@ -41,7 +41,12 @@ class Worker:
         settings = Settings(max_event_bytes=4096, prefix=prefix)
         engine, health = HashEngine(), Health()
         self.store = StreamStore(redis, keys=Keys(prefix), health=health)
-        self.scoring = Scorer(engine, self.store, PLENTY)
+        self.scoring = Scorer(
+            engine,
+            self.store,
+            PLENTY,
+            on_change=lambda stream, qid: warming.changed(stream, qid),
+        )
         warming = PromptPrefetcher(engine, self.store, self.scoring)
         answering = Answering(settings, engine, self.store, self.scoring, warming)
         self.door = PubSubServer(
