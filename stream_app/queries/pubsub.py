@@ -31,8 +31,8 @@ from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.connection import RedisError
-from stream_app.store.limits import too_many_queries
 from stream_app.store.retrying import without_retry
+from stream_app.store.state import too_many_queries
 from stream_app.store.store import StreamStore
 from xl3m_core import Answer
 

@@ -21,7 +21,7 @@ from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.store import keys as layout
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, Cursor, QuestionRecord, Retention, ScoredRange
+from stream_app.store.state import Commit, Committed, Cursor, QuestionRecord, Retention, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import (
@@ -71,8 +71,9 @@ class World:
         tail, new = self.engine.segmenter().push(base.tail, text)
         assert len(new) == segments
         commit = Commit(stream, base, new, tail, partition, 1, base.cursor.head + 1)
-        (state,) = await self.store.commit([commit])
-        assert state is not None
+        (result,) = await self.store.commit([commit])
+        assert isinstance(result, Committed)
+        state = result.state
         for scoring in (self.scoring, *also):
             scoring.streams.on_commit(stream, state.cursor)
         return state.cursor
@@ -221,10 +222,11 @@ async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fr
     qid = await world.ask(stream, "which pump?")
     text = "".join(f"pump {i} is {'low' if i % 7 else 'down'}\n" for i in range(60))
     tail, segments = batch(engine, text)
-    (state,) = await store.commit(
+    (result,) = await store.commit(
         [Commit(stream, await store.load(stream), segments, tail, "t/0", 1, 1)]
     )
-    assert state is not None
+    assert isinstance(result, Committed)
+    state = result.state
     world.scoring.streams.on_commit(stream, state.cursor)
     await world.drain()
     scores = engine.score([(segment.text, "which pump?") for segment in segments])
