@@ -19,8 +19,8 @@ from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.kafka.dead_letters import DeadLetterLog
 from stream_app.queries.answering import Answering
-from stream_app.queries.kafka import MAX_CONCURRENT_QUERIES, answered
 from stream_app.queries.lease import LEASED, QueryLease, QueryLeases
+from stream_app.queries.replies import MAX_CONCURRENT_QUERIES, encode_reply
 from stream_app.requests import Query, decode_query, id_of
 from stream_app.runtime.retry import (
     TRANSIENT_ERRORS,
@@ -192,7 +192,7 @@ class PubSubServer:
             refusal = Answer(question=query.question or "", error=reason)
             self.answering.on_answer(refusal, 0.0)
             fields = {"type": "answer"} | refusal.to_dict()
-            await self._publish(query.id, answered(query, fields))
+            await self._publish(query.id, encode_reply(query, fields))
 
     async def _refuse(self, data: bytes, reason: str) -> None:
         """Tell the asker, if it can be told from the message who that is."""
@@ -217,7 +217,7 @@ class PubSubServer:
         finally:
             speaking.cancel()
             await asyncio.gather(speaking, return_exceptions=True)
-        final = answered(query, {"type": "answer"} | answer.to_dict())
+        final = encode_reply(query, {"type": "answer"} | answer.to_dict())
         seconds = ANSWER_TTL if answer.error is None else REFUSAL_TTL
         if await retry_forever(self.health, "claim", claim.complete, final, seconds):
             await self._publish(query.id, final)

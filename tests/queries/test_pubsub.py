@@ -16,10 +16,10 @@ from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.queries import pubsub
 from stream_app.queries.answering import Answering
-from stream_app.queries.kafka import MAX_CONCURRENT_QUERIES
 from stream_app.queries.lease import LEASE_MS, LEASED, QueryLease, QueryLeases
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.queries.pubsub import PubSubServer
+from stream_app.queries.replies import MAX_CONCURRENT_QUERIES
 from stream_app.runtime.retry import Health
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
