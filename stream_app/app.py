@@ -160,7 +160,7 @@ def _watchdog(
     """Work is expected unless Redis is down; a rebalance in progress is work."""
     return Watchdog(
         settings.watchdog_seconds,
-        signs=lambda: (ingest.batches, scorer.model_calls, scorer.steps, app.rebalancing),
+        progress=lambda: (ingest.batches, scorer.model_calls, scorer.steps, app.rebalancing),
         busy=lambda: (
             (health.ok or app.should_stop) and (ingest.working or scorer.working or app.rebalancing)
         ),

@@ -33,11 +33,11 @@ logger = logging.getLogger("xl3m")
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
     """Run until SIGTERM or SIGINT; leaves the process with Faust's exit code."""
     level = level_number(loglevel)
-    as_json = logs.as_json(level) if settings.log_format == "json" else None
-    logs.quieten(level)
+    as_json = logs.json_config(level) if settings.log_format == "json" else None
+    logs.quiet_libraries(level)
     if as_json:
         logging.config.dictConfig(as_json)
-        logs.take_over()
+        logs.capture_all()
         for line in unknown_variables():
             _warn(settings, line)
     asyncio.run(check(settings))
@@ -47,7 +47,7 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
     engine = create_engine(settings)
     app = create_app(settings, engine)
     if as_json:
-        logs.take_over()  # of the libraries loaded since
+        logs.capture_all()  # of the libraries loaded since
     worker = Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True)
     worker.model = f"{settings.model or 'the small model'}: {description(engine)}"
     worker.execute_from_commandline()

@@ -78,8 +78,8 @@ def unframed(frame: Framed, what: str = "value") -> bytes:
             return frame.payload
         except BadEvent:  # then it is no JSON
             pass
-    more = f"; if keys are binary, set {variable('key_format')}" if what == "key" else ""
+    more = "; if keys are binary, set XL3M_KEY_FORMAT" if what == "key" else ""
     raise BadEvent(
         f"the {what} begins with the magic byte of a schema registry, schema id {frame.schema}: "
-        f"set {variable('schema_registry')} and install `xl3m-stream[registry]`{more}"
+        f"set XL3M_SCHEMA_REGISTRY and install `xl3m-stream[registry]`{more}"
     )

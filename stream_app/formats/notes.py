@@ -46,7 +46,7 @@ class Notes:
             logger.warning(
                 "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
                 "that form; see %s%s",
-                *(stream, _shown(value), variable("time_field"), self._last),
+                *(stream, _shown(value), "XL3M_TIME_FIELD", self._last),
             )
 
     def untimed_line(self, stream: str, text: str) -> None:
@@ -56,7 +56,7 @@ class Notes:
             logger.warning(
                 "stream %r: no time stands in the line %s, so Kafka's is taken, here and in all "
                 "such lines; see %s%s",
-                *(stream, _shown(text), variable("time_from_line"), self._last),
+                *(stream, _shown(text), "XL3M_TIME_FROM_LINE", self._last),
             )
 
     def binary_key(self, key: bytes) -> None:

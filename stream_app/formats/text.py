@@ -41,7 +41,7 @@ def text_of(raw: bytes, what: str, encoding: str = "strict") -> str:
         if encoding == "replace" and not looks:
             return raw.decode(errors="replace")
         why = f"the {what} is not UTF-8: byte {error.start} is wrong"
-        hint = f"{variable('encoding')}=replace puts U+FFFD in its place"
+        hint = "XL3M_ENCODING=replace puts U+FFFD in its place"
         hint = f"it looks like {looks}: decode it in the producer" if looks else hint
         raise BadEvent(f"{why}; {hint}") from None
 

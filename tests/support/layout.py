@@ -133,8 +133,8 @@ def private_uses(tree: ast.Module, library: Collection[str]) -> set[str]:
         if isinstance(node, ast.ClassDef)
         and any(_is_library(origin.get(_root(base), "")) for base in node.bases)
     ]
-    for node in derived:
-        found |= {name for name in _names_of_class(node) if name in library}
+    for each in derived:
+        found |= {name for name in _names_of_class(each) if name in library}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in library and node.attr not in own:
             module = origin.get(_root(node.value), "")
