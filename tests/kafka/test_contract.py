@@ -183,7 +183,7 @@ CONTRACT = {
         "partitions_for_topic": "(self, topic)",
     },
     "aiokafka.protocol.api.Request": {
-        "API_KEY": "property",
+        "API_KEY": "attribute",
         "build": "(self, request_struct_class)",
     },
     "aiokafka.protocol.api.RequestStruct": {
