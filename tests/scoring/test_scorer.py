@@ -270,7 +270,7 @@ async def test_what_a_query_waits_for_comes_first(world: World, fresh: Fresh) ->
     covering = asyncio.create_task(
         world.scoring.wait_until_covered(asked, once, time.monotonic() + 60)
     )
-    await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
+    await until(lambda: world.scoring.waiters.queue and world.scoring.waiters.queue[0].head)
     await world.scoring.step()
     assert await world.range(asked, once) == ScoredRange(3, 8)  # three quarters of a step
     assert await world.range(current, standing) == ScoredRange(38, 40)
@@ -289,7 +289,9 @@ async def test_a_small_query_does_not_wait_for_a_large_one(world: World, fresh: 
     first, second = [
         asyncio.create_task(world.scoring.wait_until_covered(*one, until_)) for one in asked
     ]
-    await until(lambda: len(world.scoring.waiters) == 2 and world.scoring.waiters[1].head)
+    await until(
+        lambda: len(world.scoring.waiters.queue) == 2 and world.scoring.waiters.queue[1].head
+    )
     for _ in range(3):
         await world.scoring.step()
     await second
@@ -643,7 +645,7 @@ async def test_a_query_returns_at_its_deadline_with_what_there_is(
     qid = await world.ask(stream, ttl=60)
     await world.scoring.wait_until_covered(stream, qid, time.monotonic() + 0)
     assert await world.range(stream, qid) == ScoredRange(20, 20)
-    assert world.scoring.waiters == []
+    assert world.scoring.waiters.queue == []
 
 
 @pytest.mark.guarantee("Coverage")
@@ -673,7 +675,7 @@ async def test_any_worker_scores_for_a_query_and_forgets_the_stream(
         )
     for i in range(5):
         await world.assert_equals_batch(stream, f"{i}?")
-    assert (other.streams.tracked, other.streams.lagging, other.waiters) == ({}, {}, [])
+    assert (other.streams.tracked, other.streams.lagging, other.waiters.queue) == ({}, {}, [])
 
 
 async def test_queries_that_come_and_go_do_not_disturb_each_other(
@@ -689,7 +691,7 @@ async def test_queries_that_come_and_go_do_not_disturb_each_other(
         await other.wait_until_covered(stream, qid, time.monotonic() + 0)
 
     await asyncio.gather(*map(impatient, range(40)))
-    assert (other.streams.tracked, other.waiters) == ({}, [])
+    assert (other.streams.tracked, other.waiters.queue) == ({}, [])
 
 
 @pytest.mark.guarantee("Coverage")
@@ -698,10 +700,10 @@ async def test_a_query_goes_on_though_its_stream_changes_hands(world: World, fre
     await world.grow(stream, 30)
     qid = await world.ask(stream, ttl=60)
     covering = asyncio.create_task(other.wait_until_covered(stream, qid, time.monotonic() + 60))
-    await until(lambda: other.waiters and other.waiters[0].head)
+    await until(lambda: other.waiters.queue and other.waiters.queue[0].head)
     for change in (other.streams.own, other.streams.disown):
         change([stream])
-        other._release_waiters()
+        other.waiters.release()
         await other.step()
         assert not covering.done()
     await settled(other)
@@ -775,7 +777,7 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
     covering = asyncio.create_task(
         world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     )
-    await until(lambda: world.scoring.waiters and world.scoring.waiters[0].head)
+    await until(lambda: world.scoring.waiters.queue and world.scoring.waiters.queue[0].head)
     await world.store.end_questions(stream)
     world.scoring.streams.on_questions_changed(stream)
     await world.drain()
