@@ -22,7 +22,7 @@ from xl3m_core.inference.loading import BUNDLED_MODEL
 
 def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:
     called = list[str]()
-    taken = timing.in_turns({name: partial(called.append, name) for name in "abc"}, rounds=3)
+    taken = timing.interleaved({name: partial(called.append, name) for name in "abc"}, rounds=3)
     assert "".join(called) == "abc" + "abc" + "cba" + "abc"
     assert {name: len(spent) for name, spent in taken.items()} == {"a": 3, "b": 3, "c": 3}
 
