@@ -147,7 +147,7 @@ def test_the_text_is_made_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch)
             made.append(self.tokens)
             return super().__iter__()
 
-    def in_turns(calls: Mapping[int, Callable[[], Any]], rounds: int) -> dict[int, list[float]]:
+    def interleaved(calls: Mapping[int, Callable[[], Any]], rounds: int) -> dict[int, list[float]]:
         before = [*made]
         for call in calls.values():
             call()
@@ -155,7 +155,7 @@ def test_the_text_is_made_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch)
         return {tokens: [tokens / 100] * rounds for tokens in calls}
 
     monkeypatch.setattr(growth, "Haystack", Noted)
-    monkeypatch.setattr(growth, "in_turns", in_turns)
+    monkeypatch.setattr(growth, "interleaved", interleaved)
     rows = growth.by_length(roomy(), (300, 600))
     assert [(row["at"], row["cost"]) for row in rows] == [(300, 3.0), (600, 6.0)]
     assert all(row["rss_mb"] > 0 for row in rows)
