@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from benchmarks.harness.live_worker import MEGABYTE, LiveError, Process, guarded, is_ready, process
-from stream_app.client.client import store_of
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
@@ -74,7 +73,9 @@ class Loaded:
         """Have the question stand on each."""
         asked, waiting = QuestionRecord(QUESTION, set_at=time.time()), iter(streams)
         while some := list(islice(waiting, AT_ONCE)):
-            await asyncio.gather(*(self.store.ask(stream, self.qid, asked) for stream in some))
+            await asyncio.gather(
+                *(self.store.questions.ask(stream, self.qid, asked) for stream in some)
+            )
 
     async def send(self, stream: str, text: str, partition: int) -> float:
         """An event, stamped with the time now, which is returned; the producer may hold it back a
@@ -91,7 +92,9 @@ class Loaded:
     async def read(self, *partitions: int) -> int:
         """Events whose text is in Redis, of these partitions or of all."""
         topic, numbers = self.settings.tokens_topic, partitions or range(PARTITIONS)
-        positions = await self.store.positions([f"{topic}/{number}" for number in numbers])
+        positions = await self.store.partitions.positions(
+            [f"{topic}/{number}" for number in numbers]
+        )
         return sum(position or 0 for position, _ in positions)
 
     async def reached(self, streams: Sequence[str]) -> list[int]:
@@ -173,7 +176,7 @@ async def loaded(
             here, log, ["-m", "benchmarks.harness.stub_workers", *model], {"OMP_NUM_THREADS": "1"}
         ) as p,
     ):
-        store = store_of(here, redis)
+        store = StreamStore.from_settings(here, redis)
         made = Loaded(here, engine, store, producer, http, p, log)
         await guarded(p, log, made.until(made.is_ready, "the worker answers"))
         yield made

@@ -28,7 +28,6 @@ from benchmarks.harness.timing import Ratio, interleaved
 from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
-from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
 from stream_app.store.state import Commit, QuestionRecord, State
 from stream_app.store.store import StreamStore
@@ -105,11 +104,11 @@ async def _spread(url: str, engine: Engine, count: int) -> float:
     """Milliseconds from a segment's being cut to its score's being written."""
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
-        store = StreamStore(redis, PLENTY, PLENTY)
-        scoring = Scorer(engine, store, Health(), PLENTY)
+        store = StreamStore(redis)
+        scoring = Scorer(engine, store, PLENTY)
         names = [f"stream {i}" for i in range(count)]
         for name in names:
-            await store.ask(
+            await store.questions.ask(
                 name, scoring.question_id(QUESTION), QuestionRecord(QUESTION, set_at=1.0)
             )
         scoring.streams.own(names)
@@ -151,7 +150,7 @@ def _k(url: str, model: LanguageModel, k: int) -> dict[str, Any]:
 async def _assembled(url: str, engine: Engine) -> float:
     """Milliseconds to read a stream's state and splice its k best segments."""
     async with Redis.from_url(url) as redis:
-        store, spent = StreamStore(redis, PLENTY, PLENTY), list[float]()
+        store, spent = StreamStore(redis), list[float]()
         name = f"of {engine.method.k}"
         await fill(store, name, made_up(engine, 20), engine.method.k)
         for _ in range(READS):

@@ -77,7 +77,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, Any]]:
     async with Redis.from_url(url) as redis:
-        store = StreamStore(redis, PLENTY, PLENTY)
+        store = StreamStore(redis)
         names = [f"stream {i}" for i in range(streams)]
         segments = made_up(engine, SEGMENTS + streams)  # no two streams say the same
         for i, name in enumerate(tqdm(names, desc="streams", disable=None)):
@@ -112,7 +112,7 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     """A stream of those segments, the first k of them the best."""
     base = await store.load(name)
     await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
-    await store.ask(name, QID, QuestionRecord(QUESTION))
+    await store.questions.ask(name, QID, QuestionRecord(QUESTION))
     count = len(segments)
     best = [(segment, -i / 10) for i, segment in enumerate(segments[:k])]
     seen = ScoredRange(count, count)

@@ -173,7 +173,9 @@ async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) 
     """Let the question stand on each stream too; its id."""
     qid = QuestionLoader(engine, store).question_id(question)
     for stream in text.parts:
-        await store.ask(stream, qid, QuestionRecord(question, set_at=time.time()), keep=True)
+        await store.questions.ask(
+            stream, qid, QuestionRecord(question, set_at=time.time()), keep=True
+        )
         await store.redis.publish(store.keys.question_channel(), stream.encode())
     return qid
 
@@ -278,7 +280,7 @@ async def _fill(settings: Settings, count: int) -> None:
 async def _reader(settings: Settings) -> AsyncIterator[StreamStore]:
     async with Redis.from_url(settings.redis) as redis:
         await redis.flushdb()
-        yield StreamStore(redis, PLENTY, PLENTY)
+        yield StreamStore(redis)
 
 
 async def _read(store: StreamStore) -> int:

@@ -9,22 +9,17 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import uuid4
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from stream_app.runtime.retry import raise_if_cancelled
-from stream_app.store.keys import Keys
-from stream_app.store.scripts import Script
+from stream_app.store.connection import RedisError
+from stream_app.store.leases import LEASED, LeaseStore
 
 logger = logging.getLogger("xl3m")
 
 # After that a query whose worker died may be asked again.
 LEASE_MS = 60_000
 RENEW_SECONDS = LEASE_MS / 3000
-LEASED = b"claimed"
 # Of answers kept for who asks again, in Redis, by one worker; beyond that the oldest go.
 KEPT_BYTES = 16 << 20
 KEPT_AFTER = 0.75  # of these, once some had to go
@@ -34,26 +29,24 @@ OVERHEAD_BYTES = 160  # of a key in Redis
 class QueryLeases:
     """Those of one worker."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self.redis: Any = redis
-        self.keys = keys
-        self.script = Script(redis, "put_lease.lua")
+    def __init__(self, store: LeaseStore) -> None:
+        self.store = store
         self.kept_bytes = KEPT_BYTES
         self.kept: dict[str, tuple[float, int]] = {}
         self.bytes = 0
 
     def of(self, query_id: str) -> "QueryLease":
         """That of a query, not taken yet."""
-        return QueryLease(self, self.keys.lease(query_id))
+        return QueryLease(self, query_id)
 
-    async def keep(self, name: str, size: int, seconds: float) -> None:
+    async def keep(self, query_id: str, size: int, seconds: float) -> None:
         """Note an answer that stands in Redis for so long, and make room for it."""
-        self._forget(name)
-        size += len(name) + OVERHEAD_BYTES
-        self.kept[name] = (time.monotonic() + seconds, size)
+        self._forget(query_id)
+        size += len(self.store.keys.lease(query_id)) + OVERHEAD_BYTES
+        self.kept[query_id] = (time.monotonic() + seconds, size)
         self.bytes += size
         if self.bytes > self.kept_bytes and (old := self._make_room()):
-            await self.redis.unlink(*old)
+            await self.store.delete(old)
 
     def _make_room(self) -> list[str]:
         """Forget those that are gone by themselves, then the oldest; these are to be deleted."""
@@ -75,20 +68,17 @@ class QueryLeases:
 class QueryLease:
     """mine: whether it is this worker's, as far as it knows; answer: another's, if it is there."""
 
-    def __init__(self, claims: QueryLeases, name: str) -> None:
-        self.claims, self.name = claims, name
+    def __init__(self, claims: QueryLeases, query_id: str) -> None:
+        self.claims, self.query_id = claims, query_id
         self.token = b"%s by %s" % (LEASED, uuid4().hex.encode())
         self.mine = False
         self.answer: bytes | None = None
 
     async def take(self, lease_ms: int = LEASE_MS) -> bool:
         """True for one worker only."""
-        redis = self.claims.redis
-        self.mine = bool(await redis.set(self.name, self.token, nx=True, px=lease_ms))
-        if not self.mine:
-            there = await redis.get(self.name)
-            self.mine = there == self.token  # a client may try again, if its first reply was lost
-            self.answer = None if there is None or there.startswith(LEASED) else there
+        found = await self.claims.store.acquire(self.query_id, self.token, lease_ms)
+        self.mine = found == self.token
+        self.answer = None if found is None or found.startswith(LEASED) else found
         return self.mine
 
     @asynccontextmanager
@@ -105,7 +95,7 @@ class QueryLease:
         """Leave the answer for who asks again. False if another has claimed it meanwhile."""
         if not await self._put(answer, 1000 * seconds):
             return False
-        await self.claims.keep(self.name, len(answer), seconds)
+        await self.claims.keep(self.query_id, len(answer), seconds)
         return True
 
     async def release(self) -> None:
@@ -123,6 +113,6 @@ class QueryLease:
             raise_if_cancelled()
 
     async def _put(self, value: bytes, lease_ms: int) -> bool:
-        arguments = [self.token, value, lease_ms]
-        self.mine = await self.claims.script([self.name], arguments) == 1
+        store = self.claims.store
+        self.mine = await store.replace(self.query_id, self.token, value, lease_ms)
         return self.mine

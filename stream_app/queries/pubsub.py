@@ -11,16 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from stream_app.errors import BadEvent
 from stream_app.events import encode
 from stream_app.formats.text import is_empty, is_json
 from stream_app.kafka.dead_letters import DeadLetterLog
 from stream_app.queries.answering import Answering
 from stream_app.queries.kafka import MAX_CONCURRENT_QUERIES, answered
-from stream_app.queries.lease import LEASED, QueryLease, QueryLeases
+from stream_app.queries.lease import QueryLease, QueryLeases
 from stream_app.requests import Query, decode_query, id_of
 from stream_app.runtime.retry import (
     TRANSIENT_ERRORS,
@@ -29,14 +26,14 @@ from stream_app.runtime.retry import (
     is_transient,
     raise_if_cancelled,
     reason,
-    retry_forever,
 )
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
-from stream_app.store.keys import Keys
+from stream_app.store.connection import RedisError
 from stream_app.store.limits import too_many_queries
-from stream_app.store.subscription import messages
+from stream_app.store.retrying import without_retry
+from stream_app.store.store import StreamStore
 from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")
@@ -56,7 +53,7 @@ class PubSubServer:
     def __init__(
         self,
         settings: Settings,
-        redis: Redis,
+        store: StreamStore,
         answering: Answering,
         scoring: Scorer,
         health: Health,
@@ -67,9 +64,11 @@ class PubSubServer:
         on_listening: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self.settings = settings
-        self.redis: Any = redis
-        self.keys = Keys(settings.prefix)
-        self.claims = QueryLeases(redis, self.keys)
+        self.store = store
+        self.keys = store.keys
+        self.claims = QueryLeases(store.leases)
+        # An answer that was not heard is asked for again: no publishing waits for Redis.
+        self._publisher = without_retry(store)
         self.answering = answering
         self.scoring = scoring
         self.health = health
@@ -91,7 +90,7 @@ class PubSubServer:
 
     async def _listen(self, tasks: asyncio.TaskGroup, retry: Retry) -> None:
         channels = self.keys.query_channel(), self.keys.question_channel()
-        async with aclosing(messages(self.redis, *channels)) as heard:
+        async with aclosing(self.store.listen(*channels)) as heard:
             async for message in heard:
                 if message is None:
                     await self._look_again()
@@ -171,16 +170,13 @@ class PubSubServer:
         except TRANSIENT_ERRORS as error:
             if not is_transient(error):
                 raise
-            await retry_forever(self.health, "claim", claim.release)
+            await claim.release()
             raise
 
     async def _drop_claimed(self) -> None:
         """Those that others answer, or have answered, wait here for nothing: let them go."""
         waiting = list(self.waiting)
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for query in waiting:
-                pipe.exists(self.keys.lease(query.id))
-            claimed = await pipe.execute()
+        claimed = await self.store.leases.are_taken([query.id for query in waiting])
         for query, is_claimed in zip(waiting, claimed, strict=True):
             if is_claimed and query in self.waiting:
                 self.waiting.pop(query).cancel()
@@ -203,8 +199,7 @@ class PubSubServer:
 
     async def _first_to_repeat(self, query: Query) -> bool:
         """All workers hear who asks again; one repeats the answer."""
-        name = self.keys.repeated(query.id)
-        return bool(await self.redis.set(name, LEASED, nx=True, px=REPEAT_MS))
+        return await self.store.leases.may_repeat(query.id, REPEAT_MS)
 
     async def _answer(self, query: Query, claim: QueryLease) -> None:
         """Publish the text as it comes, then the answer, and keep that for who asks again."""
@@ -219,7 +214,7 @@ class PubSubServer:
             await asyncio.gather(speaking, return_exceptions=True)
         final = answered(query, {"type": "answer"} | answer.to_dict())
         seconds = ANSWER_TTL if answer.error is None else REFUSAL_TTL
-        if await retry_forever(self.health, "claim", claim.complete, final, seconds):
+        if await claim.complete(final, seconds):
             await self._publish(query.id, final)
 
     async def _stream_text(
@@ -234,4 +229,4 @@ class PubSubServer:
                     raise_if_cancelled()
 
     async def _publish(self, query_id: str, message: bytes) -> None:
-        await self.redis.publish(self.keys.answer_channel(query_id), message)
+        await self._publisher.publish([(self.keys.answer_channel(query_id), message)])

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
 from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
@@ -44,7 +43,6 @@ class Scorer:
         self,
         engine: Engine,
         store: StreamStore,
-        health: Health,
         max_lag_tokens: int,
         step_seconds: float = 0.0,
         prefilter: Prefilter | None = None,
@@ -55,7 +53,6 @@ class Scorer:
         self.engine = engine
         self.store = store
         self.prefilter = PrefilterScheduler(prefilter)
-        self.health = health
         self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
@@ -142,13 +139,13 @@ class Scorer:
 
     async def _next(self) -> Step | None:
         """Plan a step and read its segments; None if nothing is unscored."""
-        await retry_forever(self.health, "planning", self.streams.refresh)
+        await self.streams.refresh()
         self._notify()
         plan = self._plan()
         self._rotate(plan.jobs)
         if not plan.jobs:
             return None
-        segments = await retry_forever(self.health, "planning", self._read, plan.jobs)
+        segments = await self._read(plan.jobs)
         return Step(plan.jobs, segments, plan.tokens, plan.fill)
 
     def _plan(self) -> StepPlan:
@@ -200,9 +197,7 @@ class Scorer:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
         updates = self._range_updates(step, scores.values)
-        replies = await retry_forever(
-            self.health, "scoring", self.store.extend_range, updates, self.engine.method.k
-        )
+        replies = await self.store.extend_range(updates, self.engine.method.k)
         for job, update, reply in zip(step.jobs, updates, replies, strict=True):
             self._apply(job, update, is_written=reply is not None)
         self.steps += 1
@@ -252,7 +247,7 @@ class Scorer:
             )
             for job, update in changes
         ]
-        await retry_forever(self.health, "scoring", self.store.publish, messages)
+        await self.store.publish(messages)
         for job, _ in changes:
             self.on_change(job.stream, job.qid)
 

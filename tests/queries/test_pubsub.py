@@ -17,7 +17,7 @@ from stream_app.events import decode, encode
 from stream_app.queries import pubsub
 from stream_app.queries.answering import Answering
 from stream_app.queries.kafka import MAX_CONCURRENT_QUERIES
-from stream_app.queries.lease import LEASE_MS, LEASED, QueryLease, QueryLeases
+from stream_app.queries.lease import LEASE_MS, QueryLease, QueryLeases
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.queries.pubsub import PubSubServer
 from stream_app.runtime.retry import Health
@@ -26,6 +26,7 @@ from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import Keys
+from stream_app.store.leases import LEASED, LeaseStore
 from stream_app.store.state import Commit, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine, running, until
@@ -39,17 +40,18 @@ class Worker:
     def __init__(self, redis: Redis, prefix: str = "xl3m") -> None:
         settings = Settings(max_event_bytes=4096, prefix=prefix)
         engine, health = HashEngine(), Health()
-        self.store = StreamStore(redis, PLENTY, PLENTY, Keys(prefix))
+        self.store = StreamStore(redis, keys=Keys(prefix), health=health)
         self.scoring = Scorer(
             engine,
             self.store,
-            health,
             PLENTY,
             on_change=lambda stream, qid: warming.changed(stream, qid),
         )
-        warming = PromptPrefetcher(engine, self.store, self.scoring, health)
-        answering = Answering(settings, engine, self.store, self.scoring, warming, health)
-        self.door = PubSubServer(settings, redis, answering, self.scoring, health, Shutdown(20))
+        warming = PromptPrefetcher(engine, self.store, self.scoring)
+        answering = Answering(settings, engine, self.store, self.scoring, warming)
+        self.door = PubSubServer(
+            settings, self.store, answering, self.scoring, health, Shutdown(20)
+        )
         self.answered: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -68,7 +70,7 @@ class Asker:
 
     def __init__(self, redis: Redis, workers: list[Worker], pubsub: Any) -> None:
         self.redis, self.workers, self.pubsub = redis, workers, pubsub
-        self.store = StreamStore(redis, PLENTY, PLENTY)
+        self.store = StreamStore(redis)
 
     async def ask(self, message: bytes | dict[str, Any]) -> None:
         """Publish a query."""
@@ -101,7 +103,7 @@ async def place(redis_url: str, count: int) -> AsyncIterator[Asker]:
             await until(lambda: listening(redis, count))
             yield Asker(redis, workers, heard)
     for worker in workers:
-        await worker.door.redis.aclose()
+        await worker.door.store.redis.aclose()
 
 
 async def listening(redis: Any, count: int) -> bool:
@@ -126,7 +128,7 @@ async def one(redis_url: str) -> AsyncIterator[Asker]:
 async def stream(redis_client: Redis, fresh: Fresh) -> str:
     """A stream with something in it."""
     name, segmenter = fresh("stream"), HashEngine().segmenter()
-    store = StreamStore(redis_client, PLENTY, PLENTY)
+    store = StreamStore(redis_client)
     base = await store.load(name)
     tail, segments = segmenter.push(base.tail, "".join(f"line {i}\n" for i in range(20)))
     await store.commit([Commit(name, base, segments, tail, "t/0", 1, 1)])
@@ -150,7 +152,7 @@ async def test_one_query_has_one_answer_however_many_listen(
 async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis, query_id = one.workers[0].door.redis, fresh("query")
+    redis, query_id = one.workers[0].door.store.redis, fresh("query")
     first = redis.set
 
     async def again(*args: Any, **options: Any) -> Any:
@@ -167,7 +169,7 @@ async def test_a_claim_whose_reply_was_lost_is_still_the_worker_s(
 async def test_a_query_whose_claim_had_no_reply_can_be_asked_again_at_once(
     one: Asker, stream: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis, query = one.workers[0].door.redis, {"id": fresh("query"), "stream": stream}
+    redis, query = one.workers[0].door.store.redis, {"id": fresh("query"), "stream": stream}
     claim, put, claimed = keys.lease(query["id"]), redis.set, asyncio.Event()
 
     async def lost(*args: Any, **options: Any) -> Any:
@@ -219,7 +221,7 @@ async def test_who_has_lost_its_claim_says_nothing_and_leaves_the_other_s(
     claims = list[QueryLease]()
 
     def of(here: QueryLeases, query_id: str) -> QueryLease:
-        claims.append(QueryLease(here, keys.lease(query_id)))
+        claims.append(QueryLease(here, query_id))
         return claims[-1]
 
     monkeypatch.setattr(QueryLeases, "of", of)
@@ -262,7 +264,9 @@ async def test_what_could_not_be_said_is_in_the_answer(
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_an_answer_that_is_left_twice_is_left(redis_client: Redis, fresh: Fresh) -> None:
-    one, other = (QueryLeases(redis_client, keys).of(name) for name in [fresh("query")] * 2)
+    one, other = (
+        QueryLeases(LeaseStore(redis_client, keys)).of(name) for name in [fresh("query")] * 2
+    )
     assert await one.take()
     assert not await other.take()
     assert [await one.complete(b"answer", 60) for _ in range(2)] == [True, True]
@@ -485,7 +489,7 @@ async def test_answers_that_are_kept_take_no_more_than_a_bound(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     claims, ids, answer = (
-        QueryLeases(redis_client, keys),
+        QueryLeases(LeaseStore(redis_client, keys)),
         [fresh("query") for _ in range(40)],
         b"a" * 1000,
     )
@@ -502,7 +506,7 @@ async def test_answers_that_are_kept_take_no_more_than_a_bound(
 
 
 async def test_answers_whose_time_is_over_make_room_first(redis_client: Redis) -> None:
-    claims = QueryLeases(redis_client, keys)
+    claims = QueryLeases(LeaseStore(redis_client, keys))
     claims.kept_bytes = 1000
     await claims.keep("over", 500, -1)
     await claims.keep("there", 100, 600)
@@ -535,7 +539,7 @@ async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> 
     worker.scoring.streams.own([stream])
     await until(lambda: worker.scoring.streams.tracked[stream].cursor.version == 1)
     qid = worker.scoring.question_id("q?")
-    await worker.store.ask(stream, qid, QuestionRecord("q?"))
+    await worker.store.questions.ask(stream, qid, QuestionRecord("q?"))
     await one.redis.publish(keys.question_channel(), stream.encode())
     await until(lambda: worker.scoring.streams.tracked[stream].questions)
 
@@ -543,7 +547,7 @@ async def test_a_question_set_elsewhere_is_heard_of(one: Asker, stream: str) -> 
 async def test_updates_are_heard_as_the_top_k_changes(one: Asker, stream: str) -> None:
     (worker,), updates = one.workers, client.updates(one.store, stream)
     assert await anext(updates) == {}
-    await worker.store.ask(stream, worker.scoring.question_id("q?"), QuestionRecord("q?"))
+    await worker.store.questions.ask(stream, worker.scoring.question_id("q?"), QuestionRecord("q?"))
     worker.scoring.streams.own([stream])
     async with asyncio.timeout(20):
         update = await anext(updates)

@@ -21,7 +21,7 @@ from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.store import keys as layout
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, Cursor, QuestionRecord, ScoredRange
+from stream_app.store.state import Commit, Cursor, QuestionRecord, Retention, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import (
@@ -57,7 +57,7 @@ class World:
 
     def another(self, backlog: int = PLENTY) -> Scorer:
         """One more scoring on the same Redis."""
-        return Scorer(self.engine, self.store, Health(), backlog)
+        return Scorer(self.engine, self.store, backlog)
 
     async def grow(
         self, stream: str, segments: int, *also: Scorer, partition: str = "t/0"
@@ -81,7 +81,7 @@ class World:
         """A question; current, if it is given no time to live."""
         qid = self.scoring.question_id(question)
         until = time.time() + ttl if ttl else 0.0
-        await self.store.ask(stream, qid, QuestionRecord(question, until), keep=True)
+        await self.store.questions.ask(stream, qid, QuestionRecord(question, until), keep=True)
         self.scoring.streams.on_questions_changed(stream)
         return qid
 
@@ -121,7 +121,7 @@ class World:
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
     """One with room for everything."""
-    return StreamStore(redis_client, PLENTY, PLENTY)
+    return StreamStore(redis_client)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ OPS = st.lists(GROW | ASK | ONCE | STEP | STEP, max_size=14)
 async def test_any_interleaving_comes_to_what_the_batch_does(
     redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]]
 ) -> None:
-    world, names = World(StreamStore(redis_client, PLENTY, PLENTY)), {s: fresh(s) for s in "ab"}
+    world, names = World(StreamStore(redis_client)), {s: fresh(s) for s in "ab"}
     current = set()
     for what, stream, value in ops:
         if what == "step":
@@ -168,7 +168,7 @@ async def test_any_interleaving_comes_to_what_the_batch_does(
 async def test_steps_that_overlap_come_to_what_steps_one_by_one_do(
     redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]]
 ) -> None:
-    world, names = World(StreamStore(redis_client, PLENTY, PLENTY)), {s: fresh(s) for s in "ab"}
+    world, names = World(StreamStore(redis_client)), {s: fresh(s) for s in "ab"}
     current = {(names["a"], "one?")}
     await world.ask(names["a"], "one?")
     async with running(world.scoring):
@@ -198,7 +198,7 @@ async def test_steps_that_overlap_come_to_what_steps_one_by_one_do(
 async def test_two_scorings_of_a_stream_lose_and_double_nothing(
     redis_client: Redis, fresh: Fresh, grows: list[int], asked_at: int
 ) -> None:
-    world, stream = World(StreamStore(redis_client, PLENTY, PLENTY)), fresh("stream")
+    world, stream = World(StreamStore(redis_client)), fresh("stream")
     other = world.another()
     for i, count in enumerate(grows):
         if i == min(asked_at, len(grows) - 1):
@@ -253,7 +253,7 @@ async def test_the_live_edge_comes_before_the_history(world: World, fresh: Fresh
 async def test_a_late_question_walks_back_over_what_is_retained(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    world, stream = World(StreamStore(redis_client, 9, PLENTY)), fresh("stream")
+    world, stream = World(StreamStore(redis_client, Retention(9))), fresh("stream")
     await world.grow(stream, 30)
     qid = await world.ask(stream)
     await world.drain()
@@ -369,16 +369,16 @@ async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh
 async def test_a_question_set_while_the_stream_is_read_is_not_missed(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, tracked = fresh("stream"), world.store.tracked
+    stream, tracked = fresh("stream"), world.store.questions.tracked
     await world.grow(stream, 3)
 
     async def slow(name: str) -> Any:
         known = await tracked(name)
-        monkeypatch.setattr(world.store, "tracked", tracked)
+        monkeypatch.setattr(world.store.questions, "tracked", tracked)
         await world.ask(stream)
         return known
 
-    monkeypatch.setattr(world.store, "tracked", slow)
+    monkeypatch.setattr(world.store.questions, "tracked", slow)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -386,20 +386,20 @@ async def test_a_question_set_while_the_stream_is_read_is_not_missed(
 async def test_what_is_read_last_is_what_is_kept(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, tracked, gate = fresh("stream"), world.store.tracked, asyncio.Event()
+    stream, tracked, gate = fresh("stream"), world.store.questions.tracked, asyncio.Event()
     await world.grow(stream, 3)
 
     async def slow(name: str) -> Any:
         known = await tracked(name)
-        monkeypatch.setattr(world.store, "tracked", tracked)
+        monkeypatch.setattr(world.store.questions, "tracked", tracked)
         await gate.wait()
         return known
 
-    monkeypatch.setattr(world.store, "tracked", slow)
+    monkeypatch.setattr(world.store.questions, "tracked", slow)
     early = asyncio.create_task(
         world.scoring.wait_until_covered(stream, "unknown", time.monotonic() + 60)
     )
-    await until(lambda: world.store.tracked is tracked)
+    await until(lambda: world.store.questions.tracked is tracked)
     await world.ask(stream)
     later = asyncio.create_task(world.scoring.streams.refresh())
     for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
@@ -415,7 +415,7 @@ async def test_a_question_that_ended_is_scored_no_more(world: World, fresh: Fres
     qid = await world.ask(stream)
     await world.grow(stream, 20)
     await world.scoring.step()
-    await world.store.end_questions(stream)
+    await world.store.questions.end_standing(stream)
     await world.drain()
     assert await world.store.scored_range(stream, qid) is None
     assert (world.scoring.streams.lag(), world.scoring.streams.tracked[stream].questions) == (
@@ -438,10 +438,10 @@ async def test_a_current_question_another_model_scored_is_begun_anew(
 ) -> None:
     stream = fresh("stream")
     await world.grow(stream, 30)
-    await world.store.ask(stream, "another-model", QuestionRecord("q?"))
+    await world.store.questions.ask(stream, "another-model", QuestionRecord("q?"))
     world.scoring.streams.own([stream])
     await world.drain()
-    assert list(await world.store.questions(stream)) == [world.scoring.question_id("q?")]
+    assert list(await world.store.questions.load(stream)) == [world.scoring.question_id("q?")]
     assert await world.store.scored_range(stream, "another-model") is None
     await world.assert_equals_batch(stream, "q?")
 
@@ -457,12 +457,13 @@ async def test_a_redis_that_fails_for_a_while_costs_nothing(
     setattr(world.store, failing, 3)
     await world.drain()
     await world.assert_equals_batch(stream)
-    assert world.scoring.health.ok
+    assert world.store.health and world.store.health.ok
 
 
 @pytest.mark.guarantee("Exactly-once effect")
 async def test_a_notice_that_fails_doubles_nothing(redis_client: Redis, fresh: Fresh) -> None:
-    world, stream = World(StreamStore(redis_client, 4, PLENTY)), fresh("stream")
+    store = StreamStore(redis_client, Retention(4), health=Health())
+    world, stream = World(store), fresh("stream")
     qid = await world.ask(stream)
     await world.grow(stream, 7)
     world.store.redis = FailingPublish(redis_client)
@@ -622,7 +623,7 @@ async def test_a_backlog_is_its_partitions_and_nobody_elses(
 async def test_what_retention_took_first_is_skipped_and_no_score(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    world, stream = World(StreamStore(redis_client, 3, PLENTY)), fresh("stream")
+    world, stream = World(StreamStore(redis_client, Retention(3))), fresh("stream")
     qid = await world.ask(stream)
     await world.grow(stream, 10)
     await world.drain()
@@ -778,7 +779,7 @@ async def test_a_query_whose_question_ends_is_let_go(world: World, fresh: Fresh)
         world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     )
     await until(lambda: world.scoring.waiters.queue and world.scoring.waiters.queue[0].head)
-    await world.store.end_questions(stream)
+    await world.store.questions.end_standing(stream)
     world.scoring.streams.on_questions_changed(stream)
     await world.drain()
     await covering
