@@ -25,7 +25,7 @@ from stream_app.scoring.streams import StreamRegistry
 from stream_app.store.state import Cursor, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 logger = logging.getLogger("xl3m")
 

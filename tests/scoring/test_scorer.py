@@ -35,7 +35,7 @@ from tests.support.fakes import (
     until,
 )
 from xl3m_core import Engine
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 Fresh = Callable[[str], str]
 

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40
