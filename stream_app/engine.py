@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from xl3m_core import Engine, LanguageModel
 from xl3m_core.inference.loading import BUNDLED_MODEL
 

@@ -12,8 +12,9 @@ XL3MError
 from xl3m_core.errors import XL3MError
 
 
-class SettingsError(XL3MError, ValueError):
-    """A setting that cannot be used; the message names its variable."""
+class SettingsError(XL3MError):
+    """A setting that cannot be used; the message names its variable. It is no ValueError, which
+    pydantic would wrap in an error of its own."""
 
 
 class SchemaError(XL3MError, RuntimeError):

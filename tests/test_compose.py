@@ -6,7 +6,6 @@ The Compose specification's own check runs where Debian's `docker-compose` is in
 import re
 import shutil
 import subprocess
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 ROOT = Path(__file__).parents[1]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())[
@@ -45,8 +44,7 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 
 def test_every_setting_is_passed_on_but_how_to_get_in() -> None:
-    names = {field.name for field in fields(Settings)}
-    known = {variable(name) for name in names if not name.startswith("kafka_")}
+    known = {variable(name) for name in Settings.model_fields if not name.startswith("kafka_")}
     for name in ("worker", "feeder"):
         given = SERVICES[name]["environment"]
         assert given.keys() == known
@@ -65,7 +63,7 @@ def test_every_topic_is_made_with_the_same_partitions() -> None:
     script = SERVICES["topics"]["command"][0]
     named = re.search(r"for topic in (.*); do", script)
     assert named
-    topics = {f.default for f in fields(Settings) if f.name.endswith("_topic")}
+    topics = {f.default for name, f in Settings.model_fields.items() if name.endswith("_topic")}
     assert set(named[1].split()) == topics
     partitions = SERVICES["kafka"]["environment"]["KAFKA_NUM_PARTITIONS"]
     assert f"--partitions {partitions} " in script

@@ -19,7 +19,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,6 @@ from stream_app.feeding.open_file import CHUNK_BYTES
 from stream_app.feeding.throttle import Throttle
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
-from stream_app.variables import variable
 from xl3m_core.errors import XL3MError
 
 STREAM = "haystack"
@@ -217,8 +216,7 @@ async def process(
     settings: Settings, log: Path, command: list[str], env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Process]:
     """A Python process with these settings, its output in the log; gone after the block."""
-    given = {variable(f.name): str(getattr(settings, f.name)) for f in fields(Settings)}
-    given |= env or {}
+    given = {**settings.to_env(), **(env or {})}
     with log.open("wb") as output:
         child = await asyncio.create_subprocess_exec(
             sys.executable, *command, env=os.environ | given, stdout=output, stderr=output

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from stream_app.client.client import store_of
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
-from stream_app.scoring.standing import QuestionLoader
+from stream_app.scoring.streams import QuestionLoader
 from stream_app.settings import Settings
 from stream_app.store.state import QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
@@ -162,7 +162,7 @@ async def loaded(
     """A worker that answers, on topics of its own. model: as `stub_workers` is told."""
     name = uuid4().hex[:8]
     topics = {f"{t}_topic": f"{t}-{name}" for t in ("tokens", "questions", "queries")}
-    here = replace(settings, group=f"load-{name}", http_port=free_port(), **topics, **changes)  # type: ignore[arg-type]
+    here = settings.replace(group=f"load-{name}", http_port=free_port(), **topics, **changes)
     await ensure_topics(here)
     engine, log = create_engine(here), folder / f"{here.group}.log"
     async with (

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         services.redis(Path(folder)) as redis,
         services.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
-        here = replace(Settings.from_env(model=args.model), broker=kafka.url, redis=redis.url)
+        here = Settings.from_env(model=args.model, broker=kafka.url, redis=redis.url)
         return asyncio.run(_rows(here, Path(folder), args))
 
 

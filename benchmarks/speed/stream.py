@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -47,7 +47,7 @@ from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
 from stream_app.sample_log import service_log
-from stream_app.scoring.standing import QuestionLoader
+from stream_app.scoring.streams import QuestionLoader
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
@@ -99,7 +99,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         services.redis(Path(folder)) as redis,
         services.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
-        here = replace(settings, broker=kafka.url, redis=redis.url)
+        here = settings.replace(broker=kafka.url, redis=redis.url)
         return asyncio.run(_rows(here, engine, text, args.short, Path(folder)))
 
 
@@ -187,7 +187,7 @@ async def _working(settings: Settings, workers: int, folder: Path) -> AsyncItera
     async with AsyncExitStack() as running, ClientSession() as http:
         children = [
             await running.enter_async_context(
-                process(replace(settings, http_port=port), output, WORKER, threads)
+                process(settings.replace(http_port=port), output, WORKER, threads)
             )
             for port, output in outputs.items()
         ]
@@ -235,7 +235,7 @@ async def _scored(store: StreamStore, qid: str, text: Text) -> int:
 async def _fresh(settings: Settings) -> Settings:
     """With a tokens topic and a group that nobody used before."""
     name = uuid4().hex[:8]
-    here = replace(settings, tokens_topic=f"tokens-{name}", group=f"group-{name}")
+    here = settings.replace(tokens_topic=f"tokens-{name}", group=f"group-{name}")
     await ensure_topics(here)
     return here
 

@@ -11,7 +11,7 @@ import csv
 import signal
 import tempfile
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from benchmarks.harness.haystack import Haystack, Needle
 from benchmarks.harness.live_worker import Live, Sample, live, stored
 from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from training import plots
 from xl3m_core import LanguageModel
 from xl3m_core.inference.loading import BUNDLED_MODEL
@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         services.redis(Path(folder)) as redis,
         services.kafka(Path(folder), kafka_home=kafka_home()) as kafka,
     ):
-        here = replace(settings, broker=kafka.url, redis=redis.url)
+        here = settings.replace(broker=kafka.url, redis=redis.url)
         samples, outcomes = asyncio.run(_run(here, haystack, tokens, Path(folder)))
     save(samples, Path(args.out))
     return [row(samples, outcomes) | {"broker": kafka.kind}]
@@ -81,7 +81,7 @@ def _retaining(settings: Settings, tokens: int) -> Settings:
     size = max(settings.retention_bytes, tokens * BYTES_PER_TOKEN)
     segments, log = variable("retention_segments"), variable("retention_bytes")
     print(f"retention for the whole text: {segments}={most} {log}={size}")
-    return replace(settings, retention_segments=most, retention_bytes=size)
+    return settings.replace(retention_segments=most, retention_bytes=size)
 
 
 async def _run(

@@ -27,7 +27,7 @@ from stream_app.feeding.reader import read
 from stream_app.feeding.rotation import is_rotated
 from stream_app.feeding.source import ReadOptions, Source, is_piped
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 
@@ -53,7 +53,7 @@ class FeedRequest:
 
 async def feed(settings: Settings, wanted: FeedRequest) -> bool:
     """Send the sources; False if something was left out that should not have been."""
-    settings = replace(settings, tokens_topic=_topic(settings, wanted.topic))
+    settings = settings.replace(tokens_topic=_topic(settings, wanted.topic))
     found = await asyncio.to_thread(discovery.discover, wanted.names, wanted.follow, wanted.stream)
     _check(settings, wanted, found)
     give_up = None if wanted.follow else GIVE_UP_SECONDS
@@ -227,7 +227,7 @@ class _Run:
 
     async def _watch(self, followed: list[Source]) -> None:
         """Feed files that appear later in a folder, or that a pattern stands for then."""
-        how, wanted = replace(self.how, last=None), self.wanted
+        how, wanted = replace(self.how, last_lines=None), self.wanted
         if not any(Path(n).is_dir() or set(n) & set("*?[") for n in wanted.names):
             return
         tasks = set[asyncio.Task[None]]()

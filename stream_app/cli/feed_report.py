@@ -13,7 +13,7 @@ from tqdm import tqdm
 from stream_app.cli.output import echo
 from stream_app.feeding.encoder import FeedCounts
 from stream_app.runtime.escape import one_line
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 
 class Progress:

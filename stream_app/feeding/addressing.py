@@ -9,7 +9,7 @@ import uuid
 from stream_app.errors import SettingsError
 from stream_app.events import stream_name
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 _IN_HEADER = "header:"
 _INTEGERS = {"long": ">q", "int": ">i"}

@@ -143,7 +143,7 @@ class Feeder:
     async def _hand_over(
         self, way: "_Way", event: EncodedEvent | None, upto: Chunk, number: int
     ) -> _InFlightEvent:
-        note = upto.source.hands_over(upto) if upto.source else None
+        note = upto.source.advance(upto) if upto.source else None
         if event is None:
             done = asyncio.get_running_loop().create_future()
             done.set_result(None)

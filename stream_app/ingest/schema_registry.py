@@ -16,7 +16,7 @@ from stream_app.errors import BadEvent, RegistryError, SettingsError
 from stream_app.formats.framing import LARGEST_ID, Framed, SchemaRef, framed, is_likely, unframed
 from stream_app.formats.text import encodable, json_of
 from stream_app.settings import Settings
-from stream_app.variables import or_file, variable
+from stream_app.settings.variables import variable, variable_or_file
 
 # More than the values and keys of a batch can name.
 KEPT_SCHEMAS = 4096
@@ -214,9 +214,9 @@ def _is_built_in(name: str) -> bool:
 def refusal(status: int, code: int) -> str:
     """What to do about a reply that is no schema."""
     if status in (401, 403):
-        user, password = variable("schema_registry_user"), variable("schema_registry_password")
-        more = or_file("schema_registry_password")
-        return f"it refuses us ({status}): set {user} and {password}{more}, or give the user rights"
+        user = variable("schema_registry_user")
+        password = variable_or_file("schema_registry_password")
+        return f"it refuses us ({status}): set {user} and {password}, or give the user rights"
     if status == 404:
         return f"there is none at that URL (404): see {variable('schema_registry')}"
     return f"it answers {status} (code {code})"
@@ -241,7 +241,7 @@ def create_client(settings: Settings) -> Any:
     if settings.schema_registry_ca:
         options["ssl.ca.location"] = settings.schema_registry_ca
     if settings.schema_registry_user:
-        password = settings.schema_registry_password
+        password = settings.schema_registry_password.get_secret_value()
         options["basic.auth.user.info"] = f"{settings.schema_registry_user}:{password}"
     try:
         return SchemaRegistryClient(options)

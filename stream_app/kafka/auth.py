@@ -14,7 +14,7 @@ from aiokafka.abc import AbstractTokenProvider
 from stream_app.errors import SettingsError
 from stream_app.kafka import log_filter
 from stream_app.settings import Settings
-from stream_app.variables import private_text, variable
+from stream_app.settings.variables import read_private, variable
 
 if TYPE_CHECKING:
     from faust.auth import Credentials
@@ -36,7 +36,7 @@ def kafka(settings: Settings) -> dict[str, Any]:
         options["sasl_oauth_token_provider"] = _token(settings)
     elif settings.kafka_sasl_mechanism:
         options["sasl_plain_username"] = settings.kafka_sasl_username
-        options["sasl_plain_password"] = settings.kafka_sasl_password
+        options["sasl_plain_password"] = settings.kafka_sasl_password.get_secret_value()
     if settings.kafka_sasl_mechanism:
         options["sasl_mechanism"] = settings.kafka_sasl_mechanism
     return options
@@ -54,7 +54,7 @@ def faust_credentials(settings: Settings) -> "Credentials | None":
     if settings.kafka_sasl_mechanism:
         return SASLCredentials(
             username=settings.kafka_sasl_username,
-            password=settings.kafka_sasl_password,
+            password=settings.kafka_sasl_password.get_secret_value(),
             ssl_context=context,
             mechanism=settings.kafka_sasl_mechanism,
         )
@@ -74,7 +74,7 @@ class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no
     def read(self) -> str:
         """The token. Raises OSError, which does not show the path."""
         try:
-            token = private_text(self.path, "ascii").strip()
+            token = read_private(self.path, "ascii").strip()
         except OSError as error:
             raise OSError(f"the file of {variable('kafka_sasl_token_file')}: {error}") from None
         if not token:

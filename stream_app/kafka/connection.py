@@ -24,7 +24,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.errors import UnreachableError
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 FATAL = (
     GroupAuthorizationFailedError,

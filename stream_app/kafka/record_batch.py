@@ -15,7 +15,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from stream_app.kafka.decompression import Buffer, TooLargeError, decompress
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 # BaseOffset, Length, PartitionLeaderEpoch, Magic, CRC, Attributes, LastOffsetDelta,
 # FirstTimestamp, MaxTimestamp, ProducerId, ProducerEpoch, BaseSequence, Records

@@ -1,148 +1,190 @@
-"""Answering: a query -> an answer that says what it rests on.
+"""Answering: turns a query into an answer that says what it rests on.
 
-Makes sure the question has a range, waits until it covers the log or the deadline, reads
-everything in one round trip, scores the tail on the spot, splices, generates. Knows
-streams and questions; not which door the query came through.
+The top-k, the tail and the question are read in one round trip. If the question's range covers the
+log, generation follows at once. Otherwise the question is registered, the scorer extends its range
+until it covers the log or the deadline is over, and all is read again.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import MAX_DEADLINE, Settings
-from stream_app.store.state import QuestionRecord, Snapshot, current_question
+from stream_app.store.state import QueryView, QuestionRecord, Snapshot
 from stream_app.store.store import StreamStore
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
 
 logger = logging.getLogger("xl3m")
 OnText = Callable[[str], None]
+OnAnswer = Callable[[Answer, float], None]
+"""Called with each answer and the seconds it took."""
 T = TypeVar("T")
+
+STEPS = ("cover", "read", "tail", "generate")
+"""The steps an answer gives its timings for; "cover" is 0 for a question that was covered."""
 
 
 class RefusedError(Exception):
-    """There is no answer; the message is what the asker is told."""
+    """The query has no answer; the message is for its sender."""
+
+
+class Subject(NamedTuple):
+    """What a query asks, and all that the answer rests on."""
+
+    qid: str
+    question: str
+    snapshot: Snapshot
 
 
 class Answering:
-    """One per worker; as many queries at once as are asked."""
+    """One per worker; answers any number of queries at once."""
 
     def __init__(
         self,
         settings: Settings,
         engine: Engine,
         store: StreamStore,
-        scoring: Scorer,
-        warming: PromptPrefetcher,
+        scorer: Scorer,
+        prefetcher: PromptPrefetcher,
         health: Health,
+        *,
+        on_answer: OnAnswer = lambda answer, seconds: None,
     ) -> None:
         self.settings = settings
         self.engine = engine
         self.store = store
-        self.scorer = scoring
-        self.prefetcher = warming
+        self.scorer = scorer
+        self.prefetcher = prefetcher
         self.health = health
-        self.on_answer: Callable[[Answer, float], None] = lambda answer, seconds: None
+        self.on_answer = on_answer
 
     async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
-        """The answer, or one with `error` and the reason. on_text gets the text as it comes."""
-        began = time.perf_counter()
+        """The answer, or one with `error` set to the reason. on_text gets the text as it is
+        generated."""
+        started = time.perf_counter()
         try:
             answer = await self._answer(query, on_text)
         except (RefusedError, QuestionError) as error:
             answer = Answer(question=query.question or "", error=str(error))
-        self.on_answer(answer, time.perf_counter() - began)
+        self.on_answer(answer, time.perf_counter() - started)
         return answer
 
     async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
-        clock = Stopwatch()
-        deadline = (
-            self.settings.query_deadline_seconds if query.deadline is None else query.deadline
-        )
-        until = time.monotonic() + deadline
-        question, qid = await retry_forever(self.health, "query", self._question, query)
-        await retry_forever(
-            self.health, "query", self.scorer.wait_until_covered, query.stream, qid, until
-        )
-        clock.lap("cover")
-        view = await retry_forever(self.health, "query", self.store.snapshot, query.stream, qid)
-        if view is None:
-            raise RefusedError(
-                f"the question was ended on stream {query.stream!r} meanwhile: ask again"
-            )
-        clock.lap("read")
-        ranked, tail = await self._on_model(lambda: self._rank(view, question))
-        clock.lap("tail")
+        stopwatch = Stopwatch(STEPS)
+        qid, question, snapshot = await self._read(query, stopwatch)
+        ranked, tail = await self._on_model(lambda: self._rank(snapshot, question))
+        stopwatch.lap("tail")
         context, generated = await self._generate(ranked, question, on_text)
-        clock.lap("generate")
+        stopwatch.lap("generate")
         self.prefetcher.asked(query.stream, qid, question)
         scores = {segment.index: score for segment, score in ranked}
         return Answer(
             question=question,
             answer=generated.text,
             certainty=generated.certainty,
-            coverage=view.coverage(tail),
-            as_of=view.state.cursor.next,
+            coverage=snapshot.coverage(tail),
+            as_of=snapshot.state.cursor.next,
             evidence=tuple(Evidence.of(query.stream, s, scores[s.index]) for s in context.segments),
-            timings=clock.laps,
+            timings=stopwatch.laps,
         )
 
-    async def _question(self, query: Query) -> tuple[str, str]:
-        """The question's text and id. One that is not current gets a range with a time to live."""
+    async def _read(self, query: Query, stopwatch: "Stopwatch") -> Subject:
+        """The question and its top-k, once its range covers the log or the deadline is over.
+
+        Round trips to Redis: one for a covered standing question, two for a covered ad hoc
+        question, whose time to live is renewed; else four, without those of the scorer.
+        """
+        limit = self.settings.query_deadline_seconds if query.deadline is None else query.deadline
+        deadline = time.monotonic() + limit
+        view = await self._view(query.stream, (query.question and self._id(query.question)) or "")
+        question = self._question(query, view)
+        qid = self._id(question)
+        is_covered = view.qid == qid and view.is_covered
+        if not (is_covered and view.record and view.record.is_standing):
+            await self._register(query.stream, qid, question, view.now)
+        if not is_covered:
+            await self._cover(query.stream, qid, deadline)
+            stopwatch.lap("cover")
+            view = await self._view(query.stream, qid)
+        stopwatch.lap("read")
+        if view.snapshot is None:
+            raise RefusedError(f"the question on stream {query.stream!r} was ended: ask again")
+        return Subject(qid, question, view.snapshot)
+
+    async def _view(self, stream: str, qid: str) -> QueryView:
+        return await retry_forever(self.health, "query", self.store.query_view, stream, qid)
+
+    def _id(self, question: str) -> str:
+        return self.scorer.question_id(question)
+
+    def _question(self, query: Query, view: QueryView) -> str:
+        """The query's question, else the stream's standing one. Raises RefusedError if there is
+        nothing to answer from or no question, and QuestionError if the question is too long."""
         stream = query.stream
-        state = await self.store.load(stream)
-        if state.cursor.version == 0:
+        if view.state.cursor.version == 0:
             raise RefusedError(
                 f"nothing is known of a stream {stream!r}: `xl3m streams` lists them"
             )
-        if state.tail.end == 0:
+        if view.state.tail.end == 0:
             raise RefusedError(f"stream {stream!r} is empty")
-        question = query.question or current_question(await self.store.questions(stream))
-        if question is None:
+        question = query.question or (view.record and view.record.question)
+        if not question:
             raise RefusedError(f"stream {stream!r} has no current question: ask one, or set one")
         self.engine.suffix(question)
-        qid, now = self.scorer.question_id(question), await self.store.now()
-        kept = max(
-            self.settings.adhoc_ttl_seconds, MAX_DEADLINE
-        )  # as long as any query may need it
-        asked = QuestionRecord(question, now + kept, now)
-        await self.store.ask(stream, qid, asked, most=self.settings.max_adhoc_questions)
-        return question, qid
+        return question
 
-    def _rank(self, view: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:
-        """The best of the top-k and of the tail, the most certain first; the tail's size."""
-        tail = self.engine.segmenter().flush(view.state.tail)
+    async def _register(self, stream: str, qid: str, question: str, now: float) -> None:
+        """Register an ad hoc question, or renew its time to live; a standing one stays as it is.
+
+        Its scores are kept at least for as long as any query may wait for them."""
+        ttl = max(self.settings.adhoc_ttl_seconds, MAX_DEADLINE)
+        record = QuestionRecord(question, expires_at=now + ttl, set_at=now)
+        limit = self.settings.max_adhoc_questions
+        await retry_forever(self.health, "query", self.store.ask, stream, qid, record, most=limit)
+
+    async def _cover(self, stream: str, qid: str, deadline: float) -> None:
+        """Wait until the range covers the log; deadline: by `time.monotonic()`."""
+        await retry_forever(
+            self.health, "query", self.scorer.wait_until_covered, stream, qid, deadline
+        )
+
+    def _rank(self, snapshot: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:
+        """The k most certain segments of the top-k and the tail, and the tail's size in segments;
+        the tail is scored here."""
+        tail = self.engine.segmenter().flush(snapshot.state.tail)
         scores = self.engine.score([(segment.text, question) for segment in tail])
-        found = {segment.index: (segment, score) for segment, score in view.top}
-        found |= {s.index: (s, score) for s, score in zip(tail, scores, strict=True)}
+        scored = {segment.index: (segment, score) for segment, score in snapshot.top}
+        scored |= {s.index: (s, score) for s, score in zip(tail, scores, strict=True)}
         top = TopK(self.engine.method.k)
-        for segment, score in found.values():
+        for segment, score in scored.values():
             top.add(segment.index, score)
-        return [found[index] for index, _ in top.best()], len(tail)
+        return [scored[index] for index, _ in top.best()], len(tail)
 
     async def _generate(
         self, ranked: list[tuple[Segment, float]], question: str, on_text: OnText | None
     ) -> tuple[KeyContext, Generated]:
         loop = asyncio.get_running_loop()
 
-        def hand_over(text: str) -> None:
+        def forward(text: str) -> None:
             if on_text:
                 loop.call_soon_threadsafe(on_text, text)
 
         def generate() -> tuple[KeyContext, Generated]:
             context = self.engine.assemble([segment for segment, _ in ranked], question)
-            return context, self.engine.answer(context, question, hand_over)
+            return context, self.engine.answer(context, question, forward)
 
         return await self._on_model(generate)
 
     async def _on_model(self, call: Callable[[], T]) -> T:
-        """A model that fails on one query must not end the worker, whatever it raises: out of
-        memory it is a RuntimeError, beyond its table of places an IndexError."""
+        """Run a call on the model. Whatever it raises is a refusal: a model that fails on one query
+        must not end the worker. Out of memory is a RuntimeError, a position beyond the model's
+        table an IndexError."""
         try:
             return await self.scorer.run_on_model(call)
         except Exception as error:
@@ -151,14 +193,14 @@ class Answering:
 
 
 class Stopwatch:
-    """Seconds by step."""
+    """Seconds by step; 0 for a step that was left out."""
 
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+    def __init__(self, steps: Iterable[str]) -> None:
+        self.laps = dict.fromkeys(steps, 0.0)
         self._last = time.perf_counter()
 
     def lap(self, step: str) -> None:
-        """The step that ends now."""
+        """The step ends now; it began when the last one ended."""
         now = time.perf_counter()
         self.laps[step] = round(now - self._last, 6)
         self._last = now

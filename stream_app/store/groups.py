@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.keys import Keys
-from stream_app.variables import variable
 
 
 async def note_group(redis: Redis, settings: Settings) -> str:

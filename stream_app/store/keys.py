@@ -113,6 +113,10 @@ class Keys:
         """A block of every score computed for the question, float32."""
         return self._of_stream(stream, f"scores:{qid}:{block}")
 
+    def all_scores(self, stream: str, qid: str) -> str:
+        """What the names of the question's score blocks begin with, a colon behind it."""
+        return self._of_stream(stream, f"scores:{qid}")
+
     def question_keys(self, stream: str, qid: str, head: int) -> list[str]:
         """All that a question has; of score blocks one more, should the head move on meanwhile."""
         named = [make(stream, qid) for make in (self.scored_range, self.top, self.text)]

@@ -3,7 +3,7 @@
 Knows what the limits are called; not who counts.
 """
 
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 
 class LimitError(RuntimeError):

@@ -11,15 +11,21 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from stream_app.store import keys as layout
 from stream_app.store.codec import pack
 from stream_app.store.keys import Keys
-from stream_app.store.replies import to_question
-from stream_app.store.state import FencedError, QuestionRecord, evicted_questions, has_expired
+from stream_app.store.limits import LimitError, too_many_questions
+from stream_app.store.replies import to_cursor, to_pairs, to_question, to_range, to_seconds
+from stream_app.store.scripts import Script
+from stream_app.store.state import Cursor, FencedError, QuestionRecord, ScoredRange, has_expired
 
 NO_LIMIT = 1 << 40
 
 Fence = tuple[str, int]
 """A fencing token: topic/partition and the epoch its owner drew."""
+
+TrackedRecord = tuple[QuestionRecord, ScoredRange | None]
+"""A question and what of the log is scored for it."""
 
 
 class QuestionStore:
@@ -29,6 +35,8 @@ class QuestionStore:
         # redis-py types a reply as the union of all its forms; this client's are bytes.
         self.redis: Any = redis
         self.keys = keys
+        self._ask_question = Script(redis, "ask_question.lua")
+        self._read_questions = Script(redis, "read_questions.lua")
 
     async def questions(self, stream: str) -> dict[str, QuestionRecord]:
         """The stream's questions by id, without those whose time is over."""
@@ -65,15 +73,33 @@ class QuestionStore:
         the question came from; raises FencedError if that has a later owner.
         """
 
-        def change(pipe: Any, known: dict[str, QuestionRecord], head: int, now: float) -> bool:
-            if asked.expires_at and qid in known and not known[qid].expires_at:
-                return False
-            for other in evicted_questions(known, qid, asked, keep, most, now):
-                self._forget(pipe, stream, other, head)
-            self._put(pipe, stream, qid, asked, head)
-            return True
+        k = self.keys
+        names = [k.cursor(stream), k.questions(stream)]
+        names += [name(stream, "") for name in (k.scored_range, k.top, k.text, k.all_scores)]
+        record = pack((asked.question, asked.expires_at, asked.set_at))
+        args = [qid, record, int(keep), most, time.time(), layout.SCORES_PER_BLOCK]
+        if fence:
+            names.append(k.partition(fence[0]))
+            args.append(fence[1])
+        reply = await self._ask_question(names, args)
+        if reply == -1 and fence:
+            raise FencedError.of(*fence)
+        if reply == -2:
+            raise LimitError(too_many_questions(most))
 
-        await self._change(stream, change, fence)
+    async def tracked(self, stream: str) -> tuple[Cursor, dict[str, TrackedRecord]]:
+        """Where the stream stands, and its questions that have not expired with their ranges, in
+        one round trip."""
+        k = self.keys
+        names = [k.cursor(stream), k.questions(stream), k.scored_range(stream, "")]
+        time_, cursor, questions, ranges = await self._read_questions(names)
+        now, records = to_seconds(time_), to_question(to_pairs(questions))
+        tracked = {
+            qid: (record, to_range(to_pairs(scored)))
+            for (qid, record), scored in zip(records.items(), ranges, strict=True)
+            if not has_expired(record, now)
+        }
+        return to_cursor(to_pairs(cursor)), tracked
 
     async def reissue(self, stream: str, qid: str, mine: str) -> None:
         """Begin a current question anew under another id; not one that has been ended meanwhile."""

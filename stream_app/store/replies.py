@@ -3,17 +3,20 @@
 Knows the layout of hashes and entries; not how they are asked for.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from stream_app.store.codec import unpack, unpack_segment
+from stream_app.store.codec import unpack, unpack_segment, unpack_tail
 from stream_app.store.state import (
     Commit,
     Cursor,
     FencedError,
+    QueryView,
     QuestionRecord,
     RestartedError,
     ScoredRange,
+    Snapshot,
     State,
 )
 from xl3m_core import Segment
@@ -64,6 +67,33 @@ def to_state(commit: Commit, reply: list[int]) -> State | None:
     gaps = old.gaps + commit.gaps
     cursor = Cursor(version, head, first, gaps, questions, next_, old.rebuilt, cuts)
     return State(cursor, commit.tail)
+
+
+def to_query_view(reply: Sequence[Any]) -> QueryView:
+    """The reply of read_view.lua."""
+    qid, record, time_, cursor, tail, edges, top, texts = reply
+    state = State(to_cursor(to_pairs(cursor)), unpack_tail(tail))
+    scored = to_range(to_pairs(edges))
+    return QueryView(
+        state=state,
+        now=to_seconds(time_),
+        qid=qid.decode(),
+        record=QuestionRecord(*unpack(record)) if record else None,
+        snapshot=Snapshot(state, scored, _to_top(top, texts)) if scored else None,
+    )
+
+
+def _to_top(scores: Sequence[bytes], texts: Sequence[bytes]) -> list[tuple[Segment, float]]:
+    """The segments of a top-k with their scores, the most certain first."""
+    packed = to_pairs(texts)
+    best = [(int(i), float(score), packed[i]) for i, score in to_pairs(scores).items()]
+    best.sort(key=lambda item: (-item[1], item[0]))
+    return [(unpack_segment(index, blob), score) for index, score, blob in best]
+
+
+def to_seconds(reply: Sequence[Any] | None) -> float:
+    """The time that Redis' TIME gave; this machine's if Redis does not let us ask."""
+    return float(reply[0]) + float(reply[1]) / 1e6 if reply else time.time()
 
 
 def to_range(fields: dict[bytes, bytes]) -> ScoredRange | None:

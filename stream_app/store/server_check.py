@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError, UnreachableError
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 
 MIN_VERSION = (6, 0)
 """Before that it has no RESP3, which the client speaks."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from stream_app.store.limits import LimitError, too_many_questions
 from xl3m_core import Segment, Tail
 
 
@@ -100,6 +99,11 @@ class QuestionRecord:
     expires_at: float = 0.0
     set_at: float = 0.0
 
+    @property
+    def is_standing(self) -> bool:
+        """Whether the question stays until it is replaced or ended."""
+        return not self.expires_at
+
 
 @dataclass(slots=True)
 class ScoredRange:
@@ -146,6 +150,27 @@ class Snapshot:
         return self.scored_range.coverage(self.state.cursor.head, tail)
 
 
+@dataclass(frozen=True, slots=True)
+class QueryView:
+    """A stream and one of its questions as of one instant. qid: the question's id, '' if the stream
+    has no standing question; record: None if the stream does not have the question; snapshot: None
+    if the question has no range; now: the time by Redis' clock."""
+
+    state: State
+    now: float
+    qid: str
+    record: QuestionRecord | None
+    snapshot: Snapshot | None
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the stream has the question, and its range covers the retained log."""
+        if self.record is None or self.snapshot is None:
+            return False
+        cursor, scored = self.state.cursor, self.snapshot.scored_range
+        return scored.hi >= cursor.head and scored.lo <= cursor.first
+
+
 def current_question(asked: Mapping[str, QuestionRecord]) -> str | None:
     """Of a stream's questions the current one that was set last."""
     current = [a for a in asked.values() if not a.expires_at]
@@ -155,29 +180,3 @@ def current_question(asked: Mapping[str, QuestionRecord]) -> str | None:
 def has_expired(asked: QuestionRecord, now: float) -> bool:
     """Whether its scores have gone; now: by Redis' clock."""
     return 0 < asked.expires_at < now
-
-
-def evicted_questions(
-    known: Mapping[str, QuestionRecord],
-    qid: str,
-    asked: QuestionRecord,
-    keep: bool,
-    most: int,
-    now: float,
-) -> list[str]:
-    """Which questions go when this one comes: those whose time is over by now, those it replaces,
-    and where there is no room the one of its kind that goes first. Raises FullError."""
-    others = {other: theirs for other, theirs in known.items() if other != qid}
-    gone = [q for q, a in others.items() if has_expired(a, now) or not (keep or a.expires_at)]
-    kind = [
-        q
-        for q, a in others.items()
-        if q not in gone and bool(a.expires_at) == bool(asked.expires_at)
-    ]
-    is_there = qid in known and bool(known[qid].expires_at) == bool(asked.expires_at)
-    if is_there or len(kind) < most:
-        return gone
-    if not asked.expires_at:
-        raise LimitError(too_many_questions(most))
-    kind.sort(key=lambda q: known[q].expires_at)
-    return gone + kind[: len(kind) - most + 1]

@@ -9,11 +9,17 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
+from stream_app.store.codec import pack_segment, pack_tail, unpack_tail
 from stream_app.store.extensions import expired_blocks, range_update_call
 from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.questions import NO_LIMIT, QuestionStore
-from stream_app.store.replies import to_cursor, to_pairs, to_range, to_segments, to_state
+from stream_app.store.replies import (
+    to_cursor,
+    to_query_view,
+    to_range,
+    to_segments,
+    to_state,
+)
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (
     Commit,
@@ -21,6 +27,7 @@ from stream_app.store.state import (
     FencedError,
     LostWritesError,
     PositionUpdate,
+    QueryView,
     RangeUpdate,
     RestartedError,
     ScoredRange,
@@ -239,20 +246,17 @@ class StreamStore(QuestionStore):
             await pipe.execute()
 
     async def snapshot(self, stream: str, qid: str) -> Snapshot | None:
-        """All a query needs in one round trip; None if the question has no range."""
-        keys = self.keys
-        own = [make(stream, qid) for make in (keys.scored_range, keys.top, keys.text)]
-        fields, tail, edges, scores, texts = await self._read_view(
-            [keys.cursor(stream), keys.tail(stream), *own]
-        )
-        scored = to_range(to_pairs(edges))
-        if scored is None:
-            return None
-        blobs = to_pairs(texts)
-        best = [(int(i), float(score), blobs[i]) for i, score in to_pairs(scores).items()]
-        best.sort(key=lambda item: (-item[1], item[0]))
-        top = [(unpack_segment(index, blob), score) for index, score, blob in best]
-        return Snapshot(State(to_cursor(to_pairs(fields)), unpack_tail(tail)), scored, top)
+        """The question's top-k and the stream's state in one round trip; None if the question has
+        no range."""
+        return (await self.query_view(stream, qid)).snapshot
+
+    async def query_view(self, stream: str, qid: str = "") -> QueryView:
+        """All that a query needs in one round trip. qid: '' for the standing question that was set
+        last."""
+        k = self.keys
+        names = [name(stream) for name in (k.cursor, k.tail, k.questions)]
+        prefixes = [name(stream, "") for name in (k.scored_range, k.top, k.text)]
+        return to_query_view(await self._read_view([*names, *prefixes], [qid]))
 
 
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:

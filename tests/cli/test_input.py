@@ -15,7 +15,7 @@ import pytest
 
 from stream_app.embedded.services import Service
 from stream_app.feeding import chunking, discovery, open_file, tailer
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from tests.support.files import read_file
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}

@@ -21,7 +21,7 @@ from stream_app.embedded.services import Service
 from stream_app.kafka import auth
 from stream_app.kafka.topics import ensure_topics
 from stream_app.settings import Settings
-from stream_app.variables import variable
+from stream_app.settings.variables import variable
 from tests.support.workers import fresh_topics
 
 Fresh = Callable[[str], str]

@@ -265,7 +265,7 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
         return {"tokens/0": 7}
 
     monkeypatch.setattr(feed, "FINISH_SECONDS", 20.0 if is_confirmed else 0.05)
-    monkeypatch.setattr(recovery, "ends", ends)
+    monkeypatch.setattr(recovery, "end_offsets", ends)
     (tmp_path / "log").write_text("one\n")
     book, client, settings = CheckpointFile(tmp_path / "positions"), Later(), Settings()
     made = Feeder(settings, cast(AIOKafkaProducer, client), None, book)
@@ -358,7 +358,7 @@ async def test_a_position_is_behind_what_no_event_is_made_of(form: Any, tmp_path
     with path.open("rb") as file:
         assert entry.sent == path.stat().st_size and entry.matches(file.fileno())
     seen = Checkpoints()
-    seen.entries[entry.id] = again = replace(entry, sent=0, note=Fingerprint().hashed())
+    seen.entries[entry.id] = again = replace(entry, sent=0, sent_hash=Fingerprint().hashed())
     for headers in client.headers:
         apply_header(seen, headers[0][1])
     with path.open("rb") as file:

@@ -390,8 +390,8 @@ def test_the_last_lines_are_those_of_tail(
 async def test_the_last_lines_of_a_file_are_read(packed: str, tmp_path: Path) -> None:
     data = "".join(f"line {i}\n" for i in range(5000)).encode()
     (tmp_path / "log").write_bytes(PACK[packed](data) if packed else data)
-    assert (await text_of(tmp_path / "log", last=2))[0] == "line 4998\nline 4999\n"
-    assert (await text_of(tmp_path / "log", last=0))[0] == ""
+    assert (await text_of(tmp_path / "log", last_lines=2))[0] == "line 4998\nline 4999\n"
+    assert (await text_of(tmp_path / "log", last_lines=0))[0] == ""
 
 
 # -- positions -------------------------------------------------------------------------------

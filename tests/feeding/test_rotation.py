@@ -218,8 +218,8 @@ def meet(patch: pytest.MonkeyPatch, world: World) -> None:
         patch.setattr(owner, name, outer)
 
     for owner, name in (
-        (OpenFile, "_block"), (rotation, "_inodes"), (rotation, "_of"), (CheckpointFile, "begin"),
-        (Checkpoints, "resume"), (Checkpoints, "move"), (rotation, "pass_over"),
+        (OpenFile, "_block"), (rotation, "_inodes"), (rotation, "_of"), (CheckpointFile, "add"),
+        (Checkpoints, "resume"), (Checkpoints, "relocate"), (rotation, "ignore_existing"),
     ):  # fmt: skip
         around(owner, name)
     is_left = Tailer._is_left

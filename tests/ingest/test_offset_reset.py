@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
 from stream_app.ingest.partitions import Assignment
-from stream_app.offset_reset import parse_start
 from stream_app.settings import Settings
+from stream_app.settings.offset_reset import parse_start
 from stream_app.store.store import StreamStore
 from tests.kafka.test_records import assert_alive, has_no_lag, log_of, text_of, with_changes
 from tests.support.fakes import PLENTY, TP, FakeBroker

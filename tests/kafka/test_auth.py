@@ -2,7 +2,6 @@
 
 import logging
 import ssl
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from pydantic import SecretStr
 
 from stream_app.errors import SettingsError
 from stream_app.kafka import auth, connection
 from stream_app.settings import Settings
-from stream_app.variables import SECRETS, variable
+from stream_app.settings.variables import SECRETS, variable
 from tests.support import secured
 
 LOGIN = {"kafka_sasl_username": "me", "kafka_sasl_password": "hunter2"}
@@ -116,7 +116,8 @@ def test_a_secret_may_lie_in_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text(secret + "\n")
     env = others | {f"{variable(name)}_FILE": str(path)}
-    assert getattr(Settings.from_env(env), name) == secret
+    held = getattr(Settings.from_env(env), name)
+    assert (held if isinstance(held, str) else held.get_secret_value()) == secret
     assert Settings.from_env(env | {variable(name): ""}) == Settings.from_env(env)
     given = {"redis": "redis://given:1"}
     assert Settings.from_env(env, **given).redis == "redis://given:1"
@@ -205,10 +206,15 @@ def test_requests_are_not_logged_and_all_else_is(caplog: pytest.LogCaptureFixtur
 
 
 def test_every_secret_stays_out_of_repr() -> None:
-    hidden = {field.name for field in fields(Settings) if not field.repr}
-    marked: Any = dict.fromkeys(hidden, "hunter2")
+    fields = Settings.model_fields.items()
+    hidden = {name for name, f in fields if not f.repr or f.annotation is SecretStr}
+    marked: Any = {
+        name: SecretStr("hunter2") if f.annotation is SecretStr else "hunter2"
+        for name, f in fields
+        if name in hidden
+    }
     assert {"broker", "redis", "kafka_sasl_password", "kafka_sasl_token_file"} <= hidden
-    assert "hunter2" not in repr(replace(Settings(), **marked))
+    assert "hunter2" not in repr(Settings.model_construct(**marked))
 
 
 def test_services_of_our_own_do_not_ask_who_comes_in() -> None:

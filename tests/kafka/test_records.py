@@ -141,7 +141,7 @@ async def test_what_topics_compress_by_themselves_is_read_of_all_of_them(
 
 def with_changes(here: Site, **changes: Any) -> Site:
     """The same site with other settings."""
-    return replace(here, settings=replace(here.settings, **changes), workers=here.workers)
+    return replace(here, settings=here.settings.replace(**changes), workers=here.workers)
 
 
 ODD = [(b"trace\xff\xfe", b"1"), (b"plain", b"\xff"), (b"", None)]

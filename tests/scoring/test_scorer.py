@@ -367,16 +367,16 @@ async def test_a_refused_extension_is_read_again_and_goes_on(world: World, fresh
 async def test_a_question_set_while_the_stream_is_read_is_not_missed(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, questions = fresh("stream"), world.store.questions
+    stream, tracked = fresh("stream"), world.store.tracked
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, QuestionRecord]:
-        known = await questions(name)
-        monkeypatch.setattr(world.store, "questions", questions)
+    async def slow(name: str) -> Any:
+        known = await tracked(name)
+        monkeypatch.setattr(world.store, "tracked", tracked)
         await world.ask(stream)
         return known
 
-    monkeypatch.setattr(world.store, "questions", slow)
+    monkeypatch.setattr(world.store, "tracked", slow)
     await world.drain()
     await world.assert_equals_batch(stream)
 
@@ -384,20 +384,20 @@ async def test_a_question_set_while_the_stream_is_read_is_not_missed(
 async def test_what_is_read_last_is_what_is_kept(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, questions, gate = fresh("stream"), world.store.questions, asyncio.Event()
+    stream, tracked, gate = fresh("stream"), world.store.tracked, asyncio.Event()
     await world.grow(stream, 3)
 
-    async def slow(name: str) -> dict[str, QuestionRecord]:
-        known = await questions(name)
-        monkeypatch.setattr(world.store, "questions", questions)
+    async def slow(name: str) -> Any:
+        known = await tracked(name)
+        monkeypatch.setattr(world.store, "tracked", tracked)
         await gate.wait()
         return known
 
-    monkeypatch.setattr(world.store, "questions", slow)
+    monkeypatch.setattr(world.store, "tracked", slow)
     early = asyncio.create_task(
         world.scoring.wait_until_covered(stream, "unknown", time.monotonic() + 60)
     )
-    await until(lambda: world.store.questions is questions)
+    await until(lambda: world.store.tracked is tracked)
     await world.ask(stream)
     later = asyncio.create_task(world.scoring.streams.refresh())
     for _ in range(20):  # time enough for the later reader to be done, if nothing held it back
@@ -722,11 +722,12 @@ class Pointing(Prefilter):
 
 async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.Task[None]":
     """A query that waits, once these segments are named for it."""
-    world.scoring.prefilter.scout = Pointing(*picks)
+    world.scoring.prefilter.prefilter = Pointing(*picks)
     covering = asyncio.create_task(
         world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     )
-    await until(lambda: world.scoring.streams.tracked[stream].candidates.get(qid))
+    tracked = world.scoring.streams.tracked[stream]
+    await until(lambda: qid in tracked.questions and tracked.questions[qid].candidates)
     return covering
 
 
@@ -734,7 +735,7 @@ async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.look_ahead.PREFILTER_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.prefilter.PREFILTER_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 100)
     qid = await world.ask(stream, ttl=60)
@@ -751,7 +752,7 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
 async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.look_ahead.PREFILTER_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.prefilter.PREFILTER_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 60)
     assert isinstance(world.engine, HashEngine)

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from stream_app.client.client import store_of
 from stream_app.kafka import auth
 from stream_app.kafka.topics import TOPICS, ensure_topics
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.store import StreamStore
-from stream_app.variables import variable
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
 
@@ -53,8 +53,7 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """What a command of this site is started with."""
-        env = {variable(f.name): str(getattr(self.settings, f.name)) for f in fields(Settings)}
-        return os.environ | env | {"OMP_NUM_THREADS": "1"}
+        return os.environ | self.settings.to_env() | {"OMP_NUM_THREADS": "1"}
 
     async def start(self, *options: str, port: int | None = None) -> asyncio.subprocess.Process:
         """One more worker, with a port of its own if one is given."""

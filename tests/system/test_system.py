@@ -8,7 +8,6 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -108,8 +107,8 @@ async def has_begun(here: Site, stream: str) -> bool:
 
 @pytest.mark.guarantee("Failover")
 async def test_a_killed_worker_costs_nothing(here: Site, fresh: Fresh) -> None:
-    here.settings = replace(
-        here.settings, session_timeout_seconds=6.0
+    here.settings = here.settings.replace(
+        session_timeout_seconds=6.0
     )  # so long nobody has its partitions
     stream, question, text = fresh("stream"), "is the valve ok?", log_text(9, 300)
     await here.send("questions", stream, question.encode())

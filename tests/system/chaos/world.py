@@ -10,7 +10,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ async def world(
             ) as here,
         ):
             url = f"redis://127.0.0.1:{proxy.port}/0"
-            here.settings = replace(here.settings, redis=url)
+            here.settings = here.settings.replace(redis=url)
             streams = [fresh(f"stream {i}/ü") for i in range(STREAMS)]
             made = World(here, redis, kafka, proxy, random.Random(seed), streams)
             keeper = asyncio.create_task(made.keep())

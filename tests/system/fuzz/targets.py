@@ -12,7 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,15 @@ from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
 from stream_app.ingest.decoder import GROWTH, ROOM, TokenDecoder
-from stream_app.kafka import polled
 from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
+from stream_app.kafka.records import first_offset, unreadable_reason
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
+from stream_app.settings.variables import variable
 from stream_app.store.codec import pack_tail, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import question_id
-from stream_app.variables import variable
 from tests.support import raw
 from tests.support.files import read_file
 from tests.support.raw import Raw
@@ -182,12 +182,12 @@ def fetched(data: bytes) -> None:
     records = PartitionRecords(state, tp, FetchedRecords(sent), aborted, 7, None, None, True, 1)
     last = 6
     for record in records:
-        assert last < polled.begins(record) <= record.offset < records.next_fetch_offset
+        assert last < first_offset(record) <= record.offset < records.next_fetch_offset
         last = record.offset
         assert all(isinstance(name, str) for name, _ in record.headers)
-        if polled.unreadable(record):
+        if unreadable_reason(record):
             assert len(record.value) <= KEPT_BYTES
-            polled.unreadable(record).encode()
+            unreadable_reason(record).encode()
 
 
 def _mended(data: bytes) -> bytes:
@@ -300,7 +300,7 @@ def key_names(data: bytes) -> None:
 
 def settings(data: bytes) -> None:
     """The environment: a byte that names the setting, its value, and so on by lines."""
-    names = [variable(field.name) for field in fields(Settings)]
+    names = [*map(variable, Settings.model_fields)]
     lines = [line for line in data.split(b"\n") if line]
     made = Settings.from_env({names[line[0] % len(names)]: _text(line[1:]) for line in lines})
     assert made.broker_address

@@ -85,7 +85,7 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
         await guarded(
             here.worker, here.log, here.until(lambda: is_held(here), "all are far behind")
         )
-        second = replace(here, settings=replace(here.settings, http_port=free_port()))
+        second = replace(here, settings=here.settings.replace(http_port=free_port()))
 
         async def take_over() -> None:
             await here.until(second.is_ready, "the second worker has partitions")

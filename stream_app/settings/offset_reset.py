@@ -1,7 +1,4 @@
-"""Offset reset: where a partition begins that was never read, as `XL3M_START` says it.
-
-Knows the forms it may be written in; not partitions.
-"""
+"""Offset reset: where to begin in a partition without a stored position, as `XL3M_START` says."""
 
 import re
 from datetime import UTC, datetime
@@ -15,8 +12,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def parse_start(start: str, now: float) -> Literal["earliest", "latest"] | int:
-    """`earliest`, `latest`, or milliseconds since the epoch; now: in seconds since then. Raises
-    ValueError; a time without a zone is UTC."""
+    """`earliest`, `latest`, or milliseconds since the epoch; now: seconds since the epoch. A time
+    without a zone is UTC. Raises ValueError or OverflowError."""
     if start in ("earliest", "latest"):
         return EARLIEST if start == "earliest" else LATEST
     if ago := _AGO.fullmatch(start):

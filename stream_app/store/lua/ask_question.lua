@@ -1,0 +1,73 @@
+-- Gives a stream a question. Its range starts empty at the head, unless it has one. Questions that have expired, that it
+-- replaces, or that it evicts because there may be no more of its kind are deleted with all their keys.
+--
+-- KEYS  cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of a
+--       stream are in one slot); then, if the question is fenced, the partition
+-- ARGV  question's id, its record, '1' to keep the stream's other standing questions ('0': they end), how many questions
+--       of its kind (standing, ad hoc) there may be, the time in seconds for a Redis that does not tell it, segments
+--       in a block of scores; then the epoch of the fence
+-- Returns 1; 0 if an ad hoc question is a standing one already, which it stays; -1 if the partition has a later owner;
+-- -2 if there are as many standing questions as there may be.
+local cursor, questions, qid, record = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+if KEYS[7] and tonumber(redis.call('HGET', KEYS[7], 'epoch') or 0) > tonumber(ARGV[7]) then return -1 end
+
+local time, now = redis.pcall('TIME'), tonumber(ARGV[5])
+if not time.err then now = time[1] + time[2] / 1000000 end
+local blocks = math.floor(tonumber(redis.call('HGET', cursor, 'head') or 0) / tonumber(ARGV[6])) + 1
+
+-- One block more than there is, should the head move on meanwhile.
+local function keys_of(id)
+  local keys = { KEYS[3] .. id, KEYS[4] .. id, KEYS[5] .. id }
+  for block = 0, blocks do
+    keys[#keys + 1] = KEYS[6] .. id .. ':' .. block
+  end
+  return keys
+end
+
+local function expiry_of(packed) return cmsgpack.unpack(packed)[2] end
+
+local expires_at = expiry_of(record)
+local is_known, deleted, rivals = false, {}, {}
+local known = redis.call('HGETALL', questions)
+for i = 1, #known, 2 do
+  local id, expiry = known[i], expiry_of(known[i + 1])
+  local same_kind = (expiry == 0) == (expires_at == 0)
+  if id == qid then
+    if expiry == 0 and expires_at ~= 0 then return 0 end
+    is_known = same_kind
+  elseif (expiry > 0 and expiry < now) or (expiry == 0 and ARGV[3] == '0') then
+    deleted[#deleted + 1] = id
+  elseif same_kind then
+    rivals[#rivals + 1] = { id = id, expiry = expiry, order = i }
+  end
+end
+
+local excess = #rivals - tonumber(ARGV[4]) + 1
+if not is_known and excess > 0 then
+  if expires_at == 0 then return -2 end
+  table.sort(rivals, function(a, b) return a.expiry < b.expiry or (a.expiry == b.expiry and a.order < b.order) end)
+  for i = 1, excess do
+    deleted[#deleted + 1] = rivals[i].id
+  end
+end
+
+-- Written before anything is deleted: a full Redis refuses the first write, and then nothing was done.
+local head = redis.call('HGET', cursor, 'head') or '0'
+redis.call('HSETNX', KEYS[3] .. qid, 'lo', head)
+redis.call('HSETNX', KEYS[3] .. qid, 'hi', head)
+for _, key in ipairs(keys_of(qid)) do
+  if expires_at == 0 then
+    redis.call('PERSIST', key)
+  else
+    redis.call('EXPIREAT', key, string.format('%.0f', math.floor(expires_at)))
+  end
+end
+redis.call('HSET', questions, qid, record)
+for _, id in ipairs(deleted) do
+  redis.call('HDEL', questions, id)
+  for _, key in ipairs(keys_of(id)) do
+    redis.call('UNLINK', key)
+  end
+end
+redis.call('HINCRBY', cursor, 'questions', 1)
+return 1
