@@ -1,5 +1,5 @@
-"""The embedded services are real: ready when the block begins, reachable from loopback alone,
-gone when it ends."""
+"""The embedded services are real: ready when the block begins, reachable on loopback only, stopped
+when it ends."""
 
 import os
 import socket
@@ -125,7 +125,7 @@ def test_services_listen_on_loopback_only(
 
 def test_a_folder_that_is_no_kafka_home_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(services.EmbeddedError, match="no Kafka home"),
+        pytest.raises(services.EmbeddedError, match="not a Kafka distribution"),
         services.kafka(tmp_path, kafka_home=tmp_path),
     ):
         pass
