@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from stream_app.app import create_faust
 from stream_app.errors import SettingsError
+from stream_app.kafka.faust_app import create_faust
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.settings.faults import bounds
@@ -200,7 +200,7 @@ async def test_a_value_that_is_taken_can_be_used(
     asked = QuestionRecord("q?", now + settings.adhoc_ttl_seconds, now)
     await store.ask(stream, "q", asked, most=settings.max_adhoc_questions)
     assert await store.scored_range(stream, "q") is not None
-    watchdog = Watchdog(settings.watchdog_seconds, signs=lambda: 0, busy=lambda: False)
+    watchdog = Watchdog(settings.watchdog_seconds, progress=lambda: 0, busy=lambda: False)
     running = asyncio.create_task(watchdog.run())
     await asyncio.sleep(0)  # it has set the interpreter's timer by now
     assert settings.shutdown_timeout_seconds <= threading.TIMEOUT_MAX

@@ -17,7 +17,6 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from stream_app.cli import ask
 from stream_app.cli.display import show_answer, show_top
 from stream_app.cli.output import echo
 from stream_app.client import client
@@ -145,7 +144,7 @@ def _last_words(folder: Path) -> str:
 async def _stream(demo: Demo, question: str) -> None:
     """Feed the lines with a question standing, and show its top-k while they come."""
     echo(f"\nstanding question: {question}")
-    await ask.set_question(demo.settings, STREAM, question)
+    await client.set_question(demo.settings, STREAM, question)
     watching = asyncio.create_task(_show_top(demo, question))
     async with open_feeder(demo.settings, demo.store) as feeder:
         await feeder.feed(STREAM, _events(demo.lines), lambda _: None)

@@ -36,7 +36,7 @@ PARTITIONS = 4
 if TYPE_CHECKING:
     from xl3m_core import Engine
 
-Mark = Literal["ok", "WARN", "MEND"]
+Mark = Literal["ok", "WARN", "FAIL"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def run(**given: Any) -> bool:
     with _silent("aiokafka"):  # what it says is said here
         for finding in examine(**given):
             echo(str(finding))
-            well = well and finding.mark != "MEND"
+            well = well and finding.mark != "FAIL"
     return well
 
 
@@ -80,7 +80,7 @@ def examine(**given: Any) -> Iterator[Finding]:
     try:
         settings = Settings.from_env(**given)
     except SettingsError as error:
-        yield Finding("MEND", "settings", str(error))
+        yield Finding("FAIL", "settings", str(error))
         return
     yield Finding("ok", "settings", "all can be used")
     yield from asyncio.run(_all(redis_findings(settings)))
@@ -100,7 +100,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
                 yield await _schema(redis, Keys(settings.prefix))
                 yield await _redis_group(redis, settings)
     except (UnreachableError, SettingsError) as error:
-        yield Finding("MEND", "Redis", str(error))
+        yield Finding("FAIL", "Redis", str(error))
 
 
 def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("ok", "Redis maxmemory-policy", policy)
     else:
         said = f"it is {policy}, so keys may vanish: set it to noeviction"
-        yield Finding("MEND", "Redis maxmemory-policy", said)
+        yield Finding("FAIL", "Redis maxmemory-policy", said)
     if info.get("aof_enabled"):
         yield Finding("ok", "Redis appendonly", "on")
     else:
@@ -120,7 +120,7 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
 
 def _redis_kind(info: dict[str, Any]) -> Finding:
     if fault := server_check.fault_of(info) or server_check.replica_fault(info):
-        return Finding("MEND", "Redis", fault)
+        return Finding("FAIL", "Redis", fault)
     said = f"answers, version {info['redis_version']}"
     if server_check.version(info) < server_check.TESTED:
         return Finding("WARN", "Redis", f"{said}: not tested with any before 6.2")
@@ -130,7 +130,7 @@ def _redis_kind(info: dict[str, Any]) -> Finding:
 async def _redis_group(redis: Redis, settings: Settings) -> Finding:
     noted = await groups.noted_groups(redis, settings)
     if fault := groups.fault_of(noted, settings):
-        return Finding("MEND", "Redis group", fault)
+        return Finding("FAIL", "Redis group", fault)
     if warning := groups.warning_of(noted, settings):
         return Finding("WARN", "Redis group", warning)
     said = f"{settings.group}, and no other" if noted else "none noted yet, the first worker does"
@@ -141,7 +141,7 @@ async def _schema(redis: Redis, keys: Keys) -> Finding:
     try:
         noted = await check_schema(redis, keys)
     except SchemaError as error:
-        return Finding("MEND", "schema", str(error))
+        return Finding("FAIL", "schema", str(error))
     return Finding("ok", "schema", str(noted or "none noted yet, the first worker does"))
 
 
@@ -153,7 +153,7 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
         missing = [name for name in names if not counts.get(name)]
         makes_missing = bool(missing) and await auto_creates_topics(settings)
     except (UnreachableError, SettingsError) as error:
-        yield Finding("MEND", "Kafka", str(error))
+        yield Finding("FAIL", "Kafka", str(error))
         return
     yield Finding("ok", "Kafka", f"answers at {settings.broker_address}")
     yield codecs_finding()
@@ -173,7 +173,7 @@ def codecs_finding() -> Finding:
     """Can all be read that producers compress with?"""
     if missing := missing_codecs():
         said = f"records compressed with {', '.join(missing)} cannot be read: install cramjam and "
-        return Finding("MEND", "codecs", f"{said}zstandard")
+        return Finding("FAIL", "codecs", f"{said}zstandard")
     return Finding("ok", "codecs", f"can be read: {', '.join(NAMES.values())}")
 
 
@@ -183,7 +183,7 @@ async def _kafka_group(settings: Settings) -> Finding:
     try:
         return Finding("ok", what, await group_state(settings))
     except UnreachableError as error:
-        return Finding("MEND", what, str(error))
+        return Finding("FAIL", what, str(error))
 
 
 def _topic(name: str, partitions: int, is_shared: bool) -> Finding:
@@ -199,7 +199,7 @@ def _missing_topic(settings: Settings, name: str, is_made: bool) -> Finding:
         f"it is missing: kafka-topics.sh --bootstrap-server {settings.broker_address} --create "
         f"--topic {name} --partitions {PARTITIONS}"
     )
-    return Finding("MEND", f"topic {name}", said)
+    return Finding("FAIL", f"topic {name}", said)
 
 
 async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -210,7 +210,7 @@ async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
         with closing(Registry(settings)) as registry:
             said = await registry.answers()
     except (RegistryError, SettingsError) as error:
-        yield Finding("MEND", "schema registry", str(error))
+        yield Finding("FAIL", "schema registry", str(error))
     else:
         yield Finding("ok", "schema registry", said)
 
@@ -222,10 +222,10 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
     try:
         engine = create_engine(settings)
     except XL3MError as error:
-        yield Finding("MEND", "model", str(error))
+        yield Finding("FAIL", "model", str(error))
         return
     except Exception as error:  # whatever a folder holds, the doctor ends with a verdict
-        yield Finding("MEND", "model", f"it cannot be used: {type(error).__name__}: {error}")
+        yield Finding("FAIL", "model", f"it cannot be used: {type(error).__name__}: {error}")
         return
     yield Finding("ok", "model", description(engine))
     with suppress(UnreachableError, SchemaError, SettingsError):  # said of Redis already

@@ -1,37 +1,36 @@
 """The command line: worker, feed, ask, watch, streams, rebuild, run, demo, doctor.
 
-Each verb is a few lines that load what it needs when it is called, so that help is instant.
-Exit codes: 0 done; 1 there is no answer, `feed` could not read all of its files, or the doctor
-found something to mend; 2 wrong usage or settings, or another version's Redis; 3 broker, Redis or
-worker out of reach; 130 interrupted; 143 `feed` was ended by SIGTERM, 129 by SIGHUP.
+Each verb imports what it needs when it is called, so that `--help` is instant. Exit codes:
+
+0    done
+1    no answer; `feed` skipped some input; `doctor` found a problem
+2    wrong usage or settings, or Redis holds another version's data
+3    Kafka, Redis or a worker cannot be reached
+130  interrupted; `feed` ended by a signal: 128 + its number (143 SIGTERM, 129 SIGHUP)
 """
 
 import asyncio
 import logging
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from stream_app.cli.options import TEXT, load_settings, options
 from stream_app.runtime.malloc import configure_malloc
 from xl3m_core.errors import XL3MError
 
-if TYPE_CHECKING:
-    from stream_app.settings import Settings
-
 EXIT_NO_ANSWER = 1
-EXIT_TO_MEND = 1
-EXIT_LEFT_OUT = 1
+EXIT_FAILED_CHECK = 1
+EXIT_SKIPPED_INPUT = 1
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one line, not a traceback."""
+    """Run a command; an error of the user is one line, not a traceback."""
     from stream_app.cli.output import echo, prepare
     from stream_app.runtime.escape import escape
 
@@ -57,93 +56,38 @@ def _code(error: Exception) -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="xl3m-stream")
 def cli() -> None:
-    """Ask questions of a stream that never ends.
+    """Ask questions of an endless stream with a short-context language model.
 
-    Every setting can also be given as an environment variable XL3M_...; the README lists them.
+    \b
+    xl3m demo                              try it: nothing to install
+    xl3m worker                            read the topic, score, answer
+    xl3m feed app.log                      send a file to the topic
+    xl3m ask app.log "Which host fails?"   ask
+
+    Settings are also read from environment variables XL3M_...; the README lists them.
     """
-
-
-class Text(click.ParamType):
-    """Text of a person's, not the bytes a shell may pass on instead."""
-
-    name = "text"
-
-    def convert(self, value: str, param: Any, ctx: Any) -> str:
-        """The text as it is."""
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            self.fail("it is not UTF-8", param, ctx)
-        return value
-
-
-TEXT = Text()
-
-
-def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options that several commands share."""
-    known = {
-        "broker": click.option("--broker", help="kafka://host:port  [XL3M_BROKER]"),
-        "redis": click.option("--redis", help="redis://host:port/db  [XL3M_REDIS]"),
-        "model": click.option("--model", help="A folder or a hub id  [XL3M_MODEL]"),
-        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
-    }
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(names):
-            command = known[name](command)
-        return command
-
-    return add
-
-
-OPTIONS = {"query_deadline_seconds": "--deadline"}
-"""Of settings that have an option by another name than theirs."""
-
-
-def _settings(**given: Any) -> "Settings":
-    """The settings; what is wrong with them is named by the option it came from."""
-    from stream_app.errors import SettingsError
-    from stream_app.settings import Settings, unknown_variables
-    from stream_app.settings.variables import variable
-
-    warnings = unknown_variables()
-    try:
-        settings = Settings.from_env(**given)
-    except SettingsError as error:
-        _warn(warnings)
-        said = str(error)
-        for name in (name for name, value in given.items() if value is not None):
-            option = OPTIONS.get(name, f"--{name}")
-            said = re.sub(rf"\b{variable(name)}\b", f"{option} ({variable(name)})", said)
-        raise SettingsError(said) from None
-    if not _has_json_log(settings):
-        _warn(warnings)
-    return settings
-
-
-def _has_json_log(settings: "Settings") -> bool:
-    """Whether this is a worker whose log is JSON; it takes the warnings, too."""
-    return settings.log_format == "json" and click.get_current_context().info_name == "worker"
-
-
-def _warn(lines: list[str]) -> None:
-    from stream_app.cli.output import echo
-
-    for line in lines:
-        echo(f"xl3m: warning: {line}", err=True)
 
 
 @cli.command()
 @options("broker", "redis", "model")
 @click.option("--group", help="Kafka consumer group.  [XL3M_GROUP]")
-@click.option("--embedded", is_flag=True, help="Start a broker and a Redis just for this worker.")
+@click.option(
+    "--embedded",
+    is_flag=True,
+    help="Start and stop a broker and a Redis with it.",
+)
 @click.option("--loglevel", type=click.Choice(LEVELS), default="info", show_default=True)
 def worker(embedded: bool, loglevel: str, **given: Any) -> None:
-    """Read the tokens topic, score, answer. Run as many as you like."""
+    """Consume the tokens topic, score its segments and answer queries.
+
+    Start several to share the partitions.
+
+    \b
+    Example: xl3m worker --broker kafka://localhost:9092 --redis redis://localhost:6379/0
+    """
     from stream_app.cli.worker import run_embedded, run_worker
 
-    settings = _settings(**given)
+    settings = load_settings(**given)
     try:
         (run_embedded if embedded else run_worker)(settings, loglevel)
     except (XL3MError, OSError) as error:
@@ -155,18 +99,18 @@ def worker(embedded: bool, loglevel: str, **given: Any) -> None:
 
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE...")
-@click.option("--stream", type=TEXT, help="The stream of all files; by default each has its name.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written later.")
+@click.option("--stream", type=TEXT, help="Stream of all files; default: one per file.")
+@click.option("-f", "--follow", is_flag=True, help="Keep reading what is appended (tail -f).")
 @click.option(
-    "-n", "--lines", "last", type=click.IntRange(0), help="Begin with the last N lines of a file."
+    "-n", "--lines", "last", type=click.IntRange(0), help="Start at the last N lines of each file."
 )
-@click.option("--from-end", is_flag=True, help="With -f: only what is written from now on (-n 0).")
+@click.option("--from-end", is_flag=True, help="With -f: send only new lines (same as -n 0).")
 @click.option(
     "--positions",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep in this file how far each file was sent, and go on from there.",
+    help="Checkpoint file: remembers how far each file was sent; a restart continues.",
 )
-@click.option("--topic", type=TEXT, help="Which topic, if XL3M_TOKENS_TOPIC names several.")
+@click.option("--topic", type=TEXT, help="Topic to send to, if XL3M_TOKENS_TOPIC names several.")
 @options("broker", "redis")
 def feed(
     sources: tuple[str, ...],
@@ -178,35 +122,38 @@ def feed(
     topic: str | None,
     **given: Any,
 ) -> None:
-    """Send files, all files of a folder, what a pattern stands for, or standard input (-).
+    """Send files to the tokens topic; each file is one stream.
 
-    Compressed files (gzip, bzip2, xz, zstd), UTF-16 and transcripts (WebVTT, SubRip, JSON) are
-    read as the text they hold.
+    FILE is a file, a folder, a pattern such as 'logs/*.log', or - for standard input. Compressed
+    files (gzip, bzip2, xz, zstd), UTF-16 and transcripts (WebVTT, SubRip, JSON) are sent as text.
+
+    \b
+    Example: xl3m feed /var/log/app.log -f --positions app.positions
     """
     from stream_app.cli.feed import FeedRequest
     from stream_app.cli.feed import feed as run
     from stream_app.cli.signals import run_until_signalled
 
     if from_end and not follow:
-        raise click.UsageError("--from-end needs -f: what is written later is read only with it")
+        raise click.UsageError("--from-end needs -f: it sends only lines that are written later")
     if from_end and last:
-        raise click.UsageError("--from-end is -n 0: give one of them")
+        raise click.UsageError("--from-end is the same as -n 0: give only one of them")
     wanted = FeedRequest(sources, stream, follow, 0 if from_end else last, positions, topic)
-    ended = asyncio.run(run_until_signalled(run(_settings(**given), wanted)))
+    ended = asyncio.run(run_until_signalled(run(load_settings(**given), wanted)))
     if ended.code or not ended.result:
-        sys.exit(ended.code or EXIT_LEFT_OUT)
+        sys.exit(ended.code or EXIT_SKIPPED_INPUT)
 
 
 @cli.command()
 @click.argument("stream", type=TEXT)
 @click.argument("question", type=TEXT, required=False)
 @click.option(
-    "--deadline", type=float, help="Seconds to score for at most  [XL3M_QUERY_DEADLINE_SECONDS]"
+    "--deadline", type=float, help="Maximum seconds to spend scoring  [XL3M_QUERY_DEADLINE_SECONDS]"
 )
 @click.option(
     "--progress/--no-progress",
     default=None,
-    help="Say how much is read meanwhile, on standard error; by default on a terminal.",
+    help="Show scoring progress on standard error; default: on a terminal.",
 )
 @options("redis", "json")
 def ask(
@@ -217,10 +164,14 @@ def ask(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Ask a stream; without a question, its current one."""
+    """Ask a stream a question; without one, ask its standing question.
+
+    \b
+    Example: xl3m ask app.log "Which host fails?"
+    """
     from stream_app.cli import ask as ask_command
 
-    settings = _settings(query_deadline_seconds=deadline, **given)
+    settings = load_settings(query_deadline_seconds=deadline, **given)
     shown = sys.stderr.isatty() if progress is None else progress
     if not asyncio.run(ask_command.ask(settings, stream, question, as_json, shown)):
         sys.exit(EXIT_NO_ANSWER)
@@ -228,51 +179,63 @@ def ask(
 
 @cli.command()
 @click.argument("stream", type=TEXT)
-@click.option("-q", "--question", type=TEXT, help="Add this to the stream's current questions.")
-@click.option("--replace", is_flag=True, help="With -q: end the stream's other questions.")
+@click.option("-q", "--question", type=TEXT, help="Add this standing question to the stream.")
+@click.option("--replace", is_flag=True, help="With -q: end the stream's other standing questions.")
 @options("broker", "redis", "json")
 def watch(stream: str, question: str | None, replace: bool, as_json: bool, **given: Any) -> None:
-    """Show the running top-k of a stream's current question as it changes.
+    """Show a question's best segments whenever they change.
 
-    Of several current questions it is the one that was set last.
+    Without -q: those of the standing question that was set last.
+
+    \b
+    Example: xl3m watch app.log -q "Which host fails?"
     """
-    from stream_app.cli import ask as ask_command
+    from stream_app.cli import watch as watch_command
 
     if replace and question is None:
-        raise click.UsageError("--replace ends the questions beside that of -q: give one")
-    asyncio.run(ask_command.watch(_settings(**given), stream, question, as_json, replace))
+        raise click.UsageError("--replace needs a question: add -q")
+    asyncio.run(watch_command.watch(load_settings(**given), stream, question, as_json, replace))
 
 
 @cli.command()
-@click.option("--memory", is_flag=True, help="And what each takes in Redis.")
+@click.option("--memory", is_flag=True, help="Also show each stream's memory in Redis.")
 @options("redis", "json")
 def streams(memory: bool, as_json: bool, **given: Any) -> None:
-    """List the streams and what is known of them."""
-    from stream_app.cli import ask as ask_command
+    """List streams with their segments, gaps and questions.
 
-    asyncio.run(ask_command.streams(_settings(**given), as_json, memory))
+    \b
+    Example: xl3m streams --memory
+    """
+    from stream_app.cli import streams as streams_command
+
+    asyncio.run(streams_command.streams(load_settings(**given), as_json, memory))
 
 
 @cli.command()
-@click.option("--stream", type=TEXT, help="The stream to begin anew.")
+@click.option("--stream", type=TEXT, help="The stream to rebuild.")
 @click.option(
     "--all",
     "every",
     is_flag=True,
-    help="All streams and partitions; also an older version's Redis.",
+    help="Rebuild all streams; also replaces an older version's data.",
 )
-@click.option("--yes", is_flag=True, help="Also where Kafka no longer has all of it.")
+@click.option("--yes", is_flag=True, help="Also rebuild where Kafka has deleted part of the input.")
 @options("broker", "redis")
 def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
-    """Throw away what Redis holds of a stream, questions apart, and have workers read it again.
+    """Delete a stream's state in Redis and read it again from Kafka.
 
-    With --all also partitions whose events all became dead letters, say by a mistyped field.
-    Workers may run: those that own the stream's partitions end, and their successors read them
-    from the start.
+    Its questions are kept.
+
+    With --all, every partition is read again, also those whose events all became dead letters (for
+    example because of a mistyped field). Workers may be running: those that own the partitions
+    end, and whatever restarts them has the partitions read from the start.
+
+    \b
+    Example: xl3m rebuild --stream app.log
     """
     if bool(stream) == every:
-        raise click.UsageError("name one --stream, or say --all")
-    settings = _settings(**given)
+        raise click.UsageError("give either --stream NAME or --all")
+    settings = load_settings(**given)
     from stream_app.cli import rebuild as rebuild_command
 
     asyncio.run(rebuild_command.run(settings, stream, yes))
@@ -283,8 +246,12 @@ def rebuild(stream: str | None, every: bool, yes: bool, **given: Any) -> None:
 @click.option("-q", "--question", "questions", type=TEXT, required=True, multiple=True)
 @options("model", "json")
 def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Answer from a file of any length, without any server."""
-    settings = _settings(**given)
+    """Answer questions about a file, without Kafka or Redis.
+
+    \b
+    Example: xl3m run app.log -q "Which host fails?"
+    """
+    settings = load_settings(**given)
     from stream_app.cli import run as run_command
 
     if not run_command.run(settings, file, questions, as_json):
@@ -297,21 +264,32 @@ def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> 
     type=click.IntRange(1),
     default=3000,
     show_default=True,
-    help="Lines of log to stream.",
+    help="Number of log lines to stream.",
 )
 @options("model")
 def demo(lines: int, **given: Any) -> None:
-    """Everything at once, on this machine, with nothing installed; under two minutes."""
+    """Try everything on this machine in two minutes.
+
+    Starts a broker, Redis, a worker and a live log, asks three questions, and deletes everything
+    at the end.
+
+    \b
+    Example: xl3m demo
+    """
     from stream_app.cli.demo import run_demo
 
-    run_demo(_settings(**given), lines)
+    run_demo(load_settings(**given), lines)
 
 
 @cli.command()
 @options("broker", "redis", "model")
 def doctor(**given: Any) -> None:
-    """Look at all that a worker needs, and say what to mend."""
+    """Check everything a worker needs, and say what to fix.
+
+    \b
+    Example: xl3m doctor --broker kafka://localhost:9092
+    """
     from stream_app.cli import doctor
 
     if not doctor.run(**given):
-        sys.exit(EXIT_TO_MEND)
+        sys.exit(EXIT_FAILED_CHECK)

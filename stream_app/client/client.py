@@ -1,6 +1,10 @@
-"""Client: asks through Redis pub/sub, and looks at what streams hold.
+"""The client: ask questions of streams and look at their state. Any program may use it.
 
-What the command line uses, and any program may. Knows Redis; no Kafka, no model.
+All functions but `set_question` need only Redis (pub/sub and the streams' keys); no model is
+loaded. Get a store from `open_redis` and `store_of`, then:
+
+    async for message in client.ask(store, "app.log", "Which host fails?", deadline=30.0):
+        print(message)
 """
 
 import asyncio
@@ -22,15 +26,17 @@ from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import follow
 
-# On top of the query's own deadline: loading nothing, generating, and a batch before it.
+# Waited beyond the query's deadline: for the batch in progress and for generating the answer.
 ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
 
 @asynccontextmanager
 async def open_redis(url: str) -> AsyncIterator[Redis]:
-    """A Redis that answers. Raises UnreachableError when it does not, or no longer, or does not
-    let us in."""
+    """A connected Redis client, closed at the end of the block.
+
+    Raises UnreachableError if Redis does not answer, stops answering, or denies access.
+    """
     redis = _client(url)
     try:
         await redis.ping()
@@ -55,17 +61,17 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
 
 
 def store_of(settings: Settings, redis: Redis) -> StreamStore:
-    """The streams of the settings' prefix, bounded as they say."""
+    """The store of the settings' key prefix and retention."""
     keys = Keys(settings.prefix)
     return StreamStore(redis, settings.retention_segments, settings.retention_bytes, keys)
 
 
 def _client(url: str) -> Redis:
-    """A client that has not connected yet. Raises SettingsError if the URL's options are wrong."""
+    """A client that has not connected yet. Raises SettingsError if the URL has wrong options."""
     try:
         redis = Redis.from_url(url)
         pool: Any = redis.connection_pool
-        pool.make_connection()  # here they are looked at, for the first time
+        pool.make_connection()  # the first place that checks the options
     except (TypeError, ValueError):
         raise SettingsError(
             f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
@@ -77,20 +83,24 @@ def _client(url: str) -> Redis:
 async def ask(
     store: StreamStore, stream: str, question: str | None, deadline: float
 ) -> AsyncIterator[dict[str, Any]]:
-    """Ask, and give out what comes back: maps of `type` "text" with a piece of the answer,
-    then one of `type` "answer". Raises UnreachableError when no worker listens."""
+    """Ask a stream and yield the reply's messages.
+
+    First maps of `type` "text", each with a piece of the answer's text, then one of `type`
+    "answer" with the whole answer, or with `error`. question: None asks the standing question;
+    deadline: seconds for scoring. Raises UnreachableError if no worker listens or none answers.
+    """
     query = {"id": uuid.uuid4().hex, "stream": stream, "deadline": deadline}
     query |= {"question": question} if question else {}
     channel = store.keys.answer_channel(str(query["id"]))
     try:
         async with (
-            aclosing(follow(store.redis, channel)) as heard,
+            aclosing(follow(store.redis, channel)) as messages,
             asyncio.timeout(deadline + ANSWER_SECONDS),
         ):
-            await anext(heard)  # an answer would be lost before
+            await anext(messages)  # subscribed: an earlier answer would be lost
             await ensure_worker(store)
             await store.redis.publish(store.keys.query_channel(), encode(query))
-            async for fields in _said(store, query, heard):
+            async for fields in _replies(store, query, messages):
                 yield fields
     except TimeoutError:
         raise UnreachableError(
@@ -99,38 +109,55 @@ async def ask(
         ) from None
 
 
-async def _said(
-    store: StreamStore, query: dict[str, Any], heard: AsyncIterator[dict[str, Any] | None]
+async def _replies(
+    store: StreamStore, query: dict[str, Any], messages: AsyncIterator[dict[str, Any] | None]
 ) -> AsyncIterator[dict[str, Any]]:
-    """What is said until the answer, with all of its text in pieces before it."""
-    said = ""
-    async for message in heard:
+    """The messages up to the answer; text that was not streamed is yielded just before it."""
+    streamed = ""
+    async for message in messages:
         if message is None:
-            await _ask_again(store, query)
+            await _publish_again(store, query)
             continue
         fields = decode(message["data"])
         if fields.get("type") == "answer":
-            if unsaid := _unsaid(said, fields.get("answer")):
-                yield {"type": "text", "id": query["id"], "text": unsaid}
+            if rest := _unstreamed(streamed, fields.get("answer")):
+                yield {"type": "text", "id": query["id"], "text": rest}
             yield fields
             return
-        said += str(fields.get("text", ""))
+        streamed += str(fields.get("text", ""))
         yield fields
 
 
-async def _ask_again(store: StreamStore, query: dict[str, Any]) -> None:
-    """What was said while nobody listened is lost. With the same id: who has answered it meanwhile
-    says it once more. After a restart of Redis workers need a moment to listen again, too."""
+async def _publish_again(store: StreamStore, query: dict[str, Any]) -> None:
+    """Publish the query once more after a lost subscription, under the same id: a worker that
+    answered it meanwhile repeats its answer. Workers resubscribe, too, so wait for one."""
     while not await workers(store):
         await asyncio.sleep(POLL_SECONDS)
     await store.redis.publish(store.keys.query_channel(), encode(query))
 
 
-def _unsaid(said: str, answer: Any) -> str:
-    """What of the answer's text did not come in pieces; all of it, if these do not go together."""
-    if not isinstance(answer, str) or said.strip() == answer.strip():
+def _unstreamed(streamed: str, answer: Any) -> str:
+    """The part of the answer's text that was not streamed; all of it if the two differ."""
+    if not isinstance(answer, str) or streamed.strip() == answer.strip():
         return ""
-    return answer[len(said) :] if answer.startswith(said) else f"\n{answer}"
+    return answer[len(streamed) :] if answer.startswith(streamed) else f"\n{answer}"
+
+
+async def set_question(
+    settings: Settings, stream: str, question: str, replace: bool = False
+) -> None:
+    """Make it a standing question of the stream, through the questions topic of Kafka.
+
+    replace: it ends the stream's other standing questions. Raises UnreachableError if Kafka does
+    not answer.
+    """
+    from stream_app.kafka.producer import open_producer
+    from stream_app.kafka.topics import ensure_topics
+
+    await ensure_topics(settings)
+    async with open_producer(settings) as producer:
+        value = encode({"question": question, "add": not replace})
+        await producer.send_and_wait(settings.questions_topic, value, key=stream.encode())
 
 
 async def ensure_worker(store: StreamStore) -> None:
@@ -140,33 +167,37 @@ async def ensure_worker(store: StreamStore) -> None:
 
 
 async def workers(store: StreamStore) -> int:
-    """How many workers listen."""
+    """The number of workers that listen for queries."""
     return int((await store.redis.pubsub_numsub(store.keys.query_channel()))[0][1])
 
 
 async def resolve(store: StreamStore, name: str) -> str:
-    """The stream of that name; if there is none, but one whose name is printed so, that one."""
-    meant = unescape_name(name)
-    if meant == name:
+    """The stream's real name for a name as the commands print it.
+
+    They print unsafe characters as codes such as `\\x1b`. The name is returned as it is if a
+    stream has exactly that name, or if none has the decoded one.
+    """
+    decoded = unescape_name(name)
+    if decoded == name:
         return name
     try:
-        literal, coded = [
-            await store.redis.sismember(store.keys.streams(), each) for each in (name, meant)
+        has_literal, has_decoded = [
+            await store.redis.sismember(store.keys.streams(), each) for each in (name, decoded)
         ]
-    except NoPermissionError:  # who may only ask has no right to look
+    except NoPermissionError:  # a user that may only ask cannot list the streams
         return name
-    return meant if coded and not literal else name
+    return decoded if has_decoded and not has_literal else name
 
 
 async def scored_segments(
     store: StreamStore, stream: str, question: str | None
 ) -> tuple[int, int] | None:
-    """How many of the stream's segments are scored for the question (None: the current one), and
-    how many there are; None if nothing is known of it, or who asks has no right to know."""
+    """(segments scored for the question, segments in the stream); question: None is the standing
+    one. None if the question has no scores yet, or the Redis user may not read them."""
     try:
-        known = await store.questions(stream)
-        wanted = question or current_question(known)
-        qids = [qid for qid, asked in known.items() if asked.question == wanted]
+        records = await store.questions(stream)
+        wanted = question or current_question(records)
+        qids = [qid for qid, record in records.items() if record.question == wanted]
         head = (await store.load(stream)).cursor.head
         ranges = [scored for scored in await store.scored_ranges(stream, qids) if scored]
     except NoPermissionError:
@@ -176,16 +207,17 @@ async def scored_segments(
 
 
 async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
-    """What there is of a stream: segments, the characters behind the last one, what is retained,
-    gaps, questions and their coverage."""
+    """The state of a stream: `segments` completed, `tail` characters behind the last segment,
+    segments `retained`, missing offsets (`gaps`), next offsets (`as_of`), and the standing
+    `questions` with their coverage."""
     state = await store.load(stream)
     cursor = state.cursor
-    asked = await store.questions(stream)
-    ranges = zip(asked.values(), await store.scored_ranges(stream, asked), strict=True)
+    records = await store.questions(stream)
+    ranges = zip(records.values(), await store.scored_ranges(stream, records), strict=True)
     questions = [
-        {"question": each.question, "coverage": round(scored.coverage(cursor.head), 4)}
-        for each, scored in ranges
-        if scored is not None and not each.expires_at
+        {"question": record.question, "coverage": round(scored.coverage(cursor.head), 4)}
+        for record, scored in ranges
+        if scored is not None and not record.expires_at
     ]
     return {
         "stream": stream,
@@ -199,25 +231,28 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
 
 
 async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] | None:
-    """A current question's running top-k, the most certain first; None if it has none yet."""
-    for qid, asked in (await store.questions(stream)).items():
-        if asked.question != question or asked.expires_at:
+    """The running top-k of a standing question, best segment first; None if there is none yet."""
+    for qid, record in (await store.questions(stream)).items():
+        if record.question != question or record.expires_at:
             continue
-        view = await store.snapshot(stream, qid)
-        if view is None:
+        snapshot = await store.snapshot(stream, qid)
+        if snapshot is None:
             continue
         best = [
             {"index": s.index, "score": score, "start": s.start, "end": s.end, "text": s.text}
-            for s, score in view.top
+            for s, score in snapshot.top
         ]
-        scored = [view.scored_range.lo, view.scored_range.hi]
+        scored = [snapshot.scored_range.lo, snapshot.scored_range.hi]
         return {"stream": stream, "question": question, "range": scored,
-                "segments": view.state.cursor.head, "top": best}  # fmt: skip
+                "segments": snapshot.state.cursor.head, "top": best}  # fmt: skip
     return None
 
 
 async def updates(store: StreamStore, stream: str) -> AsyncIterator[dict[str, Any]]:
-    """Told whenever a top-k of the stream changed, or a question was refused; first of all an
-    empty map, when listening has begun, and again if it had to begin anew."""
+    """A map for every change of a top-k of the stream, and for every refused question.
+
+    The first map is empty and says that the subscription has begun; so is one after each
+    reconnection, since updates may have been missed before it.
+    """
     async for message in follow(store.redis, store.keys.update_channel(stream)):
         yield decode(message["data"]) if message else {}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from stream_app.env import variable
 from stream_app.formats.keys import hint
 
 logger = logging.getLogger("xl3m")
@@ -26,10 +27,15 @@ def _nothing() -> None:
 class Notes:
     """One per worker. Each `on_…` is called once for what it counts."""
 
-    def __init__(self) -> None:
-        self.on_skipped: Callable[[], None] = _nothing
-        self.on_missing_key: Callable[[], None] = _nothing
-        self.on_unparsed_time: Callable[[], None] = _nothing
+    def __init__(
+        self,
+        on_skipped: Callable[[], None] = _nothing,
+        on_missing_key: Callable[[], None] = _nothing,
+        on_unparsed_time: Callable[[], None] = _nothing,
+    ) -> None:
+        self.on_skipped = on_skipped
+        self.on_missing_key = on_missing_key
+        self.on_unparsed_time = on_unparsed_time
         self._forms: set[tuple[str, str]] = set()
         self._named_key = False
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from stream_app.env import variable
 from stream_app.errors import BadEvent
 from stream_app.formats.values import whole
 

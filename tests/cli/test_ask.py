@@ -79,7 +79,7 @@ async def test_progress_is_shown_until_the_answer_comes(
         yield {"type": "answer", "error": "enough"}
 
     monkeypatch.setattr(progress_module, "POLLED_SECONDS", 0.0)
-    monkeypatch.setattr(client, "covered", look)
+    monkeypatch.setattr(client, "scored_segments", look)
     monkeypatch.setattr(client, "ask", ask)
     settings = Settings(redis=redis_url)
     assert not await ask_command.ask(settings, escape_name(stream), QUESTION, False, wanted)

@@ -1,4 +1,4 @@
-"""The doctor finds what has to be mended, says so in a line, and touches nothing."""
+"""The doctor finds problems, reports each in one line, and changes nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -69,14 +69,14 @@ async def test_a_redis_that_keeps_what_it_is_given_is_well(tmp_path: Path) -> No
     assert "version" in seen["Redis"].message
 
 
-async def test_a_redis_that_may_forget_is_to_be_mended_and_one_without_aof_warned_of(
+async def test_a_redis_that_may_forget_is_a_failure_and_one_without_aof_a_warning(
     tmp_path: Path,
 ) -> None:
     with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
             await redis.config_set("maxmemory-policy", "allkeys-lru")
         seen = await found(redis_findings(Settings(redis=service.url)))
-    assert seen["Redis maxmemory-policy"].mark == "MEND"
+    assert seen["Redis maxmemory-policy"].mark == "FAIL"
     assert "noeviction" in seen["Redis maxmemory-policy"].message
     assert seen["Redis appendonly"].mark == "WARN"
 
@@ -85,13 +85,13 @@ async def test_services_out_of_reach_are_named_without_a_password() -> None:
     nowhere = Settings(redis="redis://user:secret@127.0.0.1:1", broker="kafka://127.0.0.1:1")
     seen = await found(redis_findings(nowhere)) | await found(kafka_findings(nowhere))
     assert {what: finding.mark for what, finding in seen.items()} == {
-        "Redis": "MEND",
-        "Kafka": "MEND",
+        "Redis": "FAIL",
+        "Kafka": "FAIL",
     }
     assert "secret" not in f"{seen}"
 
 
-async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_them(
+async def test_a_replica_and_a_cluster_are_failures_and_no_worker_starts_on_them(
     tmp_path: Path,
 ) -> None:
     with services.redis(tmp_path / "a") as one, services.redis(tmp_path / "b") as other:
@@ -99,7 +99,7 @@ async def test_a_replica_and_a_cluster_are_to_be_mended_and_no_worker_starts_on_
             await redis.replicaof("127.0.0.1", other.url.rpartition(":")[2].removesuffix("/0"))
         seen = await found(redis_findings(Settings(redis=one.url)))
         started = xl3m("worker", XL3M_REDIS=one.url)
-    assert seen["Redis"].mark == "MEND" and "replica of 127.0.0.1" in seen["Redis"].message
+    assert seen["Redis"].mark == "FAIL" and "replica of 127.0.0.1" in seen["Redis"].message
     (line,) = started.stderr.splitlines()
     assert started.returncode == 3 and "replica of 127.0.0.1" in line
 
@@ -128,7 +128,7 @@ async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_
     assert await note_group(redis, mine) == await note_group(redis, mine) == ""
     with pytest.raises(SettingsError, match=r"group 'a'.*of 'b'.*XL3M_PREFIX"):
         await note_group(redis, theirs)
-    assert (await found(redis_findings(theirs)))["Redis group"].mark == "MEND"
+    assert (await found(redis_findings(theirs)))["Redis group"].mark == "FAIL"
     assert await note_group(redis, theirs.replace(prefix="b")) == ""
     elsewhere = theirs.replace(tokens_topic="other", questions_topic="others")
     assert "streams of group 'a'" in await note_group(redis, elsewhere)
@@ -187,7 +187,7 @@ async def test_the_doctor_shows_the_schema_and_notes_none(empty: tuple[str, Redi
     assert (await found(redis_findings(Settings(redis=url))))["schema"].mark == "ok"
     assert not await redis.exists(keys.schema())
     await redis.set(keys.schema(), 7)
-    assert (await found(redis_findings(Settings(redis=url))))["schema"].mark == "MEND"
+    assert (await found(redis_findings(Settings(redis=url))))["schema"].mark == "FAIL"
 
 
 # -- Kafka -----------------------------------------------------------------------------------
@@ -234,13 +234,13 @@ def test_the_model_is_loaded_and_the_method_fitted(model: str) -> None:
     well = Settings(model=model)
     assert next(model_findings(well)).mark == "ok"
     for ill in (well.replace(model="/no/such/model"), well.replace(segment_tokens=100_000)):
-        assert next(model_findings(ill)).mark == "MEND"
+        assert next(model_findings(ill)).mark == "FAIL"
 
 
 def test_settings_that_cannot_be_used_end_the_visit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XL3M_REDIS", "http://user:secret@host")
     (only,) = examine()
-    assert only.mark == "MEND" and "XL3M_REDIS" in only.message
+    assert only.mark == "FAIL" and "XL3M_REDIS" in only.message
     assert "secret" not in str(only)
 
 
@@ -263,21 +263,21 @@ def test_all_is_a_line_each_and_the_verdict(
     monkeypatch.setattr("stream_app.cli.doctor.auto_creates_topics", _makes_none)
     assert not run(**given)
     lines = capsys.readouterr().out.splitlines()
-    mend = [line for line in lines if line.startswith("MEND: topic ")]
-    assert len(mend) == len(TOPICS) and all("kafka-topics.sh" in line for line in mend)
-    assert all(line.split(":")[0] in ("ok", "WARN", "MEND") for line in lines)
+    failed = [line for line in lines if line.startswith("FAIL: topic ")]
+    assert len(failed) == len(TOPICS) and all("kafka-topics.sh" in line for line in failed)
+    assert all(line.split(":")[0] in ("ok", "WARN", "FAIL") for line in lines)
 
 
 async def _makes_none(_: Settings) -> bool:
     return False
 
 
-def test_the_command_ends_with_1_when_there_is_something_to_mend() -> None:
+def test_the_command_ends_with_1_when_it_finds_a_problem() -> None:
     done = xl3m("doctor", "--model", "/no/such/model")
     assert done.returncode == 1
     assert done.stderr == ""
     marks = [line.split(":")[0] for line in done.stdout.splitlines()]
-    assert marks == ["ok", "MEND", "MEND", "MEND"]
+    assert marks == ["ok", "FAIL", "FAIL", "FAIL"]
 
 
 def test_the_command_ends_with_0_when_all_is_well(

@@ -11,7 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from redis.asyncio import Redis
 
-from stream_app.cli import ask
+from stream_app.cli import watch
+from stream_app.client import client
 from stream_app.embedded.services import Service
 from stream_app.errors import BadEvent
 from stream_app.events import encode
@@ -55,10 +56,10 @@ async def test_another_ones_refusal_does_not_end_it(
         for refused in ("theirs?", "mine?", "never seen"):
             await refuse(redis_client, stream, refused)
 
-    monkeypatch.setattr(ask, "set_question", set_question)
+    monkeypatch.setattr(client, "set_question", set_question)
     with pytest.raises(click.UsageError, match=r"^no mine\?$"):
         async with asyncio.timeout(20):
-            await ask.watch(Settings(redis=redis_url), stream, " mine? ", as_json=False)
+            await watch.watch(Settings(redis=redis_url), stream, " mine? ", as_json=False)
 
 
 @pytest.mark.usefixtures("listening")
@@ -82,9 +83,9 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
         """It stands already: nothing changes, and nobody tells."""
 
-    monkeypatch.setattr(ask, "set_question", set_question)
+    monkeypatch.setattr(client, "set_question", set_question)
     watching = asyncio.create_task(
-        ask.watch(Settings(redis=redis_url), stream, "mine?", as_json=False)
+        watch.watch(Settings(redis=redis_url), stream, "mine?", as_json=False)
     )
     printed = ""
     async with asyncio.timeout(20):
@@ -100,7 +101,7 @@ async def assert_says_and_waits(
     settings: Settings, stream: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error, and nothing on standard output."""
-    watching = asyncio.create_task(ask.watch(settings, stream, None, as_json=True))
+    watching = asyncio.create_task(watch.watch(settings, stream, None, as_json=True))
     errors = ""
     async with asyncio.timeout(20):
         while said not in errors:
@@ -130,7 +131,7 @@ async def test_a_stream_without_a_question_is_said_to_have_none(
     stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    said = "has no current question: waiting for one"
+    said = "has no standing question: waiting for one"
     await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
 
 
@@ -139,8 +140,8 @@ async def test_a_question_is_added_and_ends_the_others_only_if_that_is_said(
 ) -> None:
     settings = Settings(broker=durable_broker.url, redis=redis_url, **fresh_topics(fresh))
     stream = fresh("stream")
-    await ask.set_question(settings, stream, "mine?")
-    await ask.set_question(settings, stream, "mine alone?", replace=True)
+    await client.set_question(settings, stream, "mine?")
+    await client.set_question(settings, stream, "mine alone?", replace=True)
     consumer = AIOKafkaConsumer(
         settings.questions_topic, bootstrap_servers=settings.broker_address,
         auto_offset_reset="earliest",
@@ -170,14 +171,14 @@ async def test_what_changes_of_other_questions_is_not_shown_and_an_end_is_told(
         await store.ask(stream, "r", QuestionRecord("theirs?"))
         yield {"question": "theirs?"}
 
-    await ask._follow(store, stream, "mine?", updates(), as_json=True)
+    await watch._follow(store, stream, "mine?", updates(), as_json=True)
     printed = capsys.readouterr()
     shown = [json.loads(line)["question"] for line in printed.out.splitlines()]
     assert shown == ["mine?", "theirs?"]
-    assert "ended by somebody else" in printed.err
+    assert "another client ended this question" in printed.err
 
 
 @pytest.mark.parametrize("question", ["   ", "?" * 65_537])
 async def test_what_may_not_be_asked_is_refused_at_once(question: str, redis_url: str) -> None:
     with pytest.raises(BadEvent, match="question"):
-        await ask.watch(Settings(redis=redis_url), "s", question, as_json=False)
+        await watch.watch(Settings(redis=redis_url), "s", question, as_json=False)

@@ -14,7 +14,7 @@ from benchmarks.__main__ import ALL as BENCHMARKS
 from benchmarks.__main__ import parser as benchmarks_parser
 from stream_app import events
 from stream_app.cli.main import cli
-from stream_app.errors import UnreachableError
+from stream_app.errors import BadEvent, UnreachableError
 from stream_app.requests import decode_query, decode_question
 from stream_app.scoring.scorer import update_message
 from stream_app.settings import Settings
@@ -26,7 +26,7 @@ README, DOCS = ROOT / "README.md", ROOT / "docs"
 API, EVENTS, OPERATIONS = DOCS / "api.md", DOCS / "events.md", DOCS / "operations.md"
 LIMIT = 1 << 20
 FOR_TESTS_ONLY = {"XL3M_TEST_BROKER", "XL3M_REQUIRE_KAFKA"}
-NO_METRICS = {"xl3m_core", "xl3m_k"}
+NO_METRICS = {"xl3m_core", "xl3m_k", "xl3m_question_template"}
 XL3M = re.compile(r"(?<![\w.:/-])(?:\.venv/bin/)?xl3m ([a-z]+)(?![\w.:])([^|;<>]*)")
 OPTION = re.compile(r"(?<=\s)--?[a-zA-Z][\w-]*")
 MAKE = re.compile(r"^make ([a-z]+)")
@@ -141,7 +141,7 @@ def plain(cell: str) -> bytes:
 def test_the_dead_letter_is_what_is_sent() -> None:
     (example,) = json_examples(EVENTS)
     key, value = (base64.b64decode(example[name]) for name in ("key", "value"))
-    with pytest.raises(events.BadEvent) as refused:
+    with pytest.raises(BadEvent) as refused:
         decode_query(key, value, LIMIT)
     topic, partition, offset = (example[name] for name in ("topic", "partition", "offset"))
     letter = events.dead_letter(topic, partition, offset, key, value, str(refused.value))

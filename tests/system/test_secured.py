@@ -17,7 +17,6 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from stream_app.cli import ask
 from stream_app.cli.doctor import kafka_findings
 from stream_app.client import client
 from stream_app.embedded.process import free_port
@@ -84,7 +83,7 @@ async def test_a_worker_and_the_commands_get_in(
     log.write_text(text)
     how = way(name, secured_kafka, tmp_path)
     async with site(how.pop("broker"), redis_url, tmp_path, fresh, **how) as here:
-        await ask.set_question(here.settings, stream, QUESTION)
+        await client.set_question(here.settings, stream, QUESTION)
         await here.start()
         fed = await command(here, "feed", str(log), "--stream", stream)
         assert fed.returncode == 0, fed.stderr
@@ -165,7 +164,7 @@ async def test_who_may_not_come_in_is_told_what_to_look_at(
 ) -> None:
     given, named = refusal(why, secured_kafka, tmp_path)
     (finding,) = [finding async for finding in kafka_findings(Settings.from_env({}, **given))]
-    assert finding.mark == "MEND"
+    assert finding.mark == "FAIL"
     assert named in finding.message and "hunter2" not in finding.message
 
 
