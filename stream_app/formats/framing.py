@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from stream_app.env import variable
 from stream_app.errors import BadEvent
 from stream_app.formats.text import is_json, json_of
 

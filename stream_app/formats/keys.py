@@ -7,7 +7,6 @@ it is needed: a stream that has its name from a field or a header may have a key
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from stream_app.env import variable
 from stream_app.errors import BadEvent
 
 FORMATS_OF_SIZE = {4: "int", 8: "long", 16: "uuid"}

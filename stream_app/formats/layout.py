@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from stream_app.env import variable
 from stream_app.errors import SettingsError
 from stream_app.formats.lines import LineRule, line_rule
 from stream_app.formats.paths import (

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from stream_app.env import variable
 from stream_app.formats.keys import hint
 
 logger = logging.getLogger("xl3m")

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgpack
 
-from stream_app.env import variable
 from stream_app.errors import BadEvent
 from stream_app.formats.values import whole
 

@@ -87,7 +87,7 @@ def token(user: str = USER) -> str:
 
 @dataclass(frozen=True)
 class Kafka:
-    """Where each security protocol of it is spoken."""
+    """A broker. listeners: security protocol -> URL."""
 
     listeners: dict[str, str]
     certificates: Certificates
@@ -95,7 +95,7 @@ class Kafka:
 
 @contextmanager
 def kafka(home: Path, folder: Path) -> Iterator[Kafka]:
-    """One node: SASL with and without TLS, TLS that wants the client's certificate."""
+    """One node with SASL, SASL over TLS, and TLS with client certificates."""
     made, plain = certificates(folder / "certificates"), free_port()
     listeners = {"SASL_SSL": free_port(), "SSL": free_port(), "SASL_PLAINTEXT": free_port()}
     stores = {
