@@ -15,7 +15,7 @@ from stream_app.ingest.segmentation import (
     retained,
 )
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, Cursor, Retention, State
+from stream_app.store.state import Commit, Committed, Cursor, Retention, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import HashEngine
@@ -70,8 +70,9 @@ async def grown(
     commit = Commit(
         stream, base, segments, Tail(head + count), "t/0", 1, offset, cut=cut.number
     )  # fmt: skip
-    (state,) = await store.commit([commit])
-    assert state is not None
+    (result,) = await store.commit([commit])
+    assert isinstance(result, Committed)
+    state = result.state
     return state
 
 

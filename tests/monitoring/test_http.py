@@ -39,7 +39,7 @@ from stream_app.scoring.scorer import Scorer
 from stream_app.scoring.streams import stream_totals
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, QuestionRecord
+from stream_app.store.state import Commit, Committed, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, Event, HashEngine, Message, running, until
 from tests.support.workers import site
@@ -79,10 +79,11 @@ class World:
         tail, new = self.engine.segmenter().push(base.tail, text)
         assert len(new) == segments
         offset = base.cursor.version + 1
-        (state,) = await self.store.commit(
+        (result,) = await self.store.commit(
             [Commit(stream, base, new, tail, "t/0", 1, offset, gaps)]
         )
-        assert state is not None
+        assert isinstance(result, Committed)
+        state = result.state
         self.scoring.streams.on_commit(stream, state.cursor)
         await self.scoring.streams.refresh()
 

@@ -20,7 +20,7 @@ from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit
+from stream_app.store.state import Commit, Committed
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import Site, site
 from tests.support.fakes import (
@@ -310,8 +310,8 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
     tail, segments = batch(engine, "one pump\ntwo pumps\nthree")
     base = await store.load(name)
     partition = fresh("topic") + "/0"
-    [state] = await store.commit([Commit(name, base, segments, tail, partition, 1, 1)])
-    assert state is not None
+    (result,) = await store.commit([Commit(name, base, segments, tail, partition, 1, 1)])
+    assert isinstance(result, Committed)
     return name
 
 
