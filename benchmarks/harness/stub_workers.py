@@ -20,7 +20,7 @@ from stream_app.kafka.faust_app import add_agent, create_faust, raw_topic
 from stream_app.runtime.malloc import configure_malloc
 from stream_app.settings import Settings
 from xl3m_core import Engine
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 
 class Free(Engine):

@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     network = random_llama(shape, device, dtype)
     model = LanguageModel(network, tokenizer, WINDOW)
     rows = _scoring(model, shape, device, dtype) + _questions(model, shape, device)
-    reader = LanguageModel(network, tokenizer, LLAMA_2_WINDOW, warm_bytes=WARM_BYTES)
+    reader = LanguageModel(network, tokenizer, LLAMA_2_WINDOW, prefix_cache_bytes=WARM_BYTES)
     query = Engine(reader, Method.fit(LLAMA_2_WINDOW))
     prompts = SHORT_PROMPTS if args.short else PROMPTS
     return rows + [

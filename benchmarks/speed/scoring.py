@@ -113,7 +113,7 @@ def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
     """The engine's batches, on the device already."""
     lengths = [*map(len, rows)]
     plan = batches(lengths, engine.budget(lengths), even=not engine.model.can_pad)
-    return [engine.model.padded_logits([rows[i] for i in chosen], 1) for chosen in plan]
+    return [engine.model.padded([rows[i] for i in chosen], 1) for chosen in plan]
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from stream_app.scoring.waiters import Waiters
 from stream_app.store.state import RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 logger = logging.getLogger("xl3m")
 

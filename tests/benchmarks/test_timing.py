@@ -15,9 +15,9 @@ from benchmarks.speed import growth, query, scoring
 from benchmarks.speed.questions import costs
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.engine import Scores
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.loading import BUNDLED_MODEL
+from xl3m_core.scoring import Scores
 
 
 def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:

@@ -18,7 +18,7 @@ from tests.support.fakes import (
     until,
 )
 from tests.support.scoring import Fresh, World
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 
 class Overlapping(HashEngine):
