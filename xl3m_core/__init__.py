@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
     from xl3m_core.inference.model import LanguageModel
     from xl3m_core.method import Measure, Method
-    from xl3m_core.segment import Segment, Segmenter, Tail, Unit
+    from xl3m_core.segment import Segment, Tail, Unit
+    from xl3m_core.segmenter import Segmenter
     from xl3m_core.topk import TopK
     from xl3m_core.xl3m import XL3M
 
@@ -26,7 +27,8 @@ _HOME = {
     "errors": ("MethodError", "ModelError", "QuestionError", "XL3MError"),
     "method": ("Measure", "Method"),
     "inference.model": ("LanguageModel",),
-    "segment": ("Segment", "Segmenter", "Tail", "Unit"),
+    "segment": ("Segment", "Tail", "Unit"),
+    "segmenter": ("Segmenter",),
     "topk": ("TopK",),
     "xl3m": ("XL3M",),
 }
