@@ -1,8 +1,8 @@
 """XL3M (arXiv 2405.17755): a causal LM trained on short sequences answers over any length.
 
-Segment, score by certainty, keep the top-k, splice the key context, answer. Synchronous;
-knows nothing of Kafka, Redis, the environment or an event loop. Names are loaded when first
-used: who only handles segments need not wait for PyTorch.
+Segment, score by certainty, keep the top-k, splice the key context, answer. Synchronous, without
+Kafka, Redis, environment variables or an event loop. Names are imported on first use, so that code
+which only handles segments does not load PyTorch.
 """
 
 from importlib import import_module
