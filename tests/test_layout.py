@@ -29,14 +29,15 @@ STREAM_LAYERS = (
     ("app",),
     ("monitoring",),
     ("queries", "ingest", "feeding"),
-    ("client", "scoring", "kafka"),
+    ("client",),
+    ("scoring", "kafka"),
     ("store",),
     ("requests",),
     ("events", "engine"),
     ("settings",),
     ("formats", "embedded"),
     ("runtime",),
-    ("env", "errors", "sample_log"),
+    ("errors", "sample_log"),
 )
 CORE_LAYERS = (
     ("xl3m",),
