@@ -45,7 +45,7 @@ CORE_LAYERS = (
     ("scoring",),
     ("inference",),
     ("measure",),
-    ("answer", "context"),
+    ("answer", "context", "segmenter"),
     ("method", "segment", "topk", "grounding"),
     ("records", "errors"),
 )
