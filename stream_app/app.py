@@ -120,7 +120,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         app.shutdown,
         log=dead_letter_log,
         on_skipped=metrics.skipped,
-        on_listening=(tokens.check_generation, questions.check_generation),
+        on_listening=(tokens.check_positions, questions.check_positions),
     )
 
     add_agent(app, topics["tokens"], ingest.run, "tokens")

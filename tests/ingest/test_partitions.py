@@ -77,7 +77,7 @@ async def test_a_topic_made_again_gets_a_new_name(
     assert owned is not None
     assert (owned.name, owned.expected, owned.missing) == (f"{tp.topic}/0#1", 0, 0)
     assert broker.commits == [{tp: 0}]
-    assert "made again" in caplog.text
+    assert "recreated" in caplog.text
 
 
 @pytest.mark.guarantee("Recreated topics")
@@ -204,7 +204,7 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
         return found
 
     monkeypatch.setattr(partitions.store.partitions, "positions", slow)
-    await partitions.check_generation()
+    await partitions.check_positions()
 
 
 @pytest.mark.guarantee("Failover")
@@ -295,7 +295,7 @@ async def test_a_topic_with_another_id_is_another_however_long_it_is(
     broker.ids = {tp.topic: "cluster/two"}
     owned = await taken_over(partitions, broker)
     assert (owned.name, owned.position, owned.missing) == (f"{tp.topic}/0#1", 0, 0)
-    assert tp.topic in caplog.text and "deleted and made again" in caplog.text
+    assert tp.topic in caplog.text and "deleted and recreated" in caplog.text
     assert (await taken_over(partitions, broker)).name == f"{tp.topic}/0#1"
 
 
@@ -309,7 +309,7 @@ async def test_what_another_cluster_has_under_the_name_is_a_copy_unless_it_is_sh
     await taken_over(partitions, broker)
     broker.ids = {tp.topic: "another/two"}
     assert (await taken_over(partitions, broker)).position == 30
-    assert "another Kafka cluster" in caplog.text and "rebuild --all" in caplog.text
+    assert "on another Kafka cluster" in caplog.text and "rebuild --all" in caplog.text
     caplog.clear()
     assert (await taken_over(partitions, broker)).position == 30
     assert not caplog.text

@@ -664,7 +664,7 @@ async def test_an_event_that_died_between_its_streams_is_finished_by_its_next_ow
     topic, names = fresh("topic"), [fresh("s") for _ in range(3)]
     values = fanned([[(0, "a"), (1, "b"), (0, "c"), (2, "d")]], names)
     first = await site(store, topic, 0, **FAN_OUT)
-    monkeypatch.setattr(ingest_module, "STREAMS_AT_ONCE", 1)
+    monkeypatch.setattr(ingest_module, "STREAMS_PER_COMMIT", 1)
     commit, done = store.commit, list[str]()
 
     async def die(commits: Any, trusted: str = "") -> Any:
@@ -730,7 +730,7 @@ async def test_one_stream_too_many_costs_an_event_no_other_stream(
 async def test_an_event_of_very_many_streams_is_taken_in(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "STREAMS_AT_ONCE", 100)
+    monkeypatch.setattr(ingest_module, "STREAMS_PER_COMMIT", 100)
     here, stem = await site(store, fresh("topic"), 0, **FAN_OUT), fresh("s")
     records = [{"s": f"{stem}/{i % 1050}", "text": "x"} for i in range(2100)]
     await here.ingest.apply([here.event(0, json.dumps({"records": records}).encode())])
