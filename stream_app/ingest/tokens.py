@@ -214,9 +214,8 @@ class Ingest:
             for stream in [stream for stream in part if stream in full]:
                 self.states.pop(stream, None)
                 for arrival in arrivals.pop(stream):
-                    arrival.source.missing += (
-                        arrival.missing
-                    )  # the next admitted stream counts them
+                    # The next stream that is admitted counts them.
+                    arrival.source.missing += arrival.missing
                     reason = too_many_streams(stream, self.settings.max_streams)
                     rejected.setdefault(arrival.event, reason)
         for event, reason in rejected.items():

@@ -392,7 +392,7 @@ async def test_nobody_at_the_url_is_no_fault_of_the_event() -> None:
 async def test_a_schema_is_asked_for_once_and_so_many_are_kept(
     schemas: Schemas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "KEPT_SCHEMAS", 2)
+    monkeypatch.setattr(registry_module, "CACHED_SCHEMAS", 2)
     for id in (1, 2, 3):
         schemas.add(f"s{id}", {"schema": json.dumps("string")}, id=id)
     reader = reading(schemas)
