@@ -37,6 +37,7 @@ from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.queries.pubsub import PubSubServer
 from stream_app.runtime.retry import Health
 from stream_app.runtime.watchdog import Watchdog
+from stream_app.scoring.changes import ChangeListener
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
@@ -115,12 +116,13 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         settings,
         store,
         answering,
-        scorer,
         health,
         app.shutdown,
         log=dead_letter_log,
         on_skipped=metrics.skipped,
-        on_listening=(tokens.check_positions, questions.check_positions),
+    )
+    changes = ChangeListener(
+        store, scorer.streams, health, (tokens.check_positions, questions.check_positions)
     )
 
     add_agent(app, topics["tokens"], ingest.run, "tokens")
@@ -130,7 +132,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     watchdog = _watchdog(settings, app, ingest, scorer, health)
     segmentation = SegmentationCheck(engine, store)
     for service in (
-        scorer, prefetcher, pubsub, watchdog, memory, dead_letter_log, topic_pattern, segmentation
+        scorer, prefetcher, changes, pubsub, watchdog, memory, dead_letter_log, topic_pattern,
+        segmentation,
     ):  # fmt: skip
         add_service(app, service)
     if settings.http_port:

@@ -42,6 +42,7 @@ STREAM_LAYERS = (
 CORE_LAYERS = (
     ("xl3m",),
     ("engine",),
+    ("scoring",),
     ("inference",),
     ("measure",),
     ("answer", "context"),

@@ -1,8 +1,8 @@
-"""A live stream to measure: one `xl3m worker` process reads text under standing questions.
+"""A live stream to measure: one `xl3m worker` process reads text with standing questions.
 
-Feeds through the project's feeder, never more than a megabyte ahead of the worker, so that
-text costs the same all along. What was scored is read from the stream's state in Redis, not
-from what was sent. Knows the stream's doors; not what the text says or what is made of it.
+Sends through the project's feeder, never more than a megabyte ahead of the worker, so that the cost
+of a text is constant. How much is scored is read from the stream's state in Redis, not derived from
+what was sent.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""A worker under load: everything it is sent, and what must come of it.
+"""A worker under load: everything that is sent to it, and the state it must arrive at.
 
-The worker is a process on a real Kafka and a real Redis; its model costs nothing, or is as fast as
-told (`stub_workers`). Every stream has a standing question. Knows how to send, to look at
-the worker, and to hold its streams against an offline run; not what load is put on it.
+The worker is a process on a real Kafka and a real Redis. Its model costs nothing, or runs at a
+given speed (`stub_workers`). Every stream has a standing question. Sends events, reads the worker's
+metrics, and compares its streams with an offline run.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from xl3m_core import Engine, Segment, Tail
 QUESTION = "Which host fails?"
 PARTITIONS = 4  # of every topic
 AT_ONCE = 20  # streams asked for, or looked at
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 STALL_SECONDS = 600.0
 
 
@@ -118,7 +118,7 @@ class Loaded:
         while not await condition():
             if time.perf_counter() > deadline:
                 raise LiveError(f"not in {STALL_SECONDS:.0f} s: {what}")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def is_ready(self) -> bool:
         """Whether it is there, and has partitions."""

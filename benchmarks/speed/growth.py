@@ -1,9 +1,9 @@
-"""How cost grows: with the length of a text, with the streams alive, and with k.
+"""How cost grows: with the length of a text, the number of live streams, and k.
 
-`length`: the whole method on one text, made before the clock runs. `streams`: the same traffic
-spread over so many, each with a standing question, written, planned and scored by a model that
-costs nothing. `k`: a query's state read and its key context assembled. What questions cost,
-`questions` measures.
+`length`: the whole method on one text, generated before the clock starts. `streams`: the same
+traffic spread over that many streams, each with a standing question, written, planned and scored by
+a model that costs nothing. `k`: reading a query's state and assembling its key context. The cost
+of more questions is measured by `questions`.
 """
 
 import argparse
@@ -23,9 +23,8 @@ from tqdm import tqdm
 
 from benchmarks.harness.haystack import Haystack
 from benchmarks.harness.live_worker import resident_mb
-from benchmarks.harness.ratios import Ratio
 from benchmarks.harness.stub_workers import Free
-from benchmarks.harness.timing import in_turns
+from benchmarks.harness.timing import Ratio, interleaved
 from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
@@ -79,7 +78,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 
 def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a length, the texts read in turns; resident memory as the first reading left it."""
+    """A row a length, their reading interleaved; resident memory is that after the first round."""
     calls, resident = dict[int, partial[None]](), dict[int, float]()
 
     def read(tokens: int, text: list[str], question: str) -> None:
@@ -89,7 +88,7 @@ def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
     for tokens in tqdm(lengths, desc="length", disable=None):
         made = Haystack(engine.model.count_tokens, tokens)
         calls[tokens] = partial(read, tokens, [*made], made.needles[0].question)
-    taken = in_turns(calls, READINGS)
+    taken = interleaved(calls, READINGS)
     return [
         _row("length", tokens, median(spent), "seconds") | {"rss_mb": resident[tokens]}
         for tokens, spent in taken.items()

@@ -1,10 +1,10 @@
-"""What a query with a current question waits for: its state from Redis, and the first token.
+"""What a query with a standing question waits for: its state from Redis, and the first token.
 
-Assembly: everything from Redis in one round trip, ranked and spliced, beside a bare read of as
-many bytes by the same client, with many streams alive. First token: `generate` beside the
-bare forward of the same prompt, cold, and with the prompt read ahead. Turn by turn, in one run,
-the bare forward now before and now after the others. While it scores: an answer's first words
-beside the time that a batch takes, with step after step for the engine meanwhile.
+Assembly: everything from Redis in one round trip, ranked and spliced, compared with a bare read of
+as many bytes by the same client, with many live streams. First token: `generate` compared with the
+bare forward of the same prompt, cold and with the prompt prefilled. All are interleaved in one run,
+the bare forward now before and now after the others. While scoring: the time to an answer's first
+words compared with that of a batch, with scoring steps queued at the engine all the time.
 """
 
 import argparse
@@ -26,8 +26,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.harness.hardware import random_llama, seconds
-from benchmarks.harness.ratios import Ratio
-from benchmarks.harness.timing import ratio
+from benchmarks.harness.timing import Ratio, ratio
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
 from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange
@@ -135,8 +134,13 @@ def first_token(
     del waits[0]  # it warmed up
     spent = {what: [each[what] for each in waits] for what in ORDERS[0]}
     return [
-        _row(f"first token, {what}, {shape}", spent[what], ratio(spent[what], spent[rival]), rival)
-        for what, rival in {"cold": "bare", "warm": "cold"}.items()
+        _row(
+            f"first token, {what}, {shape}",
+            spent[what],
+            ratio(spent[what], spent[baseline]),
+            baseline,
+        )
+        for what, baseline in {"cold": "bare", "warm": "cold"}.items()
     ]
 
 
@@ -218,7 +222,7 @@ def p99(times: Sequence[float]) -> float:
     return sorted(times)[math.ceil(0.99 * len(times)) - 1]
 
 
-def _row(what: str, times: Sequence[float], ratio: float, rival: str) -> dict[str, Any]:
+def _row(what: str, times: Sequence[float], ratio: float, baseline: str) -> dict[str, Any]:
     return {
         "what": what,
         "times": len(times),
@@ -226,5 +230,5 @@ def _row(what: str, times: Sequence[float], ratio: float, rival: str) -> dict[st
         "high_ms": p99(times) * 1e3,
         "high": "p99" if len(times) >= 100 else "largest",
         "ratio": ratio,
-        "of": rival,
+        "of": baseline,
     }

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from stream_app.client import client
 from stream_app.ingest.partitions import Assignment
 from stream_app.ingest.questions import QuestionsAgent
-from stream_app.queries.kafka import OLD_SECONDS, QueriesAgent
+from stream_app.queries.kafka import MAX_AGE_SECONDS, QueriesAgent
 from stream_app.requests import Query
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
@@ -403,7 +403,7 @@ async def test_empty_queries_are_skipped_counted_and_acknowledged() -> None:
 async def test_a_query_that_lay_in_its_topic_for_long_is_answered_with_that() -> None:
     site = Site()
     events = [site.event(i, "s", b'{"id": "%d", "question": "q?"}' % i) for i in range(3)]
-    old = NOW - OLD_SECONDS - 60
+    old = NOW - MAX_AGE_SECONDS - 60
     events[1].message = events[1].message._replace(timestamp=old)
     events[2].message = events[2].message._replace(timestamp=-0.001)
     quick = await answered_all(site, events)

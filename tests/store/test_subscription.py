@@ -18,8 +18,8 @@ from stream_app.store import subscription
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import follow, messages
-from tests.queries.test_pubsub import Worker, listening
 from tests.support.fakes import running, until
+from tests.support.pubsub import Worker, listening
 from tests.system.test_key_prefix import filled
 
 Fresh = Callable[[str], str]
@@ -132,8 +132,8 @@ async def test_a_door_hears_queries_after_silence_and_breaks(
     async def look() -> None:
         looks.append(1)
 
-    worker.door.on_listening = (look,)
-    async with running(worker.door, worker.scoring):
+    worker.changes.on_reset = (look,)
+    async with running(*worker.services):
         await until(lambda: listening(other, 1))
         await asyncio.sleep(SILENCE)  # real silence is what is tested
         for n in range(3):
@@ -151,10 +151,10 @@ async def test_who_asks_hears_all_of_the_answer_through_a_break(
 ) -> None:
     store, worker = await filled(other, keys), Worker(impatient)
     worker.gate.clear()
-    async with running(worker.door, worker.scoring):
+    async with running(*worker.services):
         await until(lambda: listening(other, 1))
         asking = asyncio.create_task(_all(store))
-        await until(lambda: worker.door.places._value < 16)
+        await until(lambda: worker.server.turns._value < 16)
         await other.client_kill_filter(_type="pubsub")
         await until(lambda: listening(other, 1))
         worker.gate.set()

@@ -21,7 +21,7 @@ from stream_app.runtime.retry import Health
 from stream_app.store.retrying import retried
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40

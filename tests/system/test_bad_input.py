@@ -23,7 +23,6 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import Site, site
-from tests.queries.test_pubsub import Asker, Worker, place
 from tests.support.fakes import (
     NOW,
     PLENTY,
@@ -36,6 +35,7 @@ from tests.support.fakes import (
     batch,
     until,
 )
+from tests.support.pubsub import PubSubClient, Worker, workers_on
 from xl3m_core import Segment
 from xl3m_core.segment import Segmenter
 
@@ -295,10 +295,10 @@ async def test_bad_questions_are_dead_letters_and_the_next_is_set(
 
 
 @pytest.fixture
-async def one(redis_url: str) -> AsyncIterator[Asker]:
+async def one(redis_url: str) -> AsyncIterator[PubSubClient]:
     """One worker behind the pub/sub door."""
-    async with place(redis_url, 1) as asker:
-        asker.workers[0].door.settings = Settings()
+    async with workers_on(redis_url, 1) as asker:
+        asker.workers[0].server.settings = Settings()
         yield asker
 
 
@@ -318,12 +318,12 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
 @pytest.mark.guarantee("Dead letters")
 @pytest.mark.guarantee("Kafka queries")
 async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
-    one: Asker, stream: str
+    one: PubSubClient, stream: str
 ) -> None:
     worker: Worker = one.workers[0]
     doors = Doors(stream)
     queries = QueriesAgent(
-        Settings(), worker.door.answering, doors.send, doors.bury, Shutdown(60.0)
+        Settings(), worker.server.publisher.answering, doors.send, doors.bury, Shutdown(60.0)
     )
     values = [*(value for value, _ in BAD_QUERIES), encode({"id": "../{x}\x00", "question": "q?"})]
 
@@ -341,7 +341,7 @@ async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
-    one: Asker, stream: str, fresh: Fresh
+    one: PubSubClient, stream: str, fresh: Fresh
 ) -> None:
     told = [(v, r) for v, r in BAD_QUERIES if v[:13] == b'{"question": ' and b'"id"' not in v]
     assert len(told) > 6
@@ -349,16 +349,16 @@ async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
         name = fresh("query")
         stream_ = b"" if b'"stream"' in value else b'"stream": "%s", ' % stream.encode()
         await one.ask(b'{"id": "%s", ' % name.encode() + stream_ + value[1:])
-        heard, data = await one.answer()
+        heard, data = await one.next_answer()
         assert heard == name and reason in decode(data)["error"]
     last = fresh("../{x} \x00")
     await one.ask({"id": last, "stream": stream, "question": "q?"})
-    assert "error" not in decode((await one.answer())[1])
+    assert "error" not in decode((await one.next_answer())[1])
 
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_a_million_characters_through_the_client_are_refused_with_both_numbers(
-    one: Asker, stream: str
+    one: PubSubClient, stream: str
 ) -> None:
     [answer] = [each async for each in client.ask(one.store, stream, MILLION, 1.0)]
     assert TOO_LONG in answer["error"]

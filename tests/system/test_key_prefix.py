@@ -23,8 +23,8 @@ from stream_app.store.rebuild import RetainedOffsets, apply, delete_old_schema, 
 from stream_app.store.schema import check_schema, ensure_schema
 from stream_app.store.state import Commit, PositionUpdate, QuestionRecord
 from stream_app.store.store import StreamStore
-from tests.queries.test_pubsub import Worker, listening
 from tests.support.fakes import HashEngine, batch, running, until
+from tests.support.pubsub import Worker, listening
 from tests.support.workers import Site, site
 from tests.system.test_system import log_text
 
@@ -152,7 +152,7 @@ async def test_a_query_goes_to_its_group_alone(redis: Redis) -> None:
         await filled(redis, Keys(prefix))
         workers.append(Worker(redis, prefix))
     mine, theirs = workers
-    async with running(*(service for w in workers for service in (w.door, w.scoring))):
+    async with running(*(service for w in workers for service in w.services)):
         await until(lambda: listening(redis, 1))
         await until(lambda: client.workers(theirs.store))
         for _ in range(3):
