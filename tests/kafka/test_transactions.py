@@ -1,5 +1,5 @@
-"""Transactions on the real Kafka: what was aborted never happened, their marks are no gap, and the
-group reaches the end of a topic that ends with one. A real gap is still one.
+"""Transactions on the real Kafka: aborted records are skipped, markers are not missing offsets, and
+the group reaches the end of a topic that ends with one. Offsets that are missing still count.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Fresh = Callable[[str], str]
 
 
 def transact(producer: Producer, topic: str, stream: str, *values: bytes, abort: bool) -> None:
-    """Some records in one transaction, which reach the broker either way."""
+    """Records in one transaction; they reach the broker even if it is aborted."""
     producer.begin_transaction()
     for value in values:
         producer.produce(topic, key=stream.encode(), value=value)
@@ -103,7 +103,7 @@ async def test_what_was_aborted_is_never_asked(door: str, here: Site, fresh: Fre
     assert_alive(here)
 
 
-async def test_read_uncommitted_reads_all_and_counts_no_mark_as_a_gap(
+async def test_read_uncommitted_reads_all_and_counts_no_marker_as_missing(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     changes = {"isolation_level": "read_uncommitted"}
@@ -123,7 +123,7 @@ async def test_read_uncommitted_reads_all_and_counts_no_mark_as_a_gap(
 
 
 @pytest.mark.guarantee("Unreadable records")
-async def test_records_that_the_broker_dropped_are_still_a_gap(here: Site, fresh: Fresh) -> None:
+async def test_records_that_the_broker_lost_are_missing_offsets(here: Site, fresh: Fresh) -> None:
     topic, stream = fresh("tokens"), fresh("stream")
     await one_partition(here, topic)
     here = with_changes(here, tokens_topic=topic, group=fresh("group"))
