@@ -32,7 +32,7 @@ STREAM_LAYERS = (
     ("client", "scoring", "kafka"),
     ("store",),
     ("requests",),
-    ("events", "engine"),
+    ("events", "engine", "testing"),
     ("settings",),
     ("formats", "embedded"),
     ("runtime",),

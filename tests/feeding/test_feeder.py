@@ -32,6 +32,7 @@ from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.store.state import PositionUpdate
 from stream_app.store.store import StreamStore
+from stream_app.testing import until
 from tests.support.files import read_file
 from tests.support.workers import fresh_topics
 
@@ -249,12 +250,6 @@ class Later:
     async def send(self, *_: Any, **__: Any) -> asyncio.Future[Any]:
         self.events.append(asyncio.get_running_loop().create_future())
         return self.events[-1]
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("is_confirmed", [True, False])
