@@ -269,7 +269,8 @@ def _entries(files: Iterable[dict[str, Any]]) -> Iterable[Checkpoint]:
         note = parse_hash(marks["offset"], [*marks["head"], *marks["last"]])
         yield Checkpoint(
             str(each["id"]), str(each["path"]), str(each["stream"]), int(each["device"]),
-            int(each["inode"]), sent_hash=note, sent=int(each["sent"]), archive=bool(each["archive"]),
+            int(each["inode"]), sent_hash=note, sent=int(each["sent"]),
+            archive=bool(each["archive"]),
             end=each["end"], since=float(each["since"]),
         )  # fmt: skip
 

@@ -45,7 +45,7 @@ class Throttle:
     async def _consumed_one(self) -> bool:
         """Let go of the oldest event ahead of the consumer, if it is no longer ahead."""
         partition, offset, size = self.ahead[0]
-        position, _ = await self.store.position(partition)
+        position, _ = await self.store.partitions.position(partition)
         if position is None or position <= offset:
             return False
         self.ahead.popleft()
