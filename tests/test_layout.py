@@ -33,7 +33,7 @@ STREAM_LAYERS = (
     ("scoring", "kafka"),
     ("store",),
     ("requests",),
-    ("events", "engine"),
+    ("events", "engine", "testing"),
     ("settings",),
     ("formats", "embedded"),
     ("runtime",),
