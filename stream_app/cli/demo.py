@@ -7,9 +7,8 @@ lines, so that right answers are known. Uses the doors anybody would; shows, che
 import asyncio
 import os
 import random
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +18,6 @@ from stream_app.cli.display import show_answer, show_top
 from stream_app.cli.output import echo
 from stream_app.client import client
 from stream_app.embedded import services
-from stream_app.embedded.process import die_with_parent
 from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import open_feeder
 from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
@@ -27,6 +25,7 @@ from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.connection import open_redis
 from stream_app.store.store import StreamStore
+from stream_app.testing import Process, worker
 
 STREAM = "this-machine"
 OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")
@@ -99,31 +98,15 @@ def _readable(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def _worker(demo: Demo, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _worker(demo: Demo, folder: Path) -> AsyncIterator[Process]:
     """A worker process, ready when the block begins."""
-    settings = demo.settings
-    with (folder / LOG).open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "stream_app", "worker", "--group", "xl3m-demo",
-            *("--broker", settings.broker, "--redis", settings.redis),
-            *(("--model", settings.model) if settings.model else ()),
-            stdout=output, stderr=output, start_new_session=True, preexec_fn=die_with_parent,
-        )  # fmt: skip
-    try:
+    settings = demo.settings.replace(group="xl3m-demo")
+    async with worker(settings, folder / LOG) as process:
         await _until_listening(process, demo.store, folder)
         yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), 15)
-        with suppress(ProcessLookupError):
-            process.kill()
 
 
-async def _until_listening(
-    process: asyncio.subprocess.Process, store: StreamStore, folder: Path
-) -> None:
+async def _until_listening(process: Process, store: StreamStore, folder: Path) -> None:
     echo("worker  loading the model …")
     try:
         async with asyncio.timeout(READY_SECONDS):

@@ -74,7 +74,7 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     await store.questions.ask(stream, "q", QuestionRecord("mine?"))
-    head, best = len(segments), [(segments[0], -0.5)]
+    head, best = len(segments), [(0, -0.5)]
     scores = array("f", [-0.5] * head).tobytes()
     await store.extend_range(
         [RangeUpdate(stream, "q", ScoredRange(head, head), 0, head, 0, scores, best)], 3

@@ -1,4 +1,4 @@
-"""What a log was cut for is noted with it, and said to who comes with another model."""
+"""Segmentation: noted with a log, and reported to a worker with another model."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from stream_app.ingest.segmentation import (
     retained,
 )
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, Cursor, Retention, State
+from stream_app.store.state import Commit, Committed, Cursor, Retention, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import HashEngine
@@ -28,7 +28,7 @@ METHOD = Method.fit(512, k=3)  # of which 512 - 1 - 64 - 32 are for a segment
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """One with room for three segments of a log."""
+    """A store that keeps three segments of a log."""
     return StreamStore(redis_client, Retention(3))
 
 
@@ -51,7 +51,7 @@ def test_what_is_trimmed_counts_no_more() -> None:
 
 
 @pytest.mark.guarantee("Chunking")
-def test_what_does_not_fit_is_said_with_its_streams_and_numbers() -> None:
+def test_a_mismatch_names_its_streams_and_numbers() -> None:
     cursors = {f"s{i}": cursor(0, _0=LONG) for i in range(5)} | {"fits": cursor(0, _0=SHORT)}
     (said,) = differences(cursors, METHOD, SHORT)
     assert said.startswith("5 streams ('s0', 's1', 's2', …) hold segments of 512 tokens")
@@ -70,8 +70,9 @@ async def grown(
     commit = Commit(
         stream, base, segments, Tail(head + count), "t/0", 1, offset, cut=cut.number
     )  # fmt: skip
-    (state,) = await store.commit([commit])
-    assert state is not None
+    (result,) = await store.commit([commit])
+    assert isinstance(result, Committed)
+    state = result.state
     return state
 
 

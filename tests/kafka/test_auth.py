@@ -1,4 +1,4 @@
-"""Access: what the settings say reaches aiokafka and Faust alike; what cannot be used is named."""
+"""Authentication: settings reach aiokafka and Faust alike; an unusable file is named."""
 
 import logging
 import ssl
@@ -50,7 +50,7 @@ def settings(**given: Any) -> Settings:
         ("SASL_SSL", "OAUTHBEARER", OAuthCredentials),
     ],
 )
-async def test_faust_is_told_what_aiokafka_is_told(
+async def test_faust_gets_the_same_options_as_aiokafka(
     security: str, mechanism: str, kind: type, made: secured.Certificates, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("a-token\n")
@@ -217,7 +217,7 @@ def test_every_secret_stays_out_of_repr() -> None:
     assert "hunter2" not in repr(Settings.model_construct(**marked))
 
 
-def test_services_of_our_own_do_not_ask_who_comes_in() -> None:
+def test_embedded_services_need_no_authentication() -> None:
     urls: Any = {"broker": "kafka://ours:1", "redis": "redis://ours:2"}
     assert Settings(k=3).embedded(**urls) == Settings(k=3, **urls)
     with pytest.raises(SettingsError, match="unset XL3M_KAFKA_SECURITY_PROTOCOL"):

@@ -1,5 +1,5 @@
-"""Dead letters: every one is sent, and says what is missing from it; the log of them is bounded and
-says how many it left out.
+"""Dead letters: every one is sent and marks what it leaves out; their log is limited and counts the
+others.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ def event(offset: int, topic: str = "t", **changes: Any) -> Event:
 
 
 async def bury_all(log: DeadLetterLog, events: list[Event], reason: str) -> list[dict[str, Any]]:
-    """What was sent."""
+    """The dead letters that were sent."""
     sent = list[dict[str, Any]]()
 
     async def send(key: bytes | None, value: bytes) -> None:
@@ -40,7 +40,7 @@ async def bury_all(log: DeadLetterLog, events: list[Event], reason: str) -> list
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_all_are_sent_and_the_first_few_said_each_by_itself(
+async def test_all_are_sent_and_the_first_few_are_logged_one_by_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = DeadLetterLog()
@@ -70,7 +70,7 @@ async def test_kinds_and_topics_are_counted_apart(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_what_stopped_coming_is_said_again_when_it_comes_again(
+async def test_a_kind_that_stopped_is_logged_again_when_it_returns(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = DeadLetterLog()
@@ -99,7 +99,7 @@ async def test_of_any_number_of_kinds_so_many_are_remembered_and_none_uncounted(
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_what_was_left_out_is_said_each_interval_and_at_the_end(
+async def test_counted_events_are_logged_each_interval_and_at_the_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING)
