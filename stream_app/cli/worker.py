@@ -1,7 +1,7 @@
-"""Worker: a process that consumes, scores and answers until it is told to stop.
+"""`xl3m worker`: consumes, scores and answers until it is told to stop.
 
-Checks what it needs before it joins the group, so that a wrong address is one line at the
-start. Knows how to start an app; what the app does is `app.py`'s.
+What it needs is checked before it joins the group, so that a wrong address is one line at the
+start.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from stream_app.store.server_check import ensure_usable
 if TYPE_CHECKING:
     from stream_app.app import App
 
-HOW = "install this program with all it depends on (pip install cramjam zstandard)"
+INSTALL = "install the missing packages (pip install cramjam zstandard)"
 logger = logging.getLogger("xl3m")
 
 
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
-    """Run until SIGTERM or SIGINT; leaves the process with Faust's exit code."""
+    """Run until SIGTERM or SIGINT; the process ends with Faust's exit code."""
     level = level_number(loglevel)
     as_json = logs.as_json(level) if settings.log_format == "json" else None
     logs.quieten(level)
@@ -53,57 +53,59 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
     engine = create_engine(settings)
     app = create_app(settings, engine)
     if as_json:
-        logs.take_over()  # of the libraries loaded since
+        logs.take_over()  # also of the libraries loaded since
     worker = Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True)
-    worker.model = f"{settings.model or 'the small model'}: {description(engine)}"
+    worker.model = f"{settings.model or 'the bundled model'}: {description(engine)}"
     worker.execute_from_commandline()
 
 
 class Worker(faust.Worker):
-    """Faust's, with an end: told to stop it has so long to, told once more it ends at once."""
+    """Faust's worker with a shutdown timeout; a second signal ends it at once."""
 
     app: "App"
     model = ""
 
     async def on_start(self) -> None:
-        """Called by Faust when the log is set up."""
+        """Called by Faust once the log is set up."""
         logger.info("model %s; group %s", self.model, self.app.conf.id)
         await super().on_start()
 
     def install_signal_handlers(self) -> None:
-        """Beside those of the event loop, which do not run while it is stuck. A terminal that is
-        closed ends the worker as a SIGTERM does, but not one that `nohup` started."""
+        """Add handlers beside those of the event loop, which do not run while the loop is blocked.
+
+        SIGHUP stops the worker like SIGTERM, except under `nohup`.
+        """
         super().install_signal_handlers()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told)
+            signal.signal(number, self._on_signal)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             self.loop.add_signal_handler(signal.SIGHUP, self._on_sigterm)
-            signal.signal(signal.SIGHUP, self._told)
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Called by Faust once there are handlers: a Kafka that is away for a night, say, must not
-        fill the disk with its client's tries."""
+        """Called by Faust once there are log handlers: limit repeated lines, so that the retries of a
+        long Kafka outage do not fill the disk."""
         super().on_setup_root_logger(logger, level)
         repeats = RepeatFilter()
         for handler in logger.handlers:
             handler.addFilter(repeats)
 
     async def _stop_on_signal(self, signal: signal.Signals) -> None:
-        """Called by mode once for all signals."""
+        """Called by mode for the first signal."""
         within = self.app.stopping.seconds
         logger.info(
             "stopping (%s): within %g s; a second signal ends it at once", signal.name, within
         )
         await super()._stop_on_signal(signal)
 
-    def _told(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, frame: Any) -> None:
         if self.app.stopping.requested:
             self.app.stopping.end_now(SIGNALLED + number)
         self.app.stopping.begin()
 
 
 def run_embedded(settings: Settings, loglevel: str = "info") -> None:
-    """A worker with a broker and a Redis of its own, which end with it."""
+    """A worker with its own broker and Redis, which end with it."""
     from stream_app.embedded import services
 
     home = kafka_home()
@@ -114,16 +116,15 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
         services.kafka(folder, kafka_home=home) as kafka,
     ):
         echo(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
-        echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
+        echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # for other shells")
         run_worker(settings.embedded(kafka.url, redis.url), loglevel)
 
 
 async def check(settings: Settings) -> None:
-    """See that the port can be had and broker and Redis answer and can be used, make missing
-    topics, note the schema and the group. The port comes first: it is looked at while nothing knows
-    of this worker.
+    """Check the HTTP port, Redis and Kafka; create missing topics; record schema and group.
 
-    Raises SettingsError, SchemaError, and UnreachableError, which say what to start or to set.
+    The port is checked first, before the worker leaves any trace. Raises SettingsError, SchemaError
+    and UnreachableError, which say what to start or to set.
     """
     await check_port(settings.http_host, settings.http_port)
     check_codecs()
@@ -137,13 +138,15 @@ async def check(settings: Settings) -> None:
 
 
 def check_codecs() -> None:
-    """Raise SettingsError if a codec of Kafka cannot be read, whose records would all be lost."""
+    """Raise SettingsError if a Kafka codec cannot be read: all its records would be lost."""
     if missing := missing_codecs():
-        raise SettingsError(f"records compressed with {', '.join(missing)} cannot be read: {HOW}")
+        raise SettingsError(
+            f"records compressed with {', '.join(missing)} cannot be read: {INSTALL}"
+        )
 
 
 def _warn(settings: Settings, line: str) -> None:
-    """In the log where that is set up by now, else on standard error."""
+    """Log the line if the log is set up by now, else print it on standard error."""
     if settings.log_format == "json":
         logger.warning("%s", line)
     else:
