@@ -9,7 +9,7 @@ ARGS ?=
 BIN := .venv/bin
 SPEED := scoring questions stream query growth late
 STAMP := .venv/.complete
-CODE := $(wildcard xl3m_core stream_app training tests benchmarks)
+CODE := $(wildcard xl3m_core stream_app scripts training tests benchmarks)
 
 .PHONY: setup demo test chaos fuzz check bench format clean
 

@@ -277,9 +277,9 @@ def test_a_dead_letter_fits_its_topic_whatever_was_sent() -> None:
 )
 def test_times_may_be_iso_8601(time: str, milliseconds: int) -> None:
     value = json.dumps({"text": "x", "time": time}).encode()
-    assert chunk(b"s", value, input_format="json").time_ms == milliseconds
+    assert chunk(b"s", value, format="json").time_ms == milliseconds
 
 
 def test_a_msgpack_map_may_have_many_fields() -> None:
     fields = {"text": "x"} | {f"field {i}": i for i in range(40)}
-    assert chunk(b"s", msgpack.packb(fields), input_format="msgpack").text == "x"
+    assert chunk(b"s", msgpack.packb(fields), format="msgpack").text == "x"

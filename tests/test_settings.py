@@ -1,8 +1,10 @@
 """Settings: every field can be set from the environment, and what is wrong is named by it."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from stream_app.app import create_faust
 from stream_app.errors import SettingsError
+from stream_app.kafka.faust_app import create_faust
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.settings.faults import bounds
@@ -198,7 +200,7 @@ async def test_a_value_that_is_taken_can_be_used(
     asked = QuestionRecord("q?", now + settings.adhoc_ttl_seconds, now)
     await store.ask(stream, "q", asked, most=settings.max_adhoc_questions)
     assert await store.scored_range(stream, "q") is not None
-    watchdog = Watchdog(settings.watchdog_seconds, signs=lambda: 0, busy=lambda: False)
+    watchdog = Watchdog(settings.watchdog_seconds, progress=lambda: 0, busy=lambda: False)
     running = asyncio.create_task(watchdog.run())
     await asyncio.sleep(0)  # it has set the interpreter's timer by now
     assert settings.shutdown_timeout_seconds <= threading.TIMEOUT_MAX
@@ -225,6 +227,13 @@ async def test_a_value_that_is_taken_can_be_used(
 )
 def test_a_mistyped_variable_is_named_with_what_is_meant(name: str, line: str) -> None:
     assert unknown_variables({name: "hunter2", "HOME": "/"}) == [line]
+
+
+def test_every_variable_that_the_code_names_is_a_setting() -> None:
+    known = {*map(variable, FIELDS), *(f"{variable(name)}_FILE" for name in SECRETS)}
+    for path in (Path(__file__).parents[1] / "stream_app").rglob("*.py"):
+        named = set(re.findall(r"\bXL3M_[A-Z_]*[A-Z]\b(?!_)", path.read_text()))
+        assert named <= known | {*OTHER_VARIABLES}, path
 
 
 def test_variables_that_mean_something_are_not_named() -> None:

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from benchmarks.accuracy.needle import DEPTHS
 from benchmarks.harness.haystack import VARIANTS, Haystack
 from benchmarks.harness.ratios import Ratio
-from stream_app.scoring.look_ahead import PREFILTER_SHARE
-from stream_app.scoring.prefilter import BLOCK, best
+from stream_app.scoring.prefilter import BLOCK, PREFILTER_SHARE, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 
 LENGTHS, SHORT_LENGTHS = (256_000,), (200_000,)  # shorter ones are scored as they lie

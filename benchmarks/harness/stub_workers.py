@@ -14,9 +14,9 @@ from typing import Any
 
 import faust
 
-from stream_app.app import create_app, create_faust, raw_topic
+from stream_app.app import create_app
 from stream_app.engine import create_engine
-from stream_app.queries import kafka
+from stream_app.kafka.faust_app import add_agent, create_faust, raw_topic
 from stream_app.runtime.malloc import configure_malloc
 from stream_app.settings import Settings
 from xl3m_core import Engine
@@ -54,7 +54,7 @@ def bare(settings: Settings, skipped: int, count: int) -> faust.App:
     async def handle(events: AsyncIterator[Any]) -> None:
         await acknowledge(events, skipped, count)
 
-    kafka.agent(app, raw_topic(app, settings.tokens_topic), handle)
+    add_agent(app, raw_topic(app, settings.tokens_topic), handle)
     return app
 
 

@@ -47,7 +47,7 @@ from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
 from stream_app.sample_log import service_log
-from stream_app.scoring.standing import QuestionLoader
+from stream_app.scoring.streams import QuestionLoader
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore

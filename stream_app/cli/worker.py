@@ -7,30 +7,24 @@ start.
 import asyncio
 import logging
 import logging.config
-import signal
-from typing import TYPE_CHECKING, Any
 
-import faust
 from mode.utils.logging import level_number
 
 from stream_app.cli.output import echo
 from stream_app.client.client import open_redis
 from stream_app.errors import SettingsError
 from stream_app.kafka.decompression import missing_codecs
+from stream_app.kafka.faust_worker import Worker
 from stream_app.kafka.group_check import check_group
 from stream_app.kafka.topics import ensure_topics
 from stream_app.monitoring.http import check_port
 from stream_app.runtime import logs
-from stream_app.runtime.cleanup import SIGNALLED, temporary_directory, unwinding_on_signals
-from stream_app.runtime.log_throttle import RepeatFilter
+from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.store.groups import note_group
 from stream_app.store.keys import Keys
 from stream_app.store.schema import ensure_schema
 from stream_app.store.server_check import ensure_usable
-
-if TYPE_CHECKING:
-    from stream_app.app import App
 
 INSTALL = "install the missing packages (pip install cramjam zstandard)"
 logger = logging.getLogger("xl3m")
@@ -39,11 +33,11 @@ logger = logging.getLogger("xl3m")
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
     """Run until SIGTERM or SIGINT; the process ends with Faust's exit code."""
     level = level_number(loglevel)
-    as_json = logs.as_json(level) if settings.log_format == "json" else None
-    logs.quieten(level)
+    as_json = logs.json_config(level) if settings.log_format == "json" else None
+    logs.quiet_libraries(level)
     if as_json:
         logging.config.dictConfig(as_json)
-        logs.take_over()
+        logs.capture_all()
         for line in unknown_variables():
             _warn(settings, line)
     asyncio.run(check(settings))
@@ -53,55 +47,10 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
     engine = create_engine(settings)
     app = create_app(settings, engine)
     if as_json:
-        logs.take_over()  # also of the libraries loaded since
+        logs.capture_all()  # of the libraries loaded since
     worker = Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True)
     worker.model = f"{settings.model or 'the bundled model'}: {description(engine)}"
     worker.execute_from_commandline()
-
-
-class Worker(faust.Worker):
-    """Faust's worker with a shutdown timeout; a second signal ends it at once."""
-
-    app: "App"
-    model = ""
-
-    async def on_start(self) -> None:
-        """Called by Faust once the log is set up."""
-        logger.info("model %s; group %s", self.model, self.app.conf.id)
-        await super().on_start()
-
-    def install_signal_handlers(self) -> None:
-        """Add handlers beside those of the event loop, which do not run while the loop is blocked.
-
-        SIGHUP stops the worker like SIGTERM, except under `nohup`.
-        """
-        super().install_signal_handlers()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            self.loop.add_signal_handler(signal.SIGHUP, self._on_sigterm)
-            signal.signal(signal.SIGHUP, self._on_signal)
-
-    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
-        """Called by Faust once there are log handlers: limit repeated lines, so that the retries of a
-        long Kafka outage do not fill the disk."""
-        super().on_setup_root_logger(logger, level)
-        repeats = RepeatFilter()
-        for handler in logger.handlers:
-            handler.addFilter(repeats)
-
-    async def _stop_on_signal(self, signal: signal.Signals) -> None:
-        """Called by mode for the first signal."""
-        within = self.app.stopping.seconds
-        logger.info(
-            "stopping (%s): within %g s; a second signal ends it at once", signal.name, within
-        )
-        await super()._stop_on_signal(signal)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self.app.stopping.requested:
-            self.app.stopping.end_now(SIGNALLED + number)
-        self.app.stopping.begin()
 
 
 def run_embedded(settings: Settings, loglevel: str = "info") -> None:

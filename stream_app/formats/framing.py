@@ -11,7 +11,6 @@ from typing import Any
 
 from stream_app.errors import BadEvent
 from stream_app.formats.text import is_json, json_of
-from stream_app.settings.variables import variable
 
 PREFIX_BYTES = 5
 LARGEST_ID = 2**31 - 1
@@ -78,8 +77,8 @@ def unframed(frame: Framed, what: str = "value") -> bytes:
             return frame.payload
         except BadEvent:  # then it is no JSON
             pass
-    more = f"; if keys are binary, set {variable('key_format')}" if what == "key" else ""
+    more = "; if keys are binary, set XL3M_KEY_FORMAT" if what == "key" else ""
     raise BadEvent(
         f"the {what} begins with the magic byte of a schema registry, schema id {frame.schema}: "
-        f"set {variable('schema_registry')} and install `xl3m-stream[registry]`{more}"
+        f"set XL3M_SCHEMA_REGISTRY and install `xl3m-stream[registry]`{more}"
     )

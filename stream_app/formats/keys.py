@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from stream_app.errors import BadEvent
-from stream_app.settings.variables import variable
 
 FORMATS_OF_SIZE = {4: "int", 8: "long", 16: "uuid"}
 """What a binary key of so many bytes probably is."""
@@ -39,7 +38,7 @@ def hint(key: bytes) -> str:
     """Which settings would read the key."""
     likely = FORMATS_OF_SIZE.get(len(key))
     guess = f"; it has {len(key)} bytes, as {likely} has" if likely else ""
-    return f"for binary keys set {variable('key_format')}=hex|long|int|uuid|none{guess}"
+    return f"for binary keys set XL3M_KEY_FORMAT=hex|long|int|uuid|none{guess}"
 
 
 def _utf8(key: bytes) -> str:
@@ -55,7 +54,7 @@ def _number(size: int, name: str) -> Callable[[bytes], str]:
 
     def read(key: bytes) -> str:
         if len(key) != size:
-            setting = f"{variable('key_format')}={name}"
+            setting = f"XL3M_KEY_FORMAT={name}"
             raise BadEvent(f"the key has {len(key)} bytes, not the {size} of {setting}")
         return str(int.from_bytes(key, "big", signed=True))
 
@@ -67,7 +66,7 @@ def _uuid(key: bytes) -> str:
     try:
         return str(UUID(bytes=key) if len(key) == 16 else UUID(key.decode()))
     except ValueError:
-        setting = f"{variable('key_format')}=uuid"
+        setting = "XL3M_KEY_FORMAT=uuid"
         raise BadEvent(f"the key is neither 16 bytes nor the text of a UUID: {setting}") from None
 
 

@@ -24,7 +24,6 @@ from stream_app.formats.paths import (
 from stream_app.formats.presets import Preset, form_and_preset
 from stream_app.formats.templates import Render, ToText, compile_text, is_template, paths_of
 from stream_app.formats.values import as_text, key_as_text, same
-from stream_app.settings.variables import variable
 
 HEADER = "header:"
 
@@ -83,20 +82,20 @@ class Layout:
         return cls(
             form=form,
             preset=preset,
-            records=_arrays(records, variable("records_field")),
+            records=_arrays(records, "XL3M_RECORDS_FIELD"),
             text=_render(text, name, records, _inside(preset.unwrap, as_text)),
             text_paths=paths_of(text, name, records) if text else [],
             behind=_optional(behind, "", records, _inside(preset.unwrap_behind, as_text)),
-            times=compile_paths(times, variable("time_field"), records),
+            times=compile_paths(times, "XL3M_TIME_FIELD", records),
             key=_optional(
-                "" if header else key, variable("key_field"), records,
+                "" if header else key, "XL3M_KEY_FIELD", records,
                 _inside(preset.unwrap, key_as_text),
             ),
             header=header,
             rule=line_rule(settings.time_from_line),
             joins=bool(preset.partial) and not is_template(text),
             missing_text=_missing(text, name),
-            missing_records=f"there is no array at {records}: see {variable('records_field')}",
+            missing_records=f"there is no array at {records}: see XL3M_RECORDS_FIELD",
         )  # fmt: skip
 
     @property
@@ -121,14 +120,14 @@ class Layout:
 def _text(settings: Named, preset: Preset) -> tuple[str, str]:
     """The template or paths of the text, and the setting to name if it is wrong."""
     if settings.text and settings.text_field:
-        names = f"{variable('text')} and {variable('text_field')}"
+        names = "XL3M_TEXT and XL3M_TEXT_FIELD"
         raise SettingsError(f"{names} both say where the text is: unset one of them")
     if settings.text and not is_template(settings.text):
         example = "{level} {message}"
-        raise SettingsError(f"{variable('text')} must have fields in braces, as in {example}")
+        raise SettingsError(f"XL3M_TEXT must have fields in braces, as in {example}")
     if settings.text:
-        return settings.text, variable("text")
-    return settings.text_field or preset.text, variable("text_field")
+        return settings.text, "XL3M_TEXT"
+    return settings.text_field or preset.text, "XL3M_TEXT_FIELD"
 
 
 def _missing(text: str, setting: str) -> str:
@@ -141,7 +140,7 @@ def _records(given: str, within: str) -> str:
     """The path of the records, from the setting of its own or that of the text."""
     given = given if not given or given.endswith("[]") else f"{given}[]"
     if given and within and given != within:
-        both = f"{variable('records_field')} and {variable('text_field')}"
+        both = "XL3M_RECORDS_FIELD and XL3M_TEXT_FIELD"
         raise SettingsError(f"{both} name different arrays, {given} and {within}: unset one")
     return given or within
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from stream_app.formats.keys import hint
-from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 
@@ -27,10 +26,15 @@ def _nothing() -> None:
 class Notes:
     """One per worker. Each `on_…` is called once for what it counts."""
 
-    def __init__(self) -> None:
-        self.on_skipped: Callable[[], None] = _nothing
-        self.on_missing_key: Callable[[], None] = _nothing
-        self.on_unparsed_time: Callable[[], None] = _nothing
+    def __init__(
+        self,
+        on_skipped: Callable[[], None] = _nothing,
+        on_missing_key: Callable[[], None] = _nothing,
+        on_unparsed_time: Callable[[], None] = _nothing,
+    ) -> None:
+        self.on_skipped = on_skipped
+        self.on_missing_key = on_missing_key
+        self.on_unparsed_time = on_unparsed_time
         self._forms: set[tuple[str, str]] = set()
         self._named_key = False
 
@@ -41,7 +45,7 @@ class Notes:
             logger.warning(
                 "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
                 "that form; see %s%s",
-                *(stream, _shown(value), variable("time_field"), self._last),
+                *(stream, _shown(value), "XL3M_TIME_FIELD", self._last),
             )
 
     def untimed_line(self, stream: str, text: str) -> None:
@@ -51,7 +55,7 @@ class Notes:
             logger.warning(
                 "stream %r: no time stands in the line %s, so Kafka's is taken, here and in all "
                 "such lines; see %s%s",
-                *(stream, _shown(text), variable("time_from_line"), self._last),
+                *(stream, _shown(text), "XL3M_TIME_FROM_LINE", self._last),
             )
 
     def binary_key(self, key: bytes) -> None:

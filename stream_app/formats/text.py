@@ -12,7 +12,6 @@ import msgpack
 
 from stream_app.errors import BadEvent
 from stream_app.formats.values import whole
-from stream_app.settings.variables import variable
 
 # First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
 MSGPACK_MAP = range(0x80, 0x90)
@@ -41,7 +40,7 @@ def text_of(raw: bytes, what: str, encoding: str = "strict") -> str:
         if encoding == "replace" and not looks:
             return raw.decode(errors="replace")
         why = f"the {what} is not UTF-8: byte {error.start} is wrong"
-        hint = f"{variable('encoding')}=replace puts U+FFFD in its place"
+        hint = "XL3M_ENCODING=replace puts U+FFFD in its place"
         hint = f"it looks like {looks}: decode it in the producer" if looks else hint
         raise BadEvent(f"{why}; {hint}") from None
 

@@ -38,7 +38,7 @@ class Broker(Protocol):
     ) -> Mapping[Any, int]:
         """The end of each partition, or its first offset since a time in milliseconds."""
 
-    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+    async def commit_offsets(self, offsets: Mapping[Any, int]) -> bool:
         """Set the group's committed offsets; False if they are no longer ours to set."""
 
 
@@ -54,7 +54,7 @@ class OwnedPartition:
     epoch: int
     position: int | None
     expected: int | None
-    gap: int = 0
+    missing: int = 0
     topic_id: str = ""
 
     @property
@@ -71,21 +71,21 @@ class OwnedPartition:
         """Whether Redis holds what came at the offset."""
         return offset < (self.position or 0)
 
-    def observe(self, offset: int, begins: int | None = None) -> None:
+    def observe(self, offset: int, first_offset: int | None = None) -> None:
         """Note an offset; those left out before it, or before the first that it accounts for, are
         a gap, never passed over in silence."""
-        first = offset if begins is None else begins
+        first = offset if first_offset is None else first_offset
         if self.expected is not None and first > self.expected:
-            self.gap += first - self.expected
+            self.missing += first - self.expected
             logger.error(
                 "%s: offsets %d to %d never came; the broker may have dropped them",
                 self.name, self.expected, first - 1,
             )  # fmt: skip
         self.expected = max(offset + 1, self.expected or 0)
 
-    def take_gap(self) -> int:
+    def pop_missing(self) -> int:
         """Offsets missing since last asked."""
-        gap, self.gap = self.gap, 0
+        gap, self.missing = self.missing, 0
         return gap
 
 
@@ -182,7 +182,7 @@ class Assignment:
         ends = {_plain(event.message): (owned, event.message.offset + 1) for owned, event in batch}
         await self.store.move_positions(
             [
-                PositionUpdate(plain, owned.epoch, owned.position, end, owned.gap)
+                PositionUpdate(plain, owned.epoch, owned.position, end, owned.missing)
                 for plain, (owned, end) in ends.items()
             ],
             self.trusted_run_id,
@@ -223,7 +223,7 @@ class Assignment:
         elif is_other_topic(known, topic_id) or (end is not None and end < offset):
             _say_why(owned, end, topic_id)
             await self.store.reset_partition(*owned.fence, owned.incarnation + 1, topic_id or known)
-            owned.incarnation, owned.position, owned.expected, owned.gap = (
+            owned.incarnation, owned.position, owned.expected, owned.missing = (
                 owned.incarnation + 1,
                 0,
                 0,
@@ -283,5 +283,5 @@ async def _sync_committed(
     target = offset or 0
     if target == (committed or 0):
         return
-    if not await broker._commit({tp: target}):
+    if not await broker.commit_offsets({tp: target}):
         logger.warning("%s: another rebalance came before it was taken over", _plain(tp))

@@ -1,75 +1,61 @@
-"""Assignment: what Faust is told of full queues, and what is done when partitions come and go.
-
-Knows Faust's flow of events and the order of its signals; not what events say.
-"""
+"""RebalanceListener: takes over the partitions of a new assignment, and the streams in them."""
 
 import logging
 from functools import partial
-from typing import Any, cast
-
-import faust
-from faust.types import TP
+from typing import cast
 
 from stream_app.ingest.partitions import Assignment, Broker
-from stream_app.ingest.queues import PartitionBuffers
 from stream_app.ingest.tokens import Ingest
 from stream_app.kafka.consumer import Consumer
+from stream_app.kafka.faust_app import App
 from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 
 logger = logging.getLogger("xl3m")
 
 
-def on_full_queues(app: faust.App, queues: PartitionBuffers) -> None:
-    """A full queue is to Faust what a full queue of its own would be, for its partition alone.
+class RebalanceListener:
+    """One per worker. `on_assigned` is called after each rebalance, before events arrive."""
 
-    Not `pause_partitions`: that passes over what was polled already, and its offsets would count
-    as a gap. What Faust clears its queues of was not handed out yet; what is in the queues was,
-    and Faust would wait for it to be acknowledged.
-    """
-    queues.pause = lambda partition: app.consumer.on_buffer_full(TP(*partition))
-    queues.resume = lambda partition: app.consumer.on_buffer_drop(TP(*partition))
+    def __init__(
+        self, app: App, ingest: Ingest, questions: Assignment, scorer: Scorer, health: Health
+    ) -> None:
+        self.app = app
+        self.ingest = ingest
+        self.questions = questions
+        self.scorer = scorer
+        self.health = health
 
-    def abandon(event: Any) -> None:
-        if event.poll:
-            app.consumer.unacked.discard(event.poll.message)
-
-    queues.discard = abandon
-    app.flow_control.manage_queue(cast(Any, queues))
-
-
-def on_assignment(
-    app: faust.App, ingest: Ingest, asked: Assignment, scoring: Scorer, health: Health
-) -> None:
-    """When partitions come and go, so do the streams to score.
-
-    Faust awaits this signal after the new assignment is known and before it seeks to the
-    committed offsets and lets events through. On its `on_partitions_assigned` it does not
-    wait: events would come before their partition is known to be owned.
-    """
-
-    async def assigned(sender: Any, **_: Any) -> None:
-        check = partial(cast(Consumer, app.consumer).check, app.consumer_generation_id)
-
-        async def take(partitions: Assignment) -> tuple[list[str], list[str]]:
-            check()
-            broker = cast(Broker, app.consumer)
-            return await partitions.assign(app.consumer.assignment(), broker, check)
-
-        await retry_forever(health, "assignment", take, asked)
-        owned, lost = await retry_forever(health, "assignment", take, ingest.partitions)
-        ingest.forget()
+    async def on_assigned(self) -> None:
+        """Draw epochs, set the group's offsets to where Redis stands, and pass the streams of won
+        and lost partitions to the scorer. Ends with RebalanceAgain if the partitions are revoked
+        meanwhile."""
+        generation = self.app.consumer_generation_id
+        await self._assign(self.questions, generation)
+        owned, lost = await self._assign(self.ingest.assignment, generation)
+        self.ingest.forget()
         for partition in lost:
-            scoring.streams.disown(
-                await retry_forever(health, "assignment", ingest.store.streams, partition)
-            )
+            self.scorer.streams.disown(await self._streams(partition))
         for partition in owned:
-            scoring.streams.own(
-                await retry_forever(health, "assignment", ingest.store.streams, partition)
-            )
-        is_missing = cast(Consumer, app.consumer).missing_topics() or not ingest.partitions.topics
-        why = "there is no topic yet" if is_missing else "others have them all"
-        logger.info("ready: reads %s", ", ".join(sorted(owned)) or f"no partition, since {why}")
+            self.scorer.streams.own(await self._streams(partition))
+        logger.info("ready: reads %s", ", ".join(sorted(owned)) or f"no partition, {self._why()}")
 
-    signal: Any = app.on_rebalance_complete
-    signal.connect(assigned, weak=False)
+    async def _assign(self, assignment: Assignment, generation: int) -> tuple[list[str], list[str]]:
+        """The partitions of one topic that are owned now, and those that were lost."""
+        consumer = cast(Consumer, self.app.consumer)
+        check = partial(consumer.check, generation)
+
+        async def attempt() -> tuple[list[str], list[str]]:
+            check()
+            return await assignment.assign(consumer.assignment(), cast(Broker, consumer), check)
+
+        return await retry_forever(self.health, "assignment", attempt)
+
+    async def _streams(self, partition: str) -> list[str]:
+        return await retry_forever(self.health, "assignment", self.ingest.store.streams, partition)
+
+    def _why(self) -> str:
+        """Why no partition of the tokens topic was assigned."""
+        consumer = cast(Consumer, self.app.consumer)
+        is_missing = consumer.missing_topics() or not self.ingest.assignment.topics
+        return "since there is no topic yet" if is_missing else "since others have them all"

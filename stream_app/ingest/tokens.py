@@ -6,19 +6,25 @@ strictly in the order of offsets. Knows events that can be acknowledged; not who
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from stream_app.errors import BadEvent
 from stream_app.events import Chunk
+from stream_app.formats.notes import Notes
+from stream_app.ingest.buffers import PartitionBuffers, size
 from stream_app.ingest.decoder import Decoded, TokenDecoder
 from stream_app.ingest.partitions import Assignment, OwnedPartition
-from stream_app.ingest.queues import PartitionBuffers, size
 from stream_app.ingest.segmentation import Segmentation
-from stream_app.kafka import polled
-from stream_app.kafka.dead_letters import headers_of as _headers
+from stream_app.kafka.dead_letters import DeadLetter, headers_of
+from stream_app.kafka.records import (
+    check_readable,
+    first_offset,
+    is_empty,
+    time_ms,
+)
 from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
@@ -29,16 +35,13 @@ from xl3m_core import Engine
 
 logger = logging.getLogger("xl3m")
 
-# A batch is closed, and a partition is not fetched, at this many bytes for each token that scoring
-# may be behind: what is under way when a rebalance comes must not take long to finish.
 BYTES_PER_TOKEN = 4
+"""Bytes that are buffered for each token that scoring may lag."""
 CACHED_STREAMS = 20_000
 AT_ONCE_BYTES = 65_536
 """Of an event that is decoded on the event loop: a megabyte of odd JSON takes two seconds."""
 STREAMS_AT_ONCE = 1024
 """In one round trip: an event may have records of very many."""
-
-DeadLetters = Callable[[Any, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,12 @@ class DecodedEvent:
         return self.source.name
 
 
+def max_buffer_bytes(settings: Settings) -> int:
+    """Of one partition's buffer, and of a batch: what is in progress when a rebalance comes must
+    not take long to finish."""
+    return settings.max_lag_tokens * BYTES_PER_TOKEN
+
+
 class Ingest:
     """One per worker: the only writer of the streams whose partitions the worker owns."""
 
@@ -70,24 +79,24 @@ class Ingest:
         settings: Settings,
         engine: Engine,
         store: StreamStore,
-        partitions: Assignment,
-        scoring: Scorer,
-        dead_letters: DeadLetters,
+        assignment: Assignment,
+        buffers: PartitionBuffers,
+        scorer: Scorer,
+        dead_letter: DeadLetter,
         health: Health,
+        notes: Notes | None = None,
     ) -> None:
         self.settings = settings
         self.segmenter = engine.segmenter()
-        self.decoder = TokenDecoder(settings, engine.model.decode_fragment)
+        self.decoder = TokenDecoder(settings, engine.model.decode_fragment, notes)
         self.cut = Segmentation.of_engine(engine).number
         self.store = store
-        self.partitions = partitions
-        self.scoring = scoring
-        self.dead_letters = dead_letters
+        self.assignment = assignment
+        self.buffers = buffers
+        self.scorer = scorer
+        self.dead_letter = dead_letter
         self.health = health
         self.states: dict[str, State] = {}
-        queue_bytes = settings.max_lag_tokens * BYTES_PER_TOKEN
-        self.queues = PartitionBuffers(queue_bytes, partitions.name, scoring.throttled_partitions)
-        scoring.on_room = self.queues.wake
         self.batches = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -96,7 +105,7 @@ class Ingest:
     @property
     def working(self) -> bool:
         """Whether any event is at hand."""
-        return not (self._idle.is_set() and self.queues.empty)
+        return not (self._idle.is_set() and self.buffers.empty)
 
     async def idle(self) -> None:
         """Return when no batch is under way."""
@@ -109,9 +118,9 @@ class Ingest:
     async def run(self, polls: AsyncIterator[Any]) -> None:
         """Take in the events of polls for as long as they come."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.queues.fill(polls))
+            tasks.create_task(self.buffers.fill(polls))
             while True:
-                batch = await self.queues.batch()
+                batch = await self.buffers.batch()
                 self._idle.clear()
                 await self.apply(batch)
                 self._idle.set()
@@ -122,12 +131,12 @@ class Ingest:
         rest to Redis, but for what would make one stream too many, (3) note the positions,
         (4) acknowledge. Whatever fails before (4) is delivered again, and (2) does nothing for
         what is already there. Nothing here waits for the model: a rebalance waits for a batch."""
-        ours = [(owned, event) for event in batch if (owned := self.partitions.of(event.message))]
+        ours = [(owned, event) for event in batch if (owned := self.assignment.of(event.message))]
         await self._prepare(ours)
         arrivals = await self._arrivals(ours)
         while (done := await self._next_batch(arrivals, ours)) is None:
             self.states.clear()
-            await retry_forever(self.health, "ingest", self.partitions.trust)
+            await retry_forever(self.health, "ingest", self.assignment.trust)
         for _, event in done:
             event.ack()
 
@@ -142,8 +151,8 @@ class Ingest:
                 while part:
                     part = await retry_forever(self.health, "ingest", self._write, part)
             # A partition lost while all this went on is another's to speak for now.
-            done = [(owned, event) for owned, event in ours if self.partitions.owns(owned)]
-            await retry_forever(self.health, "ingest", self.partitions.advance, done)
+            done = [(owned, event) for owned, event in ours if self.assignment.owns(owned)]
+            await retry_forever(self.health, "ingest", self.assignment.advance, done)
             return done
         except RestartedError:
             logger.warning("Redis was started again: seeing what it holds")
@@ -153,7 +162,7 @@ class Ingest:
         """Have the schemas at hand by which the events are decoded: a registry that is away is
         waited for, and so are they."""
         if self.decoder.registry.is_asked:
-            records = [(e.message.key, e.message.value, _headers(e.message)) for _, e in batch]
+            records = [(e.message.key, e.message.value, headers_of(e.message)) for _, e in batch]
             await retry_forever(self.health, "registry", self.decoder.registry.prepare, records)
 
     async def _arrivals(
@@ -164,15 +173,15 @@ class Ingest:
         arrivals: dict[str, list[DecodedEvent]] = {}
         for source, event in batch:
             message = event.message
-            source.observe(message.offset, polled.begins(message))
-            if polled.is_empty(message):
+            source.observe(message.offset, first_offset(message))
+            if is_empty(message):
                 continue
             try:
                 chunks, reason = await self._decode(event)
             except BadEvent as error:
                 chunks, reason = [], str(error)
             if reason:
-                await self.dead_letters(event, reason)
+                await self.dead_letter(event, reason)
             for chunk in chunks:
                 waiting = arrivals.setdefault(chunk.stream, [])
                 if waiting and waiting[-1].event is event:
@@ -180,17 +189,16 @@ class Ingest:
                     continue
                 # A gap that waits to be counted came after what is there already; it is counted on
                 # the first stream of the event.
-                gap = 0 if source.has(event.message.offset) else source.take_gap()
+                gap = 0 if source.has(event.message.offset) else source.pop_missing()
                 waiting.append(DecodedEvent(source, event, [chunk], gap))
         return arrivals
 
     async def _decode(self, event: Any) -> Decoded:
         message = event.message
-        if reason := polled.unreadable(message):
-            raise BadEvent(reason)
-        source, headers = f"{message.topic}/{message.partition}", _headers(message)
+        check_readable(message)
+        source, headers = f"{message.topic}/{message.partition}", headers_of(message)
         decode = partial(self.decoder.decode, message.key, message.value, headers=headers)
-        decode = partial(decode, source=source, time_ms=polled.time_ms(message))
+        decode = partial(decode, source=source, time_ms=time_ms(message))
         return decode() if size(event) <= AT_ONCE_BYTES else await asyncio.to_thread(decode)
 
     async def _admit(self, arrivals: dict[str, list[DecodedEvent]]) -> None:
@@ -203,11 +211,11 @@ class Ingest:
             for stream in [stream for stream in part if stream in refused]:
                 self.states.pop(stream, None)
                 for arrival in arrivals.pop(stream):
-                    arrival.source.gap += arrival.gap  # is counted on the next stream with room
+                    arrival.source.missing += arrival.gap  # is counted on the next stream with room
                     reason = too_many_streams(stream, self.settings.max_streams)
                     unheard.setdefault(arrival.event, reason)
         for event, reason in unheard.items():
-            await self.dead_letters(event, reason)
+            await self.dead_letter(event, reason)
 
     async def _enlist(self, arrivals: dict[str, list[DecodedEvent]]) -> frozenset[str]:
         """Those there is no room for."""
@@ -226,12 +234,12 @@ class Ingest:
         """One step of every stream in one round trip; returns what is still to be written."""
         await self._load(list(arrivals))
         commits = await asyncio.to_thread(self._advance, arrivals)
-        states = await self.store.commit(commits, self.partitions.trusted_run_id)
+        states = await self.store.commit(commits, self.assignment.trusted_run_id)
         for commit, state in zip(commits, states, strict=True):
             state = state or await self._reload(commit)
             self.states[commit.stream] = state
-            if self.partitions.owns(arrivals[commit.stream][0].source):
-                self.scoring.streams.on_commit(commit.stream, state.cursor)
+            if self.assignment.owns(arrivals[commit.stream][0].source):
+                self.scorer.streams.on_commit(commit.stream, state.cursor)
         return self._left(arrivals)
 
     async def _load(self, streams: list[str]) -> None:
@@ -244,7 +252,7 @@ class Ingest:
             self.states |= zip(missing, await self.store.load_all(missing), strict=True)
             # A Redis that went back must not be taken at its word: events it lost would count as
             # seen once a later one of their stream is written.
-            await self.partitions.check_generation()
+            await self.assignment.check_generation()
 
     async def _reload(self, refused: Commit) -> State:
         """Where the stream stands now that it was written meanwhile, by another or by a try whose

@@ -17,7 +17,7 @@ from faust.transport.drivers import aiokafka
 from faust.types import TP
 
 from stream_app.kafka.consumer_thread import ConsumerThread
-from stream_app.kafka.polled import RangeRecord, Record, bundle
+from stream_app.kafka.records import RangeRecord, Record, bundle
 
 BETWEEN_GENERATIONS = -2
 """The app's generation from when partitions are called back until they are given out anew;
@@ -59,7 +59,7 @@ class Consumer(aiokafka.Consumer):
         """Called by Faust, which knows no record that stands for several offsets."""
         message: Any = super()._to_message(tp, record)
         if isinstance(record, RangeRecord):
-            message.begins = record.begins
+            message.first_offset = record.first_offset
             message.unreadable, message.empty = record.unreadable, record.empty
         return message
 
@@ -105,6 +105,10 @@ class Consumer(aiokafka.Consumer):
         self._acked_index[tp].difference_update(acked[:done])
         del acked[:done]
         return last + 1 if last > committed else None
+
+    async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
+        """Set the group's committed offsets; False if the partitions are no longer ours."""
+        return bool(await self._commit(offsets))
 
     def check(self, generation: int) -> None:
         """Raise Faust's RebalanceAgain, which makes it wait for the next assignment, if that is

@@ -52,7 +52,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         install(consumer._fetcher, self.fetch_state)
         self.topics = TopicMonitor(consumer, self._rejoin, self.fetch_state.blocked)
-        self.fetch_state.out_of_range = self._out_of_range
+        self.fetch_state.out_of_range = self._on_out_of_range
         self._begin(self._watch())
 
     async def on_thread_stop(self) -> None:
@@ -114,9 +114,9 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """Something was refused: end, if that stays so, or say that it is tried again."""
         app: Any = self.app
         if isinstance(error, FATAL):
-            app.refused(error)
+            app.on_refused(error)
             return
-        self.fetch_state.blocked["group"] = app.explained(error)
+        self.fetch_state.blocked["group"] = app.explain_refusal(error)
         self._refused = now = asyncio.get_running_loop().time()
         if now - self._said >= REPEAT_SECONDS:
             self._said = now
@@ -142,7 +142,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """Have partitions taken over anew."""
         self._ensure_consumer()._coordinator.request_rejoin()
 
-    def _out_of_range(self, tp: Any, offset: int) -> None:
+    def _on_out_of_range(self, tp: Any, offset: int) -> None:
         self._begin(self._settle(tp, offset))
 
     async def _settle(self, tp: Any, offset: int) -> None:

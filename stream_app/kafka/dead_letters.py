@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_app.events import STREAM_BYTES, dead_letter
-from stream_app.kafka import polled
+from stream_app.kafka.records import Event, Message, first_offset, unreadable_reason
 
 logger = logging.getLogger("xl3m")
 
@@ -24,7 +24,7 @@ KINDS = 256
 _PARTICULARS = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
 
 Send = Callable[[bytes | None, bytes], Awaitable[None]]
-DeadLetter = Callable[[Any, str], Awaitable[None]]
+DeadLetter = Callable[[Event, str], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -92,27 +92,27 @@ class DeadLetterLog:
 
 
 def dead_letter_sender(
-    send: Send, on_burial: Callable[[], None] = lambda: None, log: DeadLetterLog | None = None
+    send: Send, on_sent: Callable[[], None] = lambda: None, log: DeadLetterLog | None = None
 ) -> DeadLetter:
     """Puts an event that cannot be used where a person can look at it."""
     log = log or DeadLetterLog()
 
-    async def bury(event: Any, reason: str) -> None:
+    async def send_letter(event: Event, reason: str) -> None:
         m, first = event.message, event.message.offset
-        if unread := polled.unreadable(m):
-            first = polled.begins(m)
+        if unread := unreadable_reason(m):
+            first = first_offset(m)
             reason = unread if first == m.offset else f"{unread}: offsets {first} to {m.offset}"
         log.note(m.topic, f"{m.topic}/{m.partition} offset {first}", reason)
         # The event's key keeps its dead letters in order, unless the key itself is what is wrong.
         key = m.key if m.key and len(m.key) <= STREAM_BYTES else None
         letter = dead_letter(m.topic, m.partition, first, m.key, m.value, reason, headers_of(m))
         await send(key, letter)
-        on_burial()
+        on_sent()
 
-    return bury
+    return send_letter
 
 
-def headers_of(message: Any) -> list[tuple[Any, bytes | None]]:
+def headers_of(message: Message) -> list[tuple[Any, bytes | None]]:
     """A record's headers, however the client holds them."""
     headers = getattr(message, "headers", None) or ()
     return list(headers.items() if hasattr(headers, "items") else headers)

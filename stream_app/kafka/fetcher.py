@@ -20,7 +20,6 @@ from aiokafka.consumer import fetcher as upstream
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_app.kafka.decompression import Buffer
-from stream_app.kafka.polled import RangeRecord, Record
 from stream_app.kafka.record_batch import (
     DecodedRecord,
     FetchedRecords,
@@ -28,6 +27,7 @@ from stream_app.kafka.record_batch import (
     UnreadableError,
     UnreadableRange,
 )
+from stream_app.kafka.records import RangeRecord, Record
 from stream_app.settings import IsolationLevel, Unreadable
 from stream_app.settings.variables import variable
 
@@ -119,7 +119,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
             while batch.codec and self.fetch_state.decompression_budget <= 0:
                 yield _PAUSE
             try:
-                yield from self._read(batch)
+                yield from self._read_batch(batch)
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.end)
             except Exception as error:  # whatever it is, it comes of what was fetched
                 for found in self._salvaged(batch, error):
@@ -133,7 +133,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
                     self.fetch_state.unblock(self._tp)
         yield from self._rest()
 
-    def _read(self, batch: RecordBatch) -> Iterator[Any]:
+    def _read_batch(self, batch: RecordBatch) -> Iterator[Any]:
         """What is to be read of a batch. Raises what aiokafka does, and UnreadableError."""
         opened = batch.opened()
         if self._is_passed(opened):
@@ -209,7 +209,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
     def _with_range(self, made: Record) -> RangeRecord:
         """A record that accounts for what was passed over before it as well."""
         begins, self.passed = self.passed or 0, None
-        return RangeRecord(**vars(made) | {"begins": begins})
+        return RangeRecord(**vars(made) | {"first_offset": begins})
 
     def _rest(self) -> Iterator[Record]:
         """What was passed over last has no record behind it to account for it."""

@@ -1,8 +1,8 @@
-"""Connections: how many there may be to a port of ours at once, and for how long.
+"""Connection limits: how many connections a port of ours may have at once, and for how long.
 
-A client that sends half a request, or reads no answer, holds a file descriptor: all of them, and
-the process can open no connection of its own. So when there is one too many, the one that has been
-silent for the longest time goes, and each goes in the end. Knows transports; no HTTP.
+A client that sends half a request, or does not read its reply, holds a file descriptor; with all of
+them taken the process could open no connection of its own. So one connection too many closes the
+oldest idle one, and every connection is closed after a while.
 """
 
 import asyncio
@@ -11,35 +11,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-CONNECTIONS = 64
-SHARE = 8
-"""Of the file descriptors that the process may have, at most one in so many."""
-SECONDS = 10.0
+MAX_CONNECTIONS = 64
+DESCRIPTOR_SHARE = 8
+"""At most one in so many of the file descriptors that the process may have."""
+MAX_SECONDS = 10.0
 
 
-def room() -> int:
-    """How many connections there may be."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limited = soft != resource.RLIM_INFINITY
-    return min(CONNECTIONS, max(1, soft // SHARE)) if limited else CONNECTIONS
+def max_connections() -> int:
+    """How many connections the process can afford."""
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft_limit == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(1, soft_limit // DESCRIPTOR_SHARE))
 
 
 class Connections:
-    """Those that are open, the oldest first, and those of them that a request is answered on."""
+    """The open connections, oldest first, and the busy ones among them: those with a request being
+    answered. seconds: how long each may stay open."""
 
-    def __init__(self, most: int | None = None, seconds: float = SECONDS) -> None:
-        self.most = room() if most is None else most
+    def __init__(self, limit: int | None = None, seconds: float = MAX_SECONDS) -> None:
+        self.limit = max_connections() if limit is None else limit
         self.seconds = seconds
         self.open: dict[asyncio.BaseTransport, None] = {}
         self.busy: set[asyncio.BaseTransport] = set()
 
-    def guarded(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """What makes protocols for a server, of no more connections than there may be."""
-        return lambda: _Guard(self, factory())
+    def limited(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """A protocol factory for a server, whose connections keep to the limits."""
+        return lambda: _LimitedProtocol(self, factory())
 
     @contextmanager
     def answering(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """For as long as a request that came whole is answered."""
+        """While a complete request is being answered, its connection is not idle."""
         if transport:
             self.busy.add(transport)
         try:
@@ -48,9 +50,9 @@ class Connections:
             self.busy.discard(cast(asyncio.BaseTransport, transport))
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        """Whether there is room for one more, after the oldest idle one has made some."""
-        if len(self.open) >= self.most:
-            idle = next((each for each in self.open if each not in self.busy), None)
+        """Whether there is room for the connection, after closing the oldest idle one if needed."""
+        if len(self.open) >= self.limit:
+            idle = next((known for known in self.open if known not in self.busy), None)
             if idle is None:
                 return False
             self.close(idle)
@@ -58,13 +60,13 @@ class Connections:
         return True
 
     def close(self, transport: asyncio.BaseTransport) -> None:
-        """At once: what was to be sent is dropped."""
+        """Close at once, dropping what was still to be sent."""
         self.open.pop(transport, None)
         cast(asyncio.Transport, transport).abort()
 
 
-class _Guard(asyncio.Protocol):
-    """Between a transport and the protocol that it is for."""
+class _LimitedProtocol(asyncio.Protocol):
+    """Passes the events of an admitted connection on to its protocol."""
 
     def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
         self.connections, self.inner = connections, inner
@@ -73,14 +75,14 @@ class _Guard(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio, as are the others."""
-        made = cast(asyncio.Transport, transport)
-        if not self.connections.admit(made):
-            made.abort()
+        connection = cast(asyncio.Transport, transport)
+        if not self.connections.admit(connection):
+            connection.abort()
             return
-        self.transport = made
+        self.transport = connection
         loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(self.connections.seconds, self.connections.close, made)
-        self.inner.connection_made(made)
+        self.timer = loop.call_later(self.connections.seconds, self.connections.close, connection)
+        self.inner.connection_made(connection)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.transport and self.timer:

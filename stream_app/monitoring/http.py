@@ -1,7 +1,6 @@
-"""Http: a door for those who run a worker: /metrics, /healthz, /readyz.
+"""HTTP endpoints for operators: /metrics, /healthz and /readyz.
 
-No way in for events or queries, and no passwords out. Knows a registry and whom to ask for the
-reasons not to be ready; nothing of streams.
+They accept no events or queries and show no passwords.
 """
 
 import asyncio
@@ -19,10 +18,10 @@ from stream_app.settings.variables import variable
 
 logger = logging.getLogger("xl3m")
 
-# A probe that is under way when the worker ends may finish.
+# A request that is being answered when the worker ends may finish.
 CLOSING_SECONDS = 3.0
 
-# Tries of asyncio to accept what waits, each of which is logged, where no file can be opened.
+# With no file descriptor left asyncio logs one error for each connection in the backlog.
 BACKLOG = 16
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,28 +29,28 @@ Reasons = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 async def check_port(host: str, port: int) -> None:
-    """Raise SettingsError if the port cannot be had; 0 is none. Nobody can connect meanwhile."""
+    """Raise SettingsError if the port cannot be listened on; port 0 means no server."""
     if port:
-        with _named(host, port):
+        with _port_errors(host, port):
             loop = asyncio.get_running_loop()
             server = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)
             server.close()
 
 
 @contextmanager
-def _named(host: str, port: int) -> Iterator[None]:
-    """What keeps a port from being had is said with its name."""
+def _port_errors(host: str, port: int) -> Iterator[None]:
+    """Turn an OSError into a SettingsError that names the address."""
     try:
         yield
     except OSError as error:
         raise SettingsError(
             f"{variable('http_port')}: cannot listen on {host}:{port} ({error.strerror}): every "
-            "worker of a machine needs a port of its own"
+            "worker on a machine needs its own port"
         ) from error
 
 
 class MonitoringServer:
-    """One per worker. reasons: why the worker is not ready, empty if it is."""
+    """One per worker. reasons: tells why the worker is not ready; empty if it is."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, reasons: Reasons) -> None:
         self.host = host
@@ -61,7 +60,7 @@ class MonitoringServer:
         self.connections = Connections()
 
     async def run(self) -> None:
-        """Serve until cancelled. Raises SettingsError if the port cannot be had."""
+        """Serve until cancelled. Raises SettingsError if the port cannot be listened on."""
         runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=CLOSING_SECONDS)
         await runner.setup()
         try:
@@ -72,35 +71,35 @@ class MonitoringServer:
 
     def app(self) -> web.Application:
         """The three paths."""
-        app = web.Application(middlewares=[self._answering])
+        app = web.Application(middlewares=[self._answer])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         return app
 
     async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
-        factory = self.connections.guarded(cast(Callable[[], asyncio.Protocol], runner.server))
+        factory = self.connections.limited(cast(Callable[[], asyncio.Protocol], runner.server))
         loop = asyncio.get_running_loop()
-        with _named(self.host, self.port):
+        with _port_errors(self.host, self.port):
             server = await loop.create_server(factory, self.host, self.port, backlog=BACKLOG)
         logger.info("metrics and health at http://%s:%d", self.host, self.port)
         return server
 
     @web.middleware
-    async def _answering(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """One request a connection: those that are idle hold nothing."""
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """One request per connection, so that idle clients hold none open."""
         with self.connections.answering(request.transport):
             response = await handler(request)
         response.force_close()
         return response
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        """On the event loop, so that what is read does not change meanwhile."""
+        """Runs on the event loop, so that the state does not change while it is read."""
         body = generate_latest(self.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        """That this is sent says that the process lives and its event loop turns."""
+        """A reply means that the process lives and its event loop runs."""
         return web.json_response({"alive": True})
 
     async def _readyz(self, request: web.Request) -> web.Response:

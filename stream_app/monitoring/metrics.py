@@ -9,9 +9,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from stream_app.formats.notes import Notes
 from stream_app.monitoring.memory import MemorySampler
-from stream_app.queries.answering import Answering
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
 from xl3m_core import Answer
@@ -24,9 +22,7 @@ OUTCOMES = ("complete", "partial", "refused")
 class Metrics:
     """One per worker; several in one process have nothing in common."""
 
-    def __init__(
-        self, scoring: Scorer, answering: Answering, health: Health, weights: MemorySampler
-    ) -> None:
+    def __init__(self, scoring: Scorer, health: Health, weights: MemorySampler) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._read_off(scoring, health, weights)
@@ -59,14 +55,6 @@ class Metrics:
             "xl3m_unparsed_times",
             "Records whose time was not understood, so Kafka's was taken",
         )
-        scoring.on_step = self.stepped
-        answering.on_answer = self.answered
-
-    def listen(self, notes: Notes) -> None:
-        """Count what decoding tells."""
-        notes.on_skipped = self.skipped
-        notes.on_missing_key = self.missing_key_field
-        notes.on_unparsed_time = self.unparsed_time
 
     def stepped(self, fill: float, seconds: float) -> None:
         """A step went through the model."""

@@ -32,7 +32,6 @@ class PromptPrefetcher:
         self.recent: dict[tuple[str, str], tuple[str, float]] = {}
         self.stale: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
-        scoring.on_change = self.changed
 
     def asked(self, stream: str, qid: str, question: str) -> None:
         """The question was answered: it is the hottest now."""

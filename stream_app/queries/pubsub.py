@@ -61,6 +61,10 @@ class PubSubServer:
         scoring: Scorer,
         health: Health,
         stopping: Shutdown,
+        *,
+        log: DeadLetterLog | None = None,
+        on_skipped: Callable[[], None] = lambda: None,
+        on_listening: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self.settings = settings
         self.redis: Any = redis
@@ -72,9 +76,8 @@ class PubSubServer:
         self.stopping = stopping
         self.places = asyncio.Semaphore(MAX_CONCURRENT_QUERIES)
         self.waiting: dict[Query, asyncio.Task[None]] = {}
-        self.log = DeadLetterLog()
-        self.on_skipped: Callable[[], None] = lambda: None
-        self.on_listening: Sequence[Callable[[], Awaitable[None]]] = ()
+        self.log = log or DeadLetterLog()
+        self.on_skipped, self.on_listening = on_skipped, on_listening
 
     async def run(self) -> None:
         """Listen, and listen again when Redis was away."""

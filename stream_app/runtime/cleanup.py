@@ -1,8 +1,7 @@
-"""Cleanup: what a command made for itself alone is gone when it ends, however it ends.
+"""Cleanup: a command removes its temporary files however it ends.
 
-SIGTERM and SIGHUP unwind the stack as an error would, so that `with` blocks end what they began; a
-folder goes even when the process is killed, since another process waits for that. Knows signals
-and folders; not what is in them.
+SIGTERM and SIGHUP unwind the stack like an error, so that `with` blocks stop what they started. A
+temporary directory is removed even if the process is killed: another process waits for that.
 """
 
 import os
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 SIGNALLED = 128
-"""A shell says so, and the signal's number, of a process that a signal ended."""
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""A process that a signal ended exits with this plus the signal's number, as shells report it."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 UNWIND_SECONDS = 30.0
-"""Services that are stopped meanwhile take a few."""
+"""Stopping embedded services takes a few seconds."""
 
-# Reads until whoever holds the other end of its standard input is gone. Services that are ending as
-# well may still write into the folder: then it is not empty, and is tried again.
+# Reads until the other end of its standard input is closed. Services that are ending at the same
+# time may still write into the directory: then removing it fails and is tried again.
 _REMOVE_AT_END = """
 trap '' HUP INT TERM
 cat > /dev/null
@@ -36,34 +35,34 @@ done
 
 @contextmanager
 def unwinding_on_signals() -> Iterator[None]:
-    """In the block SIGTERM and SIGHUP end the process by a SystemExit; once one came the others are
-    ignored, so that cleaning up is not cut short. A SIGHUP that was ignored before, as by nohup,
-    stays ignored."""
+    """Within the block SIGTERM and SIGHUP raise SystemExit. After the first one further signals are
+    ignored, so that they do not interrupt the cleanup. A SIGHUP that was ignored before, as under
+    nohup, stays ignored."""
 
     def unwind(number: int, frame: Any) -> None:
-        for each in ENDING:
-            signal.signal(each, signal.SIG_IGN)
-        # A library that swallows the SystemExit, as some do while they load, keeps nobody waiting.
-        end = threading.Timer(UNWIND_SECONDS, os._exit, [SIGNALLED + number])
-        end.daemon = True
-        end.start()
+        for end_signal in END_SIGNALS:
+            signal.signal(end_signal, signal.SIG_IGN)
+        # Some libraries swallow a SystemExit while they load: then the process ends after a while.
+        timer = threading.Timer(UNWIND_SECONDS, os._exit, [SIGNALLED + number])
+        timer.daemon = True
+        timer.start()
         sys.exit(SIGNALLED + number)
 
-    before = {number: signal.getsignal(number) for number in ENDING}
-    for number, handler in before.items():
+    handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
+    for number, handler in handlers.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, unwind)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
-    """A folder that is gone after the block, and after a SIGKILL as well."""
+    """A directory that is removed after the block, and after a SIGKILL as well."""
     folder = tempfile.mkdtemp(prefix=prefix)
     command = ["/bin/sh", "-c", _REMOVE_AT_END, "sh", folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
-        yield Path(folder)  # leaving the `with` closes its input, and waits for it
+        yield Path(folder)  # leaving the `with` closes the process' input and waits for it

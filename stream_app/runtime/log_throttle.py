@@ -1,7 +1,7 @@
-"""LogThrottle: what would be said again and again is said at once, and then ever more rarely.
+"""Log throttling: a line that repeats is logged at once and then ever more rarely.
 
-For lines about something that fails for hours, with a count of those left out; as a filter it does
-so for every line that comes over and over, whoever says it. Knows clocks and log records.
+`LogThrottle` is for one failure that may last for hours; `RepeatFilter` applies the same to every
+line that libraries repeat. Both count the lines they omit.
 """
 
 import logging
@@ -9,37 +9,37 @@ import time
 from collections.abc import Callable, Hashable
 
 FIRST_SECONDS = 5.0
-MOST_SECONDS = 300.0
-OFTEN = 5
-"""So many lines of a kind go through before the rest is left out."""
-KINDS = 256
-OURS = "xl3m"
+MAX_SECONDS = 300.0
+UNTHROTTLED_LINES = 5
+"""Lines of a kind that are logged before throttling starts."""
+MAX_KINDS = 256
+OWN_LOGGER = "xl3m"
 
 
 class LogThrottle:
-    """When to say one thing: at once, then after 5 s, and each time twice as long up to 5 min."""
+    """When to log one line: at once, after 5 s, then at intervals that double up to 5 minutes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.last = clock()
         self.pause = 0.0
-        self.left_out = 0
+        self.omitted = 0
 
     def due(self) -> int | None:
-        """How many were left out since it was last said; None if this one is to be, too."""
+        """None if the line is to be omitted; else how many were omitted since the last one."""
         now = self.clock()
         if self.pause and now - self.last < self.pause:
-            self.left_out += 1
+            self.omitted += 1
             return None
-        self.last, left_out, self.left_out = now, self.left_out, 0
-        self.pause = min(max(2 * self.pause, FIRST_SECONDS), MOST_SECONDS)
-        return left_out
+        self.last, omitted, self.omitted = now, self.omitted, 0
+        self.pause = min(max(2 * self.pause, FIRST_SECONDS), MAX_SECONDS)
+        return omitted
 
 
 class RepeatFilter(logging.Filter):
-    """Of libraries' warnings and errors of one kind some go through, then one now and then: Kafka's
-    client has several for every try. A kind: who says it, how it is worded, and what error goes
-    with it. What has been quiet for ten minutes is new. Our own lines know when to come."""
+    """Throttles the warnings and errors of libraries by kind: Kafka's client logs several for every
+    attempt. A kind is a logger, a level, a message before formatting and an exception. A kind that
+    was quiet for ten minutes is new. Our own lines are not filtered."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -47,22 +47,22 @@ class RepeatFilter(logging.Filter):
         self.kinds: dict[Hashable, tuple[int, LogThrottle]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record goes through; it says how many like it did not."""
-        if record.levelno < logging.WARNING or record.name.partition(".")[0] == OURS:
+        """Whether to log the record; it is given the number of lines omitted before it."""
+        if record.levelno < logging.WARNING or record.name.partition(".")[0] == OWN_LOGGER:
             return True
         error = record.exc_info[0] if record.exc_info else None
         kind = (record.name, record.levelno, str(record.msg)[:200], error)
         count, throttle = self.kinds.pop(kind, (0, LogThrottle(self.clock)))
-        if self.clock() - throttle.last > 2 * MOST_SECONDS:
+        if self.clock() - throttle.last > 2 * MAX_SECONDS:
             count, throttle = 0, LogThrottle(self.clock)
         self.kinds[kind] = (count + 1, throttle)  # now the last to be forgotten
-        while len(self.kinds) > KINDS:
+        while len(self.kinds) > MAX_KINDS:
             del self.kinds[next(iter(self.kinds))]
-        if count < OFTEN:
+        if count < UNTHROTTLED_LINES:
             throttle.last = self.clock()
             return True
-        left_out = throttle.due()
-        if left_out:
-            record.msg = f"{record.getMessage()} ({left_out} lines like this were left out)"
+        omitted = throttle.due()
+        if omitted:
+            record.msg = f"{record.getMessage()} ({omitted} lines like this were omitted)"
             record.args = None
-        return left_out is not None
+        return omitted is not None

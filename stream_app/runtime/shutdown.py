@@ -1,8 +1,8 @@
-"""Stopping: a worker that is told to stop ends within a bound, whatever it waits for.
+"""Shutdown: a worker that is asked to stop ends within a time limit, whatever it waits for.
 
-Queries that were begun may be finished in half of the time; the rest is for leaving the group.
-When it is over, or the worker is told once more, the process ends as if killed: nothing is
-acknowledged that is not written, so that costs a redelivery. Knows no Faust and no Redis.
+Queries that were started may be finished in half of that time; the rest is for leaving the consumer
+group. At the limit, or at a second signal, the process ends as if killed. Nothing is committed that
+was not written, so that costs a redelivery.
 """
 
 import asyncio
@@ -18,16 +18,17 @@ UNFINISHED = "ends before all is done: what was not acknowledged will be deliver
 
 
 class Shutdown:
-    """One per worker. told: whether it was told to stop; open: queries begun and not finished."""
+    """One per worker. seconds: the time limit; requested: whether the worker is to stop; open:
+    queries that were started and are not finished."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.requested = False
         self.open = 0
-        self._finished = asyncio.Event()
+        self._query_finished = asyncio.Event()
 
     def begin(self) -> None:
-        """From now on time runs; on a thread, since the event loop may be what is stuck."""
+        """Start the time limit; on a thread, since the event loop may be what is stuck."""
         if not self.requested:
             self.requested = True
             timer = threading.Timer(self.seconds, self.end_now, [1])
@@ -35,31 +36,31 @@ class Shutdown:
             timer.start()
 
     def end_now(self, code: int, why: str = UNFINISHED) -> None:
-        """End the process, whatever its other threads do. Why is the last line of the log, which
-        may be stuck as well."""
-        saying = threading.Thread(target=logger.critical, args=["%s", why], daemon=True)
-        saying.start()
-        saying.join(LOGGING_SECONDS)
+        """End the process with this exit code, whatever its other threads do. why: the last line of
+        the log, which is given a second, since logging may be stuck as well."""
+        logging_thread = threading.Thread(target=logger.critical, args=["%s", why], daemon=True)
+        logging_thread.start()
+        logging_thread.join(LOGGING_SECONDS)
         os._exit(code)
 
     def query_started(self) -> None:
-        """A query more is to be finished before the worker ends."""
+        """One more query is to be finished before the worker ends."""
         self.open += 1
 
     def query_finished(self) -> None:
-        """It is: answered, and acknowledged where that is done."""
+        """A query was answered, and acknowledged if it came from Kafka."""
         self.open -= 1
-        self._finished.set()
+        self._query_finished.set()
 
     async def drain(self) -> None:
-        """Wait until those that were begun are finished, or half of the time is over."""
+        """Wait until all started queries are finished, or half of the time limit has passed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.seconds / 2):
                 while self.open:
-                    self._finished.clear()
-                    await self._finished.wait()
+                    self._query_finished.clear()
+                    await self._query_finished.wait()
 
     async def wait_unless_stopping(self) -> None:
-        """Return, unless the worker is to stop: what comes now is left to another one."""
+        """Return at once, or never if the worker is to stop: new work is left to other workers."""
         if self.requested:
             await asyncio.Event().wait()

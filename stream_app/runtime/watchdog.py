@@ -1,8 +1,8 @@
-"""Watchdog: ends a worker that holds work and gets nowhere.
+"""Watchdog: ends a worker that has work and makes no progress.
 
-Faust's own detection is switched off, because its limit on the time between two polls would
-throw a worker out for good that merely waits for a slow model. The timer is the
-interpreter's, so it goes off even when the event loop is stuck. Knows signs of life only.
+Faust's own livelock detection is switched off: its limit on the time between two polls would remove
+a worker from the group for good that only waits for a slow model. The interpreter's timer is used,
+so it fires even if the event loop is stuck.
 """
 
 import asyncio
@@ -12,51 +12,52 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
-WARN_BEFORE_SECONDS = 0.5
-"""Seconds before the stacks."""
+EXPLAIN_SECONDS = 0.5
+"""How long before the stack traces their explanation is printed."""
 
 
 class Watchdog:
-    """signs: changes whenever something gets done; busy: whether there is anything to do."""
+    """seconds: how long there may be no progress; progress: a value that changes whenever something
+    is done; busy: whether there is anything to do."""
 
     def __init__(
-        self, seconds: float, signs: Callable[[], Hashable], busy: Callable[[], bool]
+        self, seconds: float, progress: Callable[[], Hashable], busy: Callable[[], bool]
     ) -> None:
         self.seconds = seconds
-        self.signs = signs
+        self.progress = progress
         self.busy = busy
-        self._timer = threading.Timer(0, self._say)
+        self._timer = threading.Timer(0, self._explain)
 
     async def run(self) -> None:
-        """Put the timer off for as long as there is progress, or nothing to do."""
-        seen, since = self.signs(), time.monotonic()
+        """Postpone the timer while there is progress, or nothing to do."""
+        last, since = self.progress(), time.monotonic()
         try:
             while True:
-                signs = self.signs()
-                if signs != seen or not self.busy():
-                    seen, since = signs, time.monotonic()
-                left = self.seconds - (time.monotonic() - since)
-                if left > 0:
-                    self._put_off(left + 1)
+                progress = self.progress()
+                if progress != last or not self.busy():
+                    last, since = progress, time.monotonic()
+                remaining = self.seconds - (time.monotonic() - since)
+                if remaining > 0:
+                    self._postpone(remaining + 1)
                 await asyncio.sleep(min(1.0, self.seconds / 4))
         finally:
             faulthandler.cancel_dump_traceback_later()
             self._timer.cancel()
 
-    def _put_off(self, seconds: float) -> None:
-        """Have the process end so much later. What the interpreter prints then are stacks alone, so
-        a thread of ours says first what they are about: just before, and only if it gets to run."""
+    def _postpone(self, seconds: float) -> None:
+        """Have the process end after so many seconds. The interpreter then prints only stack
+        traces, so a thread explains them just before, if it gets to run."""
         faulthandler.dump_traceback_later(seconds, exit=True)
         self._timer.cancel()
-        self._timer = threading.Timer(max(0.0, seconds - WARN_BEFORE_SECONDS), self._say)
+        self._timer = threading.Timer(max(0.0, seconds - EXPLAIN_SECONDS), self._explain)
         self._timer.daemon = True
         self._timer.start()
 
-    def _say(self) -> None:
+    def _explain(self) -> None:
         print(
-            f"xl3m: nothing was done for {self.seconds:g} s, so this worker ends; below is where "
-            "each of its threads is. If it is in the model, which may be slow only, one forward "
-            "takes too long here: lower XL3M_BATCH_TOKENS, or raise XL3M_WATCHDOG_SECONDS",
+            f"xl3m: no progress for {self.seconds:g} s, so this worker ends; the stack traces of "
+            "its threads follow. If one is in the model, which may only be slow, a forward takes "
+            "too long on this machine: lower XL3M_BATCH_TOKENS, or raise XL3M_WATCHDOG_SECONDS",
             file=sys.stderr,
             flush=True,
         )

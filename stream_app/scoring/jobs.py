@@ -1,12 +1,12 @@
-"""Work: what to score next of a range, and what its scores make of the range.
+"""What the scorer knows of a stream and its questions, and the jobs it makes of what is unscored.
 
-Pure: ranges and scores in, work and extensions out. Knows no store and no model.
+`TrackedQuestion.next_job` marks the job's segments as planned, so that the next call continues
+behind them. `range_update` turns a job's scores into a change of the question's range. No I/O.
 """
 
-import asyncio
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from stream_app.store.state import Cursor, QuestionRecord, RangeUpdate, ScoredRange
@@ -17,117 +17,140 @@ NAN = float("nan")
 
 @dataclass(slots=True)
 class TrackedQuestion:
-    """A question of a stream, what is scored for it, and what will be when all is written that
-    is under way."""
+    """A question of a stream and its scored range.
 
+    planned: the range once every job in flight is written. candidates: segments to score before
+    the rest of the history, the most promising first.
+    """
+
+    stream: str
+    qid: str
     record: QuestionRecord
     scored_range: ScoredRange
     planned: ScoredRange = field(init=False)
+    candidates: deque[int] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
+        self.reset_plan()
+
+    def reset_plan(self) -> None:
+        """Forget the jobs in flight: the next ones start from the scored range."""
         self.planned = replace(self.scored_range)
 
-    def unscored(self, cursor: Cursor, back: bool) -> int:
-        """Segments not under way: of the live edge; with `back`, of all that is retained."""
-        behind = max(0, self.planned.lo - cursor.first) if back else 0
-        return max(0, cursor.head - self.planned.hi) + behind
+    def unscored(self, cursor: Cursor, history: bool) -> int:
+        """Segments of the live edge that no job has yet; with `history`, of the whole retained
+        log."""
+        before = max(0, self.planned.lo - cursor.first) if history else 0
+        return max(0, cursor.head - self.planned.hi) + before
+
+    def unplanned(self, cursor: Cursor) -> tuple[range, range]:
+        """The retained segments that no job has yet: behind the planned range, and before it."""
+        first = cursor.first
+        behind = range(max(self.planned.hi, first), cursor.head)
+        return behind, range(first, max(self.planned.lo, first))
 
     def is_behind(self, head: int, first: int) -> bool:
-        """Whether anything from `first` up to `head` is not scored."""
+        """Whether any segment from `first` up to `head` is unscored."""
         return self.scored_range.hi < head or self.scored_range.lo > first
+
+    def next_job(self, cursor: Cursor, limit: int, history: bool) -> "ScoringJob | None":
+        """At most `limit` segments of the live edge; with `history`, candidates come before it
+        and the log before the range comes after it. Marks them as planned; None if there are
+        none."""
+        seen = self.planned
+        if history and (candidates := self._pop_candidates(limit)):
+            return ScoringJob(self, seen, seen.hi, seen.hi, candidates)
+        if seen.hi < cursor.head:
+            hi = min(max(seen.hi, cursor.first) + limit, cursor.head)
+            self.planned = replace(seen, hi=hi)
+            return ScoringJob(self, seen, seen.hi, hi)
+        if history and seen.lo > cursor.first:
+            lo = max(cursor.first, seen.lo - limit)
+            self.planned = replace(seen, lo=lo)
+            return ScoringJob(self, seen, lo, seen.lo)
+        return None
+
+    def _pop_candidates(self, limit: int) -> tuple[int, ...]:
+        """At most `limit` candidates outside the planned range, in the order of the log."""
+        popped = list[int]()
+        while self.candidates and len(popped) < limit:
+            if not self.planned.lo <= (index := self.candidates.popleft()) < self.planned.hi:
+                popped.append(index)
+        return tuple(sorted(popped))
 
 
 @dataclass(slots=True)
 class TrackedStream:
-    """A stream as scoring sees it; owned: its live edge is this worker's to score; waiters: how
-    many queries wait for it here; picks: what is to be scored first for a question; looking: for
-    which questions that is being found out."""
+    """A stream as the scorer knows it. owned: this worker scores its live edge; waiters: how many
+    queries wait for it here; questions: by their ids."""
 
     cursor: Cursor
     owned: bool = False
     waiters: int = 0
     questions: dict[str, TrackedQuestion] = field(default_factory=dict)
-    candidates: dict[str, deque[int]] = field(default_factory=dict)
-    looking: set[str] = field(default_factory=set)
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
-    def standing_questions(self) -> dict[str, TrackedQuestion]:
-        """The questions that were not only asked once."""
-        return {
-            q: standing for q, standing in self.questions.items() if not standing.record.expires_at
-        }
+    def standing_questions(self) -> list[TrackedQuestion]:
+        """The questions that do not expire."""
+        return [q for q in self.questions.values() if q.record.is_standing]
 
-    def take(self, standing: dict[str, TrackedQuestion]) -> None:
-        """The questions as they were read now; of those that are as they were known, what is
-        under way stays known."""
-        for qid, read in standing.items():
+    def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
+        """Replace the questions by those just read from Redis. One whose range has not changed
+        keeps its jobs in flight, and every one keeps its candidates."""
+        for qid, question in loaded.items():
             known = self.questions.get(qid)
-            if known and known.scored_range == read.scored_range:
-                known.record = read.record
-                standing[qid] = known
-        self.questions = standing
-        self.candidates = {qid: picks for qid, picks in self.candidates.items() if qid in standing}
+            if known and known.scored_range == question.scored_range:
+                known.record = question.record
+                loaded[qid] = known
+            elif known:
+                question.candidates = known.candidates
+        self.questions = loaded
 
+    def unscored(self, questions: Iterable[TrackedQuestion], history: bool) -> int:
+        """Segments that no job has yet, summed over the questions."""
+        return sum(question.unscored(self.cursor, history) for question in questions)
 
-def lacking(planned: ScoredRange, cursor: Cursor) -> tuple[range, range]:
-    """What of the log is not under way: behind the range, and before it."""
-    first = cursor.first
-    return range(max(planned.hi, first), cursor.head), range(first, max(planned.lo, first))
+    def with_unscored(
+        self, questions: Iterable[TrackedQuestion], history: bool
+    ) -> list[TrackedQuestion]:
+        """Those of the questions that have any unscored segment, those with most first."""
+        counts = [(question.unscored(self.cursor, history), question) for question in questions]
+        counts.sort(key=lambda counted: -counted[0])
+        return [question for count, question in counts if count]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringJob:
-    """Segments lo up to hi of a stream, to be scored for a question whose range will be `seen`
-    once all that was planned before is written; or `picks`, which leave the range as it is."""
+    """Segments [lo, hi) to score for a question, or `candidates`, which leave its range as it is.
 
-    stream: str
-    qid: str
-    tracked: TrackedQuestion
+    seen: the question's range once all jobs planned before this one are written.
+    """
+
+    question: TrackedQuestion
     seen: ScoredRange
     lo: int
     hi: int
     candidates: tuple[int, ...] = ()
 
     @property
+    def stream(self) -> str:
+        """The stream's id."""
+        return self.question.stream
+
+    @property
+    def qid(self) -> str:
+        """The question's id."""
+        return self.question.qid
+
+    @property
     def indices(self) -> Sequence[int]:
-        """The segments to be scored."""
+        """The segments to score."""
         return self.candidates or range(self.lo, self.hi)
-
-
-def next_job(
-    stream: str, qid: str, watched: TrackedStream, most: int, back: bool
-) -> ScoringJob | None:
-    """At most so many segments of the range's live edge, or (if `back`) of what lies before it,
-    those first that were picked out.
-
-    They are under way from now on: the next call gives what follows.
-    """
-    standing, cursor = watched.questions[qid], watched.cursor
-    seen, planned = replace(standing.planned), standing.planned
-    if back and (picks := _next_picks(watched.candidates.get(qid), seen, most)):
-        return ScoringJob(stream, qid, standing, seen, seen.hi, seen.hi, picks)
-    if seen.hi < cursor.head:
-        planned.hi = min(max(seen.hi, cursor.first) + most, cursor.head)
-        return ScoringJob(stream, qid, standing, seen, seen.hi, planned.hi)
-    if back and seen.lo > cursor.first:
-        planned.lo = max(cursor.first, seen.lo - most)
-        return ScoringJob(stream, qid, standing, seen, planned.lo, seen.lo)
-    return None
-
-
-def _next_picks(picks: deque[int] | None, planned: ScoredRange, most: int) -> tuple[int, ...]:
-    """Take so many, leaving out what the range has or will have."""
-    taken = list[int]()
-    while picks and len(taken) < most:
-        if not planned.lo <= (pick := picks.popleft()) < planned.hi:
-            taken.append(pick)
-    return tuple(sorted(taken))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Work that goes through the model in one go: its segments, about how many tokens, and what
-    share that is of those it may have."""
+    """Jobs that are scored by one call of the model, and each one's segments. tokens: their
+    estimated number; fill: that number over the size of a step."""
 
     jobs: list[ScoringJob]
     segments: list[list[Segment]]
@@ -136,30 +159,30 @@ class Step:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(segment text, question), work by work."""
+        """(segment text, question), job by job."""
         each = zip(self.jobs, self.segments, strict=True)
-        return [(s.text, w.tracked.record.question) for w, segments in each for s in segments]
+        return [(s.text, job.question.record.question) for job, segments in each for s in segments]
 
 
 def range_update(
-    w: ScoringJob, scores: dict[Segment, float], k: int, first: int = 0
+    job: ScoringJob, scores: dict[Segment, float], k: int, first: int = 0
 ) -> RangeUpdate:
-    """The work's scores as a change of its range; segments gone from the log, which begins at
-    `first`, are NaN there."""
+    """The job's scores as a change of its range. Segments that are no longer in the log, which
+    starts at `first`, count as skipped and score NaN."""
     by_index = {segment.index: score for segment, score in scores.items()}
     top = TopK(k)
     for index, score in by_index.items():
         top.add(index, score)
-    chosen = dict(top.best())
+    best = dict(top.best())
     return RangeUpdate(
-        stream=w.stream,
-        qid=w.qid,
-        seen=w.seen,
-        lo=min(w.seen.lo, w.lo),
-        hi=max(w.seen.hi, w.hi),
-        start=w.lo,
-        scores=array("f", [by_index.get(i, NAN) for i in range(w.lo, w.hi)]).tobytes(),
-        best=[(s, chosen[s.index]) for s in scores if s.index in chosen],
-        skipped=0 if w.candidates else (w.hi - w.lo) - len(scores),
+        stream=job.stream,
+        qid=job.qid,
+        seen=job.seen,
+        lo=min(job.seen.lo, job.lo),
+        hi=max(job.seen.hi, job.hi),
+        start=job.lo,
+        scores=array("f", [by_index.get(i, NAN) for i in range(job.lo, job.hi)]).tobytes(),
+        best=[(s, best[s.index]) for s in scores if s.index in best],
+        skipped=0 if job.candidates else (job.hi - job.lo) - len(scores),
         first=first,
     )

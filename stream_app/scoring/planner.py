@@ -1,51 +1,26 @@
-"""Plan: which segments the next step scores, within the tokens it may have.
+"""StepPlan: which segments the next scoring step takes, within a budget of tokens.
 
-Streams share a step alike, and what one of them does not need the others get. Pure: watched
-streams in, work out. Knows no store and no model.
+Streams get equal shares, and what one of them does not need goes to the others. Planning changes
+the tracked questions: the segments of a planned job are marked as in flight, so that nothing is
+planned twice (see `TrackedQuestion.next_job`). No I/O.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from stream_app.scoring.jobs import ScoringJob, TrackedStream, next_job
+from stream_app.scoring.jobs import ScoringJob, TrackedQuestion, TrackedStream
 
 MAX_BATCHES = 16
 SMOOTHING = 0.7
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Questions of one stream that are to be scored."""
-
-    stream: str
-    watched: TrackedStream
-    qids: Sequence[str]
-
-    @property
-    def asked(self) -> dict[str, str]:
-        """Those that the stream has (still), and what they ask."""
-        questions = self.watched.questions
-        return {qid: questions[qid].record.question for qid in self.qids if qid in questions}
-
-    def owed(self, back: bool) -> int:
-        """Segments that are not under way: of the live edges, with `back` of what is before."""
-        return sum(self._owed(qid, back) for qid in self.asked)
-
-    def owing(self, back: bool) -> list[str]:
-        """What the questions ask that owe any."""
-        return [question for qid, question in self.asked.items() if self._owed(qid, back)]
-
-    def most_owing(self, back: bool) -> list[tuple[str, str]]:
-        """Ids and questions, those first that owe most."""
-        return sorted(self.asked.items(), key=lambda asked: -self._owed(asked[0], back))
-
-    def _owed(self, qid: str, back: bool) -> int:
-        return self.watched.questions[qid].unscored(self.watched.cursor, back)
+Selection = tuple[TrackedStream, Sequence[TrackedQuestion]]
+"""A stream, and those of its questions that are to be scored."""
 
 
 @dataclass(slots=True)
 class StepPlan:
-    """The work of one step, which may have so many tokens."""
+    """The jobs of one step. size: its budget in tokens; segment_tokens: the most in a segment;
+    question_tokens: how many a question has."""
 
     size: int
     segment_tokens: int
@@ -55,79 +30,92 @@ class StepPlan:
 
     @property
     def room(self) -> int:
-        """Tokens it may have beside those it has."""
+        """Tokens left in the budget; negative if it is exceeded."""
         return self.size - self.tokens
 
     @property
     def fill(self) -> float:
-        """Tokens it has over those it may have; at times more than 1."""
+        """Planned tokens over the budget; above 1 if it is exceeded."""
         return self.tokens / self.size
 
     def add(
-        self, wanted: Iterable[Wanted], room: int, back: bool, at_least_one: bool = False
+        self,
+        selections: Iterable[Selection],
+        room: int,
+        history: bool,
+        at_least_one: bool = False,
     ) -> None:
-        """Put in what is wanted, in the room, or a segment more: those first that owe least, as
-        what they leave of their share goes to those that owe more. at_least_one: a segment of
-        one stream, whether or not it fits."""
-        fitting = self._fitting(wanted, room, back, at_least_one or not self.jobs)
-        for i, each in enumerate(sorted(fitting, key=lambda each: each.owed(back))):
-            spent = self._take(each, room // (len(fitting) - i), back)
+        """Plan jobs for the selections within `room` tokens, which may be exceeded by one segment.
+
+        Streams with the least to score come first, so that the rest of their shares goes to the
+        others. history: plan the log before the ranges, too. at_least_one: plan one segment of
+        the first stream even if it does not fit.
+        """
+        fitting = self._fitting(selections, room, history, at_least_one or not self.jobs)
+        fitting.sort(key=lambda selection: selection[0].unscored(selection[1], history))
+        for i, (stream, questions) in enumerate(fitting):
+            spent = self._add_jobs(stream, questions, room // (len(fitting) - i), history)
             room -= spent
             self.tokens += spent
 
     def _fitting(
-        self, wanted: Iterable[Wanted], room: int, back: bool, at_least_one: bool
-    ) -> list[Wanted]:
-        """As many as a segment each fits of, in their order."""
-        fitting = list[Wanted]()
-        for each in wanted:
-            if each.owed(back):
-                room -= self._cost(each, back)
+        self, selections: Iterable[Selection], room: int, history: bool, at_least_one: bool
+    ) -> list[Selection]:
+        """The first selections with unscored segments, as many as have room for one each."""
+        fitting = list[Selection]()
+        for stream, questions in selections:
+            if unscored := stream.with_unscored(questions, history):
+                room -= self._cost(unscored)
                 if room < 0 and (fitting or not at_least_one):
                     break
-                fitting.append(each)
+                fitting.append((stream, questions))
         return fitting
 
-    def _cost(self, wanted: Wanted, back: bool) -> int:
-        """Tokens of one segment and all that is still to be asked of it."""
-        return self.segment_tokens + sum(map(self.question_tokens, wanted.owing(back)))
+    def _cost(self, questions: Iterable[TrackedQuestion]) -> int:
+        """Tokens of one segment with each of the questions."""
+        return self.segment_tokens + sum(self.question_tokens(q.record.question) for q in questions)
 
-    def _take(self, wanted: Wanted, share: int, back: bool) -> int:
-        """Work for the questions, one segment at least; how many tokens it has.
+    def _add_jobs(
+        self, stream: TrackedStream, questions: Sequence[TrackedQuestion], share: int, history: bool
+    ) -> int:
+        """Plan jobs within `share` tokens, one segment at least; returns the tokens planned.
 
-        Questions that stand alike get the same segments, which then are read once. Of others
-        those that owe most come first, and when the share is used up the rest wait.
+        Questions with equal ranges get the same segments, which the model then reads once. If the
+        ranges differ, questions with the most unscored segments come first, and the others wait
+        when the share is used up.
         """
-        cost = self._cost(wanted, back)
-        share = max(share, cost)
-        most = share // cost
+        unscored = stream.with_unscored(questions, history)
+        share = max(share, cost := self._cost(unscored))
+        limit = share // cost
         spent, segments = 0, set[int]()
-        for qid, question in wanted.most_owing(back):
+        for question in unscored:
             if spent + self.segment_tokens * len(segments) >= share:
                 break
-            if work := next_job(wanted.stream, qid, wanted.watched, most, back):
-                self.jobs.append(work)
-                segments.update(work.indices)
-                spent += self.question_tokens(question) * len(work.indices)
+            if job := question.next_job(stream.cursor, limit, history):
+                self.jobs.append(job)
+                segments.update(job.indices)
+                spent += self.question_tokens(question.record.question) * len(job.indices)
         return spent + self.segment_tokens * len(segments)
 
 
 class AdaptiveStepSize:
-    """How many tokens a step may have, so that the model is busy no longer than `seconds`.
+    """How many tokens a step may have for the model to be busy for about `seconds`.
 
-    Begins with one batch of the model, and stays there if `seconds` is 0.
+    Starts with one batch of the model, and stays there if `seconds` is 0. least: never fewer.
     """
 
     def __init__(self, batch_tokens: int, least: int, seconds: float) -> None:
         self.tokens = max(batch_tokens, least)
         self.least, self.most = least, max(least, MAX_BATCHES * batch_tokens)
         self.seconds = seconds
-        self._speed = 0.0
+        self._tokens_per_second = 0.0
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """A step of so many tokens took so long."""
+        """Take a measurement: a step of `tokens` took `seconds`."""
         if not self.seconds or not tokens:
             return
         speed = tokens / max(seconds, 1e-6)
-        self._speed = SMOOTHING * self._speed + (1 - SMOOTHING) * speed if self._speed else speed
-        self.tokens = min(max(self.least, int(self._speed * self.seconds)), self.most)
+        if self._tokens_per_second:
+            speed = SMOOTHING * self._tokens_per_second + (1 - SMOOTHING) * speed
+        self._tokens_per_second = speed
+        self.tokens = min(max(self.least, int(speed * self.seconds)), self.most)

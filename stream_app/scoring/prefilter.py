@@ -1,88 +1,179 @@
-"""Scout: what of a long log is worth scoring first, by its words alone.
+"""Prefilter: which segments of a long log to score first for a late question.
 
-Scoring a day of logs takes minutes, and a query that comes late waits seconds. BM25 looks
-through it at once, in a process of its own: the worker's threads have other things to do.
-What it picks is a guess at an order and no more: everything is scored in the end.
+Scoring a day of logs takes minutes, and a query waits for seconds. BM25 ranks the segments by
+their words first, and the model scores the most promising ones before the rest (two-stage
+retrieval). It only decides the order: in the end every segment is scored. The search runs in a
+process of its own, at a lower priority, so that it takes no time from the worker's event loop.
 """
 
 import asyncio
 import heapq
 import logging
+import math
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from redis.asyncio import Redis
 
 from stream_app.scoring.bm25 import Bm25
-from stream_app.store.codec import pack, unpack
+from stream_app.scoring.jobs import TrackedStream
 from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.store import StreamStore
 from xl3m_core import Segment
 
 logger = logging.getLogger("xl3m")
+P = ParamSpec("P")
+T = TypeVar("T")
 
-# Memory is that of one block, however long the log. Words are as rare as they are in theirs.
+PREFILTER_SEGMENTS = 2000
+"""Logs with fewer unscored segments are scored in their own order."""
+PREFILTER_SHARE = 0.05
 BLOCK = 10_000
+"""Segments that are indexed at once, which bounds the memory; word frequencies are a block's."""
 NICE = 10
+ATTEMPTS = 2
+
+
+class PrefilterScheduler:
+    """Finds candidates for the questions that queries wait for; None: never any."""
+
+    def __init__(self, prefilter: "Prefilter | None") -> None:
+        self.prefilter = prefilter
+        self._running: set[tuple[str, str]] = set()
+
+    async def find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
+        """Give the question candidates, if much of the log is unscored for it and it has none."""
+        question = tracked.questions.get(qid)
+        if not (self.prefilter and question) or question.candidates:
+            return
+        parts = [part for part in question.unplanned(tracked.cursor) if part]
+        if (stream, qid) in self._running or sum(map(len, parts)) < PREFILTER_SEGMENTS:
+            return
+        self._running.add((stream, qid))
+        try:
+            found = list[int]()
+            for part in parts:
+                limit = math.ceil(PREFILTER_SHARE * len(part))
+                text = question.record.question
+                found += await self.prefilter.candidates(stream, text, part.start, part.stop, limit)
+        finally:
+            self._running.discard((stream, qid))
+        if current := tracked.questions.get(qid):  # it may have been read again meanwhile
+            current.candidates = deque(found)
 
 
 class Prefilter:
-    """Looks through logs in the Redis of that URL, one at a time."""
+    """Searches the logs in the Redis at the URL `redis`, one after the other."""
 
     def __init__(self, redis: str, keys: Keys = DEFAULT_KEYS) -> None:
         self.redis = redis
         self.keys = keys
-        self._one = asyncio.Semaphore(1)
+        self._process = _Process()
+        self._turn = asyncio.Semaphore(1)
 
     async def candidates(
-        self, stream: str, question: str, lo: int, hi: int, most: int
+        self, stream: str, question: str, lo: int, hi: int, limit: int
     ) -> list[int]:
-        """Of the segments lo up to hi the most promising, the best first; none if it fails."""
+        """At most `limit` of the segments [lo, hi), the most promising first; none on failure,
+        which is logged."""
+        args = (self.redis, self.keys.prefix, stream, question, lo, hi, limit)
+        async with self._turn:
+            for _ in range(ATTEMPTS):
+                try:
+                    return await self._process.run(_search, *args)
+                except BrokenProcessPool:
+                    logger.error("the prefilter's process died: it is started again")
+                except Exception as error:
+                    logger.warning("stream %r is scored in the order of its log: %s", stream, error)
+                    return []
+        logger.error("stream %r is scored in the order of its log", stream)
+        return []
+
+
+class _Process:
+    """One process, started at the first call and again when it died. It ends with its parent."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The call's result. If this is cancelled, the process is killed, since the call cannot
+        be interrupted. Raises BrokenProcessPool if the process dies, and what the call raises."""
         try:
-            async with self._one:
-                reply = await _child(
-                    pack((self.redis, self.keys.prefix, stream, question, lo, hi, most))
-                )
-            return list(unpack(reply))
-        except OSError as error:
-            logger.warning("stream %r is scored as it lies: %s", stream, error)
-            return []
+            pid = await asyncio.wrap_future(self._submit(os.getpid))
+            try:
+                return await asyncio.wrap_future(self._submit(call, *args, **kwargs))
+            except asyncio.CancelledError:
+                os.kill(pid, signal.SIGKILL)
+                self._discard()
+                raise
+        except BrokenProcessPool:
+            self._discard()
+            raise
+
+    def _submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Have the process make the call; it is started here if it does not run."""
+        with _safe_path():
+            self._pool = self._pool or ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=_initialize
+            )
+            return self._pool.submit(call, *args, **kwargs)
+
+    def _discard(self) -> None:
+        """Let the next call start a new process."""
+        if self._pool:
+            self._pool.shutdown(wait=False)
+        self._pool = None
 
 
-async def _child(request: bytes) -> bytes:
-    """What a process of its own makes of the request. Raises ChildProcessError."""
-    pipe = asyncio.subprocess.PIPE
-    # -P: no module is looked for in the folder that the worker happens to be started in.
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "stream_app.scoring.prefilter",
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-    )
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python processes started within look for no module in the working folder, as with
+    `python -P`. multiprocessing passes our own search path on, but only after they have begun."""
+    if sys.flags.safe_path:  # then multiprocessing gives them -P
+        yield
+        return
+    os.putenv("PYTHONSAFEPATH", "1")
     try:
-        reply, said = await process.communicate(request)
+        yield
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        why = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ChildProcessError(f"looking through it ended with code {process.returncode}: {why}")
-    return reply
+        os.unsetenv("PYTHONSAFEPATH")
 
 
-async def best(blocks: AsyncIterator[Sequence[Segment]], question: str, most: int) -> list[int]:
-    """The segments whose words are most like the question's; none without any of its words."""
-    found = list[tuple[float, int]]()
-    async for block in blocks:
-        scores = Bm25([segment.text for segment in block]).scores(question)
-        found += [(float(x), -s.index) for s, x in zip(block, scores, strict=True) if x > 0]
-        found = heapq.nlargest(most, found)
-    return [-index for _, index in found]
+def _initialize() -> None:
+    """In the process: lower its priority, leave Ctrl-C to the worker, and end with the worker."""
+    os.nice(NICE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _search(
+    redis: str, prefix: str, stream: str, question: str, lo: int, hi: int, limit: int
+) -> list[int]:
+    """In the process: read the segments [lo, hi) from Redis and rank them."""
+
+    async def search() -> list[int]:
+        async with Redis.from_url(redis) as client:
+            store = StreamStore(client, 1, 1, Keys(prefix))
+            return await best(_blocks(store, stream, lo, hi), question, limit)
+
+    return asyncio.run(search())
 
 
 async def _blocks(
@@ -93,14 +184,12 @@ async def _blocks(
             yield block
 
 
-async def _main() -> None:
-    os.nice(NICE)
-    redis, prefix, stream, question, lo, hi, most = unpack(sys.stdin.buffer.read())
-    async with Redis.from_url(redis) as client:
-        store = StreamStore(client, 1, 1, Keys(prefix))
-        picks = await best(_blocks(store, stream, lo, hi), question, most)
-    sys.stdout.buffer.write(pack(picks))
-
-
-if __name__ == "__main__":
-    asyncio.run(_main())
+async def best(blocks: AsyncIterator[Sequence[Segment]], question: str, limit: int) -> list[int]:
+    """The segments that rank highest by BM25, at most `limit`; none without a word of the
+    question. Of equal scores the later segment comes first."""
+    found = list[tuple[float, int]]()
+    async for block in blocks:
+        scores = Bm25([segment.text for segment in block]).scores(question)
+        found += [(float(x), -s.index) for s, x in zip(block, scores, strict=True) if x > 0]
+        found = heapq.nlargest(limit, found)
+    return [-index for _, index in found]

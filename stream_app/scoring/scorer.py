@@ -11,17 +11,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from stream_app.events import encode
 from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
-from stream_app.scoring.look_ahead import PrefilterScheduler
-from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
-from stream_app.scoring.prefilter import Prefilter
-from stream_app.scoring.standing import QuestionLoader
-from stream_app.scoring.streams import StreamRegistry
+from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
+from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
+from stream_app.scoring.streams import QuestionLoader, StreamRegistry
 from stream_app.store.state import Cursor, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
@@ -66,9 +64,9 @@ class Scorer:
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
-        standing = QuestionLoader(engine, store)
-        self.question_id = standing.question_id
-        self.streams = StreamRegistry(store, standing, self._wake.set)
+        questions = QuestionLoader(engine, store)
+        self.question_id = questions.question_id
+        self.streams = StreamRegistry(store, questions, self._wake.set)
         self.waiters: list[Waiter] = []
         self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
         self.steps = 0
@@ -77,39 +75,39 @@ class Scorer:
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
 
     def throttled_partitions(self) -> set[str]:
-        """Partitions of whose streams more is read and unscored than the backlog allows."""
+        """Partitions with more unscored segments than the limit on the lag allows."""
         if self.streams.lag() <= self.max_lag_segments:
-            return set()  # all together they are not: there may be thousands of streams
-        backlogs = self.streams.lag_by_partition()
-        return {name for name, unscored in backlogs.items() if unscored > self.max_lag_segments}
+            return set()  # not even their sum is: there may be thousands of streams
+        lag = self.streams.lag_by_partition()
+        return {name for name, unscored in lag.items() if unscored > self.max_lag_segments}
 
     async def wait_until_covered(self, stream: str, qid: str, until: float) -> None:
-        """Score for a question ahead of live edges and history, until all of the stream's log
-        is covered or `time.monotonic()` is past `until`."""
+        """Score for a question, with priority over live edges and history, until its range covers
+        the stream's log, the question has ended, or `time.monotonic()` is past `until`."""
         waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
-        watched = self.streams.tracked.setdefault(stream, TrackedStream(Cursor()))
+        tracked = self.streams.tracked.setdefault(stream, TrackedStream(Cursor()))
         self.waiters.append(waiter)
-        watched.waiters += 1
+        tracked.waiters += 1
         try:
             await self.streams.load(stream)
-            waiter.head = watched.cursor.head
+            waiter.head = tracked.cursor.head
             self._release_waiters()
             self._wake.set()
-            scouting = asyncio.create_task(self._look_ahead(watched, stream, qid))
+            prefiltering = asyncio.create_task(self._find_candidates(tracked, stream, qid))
             try:
                 await asyncio.wait_for(waiter.covered, until - time.monotonic())
             finally:
-                scouting.cancel()
+                prefiltering.cancel()
         except TimeoutError:
-            logger.info("stream %r: a query's deadline came before its log was covered", stream)
+            logger.info("stream %r: a query's deadline passed before its log was covered", stream)
         finally:
             self.waiters.remove(waiter)
-            watched.waiters -= 1
+            tracked.waiters -= 1
             self.streams.drop(stream)
 
-    async def _look_ahead(self, watched: TrackedStream, stream: str, qid: str) -> None:
-        """Have picked what to score first, while scoring goes on."""
-        await self.prefilter.look(watched, stream, qid)
+    async def _find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
+        """Prefilter the log while scoring goes on."""
+        await self.prefilter.find_candidates(tracked, stream, qid)
         self._wake.set()
 
     def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
@@ -153,122 +151,148 @@ class Scorer:
         return step is not None
 
     async def _next(self) -> Step | None:
-        """Plan a step and read its segments."""
+        """Plan a step and read its segments; None if nothing is unscored."""
         await retry_forever(self.health, "planning", self.streams.refresh)
         self._notify()
         plan = self._plan()
+        self._rotate(plan.jobs)
         if not plan.jobs:
             return None
         segments = await retry_forever(self.health, "planning", self._read, plan.jobs)
         return Step(plan.jobs, segments, plan.tokens, plan.fill)
 
     def _plan(self) -> StepPlan:
-        """The next step's work: queries, then live edges, then history.
+        """The next step's jobs, which are in flight from now on: those that queries wait for, then
+        live edges, then history.
 
-        Queries have three quarters of a step, so that they do not hold up the live edges.
+        Queries get three quarters of a step, so that they do not hold up the live edges.
         """
         method, suffix = self.engine.method, self.engine.suffix
         plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
-        behind = next(self._lagging(), None)
-        plan.add(self._waiting(), plan.room * (3 if behind else 4) // 4, back=True)
-        plan.add(self._lagging(), plan.room, back=False, at_least_one=True)
-        plan.add(self._lagging(), plan.room, back=True)
-        self.streams.rotate({work.stream for work in plan.jobs})
-        self.waiters[:] = self.waiters[1:] + self.waiters[:1]
+        any_lagging = next(self._lagging(), None) is not None
+        plan.add(self._waited_for(), plan.room * (3 if any_lagging else 4) // 4, history=True)
+        plan.add(self._lagging(), plan.room, history=False, at_least_one=True)
+        plan.add(self._lagging(), plan.room, history=True)
         return plan
 
-    def _waiting(self) -> list[Wanted]:
-        """What queries wait for, by stream."""
-        asked: dict[str, dict[str, None]] = {}
-        for waiter in self.waiters:
-            asked.setdefault(waiter.stream, {})[waiter.qid] = None
-        watched = self.streams.tracked
-        return [Wanted(s, watched[s], [*qids]) for s, qids in asked.items()]
+    def _rotate(self, jobs: list[ScoringJob]) -> None:
+        """Round robin: streams that got jobs, and the first waiter, come last in the next step."""
+        self.streams.rotate({job.stream for job in jobs})
+        self.waiters[:] = self.waiters[1:] + self.waiters[:1]
 
-    def _lagging(self) -> Iterator[Wanted]:
-        """Owned streams that have something to score for a current question; there may be
+    def _waited_for(self) -> list[Selection]:
+        """The questions that queries wait for, by stream."""
+        qids: dict[str, dict[str, None]] = {}
+        for waiter in self.waiters:
+            qids.setdefault(waiter.stream, {})[waiter.qid] = None
+        streams = [(self.streams.tracked[stream], ids) for stream, ids in qids.items()]
+        return [
+            (tracked, [tracked.questions[qid] for qid in ids if qid in tracked.questions])
+            for tracked, ids in streams
+        ]
+
+    def _lagging(self) -> Iterator[Selection]:
+        """Owned streams with unscored segments for a standing question. Lazily, as there may be
         thousands, and a step has room for few."""
         for stream in self.streams.lagging:
-            if (watched := self.streams.tracked[stream]).owned:
-                yield Wanted(stream, watched, [*watched.standing_questions()])
+            if (tracked := self.streams.tracked[stream]).owned:
+                yield tracked, tracked.standing_questions()
 
-    async def _read(self, work: list[ScoringJob]) -> list[list[Segment]]:
-        """Each work's segments; what several questions need is read once."""
-        wanted = list(dict.fromkeys((w.stream, w.indices) for w in work))
+    async def _read(self, jobs: list[ScoringJob]) -> list[list[Segment]]:
+        """Each job's segments; what several questions need is read once."""
+        wanted = list(dict.fromkeys((job.stream, job.indices) for job in jobs))
         read = dict(zip(wanted, await self.store.logs(wanted), strict=True))
-        return [read[w.stream, w.indices] for w in work]
+        return [read[job.stream, job.indices] for job in jobs]
 
     def _submit(self, step: Step) -> "asyncio.Future[Scores]":
         """Queue the step for the model."""
         return asyncio.wrap_future(self.engine.submit(step.pairs))
 
     def _observe(self, step: Step, scores: Scores) -> None:
-        """Note what the step cost. Retention may have deleted some of its segments before."""
+        """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.values) / sum(len(work.indices) for work in step.jobs)
+        share = len(scores.values) / sum(len(job.indices) for job in step.jobs)
         self.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
-    async def _commit(self, step: Step, found: Scores) -> None:
-        """Write the step's scores, and release the queries that waited for them."""
-        self._observe(step, found)
-        scores, k = iter(found.values), self.engine.method.k
-        extensions = [
-            range_update(w, {segment: next(scores) for segment in segments}, k, self._first(w))
-            for w, segments in zip(step.jobs, step.segments, strict=True)
-        ]
+    async def _commit(self, step: Step, scores: Scores) -> None:
+        """Write the step's scores, release the waiters they cover, and publish the changes."""
+        self._observe(step, scores)
+        updates = self._range_updates(step, scores.values)
         replies = await retry_forever(
-            self.health, "scoring", self.store.extend_range, extensions, k
+            self.health, "scoring", self.store.extend_range, updates, self.engine.method.k
         )
-        written = list(zip(step.jobs, extensions, replies, strict=True))
-        for w, made, reply in written:
-            self._apply(w, made, reply)
+        for job, update, reply in zip(step.jobs, updates, replies, strict=True):
+            self._apply(job, update, is_written=reply is not None)
         self.steps += 1
         self._notify()
-        changed = [(w, made) for w, made, reply in written if reply]
-        told = [(self.store.keys.update_channel(w.stream), _update(w, made)) for w, made in changed]
-        await retry_forever(self.health, "scoring", self.store.publish, told)
-        for w, _ in changed:
-            self.on_change(w.stream, w.qid)
+        written = zip(step.jobs, updates, replies, strict=True)
+        await self._publish([(job, update) for job, update, changed in written if changed])
 
-    def _first(self, w: ScoringJob) -> int:
-        """Where the log that was scored begins, as far as is known here."""
-        watched = self.streams.tracked.get(w.stream)
-        return watched.cursor.first if watched else 0
+    def _range_updates(self, step: Step, scores: list[float]) -> list[RangeUpdate]:
+        """The scores, pair by pair, as one range update a job."""
+        each = iter(scores)
+        return [
+            range_update(
+                job,
+                {segment: next(each) for segment in segments},
+                self.engine.method.k,
+                self._first_retained(job.stream),
+            )
+            for job, segments in zip(step.jobs, step.segments, strict=True)
+        ]
 
-    def _apply(self, w: ScoringJob, made: RangeUpdate, changed: bool | None) -> None:
-        """Take the store's word for what became of an extension."""
-        watched = self.streams.tracked.get(w.stream)
-        if changed is None or watched is None or watched.questions.get(w.qid) is not w.tracked:
-            w.tracked.planned = replace(w.tracked.scored_range)
-            self.streams.mark_stale(w.stream)
+    def _first_retained(self, stream: str) -> int:
+        """The first segment of the log, as far as is known here."""
+        tracked = self.streams.tracked.get(stream)
+        return tracked.cursor.first if tracked else 0
+
+    def _apply(self, job: ScoringJob, update: RangeUpdate, is_written: bool) -> None:
+        """Note the range as it was written. If it was refused, since another worker wrote the
+        range, or if the question was read again meanwhile, the stream is read again."""
+        tracked, question = self.streams.tracked.get(job.stream), job.question
+        if not is_written or tracked is None or tracked.questions.get(job.qid) is not question:
+            question.reset_plan()
+            self.streams.mark_stale(job.stream)
         else:
-            scored = w.tracked.scored_range
-            scored.lo, scored.hi = made.lo, made.hi
-            scored.skipped += made.skipped
-            self.streams.refresh_lag(w.stream)
+            scored = question.scored_range
+            scored.lo, scored.hi = update.lo, update.hi
+            scored.skipped += update.skipped
+            self.streams.refresh_lag(job.stream)
+
+    async def _publish(self, changes: list[tuple[ScoringJob, RangeUpdate]]) -> None:
+        """Tell those who watch the streams, and `on_change`, whose top-k changed."""
+        messages = [
+            (
+                self.store.keys.update_channel(job.stream),
+                update_message(
+                    job.stream, job.question.record.question, job.qid, update.lo, update.hi
+                ),
+            )
+            for job, update in changes
+        ]
+        await retry_forever(self.health, "scoring", self.store.publish, messages)
+        for job, _ in changes:
+            self.on_change(job.stream, job.qid)
 
     def _notify(self) -> None:
-        """Let ingest look for room again, and queries go whose ranges are covered."""
+        """After any change of ranges: release waiters, and let ingest check for room again."""
         self._release_waiters()
         self.on_room()
 
     def _release_waiters(self) -> None:
-        """Let queries go whose ranges are covered, or whose question is gone."""
+        """Release the queries whose question is covered or has ended."""
         for waiter in self.waiters:
             if waiter.head is None or waiter.covered.done():
                 continue
-            watched = self.streams.tracked.get(waiter.stream)
-            standing = watched.questions.get(waiter.qid) if watched else None
-            if not (watched and standing and standing.is_behind(waiter.head, watched.cursor.first)):
+            tracked = self.streams.tracked.get(waiter.stream)
+            question = tracked.questions.get(waiter.qid) if tracked else None
+            if not (tracked and question and question.is_behind(waiter.head, tracked.cursor.first)):
                 waiter.covered.set_result(None)
 
 
 def update_message(stream: str, question: str, qid: str, lo: int, hi: int) -> bytes:
-    """What those who listen to a stream are told of a question's top-k: that of [lo, hi)."""
+    """The message that a question's top-k changed, for those who watch the stream: it is now that
+    of segments [lo, hi)."""
     fields = {"stream": stream, "question": question, "question_id": qid, "range": [lo, hi]}
     return encode(fields)
-
-
-def _update(w: ScoringJob, made: RangeUpdate) -> bytes:
-    return update_message(w.stream, w.tracked.record.question, w.qid, made.lo, made.hi)

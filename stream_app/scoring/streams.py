@@ -1,47 +1,167 @@
-"""Streams: what this worker knows of the streams it scores, kept as Redis has it.
+"""StreamRegistry: the streams this worker scores, kept as they stand in Redis.
 
-A stream is watched while its partition is this worker's, or a query waits for it here. Knows
-the store; not when anything is scored, nor by what.
+A stream is tracked while this worker owns its partition, or a query waits for it here.
+`QuestionLoader` reads their questions, `Totals` sums up what the owned ones have unscored.
 """
 
 import asyncio
+import logging
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from stream_app.scoring.jobs import TrackedStream
-from stream_app.scoring.standing import QuestionLoader
-from stream_app.scoring.totals import NOTHING, Totals
-from stream_app.store.state import Cursor, LostWritesError
+from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
+from stream_app.store.keys import question_id
+from stream_app.store.questions import TrackedRecord
+from stream_app.store.state import Cursor, LostWritesError, QuestionRecord
 from stream_app.store.store import StreamStore
+from xl3m_core import QuestionError
 
-RELOADED_AT_ONCE = 64
+if TYPE_CHECKING:
+    from xl3m_core import Engine
+
+logger = logging.getLogger("xl3m")
+
+LOADS_AT_ONCE = 64
+
+
+class StreamTotals(NamedTuple):
+    """Of one stream: segments that are unscored for its standing questions, summed over them;
+    missing offsets; the least coverage of a standing question (NaN without a question, or without
+    a segment)."""
+
+    lag: int
+    missing_offsets: int
+    coverage: float
+
+
+NOTHING = StreamTotals(0, 0, math.nan)
+
+
+class Totals:
+    """Sums over all owned streams, updated as each of them changes.
+
+    There may be ten thousand streams, and the lag is read at every batch: it is not summed up
+    anew each time.
+    """
+
+    def __init__(self) -> None:
+        self.by_stream: dict[str, StreamTotals] = {}
+        self.lag = 0
+        self.missing_offsets = 0
+
+    def update(self, stream: str, tracked: TrackedStream | None) -> None:
+        """Count the stream as it is now; None, or one that is not owned, no longer counts."""
+        old = self.by_stream.pop(stream, NOTHING)
+        new = NOTHING
+        if tracked and tracked.owned:
+            new = self.by_stream[stream] = stream_totals(tracked)
+        self.lag += new.lag - old.lag
+        self.missing_offsets += new.missing_offsets - old.missing_offsets
+
+    def coverage(self) -> float:
+        """The least coverage of all streams; NaN if there is none."""
+        shares = [c for _, _, c in self.by_stream.values() if not math.isnan(c)]
+        return min(shares, default=math.nan)
+
+
+def stream_totals(tracked: TrackedStream) -> StreamTotals:
+    """The sums over one stream's standing questions."""
+    head = tracked.cursor.head
+    ranges = [question.scored_range for question in tracked.standing_questions()]
+    shares = [scored.coverage(head) for scored in ranges] if head else []
+    lag = sum(max(0, head - scored.hi) for scored in ranges)
+    return StreamTotals(lag, tracked.cursor.gaps, min(shares, default=math.nan))
+
+
+class QuestionLoader:
+    """Picks from a stream's questions those that this worker's model can score.
+
+    Scores belong to one model, one measure and one k, so the question's id names them.
+    """
+
+    def __init__(self, engine: "Engine", store: StreamStore) -> None:
+        self.engine = engine
+        self.store = store
+
+    async def load(
+        self, stream: str, owned: bool, records: Mapping[str, TrackedRecord]
+    ) -> dict[str, TrackedQuestion]:
+        """The questions that this worker's model can score, with their ranges.
+
+        records: as Redis has them. owned: reissue those that another model scored, and read all
+        of them again.
+        """
+        if owned and (foreign := self._foreign(records)):
+            for qid, record in foreign.items():
+                await self._reissue(stream, qid, record)
+            _, records = await self.store.tracked(stream)
+        return {
+            qid: TrackedQuestion(stream, qid, record, scored)
+            for qid, (record, scored) in records.items()
+            if scored and qid == self.question_id(record.question) and self._fits(record)
+        }
+
+    def _foreign(self, records: Mapping[str, TrackedRecord]) -> dict[str, QuestionRecord]:
+        """The standing questions that another model, measure or k has scored."""
+        return {
+            qid: record
+            for qid, (record, _) in records.items()
+            if record.is_standing
+            and qid != self.question_id(record.question)
+            and self._fits(record)
+        }
+
+    async def _reissue(self, stream: str, qid: str, record: QuestionRecord) -> None:
+        """Reset the question, with the id that it has for this worker's model, measure and k."""
+        logger.warning(
+            "stream %r: %r was scored by another model, measure or k: it is scored again",
+            stream, record.question[:80],
+        )  # fmt: skip
+        await self.store.reissue(stream, qid, self.question_id(record.question))
+
+    def _fits(self, record: QuestionRecord) -> bool:
+        """Whether the question fits the window of this worker's model."""
+        try:
+            self.engine.suffix(record.question)
+        except QuestionError as error:
+            logger.error("question %r is not scored: %s", record.question[:80], error)
+            return False
+        return True
+
+    def question_id(self, question: str) -> str:
+        """The question's id for this worker's model, its prompt template, the measure and k."""
+        model, method = self.engine.model, self.engine.method
+        return question_id(
+            question, model.fingerprint, model.template, method.measure, str(method.k)
+        )
 
 
 class StreamRegistry:
-    """`behind`: those that have something to score, by turns; `stale`: those to be read again.
-
-    wake: called when there is something to do.
-    """
+    """tracked: streams by their ids. lagging: those with a standing question that is behind, next
+    one first. stale: those to be read again. wake: called when there may be something to do."""
 
     def __init__(
-        self, store: StreamStore, standing: QuestionLoader, wake: Callable[[], None]
+        self, store: StreamStore, questions: QuestionLoader, wake: Callable[[], None]
     ) -> None:
         self.store = store
-        self.standing = standing
+        self.questions = questions
         self.wake = wake
         self.tracked: dict[str, TrackedStream] = {}
         self.lagging: dict[str, None] = {}
         self.stale: set[str] = set()
         self.totals = Totals()
+        self._loading: dict[str, asyncio.Lock] = {}
 
-    def own(self, streams: list[str]) -> None:
-        """The live edges of these streams are this worker's from now on."""
+    def own(self, streams: Iterable[str]) -> None:
+        """This worker scores the live edges of these streams from now on."""
         for stream in streams:
             self.tracked.setdefault(stream, TrackedStream(Cursor())).owned = True
             self.mark_stale(stream)
 
-    def disown(self, streams: list[str]) -> None:
-        """Another worker owns these streams now; what a query waits for is scored here still."""
+    def disown(self, streams: Iterable[str]) -> None:
+        """Another worker owns these streams now. Those that a query waits for stay tracked."""
         for stream in streams:
             if stream in self.tracked:
                 self.tracked[stream].owned = False
@@ -49,43 +169,43 @@ class StreamRegistry:
                 self.drop(stream)
 
     def on_commit(self, stream: str, cursor: Cursor) -> None:
-        """The log of a stream of this worker's was written to."""
-        watched = self.tracked.get(stream)
-        if watched is None or not watched.owned:
+        """This worker wrote to the stream's log."""
+        tracked = self.tracked.get(stream)
+        if tracked is None or not tracked.owned:
             self.own([stream])
-        elif watched.cursor.questions != cursor.questions:
+        elif tracked.cursor.questions != cursor.questions:
             self.mark_stale(stream)
         else:
-            watched.cursor = cursor
+            tracked.cursor = cursor
             self.refresh_lag(stream)
 
     def on_questions_changed(self, stream: str) -> None:
-        """The stream's questions were changed."""
+        """The stream's questions were changed in Redis."""
         if stream in self.tracked:
             self.mark_stale(stream)
 
     def lag(self) -> int:
-        """Segments read but not scored for a current question of an owned stream."""
+        """Segments of owned streams that are unscored for a standing question."""
         return self.totals.lag
 
     def lag_by_partition(self) -> Counter[str]:
-        """The same by topic/partition; a stream's counts for each partition that ever fed it."""
-        backlogs = Counter[str]()
+        """The lag by topic/partition; a stream counts for each partition that ever fed it."""
+        lag = Counter[str]()
         for stream in self.lagging:
             unscored = self.totals.by_stream.get(stream, NOTHING).lag
             for partition in self.tracked[stream].cursor.next if unscored else ():
-                backlogs[partition] += unscored
-        return backlogs
+                lag[partition] += unscored
+        return lag
 
     def mark_stale(self, stream: str) -> None:
-        """The stream is not as it was seen: it will be read again."""
+        """Have the stream read again: it has changed in Redis."""
         self.stale.add(stream)
         self.wake()
 
     async def refresh(self) -> None:
-        """Read the stale streams again, some at a time."""
+        """Read all stale streams again, at most LOADS_AT_ONCE at a time."""
         while self.stale:
-            some = [self.stale.pop() for _ in range(min(len(self.stale), RELOADED_AT_ONCE))]
+            some = [self.stale.pop() for _ in range(min(len(self.stale), LOADS_AT_ONCE))]
             try:
                 await asyncio.gather(*map(self.load, some))
             except BaseException:
@@ -93,52 +213,56 @@ class StreamRegistry:
                 raise
 
     async def load(self, stream: str) -> None:
-        """Read where the stream stands, its questions and their ranges; one reader at a time, so
-        that what was read last is what is kept. Raises LostWritesError if it went back, or is to
-        be read again from Kafka, which is the next owner's part."""
-        watched = self.tracked.get(stream)
-        if watched is None:
+        """Read the stream's cursor, its questions and their ranges. Reads of one stream do not
+        overlap, so that an older one cannot replace a newer one. Raises LostWritesError if the
+        stream went back in Redis, or is being rebuilt, which is up to its next owner."""
+        tracked = self.tracked.get(stream)
+        if tracked is None:
             return
-        async with watched.loading:
-            known = watched.cursor
+        async with self._loading.setdefault(stream, asyncio.Lock()):
+            known = tracked.cursor
             cursor, records = await self.store.tracked(stream)
-            if cursor.version < known.version:
-                raise LostWritesError(f"stream {stream!r}: Redis lost what it had taken")
-            if watched.owned and known.version and cursor.rebuilt > known.rebuilt:
-                raise LostWritesError(
-                    f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it "
-                    "again from Kafka."
-                )
-            standing = await self.standing.load(stream, watched.owned, records)
-        if cursor.version >= watched.cursor.version:
-            watched.cursor = cursor
-        watched.take(standing)
-        if self.tracked.get(stream) is watched:
+            _check_not_older(stream, cursor, known, tracked.owned)
+            questions = await self.questions.load(stream, tracked.owned, records)
+        if cursor.version >= tracked.cursor.version:
+            tracked.cursor = cursor
+        tracked.update_questions(questions)
+        if self.tracked.get(stream) is tracked:
             self.refresh_lag(stream)
 
     def refresh_lag(self, stream: str) -> None:
-        """Note whether the stream has anything to score."""
-        watched = self.tracked[stream]
-        cursor = watched.cursor
-        self.totals.update(stream, watched)
-        if any(
-            each.is_behind(cursor.head, cursor.first)
-            for each in watched.standing_questions().values()
-        ):
+        """Update the totals, and whether the stream has anything to score."""
+        tracked = self.tracked[stream]
+        head, first = tracked.cursor.head, tracked.cursor.first
+        self.totals.update(stream, tracked)
+        if any(question.is_behind(head, first) for question in tracked.standing_questions()):
             self.lagging.setdefault(stream)
             self.wake()
         else:
             self.lagging.pop(stream, None)
 
     def rotate(self, streams: set[str]) -> None:
-        """These are last the next time, in the order they have now."""
-        for stream in [each for each in self.lagging if each in streams]:
+        """Move these behind all others that lag, in their present order."""
+        for stream in [name for name in self.lagging if name in streams]:
             self.lagging[stream] = self.lagging.pop(stream)
 
     def drop(self, stream: str) -> None:
         """Forget the stream if it is neither owned nor waited for."""
-        watched = self.tracked[stream]
-        if not watched.owned and not watched.waiters:
+        tracked = self.tracked[stream]
+        if not tracked.owned and not tracked.waiters:
             del self.tracked[stream]
+            self._loading.pop(stream, None)
             self.totals.update(stream, None)
             self.lagging.pop(stream, None)
+
+
+def _check_not_older(stream: str, cursor: Cursor, known: Cursor, owned: bool) -> None:
+    """Raise LostWritesError if the cursor just read shows lost writes, or a rebuild of an owned
+    stream. known: the cursor as it was known before the read."""
+    if cursor.version < known.version:
+        raise LostWritesError(f"stream {stream!r}: Redis lost writes that it had confirmed")
+    if owned and known.version and cursor.rebuilt > known.rebuilt:
+        raise LostWritesError(
+            f"stream {stream!r} is being rebuilt. This worker ends; the next one reads it again "
+            "from Kafka."
+        )

@@ -40,7 +40,7 @@ def _fault(detail: ErrorDetails, field: FieldInfo) -> str:
     if kind == "literal_error":
         return f"must be one of {', '.join(choices(field))}"
     if kind == "string_too_short":
-        return "must not be empty"
+        return "must be non-empty"
     if kind.startswith("string"):
         return "is not UTF-8" if kind == "string_unicode" else "must be text"
     return f"must be from {bounds_text(field)}"

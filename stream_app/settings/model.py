@@ -33,11 +33,7 @@ class Settings(BaseSettings):
     secrets stay out of `repr`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False
     )
 
     # -- Kafka ---------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_a_command_loads_what_it_uses(words: tuple[str, ...], unused: set[str]) 
         "cli.doctor",
         "store.store",
         "monitoring.memory",
-        "scoring.standing",
+        "scoring.streams",
     ],
 )
 def test_a_module_of_the_commands_loads_no_model(module: str) -> None:

@@ -2,15 +2,12 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from stream_app.settings import Settings
-from stream_app.settings.variables import SECRETS, variable
 from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -138,20 +135,6 @@ def test_run_answers_from_a_file_one_object_a_line(model: str, tmp_path: Path) -
         ]  # fmt: skip
         for evidence in answer["evidence"]:
             assert text.read_text()[evidence["start"] : evidence["end"]] == evidence["text"]
-
-
-def test_the_readme_names_every_setting_and_no_other() -> None:
-    named = set(re.findall(r"XL3M_[A-Z_]+", (ROOT / "README.md").read_text()))
-    known = set(map(variable, Settings.model_fields))
-    known |= {f"{variable(name)}_FILE" for name in SECRETS}
-    assert named - {"XL3M_TEST_BROKER"} == known
-
-
-def test_the_readme_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    snippets: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), {})
-    assert "8123" in capsys.readouterr().out
 
 
 def test_output_nobody_reads_any_more_is_no_error(model: str, tmp_path: Path) -> None:

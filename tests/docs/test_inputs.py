@@ -1,4 +1,4 @@
-"""docs/inputs.md says what a decoder does: each example of its tables is decoded here.
+"""Each example of the tables of docs/inputs.md is decoded by the real decoder.
 
 Where the page names what it means in words (`⏎`, *key*), this file knows the words. Values in a
 registry's wire format are written by Confluent's own serializers.
@@ -53,7 +53,7 @@ LAYOUT_SETTINGS = {
 
 
 class Row(NamedTuple):
-    """Of the table of formats."""
+    """A row of the table of formats."""
 
     what: str
     settings: dict[str, str]
@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 def table(heading: str, first: str) -> list[list[str]]:
-    """The cells of the rows of the table below the heading whose first column is called so."""
+    """The cells of the table below the heading whose first column has that name."""
     part = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     lines = part[part.index(f"| {first} |") :].split("\n\n", 1)[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
@@ -71,12 +71,12 @@ def table(heading: str, first: str) -> list[list[str]]:
 
 
 def plain(text: str) -> str:
-    """A cell's text without the marks that stand for what a table cannot hold."""
+    """A cell's text, its marks replaced by the line breaks and tabs that they stand for."""
     return text.strip("`").replace("⏎", "\n").replace("⇥", "\t")
 
 
 def ms(time: str) -> int:
-    """Of a time as the page writes it."""
+    """Milliseconds since the epoch of a time as the page writes it."""
     return (datetime.fromisoformat(time) - EPOCH) // timedelta(milliseconds=1)
 
 
@@ -229,5 +229,5 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
 
 @pytest.mark.guarantee("Event formats")
 def test_as_many_dead_letters_are_said_as_the_page_says() -> None:
-    assert "The log says the first five of a topic and kind of reason" in PAGE
+    assert "For each topic and kind of reason the log names the first five" in PAGE
     assert dead_letters.SAID == 5

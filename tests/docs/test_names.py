@@ -1,4 +1,4 @@
-"""What the documents say holds a promise is there: every test they name exists."""
+"""Every test that a page of the documentation names exists."""
 
 import re
 from pathlib import Path

@@ -14,11 +14,11 @@ from benchmarks.__main__ import ALL as BENCHMARKS
 from benchmarks.__main__ import parser as benchmarks_parser
 from stream_app import events
 from stream_app.cli.main import cli
-from stream_app.errors import UnreachableError
+from stream_app.errors import BadEvent, UnreachableError
 from stream_app.requests import decode_query, decode_question
 from stream_app.scoring.scorer import update_message
 from stream_app.settings import Settings
-from stream_app.variables import SECRETS, variable
+from stream_app.settings.variables import SECRETS, variable
 from tests.docs.pages import PAGES, ROOT, blocks, commands, name_of, table
 from xl3m_core import Answer, Evidence
 
@@ -26,7 +26,7 @@ README, DOCS = ROOT / "README.md", ROOT / "docs"
 API, EVENTS, OPERATIONS = DOCS / "api.md", DOCS / "events.md", DOCS / "operations.md"
 LIMIT = 1 << 20
 FOR_TESTS_ONLY = {"XL3M_TEST_BROKER", "XL3M_REQUIRE_KAFKA"}
-NO_METRICS = {"xl3m_core", "xl3m_k"}
+NO_METRICS = {"xl3m_core", "xl3m_k", "xl3m_question_template"}
 XL3M = re.compile(r"(?<![\w.:/-])(?:\.venv/bin/)?xl3m ([a-z]+)(?![\w.:])([^|;<>]*)")
 OPTION = re.compile(r"(?<=\s)--?[a-zA-Z][\w-]*")
 MAKE = re.compile(r"^make ([a-z]+)")
@@ -105,7 +105,7 @@ def test_every_benchmark_and_its_options_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_setting_named_exists(page: Path) -> None:
-    known = {variable(field.name) for field in fields(Settings)} | FOR_TESTS_ONLY
+    known = set(map(variable, Settings.model_fields)) | FOR_TESTS_ONLY
     known |= {f"{variable(name)}_FILE" for name in SECRETS}
     assert set(re.findall(r"XL3M_[A-Z_]*[A-Z]", page.read_text())) <= known
 
@@ -141,7 +141,7 @@ def plain(cell: str) -> bytes:
 def test_the_dead_letter_is_what_is_sent() -> None:
     (example,) = json_examples(EVENTS)
     key, value = (base64.b64decode(example[name]) for name in ("key", "value"))
-    with pytest.raises(events.BadEvent) as refused:
+    with pytest.raises(BadEvent) as refused:
         decode_query(key, value, LIMIT)
     topic, partition, offset = (example[name] for name in ("topic", "partition", "offset"))
     letter = events.dead_letter(topic, partition, offset, key, value, str(refused.value))

@@ -16,7 +16,7 @@ from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Conf
 
 from tests.support import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
-from xl3m_core.inference.generation import TextStreamer, generate_with_transformers, greedy_decode
+from xl3m_core.inference.generation import generate_with_transformers, greedy_decode
 from xl3m_core.inference.loading import best_dtype
 from xl3m_core.inference.prefix_cache import CachedPrefix
 from xl3m_core.measure import entropy
@@ -232,20 +232,6 @@ def test_pieces_of_an_answer_join_to_its_text(name: str, chat: str | None) -> No
     text, _ = model.generate(model.prompt(PROMPT), 40, pieces.append)
     assert "".join(pieces) == text.strip()
     assert all(pieces)
-
-
-@pytest.mark.parametrize("written", [tiny.tokenizer(), tiny.spaced_tokenizer()])
-def test_pieces_are_whole_characters_and_lose_no_space_behind_a_line(written: Any) -> None:
-    text = "one two\n three\n\n  ☃漢字 four, five"
-    ids = written(text, add_special_tokens=False)["input_ids"]
-    pieces: list[str] = []
-    stream = TextStreamer(pieces.append)
-    for count in range(1, len(ids) + 1):
-        stream.put(written.decode(ids[:count]))
-    stream.end(written.decode(ids))
-    assert "".join(pieces) == written.decode(ids) == text
-    assert not any("\ufffd" in piece for piece in pieces)
-    assert len(pieces) > 10
 
 
 @pytest.mark.parametrize("chat", [None, tiny.CHAT])

@@ -75,7 +75,7 @@ async def test_a_topic_made_again_gets_a_new_name(
         await partitions.assign([tp], broker)
     owned = partitions.of(event(partitions, 0).message)
     assert owned is not None
-    assert (owned.name, owned.expected, owned.gap) == (f"{tp.topic}/0#1", 0, 0)
+    assert (owned.name, owned.expected, owned.missing) == (f"{tp.topic}/0#1", 0, 0)
     assert broker.commits == [{tp: 0}]
     assert "made again" in caplog.text
 
@@ -187,7 +187,7 @@ async def test_an_assignment_that_fails_halfway_can_be_done_again(partitions: As
 class BrokenBroker(FakeBroker):
     """One that cannot commit."""
 
-    async def _commit(self, offsets: object) -> bool:
+    async def commit_offsets(self, offsets: object) -> bool:
         raise ConnectionError("no broker")
 
 
@@ -260,7 +260,7 @@ def test_offsets_that_never_came_are_counted_once() -> None:
     owned = OwnedPartition("t/0", 0, 1, None, expected=10)
     for offset in (10, 13, 11, 12, 14, 16):
         owned.observe(offset)
-    assert (owned.take_gap(), owned.take_gap(), owned.expected) == (3, 0, 17)
+    assert (owned.pop_missing(), owned.pop_missing(), owned.expected) == (3, 0, 17)
 
 
 @pytest.mark.guarantee("Missing offsets")
@@ -271,7 +271,7 @@ async def test_where_no_position_is_known_only_what_the_topic_still_has_can_be_m
     await partitions.assign([tp], FakeBroker(begins={tp: 500}))
     [(owned, _)] = owned_events(partitions, (0, 500))
     owned.observe(503)
-    assert (owned.take_gap(), owned.expected) == (3, 504)
+    assert (owned.pop_missing(), owned.expected) == (3, 504)
 
 
 async def taken_over(partitions: Assignment, broker: FakeBroker) -> OwnedPartition:
@@ -294,7 +294,7 @@ async def test_a_topic_with_another_id_is_another_however_long_it_is(
     assert (await taken_over(partitions, broker)).position == 30
     broker.ids = {tp.topic: "cluster/two"}
     owned = await taken_over(partitions, broker)
-    assert (owned.name, owned.position, owned.gap) == (f"{tp.topic}/0#1", 0, 0)
+    assert (owned.name, owned.position, owned.missing) == (f"{tp.topic}/0#1", 0, 0)
     assert tp.topic in caplog.text and "deleted and made again" in caplog.text
     assert (await taken_over(partitions, broker)).name == f"{tp.topic}/0#1"
 

@@ -430,13 +430,14 @@ async def test_the_doctor_says_what_keeps_schemas_away(
     schemas: Schemas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def found(**changes: Any) -> list[str]:
-        settings = Settings(schema_registry=schemas.url, **changes)
+        settings = Settings(**{"schema_registry": schemas.url} | changes)
         return [str(finding) async for finding in registry_findings(settings)]
 
     schemas.failing = 401
     assert "FAIL: schema registry: it refuses us (401)" in (await found())[0]
     assert [f async for f in registry_findings(Settings())] == []
-    assert "XL3M_SCHEMA_REGISTRY_CA cannot be used" in (await found(schema_registry_ca="nosuch"))[0]
+    unreadable = {"schema_registry": "https://127.0.0.1:1", "schema_registry_ca": "nosuch"}
+    assert "XL3M_SCHEMA_REGISTRY_CA cannot be used" in (await found(**unreadable))[0]
     monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry", None)
     assert (
         "FAIL" in (await found())[0] and "pip install xl3m-stream[registry]" in (await found())[0]

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from stream_app.ingest import queues
 from stream_app.ingest import tokens as ingest_module
+from stream_app.ingest.buffers import BATCH_EVENTS, PartitionBuffers
 from stream_app.ingest.partitions import Assignment, OwnedPartition
-from stream_app.ingest.tokens import Ingest
+from stream_app.ingest.tokens import Ingest, max_buffer_bytes
 from stream_app.runtime import retry
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
@@ -63,7 +63,7 @@ class Site:
     acked: list[Event] = field(default_factory=list)
     letters: list[tuple[Event, str]] = field(default_factory=list)
 
-    async def bury(self, event: Any, reason: str) -> None:
+    async def dead_letter(self, event: Any, reason: str) -> None:
         assert event not in self.acked
         self.letters.append((event, reason))
 
@@ -92,12 +92,17 @@ class Site:
 async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) -> Site:
     """One that owns these partitions of the topic."""
     settings, engine, health = Settings(**changes), HashEngine(), Health()
-    partitions = Assignment(store, topic)
-    await partitions.assign([TP(topic, number) for number in numbers], FakeBroker())
-    scoring = Scorer(engine, store, health, PLENTY)
-    made = Site(None, topic)  # type: ignore[arg-type]
-    made.ingest = Ingest(settings, engine, store, partitions, scoring, made.bury, health)
-    return made
+    assignment = Assignment(store, topic)
+    await assignment.assign([TP(topic, number) for number in numbers], FakeBroker())
+    scorer = Scorer(engine, store, health, PLENTY, on_room=lambda: buffers.wake())
+    buffers = PartitionBuffers(
+        max_buffer_bytes(settings), assignment.name, scorer.throttled_partitions
+    )
+    here = Site(None, topic)  # type: ignore[arg-type]
+    here.ingest = Ingest(
+        settings, engine, store, assignment, buffers, scorer, here.dead_letter, health
+    )
+    return here
 
 
 @pytest.fixture
@@ -126,7 +131,7 @@ class Reading:
 
 async def assert_holds(site: Site, text: str) -> None:
     """The stream is what the text comes to when it is read at once."""
-    tail, segments = batch(site.ingest.scoring.engine, text)
+    tail, segments = batch(site.ingest.scorer.engine, text)
     found = await site.ingest.store.segments(site.topic, 0, PLENTY)
     assert [(s.text, s.start, s.end, s.start_token) for s in found] == [
         (s.text, s.start, s.end, s.start_token) for s in segments
@@ -210,14 +215,14 @@ async def test_an_event_without_a_time_is_no_trouble(here: Site) -> None:
 async def test_acks_come_in_order_and_only_after_the_write(
     here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    advance = here.ingest.partitions.advance
+    advance = here.ingest.assignment.advance
 
     async def check(batch: list[tuple[OwnedPartition, Event]]) -> None:
         assert here.acked == []
         assert (await here.state()).cursor.next == {f"{here.topic}/0": 3}
         await advance(batch)
 
-    monkeypatch.setattr(here.ingest.partitions, "advance", check)
+    monkeypatch.setattr(here.ingest.assignment, "advance", check)
     await here.ingest.apply(here.lines("a", "b", "c"))
     assert here.offsets == [0, 1, 2]
     assert await here.ingest.store.position(f"{here.topic}/0") == (3, 0)
@@ -249,8 +254,8 @@ async def test_what_was_written_without_a_reply_is_scored_all_the_same(
 ) -> None:
     here = await site(FailingStore(redis_client, after=1), fresh("topic"), 0)
     await here.ingest.apply(here.lines("record 1\n", "record 2\n"))
-    seen = here.ingest.scoring.streams.tracked[here.topic]
-    assert await here.ingest.scoring.step() is False
+    seen = here.ingest.scorer.streams.tracked[here.topic]
+    assert await here.ingest.scorer.step() is False
     assert seen.cursor == (await here.state()).cursor
 
 
@@ -314,19 +319,19 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
     await here.ingest.apply(here.lines("record 0\n"))
     names = [make(here.topic) for make in (keys.cursor, keys.tail, keys.log)]
     saved = [await redis_client.dump(name) for name in names]
-    advance, calls = here.ingest.partitions.advance, list[int]()
+    advance, calls = here.ingest.assignment.advance, list[int]()
 
     async def restarted(done: list[tuple[OwnedPartition, Any]]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            here.ingest.partitions.trusted_run_id = "a process that is gone"
+            here.ingest.assignment.trusted_run_id = "a process that is gone"
             for name, value in zip(names, saved, strict=True):
                 await redis_client.delete(name)
                 if value:
                     await redis_client.restore(name, 0, value)
         await advance(done)
 
-    monkeypatch.setattr(here.ingest.partitions, "advance", restarted)
+    monkeypatch.setattr(here.ingest.assignment, "advance", restarted)
     await here.ingest.apply(here.lines("record 1\n", start=1))
     assert calls == [1, 1]
     assert here.offsets == [0, 1]
@@ -416,7 +421,7 @@ async def test_a_gap_before_what_cannot_be_used_is_counted_once_whoever_owns_the
     async def die(_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(second.ingest.partitions, "advance", die)
+    monkeypatch.setattr(second.ingest.assignment, "advance", die)
     with pytest.raises(ZeroDivisionError):
         await second.ingest.apply(second.lines("y\n", start=5))
     assert (await second.state()).cursor.gaps == 3
@@ -444,9 +449,9 @@ async def test_a_partition_lost_on_the_way_is_not_acknowledged(
     here: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lose(event: Any, reason: str) -> None:
-        await here.ingest.partitions.assign([], FakeBroker())
+        await here.ingest.assignment.assign([], FakeBroker())
 
-    monkeypatch.setattr(here.ingest, "dead_letters", lose)
+    monkeypatch.setattr(here.ingest, "dead_letter", lose)
     await here.ingest.apply([here.event(0, b"\xff"), here.event(1, b"x\n")])
     assert here.acked == []
     assert await here.ingest.store.position(f"{here.topic}/0") == (None, 0)
@@ -472,7 +477,7 @@ async def test_a_topic_made_again_goes_on_behind_what_the_stream_holds(
     topic = fresh("topic")
     first, second = await site(store, topic, 0), await site(store, topic)
     await first.ingest.apply(first.lines("a\n", "b\n", "c\n"))
-    await second.ingest.partitions.assign([TP(topic, 0)], FakeBroker(ends={TP(topic, 0): 1}))
+    await second.ingest.assignment.assign([TP(topic, 0)], FakeBroker(ends={TP(topic, 0): 1}))
     await second.ingest.apply(second.lines("d\n"))
     assert (await second.state()).cursor.next == {f"{topic}/0": 3, f"{topic}/0#1": 1}
     await assert_holds(second, "a\nb\nc\nd\n")
@@ -561,7 +566,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
     store: StreamStore, fresh: Fresh
 ) -> None:
     here, slow = await site(store, fresh("topic"), 0, 1), fresh("slow")
-    scoring = here.ingest.scoring
+    scoring = here.ingest.scorer
     scoring.max_lag_segments = 1
     for stream in (here.topic, slow):
         await store.ask(stream, scoring.question_id("q?"), QuestionRecord("q?"))
@@ -595,7 +600,7 @@ async def test_run_takes_in_whatever_comes(here: Site) -> None:
     async with running(Reading(here.ingest, coming(polls))):
         await until(lambda: len(here.acked) == len(polls))
     assert here.acked == polls
-    assert here.ingest.batches >= 2000 / queues.BATCH_EVENTS
+    assert here.ingest.batches >= 2000 / BATCH_EVENTS
     await assert_holds(here, "".join(f"record {i}\n" for i in range(2000)))
 
 

@@ -11,13 +11,12 @@ from aiokafka import AIOKafkaProducer
 from faust.tables.recovery import RebalanceAgain
 from faust.types import TP
 
-from stream_app.app import App, create_faust, raw_topic
 from stream_app.embedded.services import Service
 from stream_app.kafka import auth
 from stream_app.kafka.consumer import SOON, Consumer
-from stream_app.kafka.polled import Record
+from stream_app.kafka.faust_app import App, add_agent, create_faust, raw_topic
+from stream_app.kafka.records import Record
 from stream_app.kafka.topics import ensure_topics
-from stream_app.queries import kafka
 from stream_app.settings import Settings
 from tests.support.fakes import until
 from tests.support.workers import WAIT_SECONDS, fresh_topics
@@ -48,8 +47,8 @@ async def app(
             seen.put_nowait(event.message.offset)
 
     here = create_faust(settings)
-    monkeypatch.setattr(here.stopping, "begin", lambda: None)  # would end this process in time
-    kafka.agent(here, raw_topic(here, settings.tokens_topic), take)
+    monkeypatch.setattr(here.shutdown, "begin", lambda: None)  # would end this process in time
+    add_agent(here, raw_topic(here, settings.tokens_topic), take)
     here.finalize()
     await here.maybe_start()
     await until(lambda: bool(here.rebalancing_count and not here.rebalancing), WAIT_SECONDS)
@@ -96,7 +95,7 @@ async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
 async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.app.WAITED_SECONDS", 0.1)
+    monkeypatch.setattr("stream_app.kafka.faust_app.DRAIN_SECONDS", 0.1)
     here: Any = app
     async with (
         AIOKafkaProducer(**auth.kafka(settings)) as producer,
@@ -114,7 +113,7 @@ async def test_a_rebalance_waits_for_what_is_being_worked_on_for_a_while(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, done = cast(Any, app), asyncio.Event()
-    monkeypatch.setattr(here, "settled", done.wait)
+    monkeypatch.setattr(here, "ingest_idle", done.wait)
     waiting = asyncio.create_task(here._consumer_wait_empty(here.consumer, here.log))
     await until(lambda: bool(cast(Any, done)._waiters), WAIT_SECONDS)
     assert not waiting.done()
@@ -122,7 +121,7 @@ async def test_a_rebalance_waits_for_what_is_being_worked_on_for_a_while(
     async with asyncio.timeout(WAIT_SECONDS):
         await waiting
         done.clear()
-        monkeypatch.setattr("stream_app.app.WAITED_SECONDS", 0.1)
+        monkeypatch.setattr("stream_app.kafka.faust_app.DRAIN_SECONDS", 0.1)
         await here._consumer_wait_empty(here.consumer, here.log)
 
 
@@ -206,7 +205,7 @@ async def test_a_partition_that_ends_before_what_is_committed_is_read_from_its_f
     consumer: Any = app.consumer
     async with asyncio.timeout(WAIT_SECONDS):
         tp = await three(app, settings, seen)
-        assert await consumer._commit({tp: 3})
+        assert await consumer.commit_offsets({tp: 3})
         consumer._thread.ended[tp] = 1
         await consumer.perform_seek()
         assert [await seen.get() for _ in range(3)] == [0, 1, 2]

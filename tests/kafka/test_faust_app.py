@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from mode import CrashingSupervisor
 
-from stream_app.app import create_faust
 from stream_app.events import KEPT_BYTES, dead_letter
+from stream_app.kafka.faust_app import create_faust
 from stream_app.settings import Settings
 
 FAUSTS_OWN = {

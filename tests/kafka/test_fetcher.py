@@ -22,7 +22,6 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as faust_driver
 
-from stream_app.kafka import polled
 from stream_app.kafka.decompression import (
     GZIP,
     NAMES,
@@ -33,6 +32,7 @@ from stream_app.kafka.decompression import (
 )
 from stream_app.kafka.fetcher import REBOUND, FetchResult, FetchState, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
+from stream_app.kafka.records import first_offset, is_empty, unreadable_reason
 from tests.support import raw
 from tests.support.raw import Raw, batch
 
@@ -61,7 +61,7 @@ def offsets(records: Sequence[Any]) -> list[int]:
 def assert_accounted(records: Sequence[Any], begin: int, end: int) -> None:
     """One after the other they account for every offset."""
     for record in records:
-        assert polled.begins(record) <= begin <= record.offset
+        assert first_offset(record) <= begin <= record.offset
         begin = record.offset + 1
     assert begin == end
 
@@ -108,7 +108,7 @@ def test_the_old_formats_are_read(magic: int, codec: int) -> None:
     assert read(data) == as_aiokafka(data)
     flipped = bytearray(data)
     flipped[-2] ^= 1
-    assert polled.unreadable(read(bytes(flipped))[-1])
+    assert unreadable_reason(read(bytes(flipped))[-1])
 
 
 def test_a_header_whose_name_is_not_text_is_read_with_a_mark_in_its_place() -> None:
@@ -118,7 +118,7 @@ def test_a_header_whose_name_is_not_text_is_read_with_a_mark_in_its_place() -> N
         assert offsets(found) == [7, 8, 9, 10, 11]
         assert found[2].headers == (("a\N{REPLACEMENT CHARACTER}", b"\xff"), ("b", None))
         assert [record.value for record in found[2:4]] == [b"odd", b"value 0"]
-        assert not any(map(polled.unreadable, found))
+        assert not any(map(unreadable_reason, found))
         assert found[0] == as_aiokafka(batch(some(1), base=7))[0]
 
 
@@ -126,7 +126,7 @@ def test_a_header_whose_name_is_not_text_is_read_with_a_mark_in_its_place() -> N
 def test_a_damaged_record_costs_no_other() -> None:
     for codec in raw.CODECS.values():
         found = read(batch([*some(2), Raw(b"bad", extra=b"\0\0"), *some(2)], codec, 7), 7)
-        assert [bool(polled.unreadable(record)) for record in found] == [0, 0, 1, 0, 0]
+        assert [bool(unreadable_reason(record)) for record in found] == [0, 0, 1, 0, 0]
         assert offsets(found) == [7, 8, 9, 10, 11]
         assert b"bad" in found[2].value
         assert_accounted(found, 7, 12)
@@ -146,7 +146,7 @@ def test_what_is_left_of_a_damaged_batch_is_one_record(body: bytes, readable: in
         data = batch([], codec, 5, body=body, count=4) + batch(some(1), base=9)
         found = read(data, 5)
         assert offsets(found) == [*range(5, 5 + readable), 8, 9]
-        assert polled.unreadable(found[readable]).startswith("the batch is damaged")
+        assert unreadable_reason(found[readable]).startswith("the batch is damaged")
         assert_accounted(found, 5, 10)
 
 
@@ -175,18 +175,18 @@ def test_a_damaged_header_passes_over_no_more_than_there_is() -> None:
 def test_only_a_cut_off_batch_is_one_that_cannot_be_read() -> None:
     data = batch(some(3), base=4)
     found = read(data[:-1], 4)
-    assert offsets(found) == [6] and "damaged" in polled.unreadable(found[0])
-    assert "cut off" in polled.unreadable(read(data[:20], 4)[0])
+    assert offsets(found) == [6] and "damaged" in unreadable_reason(found[0])
+    assert "cut off" in unreadable_reason(read(data[:20], 4)[0])
     assert read(b"", 4) == []
 
 
 def test_an_unknown_codec_or_format_is_named() -> None:
     [record] = read(batch(some(2), attributes=6))
-    assert "unknown compression codec 6" in polled.unreadable(record)
+    assert "unknown compression codec 6" in unreadable_reason(record)
     data = bytearray(batch(some(2)))
     data[16] = 3
     [record] = read(bytes(data))
-    assert "format" in polled.unreadable(record)
+    assert "format" in unreadable_reason(record)
 
 
 @pytest.mark.guarantee("Unreadable records")
@@ -198,7 +198,7 @@ def test_nothing_is_inflated_beyond_the_bound(codec: int) -> None:
     with pytest.raises(TooLargeError, match="more than 2999999 bytes"):
         decompress(codec, data, len(text) - 1)
     found = read(batch([Raw(text)], codec) + batch(some(1), base=1), max_batch_bytes=1000)
-    assert "XL3M_MAX_BATCH_BYTES" in polled.unreadable(found[0])
+    assert "XL3M_MAX_BATCH_BYTES" in unreadable_reason(found[0])
     assert len(found[0].value) <= 65_536
     assert found[1].value == b"value 0"
 
@@ -244,8 +244,8 @@ def test_what_was_passed_over_is_accounted_for_by_what_comes_next() -> None:
     data += mark(6, 1, False) + in_transaction(1, 7, 1) + mark(8, 1, True)
     found = read(data, 0, [(1, 3)])
     assert offsets(found) == [0, 1, 7, 8]
-    assert [polled.begins(record) for record in found] == [0, 1, 2, 8]
-    assert [polled.is_empty(record) for record in found] == [False, False, False, True]
+    assert [first_offset(record) for record in found] == [0, 1, 2, 8]
+    assert [is_empty(record) for record in found] == [False, False, False, True]
     assert found[2].value == b"value 0"
     assert_accounted(found, 0, 9)
     uncommitted = read(data, 0, None, level=0)
@@ -257,13 +257,13 @@ def test_what_is_damaged_behind_a_mark_accounts_for_both() -> None:
     wrong = bytearray(batch(some(2), base=1))
     wrong[-1] ^= 1
     found = read(mark(0, 1, True) + bytes(wrong))
-    assert offsets(found) == [2] and polled.begins(found[0]) == 0
+    assert offsets(found) == [2] and first_offset(found[0]) == 0
 
 
 def test_a_hole_in_a_batch_or_between_two_is_still_one() -> None:
     kept = [Raw(b"x", delta=delta) for delta in (0, 2)]
     found = read(batch(kept, base=0, count=2)[:0] + batch(some(1)) + batch(some(1), base=5))
-    assert [polled.begins(record) for record in found] == [0, 5]
+    assert [first_offset(record) for record in found] == [0, 5]
 
 
 def test_every_member_of_gzip_is_read_however_many_there_are() -> None:
@@ -292,7 +292,7 @@ def test_a_partition_that_is_to_wait_ends_before_what_cannot_be_read(
     records = PartitionRecords(state, TP, FetchedRecords(data), None, 0, None, None, True, 1)
     with caplog.at_level(logging.ERROR, "xl3m"):
         found = [*records]
-    assert offsets(found) == [0, 1, 2] and polled.is_empty(found[2])
+    assert offsets(found) == [0, 1, 2] and is_empty(found[2])
     assert records.next_fetch_offset == 3
     assert "waits at offset 3: its checksum is wrong" in state.blocked["topic/3"]
     assert "XL3M_UNREADABLE=skip" in caplog.text

@@ -22,10 +22,11 @@ from stream_app.app import create_app
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.errors import SettingsError
+from stream_app.formats.notes import Notes
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.monitoring import memory, readiness
-from stream_app.monitoring.connections import room
+from stream_app.monitoring.connections import max_connections
 from stream_app.monitoring.http import MonitoringServer, check_port
 from stream_app.monitoring.memory import MemorySampler, memory_usage
 from stream_app.monitoring.metrics import Metrics
@@ -35,7 +36,7 @@ from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
-from stream_app.scoring.totals import stream_totals
+from stream_app.scoring.streams import stream_totals
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit, QuestionRecord
@@ -52,13 +53,25 @@ class World:
     def __init__(self, redis: Redis) -> None:
         self.engine, self.health = HashEngine(), Health()
         self.store = StreamStore(redis, PLENTY, PLENTY)
-        self.scoring = Scorer(self.engine, self.store, self.health, PLENTY)
-        warming = PromptPrefetcher(self.engine, self.store, self.scoring, self.health)
-        self.answering = Answering(
-            Settings(), self.engine, self.store, self.scoring, warming, self.health
+        self.scoring = Scorer(
+            self.engine,
+            self.store,
+            self.health,
+            PLENTY,
+            on_step=lambda fill, seconds: self.metrics.stepped(fill, seconds),
         )
         self.weights = MemorySampler(self.store, self.scoring.streams)
-        self.metrics = Metrics(self.scoring, self.answering, self.health, self.weights)
+        self.metrics = Metrics(self.scoring, self.health, self.weights)
+        warming = PromptPrefetcher(self.engine, self.store, self.scoring, self.health)
+        self.answering = Answering(
+            Settings(),
+            self.engine,
+            self.store,
+            self.scoring,
+            warming,
+            self.health,
+            on_answer=self.metrics.answered,
+        )
 
     async def grow(self, stream: str, segments: int, gaps: int = 0) -> None:
         """So many segments more of a stream that is this worker's."""
@@ -107,7 +120,7 @@ async def test_lag_falls_to_nothing_as_steps_are_taken(world: World, fresh: Fres
     assert steps > 1
     assert world.value("xl3m_lag_tokens") == 0
     assert world.value("xl3m_min_coverage_ratio") == 1
-    assert world.value("xl3m_score_seconds_count") == steps
+    assert world.value("xl3m_step_seconds_count") == steps
     assert world.value("xl3m_step_fill_ratio_count") == steps
     assert 0 < world.value("xl3m_step_fill_ratio_sum") <= 1.25 * steps
 
@@ -235,8 +248,10 @@ async def test_a_dead_letter_counts_when_it_is_sent(world: World) -> None:
 
 
 async def test_what_decoding_tells_is_counted(world: World) -> None:
-    decoder = TokenDecoder(Settings(input_format="json", key_field="host"), lambda ids: "")
-    world.metrics.listen(decoder.notes)
+    metrics = world.metrics
+    notes = Notes(metrics.skipped, metrics.missing_key_field, metrics.unparsed_time)
+    settings = Settings(input_format="json", key_field="host")
+    decoder = TokenDecoder(settings, lambda ids: "", notes)
     for value in (b'{"text": ""}', b"null", b'{"text": "x"}', b'{"text": "x", "time": "?"}', b"[]"):
         decoder.decode(b"key", value, source="t/0", time_ms=0)
     assert world.value("xl3m_skipped_records_total") == 2
@@ -301,12 +316,12 @@ async def test_metrics_name_no_stream(door: Any, world: World, fresh: Fresh) -> 
     assert "xl3m_streams_tracked 1.0" in text.splitlines()
 
 
-async def test_the_readme_names_every_metric(door: Any) -> None:
+async def test_the_documentation_names_every_metric(door: Any) -> None:
     text = await (await door.get("/metrics")).text()
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
     families = re.findall(r"^# TYPE (xl3m_\w+) (?!gauge$)|^# TYPE (xl3m_\w+) gauge", text, re.M)
     served = {name for pair in families for name in pair if name and "_created" not in name}
-    named = set(re.findall(r"`(xl3m_\w+)[{`]", readme))
+    named = set(re.findall(r"`(xl3m_\w+)[{`]", page))
     assert served == named
 
 
@@ -378,12 +393,12 @@ async def answers(session: aiohttp.ClientSession, port: int, path: str = "health
 SERVE = """
 import asyncio, logging, resource, sys
 from prometheus_client import CollectorRegistry
-from stream_app.http import Http
+from stream_app.monitoring.http import MonitoringServer
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 logging.basicConfig()
 async def ready():
     return {}
-asyncio.run(Http("127.0.0.1", int(sys.argv[1]), CollectorRegistry(), ready).run())
+asyncio.run(MonitoringServer("127.0.0.1", int(sys.argv[1]), CollectorRegistry(), ready).run())
 """
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: "
 
@@ -422,7 +437,7 @@ async def test_half_sent_requests_take_no_answer_from_others(tmp_path: Path) -> 
 @pytest.mark.guarantee("Logs and metrics")
 async def test_one_connection_too_many_ends_the_oldest_idle_one() -> None:
     service = http({}, port=free_port())
-    service.connections.most = 3
+    service.connections.limit = 3
     async with running(service), aiohttp.ClientSession() as session:
         await until(lambda: answers(session, service.port))
         held = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(3)]
@@ -448,7 +463,7 @@ async def test_a_connection_ends_after_a_while_whatever_it_does() -> None:
 
 async def test_a_request_under_way_is_not_the_one_to_go() -> None:
     service, go = http({}, port=free_port()), asyncio.Event()
-    service.connections.most = 2
+    service.connections.limit = 2
 
     async def slow() -> dict[str, str]:
         await go.wait()
@@ -467,9 +482,9 @@ async def test_a_request_under_way_is_not_the_one_to_go() -> None:
 
 
 def test_connections_have_an_eighth_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for soft, most in ((64, 8), (256, 32), (1024, 64), (4, 1), (resource.RLIM_INFINITY, 64)):
+    for soft, limit in ((64, 8), (256, 32), (1024, 64), (4, 1), (resource.RLIM_INFINITY, 64)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert room() == most
+        assert max_connections() == limit
 
 
 # -- readiness -------------------------------------------------------------------------------

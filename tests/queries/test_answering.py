@@ -38,7 +38,13 @@ class World:
     ):
         self.engine = engine or HashEngine()
         self.store = StreamStore(redis, retention_segments, PLENTY)
-        self.scoring = Scorer(self.engine, self.store, Health(), PLENTY)
+        self.scoring = Scorer(
+            self.engine,
+            self.store,
+            Health(),
+            PLENTY,
+            on_change=lambda stream, qid: self.warming.changed(stream, qid),
+        )
         settings = Settings(adhoc_ttl_seconds=100)
         self.warming = PromptPrefetcher(self.engine, self.store, self.scoring, Health())
         self.answering = Answering(

@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 
 from stream_app.client import client
 from stream_app.ingest.partitions import Assignment
-from stream_app.queries.kafka import OLD_SECONDS, QueriesAgent, QuestionsAgent
+from stream_app.ingest.questions import QuestionsAgent
+from stream_app.queries.kafka import OLD_SECONDS, QueriesAgent
 from stream_app.requests import Query
 from stream_app.runtime.retry import Health
 from stream_app.runtime.shutdown import Shutdown

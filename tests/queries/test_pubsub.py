@@ -40,7 +40,13 @@ class Worker:
         settings = Settings(max_event_bytes=4096, prefix=prefix)
         engine, health = HashEngine(), Health()
         self.store = StreamStore(redis, PLENTY, PLENTY, Keys(prefix))
-        self.scoring = Scorer(engine, self.store, health, PLENTY)
+        self.scoring = Scorer(
+            engine,
+            self.store,
+            health,
+            PLENTY,
+            on_change=lambda stream, qid: warming.changed(stream, qid),
+        )
         warming = PromptPrefetcher(engine, self.store, self.scoring, health)
         answering = Answering(settings, engine, self.store, self.scoring, warming, health)
         self.door = PubSubServer(settings, redis, answering, self.scoring, health, Shutdown(20))

@@ -1,4 +1,4 @@
-"""What a command made for itself alone is gone when it ends, however it is ended.
+"""A command leaves no temporary files and no processes, however it is ended.
 
 Real processes, ended by real signals: while they start, while the model loads, and when they work.
 """
@@ -27,10 +27,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def living() -> dict[int, int]:
-    """Of each process that is not dead already its parent."""
+    """The parent of each running process."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process ended meanwhile
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
             if state != "Z":
                 parents[int(stat.parent.name)] = int(parent)
@@ -38,7 +38,7 @@ def living() -> dict[int, int]:
 
 
 def descendants(process: int) -> set[int]:
-    """All that it began, and what these began."""
+    """All processes that it started, and those that they started."""
     parents, found, new = living(), set[int](), {process}
     while new:
         new = {child for child, parent in parents.items() if parent in new}
@@ -47,7 +47,7 @@ def descendants(process: int) -> set[int]:
 
 
 class Command:
-    """A command in a session of its own, all of whose temporary files are in one folder."""
+    """A command in its own session, with its temporary files in one folder."""
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.folder = folder / "tmp"
@@ -65,12 +65,12 @@ class Command:
         self.children: set[int] = set()
 
     def says(self, words: str) -> bool:
-        """Whether it printed them."""
+        """Whether it has printed the words."""
         assert self.process.poll() is None, self.output.read_text()
         return words in self.output.read_text()
 
     def end(self, how: signal.Signals) -> int:
-        """By the signal; its exit code when it and all it began are gone."""
+        """Send the signal; the exit code once it and all processes that it started have ended."""
         self.children = descendants(self.process.pid)
         self.process.send_signal(how)
         code = self.process.wait(WAIT_SECONDS)
@@ -78,22 +78,22 @@ class Command:
         return code
 
     @property
-    def left(self) -> list[str]:
-        """Of its own folders those that are still there."""
+    def remaining(self) -> list[str]:
+        """Its temporary folders that still exist."""
         return [path.name for path in self.folder.glob("xl3m-*")]
 
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts commands, and ends them should a test fail."""
-    made: list[Command] = []
+    """Starts commands, and kills them if a test fails."""
+    commands: list[Command] = []
 
     def start(*words: str) -> Command:
-        made.append(Command(tmp_path, *words))
-        return made[-1]
+        commands.append(Command(tmp_path, *words))
+        return commands[-1]
 
     yield start
-    for command in made:
+    for command in commands:
         command.process.kill()
         command.process.wait()
 
@@ -107,16 +107,16 @@ def started(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         (("demo",), "loading the model"),
     ],
 )
-def test_nothing_is_left_of_what_a_command_began(
+def test_a_command_leaves_no_files_and_no_processes(
     started: Callable[..., Command], words: tuple[str, ...], moment: str, how: signal.Signals
 ) -> None:
     command = started(*words)
     until(lambda: command.says(moment))
-    assert command.left
+    assert command.remaining
     code = command.end(how)
     assert code == (-how if how == signal.SIGKILL else 128 + how)
-    assert command.children, "a Redis, and what removes the folder"
-    until(lambda: not command.left)
+    assert command.children, "a Redis, and the process that removes the folder"
+    until(lambda: not command.remaining)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
@@ -126,17 +126,17 @@ def test_a_worker_at_work_ends_well_when_its_terminal_is_closed(
     command = started("worker", "--embedded")
     until(lambda: command.says("ready: reads"))
     assert command.end(how) == 0
-    assert not command.left
+    assert not command.remaining
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
     code = """
 import os, signal
-from stream_app.cleanup import unwinding_on_signals
+from stream_app.runtime.cleanup import unwinding_on_signals
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with unwinding_on_signals():
     os.kill(os.getpid(), signal.SIGHUP)
-    print("goes on", flush=True)
+    print("continues", flush=True)
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
@@ -144,24 +144,24 @@ with unwinding_on_signals():
         print("cleaned up")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["goes on", "cleaned up"]
+    assert done.stdout.splitlines() == ["continues", "cleaned up"]
     assert done.returncode == 128 + signal.SIGTERM
 
 
-def test_a_library_that_swallows_the_end_keeps_nobody_waiting() -> None:
+def test_a_library_that_swallows_the_exit_does_not_keep_the_process_alive() -> None:
     code = """
 import os, signal, threading
-from stream_app import cleanup
+from stream_app.runtime import cleanup
 cleanup.UNWIND_SECONDS = 0.1
 with cleanup.unwinding_on_signals():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except BaseException:
         pass
-    print("goes on", flush=True)
+    print("continues", flush=True)
     threading.Event().wait()
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT_SECONDS
     )
-    assert (done.stdout, done.returncode) == ("goes on\n", 128 + signal.SIGTERM)
+    assert (done.stdout, done.returncode) == ("continues\n", 128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Every line of a worker's log is a JSON object when that is asked for, whoever wrote it."""
+"""With XL3M_LOG_FORMAT=json every line of a worker's log is a JSON object, whoever wrote it."""
 
 import json
 import logging
@@ -14,10 +14,10 @@ import faust
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.cli.worker import Worker
 from stream_app.embedded import services
+from stream_app.kafka.faust_worker import Worker
 from stream_app.runtime import logs
-from stream_app.runtime.logs import JsonLines
+from stream_app.runtime.logs import JsonFormatter
 from tests.cli.test_main import xl3m
 from tests.support.workers import site
 from tests.system.test_system import has_begun, log_text, says
@@ -28,7 +28,7 @@ SECRET = "hunter2-and-more"
 
 
 @pytest.mark.guarantee("Logs and metrics")
-async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
+async def test_a_worker_writes_json_lines_only_and_no_password(
     broker: services.Service, tmp_path: Path, fresh: Fresh
 ) -> None:
     with services.redis(tmp_path / "r") as service:
@@ -57,7 +57,7 @@ async def test_all_that_a_worker_writes_is_json_lines_without_a_password(
 
 
 @pytest.mark.guarantee("Logs and metrics")
-def test_what_ends_a_worker_before_it_starts_is_a_line_as_well() -> None:
+def test_an_error_before_a_worker_starts_is_a_json_line() -> None:
     done = xl3m("worker", XL3M_LOG_FORMAT="json")
     assert done.returncode == 3
     records = [json.loads(line) for line in done.stderr.splitlines()]
@@ -66,12 +66,12 @@ def test_what_ends_a_worker_before_it_starts_is_a_line_as_well() -> None:
 
 PROGRAM = """
 import logging.config, sys, threading, warnings
-from stream_app import logs
+from stream_app.runtime import logs
 own = logging.getLogger("library")
 own.propagate = False
 own.addHandler(logging.StreamHandler())
-logging.config.dictConfig(logs.as_json(logging.INFO))
-logs.take_over()
+logging.config.dictConfig(logs.json_config(logging.INFO))
+logs.capture_all()
 own.warning("of a library")
 warnings.warn("beware")
 logging.getLogger("odd").error("%d", "no number")
@@ -86,7 +86,7 @@ raise RuntimeError("lines\\nof text")
 
 
 @pytest.mark.guarantee("Logs and metrics")
-def test_what_python_itself_would_print_is_a_line_as_well() -> None:
+def test_what_python_itself_would_print_is_a_json_line() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     records = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 1 and not done.stdout
@@ -105,14 +105,14 @@ def test_what_python_itself_would_print_is_a_line_as_well() -> None:
 @pytest.mark.parametrize("message", ["\ud800", "\0\n\r\u2028", "x" * 100_000, ""])
 def test_any_text_is_one_line(message: str) -> None:
     record = logging.makeLogRecord({"msg": message})
-    line = JsonLines().format(record)
+    line = JsonFormatter().format(record)
     assert len(line.splitlines()) == 1 and line.isascii()
     assert json.loads(line)["message"] == message
 
 
 @pytest.mark.guarantee("Logs and metrics")
-@pytest.mark.parametrize("config", [None, logs.as_json(logging.INFO)])
-def test_a_worker_cuts_short_what_a_library_repeats(
+@pytest.mark.parametrize("config", [None, logs.json_config(logging.INFO)])
+def test_a_worker_throttles_what_a_library_repeats(
     config: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = logging.getLogger()

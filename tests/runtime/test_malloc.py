@@ -1,4 +1,4 @@
-"""The libraries under torch: what they keep of the shapes they have met is bounded."""
+"""The libraries under torch cache a bounded number of kernels, and freed memory is kept."""
 
 import ctypes
 import os
@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from stream_app.runtime import malloc
-from stream_app.runtime.malloc import PROGRAMS, bound_programs, keep_freed
+from stream_app.runtime.malloc import KERNEL_CACHES, bound_kernel_caches, keep_freed_memory
 
 PROGRAM = """
 import resource
-from stream_app.native import settle_memory
-settle_memory()
+from stream_app.runtime.malloc import configure_malloc
+configure_malloc()
 import torch
 from torch.nn.functional import linear
 
@@ -31,25 +31,25 @@ print(read(range(500, 900)) - before)
 
 @pytest.mark.guarantee("Bounded memory")
 def test_memory_does_not_grow_with_the_shapes_of_batches() -> None:
-    """400 shapes that are not kept; kept, they are 150 MB where bfloat16 goes through oneDNN."""
+    """400 batch shapes; all their kernels would be 150 MB where bfloat16 uses oneDNN."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert int(done.stdout) < 30_000, done.stderr
 
 
-def test_what_the_environment_says_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {name: "7" for name in PROGRAMS})
-    bound_programs()
+def test_the_environment_is_not_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {name: "7" for name in KERNEL_CACHES})
+    bound_kernel_caches()
     assert set(os.environ.values()) == {"7"}
 
 
 @pytest.mark.parametrize("name", ["", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_what_is_freed_is_kept_unless_the_environment_says_how(
+def test_freed_memory_is_kept_unless_the_environment_tunes_malloc(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = list[int]()
-    library = SimpleNamespace(mallopt=lambda what, much: told.append(what))
+    calls = list[int]()
+    library = SimpleNamespace(mallopt=lambda what, value: calls.append(what))
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(os, "environ", {name: "1"} if name else {})
-    keep_freed()
-    asked = [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD, malloc.TOP_PAD]
-    assert told == ([] if name else asked)
+    keep_freed_memory()
+    expected = [malloc.MMAP_MAX, malloc.TRIM_THRESHOLD, malloc.TOP_PAD]
+    assert calls == ([] if name else expected)

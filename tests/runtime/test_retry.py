@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from stream_app.embedded import services
 from stream_app.runtime import retry
-from stream_app.runtime.log_throttle import MOST_SECONDS, LogThrottle, RepeatFilter
+from stream_app.runtime.log_throttle import MAX_SECONDS, LogThrottle, RepeatFilter
 from stream_app.runtime.retry import Health, is_transient, reason, retry_forever
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import QuestionRecord
@@ -197,10 +197,10 @@ def test_lines_come_ever_more_rarely_and_none_is_lost_count_of() -> None:
     sparing, said = LogThrottle(lambda: clock[0]), list[tuple[float, int]]()
     for second in range(4000):
         clock[0] = float(second)
-        if (left_out := sparing.due()) is not None:
-            said.append((clock[0], left_out))
+        if (omitted := sparing.due()) is not None:
+            said.append((clock[0], omitted))
     times = [at for at, _ in said]
-    assert times[:4] == [0, 5, 15, 35] and times[-1] - times[-2] == MOST_SECONDS
+    assert times[:4] == [0, 5, 15, 35] and times[-1] - times[-2] == MAX_SECONDS
     assert sum(n for _, n in said) + len(said) == times[-1] + 1
 
 
@@ -218,11 +218,11 @@ def test_a_library_that_repeats_itself_is_cut_short_and_others_are_not() -> None
 
     assert len(lines(1000)) == 6
     clock[0] += 10
-    assert lines(1) == ["no accept 1 (994 lines like this were left out)"]
+    assert lines(1) == ["no accept 1 (994 lines like this were omitted)"]
     assert len([1 for _ in range(1000) if goes_through("xl3m", "%d")]) == 1000
     assert len([1 for _ in range(1000) if goes_through("asyncio", "%d", logging.INFO)]) == 1000
     assert goes_through("aiokafka", "no accept %d") and goes_through("asyncio", "another %d")
-    clock[0] += 3 * MOST_SECONDS
+    clock[0] += 3 * MAX_SECONDS
     assert len(lines(10)) == 6
     for i in range(1000):
         goes_through("asyncio", f"{i} %d")

@@ -1,4 +1,4 @@
-"""A worker told to stop ends within its bound, and acknowledges nothing that is not written."""
+"""A worker asked to stop ends within its time limit and commits nothing that is not written."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.support.workers import Site, offline, site
 from tests.system.chaos import services
 from tests.system.test_system import chunks, finished, has_begun, log_text, says
 
-# Workers come and go, and Kafka with them: on a busy machine that takes its time.
+# Workers and Kafka are started and stopped: slow on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 Fresh = Callable[[str], str]
@@ -32,14 +32,14 @@ QUESTION = "which pump?"
 
 
 async def ended(here: Site, worker: Any, since: float) -> int:
-    """The worker's exit code, once it has ended by the bound, and what a process needs to go."""
+    """The worker's exit code; it has ended by the limit, and the time a process needs to end."""
     code: int = await here.stop(worker)
     assert time.monotonic() - since < BOUND + 3
     return code
 
 
 async def assert_acknowledged_is_written(here: Site) -> None:
-    """No partition's committed offset is beyond where Redis stands."""
+    """No partition's committed offset is beyond its position in Redis."""
     settings = here.settings
     numbers = await here.producer.partitions_for(settings.tokens_topic)
     consumer = AIOKafkaConsumer(
@@ -56,7 +56,7 @@ async def assert_acknowledged_is_written(here: Site) -> None:
 async def busy(
     broker: str, redis: str, folder: Path, fresh: Fresh
 ) -> AsyncIterator[tuple[Site, Any, str, str]]:
-    """A site whose worker has begun to read more than it can score before it is told to stop."""
+    """A site whose worker has started to read more than it can score before it has to stop."""
     changes = {
         "shutdown_timeout_seconds": BOUND,
         "max_lag_tokens": 256,
@@ -76,13 +76,13 @@ async def busy(
 
 
 @pytest.mark.guarantee("Shutdown")
-async def test_with_a_long_backlog_it_ends_in_order_and_loses_nothing(
+async def test_with_a_large_lag_it_ends_in_order_and_loses_nothing(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     async with busy(durable_broker.url, redis_url, tmp_path, fresh) as (here, worker, stream, text):
         assert await ended(here, worker, time.monotonic()) == 0
         read = (await here.store.load(stream)).tail.end
-        assert read < len(text), "all was read before it was told to stop"
+        assert read < len(text), "all was read before it had to stop"
         await assert_acknowledged_is_written(here)
         await here.start()
         segments, _ = offline(here.engine, text, QUESTION)
@@ -92,7 +92,7 @@ async def test_with_a_long_backlog_it_ends_in_order_and_loses_nothing(
 
 
 @pytest.mark.guarantee("Shutdown")
-async def test_queries_that_were_begun_are_answered(
+async def test_queries_that_were_started_are_answered(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     changes = {"shutdown_timeout_seconds": 40.0, "step_target_ms": 1, "batch_tokens": 64}
@@ -111,7 +111,7 @@ async def test_queries_that_were_begun_are_answered(
 
 
 async def asked(here: Site, stream: str) -> bool:
-    """Whether the query was begun: its question has a range."""
+    """Whether the query was started: its question is registered."""
     return bool(await here.store.questions(stream))
 
 
@@ -147,7 +147,7 @@ async def test_with_kafka_away_it_ends(redis_url: str, tmp_path: Path, fresh: Fr
 
 @pytest.mark.guarantee("Shutdown")
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-async def test_told_a_second_time_it_ends_at_once(
+async def test_a_second_signal_ends_it_at_once(
     second: signal.Signals, broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     async with site(broker.url, redis_url, tmp_path, fresh, shutdown_timeout_seconds=600.0) as here:
@@ -166,14 +166,14 @@ async def test_told_a_second_time_it_ends_at_once(
 
 
 @pytest.mark.guarantee("Shutdown")
-async def test_queries_are_waited_for_only_so_long() -> None:
-    stopping = Shutdown(0.02)
-    stopping.query_started()
-    stopping.query_started()
-    stopping.query_finished()
-    await stopping.drain()
-    assert stopping.open == 1
-    stopping.query_finished()
+async def test_draining_queries_has_a_time_limit() -> None:
+    shutdown = Shutdown(0.02)
+    shutdown.query_started()
+    shutdown.query_started()
+    shutdown.query_finished()
+    await shutdown.drain()
+    assert shutdown.open == 1
+    shutdown.query_finished()
     await asyncio.wait_for(Shutdown(600).drain(), 10)
 
 

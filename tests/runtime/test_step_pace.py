@@ -41,4 +41,4 @@ def test_the_speed_is_that_of_the_machine(name: str) -> None:
 def test_the_engine_has_forwards_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_app.engine.tokens_a_second", lambda model: 14.0)
     assert create_engine(Settings()).batch_tokens == 420
-    assert create_engine(Settings(watchdog_seconds=1e6)).batch_tokens == 4096
+    assert create_engine(Settings(watchdog_seconds=604_800)).batch_tokens == 4096

@@ -1,4 +1,4 @@
-"""The watchdog ends a process that is stuck, and no other."""
+"""The watchdog ends a process that makes no progress, and no other."""
 
 import asyncio
 import subprocess
@@ -21,7 +21,7 @@ from stream_app.runtime.watchdog import Watchdog
 steps = itertools.count()
 
 async def main():
-    watchdog = Watchdog(0.4, signs=lambda: {signs}, busy=lambda: {busy})
+    watchdog = Watchdog(0.4, progress=lambda: {progress}, busy=lambda: {busy})
     async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
         tasks.create_task(watchdog.run())
         await asyncio.sleep(0.1)
@@ -34,15 +34,15 @@ except TimeoutError:
 """
 
 
-def outcome(signs: str, busy: str, work: str = "await asyncio.sleep(9)") -> tuple[int, str]:
-    program = PROGRAM.format(signs=signs, busy=busy, work=work)
+def outcome(progress: str, busy: str, work: str = "await asyncio.sleep(9)") -> tuple[int, str]:
+    program = PROGRAM.format(progress=progress, busy=busy, work=work)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.guarantee("Watchdog")
-def test_work_that_gets_nowhere_ends_the_process_and_shows_where() -> None:
-    code, output = outcome(signs="0", busy="True")
+def test_no_progress_ends_the_process_and_shows_where() -> None:
+    code, output = outcome(progress="0", busy="True")
     assert code == 1
     assert "Timeout" in output and "lived" not in output
     said = output.index("lower XL3M_BATCH_TOKENS, or raise XL3M_WATCHDOG_SECONDS")
@@ -51,7 +51,7 @@ def test_work_that_gets_nowhere_ends_the_process_and_shows_where() -> None:
 
 @pytest.mark.guarantee("Watchdog")
 def test_a_stuck_event_loop_ends_the_process() -> None:
-    code, output = outcome(signs="next(steps)", busy="True", work="time.sleep(9)")
+    code, output = outcome(progress="next(steps)", busy="True", work="time.sleep(9)")
     assert code == 1
     assert "File" in output and "lived" not in output
     assert "XL3M_WATCHDOG_SECONDS" in output
@@ -59,12 +59,12 @@ def test_a_stuck_event_loop_ends_the_process() -> None:
 
 @pytest.mark.guarantee("Watchdog")
 def test_progress_keeps_it_alive() -> None:
-    assert outcome(signs="next(steps)", busy="True") == (0, "lived\n"), "and nothing is said"
+    assert outcome(progress="next(steps)", busy="True") == (0, "lived\n"), "and nothing is said"
 
 
 @pytest.mark.guarantee("Watchdog")
 def test_having_nothing_to_do_keeps_it_alive() -> None:
-    assert outcome(signs="0", busy="False") == (0, "lived\n")
+    assert outcome(progress="0", busy="False") == (0, "lived\n")
 
 
 # -- of a real worker ------------------------------------------------------------------------
@@ -73,8 +73,8 @@ WORKER = """
 import time
 from stream_app.app import create_app
 from stream_app.settings import Settings
-from stream_app.worker import Worker
-from tests.fakes import HashEngine
+from stream_app.kafka.faust_worker import Worker
+from tests.support.fakes import HashEngine
 
 class Slow(HashEngine):
     def score(self, pairs):
@@ -87,7 +87,7 @@ Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_co
 
 
 async def start(here: Site, seconds: float) -> asyncio.subprocess.Process:
-    """A worker whose model takes so long for each step."""
+    """A worker whose model takes so many seconds for each step."""
     with (here.folder / "workers.log").open("ab") as log:
         worker = await asyncio.create_subprocess_exec(
             sys.executable, "-c", WORKER.format(seconds=seconds),

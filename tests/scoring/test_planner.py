@@ -1,98 +1,136 @@
-"""Plan: a step keeps to its tokens, gives every stream its share, and never the same work twice."""
+"""StepPlan: a step keeps to its tokens, shares them among streams and plans nothing twice."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
-from stream_app.scoring.planner import AdaptiveStepSize, StepPlan, Wanted
+from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
 
 SEGMENT, QUESTION = 12, 5
-LIVE = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))
+STREAM = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))
+"""Segments before the ranges of a stream's questions, segments behind them, and questions."""
 
 
-def stream(retained: int, live: int, questions: int) -> TrackedStream:
-    """One with so many segments before its questions' ranges, and so many behind."""
-    standing = {
-        f"q{i}": TrackedQuestion(QuestionRecord(f"{i}?"), ScoredRange(retained, retained))
+def tracked(history: int, live: int, questions: int, name: str = "s") -> TrackedStream:
+    """A stream whose questions have empty ranges between `history` and `live` segments."""
+    by_qid = {
+        f"q{i}": TrackedQuestion(
+            name, f"q{i}", QuestionRecord(f"{i}?"), ScoredRange(history, history)
+        )
         for i in range(questions)
     }
-    return TrackedStream(Cursor(head=retained + live), owned=True, questions=standing)
+    return TrackedStream(Cursor(head=history + live), owned=True, questions=by_qid)
 
 
-def wanted(streams: list[TrackedStream]) -> list[Wanted]:
-    return [Wanted(f"s{i}", each, [*each.questions]) for i, each in enumerate(streams)]
+def named(shapes: list[tuple[int, int, int]]) -> list[TrackedStream]:
+    return [tracked(*shape, name=f"s{i}") for i, shape in enumerate(shapes)]
 
 
-def plan(room: int) -> StepPlan:
-    return StepPlan(room, SEGMENT, lambda _: QUESTION)
+def select(streams: list[TrackedStream]) -> list[Selection]:
+    """Every question of the streams."""
+    return [(stream, [*stream.questions.values()]) for stream in streams]
 
 
-def cost(watched: TrackedStream) -> int:
-    return SEGMENT + QUESTION * len(watched.questions)
+def plan(size: int) -> StepPlan:
+    return StepPlan(size, SEGMENT, lambda _: QUESTION)
+
+
+def cost(stream: TrackedStream) -> int:
+    return SEGMENT + QUESTION * len(stream.questions)
 
 
 @pytest.mark.guarantee("Bounded memory")
-@given(st.lists(LIVE, max_size=6), st.integers(1, 400), st.integers(-5, 400))
+@given(st.lists(STREAM, max_size=6), st.integers(1, 400), st.integers(-5, 400))
 def test_a_step_keeps_to_its_room_or_has_a_segment_more(
-    given_: list[tuple[int, int, int]], room: int, share: int
+    shapes: list[tuple[int, int, int]], room: int, share: int
 ) -> None:
-    streams, step = [stream(*each) for each in given_], plan(room)
-    owing = any(each.owed(True) for each in wanted(streams))
-    step.add(wanted(streams[:2]), min(share, room), back=True)
-    step.add(wanted(streams), step.room, back=False)
-    step.add(wanted(streams), step.room, back=True)
+    streams, step = named(shapes), plan(room)
+    is_unscored = any(stream.unscored(questions, True) for stream, questions in select(streams))
+    step.add(select(streams[:2]), min(share, room), history=True)
+    step.add(select(streams), step.room, history=False)
+    step.add(select(streams), step.room, history=True)
     most = max([room, *map(cost, streams)])
     assert step.tokens <= most + SEGMENT + QUESTION
     assert step.tokens + step.room == room
-    assert bool(step.jobs) is owing
+    assert bool(step.jobs) is is_unscored
 
 
-@given(st.lists(LIVE, min_size=1, max_size=4), st.integers(1, 200))
+@given(st.lists(STREAM, min_size=1, max_size=4), st.integers(1, 200))
 def test_step_by_step_everything_is_planned_once(
-    given_: list[tuple[int, int, int]], room: int
+    shapes: list[tuple[int, int, int]], room: int
 ) -> None:
-    streams, done = [stream(*each) for each in given_], list[tuple[str, str, int]]()
+    streams, planned = named(shapes), list[tuple[str, str, int]]()
     while True:
         step = plan(room)
-        step.add(wanted(streams), room, back=True)
+        step.add(select(streams), room, history=True)
         if not step.jobs:
             break
-        done += [(w.stream, w.qid, i) for w in step.jobs for i in range(w.lo, w.hi)]
-    assert sorted(done) == [
+        planned += [(job.stream, job.qid, i) for job in step.jobs for i in range(job.lo, job.hi)]
+    assert sorted(planned) == [
         (f"s{i}", qid, index)
-        for i, each in enumerate(streams)
-        for qid in sorted(each.questions)
-        for index in range(each.cursor.head)
+        for i, stream in enumerate(streams)
+        for qid in sorted(stream.questions)
+        for index in range(stream.cursor.head)
     ]
 
 
 @pytest.mark.guarantee("Scheduling")
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(0, 60))
-def test_what_a_stream_leaves_the_others_get(owed: list[int], segments: int) -> None:
-    room = (SEGMENT + QUESTION) * max(segments, len(owed))
-    streams, step = [stream(0, live, 1) for live in owed], plan(room)
-    step.add(wanted(streams), room, back=False)
-    got = [each.questions["q0"].planned.hi for each in streams]
-    assert sum(got) == min(sum(owed), max(segments, len(owed)))
-    least = min((g for g, o in zip(got, owed, strict=True) if g < o), default=max(got))
-    assert all(g <= least + 1 for g in got), "nobody has more while another goes short"
+def test_the_unused_share_of_a_stream_goes_to_the_others(
+    unscored: list[int], segments: int
+) -> None:
+    room = (SEGMENT + QUESTION) * max(segments, len(unscored))
+    streams, step = [tracked(0, live, 1) for live in unscored], plan(room)
+    step.add(select(streams), room, history=False)
+    shares = [stream.questions["q0"].planned.hi for stream in streams]
+    assert sum(shares) == min(sum(unscored), max(segments, len(unscored)))
+    unfinished = (share for share, all_ in zip(shares, unscored, strict=True) if share < all_)
+    least = min(unfinished, default=max(shares))
+    assert all(share <= least + 1 for share in shares), "none has more while another goes short"
 
 
-def test_questions_that_stand_alike_get_the_same_segments() -> None:
-    one, step = stream(0, 30, 3), plan(200)
-    step.add(wanted([one]), 200, back=False)
-    assert {(w.lo, w.hi) for w in step.jobs} == {(0, 200 // cost(one))}
+def test_questions_with_equal_ranges_get_the_same_segments() -> None:
+    stream, step = tracked(0, 30, 3), plan(200)
+    step.add(select([stream]), 200, history=False)
+    assert {(job.lo, job.hi) for job in step.jobs} == {(0, 200 // cost(stream))}
 
 
-def test_a_step_is_filled_by_what_questions_owe_that_owe_any() -> None:
-    one, step = stream(0, 30, 3), plan(10 * (SEGMENT + QUESTION))
+def test_a_step_is_filled_by_the_questions_that_have_unscored_segments() -> None:
+    stream, step = tracked(0, 30, 3), plan(10 * (SEGMENT + QUESTION))
     for qid in ("q1", "q2"):
-        one.questions[qid].planned.hi = 30
-    step.add(wanted([one]), step.room, back=True)
-    assert [(w.qid, w.lo, w.hi) for w in step.jobs] == [("q0", 0, 10)]
+        stream.questions[qid].planned.hi = 30
+    step.add(select([stream]), step.room, history=True)
+    assert [(job.qid, job.lo, job.hi) for job in step.jobs] == [("q0", 0, 10)]
     assert step.fill == 1
+
+
+def test_candidates_come_first_and_are_scored_once() -> None:
+    stream, step = tracked(20, 10, 1), plan(4 * (SEGMENT + QUESTION))
+    question = stream.questions["q0"]
+    question.planned.lo = 18
+    question.candidates.extend([3, 19, 25])
+    step.add(select([stream]), step.room, history=True)
+    assert [job.indices for job in step.jobs] == [(3, 25)], "19 is planned already"
+    assert question.planned == ScoredRange(18, 20), "candidates leave the range as it is"
+    step.add(select([stream]), step.size, history=True)
+    assert list(step.jobs[1].indices) == [20, 21, 22, 23]
+    assert step.jobs[1].seen == ScoredRange(18, 20)
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_job_says_what_its_range_was_planned_to_be(history: bool) -> None:
+    """What was planned first does not change with what is planned next."""
+    stream = tracked(20, 10, 1)
+    question, jobs = stream.questions["q0"], []
+    while job := question.next_job(stream.cursor, 4, history):
+        jobs.append(job)
+    assert [(job.seen.lo, job.seen.hi) for job in jobs[:3]] == [(20, 20), (20, 24), (20, 28)]
+    assert question.planned == ScoredRange(0 if history else 20, 30)
+    assert question.scored_range == ScoredRange(20, 20)
+    question.reset_plan()
+    assert question.planned == ScoredRange(20, 20)
 
 
 @pytest.mark.guarantee("Bounded memory")

@@ -722,11 +722,12 @@ class Pointing(Prefilter):
 
 async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.Task[None]":
     """A query that waits, once these segments are named for it."""
-    world.scoring.prefilter.scout = Pointing(*picks)
+    world.scoring.prefilter.prefilter = Pointing(*picks)
     covering = asyncio.create_task(
         world.scoring.wait_until_covered(stream, qid, time.monotonic() + 60)
     )
-    await until(lambda: world.scoring.streams.tracked[stream].candidates.get(qid))
+    tracked = world.scoring.streams.tracked[stream]
+    await until(lambda: qid in tracked.questions and tracked.questions[qid].candidates)
     return covering
 
 
@@ -734,7 +735,7 @@ async def pointed(world: World, stream: str, qid: str, *picks: int) -> "asyncio.
 async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.look_ahead.PREFILTER_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.prefilter.PREFILTER_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 100)
     qid = await world.ask(stream, ttl=60)
@@ -751,7 +752,7 @@ async def test_what_a_scout_names_is_scored_first_and_in_the_end_all_is(
 async def test_what_came_since_a_question_was_asked_is_looked_through_too(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_app.scoring.look_ahead.PREFILTER_SEGMENTS", 50)
+    monkeypatch.setattr("stream_app.scoring.prefilter.PREFILTER_SEGMENTS", 50)
     stream = fresh("stream")
     await world.grow(stream, 60)
     assert isinstance(world.engine, HashEngine)

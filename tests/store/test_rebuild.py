@@ -116,7 +116,7 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
     await here.ingest.apply(here.lines("a\n", "b\n", "c\n"))
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 3)})
     broker = FakeBroker({TP(topic, 0): 3}, {TP(topic, 0): 3})
-    await here.ingest.partitions.assign([TP(topic, 0)], broker)
+    await here.ingest.assignment.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]
 
 
@@ -133,9 +133,9 @@ async def test_a_partition_of_dead_letters_alone_is_read_again(
     assert await plan(store, topic, kafka) is None
     await set_back(store, [name], kafka)
     with pytest.raises(LostWritesError):
-        await here.ingest.partitions.check_generation()
+        await here.ingest.assignment.check_generation()
     broker = FakeBroker({TP(topic, 0): 2}, {TP(topic, 0): 2})
-    await here.ingest.partitions.assign([TP(topic, 0)], broker)
+    await here.ingest.assignment.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]
     assert unread(await partition_states(store.redis, store.keys, [name]), kafka, []) == {}
 
@@ -178,7 +178,7 @@ async def test_an_owner_from_before_is_refused_by_the_stream_itself(
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n"))
-    (owned,) = here.ingest.partitions.owned.values()
+    (owned,) = here.ingest.assignment.owned.values()
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
     state = await here.state()
     with pytest.raises(FencedError):
@@ -192,7 +192,7 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n"))
-    streams = here.ingest.scoring.streams
+    streams = here.ingest.scorer.streams
     await streams.refresh()
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
     streams.on_questions_changed(topic)  # as the door does when it hears of it

@@ -18,11 +18,12 @@ class Counted(Notes):
     """Counts what it is told."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(
+            on_skipped=lambda: setattr(self, "skipped", self.skipped + 1),
+            on_missing_key=lambda: setattr(self, "missing_keys", self.missing_keys + 1),
+            on_unparsed_time=lambda: setattr(self, "unparsed", self.unparsed + 1),
+        )
         self.skipped = self.missing_keys = self.unparsed = 0
-        self.on_skipped = lambda: setattr(self, "skipped", self.skipped + 1)
-        self.on_missing_key = lambda: setattr(self, "missing_keys", self.missing_keys + 1)
-        self.on_unparsed_time = lambda: setattr(self, "unparsed", self.unparsed + 1)
 
 
 class Counting(TokenDecoder):

@@ -223,7 +223,7 @@ class FakeBroker:
         """The ends; of a time, half way to them."""
         return {tp: self.ends[tp] // (1 if start == "latest" else 2) for tp in partitions}
 
-    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+    async def commit_offsets(self, offsets: Mapping[Any, int]) -> bool:
         self.commits.append(dict(offsets))
         self.committed |= offsets
         return True

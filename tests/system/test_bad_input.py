@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from stream_app.client import client
 from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.ingest.partitions import Assignment
-from stream_app.queries.kafka import QueriesAgent, QuestionsAgent
+from stream_app.ingest.questions import QuestionsAgent
+from stream_app.queries.kafka import QueriesAgent
 from stream_app.runtime.retry import Health
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer

@@ -50,7 +50,7 @@ async def assert_holds(here: test_tokens.Site, chunks: list[Chunk], prefix: str)
     """Each stream is what its texts come to when they are read at once."""
     for stream in {chunk.stream for chunk in chunks}:
         text = "".join(chunk.text for chunk in chunks if chunk.stream == stream)
-        tail, segments = batch(here.ingest.scoring.engine, text)
+        tail, segments = batch(here.ingest.scorer.engine, text)
         found = await here.ingest.store.segments(prefix + stream, 0, PLENTY)
         assert [segment.text for segment in found] == [segment.text for segment in segments]
         kept = (await here.state(prefix + stream)).tail

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
+from xl3m_core.inference.chat_template import ChatTemplate
 from xl3m_core.inference.prefix_cache import CachedPrefix
+from xl3m_core.inference.tokenization import IncrementalDecoder
 
 ShouldStop = Callable[[list[int]], bool]
 """Told all tokens so far after each one; whether that was the last."""
@@ -91,20 +93,46 @@ class _StopCriterion(StoppingCriteria):
 
 
 class TextStreamer:
-    """Hands text on as soon as it is whole characters; joined it has no blank at either end."""
+    """Hands text on as soon as it is known not to be blank at either end of the answer."""
 
     def __init__(self, on_text: Callable[[str], None] | None) -> None:
-        self.on_text, self.given = on_text, 0
+        self.on_text = on_text
+        self.has_line_break = False  # behind the first character that is not blank
+        self._given = 0
+        self._blanks = ""
 
     def put(self, text: str) -> None:
-        """All there is so far."""
-        self._give(text.rstrip("\ufffd").strip())
+        """The next whole characters."""
+        text = self._blanks + text if self._given else text.lstrip()
+        self.has_line_break |= "\n" in text
+        kept = text.rstrip()
+        self._blanks = text[len(kept) :]
+        self._give(kept)
 
     def end(self, text: str) -> None:
-        """All there is, whole or not."""
-        self._give(text.strip())
+        """Hand on what is missing of the whole text, also half a character."""
+        self._give(text.strip()[self._given :])
 
     def _give(self, text: str) -> None:
-        if self.on_text and len(text) > self.given:
-            self.on_text(text[self.given :])
-            self.given = len(text)
+        if text:
+            self._given += len(text)
+            if self.on_text:
+                self.on_text(text)
+
+
+def stop_rule(
+    decoder: IncrementalDecoder, streamer: TextStreamer, chat: ChatTemplate | None
+) -> ShouldStop:
+    """Streams the answer, and stops it at the end of its line, or a chat model's where it begins
+    with a thought."""
+    pending = list[str]()
+
+    def should_stop(written: list[int]) -> bool:
+        pending.append(decoder.add(written[-1]))
+        if chat and (thinks := chat.is_thinking(written, decoder.text)) is not False:
+            return thinks is True
+        streamer.put("".join(pending))
+        pending.clear()
+        return chat is None and streamer.has_line_break
+
+    return should_stop

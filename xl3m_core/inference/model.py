@@ -23,10 +23,12 @@ from xl3m_core.inference.attention import (
 )
 from xl3m_core.inference.chat_template import ChatTemplate
 from xl3m_core.inference.generation import (
+    ShouldStop,
     TextStreamer,
     generate_with_transformers,
     greedy_decode,
     prefill,
+    stop_rule,
 )
 from xl3m_core.inference.loading import BUNDLED_MODEL, fingerprint, load
 from xl3m_core.inference.masks import position_ids
@@ -39,7 +41,7 @@ from xl3m_core.inference.model_config import (
 from xl3m_core.inference.packing import PackedBatch, slots_of
 from xl3m_core.inference.prefix_cache import PrefixCache
 from xl3m_core.inference.shared_prefix import SharedPrefix
-from xl3m_core.inference.tokenization import TokenCodec
+from xl3m_core.inference.tokenization import IncrementalDecoder, TokenCodec
 
 PREFIX_CACHE_BYTES = 256 << 20
 
@@ -189,24 +191,20 @@ class LanguageModel:
         answer ends with its line: a base model would go on and ask itself the next question.
         A thought that a chat model begins with is closed for it, and is no part of the answer.
         """
-        pieces, chats = TextStreamer(on_text), self.has_chat_template
-
-        def over(written: list[int]) -> bool:
-            text = self.decode(written)
-            if chats and (thinks := self.chat.is_thinking(written, text)) is not False:
-                return thinks is True
-            pieces.put(text)
-            return not chats and "\n" in text.lstrip()
-
-        written, first = self._generated(prompt, max_tokens, over)
-        if chats and self.chat.is_thinking(written, self.decode(written)):
+        streamer = TextStreamer(on_text)
+        written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))
+        if self.has_chat_template and self.chat.is_thinking(written, self.decode(written)):
             prompt = [*prompt, *self.chat.empty_thought()]
-            written, first = self._generated(prompt, max_tokens, over)
-        pieces.end(text := self.decode(written))
+            written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))
+        streamer.end(text := self.decode(written))
         return text, first
 
+    def _stop_rule(self, streamer: TextStreamer) -> ShouldStop:
+        chat = self.chat if self.has_chat_template else None
+        return stop_rule(IncrementalDecoder(self.tokens), streamer, chat)
+
     def _generated(
-        self, prompt: Sequence[int], most: int, over: Callable[[list[int]], bool]
+        self, prompt: Sequence[int], most: int, over: ShouldStop
     ) -> tuple[list[int], Tensor]:
         """The ids of a greedy continuation until it ends or is `over`, and the first's logits."""
         ids = torch.tensor([list(prompt)], device=self.device)

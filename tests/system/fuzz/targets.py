@@ -38,9 +38,9 @@ from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
 from stream_app.ingest.decoder import GROWTH, ROOM, TokenDecoder
-from stream_app.kafka import polled
 from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
+from stream_app.kafka.records import first_offset, unreadable_reason
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
 from stream_app.settings import Settings
 from stream_app.settings.variables import variable
@@ -182,12 +182,12 @@ def fetched(data: bytes) -> None:
     records = PartitionRecords(state, tp, FetchedRecords(sent), aborted, 7, None, None, True, 1)
     last = 6
     for record in records:
-        assert last < polled.begins(record) <= record.offset < records.next_fetch_offset
+        assert last < first_offset(record) <= record.offset < records.next_fetch_offset
         last = record.offset
         assert all(isinstance(name, str) for name, _ in record.headers)
-        if polled.unreadable(record):
+        if unreadable_reason(record):
             assert len(record.value) <= KEPT_BYTES
-            polled.unreadable(record).encode()
+            unreadable_reason(record).encode()
 
 
 def _mended(data: bytes) -> bytes:
