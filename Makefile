@@ -1,5 +1,5 @@
 # What a developer and CI type alike. Needs make and python3 (3.11 or newer, with venv).
-#   make demo | test | chaos | fuzz | check | bench | format | clean         (each makes .venv first)
+#   make demo | test | chaos | fuzz | check | bench | docs | format | clean         (each makes .venv first)
 #   make test ARGS="-k segment"                               more words for pytest or the benchmarks
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch without CUDA
 
@@ -11,7 +11,7 @@ SPEED := scoring questions stream query growth late
 STAMP := .venv/.complete
 CODE := $(wildcard xl3m_core stream_app scripts training tests benchmarks)
 
-.PHONY: setup demo test chaos fuzz check bench format clean
+.PHONY: setup demo test chaos fuzz check bench docs format clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(or $(ARGS),$(SPEED) --short)
+
+docs: setup
+	$(BIN)/python scripts/guarantees_tests.py
+	$(BIN)/python scripts/settings_table.py
 
 format: setup
 	$(BIN)/ruff check --fix .

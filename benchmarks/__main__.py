@@ -1,8 +1,7 @@
-"""`python -m benchmarks [NAME ...] [options]`: runs the benchmarks named, or all.
+"""`python -m benchmarks [NAME ...] [options]`: runs the given benchmarks, or all of them.
 
-Each prints a table and then one line of JSON; plots go to a folder. What of all that is a ratio
-stands in one more table at the end. "retrieval" is among all where --data names texts to read.
-Knows names and options only.
+Each prints a table and then one line of JSON; plots are written to a folder. A last table repeats
+the ratios of all benchmarks. "retrieval" runs by default only if --data names texts to read.
 """
 
 import argparse
@@ -32,19 +31,19 @@ ALL: dict[str, Any] = {
 }
 
 EVERY: dict[str, dict[str, Any]] = {
-    "--model": {"help": "a folder or a hub id; default: the small model; without effect on gpu"},
+    "--model": {"help": "a folder or a hub id; default: the bundled model; ignored by gpu"},
     "--short": {
         "action": "store_true",
-        "help": "smaller sizes, and --tokens goes unheard; without effect on questions",
+        "help": "smaller sizes, --tokens is ignored; ignored by questions",
     },
     "--seed": {
         "type": int,
         "default": 0,
-        "help": "of made-up text; without effect on scoring, query, growth, gpu, retrieval, load",
+        "help": "of generated text; ignored by scoring, query, growth, gpu, retrieval, load",
     },
     "--out": {
         "default": "bench-out",
-        "help": "folder for plots and samples; without effect on scoring, stream, query, gpu, late",
+        "help": "folder for plots and samples; ignored by scoring, stream, query, gpu, late",
     },
 }
 
@@ -53,9 +52,9 @@ def main() -> None:
     """Run and print."""
     chosen = parser().parse_args()
     configure_malloc()  # as every command does
-    asked_for = [name for name in ALL if name != "retrieval" or chosen.data]
+    default = [name for name in ALL if name != "retrieval" or chosen.data]
     ratios = list[dict[str, Any]]()
-    for name in chosen.names or asked_for:
+    for name in chosen.names or default:
         rows = ALL[name].measure(chosen)
         if not rows:
             continue
@@ -68,18 +67,22 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of all benchmarks; those that one alone takes are grouped under its name."""
+    """The options of all benchmarks; those of a single one are grouped under its name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = f"default: all of {', '.join(ALL)}"
     parser.add_argument(
         "names", nargs="*", choices=[*ALL, []], metavar="NAME", default=[], help=names
     )
-    for option, told in EVERY.items():
-        parser.add_argument(option, **told)
-    made = parser.add_argument_group("needle, peers, late")
-    made.add_argument("--variants", nargs="+", choices=VARIANTS, help="of needles; default: all")
-    made.add_argument("--lengths", nargs="+", type=int, help="of the made-up texts, in tokens")
-    made.add_argument("--texts", type=int, help="of each variant and length")
+    for option, arguments in EVERY.items():
+        parser.add_argument(option, **arguments)
+    generated = parser.add_argument_group("needle, peers, late")
+    generated.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, help="of needles; default: all"
+    )
+    generated.add_argument(
+        "--lengths", nargs="+", type=int, help="of the generated texts, in tokens"
+    )
+    generated.add_argument("--texts", type=int, help="of each variant and length")
     for name, module in ALL.items():
         if hasattr(module, "add_arguments"):
             module.add_arguments(parser.add_argument_group(name))

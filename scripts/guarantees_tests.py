@@ -1,6 +1,6 @@
 """Writes docs/guarantees-tests.md: the tests of each guarantee, from their marks.
 
-    python scripts/guarantees_tests.py
+    make docs
 
 Nothing is imported or run: the marks are read from the source of the tests.
 """

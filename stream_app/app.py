@@ -6,9 +6,6 @@ Parts get their callbacks in their constructors. A `lambda` stands for a part th
 import sys
 import time
 
-from redis.asyncio import Redis
-
-from stream_app.client.client import store_of
 from stream_app.engine import create_engine
 from stream_app.formats.notes import Notes
 from stream_app.ingest.buffers import PartitionBuffers
@@ -40,10 +37,13 @@ from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.queries.pubsub import PubSubServer
 from stream_app.runtime.retry import Health
 from stream_app.runtime.watchdog import Watchdog
+from stream_app.scoring.changes import ChangeListener
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.settings.offset_reset import parse_start
+from stream_app.store.connection import connect
+from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
 
@@ -54,8 +54,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     model cannot be loaded or its context window is too small, and SettingsError as `create_faust`.
     """
     engine = engine or create_engine(settings)
-    redis, health = Redis.from_url(settings.redis), Health()
-    store = store_of(settings, redis)
+    health = Health()
+    store = StreamStore.from_settings(settings, connect(settings.redis), health)
     token_topics = set(settings.tokens_topics)
     app = create_faust(
         settings,
@@ -70,7 +70,6 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     scorer = Scorer(
         engine,
         store,
-        health,
         settings.max_lag_tokens,
         settings.step_target_ms / 1000,
         Prefilter(settings.redis, store.keys),
@@ -99,14 +98,12 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     notes = Notes(metrics.skipped, metrics.missing_key_field, metrics.unparsed_time)
     ingest = Ingest(settings, engine, store, tokens, buffers, scorer, dead_letter, health, notes)
     questions = Assignment(store, settings.questions_topic)
-    questions_agent = QuestionsAgent(settings, questions, scorer, dead_letter, health)
+    questions_agent = QuestionsAgent(settings, questions, scorer, dead_letter)
     listener = RebalanceListener(app, ingest, questions, scorer, health)
     on_assigned(app, listener.on_assigned)
 
-    prefetcher = PromptPrefetcher(engine, store, scorer, health)
-    answering = Answering(
-        settings, engine, store, scorer, prefetcher, health, on_answer=metrics.answered
-    )
+    prefetcher = PromptPrefetcher(engine, store, scorer)
+    answering = Answering(settings, engine, store, scorer, prefetcher, on_answer=metrics.answered)
     queries_agent = QueriesAgent(
         settings,
         answering,
@@ -117,14 +114,15 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     )
     pubsub = PubSubServer(
         settings,
-        redis,
+        store,
         answering,
-        scorer,
         health,
         app.shutdown,
         log=dead_letter_log,
         on_skipped=metrics.skipped,
-        on_listening=(tokens.check_generation, questions.check_generation),
+    )
+    changes = ChangeListener(
+        store, scorer.streams, health, (tokens.check_generation, questions.check_generation)
     )
 
     add_agent(app, topics["tokens"], ingest.run, "tokens")
@@ -132,13 +130,14 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     add_agent(app, topics["queries"], queries_agent.run, "queries")
     topic_pattern = TopicPattern(settings, token_topics, subscriber(app, topics["tokens"]))
     watchdog = _watchdog(settings, app, ingest, scorer, health)
-    segmentation = SegmentationCheck(engine, store, health)
+    segmentation = SegmentationCheck(engine, store)
     for service in (
-        scorer, prefetcher, pubsub, watchdog, memory, dead_letter_log, topic_pattern, segmentation
+        scorer, prefetcher, changes, pubsub, watchdog, memory, dead_letter_log, topic_pattern,
+        segmentation,
     ):  # fmt: skip
         add_service(app, service)
     if settings.http_port:
-        ready = Readiness(settings, redis, health, lambda: app.is_assigned)
+        ready = Readiness(settings, store, health, lambda: app.is_assigned)
         add_early_service(
             app,
             MonitoringServer(

@@ -26,7 +26,7 @@ def create_engine(settings: Settings) -> Engine:
         settings.model or BUNDLED_MODEL,
         window=settings.context_window or None,
         dtype=settings.dtype or None,
-        warm_bytes=settings.prefix_cache_mb << 20,
+        prefix_cache_bytes=settings.prefix_cache_mb << 20,
     )
     method = settings.method(model.window, model.k)
     row = 1 + method.segment_tokens + method.question_tokens

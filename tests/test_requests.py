@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_app.errors import BadEvent
 from stream_app.events import QUESTION_CHARS, decode, encode
-from stream_app.queries.kafka import OLD_SECONDS, too_old
+from stream_app.queries.kafka import MAX_AGE_SECONDS, too_old
 from stream_app.requests import (
     Query,
     Question,
@@ -283,7 +283,7 @@ def test_half_a_surrogate_pair_is_refused_or_replaced() -> None:
 
 def test_a_query_that_lay_for_long_is_too_old_and_says_since_when() -> None:
     now = 1_800_000_000.0
-    just, old = now - OLD_SECONDS - 29, now - OLD_SECONDS - 31
+    just, old = now - MAX_AGE_SECONDS - 29, now - MAX_AGE_SECONDS - 31
     assert too_old(just, 30.0, now) == ""
     assert "asked at 2027-01-15T06:59:29+00:00: too old" in too_old(old, 30.0, now)
     assert "too old" in too_old(0, 30.0, now)

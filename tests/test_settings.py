@@ -195,10 +195,10 @@ async def test_a_value_that_is_taken_can_be_used(
     app: Any = create_faust(settings)
     sizes = (app.conf.consumer_max_fetch_size, app.conf.producer_max_request_size)
     assert all(0 < size < 2**31 for size in sizes)
-    store = StreamStore(redis_client, settings.retention_segments, settings.retention_bytes)
-    stream, now = fresh("stream"), await store.now()
+    store = StreamStore.from_settings(settings, redis_client)
+    stream, now = fresh("stream"), await store.questions.now()
     asked = QuestionRecord("q?", now + settings.adhoc_ttl_seconds, now)
-    await store.ask(stream, "q", asked, most=settings.max_adhoc_questions)
+    await store.questions.ask(stream, "q", asked, most=settings.max_adhoc_questions)
     assert await store.scored_range(stream, "q") is not None
     watchdog = Watchdog(settings.watchdog_seconds, progress=lambda: 0, busy=lambda: False)
     running = asyncio.create_task(watchdog.run())

@@ -1,10 +1,10 @@
 """Logits -> certainty: how sure the model is of what follows the question.
 
 The paper's measure (arXiv 2405.17755) is the Shannon entropy of the next-token distribution
-after the question: low entropy, relevant segment. `top_p` is the same without the unlikely
-tokens (as in NBCE), `likelihood` how well the segment predicts the question itself (as in
-LongLLMLingua), `hybrid` both: log p of all of the question, less the entropy of what follows
-it. Knows tensors, no model.
+after the question: low entropy, relevant segment. `top_p` is the entropy of the nucleus, without
+the unlikely tokens (as in NBCE); `likelihood` how well the segment predicts the question itself
+(as in LongLLMLingua); `hybrid` both: log p of the whole question, minus the entropy of the next
+token.
 """
 
 from collections.abc import Iterable
@@ -19,19 +19,19 @@ TOP_P = 0.95
 
 
 def logits_needed(measures: Iterable[Measure], question_tokens: int) -> int:
-    """How many last positions of a row the measures look at."""
+    """The logits of how many last positions of a row the measures need."""
     return 1 if set(measures) <= {"entropy", "top_p"} else question_tokens + 1
 
 
 def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") -> Tensor:
-    """One certainty a row, in nats; never above 0, and higher is more certain.
+    """The certainty of each row (B,), in nats: at most 0, and higher is more certain.
 
         row      ... segment | q1  q2 ... qm        logits[:, -1] predicts the answer,
         logits            p0 | p1  p2 ... pm        logits[:, -1-i] predicts question[:, -i]
 
     logits: (B, P, V), the last P positions of left-padded rows. question: (B, m), the
-    question's token ids against the right edge, IGNORE where a row's question is shorter.
-    A row the model has no numbers for (NaN) gets -inf: nothing is less certain.
+    question's token ids against the right edge, IGNORE_INDEX where a row's question is shorter.
+    A row whose logits are NaN gets -inf, the lowest certainty.
     """
     if measure == "entropy":
         score = -entropy(logits[:, -1])
@@ -53,7 +53,8 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def nucleus(logits: Tensor, p: float = TOP_P) -> Tensor:
-    """Log probabilities (B, V), the most likely first: the fewest that make up p, -inf after."""
+    """Log probabilities (B, V) of logits (B, V), the most likely first: the fewest whose sum is at
+    least p, and -inf behind them."""
     log_p = torch.log_softmax(logits.float(), dim=-1).sort(dim=-1, descending=True).values
     before = log_p.exp().cumsum(dim=-1) - log_p.exp()
     return log_p.masked_fill(before >= p, -torch.inf)
@@ -63,13 +64,6 @@ def likelihood(logits: Tensor, question: Tensor) -> Tensor:
     """Mean log probability, in nats a token, of question (B, m) in logits (B, >m, V) -> (B,)."""
     m = question.shape[1]
     log_p = torch.log_softmax(logits[:, -m - 1 : -1].float(), dim=-1)
-    asked = question != IGNORE_INDEX
+    is_token = question != IGNORE_INDEX
     picked = log_p.gather(-1, question.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return picked.where(asked, 0.0).sum(dim=-1) / asked.sum(dim=-1)
-
-
-def logits_close(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of logits (..., V) differ by no more than their type's rounding."""
-    p, q = one.float().log_softmax(-1), other.float().log_softmax(-1)
-    rounding = 1e-3 if one.dtype == torch.float32 else 0.05
-    return bool((p - q).abs().max() < rounding * p.abs().max())
+    return picked.where(is_token, 0.0).sum(dim=-1) / is_token.sum(dim=-1)

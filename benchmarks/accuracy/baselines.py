@@ -1,8 +1,7 @@
-"""What people would use instead of XL3M, and XL3M, behind one interface: read, then ask.
+"""The alternatives to XL3M, and XL3M itself, behind one interface: read a text, then answer.
 
-Every peer has the same model, question wording and greedy decoding; those that choose
-segments have the same segments, number of them and prompt, and differ in the ranking alone.
-Knows nothing of needles, clocks or tables.
+All have the same model, question wording and greedy decoding. Those that choose segments have the
+same segments, the same number of them and the same prompt, and differ in the ranking alone.
 """
 
 import sys
@@ -18,7 +17,7 @@ from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES
 
 READ_CHUNK = 256
-"""Tokens that a rival which keeps everything reads at once: it bounds the activations."""
+"""Tokens per forward of a baseline that keeps the whole text: it bounds the activations."""
 
 
 @dataclass(frozen=True, slots=True)

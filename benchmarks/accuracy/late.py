@@ -1,8 +1,7 @@
-"""A question that comes late: what scoring a twentieth of the log first has found.
+"""Late questions: how much evidence is found after the prefiltered twentieth of a log is scored.
 
-BM25 names that twentieth, as it does for a query over a long log, and the model scores it. Found:
-all lines of the needle are in the k most certain. `exact`: the same when all is scored. Knows
-the scout's order and the engine; no Redis.
+BM25 picks that twentieth, as it does for a query over a long log, and the model scores it. A needle
+is found if all its lines are in the k most certain segments. `exact`: the same once all is scored.
 """
 
 import argparse
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy.needle import DEPTHS
 from benchmarks.harness.haystack import VARIANTS, Haystack
-from benchmarks.harness.ratios import Ratio
+from benchmarks.harness.timing import Ratio
 from stream_app.scoring.prefilter import BLOCK, PREFILTER_SHARE, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 

@@ -1,9 +1,9 @@
 """Whether the method finds and reads one line among look-alikes, by length, depth and variant.
 
-A short text has one needle, so that each is an independent trial; in a long one there are as many
-as depths, scored together, so that its segments go through the model once. Every measure ranks
-the same forward passes; the answers come from the method's own measure, from its k segments and
-from others.
+A short text has one needle, so that every trial is independent. A long one has a needle at each
+depth, scored together, so that its segments go through the model once. All measures rank the same
+forward passes; answers are generated for the method's own measure, from its k segments and from
+others.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""`python -m benchmarks peers`: the same questions, the same model: XL3M and its alternatives.
+"""`python -m benchmarks peers`: XL3M and its alternatives, with the same questions and model.
 
-Needles in made-up text at several depths, inside the model's window and far beyond it. XL3M's
-questions stand while the text is read, so `tokens_per_s` pays for scoring all of them and
-`query_s` for an answer only; the others pay for a question when it is asked. Each peer runs
-in a process of its own, lengths rising, so `peak_mb` is the peak of it up to that row.
+Needles in generated text at several depths, inside the model's window and far beyond it. XL3M's
+questions are standing questions, so `tokens_per_s` includes scoring for all of them and `query_s`
+only the answer; the others read the question when it is asked. Each peer runs in a process of its
+own, with rising lengths, so `peak_mb` is its peak up to that row.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How much of the evidence is in the k best segments, on real texts with checked evidence.
+"""How much of the evidence is in the k best segments, on real texts with annotated evidence.
 
 Evidence recall @k: the share of a question's evidence, in characters, that lies in the k best
-segments, averaged over questions. A line of LogQA is thus a hit or none, unless it is longer
+segments, averaged over questions. A line of LogQA is therefore a hit or a miss, unless it is longer
 than a segment. A rank is that of the first segment with any evidence. The project ships no data.
 """
 

@@ -1,7 +1,7 @@
-"""What this machine can multiply, and how much a model has to: the ratio says what is wasted.
+"""The peak speed of this machine, and the arithmetic a model needs: their ratio is utilization.
 
-A peak is the best of a few large matrix products in the model's own type, measured in the same
-run as what it is held against. Knows Llama's shapes; nothing of segments or questions.
+A peak is the best of a few large matrix products in the model's own dtype, measured in the same
+run as the figure it is compared with. The FLOP count is for Llama's layer shapes.
 """
 
 import time

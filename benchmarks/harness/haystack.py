@@ -1,8 +1,7 @@
-"""A made-up stream of any length with needles at given depths, each among look-alikes.
+"""A generated stream of any length with needles at given depths, each among look-alikes.
 
-All its lines are of the formats the small model reads, with names and wordings held out of its
-training (its card says how far). It is written as it is read, and the same each time; it knows
-nothing of models.
+Its lines have the formats the small model was trained on, with names and wordings held out of the
+training (its model card says how far). The text is generated as it is read, the same each time.
 """
 
 from __future__ import annotations

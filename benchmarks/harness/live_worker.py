@@ -1,8 +1,8 @@
-"""A live stream to measure: one `xl3m worker` process reads text under standing questions.
+"""A live stream to measure: one `xl3m worker` process reads text with standing questions.
 
-Feeds through the project's feeder, never more than a megabyte ahead of the worker, so that
-text costs the same all along. What was scored is read from the stream's state in Redis, not
-from what was sent. Knows the stream's doors; not what the text says or what is made of it.
+Sends through the project's feeder, never more than a megabyte ahead of the worker, so that the cost
+of a text is constant. How much is scored is read from the stream's state in Redis, not derived from
+what was sent.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class Live:
                 value = encode({"question": question, "add": True})
                 await producer.send_and_wait(topic, value, key=key)
         async with asyncio.timeout(READY_SECONDS):
-            while len(await self.store.questions(STREAM)) < len(questions):
+            while len(await self.store.questions.load(STREAM)) < len(questions):
                 await asyncio.sleep(0.1)
 
     async def read(
@@ -145,7 +145,7 @@ class Live:
     async def _scored(self) -> int:
         """The segments from the first one on that are scored for every question."""
         ends = []
-        for qid in await self.store.questions(STREAM):
+        for qid in await self.store.questions.load(STREAM):
             scored = await self.store.scored_range(STREAM, qid)
             if scored is None or scored.lo or scored.skipped:
                 raise LiveError(f"question {qid} is not scored from the first segment on: {scored}")
@@ -201,7 +201,7 @@ def _words(log: Path) -> str:
 async def live(settings: Settings, folder: Path) -> AsyncIterator[Live]:
     """A worker on the settings' broker and Redis, listening when the block begins."""
     async with Redis.from_url(settings.redis) as redis, _worker(settings, folder) as worker:
-        store = client.store_of(settings, redis)
+        store = StreamStore.from_settings(settings, redis)
         here = Live(settings, store, redis, worker, folder / "worker.log")
         await here.guarded(here.ready())
         yield here

@@ -1,8 +1,8 @@
-"""A worker under load: everything it is sent, and what must come of it.
+"""A worker under load: everything that is sent to it, and the state it must arrive at.
 
-The worker is a process on a real Kafka and a real Redis; its model costs nothing, or is as fast as
-told (`stub_workers`). Every stream has a standing question. Knows how to send, to look at
-the worker, and to hold its streams against an offline run; not what load is put on it.
+The worker is a process on a real Kafka and a real Redis. Its model costs nothing, or runs at a
+given speed (`stub_workers`). Every stream has a standing question. Sends events, reads the worker's
+metrics, and compares its streams with an offline run.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from benchmarks.harness.live_worker import MEGABYTE, LiveError, Process, guarded, is_ready, process
-from stream_app.client.client import store_of
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
@@ -35,7 +34,7 @@ from xl3m_core import Engine, Segment, Tail
 QUESTION = "Which host fails?"
 PARTITIONS = 4  # of every topic
 AT_ONCE = 20  # streams asked for, or looked at
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 STALL_SECONDS = 600.0
 
 
@@ -74,7 +73,9 @@ class Loaded:
         """Have the question stand on each."""
         asked, waiting = QuestionRecord(QUESTION, set_at=time.time()), iter(streams)
         while some := list(islice(waiting, AT_ONCE)):
-            await asyncio.gather(*(self.store.ask(stream, self.qid, asked) for stream in some))
+            await asyncio.gather(
+                *(self.store.questions.ask(stream, self.qid, asked) for stream in some)
+            )
 
     async def send(self, stream: str, text: str, partition: int) -> float:
         """An event, stamped with the time now, which is returned; the producer may hold it back a
@@ -91,7 +92,9 @@ class Loaded:
     async def read(self, *partitions: int) -> int:
         """Events whose text is in Redis, of these partitions or of all."""
         topic, numbers = self.settings.tokens_topic, partitions or range(PARTITIONS)
-        positions = await self.store.positions([f"{topic}/{number}" for number in numbers])
+        positions = await self.store.partitions.positions(
+            [f"{topic}/{number}" for number in numbers]
+        )
         return sum(position or 0 for position, _ in positions)
 
     async def reached(self, streams: Sequence[str]) -> list[int]:
@@ -115,7 +118,7 @@ class Loaded:
         while not await condition():
             if time.perf_counter() > deadline:
                 raise LiveError(f"not in {STALL_SECONDS:.0f} s: {what}")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def is_ready(self) -> bool:
         """Whether it is there, and has partitions."""
@@ -173,7 +176,7 @@ async def loaded(
             here, log, ["-m", "benchmarks.harness.stub_workers", *model], {"OMP_NUM_THREADS": "1"}
         ) as p,
     ):
-        store = store_of(here, redis)
+        store = StreamStore.from_settings(here, redis)
         made = Loaded(here, engine, store, producer, http, p, log)
         await guarded(p, log, made.until(made.is_ready, "the worker answers"))
         yield made

@@ -1,9 +1,9 @@
-"""Workers whose model costs nothing, or as much as it is told to.
+"""Workers whose model costs nothing, or runs at a given speed.
 
-`bare` is a Faust agent that acknowledges events and does no more; `free` is the whole worker with
-scores made up; `paced` the same at so many tokens a second. Run as `python -m benchmarks.carriers
-bare SKIPPED COUNT`, `free` or `paced SPEED`, with the settings in the environment. `bare` prints
-how long all but the first SKIPPED of COUNT events took.
+`bare` is a Faust agent that only acknowledges events; `free` is a complete worker with constant
+scores; `paced` is the same at a given number of tokens a second. Run as `python -m
+benchmarks.harness.stub_workers bare SKIPPED COUNT`, `free` or `paced SPEED`, with the settings in
+the environment. `bare` prints how long all but the first SKIPPED of COUNT events took.
 """
 
 import math
@@ -20,7 +20,7 @@ from stream_app.kafka.faust_app import add_agent, create_faust, raw_topic
 from stream_app.runtime.malloc import configure_malloc
 from stream_app.settings import Settings
 from xl3m_core import Engine
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 
 class Free(Engine):

@@ -1,34 +1,42 @@
-"""Turns: calls timed side by side, so that a machine whose speed drifts slows all of them.
+"""Interleaved timing: calls take turns, so that a change of the machine's speed affects them alike.
 
-Knows calls and a clock; not what is called.
+`Ratio` is a figure of a benchmark that does not depend on how fast the machine is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.harness.hardware import seconds
 
 T = TypeVar("T")
 
 
-def in_turns(
+class Ratio(NamedTuple):
+    """What is compared with what, the measured ratio, and the ratio aimed at."""
+
+    what: str
+    ratio: float
+    goal: str
+
+
+def interleaved(
     calls: Mapping[T, Callable[[], Any]], rounds: int, device: str = "cpu"
 ) -> dict[T, list[float]]:
-    """The seconds of each call in each round.
+    """The seconds of each call in each round, after one round of warm-up.
 
-    A round before the first is not counted. Every other one goes backwards: what comes first in
-    all of them would find the caches colder than the rest.
+    Every other round runs in reverse order: the first call of every round would find the caches
+    colder than the rest.
     """
     for call in calls.values():
         call()
-    taken: dict[T, list[float]] = {name: [] for name in calls}
+    times: dict[T, list[float]] = {name: [] for name in calls}
     for n in range(rounds):
         for name in [*calls][:: -1 if n % 2 else 1]:
-            taken[name].append(seconds(calls[name], device))
-    return taken
+            times[name].append(seconds(calls[name], device))
+    return times
 
 
-def ratio(times: Sequence[float], rivals: Sequence[float]) -> float:
-    """The median of the ratios within each round."""
-    return median(time / rival for time, rival in zip(times, rivals, strict=True))
+def ratio(times: Sequence[float], baseline: Sequence[float]) -> float:
+    """The median over the rounds of each round's ratio."""
+    return median(time / base for time, base in zip(times, baseline, strict=True))

@@ -1,8 +1,7 @@
-"""A burst twenty times as fast as the model: does the worker stay small, and does all come through?
+"""A burst twenty times as fast as the model: does memory stay bounded, and is everything scored?
 
-The burst is in Kafka before more than a few hundredths of it are scored. On the way /metrics says
-what is read and not scored, and the worker's memory. At the end every stream must be what an
-offline run makes of it.
+The whole burst is in Kafka before more than a few hundredths of it are scored. Meanwhile /metrics
+gives the lag, and the worker's memory. At the end every stream must equal that of an offline run.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.live_worker import guarded
-from benchmarks.harness.loaded_worker import LOOK_SECONDS, PARTITIONS, Loaded, Seen, lines, loaded
+from benchmarks.harness.loaded_worker import PARTITIONS, POLL_SECONDS, Loaded, Seen, lines, loaded
 from stream_app.ingest.tokens import BYTES_PER_TOKEN
 from stream_app.settings import Settings
 
@@ -38,7 +37,7 @@ async def run(here: Loaded, seconds: float, speed: float) -> dict[str, Any]:
     seen = [await here.look()]
     sending = asyncio.create_task(_send(here, streams, events, seconds))
     while not (sending.done() and await here.is_done()):
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         seen.append(await here.look())
     return _figures(here, seen, await sending) | {"segments right": await here.complete(streams)}
 

@@ -1,9 +1,9 @@
-"""One stream with nearly all the traffic beside many slow ones: how long do these wait?
+"""One stream with nearly all the traffic beside many slow ones: how long do the slow ones wait?
 
-The model scores a fifth of what comes. A wait is from an event's time in Kafka to the last
-segment it completed being in its question's range, which is looked at ten times a second. `alone`:
-the same slow traffic before the hot stream begins. Slow streams in the hot one's partition stand
-behind it there, and are told apart.
+The model scores a fifth of the traffic. A wait is the time from an event's timestamp in Kafka until
+the last segment it completed is in its question's range, polled ten times a second. `alone`: the
+same slow traffic before the hot stream begins. Slow streams in the hot stream's partition queue
+behind it and are counted separately.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.live_worker import guarded
-from benchmarks.harness.loaded_worker import LOOK_SECONDS, PARTITIONS, Loaded, lines, loaded
+from benchmarks.harness.loaded_worker import PARTITIONS, POLL_SECONDS, Loaded, lines, loaded
 from stream_app.settings import Settings
 from xl3m_core import Tail
 
@@ -89,7 +89,7 @@ async def _is_through(expected: Expected) -> bool:
 async def _look(here: Loaded, expected: Expected) -> None:
     """Note what is scored, until cancelled."""
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         waiting = [stream for stream, events in expected.events.items() if events]
         for stream, reached in zip(waiting, await here.reached(waiting), strict=True):
             expected.scored(stream, reached, time.time())

@@ -1,7 +1,7 @@
-"""Very many streams on one worker: are their logs right, and what does an event cost then?
+"""Very many streams on one worker: are their logs right, and what does an event cost?
 
-The same number of events is spread over a few streams and over many, each with a standing
-question, in turns, so that no two events of a stream come together. A model that costs nothing.
+The same number of events is spread over a few streams and over many, each with a standing question,
+round robin, so that no two events of a stream are adjacent. The model costs nothing.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""A soak: steady traffic for long, half of what the model scores. Do memory and lag stay flat?
+"""A soak test: steady traffic at half of the model's speed. Do memory and lag stay flat?
 
-Both are sampled from the worker's /metrics and drawn. Growth is what the median of the last
-quarter has over that of the second: in the first, caches fill and Python finds its size.
+Both are sampled from the worker's /metrics and plotted. Growth is the median of the last quarter
+minus that of the second: in the first quarter caches fill and Python's heap settles.
 """
 
 import asyncio

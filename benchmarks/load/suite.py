@@ -1,8 +1,8 @@
 """What a worker does under load: many streams, one hot stream, a burst, a soak.
 
-On a real Kafka (KAFKA_HOME; the mock cluster drops what is not read in time), a real Redis and a
-worker process whose model is as fast as told, so that the figures are the stream's, not the
-model's. Knows how long each part is; the parts know what is measured.
+Uses a real Kafka (KAFKA_HOME; the mock cluster drops what is not read in time), a real Redis and a
+worker process whose model runs at a given speed, so that the figures are the stream's and not the
+model's. The sizes of the parts are set here.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.harness.ratios import Ratio
+from benchmarks.harness.timing import Ratio
 from benchmarks.load import burst, hot_stream, many_streams, soak
 from stream_app.embedded import services
 from stream_app.settings import Settings, kafka_home

@@ -1,8 +1,8 @@
-"""What a large model costs on this machine's accelerator: a Llama-2-7B's shape, random weights.
+"""What a large model costs on this machine's accelerator: Llama-2-7B's shape, random weights.
 
-Speed does not depend on the weights. Rows of 512 tokens; everything is held against the best matrix
-product of the same device in the same type, or against another figure of the same run. Without
-an accelerator it says so and measures nothing, unless a smaller shape is named.
+Speed does not depend on the weights. Rows have 512 tokens. Every figure is compared with the best
+matrix product of the same device and dtype, or with another figure of the same run. Without an
+accelerator nothing is measured, unless a smaller shape is given.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     network = random_llama(shape, device, dtype)
     model = LanguageModel(network, tokenizer, WINDOW)
     rows = _scoring(model, shape, device, dtype) + _questions(model, shape, device)
-    reader = LanguageModel(network, tokenizer, LLAMA_2_WINDOW, warm_bytes=WARM_BYTES)
+    reader = LanguageModel(network, tokenizer, LLAMA_2_WINDOW, prefix_cache_bytes=WARM_BYTES)
     query = Engine(reader, Method.fit(LLAMA_2_WINDOW))
     prompts = SHORT_PROMPTS if args.short else PROMPTS
     return rows + [
@@ -65,5 +65,5 @@ def _questions(model: LanguageModel, shape: str, device: str) -> list[dict[str, 
     return [_row(f"{n} questions, s", cost[n].seconds, cost[n].of_one, "one") for n in ASKED[1:]]
 
 
-def _row(what: str, figure: float, ratio: float, rival: str) -> dict[str, Any]:
-    return {"what": what, "figure": figure, "ratio": ratio, "of": rival}
+def _row(what: str, figure: float, ratio: float, baseline: str) -> dict[str, Any]:
+    return {"what": what, "figure": figure, "ratio": ratio, "of": baseline}

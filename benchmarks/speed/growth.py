@@ -1,9 +1,9 @@
-"""How cost grows: with the length of a text, with the streams alive, and with k.
+"""How cost grows: with the length of a text, the number of live streams, and k.
 
-`length`: the whole method on one text, made before the clock runs. `streams`: the same traffic
-spread over so many, each with a standing question, written, planned and scored by a model that
-costs nothing. `k`: a query's state read and its key context assembled. What questions cost,
-`questions` measures.
+`length`: the whole method on one text, generated before the clock starts. `streams`: the same
+traffic spread over that many streams, each with a standing question, written, planned and scored by
+a model that costs nothing. `k`: reading a query's state and assembling its key context. The cost
+of more questions is measured by `questions`.
 """
 
 import argparse
@@ -23,13 +23,11 @@ from tqdm import tqdm
 
 from benchmarks.harness.haystack import Haystack
 from benchmarks.harness.live_worker import resident_mb
-from benchmarks.harness.ratios import Ratio
 from benchmarks.harness.stub_workers import Free
-from benchmarks.harness.timing import in_turns
+from benchmarks.harness.timing import Ratio, interleaved
 from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
-from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
 from stream_app.store.state import Commit, QuestionRecord, State
 from stream_app.store.store import StreamStore
@@ -80,7 +78,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 
 def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a length, the texts read in turns; resident memory as the first reading left it."""
+    """A row a length, their reading interleaved; resident memory is that after the first round."""
     calls, resident = dict[int, partial[None]](), dict[int, float]()
 
     def read(tokens: int, text: list[str], question: str) -> None:
@@ -90,7 +88,7 @@ def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
     for tokens in tqdm(lengths, desc="length", disable=None):
         made = Haystack(engine.model.count_tokens, tokens)
         calls[tokens] = partial(read, tokens, [*made], made.needles[0].question)
-    taken = in_turns(calls, READINGS)
+    taken = interleaved(calls, READINGS)
     return [
         _row("length", tokens, median(spent), "seconds") | {"rss_mb": resident[tokens]}
         for tokens, spent in taken.items()
@@ -106,11 +104,11 @@ async def _spread(url: str, engine: Engine, count: int) -> float:
     """Milliseconds from a segment's being cut to its score's being written."""
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
-        store = StreamStore(redis, PLENTY, PLENTY)
-        scoring = Scorer(engine, store, Health(), PLENTY)
+        store = StreamStore(redis)
+        scoring = Scorer(engine, store, PLENTY)
         names = [f"stream {i}" for i in range(count)]
         for name in names:
-            await store.ask(
+            await store.questions.ask(
                 name, scoring.question_id(QUESTION), QuestionRecord(QUESTION, set_at=1.0)
             )
         scoring.streams.own(names)
@@ -152,7 +150,7 @@ def _k(url: str, model: LanguageModel, k: int) -> dict[str, Any]:
 async def _assembled(url: str, engine: Engine) -> float:
     """Milliseconds to read a stream's state and splice its k best segments."""
     async with Redis.from_url(url) as redis:
-        store, spent = StreamStore(redis, PLENTY, PLENTY), list[float]()
+        store, spent = StreamStore(redis), list[float]()
         name = f"of {engine.method.k}"
         await fill(store, name, made_up(engine, 20), engine.method.k)
         for _ in range(READS):

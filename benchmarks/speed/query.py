@@ -1,10 +1,10 @@
-"""What a query with a current question waits for: its state from Redis, and the first token.
+"""What a query with a standing question waits for: its state from Redis, and the first token.
 
-Assembly: everything from Redis in one round trip, ranked and spliced, beside a bare read of as
-many bytes by the same client, with many streams alive. First token: `generate` beside the
-bare forward of the same prompt, cold, and with the prompt read ahead. Turn by turn, in one run,
-the bare forward now before and now after the others. While it scores: an answer's first words
-beside the time that a batch takes, with step after step for the engine meanwhile.
+Assembly: everything from Redis in one round trip, ranked and spliced, compared with a bare read of
+as many bytes by the same client, with many live streams. First token: `generate` compared with the
+bare forward of the same prompt, cold and with the prompt prefilled. All are interleaved in one run,
+the bare forward now before and now after the others. While scoring: the time to an answer's first
+words compared with that of a batch, with scoring steps queued at the engine all the time.
 """
 
 import argparse
@@ -26,8 +26,7 @@ from redis.asyncio import Redis
 from tqdm import tqdm
 
 from benchmarks.harness.hardware import random_llama, seconds
-from benchmarks.harness.ratios import Ratio
-from benchmarks.harness.timing import ratio
+from benchmarks.harness.timing import Ratio, ratio
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
 from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange
@@ -78,7 +77,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, Any]]:
     async with Redis.from_url(url) as redis:
-        store = StreamStore(redis, PLENTY, PLENTY)
+        store = StreamStore(redis)
         names = [f"stream {i}" for i in range(streams)]
         segments = made_up(engine, SEGMENTS + streams)  # no two streams say the same
         for i, name in enumerate(tqdm(names, desc="streams", disable=None)):
@@ -113,7 +112,7 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     """A stream of those segments, the first k of them the best."""
     base = await store.load(name)
     await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
-    await store.ask(name, QID, QuestionRecord(QUESTION))
+    await store.questions.ask(name, QID, QuestionRecord(QUESTION))
     count = len(segments)
     best = [(segment, -i / 10) for i, segment in enumerate(segments[:k])]
     seen = ScoredRange(count, count)
@@ -135,8 +134,13 @@ def first_token(
     del waits[0]  # it warmed up
     spent = {what: [each[what] for each in waits] for what in ORDERS[0]}
     return [
-        _row(f"first token, {what}, {shape}", spent[what], ratio(spent[what], spent[rival]), rival)
-        for what, rival in {"cold": "bare", "warm": "cold"}.items()
+        _row(
+            f"first token, {what}, {shape}",
+            spent[what],
+            ratio(spent[what], spent[baseline]),
+            baseline,
+        )
+        for what, baseline in {"cold": "bare", "warm": "cold"}.items()
     ]
 
 
@@ -218,7 +222,7 @@ def p99(times: Sequence[float]) -> float:
     return sorted(times)[math.ceil(0.99 * len(times)) - 1]
 
 
-def _row(what: str, times: Sequence[float], ratio: float, rival: str) -> dict[str, Any]:
+def _row(what: str, times: Sequence[float], ratio: float, baseline: str) -> dict[str, Any]:
     return {
         "what": what,
         "times": len(times),
@@ -226,5 +230,5 @@ def _row(what: str, times: Sequence[float], ratio: float, rival: str) -> dict[st
         "high_ms": p99(times) * 1e3,
         "high": "p99" if len(times) >= 100 else "largest",
         "ratio": ratio,
-        "of": rival,
+        "of": baseline,
     }

@@ -1,7 +1,7 @@
 """What more standing questions cost: the time to score the same segments for 1, 2, … 32.
 
-Every count is timed in each round; the figure is the median of the ratios to one question.
-Asked one by one, n questions cost n times one.
+Every count is timed in each round; the figure is the median of the ratios to one question. Scored
+one by one, n questions would cost n times as much.
 """
 
 import argparse
@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.harness.ratios import Ratio
-from benchmarks.harness.timing import in_turns, ratio
+from benchmarks.harness.timing import Ratio, interleaved, ratio
 from benchmarks.speed.scoring import engine_of_full_rows, made_up
 from training import plots
 from training.corpus.entities import Source
@@ -81,5 +80,5 @@ def costs(
         count: partial(engine.score, [(s.text, each) for s in texts for each in questions[:count]])
         for count in counts
     }
-    taken = in_turns(calls, ROUNDS, device)
+    taken = interleaved(calls, ROUNDS, device)
     return {count: Cost(median(spent), ratio(spent, taken[1])) for count, spent in taken.items()}

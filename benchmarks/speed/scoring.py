@@ -1,9 +1,9 @@
 """How near `Engine.score` comes to the hardware, and to the bare forward on the same rows.
 
-Whole rounds of both, in turns; the median of the ratios is the figure. The bare forward reads
-the engine's batches in the engine's lanes, so what they gain hides nothing. `of_peak`: the
-FLOP/s of the model's own arithmetic over the best matrix product of this machine in the same
-type. Shapes other than the model's are random.
+Rounds of both are interleaved; the figure is the median of their ratios. The bare forward reads the
+engine's batches on as many threads as the engine, so that what batching and threads gain is in
+both. `of_peak`: FLOP/s of the model's own arithmetic over the best matrix product of this machine
+in the same dtype. Shapes other than the model's have random weights.
 """
 
 import argparse
@@ -16,8 +16,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.harness.hardware import forward_flops, peak_flops, random_llama
-from benchmarks.harness.ratios import Ratio
-from benchmarks.harness.timing import in_turns, ratio
+from benchmarks.harness.timing import Ratio, interleaved, ratio
 from stream_app.sample_log import service_log
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 from xl3m_core.inference.batching import batches
@@ -93,7 +92,7 @@ def scored(model: LanguageModel, count: int, peak: float, device: str) -> dict[s
         "whole": partial(engine.score, pairs),
         "bare": partial(engine.executor.run, reads),
     }
-    whole, bare = in_turns(calls, ROUNDS, device).values()
+    whole, bare = interleaved(calls, ROUNDS, device).values()
     return {
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "tokens_per_s": sum(map(len, rows)) / median(whole),
@@ -114,7 +113,7 @@ def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
     """The engine's batches, on the device already."""
     lengths = [*map(len, rows)]
     plan = batches(lengths, engine.budget(lengths), even=not engine.model.can_pad)
-    return [engine.model.padded_logits([rows[i] for i in chosen], 1) for chosen in plan]
+    return [engine.model.padded([rows[i] for i in chosen], 1) for chosen in plan]
 
 
 @torch.inference_mode()

@@ -1,13 +1,13 @@
-"""How near the stream comes to scoring alone, and to carrying events alone.
+"""How near the stream comes to scoring alone, and to transporting events alone.
 
-`scoring`: tokens/s from Kafka to Redis under a standing question, over those of `Engine.score`
-on the same segments under it, taken before and after. `late`: the same for a second question,
-set when all was scored for the first. `two workers`: the same text by two that share the cores,
-over one. `carrying`: events/s of one stream that the worker decodes, segments and writes to
-Redis while no question stands, over those of a bare Faust agent that only acknowledges. The last
-two on a real Kafka alone: the mock cluster is no place for two workers, and drops what is not
-read in time. That topic is full before the worker starts; all other text is sent when each
-worker has its partitions. Each clock runs from when a fifth is done.
+`scoring`: tokens/s from Kafka to Redis with a standing question, over those of `Engine.score` on
+the same segments, measured before and after. `late`: the same for a second question, set when all
+was scored for the first. `two workers`: the same text read by two workers that share the cores,
+over one. `carrying`: events/s of one stream that the worker decodes, segments and writes to Redis
+without a standing question, over those of a bare Faust agent that only acknowledges them. The last
+two need a real Kafka: the mock cluster does not support two workers, and drops what is not read in
+time. Its topic is filled before the worker starts; all other text is sent once each worker has its
+partitions. Each clock starts when a fifth is done.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from benchmarks.harness.live_worker import (
     is_ready,
     process,
 )
-from benchmarks.harness.ratios import Ratio
+from benchmarks.harness.timing import Ratio
 from stream_app.embedded import services
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
@@ -58,7 +58,7 @@ EVENTS, SHORT_EVENTS, EVENT_BYTES = 200_000, 40_000, 200
 LINES = 1000
 WARM_UP = 0.2  # of the text, before the clock runs
 PARTITIONS = 4  # of the topic: one part of the text in each
-LOOK_SECONDS = 0.1  # at least from look to look: each costs a millisecond of the cores measured
+POLL_SECONDS = 0.1  # between two polls: each costs a millisecond of the measured cores
 STALL_SECONDS = 600.0
 PLENTY = 1 << 40
 
@@ -129,8 +129,8 @@ async def _rows(
     return [*rows, _row("carrying, events/s", free, bare)]
 
 
-def _row(what: str, speed: float, rival: float) -> dict[str, Any]:
-    return {"what": what, "speed": speed, "rival": rival, "ratio": speed / rival}
+def _row(what: str, speed: float, baseline: float) -> dict[str, Any]:
+    return {"what": what, "speed": speed, "baseline": baseline, "ratio": speed / baseline}
 
 
 def _alone(engine: Engine, text: Text, parts: Sequence[Sequence[Segment]]) -> list[float]:
@@ -173,7 +173,9 @@ async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) 
     """Let the question stand on each stream too; its id."""
     qid = QuestionLoader(engine, store).question_id(question)
     for stream in text.parts:
-        await store.ask(stream, qid, QuestionRecord(question, set_at=time.time()), keep=True)
+        await store.questions.ask(
+            stream, qid, QuestionRecord(question, set_at=time.time()), keep=True
+        )
         await store.redis.publish(store.keys.question_channel(), stream.encode())
     return qid
 
@@ -207,7 +209,7 @@ async def _ready(http: ClientSession, ports: Sequence[int]) -> float:
     while not all([await is_ready(http, port) for port in ports]):
         if time.perf_counter() - started > READY_SECONDS:
             raise LiveError(f"not all {len(ports)} workers have partitions")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
     return time.perf_counter() - started
 
 
@@ -278,7 +280,7 @@ async def _fill(settings: Settings, count: int) -> None:
 async def _reader(settings: Settings) -> AsyncIterator[StreamStore]:
     async with Redis.from_url(settings.redis) as redis:
         await redis.flushdb()
-        yield StreamStore(redis, PLENTY, PLENTY)
+        yield StreamStore(redis)
 
 
 async def _read(store: StreamStore) -> int:
@@ -299,4 +301,4 @@ async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
             first, begun = now, reached
         if reached >= count:
             return (reached - begun) / max(now - first, 1e-9)
-        await asyncio.sleep(max(LOOK_SECONDS, (1 if begun else WARM_UP) - reached / count))
+        await asyncio.sleep(max(POLL_SECONDS, (1 if begun else WARM_UP) - reached / count))

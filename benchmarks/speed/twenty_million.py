@@ -1,8 +1,8 @@
 """Twenty million tokens through the stream: Kafka, one worker, Redis, and standing questions.
 
-Every question stands before the first token is read; a token counts once it is scored for all
-of them. Speed and memory are sampled on the way, and each question is asked at the end. The
-log's limits are raised so that all of the text is retained: that is part of `redis_mb`.
+Every question is set before the first token is read; a token counts once it is scored for all of
+them. Speed and memory are sampled meanwhile, and each question is asked at the end. Retention is
+raised so that the whole text is kept: `redis_mb` includes it.
 """
 
 import argparse

@@ -10,6 +10,8 @@ from stream_app.cli.progress import Progress
 from stream_app.client import client
 from stream_app.events import question_text, stream_name
 from stream_app.settings import Settings
+from stream_app.store.connection import open_redis
+from stream_app.store.store import StreamStore
 from xl3m_core import Answer
 
 FIELDS = {field.name for field in fields(Answer)}
@@ -25,8 +27,8 @@ async def ask(
     """Print the answer as it is generated, then what it rests on; False if there is no answer."""
     started, answer = time.perf_counter(), dict[str, Any](error="no answer came")
     stream_name(stream)
-    async with client.open_redis(settings.redis) as redis:
-        store = client.store_of(settings, redis)
+    async with open_redis(settings.redis) as redis:
+        store = StreamStore.from_settings(settings, redis)
         stream = await client.resolve(store, stream)
         progress = Progress(store, stream, question_text(question))
         async with progress.shown(shows_progress):

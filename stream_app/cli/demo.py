@@ -15,8 +15,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
-
 from stream_app.cli.display import show_answer, show_top
 from stream_app.cli.output import echo
 from stream_app.client import client
@@ -27,6 +25,7 @@ from stream_app.feeding.feeder import open_feeder
 from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
 from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
+from stream_app.store.connection import open_redis
 from stream_app.store.store import StreamStore
 
 STREAM = "this-machine"
@@ -60,8 +59,8 @@ def run_demo(settings: Settings, lines: int) -> None:
 
 
 async def _run(settings: Settings, lines: int, folder: Path) -> None:
-    async with Redis.from_url(settings.redis) as redis:
-        store = client.store_of(settings, redis)
+    async with open_redis(settings.redis) as redis:
+        store = StreamStore.from_settings(settings, redis)
         await _demonstrate(Demo(settings, store, *_sample_stream(lines)), folder)
 
 

@@ -10,10 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from redis.asyncio import Redis
-
 from stream_app.cli.output import echo
-from stream_app.client.client import open_redis
 from stream_app.errors import RegistryError, SchemaError, SettingsError, UnreachableError
 from stream_app.ingest.schema_registry import Registry
 from stream_app.kafka.decompression import NAMES, missing_codecs
@@ -26,6 +23,7 @@ from stream_app.kafka.topics import (
 )
 from stream_app.settings import Settings, unknown_variables
 from stream_app.store import groups, server_check
+from stream_app.store.connection import AnyRedis, open_redis
 from stream_app.store.keys import Keys
 from stream_app.store.schema import check_schema
 from xl3m_core.errors import XL3MError
@@ -92,7 +90,7 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Check Redis: connection, eviction policy, persistence, schema and consumer group."""
     try:
         async with open_redis(settings.redis) as redis:
-            info = await redis.info()
+            info = await server_check.info(redis)
             for finding in _redis_info(info):
                 yield finding
             if not server_check.fault_of(info):  # a cluster cannot answer these checks
@@ -128,7 +126,7 @@ def _redis_kind(info: dict[str, Any]) -> Finding:
     return Finding("ok", "Redis", message)
 
 
-async def _redis_group(redis: Redis, settings: Settings) -> Finding:
+async def _redis_group(redis: AnyRedis, settings: Settings) -> Finding:
     noted = await groups.noted_groups(redis, settings)
     if fault := groups.fault_of(noted, settings):
         return Finding("FAIL", "Redis group", fault)
@@ -140,7 +138,7 @@ async def _redis_group(redis: Redis, settings: Settings) -> Finding:
     return Finding("ok", "Redis group", message)
 
 
-async def _schema(redis: Redis, keys: Keys) -> Finding:
+async def _schema(redis: AnyRedis, keys: Keys) -> Finding:
     try:
         noted = await check_schema(redis, keys)
     except SchemaError as error:
@@ -242,11 +240,11 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 
 async def _segmented_otherwise(settings: Settings, engine: "Engine") -> list[str]:
     """Streams that were segmented for another model."""
-    from stream_app.client.client import store_of
     from stream_app.ingest.segmentation import mismatches
+    from stream_app.store.store import StreamStore
 
     async with open_redis(settings.redis) as redis:
-        store = store_of(settings, redis)
+        store = StreamStore.from_settings(settings, redis)
         await check_schema(redis, store.keys)
         return await mismatches(store, engine)
 

@@ -9,12 +9,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from redis.exceptions import RedisError
-
 from stream_app.cli.display import progress
 from stream_app.cli.output import StatusLine
 from stream_app.client import client
 from stream_app.runtime.retry import raise_if_cancelled
+from stream_app.store.connection import RedisError
 from stream_app.store.store import StreamStore
 
 POLLED_SECONDS = 0.5

@@ -14,6 +14,7 @@ from stream_app.kafka.topics import retained
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
 from stream_app.store import rebuild
+from stream_app.store.connection import open_redis
 from stream_app.store.keys import SCHEMA
 from stream_app.store.rebuild import RebuildPlan, Retained
 from stream_app.store.schema import check_schema, noted_schema
@@ -25,9 +26,9 @@ Plans = Mapping[str, RebuildPlan]
 async def run(settings: Settings, stream: str | None, yes: bool) -> None:
     """Begin the stream anew, or all streams and all partitions; nothing is touched if one of them
     would lose what Kafka no longer has, unless that is said to be right."""
-    async with client.open_redis(settings.redis) as redis:
+    async with open_redis(settings.redis) as redis:
         partitions = await retained(settings)
-        store = client.store_of(settings, redis)
+        store = StreamStore.from_settings(settings, redis)
         if stream is None:
             await _throw_away_older(store)
         await check_schema(redis, store.keys)

@@ -11,6 +11,7 @@ from stream_app.client import client
 from stream_app.events import question_text, stream_name
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
+from stream_app.store.connection import open_redis
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 
@@ -25,8 +26,8 @@ async def watch(
     """
     stream_name(stream)
     question = question_text(question)
-    async with client.open_redis(settings.redis) as redis:
-        store = client.store_of(settings, redis)
+    async with open_redis(settings.redis) as redis:
+        store = StreamStore.from_settings(settings, redis)
         await client.ensure_worker(store)
         stream = await client.resolve(store, stream)
         updates = client.updates(store, stream)
@@ -58,7 +59,7 @@ async def _follow(
         if question:
             standing = {
                 record.question
-                for record in (await store.questions(stream)).values()
+                for record in (await store.questions.load(stream)).values()
                 if not record.expires_at
             }
             if was_standing and question not in standing:
@@ -76,13 +77,13 @@ async def _explain_waiting(store: StreamStore, stream: str, question: str | None
         names = [other for other in await store.streams() if other != stream]
         then = "the question is set for when it comes" if question else "waiting for it"
         echo(f"no stream {name} yet: {then}; {known_names(names, stream)}", err=True)
-    elif not question and current_question(await store.questions(stream)) is None:
+    elif not question and current_question(await store.questions.load(stream)) is None:
         echo(f"stream {name} has no standing question: waiting for one; set one with -q", err=True)
 
 
 async def _show(store: StreamStore, stream: str, question: str | None, as_json: bool) -> None:
     """Print the top-k of the question, or of the standing question if none is given."""
-    shown = question or current_question(await store.questions(stream))
+    shown = question or current_question(await store.questions.load(stream))
     top = await client.top(store, stream, shown) if shown else None
     if top and as_json:
         echo_json(top)

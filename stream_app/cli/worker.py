@@ -11,7 +11,6 @@ import logging.config
 from mode.utils.logging import level_number
 
 from stream_app.cli.output import echo
-from stream_app.client.client import open_redis
 from stream_app.errors import SettingsError
 from stream_app.kafka.decompression import missing_codecs
 from stream_app.kafka.faust_worker import Worker
@@ -21,6 +20,7 @@ from stream_app.monitoring.http import check_port
 from stream_app.runtime import logs
 from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
 from stream_app.settings import Settings, kafka_home, unknown_variables
+from stream_app.store.connection import open_redis
 from stream_app.store.groups import note_group
 from stream_app.store.keys import Keys
 from stream_app.store.schema import ensure_schema

@@ -1,7 +1,8 @@
 """The client: ask questions of streams and look at their state. Any program may use it.
 
 All functions but `set_question` need only Redis (pub/sub and the streams' keys); no model is
-loaded. Get a store from `open_redis` and `store_of`, then:
+loaded. Get a store from `open_redis` and
+`StreamStore.from_settings`, then:
 
     async for message in client.ask(store, "app.log", "Which host fails?", deadline=30.0):
         print(message)
@@ -10,74 +11,20 @@ loaded. Get a store from `open_redis` and `store_of`, then:
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-
-from stream_app.errors import SettingsError, UnreachableError
+from stream_app.errors import UnreachableError
 from stream_app.events import decode, encode
 from stream_app.runtime.escape import unescape_name
 from stream_app.settings import Settings
-from stream_app.settings.variables import variable
-from stream_app.store.keys import Keys
+from stream_app.store.connection import NoPermissionError
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
-from stream_app.store.subscription import follow
 
 # Waited beyond the query's deadline: for the batch in progress and for generating the answer.
 ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.2
-
-
-@asynccontextmanager
-async def open_redis(url: str) -> AsyncIterator[Redis]:
-    """A connected Redis client, closed at the end of the block.
-
-    Raises UnreachableError if Redis does not answer, stops answering, or denies access.
-    """
-    redis = _client(url)
-    try:
-        await redis.ping()
-        yield redis
-    except (AuthenticationError, NoPermissionError) as error:
-        raise UnreachableError(
-            f"Redis refuses ({error}): see user and password in {variable('redis')}, and the "
-            "user's rights"
-        ) from error
-    except RedisError as error:
-        if "HELLO" in str(error):
-            raise UnreachableError(
-                f"Redis is older than 6.0 ({error}): upgrade it, or name another in "
-                f"{variable('redis')}"
-            ) from error
-        raise UnreachableError(
-            f"Redis does not answer ({error}): start one, or name another with --redis or "
-            f"{variable('redis')}"
-        ) from error
-    finally:
-        await redis.aclose()
-
-
-def store_of(settings: Settings, redis: Redis) -> StreamStore:
-    """The store of the settings' key prefix and retention."""
-    keys = Keys(settings.prefix)
-    return StreamStore(redis, settings.retention_segments, settings.retention_bytes, keys)
-
-
-def _client(url: str) -> Redis:
-    """A client that has not connected yet. Raises SettingsError if the URL has wrong options."""
-    try:
-        redis = Redis.from_url(url)
-        pool: Any = redis.connection_pool
-        pool.make_connection()  # the first place that checks the options
-    except (TypeError, ValueError):
-        raise SettingsError(
-            f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
-            "see `Redis.from_url`; those that begin with ssl_ go with rediss://"
-        ) from None
-    return redis
 
 
 async def ask(
@@ -94,12 +41,12 @@ async def ask(
     channel = store.keys.answer_channel(str(query["id"]))
     try:
         async with (
-            aclosing(follow(store.redis, channel)) as messages,
+            aclosing(store.follow(channel)) as messages,
             asyncio.timeout(deadline + ANSWER_SECONDS),
         ):
             await anext(messages)  # subscribed: an earlier answer would be lost
             await ensure_worker(store)
-            await store.redis.publish(store.keys.query_channel(), encode(query))
+            await store.publish([(store.keys.query_channel(), encode(query))])
             async for fields in _replies(store, query, messages):
                 yield fields
     except TimeoutError:
@@ -133,7 +80,7 @@ async def _publish_again(store: StreamStore, query: dict[str, Any]) -> None:
     answered it meanwhile repeats its answer. Workers resubscribe, too, so wait for one."""
     while not await workers(store):
         await asyncio.sleep(POLL_SECONDS)
-    await store.redis.publish(store.keys.query_channel(), encode(query))
+    await store.publish([(store.keys.query_channel(), encode(query))])
 
 
 def _unstreamed(streamed: str, answer: Any) -> str:
@@ -168,7 +115,7 @@ async def ensure_worker(store: StreamStore) -> None:
 
 async def workers(store: StreamStore) -> int:
     """The number of workers that listen for queries."""
-    return int((await store.redis.pubsub_numsub(store.keys.query_channel()))[0][1])
+    return await store.listening_workers()
 
 
 async def resolve(store: StreamStore, name: str) -> str:
@@ -181,9 +128,7 @@ async def resolve(store: StreamStore, name: str) -> str:
     if decoded == name:
         return name
     try:
-        has_literal, has_decoded = [
-            await store.redis.sismember(store.keys.streams(), each) for each in (name, decoded)
-        ]
+        has_literal, has_decoded = [await store.has_stream(each) for each in (name, decoded)]
     except NoPermissionError:  # a user that may only ask cannot list the streams
         return name
     return decoded if has_decoded and not has_literal else name
@@ -195,7 +140,7 @@ async def scored_segments(
     """(segments scored for the question, segments in the stream); question: None is the standing
     one. None if the question has no scores yet, or the Redis user may not read them."""
     try:
-        records = await store.questions(stream)
+        records = await store.questions.load(stream)
         wanted = question or current_question(records)
         qids = [qid for qid, record in records.items() if record.question == wanted]
         head = (await store.load(stream)).cursor.head
@@ -212,7 +157,7 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
     `questions` with their coverage."""
     state = await store.load(stream)
     cursor = state.cursor
-    records = await store.questions(stream)
+    records = await store.questions.load(stream)
     ranges = zip(records.values(), await store.scored_ranges(stream, records), strict=True)
     questions = [
         {"question": record.question, "coverage": round(scored.coverage(cursor.head), 4)}
@@ -232,7 +177,7 @@ async def describe(store: StreamStore, stream: str) -> dict[str, Any]:
 
 async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] | None:
     """The running top-k of a standing question, best segment first; None if there is none yet."""
-    for qid, record in (await store.questions(stream)).items():
+    for qid, record in (await store.questions.load(stream)).items():
         if record.question != question or record.expires_at:
             continue
         snapshot = await store.snapshot(stream, qid)
@@ -254,5 +199,5 @@ async def updates(store: StreamStore, stream: str) -> AsyncIterator[dict[str, An
     The first map is empty and says that the subscription has begun; so is one after each
     reconnection, since updates may have been missed before it.
     """
-    async for message in follow(store.redis, store.keys.update_channel(stream)):
+    async for message in store.follow(store.keys.update_channel(stream)):
         yield decode(message["data"]) if message else {}

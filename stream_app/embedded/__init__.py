@@ -1,1 +1,1 @@
-"""Redis and Kafka as child processes, for trials and tests."""
+"""Redis and Kafka as child processes, for demos and tests."""

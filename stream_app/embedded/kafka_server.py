@@ -1,7 +1,6 @@
-"""Apache Kafka from its home, the folder of its official distribution: one node on loopback.
+"""Apache Kafka on loopback: one KRaft node, started from an unpacked official distribution.
 
-Knows the layout of that folder, a node's settings, and how to ask a port whether a Kafka serves
-there. Where the home lies is the caller's to say.
+`node` runs it for the length of a `with` block; `is_broker_up` checks a port for any broker.
 """
 
 import base64
@@ -21,9 +20,9 @@ from stream_app.errors import EmbeddedError
 _JAVA = 17
 _HEAP = "-Xmx512m"
 
-# Metadata request, version 4: the brokers, no topics, create nothing.
+# Metadata request, version 4: asks for the brokers and no topics, creates none.
 _METADATA = struct.pack(">hhih4si?", 3, 4, 1, 4, b"xl3m", 0, False)
-_HEADER = struct.Struct(">iiii")  # the answer's size, correlation id, throttle time, brokers
+_HEADER = struct.Struct(">iiii")  # the response's size, correlation id, throttle time, brokers
 
 
 @contextmanager
@@ -33,33 +32,34 @@ def node(
     *,
     partitions: int,
     port: int,
-    doors: Mapping[str, int] | None = None,
-    more: Mapping[str, object] | None = None,
+    listeners: Mapping[str, int] | None = None,
+    properties: Mapping[str, object] | None = None,
     users: Sequence[str] = (),
 ) -> Iterator[None]:
-    """A broker and controller in one, its data in the folder, taken up again if it is there.
+    """A broker that is its own controller. Its data is in the folder; existing data is reused.
 
-    doors: further listeners, each security protocol with its port; more: settings of these;
-    users: of SCRAM, as `kafka-storage.sh --add-scram` wants them.
+    home: of the distribution; listeners: besides PLAINTEXT, security protocol -> port; properties:
+    more lines of server.properties; users: for SCRAM, in the form of `kafka-storage.sh
+    --add-scram`. Raises EmbeddedError if it cannot be started.
     """
     _check(home)
     folder = folder.absolute()
-    properties = _write_properties(folder, port, partitions, doors or {}, more or {})
+    config = _write_properties(folder, port, partitions, listeners or {}, properties or {})
     log = folder / "kafka.log"
     if not (folder / "data" / "meta.properties").exists():
         storage = home / "bin" / "kafka-storage.sh"
         identity = ["-t", _cluster_id(), "--standalone"]
         identity += [word for user in users for word in ("--add-scram", user)]
-        run([str(storage), "format", *identity, "-c", str(properties)], log)
-    # `env` hands the script its variables without this process reading or changing its own.
+        run([str(storage), "format", *identity, "-c", str(config)], log)
+    # `env` sets the variables of the script; those of this process stay untouched.
     variables = ["env", f"LOG_DIR={folder / 'logs'}", f"KAFKA_HEAP_OPTS={_HEAP}"]
-    command = [*variables, str(home / "bin" / "kafka-server-start.sh"), str(properties)]
+    command = [*variables, str(home / "bin" / "kafka-server-start.sh"), str(config)]
     with running(command, log, lambda: is_broker_up("127.0.0.1", port)):
         yield
 
 
 def is_broker_up(host: str, port: int) -> bool:
-    """Whether a broker there tells of at least one live broker: then it takes clients."""
+    """Whether a broker answers there and reports a live broker, so that clients can connect."""
     try:
         with socket.create_connection((host, port), timeout=2) as connection:
             connection.sendall(struct.pack(">i", len(_METADATA)) + _METADATA)
@@ -75,17 +75,17 @@ def is_broker_up(host: str, port: int) -> bool:
 def _check(home: Path) -> None:
     if not (home / "bin" / "kafka-server-start.sh").is_file():
         raise EmbeddedError(
-            f"{home} is no Kafka home: point KAFKA_HOME to an unpacked Apache Kafka distribution,"
-            " the folder that holds bin and libs"
+            f"{home} is not a Kafka distribution: set KAFKA_HOME to the folder of an unpacked one,"
+            " which contains bin and libs"
         )
-    found = _java_version()
-    if found < _JAVA:
-        which = f"Java {found} is on the PATH" if found else "no Java is on the PATH"
-        raise EmbeddedError(f"Kafka needs Java {_JAVA} or newer, {which}: install a newer one")
+    version = _java_version()
+    if version < _JAVA:
+        found = f"Java {version} is on the PATH" if version else "no Java is on the PATH"
+        raise EmbeddedError(f"Kafka needs Java {_JAVA} or newer, {found}: install a newer one")
 
 
 def _java_version() -> int:
-    """The major version of the PATH's Java, 0 for none."""
+    """The major version of the Java on the PATH; 0 if there is none."""
     if not (java := shutil.which("java")):
         return 0
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
@@ -94,13 +94,17 @@ def _java_version() -> int:
 
 
 def _write_properties(
-    folder: Path, port: int, partitions: int, doors: Mapping[str, int], more: Mapping[str, object]
+    folder: Path,
+    port: int,
+    partitions: int,
+    listeners: Mapping[str, int],
+    properties: Mapping[str, object],
 ) -> Path:
-    listeners = {"PLAINTEXT": port} | dict(doors)
-    node_url = ",".join(f"{name}://127.0.0.1:{at}" for name, at in listeners.items())
-    protocols = ",".join(f"{name}:{name}" for name in listeners)
+    ports = {"PLAINTEXT": port} | dict(listeners)
+    node_url = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    protocols = ",".join(f"{name}:{name}" for name in ports)
     controller = f"127.0.0.1:{free_port(besides=port)}"
-    settings = {
+    lines = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.bootstrap.servers": controller,
@@ -118,12 +122,12 @@ def _write_properties(
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
-    } | dict(more)
+    } | dict(properties)
     path = folder / "server.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     return path
 
 
 def _cluster_id() -> str:
-    # Kafka's form of a UUID; the leading zero byte keeps it from starting with a dash.
+    # Kafka's encoding of a UUID. The leading zero byte prevents a leading dash.
     return base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()

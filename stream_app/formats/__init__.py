@@ -1,1 +1,1 @@
-"""Formats: what an event of the tokens topic says: its streams, texts and times."""
+"""Formats of input events: how to find the stream, the texts and the times in an event."""

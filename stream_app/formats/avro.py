@@ -1,6 +1,6 @@
-"""Avro: a schema and those it refers to -> a reader of what was written by it.
+"""Avro: builds a decoder from a schema and the schemas it references.
 
-Times come out as ISO 8601, decimals and UUIDs as text, bytes as their text. Knows no registry.
+Decoded values are plain JSON types: times as ISO 8601, decimals and UUIDs as text, bytes as text.
 """
 
 import base64
@@ -20,22 +20,22 @@ from fastavro.schema import SchemaParseException
 from stream_app.errors import BadEvent
 
 Reader = Callable[[bytes], Any]
-# Longer ones take quadratic time to become text.
+# Converting longer ones to text takes quadratic time.
 DECIMAL_BYTES = 64
-# Values that one value may consist of beside arrays and maps: a few types that name each other can
-# spell out more than any memory holds.
+# Parts of one value, without the items of arrays and maps. A few types that reference each other
+# can expand to more than fits in memory.
 PARTS = 100_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# fastavro's reader that is written in Python.
+# The reader of fastavro in pure Python.
 _read_py: Any = import_module("fastavro._read_py")
-# Logical types are read by us under a name of our own: fastavro's readers raise at what Python's
-# types cannot hold, which would cost the record.
+# Logical types are decoded here under names of our own: the readers of fastavro raise for values
+# beyond Python's types, and the record would be lost.
 OURS = "xl3m-"
 
 
 def avro_reader(schema: str, references: Iterable[str] = ()) -> Reader:
-    """references: schemas that it names, each before those that name it. Raises ValueError if
-    there is no such schema, or one that cannot be read safely."""
+    """A decoder for values of the schema; it raises BadEvent. references: the schemas it uses, each
+    before those that use it. Raises ValueError for a schema that is invalid or unsafe to decode."""
     try:
         named = dict[str, Any]()
         for reference in references:
@@ -43,31 +43,31 @@ def avro_reader(schema: str, references: Iterable[str] = ()) -> Reader:
         parsed = fastavro.parse_schema(json.loads(schema), named_schemas=named)
         whole = fastavro.parse_schema(_whole(parsed, named, set()))
         if _size(parsed, named, {}) > PARTS:
-            raise ValueError(f"a value of it has more than {PARTS} parts")
+            raise ValueError(f"a value can have more than {PARTS} parts")
         if any(_is_weightless(items, named, {}) for items in _arrays(whole)):
-            raise ValueError("it has an array whose items take no bytes, so may be any number")
+            raise ValueError("it has an array of items without bytes, so their number has no bound")
         reader = _safe_reader(parsed, named)
     except (SchemaParseException, RecursionError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
-    def take(payload: bytes) -> Any:
+    def decode(payload: bytes) -> Any:
         buffer = BytesIO(payload)
         try:
             found = _writable(reader(buffer, whole))
         except (EOFError, ValueError, IndexError, KeyError, RecursionError, TypeError) as error:
-            raise BadEvent(f"it is not what its schema says ({type(error).__name__})") from None
+            raise BadEvent(f"it does not match its schema ({type(error).__name__})") from None
         except (OverflowError, MemoryError) as error:
-            raise BadEvent(f"it is not what its schema says ({type(error).__name__})") from None
-        if left := len(payload) - buffer.tell():
-            raise BadEvent(f"{left} bytes are left over behind what its schema says")
+            raise BadEvent(f"it does not match its schema ({type(error).__name__})") from None
+        if excess := len(payload) - buffer.tell():
+            raise BadEvent(f"it has {excess} more bytes than its schema says")
         return found
 
-    return take
+    return decode
 
 
 def _safe_reader(parsed: Any, named: dict[str, Any]) -> Callable[[BytesIO, Any], Any]:
-    """fastavro's own, unless the schema holds itself: then a value may be nested so deep that the
-    one written in C ends the process."""
+    """The compiled reader of fastavro; for a recursive schema the one in Python, because a deeply
+    nested value would crash the compiled one."""
     if _is_recursive(parsed, named, (), set()):
         return lambda buffer, whole: _read_py.schemaless_reader(_ShortNumbers(buffer), whole)
     made: Callable[[BytesIO, Any], Any] = fastavro.schemaless_reader
@@ -75,15 +75,15 @@ def _safe_reader(parsed: Any, named: dict[str, Any]) -> Callable[[BytesIO, Any],
 
 
 class _ShortNumbers:
-    """A buffer in which no number is longer than 64 bits take: fastavro reads those byte by byte,
-    and one of a million bytes takes hours."""
+    """A buffer that refuses numbers of more than 64 bits: fastavro reads them byte by byte, and one
+    of a million bytes would take hours."""
 
     def __init__(self, buffer: BytesIO) -> None:
         self.buffer = buffer
         self.run = 0
 
     def read(self, size: int) -> bytes:
-        """As of any file."""
+        """Like `read` of a file. Raises EOFError in an overlong number."""
         data = self.buffer.read(size)
         self.run = self.run + 1 if size == 1 and data >= b"\x80" else 0
         if self.run > 10:
@@ -92,7 +92,7 @@ class _ShortNumbers:
 
 
 def _whole(schema: Any, named: dict[str, Any], seen: set[str]) -> Any:
-    """The parsed schema with each type it names spelt out where it comes first."""
+    """The parsed schema with each named type written out at its first use."""
     if isinstance(schema, list):
         return [_whole(each, named, seen) for each in schema]
     if isinstance(schema, str):
@@ -116,7 +116,7 @@ def _whole(schema: Any, named: dict[str, Any], seen: set[str]) -> Any:
 
 
 def _parts(schema: Any) -> Iterator[Any]:
-    """The schemas right within one."""
+    """The direct parts of a schema."""
     if isinstance(schema, list):
         yield from schema
     elif isinstance(schema, dict):
@@ -127,7 +127,7 @@ def _parts(schema: Any) -> Iterator[Any]:
 
 
 def _arrays(schema: Any) -> Iterator[Any]:
-    """The items of each array within."""
+    """The item schemas of all arrays in a schema."""
     if isinstance(schema, dict) and schema["type"] == "array":
         yield schema["items"]
     for part in _parts(schema):
@@ -137,7 +137,7 @@ def _arrays(schema: Any) -> Iterator[Any]:
 def _is_recursive(
     schema: Any, named: dict[str, Any], within: tuple[str, ...], plain: set[str]
 ) -> bool:
-    """plain: types that were seen not to hold themselves, each looked at once."""
+    """Whether a schema is recursive. plain: types known not to be, so that each is visited once."""
     if isinstance(schema, str):
         if schema in within:
             return True
@@ -152,8 +152,8 @@ def _is_recursive(
 
 
 def _size(schema: Any, named: dict[str, Any], known: dict[str, int]) -> int:
-    """How many values a value of it has at most, of arrays and maps one item each. known: of types
-    by name; one within itself counts once."""
+    """How many parts a value has at most, with one item per array or map. known: results by type
+    name; a type inside itself counts once."""
     if isinstance(schema, str):
         if schema in named and schema not in known:
             known[schema] = 1
@@ -167,7 +167,7 @@ def _size(schema: Any, named: dict[str, Any], known: dict[str, int]) -> int:
 
 
 def _is_weightless(schema: Any, named: dict[str, Any], known: dict[str, bool]) -> bool:
-    """Whether a value of it takes no byte. known: of types by name."""
+    """Whether a value is encoded in no bytes. known: results by type name."""
     if isinstance(schema, str):
         if schema in named and schema not in known:
             known[schema] = _is_weightless(named[schema], named, known)
@@ -182,7 +182,7 @@ def _is_weightless(schema: Any, named: dict[str, Any], known: dict[str, bool]) -
 
 
 def _writable(value: Any) -> Any:
-    """The same as JSON can say it: bytes as their text, in base64 if they have none."""
+    """The value in JSON types; bytes as text, or as base64 if they are not UTF-8."""
     if isinstance(value, dict):
         return {name: _writable(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -191,7 +191,7 @@ def _writable(value: Any) -> Any:
 
 
 def bytes_text(value: bytes) -> str:
-    """Their text, or base64 if they are none."""
+    """The bytes as text, or as base64 if they are not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -210,16 +210,16 @@ def _uuid(data: Any, *_: Any) -> Any:
 
 
 def _moment(per_second: int, is_local: bool) -> Callable[..., Any]:
-    """A reader of a timestamp; one beyond the calendar stays the number it is."""
+    """A reader for a timestamp; one beyond the calendar stays a number."""
 
-    def take(data: int, *_: Any) -> Any:
+    def decode(data: int, *_: Any) -> Any:
         try:
             moment = EPOCH + timedelta(microseconds=data * 1_000_000 // per_second)
         except OverflowError:
             return data
         return (moment.replace(tzinfo=None) if is_local else moment).isoformat()
 
-    return take
+    return decode
 
 
 def _date(data: int, *_: Any) -> Any:
@@ -230,13 +230,13 @@ def _date(data: int, *_: Any) -> Any:
 
 
 def _time_of_day(per_second: int) -> Callable[..., Any]:
-    def take(data: int, *_: Any) -> Any:
+    def decode(data: int, *_: Any) -> Any:
         microseconds = data * 1_000_000 // per_second
         if not 0 <= microseconds < 86_400_000_000:
             return data
         return (EPOCH + timedelta(microseconds=microseconds)).time().isoformat()
 
-    return take
+    return decode
 
 
 _PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}

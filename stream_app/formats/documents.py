@@ -1,7 +1,4 @@
-"""Documents: the JSON in a value: one document as a rule, or several one after another.
-
-Bytes -> documents, and what could not be read as one. Knows JSON; no fields.
-"""
+"""Documents: the JSON documents in the value of an event: usually one, or several in a row."""
 
 import json
 from collections.abc import Iterator
@@ -12,17 +9,17 @@ from stream_app.formats.text import json_fault
 
 BLANKS = " \t\r\n\ufeff"
 WRONG_LINES = 1000
-"""Of a value; what comes behind so many is not looked at."""
+"""In one value; the rest of it is ignored."""
 
 
 class Bad(NamedTuple):
-    """In place of a document or record that cannot be used."""
+    """Stands for a document or record that cannot be used."""
 
     reason: str
 
 
 def documents(text: str) -> list[Any]:
-    """The documents, in order; Bad where there is none. Raises BadEvent if there is none at all."""
+    """The documents in order, with Bad for invalid ones. Raises BadEvent if all are invalid."""
     try:
         return [json.loads(text)]
     except (ValueError, RecursionError) as error:
@@ -33,7 +30,7 @@ def documents(text: str) -> list[Any]:
 
 
 def _several(text: str) -> list[Any]:
-    """What comes one after another: as a whole as far as it goes, then line by line."""
+    """Documents in a row: parsed one by one, and line by line from the first invalid one."""
     found, end, decoder = list[Any](), 0, json.JSONDecoder()
     while (start := _skip_blanks(text, end)) < len(text):
         try:
@@ -45,7 +42,7 @@ def _several(text: str) -> list[Any]:
 
 
 def _by_lines(rest: str) -> Iterator[Any]:
-    """Each line by itself, from what is no document on."""
+    """Each line by itself, from the first invalid document on."""
     wrong = 0
     for line in filter(None, (line.strip(BLANKS) for line in rest.split("\n"))):
         try:

@@ -1,7 +1,6 @@
-"""Layout: how events are written, compiled once from the settings and their preset.
+"""Layout: where the records, texts, times and stream names are in an event.
 
-What the user sets goes before the preset. Knows names of settings, presets, paths and templates;
-no events.
+Compiled once from the settings; empty ones are taken from the preset.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,8 +27,8 @@ from stream_app.formats.values import as_text, key_as_text, same
 HEADER = "header:"
 
 
-class Named(Protocol):
-    """The settings that say how events are written."""
+class FormatSettings(Protocol):
+    """The settings that describe the content of events."""
 
     @property
     def input_format(self) -> str: ...
@@ -49,10 +48,11 @@ class Named(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """form: how a value is written. records: the arrays to follow to the records; text, behind and
-    key: what they say, if anything; text_paths: all that the text is made of; times: where their
-    time is looked for, in this order; header: of the stream's name; joins: whether a text may be a
-    part of a line; missing_text, missing_records: what is said where there is none."""
+    """form: `lines`, `cri`, `json` or `msgpack`; records: paths of nested arrays down to the
+    records; text, behind and key: render the text, what follows it, and the stream's name;
+    text_paths: all paths in the text; times: where to look for the time, in this order; header:
+    with the stream's name; joins: whether a text can be a part of a line; missing_text,
+    missing_records: reasons for the dead letter."""
 
     form: str
     preset: Preset
@@ -69,8 +69,8 @@ class Layout:
     missing_records: str
 
     @classmethod
-    def of(cls, settings: Named) -> Self:
-        """The layout that the settings ask for. Raises SettingsError."""
+    def of(cls, settings: FormatSettings) -> Self:
+        """The layout for these settings. Raises SettingsError."""
         form, preset = form_and_preset(settings.input_format)
         text, name = _text(settings, preset)
         within, text = ("", text) if is_template(text) else split_records(text)
@@ -100,28 +100,28 @@ class Layout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a document is a record, and none is left out."""
+        """Whether each document is one record, and none is skipped."""
         return not self.records and self.preset.unless is None
 
     def fan_out(self, document: Any) -> Iterator[Scopes]:
-        """The records of a document, each with what it lies in, outward."""
+        """The records of a document, each with the objects around it, from inner to outer."""
         return _records_in((document,), self.records)
 
     def has_records(self, document: Any) -> bool:
-        """Whether the array of records is there; an empty one is, too."""
+        """Whether the array of records exists, even if it is empty."""
         return not self.records or follow(document, self.records[0]) is not MISSING
 
     def has_text(self, scopes: Scopes) -> bool:
-        """Whether there is anything the text is made of, be it null."""
+        """Whether any field of the text exists, even if it is null."""
         paths = self.text_paths
         return not paths or any(follow(s, each) is not MISSING for s in scopes for each in paths)
 
 
-def _text(settings: Named, preset: Preset) -> tuple[str, str]:
-    """The template or paths of the text, and the setting to name if it is wrong."""
+def _text(settings: FormatSettings, preset: Preset) -> tuple[str, str]:
+    """The template or paths of the text, and the variable to name in errors."""
     if settings.text and settings.text_field:
         names = "XL3M_TEXT and XL3M_TEXT_FIELD"
-        raise SettingsError(f"{names} both say where the text is: unset one of them")
+        raise SettingsError(f"{names} both define the text: unset one of them")
     if settings.text and not is_template(settings.text):
         example = "{level} {message}"
         raise SettingsError(f"XL3M_TEXT must have fields in braces, as in {example}")
@@ -137,7 +137,7 @@ def _missing(text: str, setting: str) -> str:
 
 
 def _records(given: str, within: str) -> str:
-    """The path of the records, from the setting of its own or that of the text."""
+    """The path of the records: XL3M_RECORDS_FIELD, or the array in XL3M_TEXT_FIELD."""
     given = given if not given or given.endswith("[]") else f"{given}[]"
     if given and within and given != within:
         both = "XL3M_RECORDS_FIELD and XL3M_TEXT_FIELD"
@@ -154,7 +154,7 @@ def _inside(unwrap: Callable[[Any], Any], to_text: ToText) -> ToText:
 
 
 def _render(text: str, setting: str, records: str, to_text: ToText) -> Render:
-    """No path at all is the record itself: `lines[]`."""
+    """Without a path the text is the record itself, as in `lines[]`."""
     if not text and records:
         return lambda scopes: to_text(scopes[0])
     return compile_text(text, setting, records, to_text)
@@ -165,7 +165,7 @@ def _optional(text: str, setting: str, records: str, to_text: ToText) -> Render 
 
 
 def _records_in(scopes: Scopes, arrays: list[Steps]) -> Iterator[Scopes]:
-    """A map where an array should be is its only item; what is not there has none."""
+    """A map in place of an array is its only item; a missing array has no items."""
     if not arrays:
         yield scopes
         return

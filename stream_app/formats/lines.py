@@ -1,7 +1,4 @@
-"""Lines: the time that stands in a line of a log, and the lines of a container runtime.
-
-`line_time` is for the tokens topic and for `feed`. Knows lines; no events.
-"""
+"""Lines: the timestamp in a line of a log, and the line format of container runtimes (CRI)."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,13 +10,13 @@ from stream_app.errors import SettingsError
 from stream_app.formats.times import CLOCK, DAY, MONTH, WEEKDAY, YEAR, ZONE, nearest, parse_time
 
 LineRule = Callable[[str, int], int | None]
-"""A line and the time now -> the line's own time, if it has one."""
+"""(line, time now) -> the line's own time, or None. Milliseconds since the epoch."""
 
 AUTO = "auto"
 BEGINS = 64
-"""A time begins within so many characters of a line."""
+"""A time begins within this many characters of a line."""
 LOOKED_AT = 512
-"""Of a line, by a pattern of the user's."""
+"""Characters of a line that a user's pattern is applied to."""
 LONGEST = 1024
 
 _ZONE = ZONE.replace("?P<zone>", "?:") + r"(?![\w:])"
@@ -32,7 +29,7 @@ SHAPES = (
     r"^\[?\d{10}(?:\.\d{1,9}|\d{3}|\d{6}|\d{9})?(?![\w.:-])",
 )
 
-# The directives of strptime that may stand in a pattern, as what they match.
+# The directives of strptime that a pattern may have, as regular expressions.
 SHORT = {"%T": "%H:%M:%S", "%F": "%Y-%m-%d", "%D": "%m/%d/%y", "%R": "%H:%M", "%e": "%d"}
 DIRECTIVES = {
     "%Y": r"\d{4}", "%y": r"\d\d", "%m": r"\d\d?", "%d": r" ?\d\d?", "%H": r"\d\d?",
@@ -64,13 +61,12 @@ def line_rule(setting: str) -> LineRule | None:
 
 
 def line_time(line: str, rule: LineRule, now_ms: int) -> int | None:
-    """The line's own time in milliseconds since the epoch; None if there is none."""
+    """The time in the line, in milliseconds since the epoch; None if there is none."""
     return rule(line, now_ms)
 
 
 def timed(text: str, rule: LineRule, now_ms: int) -> Iterator[Piece]:
-    """The text's lines, those of one time together; a line without a time has that of the one
-    before it."""
+    """The lines of the text, grouped by time; a line without a time has that of the line before."""
     held, held_ms = list[str](), None
     for line in _lines(text):
         time_ms = rule(line, now_ms) or held_ms
@@ -84,13 +80,13 @@ def timed(text: str, rule: LineRule, now_ms: int) -> Iterator[Piece]:
 
 
 def is_cri(text: str) -> bool:
-    """Whether it begins as a line of /var/log/pods does: `TIME stdout F text`."""
+    """Whether it begins like a line of /var/log/pods: `TIME stdout F text`."""
     return CRI_LINE.match(text) is not None
 
 
 def cri_pieces(text: str, now_ms: int) -> Iterator[Piece]:
-    """The lines of a container runtime without what it put before them. A line marked P goes on in
-    the next one. What is no such line stays as it is."""
+    """The lines of a container runtime without their prefixes. A line marked P continues in the
+    next one. Other lines stay as they are."""
     for line in _lines(text):
         line = line.removesuffix("\n").removesuffix("\r")
         match = CRI_LINE.match(line)
@@ -102,7 +98,7 @@ def cri_pieces(text: str, now_ms: int) -> Iterator[Piece]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """With their line breaks. `splitlines` would cut at other characters too."""
+    """The lines with their line breaks. `splitlines` would split at other characters, too."""
     start = 0
     while (end := text.find("\n", start) + 1) > 0:
         yield text[start:end]
@@ -113,7 +109,7 @@ def _lines(text: str) -> Iterator[str]:
 
 @cache
 def _common() -> re.Pattern[str]:
-    """All shapes as one expression, without the names of their parts."""
+    """All shapes as one regular expression, without group names."""
     shapes = "|".join(f"(?:{shape})" for shape in SHAPES)
     return re.compile(re.sub(r"\?P<\w+>", "?:", shapes), re.IGNORECASE | re.ASCII)
 
@@ -129,7 +125,9 @@ def _regex(setting: str) -> LineRule:
     try:
         pattern = re.compile(setting)
     except (re.error, RecursionError, OverflowError) as error:
-        raise SettingsError(f"XL3M_TIME_FROM_LINE is no regular expression: {error}") from None
+        raise SettingsError(
+            f"XL3M_TIME_FROM_LINE is not a valid regular expression: {error}"
+        ) from None
     if not pattern.groups:
         raise SettingsError("XL3M_TIME_FROM_LINE must have a group around the time: ^(\\S+ \\S+)")
 
@@ -141,17 +139,20 @@ def _regex(setting: str) -> LineRule:
 
 
 def _strptime(setting: str) -> LineRule:
-    """strptime reads whole texts only, so where it is to begin is found by an expression."""
+    """A rule from a pattern of strptime. strptime reads whole texts only, so a regular expression
+    finds the part to read."""
     for short, long in SHORT.items():
         setting = setting.replace(short, long)
     parts = re.split(r"(%.?)", setting)
     unknown = [part for part in parts[1::2] if part not in DIRECTIVES]
     if unknown:
-        raise SettingsError(f"XL3M_TIME_FROM_LINE has {unknown[0]!r}, which no strptime here knows")
+        raise SettingsError(
+            f"XL3M_TIME_FROM_LINE has {unknown[0]!r}, which strptime does not support here"
+        )
     expression = "".join(DIRECTIVES.get(part, re.escape(part)) for part in parts)
     pattern, has_year = re.compile(expression), bool({"%Y", "%y"} & set(parts))
     if not {"%d", "%j"} & set(parts):
-        raise SettingsError("XL3M_TIME_FROM_LINE must have a day: %d or %j")
+        raise SettingsError("XL3M_TIME_FROM_LINE must include a day: %d or %j")
 
     def rule(line: str, now_ms: int) -> int | None:
         match = pattern.search(line[:LOOKED_AT])

@@ -1,7 +1,6 @@
-"""Notes: what decoding has to tell of events that it could use all the same.
+"""Notes: warnings about events that could be used in spite of a flaw, such as an unknown time.
 
-Counted each time, named in the log once for each stream and form, within a bound. Knows what may
-be odd about an event; no metrics and no events.
+Each one is counted, and logged once per stream and form, up to a bound.
 """
 
 import logging
@@ -13,18 +12,18 @@ from stream_app.formats.keys import hint
 
 logger = logging.getLogger("xl3m")
 
-NAMED = 1000
-"""Forms of a time; the log names no more."""
+MAX_FORMS = 1000
+"""Forms of a time that are logged."""
 SHOWN = 60
-"""Characters of a value."""
+"""Characters of a value in the log."""
 
 
 def _nothing() -> None:
-    """Nobody counts."""
+    """The default of a counter."""
 
 
 class Notes:
-    """One per worker. Each `on_…` is called once for what it counts."""
+    """One per worker. Each `on_...` is called once per event that it counts."""
 
     def __init__(
         self,
@@ -39,27 +38,27 @@ class Notes:
         self._named_key = False
 
     def unparsed_time(self, stream: str, value: Any) -> None:
-        """A time that was not understood, so that Kafka's stands in for it."""
+        """A time that was not understood; Kafka's timestamp replaces it."""
         self.on_unparsed_time()
         if self._is_new(stream, _form(value)):
             logger.warning(
-                "stream %r: the time %s is not understood, so Kafka's is taken, here and in all of "
-                "that form; see %s%s",
+                "stream %r: the time %s is not understood; Kafka's timestamp replaces all times of "
+                "this form; see %s%s",
                 *(stream, _shown(value), "XL3M_TIME_FIELD", self._last),
             )
 
     def untimed_line(self, stream: str, text: str) -> None:
-        """A text in which no line has a time of its own: those of traces often have none."""
+        """A text in which no line has a time; lines of stack traces often have none."""
         self.on_unparsed_time()
         if self._is_new(stream, "line"):
             logger.warning(
-                "stream %r: no time stands in the line %s, so Kafka's is taken, here and in all "
-                "such lines; see %s%s",
+                "stream %r: the line %s has no time; Kafka's timestamp is used for all such lines; "
+                "see %s%s",
                 *(stream, _shown(text), "XL3M_TIME_FROM_LINE", self._last),
             )
 
     def binary_key(self, key: bytes) -> None:
-        """A key that is text, but hardly meant so."""
+        """A key that is valid text but looks binary."""
         if not self._named_key:
             self._named_key = True
             logger.warning(
@@ -67,19 +66,19 @@ class Notes:
             )
 
     def _is_new(self, stream: str, form: str) -> bool:
-        """Whether the form is to be named."""
-        if (stream, form) in self._forms or len(self._forms) >= NAMED:
+        """Whether to log the form."""
+        if (stream, form) in self._forms or len(self._forms) >= MAX_FORMS:
             return False
         self._forms.add((stream, form))
         return True
 
     @property
     def _last(self) -> str:
-        return "; no further form is named" if len(self._forms) == NAMED else ""
+        return "; further forms are not logged" if len(self._forms) == MAX_FORMS else ""
 
 
 def _form(value: Any) -> str:
-    """What values of one kind have in common."""
+    """The form of a value: its letters and digits made equal."""
     if not isinstance(value, str):
         return type(value).__name__
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", value[:SHOWN]))

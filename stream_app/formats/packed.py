@@ -1,7 +1,4 @@
-"""Packed: the map in a value of msgpack, and the text of token ids in it.
-
-Knows msgpack and what decodes ids; no fields but that.
-"""
+"""Packed: the map in a msgpack value, and the text of token ids in its field `ids`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +7,7 @@ from stream_app.errors import BadEvent
 from stream_app.formats.text import msgpack_of
 
 MSGPACK_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
-"""First bytes of a map."""
+"""First bytes of a msgpack map."""
 IdDecoder = Callable[[list[int]], str]
 
 
@@ -25,7 +22,7 @@ def map_of(value: bytes, encoding: str = "strict") -> dict[str, Any]:
 
 
 def text_of_ids(ids: Any, decode_ids: IdDecoder) -> str:
-    """The text of token ids, which must be whole characters."""
+    """The text of token ids. Raises BadEvent, also if they begin or end inside a character."""
     is_list = isinstance(ids, list) and all(isinstance(i, int) and 0 <= i < 2**31 for i in ids)
     if not is_list or not ids:
         raise BadEvent("field 'ids' must be a list of token ids")

@@ -1,25 +1,25 @@
-"""Partials: whether a text is a part of a line, as container runtimes cut long lines.
+"""Partials: whether a text is only a part of a line. Container runtimes split long lines.
 
-The parts are joined by what all texts without a line break at their end are joined by: the next
-text of the stream goes on where they end. Knows the fields that say so; no streams.
+Such a text gets no line break at its end, so the next text of the stream continues the line.
 """
 
 from typing import Any
 
 FLAGS = ("logtag", "_p", "flags")
-"""Where Fluent Bit's parsers put the P or F of a container runtime."""
+"""Fields in which parsers of Fluent Bit put the flag of a container runtime: P or F."""
 PIECE = range(16_384, 16_391)
-"""Docker cuts lines at so many bytes; half a character at the cut becomes U+FFFD."""
+"""Docker splits lines at 16 KiB; half a character at the cut becomes U+FFFD."""
 
 
 def ends_line(record: Any) -> bool:
-    """Whether the record says that it is the last part of its line, though it may be empty."""
+    """Whether the record is marked as the last part of its line; it may be empty."""
     return isinstance(record, dict) and any(record.get(name) == "F" for name in FLAGS)
 
 
 def is_partial(record: Any, text: str, how: str) -> bool:
-    """how: `newline` if every whole line ends with a line break, as in Docker's own files, else
-    `flags`: then a text without one is a part if the record says so, or for its size."""
+    """Whether the text is a part of a line. how: `newline` if each whole line ends with a line
+    break, as in Docker's own files; `flags` if the record's flags say so, or the size of the
+    text."""
     fields = record if isinstance(record, dict) else {}
     for name in FLAGS:
         if (flag := fields.get(name)) in ("P", "F"):

@@ -1,8 +1,8 @@
-"""Paths: where in a nested record something lies, compiled once, followed for each record.
+"""Paths: places in nested records. They are compiled once and followed for each record.
 
-`log.message`, `items[0].name`, `items.0.name`, `resource.attributes[service.name]`; a list of paths
-parted by commas means the first that leads to something. A record is looked through first, then
-what it lies in, outward. Knows plain data; no formats and no events.
+`log.message`, `items[0].name`, `items.0.name`, `resource.attributes[service.name]`; of several
+paths with commas the first that exists is used. A path is looked up in the record first, then in
+the objects around it, from inner to outer.
 """
 
 import re
@@ -12,35 +12,35 @@ from typing import Any
 from stream_app.errors import SettingsError
 
 Scopes = Sequence[Any]
-"""A record, what it lies in, what that lies in, and so on."""
+"""A record and the objects around it, from inner to outer."""
 Steps = Sequence[tuple[str, bool]]
-"""Names, and whether each stands in brackets."""
+"""Names, and whether each is in brackets."""
 Lookup = Callable[[Scopes], Any]
-"""What the path leads to; None if it leads to nothing, or to null."""
+"""Scopes -> the value at the path; None if it is missing or null."""
 
 MISSING: Any = object()
-"""What a path leads to that leads to nothing."""
+"""The value of a path that does not exist."""
 
 LONGEST = 1024
 STEPS = 12
-"""Each name may be part of a flattened one, so the ways to go double with each."""
+"""Each name can be part of a flattened one, so the alternatives double with each."""
 LEVELS = 8
-"""Of arrays within arrays."""
+"""Of nested arrays."""
 PATHS = 16
 ATTRIBUTES = 128
-"""Of a list of keys and values so many are looked at; OpenTelemetry allows no more by default."""
+"""Entries searched in a list of keys and values; OpenTelemetry's default limit."""
 STEP = re.compile(r"\[([^\[\]]+)\]|\.?([^.\[\]]+)")
 ARRAY = re.compile(r"\[\]\.?")
 
 
 def compile_paths(text: str, setting: str, records: str = "") -> list[Lookup]:
-    """Each of the paths parted by commas. records: the path of the array of records, which a path
-    may begin with."""
+    """A lookup for each of the paths, separated by commas. records: the path of the array of
+    records, which a path may begin with. Raises SettingsError."""
     return [_compile(steps) for steps in parse_paths(text, setting, records)]
 
 
 def parse_paths(text: str, setting: str, records: str = "") -> list[Steps]:
-    """The steps of each of the paths."""
+    """The steps of each path. Raises SettingsError."""
     paths = [_within(path.strip(), records) for path in text.split(",")]
     if len(text) > LONGEST or len(paths) > PATHS:
         raise SettingsError(
@@ -48,21 +48,21 @@ def parse_paths(text: str, setting: str, records: str = "") -> list[Steps]:
         )
     for path in paths:
         if "[]" in path:
-            raise SettingsError(f"{setting}: {path!r} has arrays other than those of the records")
+            raise SettingsError(f"{setting}: {path!r} has arrays that are not those of the records")
     return [parse(path, setting) for path in paths]
 
 
 def split_records(text: str) -> tuple[str, str]:
-    """A path with arrays in it as the path of the records and the path within one."""
+    """Splits a path with arrays: the path of the records, and the path within a record."""
     array, last, rest = text.rpartition("[]")
     return (array + last, rest.removeprefix(".")) if last else ("", text)
 
 
 def compile_records(text: str, setting: str) -> list[str]:
-    """The paths of the arrays, from the outermost on; the last holds the records."""
+    """The paths of nested arrays, outermost first; the last holds the records."""
     names = [name for name in ARRAY.split(text) if name]
     if not names and not ARRAY.fullmatch(text):
-        raise SettingsError(f"{setting}={text!r} is no path of an array, as in records[]")
+        raise SettingsError(f"{setting}={text!r} is not a path of an array such as records[]")
     if len(names) > LEVELS:
         raise SettingsError(f"{setting} must be at most {LEVELS} arrays within each other")
     for name in names:
@@ -71,7 +71,7 @@ def compile_records(text: str, setting: str) -> list[str]:
 
 
 def parse(path: str, setting: str) -> Steps:
-    """The steps of a path."""
+    """The steps of a path. Raises SettingsError."""
     steps, end = list[tuple[str, bool]](), 0
     for match in STEP.finditer(path):
         if match.start() != end:
@@ -79,7 +79,7 @@ def parse(path: str, setting: str) -> Steps:
         end = match.end()
         steps.append((match[1] or match[2], match[1] is not None))
     if end != len(path) or not steps or path.startswith("."):
-        raise SettingsError(f"{setting}: {path!r} is no path, as in kubernetes.pod_name")
+        raise SettingsError(f"{setting}: {path!r} is not a path such as kubernetes.pod_name")
     if len(steps) > STEPS:
         raise SettingsError(f"{setting}: {path!r} has more than {STEPS} steps")
     return steps
@@ -103,7 +103,7 @@ def _compile(steps: Steps) -> Lookup:
 
 
 def _key(name: str) -> Lookup:
-    """The usual case: a name without a dot."""
+    """The common case: one name without a dot."""
 
     def lookup(scopes: Scopes) -> Any:
         for scope in scopes:
@@ -115,8 +115,8 @@ def _key(name: str) -> Lookup:
 
 
 def follow(value: Any, steps: Steps) -> Any:
-    """What the steps lead to from there, or MISSING. In a map the longest flattened name goes
-    first: `a.b` and then `c` before `a`, then `b`, then `c`; but null only if there is no other."""
+    """The value at the end of the steps, or MISSING. In a map the longest flattened name is tried
+    first: `a.b`, `c` before `a`, `b`, `c`. A null is used only if no other exists."""
     if not steps:
         return value
     name, bracketed = steps[0]
@@ -135,12 +135,12 @@ def follow(value: Any, steps: Steps) -> Any:
 
 
 def _names(steps: Steps) -> int:
-    """How many steps there are before one in brackets, at least one."""
+    """The number of steps before one in brackets, at least one."""
     return next((at for at, (_, bracketed) in enumerate(steps) if bracketed and at), len(steps))
 
 
 def _item(items: list[Any], name: str, bracketed: bool) -> Any:
-    """By its place; in brackets also by its key, in a list of `{"key": …, "value": …}`."""
+    """The item at an index; in brackets also by key, in a list of `{"key": ..., "value": ...}`."""
     if name.isdecimal() and len(name) < 10:
         return items[int(name)] if int(name) < len(items) else MISSING
     for item in items[:ATTRIBUTES] if bracketed else ():

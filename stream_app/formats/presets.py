@@ -1,7 +1,6 @@
-"""Presets: what well-known producers call records, texts, times and streams.
+"""Presets: the fields in which well-known producers put records, texts, times and streams.
 
-`XL3M_INPUT_FORMAT=json:ecs`, or `ecs` alone. A preset only fills settings that the user left empty.
-Knows names of fields; follows none.
+`XL3M_INPUT_FORMAT=json:ecs`, or just `ecs`. A preset only fills in settings that are empty.
 """
 
 from collections.abc import Callable
@@ -13,14 +12,14 @@ from stream_app.formats.traces import trace_text
 from stream_app.formats.values import any_value, joined_bytes, same
 
 FORMS = ("lines", "cri", "json", "msgpack")
-"""How the value of an event is written."""
+"""Encodings of an event's value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Paths, as the settings of these names have them. behind: what follows the text if it is
-    there, such as a stack trace; partial: whether a text may be a part of a line; unless: records
-    that are left out, by a field's value; unwrap: what is inside a value."""
+    """Paths, as in the settings. behind: appended to the text if it exists, such as a stack trace;
+    partial: how to tell whether a text is a part of a line; unless: field and value of records to
+    skip; unwrap: extracts what a value wraps."""
 
     text: str = "text"
     time: str = "time"
@@ -73,7 +72,7 @@ PRESETS = {
 
 
 def form_and_preset(format: str) -> tuple[str, Preset]:
-    """What a format says: how values are written, and the preset. Raises SettingsError."""
+    """The encoding and the preset that a format names. Raises SettingsError."""
     if format in FORMS:
         return format, Preset()
     name = format.removeprefix("json:")

@@ -1,6 +1,6 @@
-"""Protobuf: a file's descriptor and those it imports -> a reader of its messages, as JSON has them.
+"""Protobuf: builds a decoder from a file's descriptor and those it imports.
 
-Which message a value is stands before it, as indexes into the file. Knows no registry.
+Decoded messages are maps, as in protobuf's JSON. Indexes before a message select its type.
 """
 
 import base64
@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from stream_app.errors import BadEvent
 
-# Messages within messages; more are no schema's.
+# Nested message types; no real schema has more.
 DEEPEST = 32
 VARINT_BYTES = 5
 
@@ -24,8 +24,9 @@ Reader = Callable[[bytes, bytes | None], Any]
 
 
 def protobuf_reader(file: str, imports: Mapping[str, str]) -> Reader:
-    """file: its descriptor in base64, as the registry serialises it; imports: by name, each before
-    those that import it. Raises ValueError if there is no such schema."""
+    """A decoder; it raises BadEvent. file: the descriptor in base64, as the registry serialises it;
+    imports: name -> descriptor, each before those that import it. Raises ValueError for an invalid
+    schema."""
     try:
         pool = DescriptorPool()
         _init_pool(pool)
@@ -52,7 +53,7 @@ def protobuf_reader(file: str, imports: Mapping[str, str]) -> Reader:
             return _with_empty_texts(message.DESCRIPTOR, fields)
         except (DecodeError, json_format.Error, ValueError, TypeError, RecursionError) as error:
             kind = type(error).__name__
-            raise BadEvent(f"it is not what its schema says ({kind})") from None
+            raise BadEvent(f"it does not match its schema ({kind})") from None
 
     return take
 
@@ -64,7 +65,7 @@ def _file(text: str, name: str) -> FileDescriptorProto:
 
 
 def _with_empty_texts(descriptor: Any, fields: dict[str, Any]) -> dict[str, Any]:
-    """A text that is empty is not on the wire, but is no missing field."""
+    """Adds empty texts, which are not transmitted but are not missing fields."""
     for field in descriptor.fields:
         is_text = field.type == field.TYPE_STRING and not field.is_repeated
         if is_text and not field.has_presence:
@@ -73,7 +74,7 @@ def _with_empty_texts(descriptor: Any, fields: dict[str, Any]) -> dict[str, Any]
 
 
 def _message(top: list[Any], path: list[int]) -> Any:
-    """The message's descriptor."""
+    """The descriptor of the message type at the path. Raises BadEvent."""
     within = top
     for depth, index in enumerate(path):
         if not 0 <= index < len(within):
@@ -85,13 +86,13 @@ def _message(top: list[Any], path: list[int]) -> Any:
 
 
 def _indexes(data: bytes) -> tuple[list[int], int]:
-    """The way to the message, and where it ends: how many, then each; a single 0 is short for the
-    first message."""
+    """The path of indexes to the message type, and where the payload begins: a count, then the
+    indexes; a single 0 means the first type."""
     count, at = _varint(data, 0)
     if count == 0:
         return [0], at
     if not 0 < count <= DEEPEST:
-        raise BadEvent("no indexes of a Protobuf message stand before it")
+        raise BadEvent("it does not begin with the indexes of a Protobuf message type")
     path = []
     for _ in range(count):
         index, at = _varint(data, at)
@@ -100,10 +101,10 @@ def _indexes(data: bytes) -> tuple[list[int], int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in zigzag, and where it ends."""
+    """A zigzag number, and the position after it."""
     number = 0
     for place, byte in enumerate(data[at : at + VARINT_BYTES]):
         number |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             return (number >> 1) ^ -(number & 1), at + place + 1
-    raise BadEvent("no indexes of a Protobuf message stand before it")
+    raise BadEvent("it does not begin with the indexes of a Protobuf message type")

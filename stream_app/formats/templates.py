@@ -1,7 +1,6 @@
-"""Templates: several fields as one text: `{level} {host.name} {message}`; `{{` and `}}` are braces.
+"""Templates: text from several fields: `{level} {host.name} {message}`; `{{` and `}}` are braces.
 
-A text without braces is a list of paths parted by commas, of which the first that leads to
-something counts. Knows paths; not what the text is for.
+A text without braces is a list of paths with commas, of which the first that exists is used.
 """
 
 import re
@@ -15,7 +14,7 @@ Render = Callable[[Scopes], str | None]
 ToText = Callable[[Any], str | None]
 
 FIELDS = 32
-"""In a template: an event must not become a text of very many times its size."""
+"""In a template, so that a text cannot be many times larger than its event."""
 LONGEST = 4096
 PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+")
 
@@ -26,20 +25,21 @@ def is_template(text: str) -> bool:
 
 
 def compile_text(text: str, setting: str, records: str, to_text: ToText) -> Render:
-    """A template, or paths. What it renders is None if none of its fields leads to anything."""
+    """A renderer for a template or for paths; it returns None if no field exists. Raises
+    SettingsError."""
     if is_template(text):
         return _template(text, setting, records, to_text)
     return _first(compile_paths(text, setting, records), to_text)
 
 
 def paths_of(text: str, setting: str, records: str) -> list[Steps]:
-    """All the paths of a template, or of a list of paths."""
+    """All paths in a template or in a list of paths."""
     lists = [each for each in PART.findall(text) if each] if is_template(text) else [text]
     return [steps for each in lists for steps in parse_paths(each, setting, records)]
 
 
 def _first(paths: list[Lookup], to_text: ToText) -> Render:
-    """Of several paths the first that leads to a text."""
+    """Renders the first path that has a text."""
     if len(paths) == 1:
         (only,) = paths
         return lambda scopes: to_text(only(scopes))
@@ -66,7 +66,7 @@ def _template(text: str, setting: str, records: str, to_text: ToText) -> Render:
 
 
 def _parts(text: str, setting: str, records: str, to_text: ToText) -> list[str | Render]:
-    """Texts between fields, and fields."""
+    """The texts between fields, and renderers of fields."""
     parts, end = list[str | Render](), 0
     for match in PART.finditer(text):
         if match.start() != end:
@@ -77,7 +77,7 @@ def _parts(text: str, setting: str, records: str, to_text: ToText) -> list[str |
         else:
             parts.append(_first(compile_paths(match[1], setting, records), to_text))
     if end != len(text):
-        raise SettingsError(f"{setting}: a brace has no partner; a brace itself is {{{{ or }}}}")
+        raise SettingsError(f"{setting}: unbalanced brace; write {{{{ or }}}} for a brace itself")
     fields = sum(map(callable, parts))
     if not 1 <= fields <= FIELDS or len(text) > LONGEST:
         raise SettingsError(

@@ -1,7 +1,7 @@
-"""Text: bytes -> text or a map, by one rule for what is not UTF-8, whatever endpoint they came to.
+"""Text: bytes -> text, JSON or msgpack, with the same rule for invalid UTF-8 on all endpoints.
 
-`strict` refuses it with its place, `replace` puts U+FFFD there. What is no text in any reading,
-UTF-16 or compressed, is refused by its name.
+`strict` refuses it and names the byte, `replace` puts U+FFFD in its place. UTF-16 and compressed
+data are recognised and refused.
 """
 
 import json
@@ -13,7 +13,7 @@ import msgpack
 from stream_app.errors import BadEvent
 from stream_app.formats.values import whole
 
-# First bytes of a msgpack map of up to 15 entries. No UTF-8 text begins with one of these.
+# First bytes of a msgpack map of up to 15 entries. UTF-8 cannot begin with one of these.
 MSGPACK_MAP = range(0x80, 0x90)
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _BEFORE_JSON = BOM + " \t\r\n"
@@ -22,17 +22,17 @@ _NO_TEXT = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"} | _COMPRESSED
 
 
 def is_empty(value: bytes | None) -> bool:
-    """Whether an event says nothing: a tombstone, or no bytes."""
+    """Whether an event has no content: a tombstone, or no bytes."""
     return not value
 
 
 def is_json(value: bytes) -> bool:
-    """Whether who sent it wants JSON back: all do but those who send msgpack."""
+    """Whether to answer in JSON: everyone but senders of msgpack gets JSON."""
     return not value or value[0] not in MSGPACK_MAP
 
 
 def text_of(raw: bytes, what: str, encoding: str = "strict") -> str:
-    """The bytes as text. Raises BadEvent with the place of what is not UTF-8."""
+    """The bytes as text. Raises BadEvent, which names the first byte that is not UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -46,7 +46,7 @@ def text_of(raw: bytes, what: str, encoding: str = "strict") -> str:
 
 
 def json_of(value: bytes, encoding: str = "strict") -> Any:
-    """What the bytes say in JSON, a byte order mark before it passed over. Raises BadEvent."""
+    """The bytes parsed as JSON, without a byte order mark. Raises BadEvent."""
     try:
         return json.loads(text_of(value, "value", encoding).lstrip(_BEFORE_JSON))
     except BadEvent as error:
@@ -56,7 +56,7 @@ def json_of(value: bytes, encoding: str = "strict") -> Any:
 
 
 def json_fault(error: Exception) -> str:
-    """What is wrong with JSON that cannot be read, without what only Python knows."""
+    """What is wrong with invalid JSON, without details of Python."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
@@ -65,12 +65,12 @@ def json_fault(error: Exception) -> str:
 
 
 def is_compressed(value: bytes) -> bool:
-    """Whether it begins as gzip or zstd does."""
+    """Whether it begins like gzip or zstd."""
     return value.startswith(tuple(_COMPRESSED))
 
 
 def msgpack_of(value: bytes, encoding: str = "strict") -> Any:
-    """What the bytes say in msgpack. Raises BadEvent."""
+    """The bytes parsed as msgpack. Raises BadEvent."""
     try:
         return msgpack.unpackb(value, raw=False, strict_map_key=True, unicode_errors=encoding)
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
@@ -78,12 +78,12 @@ def msgpack_of(value: bytes, encoding: str = "strict") -> Any:
 
 
 def encodable(text: str, what: str, encoding: str = "strict") -> str:
-    """JSON can spell half of a surrogate pair, which no UTF-8 text can hold: the text without.
-    Raises BadEvent."""
+    """The text without lone surrogates, which JSON can write but UTF-8 cannot. With `strict` they
+    raise BadEvent."""
     try:
         text.encode()
         return text
     except UnicodeEncodeError:
         if encoding == "replace":
             return whole(text)
-        raise BadEvent(f"{what} holds a lone surrogate, which is not text") from None
+        raise BadEvent(f"{what} has a lone surrogate, which is not text") from None

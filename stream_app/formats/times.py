@@ -1,8 +1,8 @@
-"""Times: whatever a producer writes for a time -> milliseconds since the epoch, or None.
+"""Times: parses any common form of a time to milliseconds since the epoch, or None.
 
-Numbers and plain ISO 8601 are read at once; other forms are told by their shape, and only what
-looks like a whole date is given to dateutil. What could mean two times means none. A time without
-a zone is UTC; one without a year is of the year that brings it nearest to now.
+Numbers and plain ISO 8601 are parsed directly. Other forms are recognised by their shape, and only
+full dates are passed to dateutil. An ambiguous time is None. A time without a zone is UTC; one
+without a year is in the year nearest to now.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 from stream_app.formats.values import is_number
 
 LONGEST = 64
-"""Characters; no form of a time is longer."""
+"""Characters of the longest form of a time."""
 LATEST = 10**14
 """Milliseconds, in the year 5138: numbers from here on count micro- and nanoseconds."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,14 +46,14 @@ SHAPES = (
     # klog's E1130 10:00:01.223456
     rf"[iwefd](?P<month>\d\d)(?P<day>\d\d)\s+{CLOCK}",
 )
-# What dateutil is trusted with: it reads almost anything as some time of today.
+# Texts passed to dateutil, which would parse almost anything as a time today.
 WHOLE = re.compile(r"(?=.*\b(?:19|20)\d\d\b)(?=.*\d:\d\d).*(?:[a-z]{3}|\d{1,2}[-/.]\d{1,2})", re.I)
 OFFSETS = {"utc": 0, "gmt": 0, "z": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7}
 OFFSETS |= {"mdt": -6, "pst": -8, "pdt": -7, "cet": 1, "cest": 2}
 
 
 def parse_time(value: Any, now_ms: int) -> int | None:
-    """Milliseconds since the epoch, if the value means one time after 1970."""
+    """Milliseconds since the epoch if the value is an unambiguous time after 1970, else None."""
     if type(value) is int and 10**11 <= value < LATEST:  # milliseconds, the usual case
         return value
     if isinstance(value, str):
@@ -71,7 +71,7 @@ def parse_time(value: Any, now_ms: int) -> int | None:
 
 
 def _of_number(value: float, span_ms: int | None = None) -> int | None:
-    """Seconds, milli-, micro- or nanoseconds, by size if not by `span_ms`; 0 means unset."""
+    """A number of seconds, milli-, micro- or nanoseconds: by `span_ms`, or by size; 0 is unset."""
     if not 0 < value < LATEST * 10**6:
         return None
     if span_ms is None:
@@ -113,12 +113,12 @@ def _of_text(text: str, now_ms: int) -> int | None:
         try:
             return _of_datetime(datetime.fromisoformat(text))
         except ValueError:
-            pass  # an odd form of it
+            pass  # an unusual form
     return _odd(text, now_ms)
 
 
 def _odd(text: str, now_ms: int) -> int | None:
-    """What is not plain ISO 8601."""
+    """Forms other than plain ISO 8601."""
     text = text.strip()
     if text[:1] == "[" and text[-1:] == "]":  # as in an access log
         text = text[1:-1].strip()
@@ -139,12 +139,12 @@ def _of_shape(text: str, now_ms: int) -> int | None:
 
 @cache
 def _shapes() -> list[re.Pattern[str]]:
-    """Compiled when they are first needed: most commands need none."""
+    """The shapes as regular expressions, compiled on first use: most commands need none."""
     return [re.compile(shape, re.IGNORECASE | re.ASCII) for shape in SHAPES]
 
 
 def time_of(parts: Mapping[str, str | None], now_ms: int) -> int | None:
-    """The time whose parts a pattern found, by their names; the year may be missing."""
+    """The time from the named groups of a match; the year may be missing."""
     try:
         year = parts.get("year") or parts.get("year2")
         if year:
@@ -155,7 +155,7 @@ def time_of(parts: Mapping[str, str | None], now_ms: int) -> int | None:
 
 
 def nearest(of_year: Any, now_ms: int) -> int | None:
-    """The time in the year that brings it nearest to now."""
+    """The time in the year nearest to now."""
     this = (EPOCH + timedelta(milliseconds=max(0, min(now_ms, LATEST)))).year
     times = list[int]()
     for year in (this - 1, this, this + 1):
@@ -168,7 +168,8 @@ def nearest(of_year: Any, now_ms: int) -> int | None:
 
 
 def _datetime(parts: Mapping[str, str | None], year: int) -> datetime:
-    """Raises ValueError; a leap second is the first of the next minute."""
+    """The time from its parts; a leap second is the first second of the next minute. Raises
+    ValueError."""
     month = (parts["month"] or "").lower()
     second, fraction = int(parts.get("second") or 0), (parts.get("fraction") or "0")[:6]
     made = datetime(
@@ -185,13 +186,13 @@ def _datetime(parts: Mapping[str, str | None], year: int) -> datetime:
 
 
 def _offset(zone: str) -> timedelta:
-    """Of +02:00, +0200 or +02; none for UTC."""
+    """The offset of +02:00, +0200 or +02; zero without one. Raises ValueError."""
     if zone[:1] not in ("+", "-"):
         return timedelta()
     digits = zone[1:].replace(":", "").ljust(4, "0")
     minutes = int(digits[:2]) * 60 + int(digits[2:])
     if minutes > 18 * 60:
-        raise ValueError(f"no zone is {zone}")
+        raise ValueError(f"{zone} is not a time zone")
     return timedelta(minutes=-minutes if zone[0] == "-" else minutes)
 
 
@@ -203,8 +204,8 @@ def _of_datetime(time: datetime) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _of_dateutil(text: str) -> int | None:
-    """What dateutil makes of it, if that does not depend on its guesses: the same with the day or
-    the month first, and whatever today is."""
+    """The time as dateutil parses it, or None if it depends on a guess: on the order of day and
+    month, or on the current date."""
     if not WHOLE.match(text):
         return None
     from dateutil import parser
@@ -221,11 +222,11 @@ def _of_dateutil(text: str) -> int | None:
 
 
 def _zone(name: str | None, offset: int | None) -> Any:
-    """Called by dateutil for a time's zone. Raises ValueError for a name nobody knows for sure."""
+    """Called by dateutil for a zone. Raises ValueError for an unknown or ambiguous name."""
     from dateutil import tz
 
     if not name:
         return tz.tzoffset(None, offset or 0)
     if name.lower() not in OFFSETS:
-        raise ValueError(f"no zone is called {name}")
+        raise ValueError(f"{name} is not a known time zone")
     return tz.tzoffset(name, offset if offset is not None else OFFSETS[name.lower()] * 3600)

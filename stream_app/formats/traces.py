@@ -1,7 +1,4 @@
-"""Traces: an exception as text, from the maps that log4j2's layouts make of it.
-
-Knows the maps' fields; no records.
-"""
+"""Traces: the text of an exception from its map in the JSON layouts of log4j2."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +10,14 @@ FRAMES = 1024
 
 
 def trace_text(value: Any) -> str | None:
-    """The exception as a Java runtime prints it; a text stays as it is."""
+    """The exception as Java prints it; a text stays as it is."""
     if not isinstance(value, dict):
         return as_text(value)
     return "\n".join(_lines(value)) or None
 
 
 def _lines(thrown: dict[str, Any]) -> Iterator[str]:
-    """The exception, then what caused it, and so on."""
+    """The lines of the exception and of its causes."""
     lead = ""
     for _ in range(CAUSES):
         yield from _own_lines(thrown, lead)
@@ -30,7 +27,7 @@ def _lines(thrown: dict[str, Any]) -> Iterator[str]:
 
 
 def _own_lines(thrown: dict[str, Any], lead: str) -> Iterator[str]:
-    """Those of one exception. The text of a whole trace names its causes itself."""
+    """The lines of one exception. A trace that is a text includes its causes."""
     trace = thrown.get("extendedStackTrace") or thrown.get("stackTrace")
     if isinstance(trace, str):
         if not lead:

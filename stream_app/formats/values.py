@@ -1,7 +1,4 @@
-"""Values: what a field of a record holds, as text.
-
-Knows the types that JSON, msgpack and a schema registry give; no names of fields.
-"""
+"""Values: the text of a field's value, for the types of JSON, msgpack and schema registries."""
 
 import base64
 import binascii
@@ -13,11 +10,11 @@ from typing import Any
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 LEVELS = 50
-"""How deep a value of OpenTelemetry may be nested."""
+"""Nesting of a value of OpenTelemetry that is followed."""
 
 
 def as_text(value: Any) -> str | None:
-    """The value as text: maps and lists as compact JSON. None if there is nothing in it."""
+    """The value as text; maps and lists as compact JSON. None for null and empty values."""
     if isinstance(value, str):
         return whole(value) or None
     if value is None:
@@ -32,27 +29,27 @@ def as_text(value: Any) -> str | None:
 
 
 def whole(text: str) -> str:
-    """JSON can spell half of a surrogate pair, which no UTF-8 text can hold: it becomes U+FFFD."""
+    """The text with U+FFFD for lone surrogates, which JSON can write but UTF-8 cannot."""
     return text if text.isascii() else SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number; to Python a boolean is one too."""
+    """Whether it is a number; a boolean, which Python counts as one, is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def key_as_text(value: Any) -> str | None:
-    """A scalar as the name of a stream; maps and lists name none."""
+    """A scalar as the name of a stream; None for maps and lists."""
     return None if isinstance(value, dict | list | tuple) else as_text(value)
 
 
 def same(value: Any) -> Any:
-    """A value is what it says."""
+    """The value unchanged."""
     return value
 
 
 def joined_bytes(value: Any) -> Any:
-    """The text whose bytes journald wrote as a list of numbers; else the value."""
+    """The text that journald wrote as a list of bytes; other values unchanged."""
     if isinstance(value, list) and value and all(_is_byte(each) for each in value):
         return bytes(value).decode("utf-8", "replace")
     return value
@@ -63,7 +60,7 @@ def _is_byte(value: Any) -> bool:
 
 
 def any_value(value: Any) -> Any:
-    """What OpenTelemetry's AnyValue holds, which says its type; else the value."""
+    """The content of an AnyValue of OpenTelemetry; other values unchanged."""
     return _any_value(value, LEVELS)
 
 
@@ -87,7 +84,7 @@ def _values_of(held: Mapping[str, Any]) -> list[Any]:
 
 
 def _from_base64(text: str) -> str:
-    """The bytes as text; what is no base64 stays as it is."""
+    """The bytes as text; what is not base64 stays as it is."""
     try:
         return base64.b64decode(text, validate=True).decode("utf-8", "replace")
     except (ValueError, binascii.Error):

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 
 from stream_app.kafka.topic_ids import is_other_topic
 from stream_app.settings.offset_reset import EARLIEST
-from stream_app.store.questions import Fence
+from stream_app.store.partitions import Fence, name_of
+from stream_app.store.retrying import without_retry
 from stream_app.store.state import LostWritesError, PositionUpdate
 from stream_app.store.store import StreamStore
 
@@ -102,6 +103,8 @@ class Assignment:
         start: Literal["earliest", "latest"] | int = EARLIEST,
     ) -> None:
         self.store = store
+        # An assignment is retried as a whole, and not at all once the partitions are revoked.
+        self._assigning = without_retry(store.partitions)
         self.topic = topic
         self.topics = topics
         self.start = start
@@ -121,7 +124,7 @@ class Assignment:
             _plain(tp): tp for tp in assigned if tp.topic == self.topic or tp.topic in self.topics
         }
         taken = {}
-        run_id = await self.store.run_id()
+        run_id = await self._assigning.run_id()
         if now:
             committed = await broker.seek_to_committed()
             for plain in now:
@@ -149,7 +152,7 @@ class Assignment:
         """See that Redis has all that this worker left there. Raises LostWritesError: positions
         are written last, so if these are there, all is."""
         left = {plain: owned.position for plain, owned in self.owned.items()}
-        positions = await self.store.positions([*left])
+        positions = await self.store.partitions.positions([*left])
         for (plain, ours), (position, _) in zip(left.items(), positions, strict=True):
             if _reached(position) < _reached(ours):
                 raise LostWritesError(
@@ -160,7 +163,7 @@ class Assignment:
 
     async def trust(self) -> None:
         """Write again to a Redis that was started again, if it has all that was left there."""
-        run_id = await self.store.run_id()
+        run_id = await self.store.partitions.run_id()
         await self.check_generation()
         self.trusted_run_id = run_id
 
@@ -180,7 +183,7 @@ class Assignment:
     async def advance(self, batch: list[tuple[OwnedPartition, Any]]) -> None:
         """Note in Redis that everything up to the end of the batch is there."""
         ends = {_plain(event.message): (owned, event.message.offset + 1) for owned, event in batch}
-        await self.store.move_positions(
+        await self.store.partitions.move(
             [
                 PositionUpdate(plain, owned.epoch, owned.position, end, owned.missing)
                 for plain, (owned, end) in ends.items()
@@ -199,16 +202,16 @@ class Assignment:
     async def _begin_at(self, owned: OwnedPartition, offset: int, run_id: str) -> None:
         """All before the offset counts as read from now on."""
         logger.info("%s: begins at offset %d", owned.topic_partition, offset)
-        await self.store.move_positions(
+        await self._assigning.move(
             [PositionUpdate(owned.topic_partition, owned.epoch, None, offset)], run_id
         )
         owned.position = owned.expected = offset
 
     async def _draw(self, plain: str, still: Callable[[], None]) -> OwnedPartition:
         """The partition with a new epoch, where Redis stands."""
-        epoch = await self.store.draw_epoch(plain, still)
-        offset, made = await self.store.position(plain)
-        gap, topic_id = await self.store.gap(plain), await self.store.topic_id(plain)
+        epoch = await self._assigning.draw_epoch(plain, still)
+        offset, made = await self._assigning.position(plain)
+        gap, topic_id = await self._assigning.gap(plain), await self._assigning.topic_id(plain)
         return OwnedPartition(plain, made, epoch, offset, offset, gap, topic_id)
 
     async def _resolve_position(
@@ -222,7 +225,7 @@ class Assignment:
             owned.expected = begin
         elif is_other_topic(known, topic_id) or (end is not None and end < offset):
             _say_why(owned, end, topic_id)
-            await self.store.reset_partition(*owned.fence, owned.incarnation + 1, topic_id or known)
+            await self._assigning.reset(*owned.fence, owned.incarnation + 1, topic_id or known)
             owned.incarnation, owned.position, owned.expected, owned.missing = (
                 owned.incarnation + 1,
                 0,
@@ -233,13 +236,8 @@ class Assignment:
         if topic_id and topic_id != known:
             if known and offset is not None:
                 _say_copied(owned)
-            await self.store.note_topic_id(*owned.fence, topic_id)
+            await self._assigning.note_topic_id(*owned.fence, topic_id)
         owned.topic_id = topic_id or known
-
-
-def name_of(partition: str, made: int) -> str:
-    """The name under which a partition's offsets are kept, if its topic was made again so often."""
-    return f"{partition}#{made}" if made else partition
 
 
 def _reached(position: int | None) -> int:

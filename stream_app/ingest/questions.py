@@ -13,11 +13,10 @@ from stream_app.kafka.dead_letters import DeadLetter
 from stream_app.kafka.missing_keys import MissingKeyWarning
 from stream_app.kafka.records import Event, check_readable, first_offset, is_empty
 from stream_app.requests import Question, Sender, decode_question, sender_of
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer, update_message
 from stream_app.settings import Settings
 from stream_app.store.limits import LimitError, too_many_streams
-from stream_app.store.questions import Fence
+from stream_app.store.partitions import Fence
 from stream_app.store.state import QuestionRecord, RestartedError
 from xl3m_core import QuestionError
 
@@ -33,14 +32,12 @@ class QuestionsAgent:
         assignment: Assignment,
         scorer: Scorer,
         dead_letter: DeadLetter,
-        health: Health,
     ) -> None:
         self.settings = settings
         self.assignment = assignment
         self.store = assignment.store
         self.scorer = scorer
         self.dead_letter = dead_letter
-        self.health = health
         self._missing_key = MissingKeyWarning()
 
     async def run(self, events: AsyncIterator[Event]) -> None:
@@ -66,10 +63,10 @@ class QuestionsAgent:
             return
         try:
             done = [(owned, event)]
-            await retry_forever(self.health, "questions", self.assignment.advance, done)
+            await self.assignment.advance(done)
         except RestartedError:
             logger.warning("Redis was restarted: checking what it holds")
-            await retry_forever(self.health, "questions", self.assignment.trust)
+            await self.assignment.trust()
 
     async def _handle(self, owned: OwnedPartition, event: Event) -> None:
         """Change the stream's questions, or write a dead letter."""
@@ -83,16 +80,16 @@ class QuestionsAgent:
             await self.dead_letter(event, str(error))
             sender = sender_of(m.key, m.value, settings.max_event_bytes)
             if sender.stream:
-                await retry_forever(self.health, "questions", self._reject, sender, str(error))
+                await self._reject(sender, str(error))
             return
         self._missing_key.check(m)
         try:
             if question.question is not None:
                 self.scorer.engine.suffix(question.question)
-            await retry_forever(self.health, "questions", self._apply, question, owned.fence)
+            await self._apply(question, owned.fence)
         except (QuestionError, LimitError) as error:
             await self.dead_letter(event, str(error))
-            await retry_forever(self.health, "questions", self._reject, question, str(error))
+            await self._reject(question, str(error))
 
     async def _reject(self, question: Question | Sender, error: str) -> None:
         """Tell those who watch the stream that the question was rejected."""
@@ -102,7 +99,7 @@ class QuestionsAgent:
 
     async def _apply(self, question: Question, fence: Fence) -> None:
         if question.question is None:
-            await self.store.end_questions(question.stream, fence=fence)
+            await self.store.questions.end_standing(question.stream, fence=fence)
         else:
             await self._set(question.stream, question.question, question.add, fence)
         self.scorer.streams.on_questions_changed(question.stream)
@@ -115,10 +112,10 @@ class QuestionsAgent:
         limit of streams from now on."""
         if await self.store.register_streams([(stream, "")], self.settings.max_streams):
             raise LimitError(too_many_streams(stream, self.settings.max_streams))
-        qid, now = self.scorer.question_id(question), await self.store.now()
+        qid, now = self.scorer.question_id(question), await self.store.questions.now()
         record = QuestionRecord(question, set_at=now)
         limit = self.settings.max_standing_questions
-        await self.store.ask(stream, qid, record, keep=add, most=limit, fence=fence)
+        await self.store.questions.ask(stream, qid, record, keep=add, most=limit, fence=fence)
         await self._publish_range(stream, question, qid)
 
     async def _publish_range(self, stream: str, question: str, qid: str) -> None:

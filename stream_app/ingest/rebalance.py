@@ -52,7 +52,7 @@ class RebalanceListener:
         return await retry_forever(self.health, "assignment", attempt)
 
     async def _streams(self, partition: str) -> list[str]:
-        return await retry_forever(self.health, "assignment", self.ingest.store.streams, partition)
+        return await self.ingest.store.streams(partition)
 
     def _why(self) -> str:
         """Why no partition of the tokens topic was assigned."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.store.state import Cursor
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Method
@@ -114,12 +113,11 @@ async def _cursors(store: StreamStore) -> AsyncIterator[tuple[str, Cursor]]:
 class SegmentationCheck:
     """Says once, when a worker starts, which streams were cut for another model."""
 
-    def __init__(self, engine: Engine, store: StreamStore, health: Health) -> None:
+    def __init__(self, engine: Engine, store: StreamStore) -> None:
         self.engine = engine
         self.store = store
-        self.health = health
 
     async def run(self) -> None:
         """Look, and return."""
-        for said in await retry_forever(self.health, "start", mismatches, self.store, self.engine):
+        for said in await mismatches(self.store, self.engine):
             logger.warning("%s", said)

@@ -136,7 +136,7 @@ class Ingest:
         arrivals = await self._arrivals(ours)
         while (done := await self._next_batch(arrivals, ours)) is None:
             self.states.clear()
-            await retry_forever(self.health, "ingest", self.assignment.trust)
+            await self.assignment.trust()
         for _, event in done:
             event.ack()
 
@@ -149,10 +149,10 @@ class Ingest:
             await self._admit(arrivals)
             for part in _parts(arrivals):
                 while part:
-                    part = await retry_forever(self.health, "ingest", self._write, part)
+                    part = await self._write(part)
             # A partition lost while all this went on is another's to speak for now.
             done = [(owned, event) for owned, event in ours if self.assignment.owns(owned)]
-            await retry_forever(self.health, "ingest", self.assignment.advance, done)
+            await self.assignment.advance(done)
             return done
         except RestartedError:
             logger.warning("Redis was started again: seeing what it holds")
@@ -207,7 +207,7 @@ class Ingest:
         many, whoever listed it."""
         unheard: dict[Any, str] = {}
         for part in _parts(arrivals):
-            refused = await retry_forever(self.health, "ingest", self._enlist, part)
+            refused = await self._enlist(part)
             for stream in [stream for stream in part if stream in refused]:
                 self.states.pop(stream, None)
                 for arrival in arrivals.pop(stream):

@@ -1,7 +1,6 @@
-"""Access: how to get in to Kafka, in the form that each client wants.
+"""Authentication for Kafka: TLS and SASL options in the form that each client takes.
 
-Certificates, passwords and tokens go through here and nowhere else. Knows TLS and SASL; not
-whether it works, nor what is read or written once inside.
+Certificates, passwords and tokens pass through this module only.
 """
 
 import asyncio
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def kafka(settings: Settings) -> dict[str, Any]:
-    """What every aiokafka client is given: where the broker is and how to get in.
+    """Options of every aiokafka client: the broker's address and authentication.
 
-    Raises SettingsError when a file that it needs cannot be used.
+    Raises SettingsError if a file they need cannot be used.
     """
-    log_filter.quieten()
+    log_filter.install()
     options: dict[str, Any] = {
         "bootstrap_servers": settings.broker_address,
         "security_protocol": settings.kafka_security_protocol,
@@ -43,7 +42,7 @@ def kafka(settings: Settings) -> dict[str, Any]:
 
 
 def faust_credentials(settings: Settings) -> "Credentials | None":
-    """The same for a Faust app; None if anybody may come in."""
+    """The same for a Faust app; None without authentication."""
     from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
     options = kafka(settings)
@@ -62,17 +61,17 @@ def faust_credentials(settings: Settings) -> "Credentials | None":
 
 
 class TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
-    """A token that somebody else renews: read whenever a connection is made."""
+    """A token in a file that another program renews: it is read for each connection."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
     async def token(self) -> str:
-        """Called by aiokafka, which tries again after an OSError."""
+        """Called by aiokafka, which retries after an OSError."""
         return await asyncio.to_thread(self.read)
 
     def read(self) -> str:
-        """The token. Raises OSError, which does not show the path."""
+        """The token. Raises OSError without the path."""
         try:
             token = read_private(self.path, "ascii").strip()
         except OSError as error:
@@ -101,7 +100,7 @@ def _tls(settings: Settings) -> ssl.SSLContext:
             key = settings.kafka_ssl_keyfile or None
             # Without a password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(settings.kafka_ssl_certfile, key, password="")
-    except OSError as error:  # of ssl, too
+    except OSError as error:  # includes ssl.SSLError
         why = getattr(error, "reason", None) or error.strerror
         keys = f", its key (here or in {variable('kafka_ssl_keyfile')}) not encrypted"
         raise SettingsError(

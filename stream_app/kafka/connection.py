@@ -1,7 +1,6 @@
-"""Refusal: tries whether Kafka lets us in, and says what to mend if it does not.
+"""Connects to a broker once to test access, and turns its errors into advice.
 
-aiokafka's own clients tell the reason to their log alone. Knows what a broker may refuse; not
-where certificates, passwords and tokens come from.
+aiokafka's own clients write the reason of a failure to their log only.
 """
 
 import ssl
@@ -33,72 +32,72 @@ FATAL = (
     InvalidSessionTimeoutError,
     InvalidGroupIdError,
 )
-"""What stays as it is until somebody changes a right or a setting."""
+"""Errors that persist until a right or a setting is changed."""
 
-_OTHER_NAME = (62, 64)
+_NAME_MISMATCH = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 async def probe_broker(settings: Settings, options: dict[str, Any], seconds: float) -> None:
-    """Be let in by one broker and told of the cluster, within so many seconds for each.
+    """Connect to one broker and request the cluster's metadata, within `seconds` for each broker.
 
-    options: as of `access.kafka`. Raises UnreachableError with the reason of the first broker.
+    options: of `auth.kafka`. Raises UnreachableError with the first broker's reason.
     """
-    how = {name: value for name, value in options.items() if name != "bootstrap_servers"}
-    how["request_timeout_ms"] = round(seconds * 1000)
+    connect = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    connect["request_timeout_ms"] = round(seconds * 1000)
     reasons: list[Exception] = []
     for host, port, _ in collect_hosts(settings.broker_address, randomize=False):
         try:
-            door = await create_conn(host, port, **how)
+            connection = await create_conn(host, port, **connect)
             try:
-                seen = await door.send(MetadataRequest([]))
+                reply = await connection.send(MetadataRequest([]))
             finally:
-                door.close()
-            # aiokafka does not see that a token was refused; then the broker tells nothing more.
-            if settings.kafka_sasl_mechanism != "OAUTHBEARER" or seen.brokers:
+                connection.close()
+            # aiokafka does not notice a rejected token; the broker then sends an empty reply.
+            if settings.kafka_sasl_mechanism != "OAUTHBEARER" or reply.brokers:
                 return
             reasons.append(SaslAuthenticationFailed())
-        except (KafkaError, OSError, ValueError) as error:  # ValueError: a false proof in SCRAM
+        except (KafkaError, OSError, ValueError) as error:  # ValueError: a wrong proof in SCRAM
             reasons.append(error)
     raise unreachable(settings, reasons[0]) from reasons[0]
 
 
 def unreachable(settings: Settings, error: Exception) -> UnreachableError:
-    """What to do about it. What the broker says is not repeated: it might repeat a token."""
+    """The error with advice. The broker's message is left out: it may contain a token."""
     broker, security = (
         f"the Kafka broker at {settings.broker_address}",
         variable("kafka_security_protocol"),
     )
     match error:
         case ssl.SSLCertVerificationError():
-            said = f"the certificate of {broker} is not trusted {_why_not_trusted(error)}"
+            reason = f"the certificate of {broker} is not trusted {_why_not_trusted(error)}"
         case ssl.SSLError():
-            said = f"no TLS with {broker} ({error.reason}): see {security}"
+            reason = f"no TLS with {broker} ({error.reason}): see {security}"
         case SaslAuthenticationFailed():
-            said = f"{broker} refuses {_who(settings)}"
+            reason = f"{broker} refuses {_who(settings)}"
         case UnsupportedSaslMechanismError():
             mechanism = variable("kafka_sasl_mechanism")
-            said = f"{broker} does not take {settings.kafka_sasl_mechanism}: see {mechanism}"
+            reason = f"{broker} does not take {settings.kafka_sasl_mechanism}: see {mechanism}"
         case (
             TopicAuthorizationFailedError()
             | GroupAuthorizationFailedError()
             | ClusterAuthorizationFailedError()
         ):
             right = type(error).__name__.partition("Authorization")[0].lower()
-            said = f"{broker} lets us in, but not to this {right}: give us rights on it"
+            reason = f"{broker} lets us in, but not to this {right}: give us rights on it"
         case KafkaConnectionError() | ConnectionResetError():
-            said = f"{broker} closes the connection: see whether it wants another {security}"
-            said += _or_refuses(settings)
+            reason = f"{broker} closes the connection: see whether it wants another {security}"
+            reason += _or_refuses(settings)
         case _:
-            said = (
+            reason = (
                 f"no Kafka broker at {settings.broker_address} ({type(error).__name__}): start "
                 f"one, or name another with --broker or {variable('broker')}"
             )
-    return UnreachableError(said)
+    return UnreachableError(reason)
 
 
 def explain_refusal(settings: Settings, error: Exception) -> str:
-    """What to do when the group, or a topic in it, refuses a worker."""
+    """Advice for a worker that the group or a topic refuses."""
     group = f"the group {settings.group!r} ({variable('group')})"
     match error:
         case GroupAuthorizationFailedError():
@@ -120,8 +119,8 @@ def explain_refusal(settings: Settings, error: Exception) -> str:
         case InvalidGroupIdError():
             return f"the broker takes no {variable('group')}={settings.group!r}: name another"
         case _:
-            said = f" ({error})" if str(error) else ""
-            return f"{group} does not take this worker: {type(error).__name__}{said}"
+            details = f" ({error})" if str(error) else ""
+            return f"{group} does not take this worker: {type(error).__name__}{details}"
 
 
 def _not_to(what: str) -> str:
@@ -129,7 +128,7 @@ def _not_to(what: str) -> str:
 
 
 def _topics_of(error: Exception) -> set[str]:
-    """The names in the error, which is given one or several."""
+    """The names in the error's arguments: each is one name or several."""
     return {
         name for each in error.args for name in ([each] if isinstance(each, str) else each or ())
     }
@@ -137,7 +136,7 @@ def _topics_of(error: Exception) -> set[str]:
 
 def _why_not_trusted(error: ssl.SSLCertVerificationError) -> str:
     why = error.verify_message.rstrip(".")
-    if error.verify_code in _OTHER_NAME:
+    if error.verify_code in _NAME_MISMATCH:
         return f"({why}): name it in {variable('broker')} as its certificate does"
     name = variable("kafka_ssl_cafile")
     return f"({why}): name the file of the authority that vouches for it in {name}"
@@ -151,7 +150,7 @@ def _who(settings: Settings) -> str:
 
 
 def _or_refuses(settings: Settings) -> str:
-    """What else it may not like, when it closes the connection without a word."""
+    """Other possible reasons why a broker closes the connection without an error."""
     if settings.kafka_sasl_mechanism == "OAUTHBEARER":
         return f", or refuses {_who(settings)}"
     if settings.kafka_security_protocol == "SSL":

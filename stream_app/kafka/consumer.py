@@ -1,11 +1,13 @@
-"""Consumer: Faust's Kafka consumer, mended where it passes over events, or counts what never came.
+"""Consumer: Faust's Kafka consumer with fixes for skipped events, missing offsets and slow polls.
 
-Faust throws away what it fetched while its flow stood still, seeks back to what the group has
-committed, and trusts that nothing is read on between two assignments. The first fails where nothing
-is committed, or 0; the last where an assignment was empty, or is still being taken over when the
-next one begins. Of offsets that never came it makes a list, one by one, however many there are. And
-a partition that was full and has room again may have to wait for a second until it is polled.
-Knows offsets, generations and polls; no events.
+What Faust does, and what is fixed here:
+
+- It drops what it fetched while its flow was stopped and seeks back to the committed offsets, but
+  not where the group has committed nothing, or 0.
+- It assumes that nothing is read between two assignments. That is wrong after an empty assignment,
+  and when the next rebalance starts before an assignment is complete.
+- It keeps missing offsets one by one in a list, even if there are millions.
+- A partition whose buffer has space again may wait a second for its next poll.
 """
 
 from collections import defaultdict
@@ -20,43 +22,45 @@ from stream_app.kafka.consumer_thread import ConsumerThread
 from stream_app.kafka.records import RangeRecord, Record, bundle
 
 BETWEEN_GENERATIONS = -2
-"""The app's generation from when partitions are called back until they are given out anew;
-aiokafka's own number for none is -1."""
+"""The app's generation from the revocation of partitions to the next assignment. aiokafka's own
+number for none is -1."""
 
-SOON = 0.02
-"""Seconds until it is seen that a partition which was full has room again."""
+RESUME_SECONDS = 0.02
+"""Time until a partition that was full and has space again is polled, at most."""
 
 
 class Consumer(aiokafka.Consumer):
-    """Reads what is assigned from where the group stands, and nothing while that is settled.
+    """Reads the assigned partitions from the group's committed offsets, and nothing during a
+    rebalance.
 
-    Where the group has committed nothing, that is offset 0; what has expired there is passed over
-    by the setting `consumer_auto_offset_reset="earliest"`.
+    Without a committed offset it starts at offset 0; if that has expired, the setting
+    `consumer_auto_offset_reset="earliest"` applies.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # Faust lets go of it with the partition. (partition, offset) -> what was read before it
+        # partition -> offset -> the offset read before it, if that is not the one just below.
+        # Faust deletes a partition's entry when it is revoked.
         self._gap: Any = defaultdict(dict[int, int])
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        """Called by Faust when it begins."""
+        """Called by Faust at start."""
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        """Called by Faust for what there is to read: what is polled of a topic of the app's
-        `polled` is one message for each partition."""
-        timeout = min(timeout, SOON) if self._buffered_partitions else timeout
-        polled = await super()._getmany(active_partitions, timeout)
-        whole = cast(Any, self.app).batched_topics
+        """Called by Faust for the next records. Those of the app's `batched_topics` become one
+        bundle per partition."""
+        timeout = min(timeout, RESUME_SECONDS) if self._buffered_partitions else timeout
+        fetched = await super()._getmany(active_partitions, timeout)
+        batched = cast(Any, self.app).batched_topics
         return {
-            tp: self._together(tp, records) if tp.topic in whole else self._each(tp, records)
-            for tp, records in polled.items()
+            tp: self._bundled(tp, records) if tp.topic in batched else self._single(tp, records)
+            for tp, records in fetched.items()
             if records
         }
 
     def _to_message(self, tp: TP, record: Any) -> Any:
-        """Called by Faust, which knows no record that stands for several offsets."""
+        """Called by Faust, which drops the extra fields of a RangeRecord."""
         message: Any = super()._to_message(tp, record)
         if isinstance(record, RangeRecord):
             message.first_offset = record.first_offset
@@ -64,46 +68,47 @@ class Consumer(aiokafka.Consumer):
         return message
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        """Called by Faust to poll; if all partitions are full it sleeps for a second."""
+        """Called by Faust to poll. Its own method sleeps a second if all partitions are full."""
         while self.flow_active and self._buffered_partitions and not self._get_active_partitions():
-            await self.sleep(SOON)
+            await self.sleep(RESUME_SECONDS)
             if self.should_stop:
                 break
         return await super()._wait_next_records(timeout)
 
-    def _together(self, tp: TP, records: Sequence[Record]) -> list[Record]:
-        """They are acknowledged with the last one, so none before it is a hole."""
+    def _bundled(self, tp: TP, records: Sequence[Record]) -> list[Record]:
+        """The whole bundle is acknowledged with its last record: the others are not missing."""
         self._gap[tp][records[-1].offset] = self._read_up_to(tp)
         return [bundle(records)]
 
-    def _each(self, tp: TP, records: Sequence[Record]) -> Sequence[Record]:
-        """Faust sees what never came between two of them; not what did not before the first."""
+    def _single(self, tp: TP, records: Sequence[Record]) -> Sequence[Record]:
+        """Faust sees missing offsets between two records of a poll, but none before the first."""
         self._gap[tp][records[0].offset] = self._read_up_to(tp)
         return records
 
     def _read_up_to(self, tp: TP) -> int:
-        """The last offset that was read, or passed over by where reading began."""
+        """The last offset before the next record: read, or before the start position."""
         read = self._read_offset[tp]
         return -1 if read is None else read
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Nothing came from `offset_from` until `offset_to` did."""
+        """Called by Faust: offsets from `offset_from` up to, not including, `offset_to` are
+        missing."""
         self._gap[tp][offset_to] = offset_from - 1
 
     def _new_offset(self, tp: TP) -> int | None:
-        """The offset to commit: the one behind all that is acknowledged without a hole. None:
-        nothing new is. What never came is no hole, nor what came together."""
-        acked, before = self._acked[tp], self._gap[tp]
+        """The offset to commit: the one after the last in an unbroken row of acknowledged records.
+        None if there is nothing new. Missing and bundled offsets do not break the row."""
+        acked, previous = self._acked[tp], self._gap[tp]
         last = committed = (self._committed_offset[tp] or 0) - 1
         acked.sort()
-        done = 0
+        count = 0
         for offset in acked:
-            if before.get(offset, offset - 1) > last:
+            if previous.get(offset, offset - 1) > last:
                 break
-            last, done = max(last, offset), done + 1
-            before.pop(offset, None)
-        self._acked_index[tp].difference_update(acked[:done])
-        del acked[:done]
+            last, count = max(last, offset), count + 1
+            previous.pop(offset, None)
+        self._acked_index[tp].difference_update(acked[:count])
+        del acked[:count]
         return last + 1 if last > committed else None
 
     async def commit_offsets(self, offsets: Mapping[TP, int]) -> bool:
@@ -111,39 +116,40 @@ class Consumer(aiokafka.Consumer):
         return bool(await self._commit(offsets))
 
     def check(self, generation: int) -> None:
-        """Raise Faust's RebalanceAgain, which makes it wait for the next assignment, if that is
-        not the generation of the current one."""
+        """Raise RebalanceAgain if a generation is over: Faust then waits for the next
+        assignment."""
         if generation != self.app.consumer_generation_id or generation == BETWEEN_GENERATIONS:
-            raise RebalanceAgain("the partitions were called back meanwhile")
+            raise RebalanceAgain("the partitions were revoked meanwhile")
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek every partition to its committed offset; returns these, None where there is none."""
+        """Seek each partition to its committed offset, or to 0 without one. Returns the committed
+        offsets, None where there is none."""
         if not self.assignment():
             return {}
         committed = await super().seek_to_committed()
-        if fresh := {tp: 0 for tp, offset in committed.items() if not offset}:
-            await self.seek_wait(fresh)
+        if uncommitted := {tp: 0 for tp, offset in committed.items() if not offset}:
+            await self.seek_wait(uncommitted)
         return committed
 
     async def offsets_at(self, start: Literal["latest"] | int, *partitions: TP) -> Mapping[TP, int]:
-        """The end of each partition, or its first offset since a time in milliseconds."""
+        """The end of each partition, or its first offset at or after a time in milliseconds."""
         thread = cast(ConsumerThread, self._thread)
         return cast(
             Mapping[TP, int], await thread.call_thread(thread.offsets_at, start, partitions)
         )
 
     async def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
-        """The ids of the topics, by which one that was created again differs."""
+        """The ids of topics; a recreated topic has a new id."""
         thread = cast(ConsumerThread, self._thread)
         return cast(Mapping[str, str], await thread.call_thread(thread.topic_ids, names))
 
     def missing_topics(self) -> frozenset[str]:
-        """Topics that are read and not there."""
+        """Subscribed topics that do not exist."""
         return cast(ConsumerThread, self._thread).topics.missing
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Called when partitions are given out. Faust stopped the flow when it lost some, but not
-        if it had none; and it does not forget which were full, of which nothing is at hand now."""
+        """Called by Faust after a rebalance. Faust does not stop the flow if it had no partitions
+        before, and it still counts partitions as full whose buffers are empty by now."""
         app: Any = self.app
         self._buffered_partitions.clear()
         app.fetch_state.forget_others(assigned)
@@ -152,36 +158,35 @@ class Consumer(aiokafka.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """The last that Faust waits for before it reads on, so the last chance to see that the
-        partitions were called back meanwhile."""
+        """Called by Faust as the last step before it continues to read: the last chance to notice
+        that the partitions were revoked meanwhile."""
         generation = self.app.consumer_generation_id
         self.check(generation)
         await super().perform_seek()
-        await self._begin_again()
-        # Elsewhere Faust takes it for the last offset that was read, not for the next one.
+        await self._restart_truncated()
+        # Faust sets the next offset here, and elsewhere takes it for the last one that was read.
         for tp in self.assignment():
             offset = self._read_offset[tp]
             self._read_offset[tp] = offset - 1 if offset else None
         cast(ConsumerThread, self._thread).ended.clear()
         self.check(generation)
 
-    async def _begin_again(self) -> None:
-        """What was seen of partitions that end too early is dealt with now, and must not be taken
-        for their end once they have grown. One that nobody took over from where Redis stands, of
-        the queries, is read from its first record."""
+    async def _restart_truncated(self) -> None:
+        """Read partitions that ended before the committed offset from their first record, if the
+        assignment did not reset them: that is so for queries, of which Redis holds no position."""
         thread, assigned = cast(ConsumerThread, self._thread), self.assignment()
         ended, thread.ended = thread.ended, {}
-        again = {
+        truncated = {
             tp: 0
             for tp, end in ended.items()
             if tp in assigned and (self._read_offset[tp] or 0) > end
         }
-        if again:
-            await self.seek_wait(again)
-            self._read_offset.update(again)
-            self._committed_offset.update(dict.fromkeys(again))
+        if truncated:
+            await self.seek_wait(truncated)
+            self._read_offset.update(truncated)
+            self._committed_offset.update(dict.fromkeys(truncated))
 
     def resume_flow(self) -> None:
-        """Read on, unless the partitions have just been called back."""
+        """Continue to read, unless the partitions were just revoked."""
         self.check(self.app.consumer_generation_id)
         super().resume_flow()

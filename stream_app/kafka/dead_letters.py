@@ -1,7 +1,7 @@
 """Dead letters: events that cannot be used go to a topic of their own and into the log.
 
-Every one is sent. Of many of a kind, of one topic and for one reason, the log says the first few,
-then from time to time how many more there were. Knows events and a way to send; no format.
+Every one is sent. Of many with the same topic and reason, the log has the first few, and then a
+regular count of the others.
 """
 
 import asyncio
@@ -16,11 +16,12 @@ from stream_app.kafka.records import Event, Message, first_offset, unreadable_re
 
 logger = logging.getLogger("xl3m")
 
-# Of a kind so many are said each by itself, then one line each interval.
-SAID = 5
+LOGGED_EVENTS = 5
+"""Events of a kind that are logged one by one; the others are counted."""
 INTERVAL_SECONDS = 60.0
-# Reasons tell of places and names, which are taken out; still there might be any number of kinds.
-KINDS = 256
+"""Time between two counts in the log."""
+MAX_KINDS = 256
+# Reasons contain numbers and names, which are removed to find events of the same kind.
 _PARTICULARS = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
 
 Send = Callable[[bytes | None, bytes], Awaitable[None]]
@@ -29,11 +30,11 @@ DeadLetter = Callable[[Event, str], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Kind:
-    """said: each by itself; left_out: since the last line; last: the latest of these; is_new:
-    whether any came since then."""
+    """Events with the same topic and reason. logged: one by one; counted: since the last summary;
+    last: the latest of them; is_new: whether there were any since the last summary."""
 
-    said: int = 0
-    left_out: int = 0
+    logged: int = 0
+    counted: int = 0
     last: str = ""
     is_new: bool = True
 
@@ -45,7 +46,7 @@ class DeadLetterLog:
         self.kinds: dict[tuple[str, str], _Kind] = {}
 
     async def run(self) -> None:
-        """Say what was left out, each interval, and at the end."""
+        """Log the counts at each interval, and at the end."""
         try:
             while True:
                 await asyncio.sleep(INTERVAL_SECONDS)
@@ -54,19 +55,19 @@ class DeadLetterLog:
             self.summarise()
 
     def note(self, topic: str, where: str, reason: str) -> None:
-        """Say it, or count it."""
+        """Log an event, or count it."""
         kind = self._kind(topic, _PARTICULARS.sub("…", reason))
         kind.is_new = True
-        if kind.said < SAID:
-            kind.said += 1
+        if kind.logged < LOGGED_EVENTS:
+            kind.logged += 1
             logger.warning("%s: %s", where, reason)
         else:
-            kind.left_out += 1
+            kind.counted += 1
             kind.last = f"{where}: {reason}"
 
     def summarise(self) -> None:
-        """A line for each kind of which any was left out. A kind of which none came since the last
-        time is forgotten: the next of it are said again."""
+        """Log one line per kind with counted events. A kind without new events since the last
+        summary is dropped: its next events are logged one by one again."""
         for key, kind in list(self.kinds.items()):
             self._summarise(key[0], kind)
             if not kind.is_new:
@@ -74,17 +75,17 @@ class DeadLetterLog:
             kind.is_new = False
 
     def _summarise(self, topic: str, kind: _Kind) -> None:
-        if kind.left_out:
+        if kind.counted:
             logger.warning(
-                "%s: %d more refused for such a reason, the last of them: %s",
-                topic, kind.left_out, kind.last,
+                "%s: %d more dead letters for this reason, the last of them: %s",
+                topic, kind.counted, kind.last,
             )  # fmt: skip
-        kind.left_out = 0
+        kind.counted = 0
 
     def _kind(self, topic: str, reason: str) -> _Kind:
         key = topic, reason
         if key not in self.kinds:
-            if len(self.kinds) >= KINDS:
+            if len(self.kinds) >= MAX_KINDS:
                 oldest = next(iter(self.kinds))
                 self._summarise(oldest[0], self.kinds.pop(oldest))
             self.kinds[key] = _Kind()
@@ -94,7 +95,8 @@ class DeadLetterLog:
 def dead_letter_sender(
     send: Send, on_sent: Callable[[], None] = lambda: None, log: DeadLetterLog | None = None
 ) -> DeadLetter:
-    """Puts an event that cannot be used where a person can look at it."""
+    """A function that sends an event to the topic of dead letters with a reason. on_sent: called
+    for each."""
     log = log or DeadLetterLog()
 
     async def send_letter(event: Event, reason: str) -> None:
@@ -103,7 +105,7 @@ def dead_letter_sender(
             first = first_offset(m)
             reason = unread if first == m.offset else f"{unread}: offsets {first} to {m.offset}"
         log.note(m.topic, f"{m.topic}/{m.partition} offset {first}", reason)
-        # The event's key keeps its dead letters in order, unless the key itself is what is wrong.
+        # The event's key keeps its dead letters in order, unless the key itself is unusable.
         key = m.key if m.key and len(m.key) <= STREAM_BYTES else None
         letter = dead_letter(m.topic, m.partition, first, m.key, m.value, reason, headers_of(m))
         await send(key, letter)
@@ -113,6 +115,6 @@ def dead_letter_sender(
 
 
 def headers_of(message: Message) -> list[tuple[Any, bytes | None]]:
-    """A record's headers, however the client holds them."""
+    """A record's headers as a list, from aiokafka's or Faust's form."""
     headers = getattr(message, "headers", None) or ()
     return list(headers.items() if hasattr(headers, "items") else headers)

@@ -1,7 +1,6 @@
-"""Decompression: a compressed batch of records as it was before, within a bound.
+"""Decompression of record batches with a size limit, for the four codecs of Kafka.
 
-A broker counts compressed bytes, and a megabyte of them can hold gigabytes. So no more is made of
-them than the bound allows. Knows the four codecs of Kafka; not what a batch holds.
+A broker limits compressed bytes, and a megabyte of them can decompress to gigabytes.
 """
 
 import importlib
@@ -17,8 +16,8 @@ NAMES = {GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
 
 _NEEDS = {SNAPPY: "cramjam", LZ4: "cramjam", ZSTD: "zstandard"}
 _PIECE = 1 << 20
-_GZIP_PIECE = 1 << 14  # zlib copies what is behind a member, and there may be very many of them
-_ZSTD_WINDOW = 1 << 27  # what zstd itself takes unless it is told otherwise
+_GZIP_PIECE = 1 << 14  # zlib copies the bytes after each member, and there may be many members
+_ZSTD_WINDOW = 1 << 27  # zstd's own default
 
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = 16
@@ -28,29 +27,31 @@ _LZ4_BLOCK_BYTES = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 
 
 class DecompressionError(ValueError):
-    """It cannot be inflated, or would be larger than the bound; the message says why."""
+    """Data that is damaged or exceeds the limit; the message is the reason."""
 
 
 class TooLargeError(DecompressionError):
-    """It would be larger than the bound."""
+    """Data that exceeds the limit."""
 
 
 def missing_codecs() -> list[str]:
-    """Codecs of Kafka that cannot be read here, since a package is missing; normally none."""
+    """Codecs of Kafka whose package is not installed; normally none."""
     return [NAMES[codec] for codec, package in _NEEDS.items() if not _has(package)]
 
 
 def decompress(codec: int, data: Buffer, most: int) -> Buffer:
-    """What was compressed. Raises DecompressionError if it is damaged, or more than `most`."""
+    """The decompressed data. Raises DecompressionError if it is damaged or over `most` bytes."""
     if codec not in _DECOMPRESS:
         raise DecompressionError(f"unknown compression codec {codec}")
     try:
         return _DECOMPRESS[codec](memoryview(data), most)
     except DecompressionError:
         raise
-    except Exception as error:  # each library has its own
-        said = str(error) or type(error).__name__
-        raise DecompressionError(f"{NAMES[codec]} data cannot be inflated ({said})") from error
+    except Exception as error:  # each library has its own errors
+        reason = str(error) or type(error).__name__
+        raise DecompressionError(
+            f"{NAMES[codec]} data cannot be decompressed ({reason})"
+        ) from error
 
 
 def _has(package: str) -> bool:
@@ -66,7 +67,7 @@ def _check(size: int, most: int) -> None:
 
 
 def _gzip(data: memoryview, most: int) -> Buffer:
-    """All members of it."""
+    """All members of a gzip file."""
     found, left, at = list[bytes](), most, 0
     while at < len(data):
         member = zlib.decompressobj(wbits=31)
@@ -81,7 +82,7 @@ def _gzip(data: memoryview, most: int) -> Buffer:
 
 
 def _snappy(data: memoryview, most: int) -> Buffer:
-    """Of one block, or of blocks in the frame of Java's library; each says its size first."""
+    """One block, or blocks in the frame of Java's library; each begins with its size."""
     import cramjam
 
     blocks = [*_xerial(data)] if bytes(data[: len(_XERIAL)]) == _XERIAL else [data]
@@ -101,7 +102,7 @@ def _xerial(data: memoryview) -> Iterator[memoryview]:
 
 
 def _snappy_size(block: memoryview) -> int:
-    """Which a block begins with, as a varint of at most 32 bits."""
+    """The size at the start of a block: a varint of at most 32 bits."""
     size = 0
     for shift, byte in zip(range(0, 35, 7), block, strict=False):
         size |= (byte & 0x7F) << shift
@@ -111,22 +112,22 @@ def _snappy_size(block: memoryview) -> int:
 
 
 def _lz4(data: memoryview, most: int) -> Buffer:
-    """A frame. Its blocks say no size, but the frame says what none of them is beyond."""
+    """A frame. It has the maximum size of its blocks, but not their sizes."""
     import cramjam
 
-    at_most = _lz4_size(data)
-    room = bytearray(min(at_most, most + 1))
+    max_size = _lz4_size(data)
+    buffer = bytearray(min(max_size, most + 1))
     try:
-        size = cramjam.lz4.decompress_into(data, room)
+        size = cramjam.lz4.decompress_into(data, buffer)
     except Exception:
-        _check(at_most, most)  # it ran out of room, or is damaged as well
+        _check(max_size, most)  # too large, or damaged
         raise
     _check(size, most)
-    return memoryview(room)[:size]
+    return memoryview(buffer)[:size]
 
 
 def _lz4_size(data: memoryview) -> int:
-    """The most that a frame can hold, by its blocks."""
+    """The largest possible size of a frame, by its blocks."""
     magic, flags, block_flags = struct.unpack_from("<IBB", data)
     largest = _LZ4_BLOCK_BYTES.get(block_flags >> 4 & 7)
     if magic != _LZ4_MAGIC or largest is None:
@@ -143,11 +144,11 @@ def _lz4_size(data: memoryview) -> int:
 def _zstd(data: memoryview, most: int) -> Buffer:
     import zstandard
 
-    made = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     size = zstandard.frame_content_size(data)
     _check(size, most)
     found, left = list[bytes](), most + 1
-    with made.stream_reader(data, read_across_frames=True) as reader:
+    with decompressor.stream_reader(data, read_across_frames=True) as reader:
         while left and (piece := reader.read(min(left, max(size + 1, _PIECE)))):
             found.append(piece)
             left -= len(piece)

@@ -1,10 +1,9 @@
-"""Fetcher: what aiokafka fetched becomes records, and no record ends the worker.
+"""Fetcher: decodes what aiokafka's fetcher fetched, so that no record ends the worker.
 
-aiokafka's fetcher is used as it is, but for the classes that read what it fetched. A batch or a
-record that cannot be read becomes one record that says so, at the place of what it stands for; or
-its partition waits, by a setting. What is passed over rightly, the marks of transactions and what
-was aborted in them, is accounted for, so that it is neither missing nor keeps the group from
-reaching the end. Knows aiokafka's fetcher and offsets; not what records say.
+`install` gives aiokafka's fetcher our classes for decoding. A batch or record that cannot be read
+becomes one RangeRecord with the reason, or, by a setting, its partition waits. Transaction markers
+and aborted records are skipped, but RangeRecords stand for their offsets: so they are not missing,
+and the group can reach the end of the partition.
 """
 
 import asyncio
@@ -34,13 +33,13 @@ from stream_app.settings.variables import variable
 logger = logging.getLogger("xl3m")
 
 KEPT_BYTES = 65_536
-"""Of what cannot be read, for its dead letter."""
+"""Bytes of unreadable data that are kept for the dead letter."""
 POLL_BYTES = 16 << 20
-"""A poll inflates no further batch after so many bytes."""
+"""A poll decompresses no further batch after so many bytes."""
 RETRY_SECONDS = 30.0
-"""Between two looks at what a partition waits for."""
+"""Time after which a waiting partition is fetched again."""
 TOPICS = "topics"
-"""What is blocked when a topic is missing; the others are partitions, and the group."""
+"""Key in `blocked` for missing topics; the other keys are partitions and "group"."""
 _PAUSE: Any = object()
 _EARLIEST = upstream.OffsetResetStrategy.EARLIEST
 _NONE = upstream.OffsetResetStrategy.NONE
@@ -48,9 +47,12 @@ _NONE = upstream.OffsetResetStrategy.NONE
 
 @dataclass
 class FetchState:
-    """How one worker fetches; lives on its consumer's thread. blocked: the partitions that wait for
-    a person, and why; out_of_range: called with an offset that a partition does not have.
-    decompression_budget: how many more bytes the current poll may decompress."""
+    """A worker's fetch settings and state; used on the consumer's thread.
+
+    blocked: partitions that wait for an operator, with the reason. out_of_range: called with an
+    offset that a partition does not have. decompression_budget: bytes that the current poll may
+    still decompress.
+    """
 
     max_batch_bytes: int = 64 << 20
     isolation_level: IsolationLevel = "read_committed"
@@ -61,21 +63,21 @@ class FetchState:
     assignment: Callable[[], Any] = lambda: None
 
     def partition_state(self, tp: Any) -> Any:
-        """aiokafka's state of a partition; None if it is not assigned now."""
+        """aiokafka's state of a partition; None if it is not assigned."""
         assignment = self.assignment()
         return assignment.state_value(tp) if assignment and tp in assignment.tps else None
 
     def highwater(self, tp: Any) -> int | None:
-        """The offset that the next record will get, as of the last fetch."""
+        """The end of the partition at the last fetch."""
         state = self.partition_state(tp)
         return None if state is None else state.highwater
 
     def block(self, tp: Any, unreadable: UnreadableRange) -> None:
-        """The partition waits at what cannot be read, and looks again after a while."""
+        """Pause a partition at an unreadable range, and fetch it again after RETRY_SECONDS."""
         name, state = f"{tp.topic}/{tp.partition}", self.partition_state(tp)
         self.blocked[name] = f"waits at offset {unreadable.begin}: {unreadable.reason}"
         logger.error(
-            "%s %s; the other partitions go on. %s=skip passes over it.",
+            "%s %s; other partitions are not affected. %s=skip skips the offset.",
             name, self.blocked[name], variable("unreadable"),
         )  # fmt: skip
         if state is not None:
@@ -84,21 +86,20 @@ class FetchState:
             loop.call_later(RETRY_SECONDS, lambda: state.paused and state.resume())
 
     def unblock(self, tp: Any) -> None:
-        """The partition waits no more."""
+        """Note that the partition no longer waits."""
         if self.blocked.pop(f"{tp.topic}/{tp.partition}", None):
-            logger.warning("%s/%d goes on", tp.topic, tp.partition)
+            logger.warning("%s/%d continues", tp.topic, tp.partition)
 
     def forget_others(self, assigned: Any) -> None:
-        """Those that are not assigned any more wait for nothing here."""
+        """Unblock partitions that are no longer assigned."""
         names = {f"{tp.topic}/{tp.partition}" for tp in assigned}
-        for name in (
-            {*list(self.blocked)} - names - {TOPICS}
-        ):  # another thread may add some meanwhile
+        blocked = {*list(self.blocked)}  # a copy: another thread may add to it meanwhile
+        for name in blocked - names - {TOPICS}:
             self.blocked.pop(name, None)
 
 
 class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
-    """The records of what was fetched of a partition, in their order. Nothing of it raises."""
+    """The records of a partition's fetched data in order. Iterating over them never raises."""
 
     def __init__(
         self, fetch_state: FetchState, tp: Any, records: FetchedRecords, *args: Any
@@ -106,11 +107,11 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
         super().__init__(tp, records, *args)
         self.next_fetch_offset: int
         self.fetch_state = fetch_state
-        self.passed: int | None = None
-        """The first offset that was rightly passed over since the last record."""
+        self.skipped_from: int | None = None
+        """The first of the offsets skipped since the last record."""
 
     def __iter__(self) -> Iterator[Any]:
-        """aiokafka's own goes through one more function for each record."""
+        """aiokafka's own method calls one more function per record."""
         return self._records_iterator or iter(())
 
     def _unpack_records(self) -> Iterator[Any]:
@@ -121,43 +122,45 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
             try:
                 yield from self._read_batch(batch)
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.end)
-            except Exception as error:  # whatever it is, it comes of what was fetched
-                for found in self._salvaged(batch, error):
+            except Exception as error:  # any error is caused by the fetched data
+                for found in self._recovered(batch, error):
                     if isinstance(found, UnreadableRange) and self.fetch_state.unreadable == "wait":
-                        yield from self._rest()
+                        yield from self._remaining()
                         self.fetch_state.block(self._tp, found)
                         return
-                    yield self._given(found)
+                    yield self._as_record(found)
             else:
                 if self.fetch_state.blocked:
                     self.fetch_state.unblock(self._tp)
-        yield from self._rest()
+        yield from self._remaining()
 
     def _read_batch(self, batch: RecordBatch) -> Iterator[Any]:
-        """What is to be read of a batch. Raises what aiokafka does, and UnreadableError."""
+        """The records of a batch from the next offset on. Raises UnreadableError, and aiokafka's
+        errors."""
         opened = batch.opened()
-        if self._is_passed(opened):
-            self.passed = self.next_fetch_offset if self.passed is None else self.passed
+        if self._is_skipped(opened):
+            if self.skipped_from is None:
+                self.skipped_from = self.next_fetch_offset
             return
         end = batch.end
         for record in self._records_of(batch, opened):
             offset = record.offset
             if not self.next_fetch_offset <= offset < end:
                 if offset < self.next_fetch_offset:
-                    continue  # it was asked for from its middle
-                raise UnreadableError(f"it holds offset {offset}, which is not its own")
-            made = self._consumer_record(self._tp, record)
+                    continue  # the fetch began in the middle of the batch
+                raise UnreadableError(f"it contains offset {offset}, which is outside its range")
+            result = self._consumer_record(self._tp, record)
             self.next_fetch_offset = offset + 1
-            yield made if self.passed is None else self._with_range(made)
+            yield result if self.skipped_from is None else self._with_range(result)
 
     def _records_of(self, batch: RecordBatch, opened: Any) -> Iterator[Any]:
-        found = batch.records(opened, self.fetch_state.max_batch_bytes)
+        records = batch.records(opened, self.fetch_state.max_batch_bytes)
         if batch.codec:
             self.fetch_state.decompression_budget -= len(batch.body or batch.raw)
-        return found
+        return records
 
-    def _is_passed(self, opened: Any) -> bool:
-        """Whether it is a mark of a transaction, or of one that was aborted."""
+    def _is_skipped(self, opened: Any) -> bool:
+        """Whether a batch is a transaction marker, or part of an aborted transaction."""
         if self._isolation_level == upstream.READ_COMMITTED and opened.producer_id is not None:
             self._consume_aborted_up_to(opened.base_offset)
             if opened.is_control_batch and self._contains_abort_marker(opened):
@@ -166,10 +169,10 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
                 return True
         return bool(opened.is_control_batch)
 
-    def _salvaged(
+    def _recovered(
         self, batch: RecordBatch, error: Exception
     ) -> Iterator[DecodedRecord | UnreadableRange]:
-        """What can be read of it all the same, and what cannot."""
+        """The readable records and unreadable ranges of a batch with an error."""
         begin, end = self._bounds(batch)
         found = batch.one_by_one()
         if found is None:
@@ -178,8 +181,8 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
             return
         for each in found:
             first = each.begin if isinstance(each, UnreadableRange) else each.offset
-            behind = each.end if isinstance(each, UnreadableRange) else each.offset + 1
-            if self.next_fetch_offset < behind and first < end:
+            after = each.end if isinstance(each, UnreadableRange) else each.offset + 1
+            if self.next_fetch_offset < after and first < end:
                 yield (
                     replace(each, end=min(end, each.end))
                     if isinstance(each, UnreadableRange)
@@ -188,87 +191,90 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
         self.next_fetch_offset = max(self.next_fetch_offset, end)
 
     def _bounds(self, batch: RecordBatch) -> tuple[int, int]:
-        """Its first offset that is to be read, and the one behind its last. The header may be what
-        is damaged: no more is passed over than the partition has, nor less than one offset."""
-        at, behind = self.next_fetch_offset, self._records.next_offset()
+        """The first offset to read of a batch, and the one after its last. The header itself may be
+        damaged: the end is at most the partition's end, and at least one offset is covered."""
+        at, next_batch = self.next_fetch_offset, self._records.next_offset()
         highwater = self.fetch_state.highwater(self._tp)
-        bounds = [bound for bound in (behind, highwater) if bound is not None and bound > at]
+        bounds = [bound for bound in (next_batch, highwater) if bound is not None and bound > at]
         end = min([batch.end, *bounds]) if batch.end > at else at + 1
         return (batch.base if at < batch.base < end else at), end
 
-    def _given(self, found: DecodedRecord | UnreadableRange) -> Record:
-        """As the record that goes on; what cannot be read stands at the last of its offsets."""
+    def _as_record(self, found: DecodedRecord | UnreadableRange) -> Record:
+        """A consumer record; that of an unreadable range has the last of its offsets."""
         if isinstance(found, UnreadableRange):
             begin = max(found.begin, self.next_fetch_offset)
-            made = self._stand_in(begin, found.end, found.raw, unreadable=found.reason)
+            record = self._range_record(begin, found.end, found.raw, unreadable=found.reason)
         else:
-            made = self._consumer_record(self._tp, found)
-        self.next_fetch_offset = made.offset + 1
-        return made if self.passed is None else self._with_range(made)
+            record = self._consumer_record(self._tp, found)
+        self.next_fetch_offset = record.offset + 1
+        return record if self.skipped_from is None else self._with_range(record)
 
-    def _with_range(self, made: Record) -> RangeRecord:
-        """A record that accounts for what was passed over before it as well."""
-        begins, self.passed = self.passed or 0, None
-        return RangeRecord(**vars(made) | {"first_offset": begins})
+    def _with_range(self, record: Record) -> RangeRecord:
+        """The record, which now also stands for the offsets skipped before it."""
+        first_offset, self.skipped_from = self.skipped_from or 0, None
+        return RangeRecord(**vars(record) | {"first_offset": first_offset})
 
-    def _rest(self) -> Iterator[Record]:
-        """What was passed over last has no record behind it to account for it."""
-        if self.passed is not None and self.passed < self.next_fetch_offset:
-            yield self._stand_in(self.passed, self.next_fetch_offset, None, empty=True)
-        self.passed = None
+    def _remaining(self) -> Iterator[Record]:
+        """An empty record for skipped offsets that no record follows."""
+        if self.skipped_from is not None and self.skipped_from < self.next_fetch_offset:
+            yield self._range_record(self.skipped_from, self.next_fetch_offset, None, empty=True)
+        self.skipped_from = None
 
-    def _stand_in(self, begin: int, end: int, raw: Buffer | None, **what: Any) -> RangeRecord:
+    def _range_record(self, begin: int, end: int, raw: Buffer | None, **flags: Any) -> RangeRecord:
         value = None if raw is None else bytes(raw[:KEPT_BYTES])
         at = (self._tp.topic, self._tp.partition, end - 1)
-        return RangeRecord(*at, -1, 0, None, value, None, -1, len(value or b""), (), begin, **what)
+        return RangeRecord(*at, -1, 0, None, value, None, -1, len(value or b""), (), begin, **flags)
 
 
 class FetchResult(upstream.FetchResult):  # type: ignore[misc]
-    """What was fetched of a partition, given out poll by poll, within what one may decompress."""
+    """The fetched data of a partition, returned poll by poll within the decompression budget."""
 
     _partition_records: PartitionRecords | None
 
     def getall(self, max_records: int | None = None) -> list[Record]:
-        """As aiokafka's own."""
+        """Called by aiokafka for the next records, at most `max_records`."""
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
-        taken = list[Record]()
+        records = list[Record]()
         for record in self._partition_records or ():
             if record is _PAUSE:
                 break
-            taken.append(record)
-            if len(taken) == max_records:
+            records.append(record)
+            if len(records) == max_records:
                 break
         else:
             self._update_position()
             self._partition_records = None
-            return taken
+            return records
         self._update_position()
-        return taken
+        return records
 
 
 def install(fetcher: Any, fetch_state: FetchState) -> None:
-    """Have aiokafka's fetcher read with what is here. It has fetched nothing yet."""
-    ours = vars(upstream) | {
+    """Make aiokafka's fetcher use the classes of this module, before it fetches.
+
+    Its REBOUND methods get a copy of aiokafka's module globals with our classes in it.
+    """
+    namespace = vars(upstream) | {
         "MemoryRecords": FetchedRecords,
         "PartitionRecords": partial(PartitionRecords, fetch_state),
         "FetchResult": FetchResult,
     }
     for name in REBOUND:
-        method = FunctionType(getattr(upstream.Fetcher, name).__code__, ours, name)
+        method = FunctionType(getattr(upstream.Fetcher, name).__code__, namespace, name)
         method.__defaults__ = getattr(upstream.Fetcher, name).__defaults__
         setattr(fetcher, name, MethodType(method, fetcher))
     fetcher._set_error = partial(_on_fetch_error, fetcher, fetch_state)
-    fetcher._default_reset_strategy = _NONE  # so that it says what it would reset
+    fetcher._default_reset_strategy = _NONE  # so that it reports what it would reset
     fetch_state.assignment = lambda: fetcher._subscriptions.subscription.assignment
 
 
 REBOUND = ("_proc_fetch_request", "fetched_records")
-"""Methods of aiokafka's fetcher that name the classes which are ours here."""
+"""Methods of aiokafka's fetcher that use the classes we replace."""
 
 
 def _on_fetch_error(fetcher: Any, fetch_state: FetchState, tp: Any, error: Exception) -> None:
-    """In place of the fetcher's `_set_error`: an offset that is not there is no error."""
+    """In place of the fetcher's `_set_error`: a missing or out-of-range offset is no error."""
     state = fetch_state.partition_state(tp)
     if state is not None and isinstance(error, NoOffsetForPartitionError):
         state.await_reset(_EARLIEST)
@@ -280,17 +286,17 @@ def _on_fetch_error(fetcher: Any, fetch_state: FetchState, tp: Any, error: Excep
 
 
 def resume_at(state: Any, offset: int) -> None:
-    """Have a partition whose offset was out of range go on from one that it has."""
+    """Continue a partition whose offset was out of range at an existing offset."""
     state.seek(offset)
     if state.paused:
         state.resume()
 
 
 def read_uncommitted(fetcher: Any) -> Any:
-    """The fetcher as one that asks for offsets of the log, transactions that are open and all."""
-    twin = copy.copy(fetcher)
-    twin._isolation_level = upstream.READ_UNCOMMITTED
-    return twin
+    """A copy of the fetcher whose end offsets include open transactions."""
+    uncommitted = copy.copy(fetcher)
+    uncommitted._isolation_level = upstream.READ_UNCOMMITTED
+    return uncommitted
 
 
 def _damaged(error: Exception) -> str:

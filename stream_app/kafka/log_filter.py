@@ -1,7 +1,7 @@
-"""KafkaLog: what of aiokafka's own log is left out.
+"""Filters for aiokafka's log.
 
-Requests, since passwords and tokens stand in them; and what is no fault on a broker where topics
-and groups are new, unless it goes on. Knows aiokafka's loggers; nothing of what they tell.
+They drop requests, which contain passwords and tokens, and messages that are normal while topics
+and groups are new, unless they persist.
 """
 
 import logging
@@ -9,11 +9,11 @@ import time
 
 from stream_app.kafka.connection import FATAL
 
-PASSING_SECONDS = 15.0
+PERSISTENT_SECONDS = 15.0
 
 
-class Passing(logging.Filter):
-    """Lets a message through that has come for a while: it did not pass by itself."""
+class PersistentOnly(logging.Filter):
+    """Drops messages that begin with one of `messages`, until they have come for a while."""
 
     def __init__(self, *messages: str) -> None:
         super().__init__()
@@ -21,34 +21,34 @@ class Passing(logging.Filter):
         self._since: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is to be written."""
+        """Whether to write the record."""
         if not str(record.msg).startswith(self.messages):
             return True
         now = time.monotonic()
-        return now - self._since.setdefault(record.getMessage(), now) >= PASSING_SECONDS
+        return now - self._since.setdefault(record.getMessage(), now) >= PERSISTENT_SECONDS
 
 
-_NEW = {
-    "aiokafka.cluster": Passing("Topic %s not found", "Topic %s is not available during"),
-    "aiokafka.consumer.group_coordinator": Passing("Group Coordinator Request failed"),
-    "aiokafka.producer.sender": Passing("FindCoordinator Request failed"),
+_STARTING = {
+    "aiokafka.cluster": PersistentOnly("Topic %s not found", "Topic %s is not available during"),
+    "aiokafka.consumer.group_coordinator": PersistentOnly("Group Coordinator Request failed"),
+    "aiokafka.producer.sender": PersistentOnly("FindCoordinator Request failed"),
 }
 
 
-def quieten() -> None:
-    """From now on; called again it changes nothing."""
+def install() -> None:
+    """Install the filters; calling it again changes nothing."""
     logging.getLogger("aiokafka.conn").addFilter(_without_requests)
     logging.getLogger("stream_app.kafka.consumer_thread").addFilter(_without_refusals)
-    for name, passing in _NEW.items():
-        logging.getLogger(name).addFilter(passing)
+    for name, persistent in _STARTING.items():
+        logging.getLogger(name).addFilter(persistent)
 
 
 def _without_requests(record: logging.LogRecord) -> bool:
-    """At debug level aiokafka writes down each request, those with passwords and tokens too."""
+    """At debug level aiokafka logs each request, including those with passwords and tokens."""
     return record.levelno > logging.DEBUG
 
 
 def _without_refusals(record: logging.LogRecord) -> bool:
-    """A commit that is refused for good ends the worker with a line that says what to do: Faust's
-    traceback of it says no more."""
+    """A fatal error of a commit ends the worker with a line that says what to do; Faust's
+    traceback adds nothing to it."""
     return not (record.exc_info and isinstance(record.exc_info[1], FATAL))

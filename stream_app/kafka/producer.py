@@ -1,7 +1,4 @@
-"""Producing: a producer whose events are each in their topic once, or a reason why they are not.
-
-Knows Kafka's producer; not what is sent.
-"""
+"""open_producer: an idempotent Kafka producer, closed at the end of a `with` block."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,38 +12,39 @@ from stream_app.kafka import auth
 from stream_app.kafka.connection import unreachable
 from stream_app.settings import Settings
 
-# So long it may take to say goodbye to a broker that may be away, when nothing waits for it.
-_LEAVE_SECONDS = 3.0
+# Limit for closing after an error, when the broker may be down.
+_CLOSE_SECONDS = 3.0
 
 
 @asynccontextmanager
 async def open_producer(
     settings: Settings, linger_ms: int = 0, **more: Any
 ) -> AsyncIterator[AIOKafkaProducer]:
-    """Idempotent: all replicas have what is confirmed, and a try whose reply was lost is not in
-    the topic twice. Waits for a broker that is away, and says so.
+    """A started producer. Acknowledged events are on all replicas, and a retry does not write an
+    event twice. While the broker is down it waits, with log lines.
 
-    more: options of aiokafka's producer. Raises UnreachableError when the broker refuses.
+    more: options of aiokafka's producer. Raises UnreachableError if the broker refuses.
     """
     options = {**auth.kafka(settings), "linger_ms": linger_ms, **more}
     try:
-        made = AIOKafkaProducer(**options, enable_idempotence=True)
+        producer = AIOKafkaProducer(**options, enable_idempotence=True)
         try:
-            await made.start()
-            made._message_accumulator._batch_ttl = float("inf")  # until a partition has a leader
-            yield made
+            await producer.start()
+            # Batches do not expire while a partition has no leader.
+            producer._message_accumulator._batch_ttl = float("inf")
+            yield producer
         except BaseException:
-            await _leave(made)
+            await _close(producer)
             raise
-        await made.stop()
+        await producer.stop()
     except KafkaError as error:
         raise unreachable(settings, error) from error
 
 
-async def _leave(producer: AIOKafkaProducer) -> None:
-    """End it without waiting for what is not confirmed; it is not sent after this."""
+async def _close(producer: AIOKafkaProducer) -> None:
+    """Close it without waiting for acknowledgements; nothing is sent afterwards."""
     try:
-        async with asyncio.timeout(_LEAVE_SECONDS):
+        async with asyncio.timeout(_CLOSE_SECONDS):
             await producer.stop()
     except TimeoutError:
         await producer._sender.close()

@@ -1,9 +1,8 @@
-"""Record batches: what a broker sent of a partition, cut into its batches of records and read.
+"""Record batches: divides fetched data into batches, and decodes their records.
 
-Each batch is read by aiokafka's C extension, a compressed one after it was inflated within a
-bound. What that cannot read is read again here, record by record: a header whose name is not UTF-8
-does no harm, and a record that is damaged costs no other. Knows Kafka's formats of records; no
-offsets read, no transactions.
+aiokafka's C extension decodes each batch, after a size-limited decompression. If that fails, the
+batch is decoded here record by record: a header name that is not UTF-8 is replaced, and a damaged
+record costs no other record.
 """
 
 import struct
@@ -24,16 +23,16 @@ _PREFIX = struct.Struct(">qi")
 _MAGIC_AT, _ATTRIBUTES_AT = 16, 21
 _LEGACY_VALUE_AT = {0: 18, 1: 26}  # of a message set's message: behind its attributes and time
 _CODECS, _LOG_APPEND_TIME = 7, 8
-_LEGACY_LEAST = 26
+_LEGACY_MIN_BYTES = 26
 
 
 class UnreadableError(ValueError):
-    """It cannot be read; the message says why."""
+    """A batch that cannot be read; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRecord:
-    """A record, in the form aiokafka gives it."""
+    """A record with the fields of aiokafka's records."""
 
     offset: int
     timestamp: int
@@ -46,7 +45,7 @@ class DecodedRecord:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRange:
-    """Offsets from `begin` until `end` that cannot be read, why, and their bytes as they came."""
+    """Offsets from `begin` up to `end` that cannot be read, the reason, and their raw bytes."""
 
     begin: int
     end: int
@@ -55,8 +54,8 @@ class UnreadableRange:
 
 
 class FetchedRecords:
-    """What was fetched of a partition: batches, of which the last may be cut off. Where it holds
-    no whole batch at all, what there is counts as one, which cannot be read."""
+    """The fetched batches of a partition; the last may be cut off. Data without a complete batch
+    counts as one batch, which is unreadable."""
 
     def __init__(self, data: bytes) -> None:
         self.data = memoryview(data or b"")
@@ -64,15 +63,15 @@ class FetchedRecords:
         self.at = 0
 
     def size_in_bytes(self) -> int:
-        """As aiokafka asks."""
+        """Called by aiokafka."""
         return self.size
 
     def has_next(self) -> bool:
-        """Whether there is one more."""
+        """Whether there is another batch."""
         return self._end() is not None
 
     def next_batch(self) -> "RecordBatch | None":
-        """The next one."""
+        """The next batch; None at the end."""
         at, end = self.at, self._end()
         if end is None:
             return None
@@ -80,7 +79,7 @@ class FetchedRecords:
         return RecordBatch(self.data[at:end])
 
     def next_offset(self) -> int | None:
-        """Where the next batch begins."""
+        """The next batch's first offset; None if it is unknown."""
         if self._end() is None or self.size - self.at < _PREFIX.size:
             return None
         return int(_PREFIX.unpack_from(self.data, self.at)[0])
@@ -95,8 +94,8 @@ class FetchedRecords:
 
 
 class RecordBatch:
-    """A batch as it came. base: its first offset; end: the one behind its last, by its header;
-    codec: how it is compressed, 0 if it is not."""
+    """A fetched batch. base: its first offset; end: the one after its last, by its header; codec:
+    of its compression, 0 without."""
 
     __slots__ = ("base", "body", "codec", "end", "magic", "raw")
 
@@ -111,12 +110,12 @@ class RecordBatch:
             self.magic = raw[_MAGIC_AT] if len(raw) > _MAGIC_AT else -1
             self.base = _PREFIX.unpack_from(raw)[0] if len(raw) >= _PREFIX.size else -1
             self.end = self.base + 1
-            self.codec = raw[_MAGIC_AT + 1] & _CODECS if len(raw) >= _LEGACY_LEAST else 0
+            self.codec = raw[_MAGIC_AT + 1] & _CODECS if len(raw) >= _LEGACY_MIN_BYTES else 0
 
     def opened(self) -> Any:
-        """As aiokafka's batch, of which nothing was inflated. Raises UnreadableError."""
-        least = _HEADER.size if self.magic >= 2 else _LEGACY_LEAST
-        if self.magic < 0 or len(self.raw) < least:
+        """aiokafka's form of the batch, not decompressed. Raises UnreadableError."""
+        min_bytes = _HEADER.size if self.magic >= 2 else _LEGACY_MIN_BYTES
+        if self.magic < 0 or len(self.raw) < min_bytes:
             raise UnreadableError("the batch is cut off")
         if self.magic > 2:
             raise UnreadableError(f"its format, {self.magic}, is not known")
@@ -131,12 +130,12 @@ class RecordBatch:
         return batch
 
     def records(self, opened: Any, most: int) -> Iterator[Any]:
-        """Its records, by aiokafka; `most` bytes may come of it. Raises UnreadableError, and
-        whatever aiokafka does."""
+        """Its records, decoded by aiokafka. most: bytes that it may have decompressed. Raises
+        UnreadableError, and aiokafka's errors."""
         if not self.codec:
             self.body = self.raw[_HEADER.size :]
             return iter(opened)
-        if self.magic < 2:  # rare: inflated once to see how much it is, and once by aiokafka
+        if self.magic < 2:  # rare: decompressed here for its size, and again by aiokafka
             self._decompressed(self._legacy_value(), most)
             return iter(opened)
         self.body = self._decompressed(self.raw[_HEADER.size :], most)
@@ -145,8 +144,8 @@ class RecordBatch:
         return iter(DefaultRecordBatch(b"".join((header, self.body))))
 
     def one_by_one(self) -> Iterator[DecodedRecord | UnreadableRange] | None:
-        """Its records once more, by ourselves, which raises nothing; None if they cannot be told
-        apart."""
+        """Its records, decoded by this module, which never raises; None if the batch cannot be
+        divided into records."""
         if self.magic != 2 or self.body is None:
             return None
         return _one_by_one(self.raw, self.body)
@@ -160,7 +159,7 @@ class RecordBatch:
             raise UnreadableError(str(error)) from None
 
     def _legacy_value(self) -> Buffer:
-        """The messages that a compressed message holds."""
+        """The compressed messages inside a message."""
         at = _LEGACY_VALUE_AT[self.magic]
         [key] = struct.unpack_from(">i", self.raw, at)
         at += 4 + max(key, 0)
@@ -195,8 +194,8 @@ def _one_by_one(header: Buffer, body: Buffer) -> Iterator[DecodedRecord | Unread
 def _record(
     fields: "Cursor", base: int, first_ms: int, fixed_ms: int | None
 ) -> tuple[int, DecodedRecord]:
-    """Its offset, and the record. Raises ValueError."""
-    fields.take(1)  # attributes, of which there are none
+    """The record's offset, and the record. Raises ValueError."""
+    fields.take(1)  # attributes: unused
     since = fields.varint()
     offset = base + fields.varint()
     key, value = fields.nullable(), fields.nullable()
@@ -211,7 +210,7 @@ def _record(
 
 
 class Cursor:
-    """Bytes that are read from the front, never behind their end."""
+    """Reads bytes from front to end, and never past the end."""
 
     def __init__(self, data: Buffer) -> None:
         self.data = memoryview(data)
@@ -228,13 +227,13 @@ class Cursor:
         raise ValueError("a number is too long")
 
     def take(self, size: int) -> memoryview:
-        """The next bytes. Raises ValueError if there are not so many."""
+        """The next `size` bytes. Raises ValueError if there are fewer."""
         if not 0 <= size <= len(self.data) - self.at:
             raise ValueError("a length is wrong")
         self.at += size
         return self.data[self.at - size : self.at]
 
     def nullable(self) -> bytes | None:
-        """Bytes behind their length; -1 is none. Raises ValueError."""
+        """A length and so many bytes; None for the length -1. Raises ValueError."""
         size = self.varint()
         return None if size == -1 else bytes(self.take(size))

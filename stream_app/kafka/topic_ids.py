@@ -1,7 +1,7 @@
-"""Topic ids: by which a topic that was deleted and created again differs from the one before.
+"""Topic ids: tell a recreated topic from the one before.
 
-Kafka gives each topic an id when it is created (since 2.8), and tells it in its metadata from
-version 10 on, which aiokafka does not speak. Knows that one request; not what is done about ids.
+Since 2.8 Kafka gives each topic an id at its creation. The id is part of metadata version 10, which
+aiokafka does not have: this module defines that one request.
 """
 
 import uuid
@@ -25,7 +25,7 @@ _SEPARATOR = "/"
 
 
 class _Uuid:
-    """Sixteen bytes."""
+    """Kafka's type for a UUID: 16 bytes."""
 
     @staticmethod
     def encode(value: uuid.UUID) -> bytes:
@@ -98,7 +98,7 @@ class _MetadataStruct(RequestStruct):  # type: ignore[misc]
 
 
 class _MetadataRequest(Request[_MetadataStruct]):  # type: ignore[misc]
-    """Of some topics, none of which it creates."""
+    """A request for the metadata of some topics; it creates none."""
 
     API_KEY = 3
 
@@ -113,28 +113,28 @@ class _MetadataRequest(Request[_MetadataStruct]):  # type: ignore[misc]
 
 
 async def topic_ids(client: Any, names: Iterable[str]) -> dict[str, str]:
-    """Of each topic that is there CLUSTER/ID; none of a broker that does not tell ids. client:
-    aiokafka's. Raises KafkaError."""
+    """CLUSTER/ID of each topic that exists; empty if the broker has no ids. client: aiokafka's.
+    Raises KafkaError."""
     node = client.get_random_node()
     if node is None:
         return {}
     try:
-        seen = await client.send(node, _MetadataRequest(sorted(names)))
+        metadata = await client.send(node, _MetadataRequest(sorted(names)))
     except (NotImplementedError, IncompatibleBrokerVersion):
         return {}
     return {
-        topic[1]: f"{seen.cluster_id}{_SEPARATOR}{topic[2].hex}"
-        for topic in seen.topics
+        topic[1]: f"{metadata.cluster_id}{_SEPARATOR}{topic[2].hex}"
+        for topic in metadata.topics
         if for_code(topic[0]) is NoError and topic[2] != _NO_ID
     }
 
 
 def is_other_topic(known: str, seen: str) -> bool:
-    """Whether two ids are of two topics of one cluster. What another cluster has under the same
-    name may be a copy of the topic, with its offsets."""
+    """Whether two ids are of different topics in one cluster. A topic of the same name in another
+    cluster may be a copy, with the same offsets."""
     return bool(known and seen) and known != seen and is_same_cluster(known, seen)
 
 
 def is_same_cluster(known: str, seen: str) -> bool:
-    """Whether two ids are of topics of one cluster."""
+    """Whether two ids are of topics in the same cluster."""
     return known.rpartition(_SEPARATOR)[0] == seen.rpartition(_SEPARATOR)[0]

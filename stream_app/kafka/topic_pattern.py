@@ -1,7 +1,4 @@
-"""TopicWatch: topics that match the pattern are read as soon as they are there.
-
-Knows the cluster's topics and how Faust subscribes; not what topics carry.
-"""
+"""TopicPattern: subscribes to new topics that match the configured pattern."""
 
 import asyncio
 import logging
@@ -18,8 +15,8 @@ POLL_SECONDS = 15.0
 
 
 class TopicPattern:
-    """One per worker. names: of the topics that are read, which grow; subscribe: called when they
-    did."""
+    """One per worker. names: subscribed topics; new ones are added. subscribe: called with the new
+    topics."""
 
     def __init__(
         self, settings: Settings, names: set[str], subscribe: Callable[[list[str]], Awaitable[None]]
@@ -29,24 +26,24 @@ class TopicPattern:
         self.subscribe = subscribe
 
     async def run(self) -> None:
-        """Look again and again, for as long as topics are named by a pattern."""
+        """Check regularly, if the topics are named by a pattern."""
         if self.settings.tokens_pattern is None:
             return
-        looked = 0
+        checks = 0
         while True:
             try:
                 await self.refresh()
-            except (UnreachableError, SettingsError) as error:  # a file it needs may be gone
-                logger.warning("looking for topics: %s", error)
-            looked += 1
-            if looked == 1 and not self.names:
+            except (UnreachableError, SettingsError) as error:  # a file it needs may be deleted
+                logger.warning("checking for new topics: %s", error)
+            checks += 1
+            if checks == 1 and not self.names:
                 logger.warning(
                     "no topic matches %s yet: waiting for one", self.settings.tokens_topic
                 )
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:
-        """Read those that are new."""
+        """Subscribe to new topics."""
         if new := sorted(set(await matching(self.settings)) - self.names):
             logger.info("reading topics %s", ", ".join(new))
             self.names.update(new)
@@ -54,16 +51,16 @@ class TopicPattern:
 
 
 def subscriber(app: Any, topic: Any) -> Callable[[list[str]], Awaitable[None]]:
-    """Has a Faust app read more names as one topic."""
+    """A function that adds names to a Faust topic and subscribes to them."""
 
     async def subscribe(names: list[str]) -> None:
         while app.rebalancing or not app.rebalancing_count:
             await asyncio.sleep(0.1)
-        known, read = {*topic.topics}, [*topic.topics, *names]
-        # What an agent reads is a copy of the topic, made while it had fewer names, or none.
+        known, extended = {*topic.topics}, [*topic.topics, *names]
+        # An agent reads a copy of the topic, which was made with fewer names, or none.
         for channel in [topic, *app.topics]:
             if {*channel.topics} <= known:
-                channel.topics = read
+                channel.topics = extended
         await app.consumer.subscribe(await app.topics._update_indices())
 
     return subscribe

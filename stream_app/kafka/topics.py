@@ -1,7 +1,6 @@
-"""Topics: sees that the broker is there and has the topics, before anybody relies on it.
+"""Topics: checks that the broker answers and has the topics, and reads their metadata.
 
-Topics that are missing are made by the broker's own rules, when it makes any. Knows the
-broker's metadata; not what the topics carry.
+Missing topics are created by the broker with its own defaults, if it creates topics automatically.
 """
 
 import asyncio
@@ -20,24 +19,24 @@ from stream_app.settings import Settings
 TOPICS = ("tokens", "questions", "queries", "answers", "dead_letters")
 CREATION_SECONDS = 15.0
 REQUEST_SECONDS = 40.0
-_MAKES_TOPICS = "auto.create.topics.enable"
+_AUTO_CREATE = "auto.create.topics.enable"
 _MOCK_CLUSTER = "mockCluster"
-"""How librdkafka's begins its id."""
+"""Start of the cluster id of librdkafka's mock broker."""
 
 
 @asynccontextmanager
 async def open_admin(
     settings: Settings, seconds: float = REQUEST_SECONDS
 ) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A broker that answers, within so many seconds each time it is asked. Raises
-    UnreachableError when it does not, or no longer, or does not let us in."""
+    """An admin client that is connected; `seconds` limits each request. Raises UnreachableError if
+    the broker does not answer, now or in the `with` block, or refuses access."""
     options = auth.kafka(settings)
     await connection.probe_broker(settings, options, seconds)
     admin = AIOKafkaAdminClient(**options, request_timeout_ms=round(seconds * 1000))
     try:
         await admin.start()
         yield admin
-    except UnreachableError:  # an OSError too, and has said what is wrong
+    except UnreachableError:  # it is an OSError too, and has its advice already
         raise
     except (KafkaError, OSError) as error:
         raise connection.unreachable(settings, error) from error
@@ -46,23 +45,22 @@ async def open_admin(
 
 
 async def ensure_topics(settings: Settings) -> str:
-    """See that all topics are there, asking for those that are missing; returns the cluster's id.
-    Of topics named by a pattern none is made.
+    """Create missing topics, except those named by a pattern; returns the cluster's id.
 
-    Raises UnreachableError when there is no broker, or it makes no topics by itself.
+    Raises UnreachableError if there is no broker, or it does not create topics automatically.
     """
     async with open_admin(settings) as admin:
         cluster = await admin.describe_cluster()
         missing = set(topic_names(settings)) - set(await admin.list_topics())
         if missing:
-            await _ask_for(settings, sorted(missing))
+            await _create(settings, sorted(missing))
     return str(cluster.get("cluster_id", ""))
 
 
 async def partition_counts(settings: Settings) -> dict[str, int]:
-    """How many partitions each of the topics has that are there; makes none.
+    """The number of partitions of each existing topic; creates none.
 
-    Raises UnreachableError when there is no broker.
+    Raises UnreachableError if there is no broker.
     """
     async with open_admin(settings) as admin:
         known = await admin.describe_topics()
@@ -72,22 +70,22 @@ async def partition_counts(settings: Settings) -> dict[str, int]:
 
 
 async def auto_creates_topics(settings: Settings) -> bool:
-    """Whether the broker makes topics by itself; False as well where it does not say.
+    """Whether the broker creates topics automatically; False if it does not tell.
 
-    Raises UnreachableError when there is no broker.
+    Raises UnreachableError if there is no broker.
     """
     async with open_admin(settings) as admin:
         cluster = await admin.describe_cluster()
         if str(cluster.get("cluster_id")).startswith(_MOCK_CLUSTER):
             return True
         broker = cluster["brokers"][0]["node_id"]
-        asked = ConfigResource(ConfigResourceType.BROKER, str(broker), {_MAKES_TOPICS: None})
+        resource = ConfigResource(ConfigResourceType.BROKER, str(broker), {_AUTO_CREATE: None})
         try:
-            (reply,) = await admin.describe_configs([asked])
+            (reply,) = await admin.describe_configs([resource])
         except (IncompatibleBrokerVersion, ClusterAuthorizationFailedError):
             return False
-    entries = [entry for resource in reply.resources for entry in resource[4]]
-    return any(entry[:2] == (_MAKES_TOPICS, "true") for entry in entries)
+    entries = [entry for described in reply.resources for entry in described[4]]
+    return any(entry[:2] == (_AUTO_CREATE, "true") for entry in entries)
 
 
 async def matching(settings: Settings) -> list[str]:
@@ -97,7 +95,7 @@ async def matching(settings: Settings) -> list[str]:
 
 
 def matches_pattern(settings: Settings, names: Iterable[str]) -> list[str]:
-    """Those of the names that the pattern matches; neither the other topics nor Kafka's own."""
+    """The names that the pattern matches, without Kafka's internal and our other topics."""
     pattern, others = settings.tokens_pattern, {*topic_names(settings)}
     if pattern is None:
         return []
@@ -109,8 +107,8 @@ def matches_pattern(settings: Settings, names: Iterable[str]) -> list[str]:
 
 
 async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
-    """The first offset that the broker still has of each topic/partition of tokens, and the one
-    that comes next. Raises UnreachableError when there is no broker."""
+    """The first offset and the end of each topic/partition of the tokens topics. Raises
+    UnreachableError if there is no broker."""
     consumer = AIOKafkaConsumer(**auth.kafka(settings))
     try:
         async with consumer, asyncio.timeout(REQUEST_SECONDS):
@@ -134,8 +132,8 @@ async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
     return {f"{tp.topic}/{tp.partition}": (starts[tp], ends[tp]) for tp in partitions}
 
 
-async def _ask_for(settings: Settings, missing: list[str]) -> None:
-    """A broker that makes topics by itself makes those it is asked about."""
+async def _create(settings: Settings, missing: list[str]) -> None:
+    """Request the topics' metadata: a broker with automatic creation then creates them."""
     async with AIOKafkaProducer(**auth.kafka(settings)) as producer:
         try:
             async with asyncio.timeout(CREATION_SECONDS):
@@ -143,12 +141,12 @@ async def _ask_for(settings: Settings, missing: list[str]) -> None:
                     await producer.partitions_for(name)
         except TimeoutError:
             raise UnreachableError(
-                f"the broker has no topics {', '.join(missing)} and makes none by itself: create "
-                "them, with as many partitions as workers will share"
+                f"the broker has no topics {', '.join(missing)} and does not create topics "
+                "automatically: create them, with as many partitions as workers will share"
             ) from None
 
 
 def topic_names(settings: Settings) -> list[str]:
-    """The topics that are named: all but those of a pattern."""
+    """The topics with configured names, without those of a pattern."""
     others = [getattr(settings, f"{name}_topic") for name in TOPICS if name != "tokens"]
     return [*settings.tokens_topics, *others]

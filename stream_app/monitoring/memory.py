@@ -8,8 +8,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
+from stream_app.store.connection import RedisError
 from stream_app.store.store import StreamStore
 
 if TYPE_CHECKING:  # commands weigh streams too, and wait for no model's libraries
@@ -20,21 +19,6 @@ logger = logging.getLogger("xl3m")
 EVERY_SECONDS = 10.0
 COMMANDS = 100
 """At a time; a stream with more keys than that is weighed alone."""
-
-
-async def memory_usage(store: StreamStore, stream: str) -> tuple[int, int]:
-    """Bytes of all keys of a stream, and how many commands it took to know."""
-    keys = store.keys
-    async with store.redis.pipeline(transaction=False) as pipe:
-        pipe.hkeys(keys.questions(stream))
-        pipe.hget(keys.cursor(stream), "head")
-        qids, head = await pipe.execute()
-        names = [make(stream) for make in (keys.log, keys.tail, keys.cursor, keys.questions)]
-        for qid in qids:
-            names += keys.question_keys(stream, qid.decode(), int(head or 0))
-        for name in names:
-            pipe.memory_usage(name)
-        return sum(filter(None, await pipe.execute())), len(names) + 2
 
 
 class MemorySampler:
@@ -71,7 +55,7 @@ class MemorySampler:
         self.of = {stream: size for stream, size in self.of.items() if stream in owned}
         new = [stream for stream in owned if stream not in self.of]
         for stream in [*new, *self.of][:COMMANDS]:
-            size, commands = await memory_usage(self.store, stream)
+            size, commands = await self.store.memory_usage(stream)
             self.of.pop(stream, None)
             self.of[stream] = size  # now last in turn
             left -= commands

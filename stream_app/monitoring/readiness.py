@@ -8,13 +8,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.kafka.topics import open_admin
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
+from stream_app.store.connection import RedisError
+from stream_app.store.store import StreamStore
 
 # Shorter than those who probe wait for an answer.
 PROBE_SECONDS = 2.0
@@ -26,10 +25,10 @@ class Readiness:
     none because there are too few is ready: it takes over, and answers through Redis."""
 
     def __init__(
-        self, settings: Settings, redis: Redis, health: Health, assigned: Callable[[], bool]
+        self, settings: Settings, store: StreamStore, health: Health, assigned: Callable[[], bool]
     ) -> None:
         self.settings = settings
-        self.redis = redis
+        self.store = store
         self.health = health
         self.assigned = assigned
         self._asked: asyncio.Task[tuple[str, str]] | None = None
@@ -60,7 +59,7 @@ class Readiness:
     async def _redis(self) -> str:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self.redis.ping()
+                await self.store.ping()
         except TimeoutError:
             return f"no answer within {PROBE_SECONDS:.0f} s"
         except (RedisError, OSError) as error:

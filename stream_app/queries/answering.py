@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import MAX_DEADLINE, Settings
 from stream_app.store.state import QueryView, QuestionRecord, Snapshot
@@ -52,7 +51,6 @@ class Answering:
         store: StreamStore,
         scorer: Scorer,
         prefetcher: PromptPrefetcher,
-        health: Health,
         *,
         on_answer: OnAnswer = lambda answer, seconds: None,
     ) -> None:
@@ -61,7 +59,6 @@ class Answering:
         self.store = store
         self.scorer = scorer
         self.prefetcher = prefetcher
-        self.health = health
         self.on_answer = on_answer
 
     async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
@@ -118,7 +115,7 @@ class Answering:
         return Subject(qid, question, view.snapshot)
 
     async def _view(self, stream: str, qid: str) -> QueryView:
-        return await retry_forever(self.health, "query", self.store.query_view, stream, qid)
+        return await self.store.query_view(stream, qid)
 
     def _id(self, question: str) -> str:
         return self.scorer.question_id(question)
@@ -146,13 +143,11 @@ class Answering:
         ttl = max(self.settings.adhoc_ttl_seconds, MAX_DEADLINE)
         record = QuestionRecord(question, expires_at=now + ttl, set_at=now)
         limit = self.settings.max_adhoc_questions
-        await retry_forever(self.health, "query", self.store.ask, stream, qid, record, most=limit)
+        await self.store.questions.ask(stream, qid, record, most=limit)
 
     async def _cover(self, stream: str, qid: str, deadline: float) -> None:
         """Wait until the range covers the log; deadline: by `time.monotonic()`."""
-        await retry_forever(
-            self.health, "query", self.scorer.wait_until_covered, stream, qid, deadline
-        )
+        await self.scorer.wait_until_covered(stream, qid, deadline)
 
     def _rank(self, snapshot: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:
         """The k most certain segments of the top-k and the tail, and the tail's size in segments;

@@ -1,6 +1,6 @@
 """The queries topic: answers several queries at once, and acknowledges them in order.
 
-Thin: decoding is in `requests`, answering in `answering`. Depends on neither Redis nor a model.
+Decoding is in `requests`, answering in `answering`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from stream_app.kafka.dead_letters import DeadLetter, Send
 from stream_app.kafka.missing_keys import MissingKeyWarning
 from stream_app.kafka.records import Event, Message, check_readable, is_empty, unreadable_reason
 from stream_app.queries.answering import Answering
+from stream_app.queries.replies import MAX_CONCURRENT_QUERIES, encode_reply, without_texts
 from stream_app.requests import Query, decode_query, sender_of
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.settings import Settings
@@ -28,14 +29,13 @@ from xl3m_core import Answer
 
 logger = logging.getLogger("xl3m")
 
-MAX_CONCURRENT_QUERIES = 16
-# A query that lay in its topic longer than this is of nobody who still waits: a new group, or one
-# whose offsets ran out, finds all that were ever sent. Producers' clocks may be wrong by as much.
-OLD_SECONDS = 3600.0
+MAX_AGE_SECONDS = 3600.0
+"""Nobody waits for the answer to an older query: a new group, or one whose offsets expired,
+receives all queries that were ever sent. Producers' clocks may be wrong by as much."""
 
 
 class QueriesAgent:
-    """Events of the queries topic: several are answered at once, acknowledged in order."""
+    """One per worker. on_skipped: called for each event without a value."""
 
     def __init__(
         self,
@@ -56,64 +56,69 @@ class QueriesAgent:
         self._missing_key = MissingKeyWarning()
 
     async def run(self, events: AsyncIterator[Event]) -> None:
-        """Begin each query as it comes, acknowledge it when all before it are answered."""
-        begun: asyncio.Queue[tuple[Event, asyncio.Task[None]]] = asyncio.Queue(
+        """Start each query as it arrives; acknowledge it once all before it are answered."""
+        started: asyncio.Queue[tuple[Event, asyncio.Task[None]]] = asyncio.Queue(
             MAX_CONCURRENT_QUERIES
         )
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._acknowledge(begun))
+            tasks.create_task(self._acknowledge(started))
             async for event in events:
                 await self.shutdown.wait_unless_stopping()
                 self.shutdown.query_started()
-                await begun.put((event, tasks.create_task(self._answer(event))))
+                await started.put((event, tasks.create_task(self._answer(event))))
 
-    async def _acknowledge(self, begun: "asyncio.Queue[tuple[Event, asyncio.Task[None]]]") -> None:
+    async def _acknowledge(
+        self, started: "asyncio.Queue[tuple[Event, asyncio.Task[None]]]"
+    ) -> None:
         while True:
-            event, answered = await begun.get()
-            await answered
+            event, answering = await started.get()
+            await answering
             event.ack()
             self.shutdown.query_finished()
 
     async def _answer(self, event: Event) -> None:
-        m, settings = event.message, self.settings
-        if is_empty(m):
+        message = event.message
+        if is_empty(message):
             return
-        if is_empty_value(m.value) and not unreadable_reason(m):
+        if is_empty_value(message.value) and not unreadable_reason(message):
             self.on_skipped()
             return
-        fallback = f"{m.topic}/{m.partition}/{m.offset}"
         try:
-            check_readable(m)
-            query = decode_query(
-                m.key, m.value, settings.max_event_bytes, fallback, settings.encoding
-            )
+            query = self._decode(message)
         except BadEvent as error:
             await self.dead_letter(event, str(error))
-            await self._refuse(m, str(error))
+            await self._refuse(message, str(error))
             return
-        self._missing_key.check(m)
-        if old := too_old(m.timestamp, query.deadline or 0.0, time.time()):
-            answer = Answer(question=query.question or "", error=old)
+        self._missing_key.check(message)
+        if expired := too_old(message.timestamp, query.deadline or 0.0, time.time()):
+            answer = Answer(question=query.question or "", error=expired)
             self.answering.on_answer(answer, 0.0)
         else:
             answer = await self.answering.answer(query)
         await self._send(query, answer.to_dict())
 
+    def _decode(self, message: Message) -> Query:
+        """The query; where the event lies is the id of one that has none. Raises BadEvent."""
+        check_readable(message)
+        place = f"{message.topic}/{message.partition}/{message.offset}"
+        limit, encoding = self.settings.max_event_bytes, self.settings.encoding
+        return decode_query(message.key, message.value, limit, place, encoding)
+
     async def _send(self, query: Query, answer: dict[str, Any]) -> None:
-        """An answer larger than its topic takes goes without the texts of its evidence."""
+        """Send the answer, without the texts of its evidence if it is too large for the topic."""
         key = query.stream.encode()
         try:
-            await self.send(key, answered(query, answer))
+            await self.send(key, encode_reply(query, answer))
         except MessageSizeTooLargeError as error:
             logger.warning(
-                "the answer to query %r is larger than topic %s takes (%s): it is sent without the "
+                "the answer to query %r is too large for topic %s (%s): it is sent without the "
                 "texts of its evidence. Raise max.message.bytes of the topic, or lower %s.",
                 query.id, self.settings.answers_topic, error, variable("k"),
             )  # fmt: skip
-            await self.send(key, answered(query, without_texts(answer)))
+            await self.send(key, encode_reply(query, without_texts(answer)))
 
     async def _refuse(self, message: Message, reason: str) -> None:
-        """Whoever can be made out as the asker should not wait for an answer."""
+        """Tell the sender why there is no answer, if the message names an id to reply to."""
         sender = sender_of(message.key, message.value, self.settings.max_event_bytes)
         if sender.id:
             refusal = {"id": sender.id, "stream": sender.stream or None, "error": reason}
@@ -122,20 +127,9 @@ class QueriesAgent:
 
 
 def too_old(timestamp: float | None, deadline: float, now: float) -> str:
-    """Why a query sent then is not looked at now; nothing if it is. Faust says it in seconds. A
-    query without a time is never too old, nor is one from a clock that goes ahead."""
-    if timestamp is None or timestamp < 0 or now - timestamp <= OLD_SECONDS + deadline:
+    """Why a query is too old to be answered; empty if it is not. Times in seconds since the epoch.
+    A query without a timestamp, or with one in the future, is not too old."""
+    if timestamp is None or timestamp < 0 or now - timestamp <= MAX_AGE_SECONDS + deadline:
         return ""
-    asked = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")
-    return f"asked at {asked}: too old, more than {OLD_SECONDS / 60:.0f} minutes; ask again"
-
-
-def without_texts(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer, `truncated`: its evidence says where it lies, and no more."""
-    evidence = [each | {"text": ""} for each in answer["evidence"]]
-    return answer | {"evidence": evidence, "truncated": True}
-
-
-def answered(query: Query, answer: dict[str, Any]) -> bytes:
-    """The answer as an event, in the form the query came in."""
-    return encode({"id": query.id, "stream": query.stream} | answer, query.as_json)
+    asked_at = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds")
+    return f"asked at {asked_at}: too old, more than {MAX_AGE_SECONDS / 60:.0f} minutes; ask again"

@@ -1,7 +1,7 @@
-"""Claim: of the workers that hear a query through pub/sub, the one that answers it.
+"""Query leases: of the workers that receive a query through pub/sub, one answers it.
 
-The claim is a lease, renewed while the answer is written; in its place stands the answer then, for
-who asks again. Knows Redis and bytes; not what is asked or answered.
+The lease is renewed while the query is being answered. Then the answer takes its place in Redis,
+for clients that send the query again.
 """
 
 import asyncio
@@ -9,91 +9,86 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import uuid4
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from stream_app.runtime.retry import raise_if_cancelled
-from stream_app.store.keys import Keys
-from stream_app.store.scripts import Script
+from stream_app.store.connection import RedisError
+from stream_app.store.leases import LEASED, LeaseStore
 
 logger = logging.getLogger("xl3m")
 
-# After that a query whose worker died may be asked again.
 LEASE_MS = 60_000
+"""After this time the query of a worker that died may be sent again."""
 RENEW_SECONDS = LEASE_MS / 3000
-LEASED = b"claimed"
-# Of answers kept for who asks again, in Redis, by one worker; beyond that the oldest go.
-KEPT_BYTES = 16 << 20
-KEPT_AFTER = 0.75  # of these, once some had to go
-OVERHEAD_BYTES = 160  # of a key in Redis
+MAX_ANSWER_BYTES = 16 << 20
+"""Memory in Redis for the answers of one worker; beyond it the oldest are deleted."""
+KEPT_SHARE = 0.75
+"""How much of that memory the answers may take after a deletion."""
+KEY_OVERHEAD_BYTES = 160
+"""What a key takes in Redis beside its name and value."""
 
 
 class QueryLeases:
-    """Those of one worker."""
+    """The leases of one worker, and the answers that it keeps in Redis: by query id when each
+    expires, and its size."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self.redis: Any = redis
-        self.keys = keys
-        self.script = Script(redis, "put_lease.lua")
-        self.kept_bytes = KEPT_BYTES
-        self.kept: dict[str, tuple[float, int]] = {}
+    def __init__(self, store: LeaseStore) -> None:
+        self.store = store
+        self.max_bytes = MAX_ANSWER_BYTES
+        self.answers: dict[str, tuple[float, int]] = {}
         self.bytes = 0
 
     def of(self, query_id: str) -> "QueryLease":
-        """That of a query, not taken yet."""
-        return QueryLease(self, self.keys.lease(query_id))
+        """The query's lease, not acquired yet."""
+        return QueryLease(self, query_id)
 
-    async def keep(self, name: str, size: int, seconds: float) -> None:
-        """Note an answer that stands in Redis for so long, and make room for it."""
-        self._forget(name)
-        size += len(name) + OVERHEAD_BYTES
-        self.kept[name] = (time.monotonic() + seconds, size)
+    async def keep(self, query_id: str, size: int, seconds: float) -> None:
+        """Note an answer that stays in Redis for so long, and delete old ones if there is no room
+        for it."""
+        self._forget(query_id)
+        size += len(self.store.keys.lease(query_id)) + KEY_OVERHEAD_BYTES
+        self.answers[query_id] = (time.monotonic() + seconds, size)
         self.bytes += size
-        if self.bytes > self.kept_bytes and (old := self._make_room()):
-            await self.redis.unlink(*old)
+        if self.bytes > self.max_bytes and (evicted := self._evict()):
+            await self.store.delete(evicted)
 
-    def _make_room(self) -> list[str]:
-        """Forget those that are gone by themselves, then the oldest; these are to be deleted."""
-        now, old = time.monotonic(), list[str]()
-        for name in [name for name, (until, _) in self.kept.items() if until <= now]:
-            self._forget(name)
-        for name in list(self.kept):
-            if self.bytes <= KEPT_AFTER * self.kept_bytes:
+    def _evict(self) -> list[str]:
+        """Forget the answers that have expired, then the oldest ones; returns those to delete."""
+        now, evicted = time.monotonic(), list[str]()
+        for query_id in [each for each, (expires, _) in self.answers.items() if expires <= now]:
+            self._forget(query_id)
+        for query_id in list(self.answers):
+            if self.bytes <= KEPT_SHARE * self.max_bytes:
                 break
-            self._forget(name)
-            old.append(name)
-        return old
+            self._forget(query_id)
+            evicted.append(query_id)
+        return evicted
 
-    def _forget(self, name: str) -> None:
-        _, size = self.kept.pop(name, (0.0, 0))
+    def _forget(self, query_id: str) -> None:
+        _, size = self.answers.pop(query_id, (0.0, 0))
         self.bytes -= size
 
 
 class QueryLease:
-    """mine: whether it is this worker's, as far as it knows; answer: another's, if it is there."""
+    """The lease of one query. held: whether this worker has it, as far as it knows; answer: another
+    worker's answer, if there is one."""
 
-    def __init__(self, claims: QueryLeases, name: str) -> None:
-        self.claims, self.name = claims, name
+    def __init__(self, leases: QueryLeases, query_id: str) -> None:
+        self.leases, self.query_id = leases, query_id
         self.token = b"%s by %s" % (LEASED, uuid4().hex.encode())
-        self.mine = False
+        self.held = False
         self.answer: bytes | None = None
 
-    async def take(self, lease_ms: int = LEASE_MS) -> bool:
-        """True for one worker only."""
-        redis = self.claims.redis
-        self.mine = bool(await redis.set(self.name, self.token, nx=True, px=lease_ms))
-        if not self.mine:
-            there = await redis.get(self.name)
-            self.mine = there == self.token  # a client may try again, if its first reply was lost
-            self.answer = None if there is None or there.startswith(LEASED) else there
-        return self.mine
+    async def acquire(self, lease_ms: int = LEASE_MS) -> bool:
+        """True for one worker only; else `answer` is set if the query was answered."""
+        value = await self.leases.store.acquire(self.query_id, self.token, lease_ms)
+        self.held = value == self.token
+        self.answer = None if value is None or value.startswith(LEASED) else value
+        return self.held
 
     @asynccontextmanager
     async def renewed(self) -> AsyncIterator[None]:
-        """Renewed while what is within runs, and not afterwards."""
+        """Within the block the lease is renewed."""
         renewing = asyncio.create_task(self._renew())
         try:
             yield
@@ -102,27 +97,27 @@ class QueryLease:
             await asyncio.gather(renewing, return_exceptions=True)
 
     async def complete(self, answer: bytes, seconds: int) -> bool:
-        """Leave the answer for who asks again. False if another has claimed it meanwhile."""
+        """Replace the lease by the answer. False if another worker has the lease by now."""
         if not await self._put(answer, 1000 * seconds):
             return False
-        await self.claims.keep(self.name, len(answer), seconds)
+        await self.leases.keep(self.query_id, len(answer), seconds)
         return True
 
     async def release(self) -> None:
-        """Let the query be asked again; also where it is not known if the claim was taken."""
+        """Let the query be sent again; also if it is not known whether the lease was acquired."""
         await self._put(b"", 0)
-        self.mine = False
+        self.held = False
 
     async def _renew(self) -> None:
-        while self.mine:
+        while self.held:
             await asyncio.sleep(RENEW_SECONDS)
             try:
                 await self._put(self.token, LEASE_MS)
             except (RedisError, OSError) as error:
-                logger.error("a claim could not be renewed: %s", error)
+                logger.error("a query's lease could not be renewed: %s", error)
             raise_if_cancelled()
 
-    async def _put(self, value: bytes, lease_ms: int) -> bool:
-        arguments = [self.token, value, lease_ms]
-        self.mine = await self.claims.script([self.name], arguments) == 1
-        return self.mine
+    async def _put(self, value: bytes, ttl_ms: int) -> bool:
+        store = self.leases.store
+        self.held = await store.replace(self.query_id, self.token, value, ttl_ms)
+        return self.held

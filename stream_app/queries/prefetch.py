@@ -9,7 +9,6 @@ import logging
 import time
 from functools import partial
 
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine
@@ -24,11 +23,10 @@ INTERVAL_SECONDS = 1.0
 class PromptPrefetcher:
     """One per worker."""
 
-    def __init__(self, engine: Engine, store: StreamStore, scoring: Scorer, health: Health) -> None:
+    def __init__(self, engine: Engine, store: StreamStore, scoring: Scorer) -> None:
         self.engine = engine
         self.store = store
         self.scoring = scoring
-        self.health = health
         self.recent: dict[tuple[str, str], tuple[str, float]] = {}
         self.stale: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
@@ -60,7 +58,7 @@ class PromptPrefetcher:
         meanwhile waits for the next time."""
         cold, self.stale = self.stale, set()
         for stream, qid in cold:
-            view = await retry_forever(self.health, "warming", self.store.snapshot, stream, qid)
+            view = await self.store.snapshot(stream, qid)
             if view is None or (stream, qid) not in self.recent:
                 continue
             question, best = self.recent[stream, qid][0], [segment for segment, _ in view.top]

@@ -1,1 +1,1 @@
-"""Extends the scored range of every question, step by step."""
+"""Scores segments: extends the scored range of every question, step by step."""

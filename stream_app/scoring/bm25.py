@@ -1,7 +1,7 @@
-"""BM25 over segments: the ranker by words, cheap beside a model's.
+"""Bm25: ranks segments by the words they share with a question, far cheaper than a model does.
 
-The scores are those of the bm25s package; the words are this file's: an identifier such as
-web-17 or blk_-160899 counts whole and in parts. Knows texts, no model.
+The scores come from the bm25s package; the tokenizer is our own, so that an identifier such as
+web-17 or blk_-160899 counts as a whole and in parts.
 """
 
 import re
@@ -21,27 +21,28 @@ class Bm25:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts, self.index = len(texts), bm25s.BM25()
-        read = [words(text) for text in texts]
-        self.known = {word for each in read for word in each}
-        if self.known:
-            self.index.index(read, show_progress=False)
+        tokenized = [words(text) for text in texts]
+        self.vocabulary = {word for each in tokenized for word in each}
+        if self.vocabulary:
+            self.index.index(tokenized, show_progress=False)
 
     def ranked(self, question: str, k: int) -> list[int]:
-        """The k best texts, the best first; of equal scores the earlier text."""
+        """The indices of the k best texts, best first; of equal scores the earlier text first."""
         best = np.argsort(-self.scores(question), kind="stable")[:k]
         return [int(i) for i in best]
 
     def scores(self, question: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Each text's score, 0 for one that has no word of the question."""
-        asked = [word for word in words(question) if word in self.known]
-        if not asked:
+        """Each text's score (texts,); 0 for a text without any word of the question."""
+        known = [word for word in words(question) if word in self.vocabulary]
+        if not known:
             return np.zeros(self.texts, dtype=np.float32)
-        found: np.ndarray[Any, np.dtype[np.float32]] = self.index.get_scores(asked)
-        return found
+        scores: np.ndarray[Any, np.dtype[np.float32]] = self.index.get_scores(known)
+        return scores
 
 
 def words(text: str) -> list[str]:
-    """The text's words in lower case, stop words left out; an identifier and then its parts."""
+    """The text's words in lower case, without stop words. An identifier is followed by its
+    parts."""
     return [word for word in _words(text.lower()) if word not in STOPWORDS_EN]
 
 

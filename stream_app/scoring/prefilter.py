@@ -22,10 +22,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from redis.asyncio import Redis
-
 from stream_app.scoring.bm25 import Bm25
 from stream_app.scoring.jobs import TrackedStream
+from stream_app.store.connection import open_redis
 from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.store import StreamStore
 from xl3m_core import Segment
@@ -169,8 +168,8 @@ def _search(
     """In the process: read the segments [lo, hi) from Redis and rank them."""
 
     async def search() -> list[int]:
-        async with Redis.from_url(redis) as client:
-            store = StreamStore(client, 1, 1, Keys(prefix))
+        async with open_redis(redis) as client:
+            store = StreamStore(client, keys=Keys(prefix))
             return await best(_blocks(store, stream, lo, hi), question, limit)
 
     return asyncio.run(search())

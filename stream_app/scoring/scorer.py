@@ -1,9 +1,9 @@
-"""Scoring: drives every question's scored range towards the whole log.
+"""Scorer: extends every question's scored range until it covers the log.
 
-Step by step: plan which segments to score, read them, run them through the model, write the
-ranges. Queries come first, then live edges, then history. While the model scores one step, the
-step before it is written and the next one is planned, read and queued, so that a worker thread
-with nothing left of the one goes on with the other. Depends on ranges and segments, not on Kafka.
+A step plans which segments to score, reads them, scores them with the model and writes the
+ranges. Questions that a query waits for come first, then live edges, then history. While the model
+scores one step, the step before it is written, and the next one is planned, read and queued, so
+that the model's threads do not run idle between two steps.
 """
 
 import asyncio
@@ -11,44 +11,38 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
 from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
-from stream_app.store.state import Cursor, RangeUpdate
+from stream_app.scoring.waiters import Waiters
+from stream_app.store.state import RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 logger = logging.getLogger("xl3m")
 
 T = TypeVar("T")
 
 
-@dataclass(eq=False, slots=True)
-class Waiter:
-    """A query that waits until its question's range covers the log up to `head`, once known."""
-
-    stream: str
-    qid: str
-    covered: "asyncio.Future[None]"
-    head: int | None = None
-
-
 class Scorer:
-    """One per worker. step_seconds: how long the model may be busy with a step; 0: one batch,
-    however long it takes."""
+    """One per worker.
+
+    max_lag_tokens: partitions with more unscored tokens are throttled. step_seconds: about how
+    long the model may be busy with a step; 0: a step is one batch. prefilter: finds candidates in
+    long logs; None: logs are scored in their order. on_step: called with each step's fill and
+    seconds. on_change: called with the stream and the question's id when its top-k has changed.
+    on_room: called when partitions may no longer be throttled.
+    """
 
     def __init__(
         self,
         engine: Engine,
         store: StreamStore,
-        health: Health,
         max_lag_tokens: int,
         step_seconds: float = 0.0,
         prefilter: Prefilter | None = None,
@@ -59,7 +53,6 @@ class Scorer:
         self.engine = engine
         self.store = store
         self.prefilter = PrefilterScheduler(prefilter)
-        self.health = health
         self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
@@ -67,7 +60,7 @@ class Scorer:
         questions = QuestionLoader(engine, store)
         self.question_id = questions.question_id
         self.streams = StreamRegistry(store, questions, self._wake.set)
-        self.waiters: list[Waiter] = []
+        self.waiters = Waiters(self.streams)
         self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
         self.steps = 0
         self.model_calls = 0
@@ -84,26 +77,20 @@ class Scorer:
     async def wait_until_covered(self, stream: str, qid: str, until: float) -> None:
         """Score for a question, with priority over live edges and history, until its range covers
         the stream's log, the question has ended, or `time.monotonic()` is past `until`."""
-        waiter = Waiter(stream, qid, asyncio.get_running_loop().create_future())
-        tracked = self.streams.tracked.setdefault(stream, TrackedStream(Cursor()))
-        self.waiters.append(waiter)
-        tracked.waiters += 1
-        try:
+        with self.waiters.waiting(stream, qid) as (waiter, tracked):
             await self.streams.load(stream)
             waiter.head = tracked.cursor.head
-            self._release_waiters()
+            self.waiters.release()
             self._wake.set()
             prefiltering = asyncio.create_task(self._find_candidates(tracked, stream, qid))
             try:
                 await asyncio.wait_for(waiter.covered, until - time.monotonic())
+            except TimeoutError:
+                logger.info(
+                    "stream %r: a query's deadline passed before its log was covered", stream
+                )
             finally:
                 prefiltering.cancel()
-        except TimeoutError:
-            logger.info("stream %r: a query's deadline passed before its log was covered", stream)
-        finally:
-            self.waiters.remove(waiter)
-            tracked.waiters -= 1
-            self.streams.drop(stream)
 
     async def _find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
         """Prefilter the log while scoring goes on."""
@@ -111,8 +98,8 @@ class Scorer:
         self._wake.set()
 
     def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
-        """Run a call that is no scoring, one at a time. Answers take priority over the batches of
-        steps that have not begun."""
+        """Run a call other than scoring, one at a time. Answers take priority over scoring batches
+        that have not begun."""
 
         def counted() -> T:
             try:
@@ -127,8 +114,8 @@ class Scorer:
     async def run(self) -> None:
         """Score for as long as there is anything to score, then wait.
 
-        The next step is planned on the ranges as they will be when this one is written; if that
-        write is refused, so is the next one's, and the ranges are read again.
+        The next step is planned on the ranges as they will be once this one is written. If that
+        write is refused, the next one's is refused, too, and the ranges are read again.
         """
         while True:
             self._wake.clear()
@@ -144,7 +131,7 @@ class Scorer:
             await self._wake.wait()
 
     async def step(self) -> bool:
-        """One step and nothing beside it; False if there was nothing to score."""
+        """Plan, score and write one step; False if nothing is unscored."""
         step = await self._next()
         if step:
             await self._commit(step, await self._submit(step))
@@ -152,13 +139,13 @@ class Scorer:
 
     async def _next(self) -> Step | None:
         """Plan a step and read its segments; None if nothing is unscored."""
-        await retry_forever(self.health, "planning", self.streams.refresh)
+        await self.streams.refresh()
         self._notify()
         plan = self._plan()
         self._rotate(plan.jobs)
         if not plan.jobs:
             return None
-        segments = await retry_forever(self.health, "planning", self._read, plan.jobs)
+        segments = await self._read(plan.jobs)
         return Step(plan.jobs, segments, plan.tokens, plan.fill)
 
     def _plan(self) -> StepPlan:
@@ -170,7 +157,9 @@ class Scorer:
         method, suffix = self.engine.method, self.engine.suffix
         plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
         any_lagging = next(self._lagging(), None) is not None
-        plan.add(self._waited_for(), plan.room * (3 if any_lagging else 4) // 4, history=True)
+        plan.add(
+            self.waiters.selections(), plan.room * (3 if any_lagging else 4) // 4, history=True
+        )
         plan.add(self._lagging(), plan.room, history=False, at_least_one=True)
         plan.add(self._lagging(), plan.room, history=True)
         return plan
@@ -178,18 +167,7 @@ class Scorer:
     def _rotate(self, jobs: list[ScoringJob]) -> None:
         """Round robin: streams that got jobs, and the first waiter, come last in the next step."""
         self.streams.rotate({job.stream for job in jobs})
-        self.waiters[:] = self.waiters[1:] + self.waiters[:1]
-
-    def _waited_for(self) -> list[Selection]:
-        """The questions that queries wait for, by stream."""
-        qids: dict[str, dict[str, None]] = {}
-        for waiter in self.waiters:
-            qids.setdefault(waiter.stream, {})[waiter.qid] = None
-        streams = [(self.streams.tracked[stream], ids) for stream, ids in qids.items()]
-        return [
-            (tracked, [tracked.questions[qid] for qid in ids if qid in tracked.questions])
-            for tracked, ids in streams
-        ]
+        self.waiters.rotate()
 
     def _lagging(self) -> Iterator[Selection]:
         """Owned streams with unscored segments for a standing question. Lazily, as there may be
@@ -219,9 +197,7 @@ class Scorer:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
         updates = self._range_updates(step, scores.values)
-        replies = await retry_forever(
-            self.health, "scoring", self.store.extend_range, updates, self.engine.method.k
-        )
+        replies = await self.store.extend_range(updates, self.engine.method.k)
         for job, update, reply in zip(step.jobs, updates, replies, strict=True):
             self._apply(job, update, is_written=reply is not None)
         self.steps += 1
@@ -271,24 +247,14 @@ class Scorer:
             )
             for job, update in changes
         ]
-        await retry_forever(self.health, "scoring", self.store.publish, messages)
+        await self.store.publish(messages)
         for job, _ in changes:
             self.on_change(job.stream, job.qid)
 
     def _notify(self) -> None:
         """After any change of ranges: release waiters, and let ingest check for room again."""
-        self._release_waiters()
+        self.waiters.release()
         self.on_room()
-
-    def _release_waiters(self) -> None:
-        """Release the queries whose question is covered or has ended."""
-        for waiter in self.waiters:
-            if waiter.head is None or waiter.covered.done():
-                continue
-            tracked = self.streams.tracked.get(waiter.stream)
-            question = tracked.questions.get(waiter.qid) if tracked else None
-            if not (tracked and question and question.is_behind(waiter.head, tracked.cursor.first)):
-                waiter.covered.set_result(None)
 
 
 def update_message(stream: str, question: str, qid: str, lo: int, hi: int) -> bytes:

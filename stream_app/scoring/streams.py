@@ -96,7 +96,7 @@ class QuestionLoader:
         if owned and (foreign := self._foreign(records)):
             for qid, record in foreign.items():
                 await self._reissue(stream, qid, record)
-            _, records = await self.store.tracked(stream)
+            _, records = await self.store.questions.tracked(stream)
         return {
             qid: TrackedQuestion(stream, qid, record, scored)
             for qid, (record, scored) in records.items()
@@ -119,7 +119,7 @@ class QuestionLoader:
             "stream %r: %r was scored by another model, measure or k: it is scored again",
             stream, record.question[:80],
         )  # fmt: skip
-        await self.store.reissue(stream, qid, self.question_id(record.question))
+        await self.store.questions.reissue(stream, qid, self.question_id(record.question))
 
     def _fits(self, record: QuestionRecord) -> bool:
         """Whether the question fits the window of this worker's model."""
@@ -221,7 +221,7 @@ class StreamRegistry:
             return
         async with self._loading.setdefault(stream, asyncio.Lock()):
             known = tracked.cursor
-            cursor, records = await self.store.tracked(stream)
+            cursor, records = await self.store.questions.tracked(stream)
             _check_not_older(stream, cursor, known, tracked.owned)
             questions = await self.questions.load(stream, tracked.owned, records)
         if cursor.version >= tracked.cursor.version:

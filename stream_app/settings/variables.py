@@ -12,10 +12,9 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from stream_app.env import PREFIX as PREFIX
-from stream_app.env import variable as variable
 from stream_app.errors import SettingsError
 
+PREFIX = "XL3M_"
 SECRETS = ("redis", "kafka_sasl_password", "schema_registry_password")
 """Settings that a file can hold."""
 OTHER_VARIABLES = ("XL3M_LOGS", "XL3M_REQUIRE_KAFKA", "XL3M_TEST_BROKER")
@@ -26,6 +25,11 @@ MIN_SIMILARITY = 0.6
 _KUBERNETES = re.compile(
     r"XL3M_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
 
 
 def variable_or_file(name: str) -> str:

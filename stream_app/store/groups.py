@@ -5,25 +5,22 @@ topics streams of one name would be mixed. Knows names of groups and topics; no 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from redis.asyncio import Redis
 
 from stream_app.errors import SettingsError
 from stream_app.settings import Settings
 from stream_app.settings.variables import variable
+from stream_app.store.connection import AnyRedis
 from stream_app.store.keys import Keys
 
 
-async def note_group(redis: Redis, settings: Settings) -> str:
+async def note_group(redis: AnyRedis, settings: Settings) -> str:
     """Note that the group reads its topics, and return what is to be warned of, if anything is.
 
     Raises SettingsError if another group reads one of them into this Redis.
     """
-    client: Any = redis
     _check(await noted_groups(redis, settings), settings)  # who is refused leaves no note
     for topic in _topics(settings):
-        await client.hsetnx(Keys(settings.prefix).groups(), topic, settings.group)
+        await redis.hsetnx(Keys(settings.prefix).groups(), topic, settings.group)
     noted = await noted_groups(redis, settings)
     _check(noted, settings)  # another may have noted itself meanwhile
     return warning_of(noted, settings)
@@ -34,10 +31,9 @@ def _check(noted: Mapping[str, str], settings: Settings) -> None:
         raise SettingsError(fault)
 
 
-async def noted_groups(redis: Redis, settings: Settings) -> dict[str, str]:
+async def noted_groups(redis: AnyRedis, settings: Settings) -> dict[str, str]:
     """Of each topic the group that reads it into this Redis, under the settings' prefix."""
-    client: Any = redis
-    noted = await client.hgetall(Keys(settings.prefix).groups())
+    noted = await redis.hgetall(Keys(settings.prefix).groups())
     return {topic.decode(): group.decode() for topic, group in noted.items()}
 
 

@@ -8,37 +8,41 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
-
+from stream_app.runtime.retry import Health
 from stream_app.store import keys as layout
 from stream_app.store.codec import pack
+from stream_app.store.connection import AnyRedis, NoPermissionError
 from stream_app.store.keys import Keys
 from stream_app.store.limits import LimitError, too_many_questions
+from stream_app.store.partitions import Fence, check_fence
 from stream_app.store.replies import to_cursor, to_pairs, to_question, to_range, to_seconds
+from stream_app.store.retrying import retried
 from stream_app.store.scripts import Script
-from stream_app.store.state import Cursor, FencedError, QuestionRecord, ScoredRange, has_expired
-
-NO_LIMIT = 1 << 40
-
-Fence = tuple[str, int]
-"""A fencing token: topic/partition and the epoch its owner drew."""
+from stream_app.store.state import (
+    NO_LIMIT,
+    Cursor,
+    FencedError,
+    QuestionRecord,
+    ScoredRange,
+    has_expired,
+)
 
 TrackedRecord = tuple[QuestionRecord, ScoredRange | None]
 """A question and what of the log is scored for it."""
 
 
 class QuestionStore:
-    """What is asked of all streams. keys: the names they have in Redis."""
+    """The questions of all streams. health: see `retrying`."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        # redis-py types a reply as the union of all its forms; this client's are bytes.
-        self.redis: Any = redis
+    def __init__(self, redis: AnyRedis, keys: Keys, health: Health | None = None) -> None:
+        self.redis = redis
         self.keys = keys
+        self.health = health
         self._ask_question = Script(redis, "ask_question.lua")
         self._read_questions = Script(redis, "read_questions.lua")
 
-    async def questions(self, stream: str) -> dict[str, QuestionRecord]:
+    @retried
+    async def load(self, stream: str) -> dict[str, QuestionRecord]:
         """The stream's questions by id, without those whose time is over."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self.keys.questions(stream))
@@ -51,10 +55,12 @@ class QuestionStore:
             qid: asked for qid, asked in to_question(fields).items() if not has_expired(asked, now)
         }
 
+    @retried
     async def now(self) -> float:
         """Seconds since the epoch by Redis' clock, which is the one that questions go by."""
         return await _now(self.redis)
 
+    @retried
     async def ask(
         self,
         stream: str,
@@ -87,6 +93,7 @@ class QuestionStore:
         if reply == -2:
             raise LimitError(too_many_questions(most))
 
+    @retried
     async def tracked(self, stream: str) -> tuple[Cursor, dict[str, TrackedRecord]]:
         """Where the stream stands, and its questions that have not expired with their ranges, in
         one round trip."""
@@ -101,6 +108,7 @@ class QuestionStore:
         }
         return to_cursor(to_pairs(cursor)), tracked
 
+    @retried
     async def reissue(self, stream: str, qid: str, mine: str) -> None:
         """Begin a current question anew under another id; not one that has been ended meanwhile."""
 
@@ -114,7 +122,8 @@ class QuestionStore:
 
         await self._change(stream, change)
 
-    async def end_questions(self, stream: str, fence: Fence | None = None) -> None:
+    @retried
+    async def end_standing(self, stream: str, fence: Fence | None = None) -> None:
         """End every current question of the stream. fence: as in `ask`."""
 
         def change(pipe: Any, known: dict[str, QuestionRecord], head: int, _: float) -> bool:
@@ -137,7 +146,7 @@ class QuestionStore:
 
         async def write(pipe: Any) -> None:
             if fence:
-                await self._fenced(pipe, fence)
+                await check_fence(pipe, self.keys, fence)
             known = to_question(await pipe.hgetall(self.keys.questions(stream)))
             head = int(await pipe.hget(self.keys.cursor(stream), "head") or 0)
             now = await _now(pipe)
@@ -147,12 +156,6 @@ class QuestionStore:
 
         watched = [self.keys.partition(fence[0])] if fence else []
         await self.redis.transaction(write, self.keys.questions(stream), *watched)
-
-    async def _fenced(self, pipe: Any, fence: Fence) -> None:
-        """Raise FencedError if the partition, which is watched, has an owner of a later epoch."""
-        partition, epoch = fence
-        if int(await pipe.hget(self.keys.partition(partition), "epoch") or 0) > epoch:
-            raise FencedError.of(partition, epoch)
 
     def _put(self, pipe: Any, stream: str, qid: str, asked: QuestionRecord, head: int) -> None:
         for edge in ("lo", "hi"):

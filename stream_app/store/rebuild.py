@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-
-from stream_app.ingest.partitions import name_of
+from stream_app.store.connection import AnyRedis
 from stream_app.store.keys import SCHEMA, Keys
+from stream_app.store.partitions import name_of
 from stream_app.store.replies import to_cursor, to_question
 from stream_app.store.schema import check_schema, ensure_schema, noted_schema
 from stream_app.store.state import Cursor
@@ -55,7 +54,7 @@ class PartitionState:
 
 
 async def partition_states(
-    redis: Any, keys: Keys, partitions: Iterable[str]
+    redis: AnyRedis, keys: Keys, partitions: Iterable[str]
 ) -> dict[str, PartitionState]:
     """The partitions, as Redis has them now; `redis` may be a transaction that watches them."""
     return {
@@ -114,7 +113,7 @@ async def apply(
     cursor_key, asked_key = keys.cursor(stream), keys.questions(stream)
     left = names.get(_stem(keys.of_stream(stream).encode()), ())
 
-    async def write(pipe: Any) -> None:
+    async def write(pipe: AnyRedis) -> None:
         cursor = to_cursor(await pipe.hgetall(cursor_key))
         asked = to_question(await pipe.hgetall(asked_key))
         known = await partition_states(pipe, keys, feeding)
@@ -154,7 +153,7 @@ async def set_back(store: StreamStore, partitions: Iterable[str], retained: Reta
     with a new epoch, so that who owns them now is refused. Then workers are told to look."""
     keys, names = store.keys, list(partitions)
 
-    async def write(pipe: Any) -> None:
+    async def write(pipe: AnyRedis) -> None:
         known = await partition_states(pipe, keys, names)
         pipe.multi()
         again = {name: _set_back(known[name], retained[name]) for name in names}
@@ -164,17 +163,17 @@ async def set_back(store: StreamStore, partitions: Iterable[str], retained: Reta
     await store.redis.publish(keys.question_channel(), b"")
 
 
-async def delete_old_schema(redis: Redis, keys: Keys) -> int:
+async def delete_old_schema(redis: AnyRedis, keys: Keys) -> int:
     """All keys of an older schema go, those of the prefix it has and no other; how many there
     were. Its questions are among them. Raises SchemaError if the schema is a newer one."""
     noted = await noted_schema(redis, keys)
     if noted is None or noted >= SCHEMA:
         await check_schema(redis, keys)
         return 0
-    count, client = 0, _any(redis)
-    async for some in _batches(client.scan_iter(f"{keys.of_schema(noted)}:*", BATCH_SIZE)):
-        count += await client.unlink(*some)
-    await client.delete(keys.schema())  # last: cut short, all of it is done again
+    count = 0
+    async for some in _batches(redis.scan_iter(f"{keys.of_schema(noted)}:*", BATCH_SIZE)):
+        count += await redis.unlink(*some)
+    await redis.delete(keys.schema())  # last: cut short, all of it is done again
     await ensure_schema(redis, keys)
     return count
 
@@ -187,11 +186,6 @@ def _stem(name: bytes) -> bytes:
 def to_partition_state(fields: Mapping[bytes, bytes]) -> PartitionState:
     """A partition's hash."""
     return PartitionState(*(int(fields.get(name, 0)) for name in (b"epoch", b"next", b"made")))
-
-
-def _any(redis: Any) -> Any:
-    """redis-py types a reply as the union of all its forms."""
-    return redis
 
 
 async def _feeds(store: StreamStore, partition: str, stream: str, cursor: Cursor) -> bool:
@@ -216,14 +210,19 @@ def _set_back(place: PartitionState, held: RetainedOffsets) -> PartitionState:
     return PartitionState(place.epoch + 1, held.first, max(place.incarnation, held.incarnation))
 
 
-def _write_places(pipe: Any, keys: Keys, again: Mapping[str, PartitionState]) -> None:
+def _write_places(pipe: AnyRedis, keys: Keys, again: Mapping[str, PartitionState]) -> None:
     for name, place in again.items():
         fields = {"epoch": place.epoch, "next": place.position, "made": place.incarnation, "gap": 0}
         pipe.hset(keys.partition(name), mapping=fields)
 
 
 def _drop(
-    pipe: Any, keys: Keys, stream: str, head: int, asked: Mapping[str, Any], left: Sequence[bytes]
+    pipe: AnyRedis,
+    keys: Keys,
+    stream: str,
+    head: int,
+    asked: Mapping[str, Any],
+    left: Sequence[bytes],
 ) -> None:
     """All that the stream has but its cursor, its questions and their ranges. left: what was found
     by name, should there be more than there ought to be."""

@@ -4,21 +4,18 @@ The first worker notes its own; one that finds a different number does not start
 number; not the layout.
 """
 
-from typing import Any
-
-from redis.asyncio import Redis
-
 from stream_app.errors import SchemaError
+from stream_app.store.connection import AnyRedis
 from stream_app.store.keys import SCHEMA, Keys
 
 
-async def ensure_schema(redis: Redis, keys: Keys) -> None:
+async def ensure_schema(redis: AnyRedis, keys: Keys) -> None:
     """Note this program's schema if none is noted yet. Raises SchemaError if another one is."""
     await redis.set(keys.schema(), SCHEMA, nx=True)
     await check_schema(redis, keys)
 
 
-async def check_schema(redis: Redis, keys: Keys) -> int | None:
+async def check_schema(redis: AnyRedis, keys: Keys) -> int | None:
     """The schema noted in Redis, None if there is none yet; notes nothing. Raises SchemaError if
     it is not this program's."""
     noted = await noted_schema(redis, keys)
@@ -27,9 +24,9 @@ async def check_schema(redis: Redis, keys: Keys) -> int | None:
     return noted
 
 
-async def noted_schema(redis: Redis, keys: Keys) -> int | None:
+async def noted_schema(redis: AnyRedis, keys: Keys) -> int | None:
     """The schema noted in Redis, whosever it is. Raises SchemaError if it is not a number."""
-    noted: Any = await redis.get(keys.schema())  # bytes, as this client answers
+    noted = await redis.get(keys.schema())  # bytes, as this client answers
     if noted is None:
         return None
     text = noted.decode(errors="replace")

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+
+from stream_app.store.connection import AnyRedis
 
 T = TypeVar("T")
 Call = tuple[Sequence[str], Sequence[Any]]
@@ -18,8 +19,8 @@ Call = tuple[Sequence[str], Sequence[Any]]
 class Script:
     """One of the Lua files beside this one."""
 
-    def __init__(self, redis: Redis, name: str) -> None:
-        self.redis: Any = redis
+    def __init__(self, redis: AnyRedis, name: str) -> None:
+        self.redis = redis
         text = files("stream_app.store").joinpath("lua", name).read_text()
         self.registered = redis.register_script(text)
 

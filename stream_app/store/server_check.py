@@ -6,24 +6,29 @@ Knows what INFO tells; not what is kept there.
 from collections.abc import Mapping
 from typing import Any
 
-from redis.asyncio import Redis
-
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.settings.variables import variable
+from stream_app.store.connection import AnyRedis
 
 MIN_VERSION = (6, 0)
 """Before that it has no RESP3, which the client speaks."""
 TESTED = (6, 2)
 
 
-async def ensure_usable(redis: Redis) -> None:
+async def ensure_usable(redis: AnyRedis) -> None:
     """Raises UnreachableError for a replica, which may be made primary yet, and SettingsError for
     what no worker can ever use."""
-    info = await redis.info()
-    if fault := replica_fault(info):
+    server = await info(redis)
+    if fault := replica_fault(server):
         raise UnreachableError(fault)
-    if fault := fault_of(info):
+    if fault := fault_of(server):
         raise SettingsError(fault)
+
+
+async def info(redis: AnyRedis) -> dict[str, Any]:
+    """What the server says of itself: the fields of INFO."""
+    fields: dict[str, Any] = await redis.info()
+    return fields
 
 
 def replica_fault(info: Mapping[str, Any]) -> str:

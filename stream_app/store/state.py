@@ -10,6 +10,23 @@ from typing import NamedTuple, Self
 
 from xl3m_core import Segment, Tail
 
+NO_LIMIT = 1 << 40
+
+ANY_REDIS = ""
+"""In place of the run id of the Redis process that may be written to. A Redis that was started
+again has another id and may have lost its last writes: it refuses with a RestartedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of each stream's log is kept: at most so many segments, and bytes of them."""
+
+    segments: int = NO_LIMIT
+    bytes: int = NO_LIMIT
+
+
+UNLIMITED = Retention()
+
 
 class FencedError(RuntimeError):
     """A later owner of the partition has written: this worker is a zombie and must stop."""

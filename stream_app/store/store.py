@@ -4,15 +4,18 @@ Every change is one atomic step that names the state it starts from, so that a s
 twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from typing import Self
 
-from redis.asyncio import Redis
-
+from stream_app.runtime.retry import Health
+from stream_app.settings import Settings
 from stream_app.store.codec import pack_segment, pack_tail, unpack_tail
+from stream_app.store.connection import AnyRedis
 from stream_app.store.extensions import expired_blocks, range_update_call
 from stream_app.store.keys import DEFAULT_KEYS, Keys
-from stream_app.store.questions import NO_LIMIT, QuestionStore
+from stream_app.store.leases import LeaseStore
+from stream_app.store.partitions import PartitionStore
+from stream_app.store.questions import QuestionStore
 from stream_app.store.replies import (
     to_cursor,
     to_query_view,
@@ -20,40 +23,55 @@ from stream_app.store.replies import (
     to_segments,
     to_state,
 )
+from stream_app.store.retrying import retried
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (
+    ANY_REDIS,
+    NO_LIMIT,
+    UNLIMITED,
     Commit,
     Cursor,
-    FencedError,
-    LostWritesError,
-    PositionUpdate,
     QueryView,
     RangeUpdate,
-    RestartedError,
+    Retention,
     ScoredRange,
     Snapshot,
     State,
 )
+from stream_app.store.subscription import Message, follow, messages
 from xl3m_core import Segment
 
-ANY_REDIS = ""
-"""Else the run id of the one that may be written to: a Redis that was started again has another,
-and commits and positions are refused there with a RestartedError."""
 
-
-class StreamStore(QuestionStore):
-    """The state of all streams. `log_segments` and `log_bytes` bound each stream's log."""
+class StreamStore:
+    """The state of all streams. retention: bounds each stream's log. health: where its methods show
+    that they wait for Redis; None: they raise at once, see `retrying`."""
 
     def __init__(
-        self, redis: Redis, log_segments: int, log_bytes: int, keys: Keys = DEFAULT_KEYS
+        self,
+        redis: AnyRedis,
+        retention: Retention = UNLIMITED,
+        keys: Keys = DEFAULT_KEYS,
+        health: Health | None = None,
     ) -> None:
-        super().__init__(redis, keys)
-        self.limits = (log_segments, log_bytes)
+        self.redis = redis
+        self.retention = retention
+        self.keys = keys
+        self.health = health
+        self.questions = QuestionStore(redis, keys, health)
+        self.partitions = PartitionStore(redis, keys, health)
+        self.leases = LeaseStore(redis, keys, health)
         self._commit = Script(redis, "commit.lua")
         self._extend_range = Script(redis, "extend_range.lua")
-        self._move_position = Script(redis, "move_position.lua")
         self._read_view = Script(redis, "read_view.lua")
         self._register_streams = Script(redis, "register_streams.lua")
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, redis: AnyRedis, health: Health | None = None
+    ) -> Self:
+        """The streams of the settings' prefix, with the settings' retention."""
+        retention = Retention(settings.retention_segments, settings.retention_bytes)
+        return cls(redis, retention, Keys(settings.prefix), health)
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -61,6 +79,7 @@ class StreamStore(QuestionStore):
         """The stream's state; that of a new stream if it has none."""
         return (await self.load_all([stream]))[0]
 
+    @retried
     async def load_all(self, streams: Sequence[str]) -> list[State]:
         """The states of several streams, in one round trip."""
         async with self.redis.pipeline(transaction=True) as pipe:
@@ -73,6 +92,7 @@ class StreamStore(QuestionStore):
             for fields, tail in zip(replies, replies, strict=True)
         ]
 
+    @retried
     async def cursors(self, streams: Sequence[str]) -> list[Cursor]:
         """Where several streams stand, without their tails."""
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -80,6 +100,7 @@ class StreamStore(QuestionStore):
                 pipe.hgetall(self.keys.cursor(stream))
             return [*map(to_cursor, await pipe.execute())]
 
+    @retried
     async def commit(
         self, commits: Sequence[Commit], trusted: str = ANY_REDIS
     ) -> list[State | None]:
@@ -92,13 +113,15 @@ class StreamStore(QuestionStore):
     def _commit_call(self, c: Commit, trusted: str) -> Call:
         names = [self.keys.log(c.stream), self.keys.tail(c.stream), self.keys.cursor(c.stream)]
         where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
+        limits = self.retention.segments, self.retention.bytes
         segments = [pack_segment(segment) for segment in c.segments]
-        return names, [*where, pack_tail(c.tail), *self.limits, trusted, c.new_cut, *segments]
+        return names, [*where, pack_tail(c.tail), *limits, trusted, c.new_cut, *segments]
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """Segments lo up to hi of the log, those that are still retained."""
         return (await self.logs([(stream, range(lo, hi))]))[0]
 
+    @retried
     async def logs(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[Segment]]:
         """Of each (stream, indices) the segments that are still retained, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -108,95 +131,9 @@ class StreamStore(QuestionStore):
             replies = map(to_segments, await pipe.execute())
         return [[s for _ in _spans(indices) for s in next(replies)] for _, indices in wanted]
 
-    async def run_id(self) -> str:
-        """Names the running process of Redis."""
-        return str((await self.redis.info("server"))["run_id"])
+    # -- the lists of streams ---------------------------------------------------------------
 
-    # -- partitions ------------------------------------------------------------------------
-
-    async def draw_epoch(self, partition: str, still: Callable[[], None] = lambda: None) -> int:
-        """A number larger than any that an earlier owner of the partition holds. still: raises if
-        the partition is another's by now, however long Redis was away."""
-
-        async def write(pipe: Any) -> None:
-            still()
-            pipe.multi()
-            pipe.hincrby(self.keys.partition(partition), "epoch", 1)
-
-        (epoch,) = await self.redis.transaction(write, self.keys.partition(partition))
-        return int(epoch)
-
-    async def position(self, partition: str) -> tuple[int | None, int]:
-        """The partition's first offset not in Redis (None: nothing is), and how often its topic
-        was made again."""
-        return (await self.positions([partition]))[0]
-
-    async def positions(self, partitions: Sequence[str]) -> list[tuple[int | None, int]]:
-        """`position` of each, in one round trip."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for partition in partitions:
-                pipe.hmget(self.keys.partition(partition), ["next", "made"])
-            replies = await pipe.execute()
-        return [(None if next_ is None else int(next_), int(made or 0)) for next_, made in replies]
-
-    async def gap(self, partition: str) -> int:
-        """Offsets missing before the partition's position that no stream has counted yet."""
-        return int(await self.redis.hget(self.keys.partition(partition), "gap") or 0)
-
-    async def move_positions(
-        self, moves: Sequence[PositionUpdate], trusted: str = ANY_REDIS
-    ) -> None:
-        """Note for each partition that everything before its new position is in Redis, all in one
-        round trip. Raises FencedError if the partition has a later owner, and LostWritesError if
-        it does not stand where its owner left it: positions are written last, so a Redis that lost
-        anything of a partition lost this as well."""
-        calls: list[Call] = []
-        for move in moves:
-            old = "" if move.old is None else move.old
-            args = [old, move.new, move.epoch, trusted, move.gap]
-            calls.append(([self.keys.partition(move.partition)], args))
-        replies = await self._move_position.each(calls)
-        for move, reply in zip(moves, replies, strict=True):
-            if reply == -2:
-                raise RestartedError
-            if reply < 0:
-                raise FencedError.of(move.partition, move.epoch)
-            if reply == 0:
-                raise LostWritesError(
-                    f"{move.partition}: Redis is not where this worker left it; it lost writes, "
-                    "perhaps in a restart. This worker ends; the next one reads again what is "
-                    "missing."
-                )
-
-    async def topic_id(self, partition: str) -> str:
-        """The id of the topic whose offsets are noted for the partition; empty if not known."""
-        return (await self.redis.hget(self.keys.partition(partition), "topic") or b"").decode()
-
-    async def note_topic_id(self, partition: str, epoch: int, topic_id: str) -> None:
-        """The partition's offsets are of the topic with this id. Raises FencedError if the
-        partition has a later owner."""
-
-        async def write(pipe: Any) -> None:
-            await self._fenced(pipe, (partition, epoch))
-            pipe.multi()
-            pipe.hset(self.keys.partition(partition), "topic", topic_id)
-
-        await self.redis.transaction(write, self.keys.partition(partition))
-
-    async def reset_partition(
-        self, partition: str, epoch: int, made: int, topic_id: str = ""
-    ) -> None:
-        """The partition's topic was made again, for the `made`th time: nothing of it is read.
-        Raises FencedError if the partition has a later owner."""
-        place = {"next": 0, "made": made, "gap": 0, "topic": topic_id}
-
-        async def write(pipe: Any) -> None:
-            await self._fenced(pipe, (partition, epoch))
-            pipe.multi()
-            pipe.hset(self.keys.partition(partition), mapping=place)
-
-        await self.redis.transaction(write, self.keys.partition(partition))
-
+    @retried
     async def register_streams(
         self, streams: Sequence[tuple[str, str]], most: int = NO_LIMIT
     ) -> frozenset[str]:
@@ -210,10 +147,15 @@ class StreamStore(QuestionStore):
         refused = await self._register_streams([self.keys.streams(), *lists], [most, *names])
         return frozenset(name.decode() for name in refused)
 
+    @retried
     async def streams(self, partition: str = "") -> list[str]:
         """All streams, or those of one topic/partition."""
         names = self.redis.sscan_iter(self.keys.streams(partition))  # may tell one twice
         return sorted({name.decode() async for name in names})
+
+    async def has_stream(self, stream: str) -> bool:
+        """Whether the stream is listed."""
+        return bool(await self.redis.sismember(self.keys.streams(), stream))
 
     # -- the ranges of questions -------------------------------------------------------------
 
@@ -221,6 +163,7 @@ class StreamStore(QuestionStore):
         """The question's scored range, None if it has none (any more)."""
         return (await self.scored_ranges(stream, [qid]))[0]
 
+    @retried
     async def scored_ranges(self, stream: str, qids: Iterable[str]) -> list[ScoredRange | None]:
         """`range` of each question, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -228,6 +171,7 @@ class StreamStore(QuestionStore):
                 pipe.hgetall(self.keys.scored_range(stream, qid))
             return [*map(to_range, await pipe.execute())]
 
+    @retried
     async def extend_range(self, extensions: Sequence[RangeUpdate], k: int) -> list[bool | None]:
         """Write each extension, all in one round trip: whether the top-k changed, or None if it
         was refused because the range is not as it was seen."""
@@ -236,6 +180,23 @@ class StreamStore(QuestionStore):
         replies = await self._extend_range.each(calls, [*filter(None, old)])
         return [None if reply < 0 else bool(reply) for reply in replies]
 
+    async def snapshot(self, stream: str, qid: str) -> Snapshot | None:
+        """The question's top-k and the stream's state in one round trip; None if the question has
+        no range."""
+        return (await self.query_view(stream, qid)).snapshot
+
+    @retried
+    async def query_view(self, stream: str, qid: str = "") -> QueryView:
+        """All that a query needs in one round trip. qid: '' for the standing question that was set
+        last."""
+        k = self.keys
+        names = [name(stream) for name in (k.cursor, k.tail, k.questions)]
+        prefixes = [name(stream, "") for name in (k.scored_range, k.top, k.text)]
+        return to_query_view(await self._read_view([*names, *prefixes], [qid]))
+
+    # -- messages ----------------------------------------------------------------------------
+
+    @retried
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish each (channel, message), all in one round trip."""
         if not messages:
@@ -245,18 +206,37 @@ class StreamStore(QuestionStore):
                 pipe.publish(channel, message)
             await pipe.execute()
 
-    async def snapshot(self, stream: str, qid: str) -> Snapshot | None:
-        """The question's top-k and the stream's state in one round trip; None if the question has
-        no range."""
-        return (await self.query_view(stream, qid)).snapshot
+    def listen(self, *channels: str) -> AsyncGenerator[Message | None, None]:
+        """Each message on the channels; see `subscription.messages`."""
+        return messages(self.redis, *channels)
 
-    async def query_view(self, stream: str, qid: str = "") -> QueryView:
-        """All that a query needs in one round trip. qid: '' for the standing question that was set
-        last."""
-        k = self.keys
-        names = [name(stream) for name in (k.cursor, k.tail, k.questions)]
-        prefixes = [name(stream, "") for name in (k.scored_range, k.top, k.text)]
-        return to_query_view(await self._read_view([*names, *prefixes], [qid]))
+    def follow(self, *channels: str) -> AsyncGenerator[Message | None, None]:
+        """Each message on the channels, through reconnects; see `subscription.follow`."""
+        return follow(self.redis, *channels)
+
+    async def listening_workers(self) -> int:
+        """How many workers listen for queries now."""
+        return int((await self.redis.pubsub_numsub(self.keys.query_channel()))[0][1])
+
+    # -- the server --------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Raises RedisError or OSError unless Redis answers."""
+        await self.redis.ping()
+
+    async def memory_usage(self, stream: str) -> tuple[int, int]:
+        """Bytes that all keys of a stream take in Redis, and how many commands it took to know."""
+        keys = self.keys
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hkeys(keys.questions(stream))
+            pipe.hget(keys.cursor(stream), "head")
+            qids, head = await pipe.execute()
+            names = [name(stream) for name in (keys.log, keys.tail, keys.cursor, keys.questions)]
+            for qid in qids:
+                names += keys.question_keys(stream, qid.decode(), int(head or 0))
+            for name in names:
+                pipe.memory_usage(name)
+            return sum(filter(None, await pipe.execute())), len(names) + 2
 
 
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:

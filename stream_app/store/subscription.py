@@ -13,14 +13,19 @@ from typing import Any
 
 from redis import exceptions
 
+from stream_app.store.connection import AnyRedis
+
 logger = logging.getLogger("xl3m")
 
 RECONNECT_SECONDS = 30.0
 """For so long a client tries to listen again."""
 PAUSE_SECONDS = 0.5
 
+Message = dict[str, Any]
+"""redis-py's: `channel` and `data`, both bytes."""
 
-async def messages(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] | None, None]:
+
+async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
     """Each message; before them None, and again whenever the connection had to be made anew. Ends
     by an error alone: ConnectionError also where redis-py ends it without one, as some do after
     silence."""
@@ -34,7 +39,7 @@ async def messages(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] 
     raise exceptions.ConnectionError("Redis ended the subscription")
 
 
-async def follow(redis: Any, *channels: str) -> AsyncGenerator[dict[str, Any] | None, None]:
+async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
     """The same through breaks of the connection: a Redis that was started again, one that drops who
     reads too slowly. Raises when it cannot be listened to again for a while."""
     broken: float | None = None

@@ -99,7 +99,7 @@ def test_both_kinds_of_segments_have_an_aim_in_the_table(
 
 @pytest.mark.parametrize("option", ["model", "short", "seed", "out"])
 def test_help_names_the_benchmarks_that_do_not_hear_an_option(option: str) -> None:
-    named = benchmarks.EVERY[f"--{option}"]["help"].partition("without effect on ")[2]
+    named = benchmarks.EVERY[f"--{option}"]["help"].partition("ignored by ")[2]
     assert set(filter(None, named.split(", "))) == {*benchmarks.ALL} - readers(option)
 
 

@@ -1,4 +1,4 @@
-"""The peers' benchmark: each rival does what it is named after, and every one fills a row."""
+"""The peers' benchmark: each baseline does what it is named after, and every one fills a row."""
 
 from collections.abc import Iterator
 from pathlib import Path

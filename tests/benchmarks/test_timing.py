@@ -15,14 +15,14 @@ from benchmarks.speed import growth, query, scoring
 from benchmarks.speed.questions import costs
 from tests.support import tiny
 from xl3m_core import Engine, LanguageModel
-from xl3m_core.engine import Scores
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.loading import BUNDLED_MODEL
+from xl3m_core.scoring import Scores
 
 
 def test_calls_take_turns_at_being_first_and_a_first_round_does_not_count() -> None:
     called = list[str]()
-    taken = timing.in_turns({name: partial(called.append, name) for name in "abc"}, rounds=3)
+    taken = timing.interleaved({name: partial(called.append, name) for name in "abc"}, rounds=3)
     assert "".join(called) == "abc" + "abc" + "cba" + "abc"
     assert {name: len(spent) for name, spent in taken.items()} == {"a": 3, "b": 3, "c": 3}
 
@@ -147,7 +147,7 @@ def test_the_text_is_made_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch)
             made.append(self.tokens)
             return super().__iter__()
 
-    def in_turns(calls: Mapping[int, Callable[[], Any]], rounds: int) -> dict[int, list[float]]:
+    def interleaved(calls: Mapping[int, Callable[[], Any]], rounds: int) -> dict[int, list[float]]:
         before = [*made]
         for call in calls.values():
             call()
@@ -155,7 +155,7 @@ def test_the_text_is_made_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch)
         return {tokens: [tokens / 100] * rounds for tokens in calls}
 
     monkeypatch.setattr(growth, "Haystack", Noted)
-    monkeypatch.setattr(growth, "in_turns", in_turns)
+    monkeypatch.setattr(growth, "interleaved", interleaved)
     rows = growth.by_length(roomy(), (300, 600))
     assert [(row["at"], row["cost"]) for row in rows] == [(300, 3.0), (600, 6.0)]
     assert all(row["rss_mb"] > 0 for row in rows)

@@ -15,7 +15,7 @@ from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
 from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, HashEngine
+from tests.support.fakes import HashEngine
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]
@@ -26,7 +26,7 @@ BINARY = "\x00\x01\u2028\n"
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
     """One with room for everything."""
-    return StreamStore(redis_client, PLENTY, PLENTY)
+    return StreamStore(redis_client)
 
 
 async def half_read(store: StreamStore, stream: str) -> int:
@@ -34,7 +34,7 @@ async def half_read(store: StreamStore, stream: str) -> int:
     tail, segments = HashEngine().segmenter().push(Tail(), "pump\n" * 90)
     await store.register_streams([(stream, "t/0")])
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", QuestionRecord(QUESTION, expires_at=4e9))
+    await store.questions.ask(stream, "q", QuestionRecord(QUESTION, expires_at=4e9))
     head, half = len(segments), len(segments) // 2
     scores = array("f", [-0.5] * (head - half)).tobytes()
     read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, half, scores, [])

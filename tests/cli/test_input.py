@@ -93,7 +93,7 @@ def test_a_question_as_long_as_a_shell_can_pass_on_is_refused_with_the_numbers(
     tmp_path: Path,
 ) -> None:
     done = xl3m("run", __file__, "-q", "long " * 20_000)
-    assert_one_mistake(done, "tokens with its frame, and the method leaves it")
+    assert_one_mistake(done, "tokens with its template, and the method leaves it")
 
 
 @pytest.mark.guarantee("Feeding")

@@ -24,7 +24,7 @@ from stream_app.settings import Settings
 from stream_app.store.state import Commit, QuestionRecord, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
-from tests.support.fakes import PLENTY, HashEngine
+from tests.support.fakes import HashEngine
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]
@@ -134,11 +134,11 @@ async def test_commands_print_no_text_as_it_is(
     redis_url: str, redis_client: Redis, fresh: Fresh, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stream, question = fresh("s") + HOSTILE + "\nforged   7 segments", HOSTILE + "\n?"
-    store, settings = StreamStore(redis_client, PLENTY, PLENTY), Settings(redis=redis_url)
+    store, settings = StreamStore(redis_client), Settings(redis=redis_url)
     tail, segments = HashEngine().segmenter().push(Tail(), f"{HOSTILE}\r\n" * 5)
     await store.register_streams([(stream, "t/0")])
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", QuestionRecord(question))
+    await store.questions.ask(stream, "q", QuestionRecord(question))
     for plain in (False, True):
         await streams.streams(settings, as_json=plain)
         await watch._show(store, stream, None, as_json=plain)

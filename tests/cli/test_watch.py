@@ -21,7 +21,7 @@ from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, HashEngine
+from tests.support.fakes import HashEngine
 from tests.support.workers import fresh_topics
 from xl3m_core import Tail
 
@@ -70,10 +70,10 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    stream, store = fresh("stream"), StreamStore(redis_client)
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", QuestionRecord("mine?"))
+    await store.questions.ask(stream, "q", QuestionRecord("mine?"))
     head, best = len(segments), [(segments[0], -0.5)]
     scores = array("f", [-0.5] * head).tobytes()
     await store.extend_range(
@@ -118,7 +118,7 @@ async def assert_says_and_waits(
 async def test_a_stream_that_is_not_there_is_said_to_be_waited_for(
     redis_client: Redis, redis_url: str, fresh: Fresh, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    stream, store = fresh("stream"), StreamStore(redis_client)
     await store.register_streams([(f"{stream}x", "t/0")])
     said = f"no stream {stream} yet: waiting for it; known streams: {stream}x"
     await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
@@ -128,7 +128,7 @@ async def test_a_stream_that_is_not_there_is_said_to_be_waited_for(
 async def test_a_stream_without_a_question_is_said_to_have_none(
     redis_client: Redis, redis_url: str, fresh: Fresh, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    stream, store = fresh("stream"), StreamStore(redis_client)
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     said = "has no standing question: waiting for one"
@@ -158,17 +158,17 @@ async def test_a_question_is_added_and_ends_the_others_only_if_that_is_said(
 async def test_what_changes_of_other_questions_is_not_shown_and_an_end_is_told(
     redis_client: Redis, fresh: Fresh, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    stream, store = fresh("stream"), StreamStore(redis_client)
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
-    await store.ask(stream, "q", QuestionRecord("mine?", set_at=1.0))
-    await store.ask(stream, "r", QuestionRecord("theirs?", set_at=2.0))
+    await store.questions.ask(stream, "q", QuestionRecord("mine?", set_at=1.0))
+    await store.questions.ask(stream, "r", QuestionRecord("theirs?", set_at=2.0))
 
     async def updates() -> AsyncIterator[dict[str, Any]]:
         for question in ("theirs?", "mine?"):
             yield {"question": question}
-        await store.end_questions(stream)
-        await store.ask(stream, "r", QuestionRecord("theirs?"))
+        await store.questions.end_standing(stream)
+        await store.questions.ask(stream, "r", QuestionRecord("theirs?"))
         yield {"question": "theirs?"}
 
     await watch._follow(store, stream, "mine?", updates(), as_json=True)

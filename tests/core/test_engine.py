@@ -32,6 +32,7 @@ from xl3m_core import (
 from xl3m_core.inference.batching import batches
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.method import MEASURES
+from xl3m_core.scoring import plan_batches
 
 QUESTION = "which pump is down?"
 LINES = [
@@ -141,7 +142,7 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
     one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
     one.executor, several.executor = ModelExecutor(1), ModelExecutor(lanes)
-    assert len(several._batches(several._rows(MANY), at_once=False)[0]) > lanes
+    assert len(plan_batches(several.model, several._rows(MANY), 300, lanes)[0]) > lanes
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
@@ -165,7 +166,7 @@ def test_the_time_of_scores_is_that_of_their_batches_alone(
     engine, ticks = tiny.engine(tiny.model(), batch_tokens=1), itertools.count()
     engine.executor = ModelExecutor(lanes)
     assert engine.submit(PAIRS[:6]).result().seconds > 0
-    monkeypatch.setattr(engine, "_score_batches", lambda batches, scores: 2.0 + 0 * next(ticks))
+    monkeypatch.setattr("xl3m_core.engine.score_batches", lambda *_: 2.0 + 0 * next(ticks))
     assert engine.submit(PAIRS[:6]).result().seconds == 6 * 2.0 / lanes
     assert next(ticks) == 6
 

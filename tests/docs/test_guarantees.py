@@ -26,7 +26,7 @@ def test_every_guarantee_has_a_test_and_every_mark_names_a_guarantee(script: Mod
 
 
 def test_the_page_of_tests_is_up_to_date(script: ModuleType) -> None:
-    stale = "docs/guarantees-tests.md is stale: run python scripts/guarantees_tests.py"
+    stale = "docs/guarantees-tests.md is stale: run make docs"
     assert script.PAGE.read_text() == script.page(), stale
 
 

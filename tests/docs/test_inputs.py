@@ -230,4 +230,4 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
 @pytest.mark.guarantee("Event formats")
 def test_as_many_dead_letters_are_said_as_the_page_says() -> None:
     assert "For each topic and kind of reason the log names the first five" in PAGE
-    assert dead_letters.SAID == 5
+    assert dead_letters.LOGGED_EVENTS == 5

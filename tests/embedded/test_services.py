@@ -1,7 +1,8 @@
-"""The embedded services are real: ready when the block begins, reachable from loopback alone,
-gone when it ends."""
+"""The embedded services are real: ready when the block begins, reachable on loopback only, stopped
+when it ends."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def test_redis_with_an_append_only_file_remembers(tmp_path: Path) -> None:
             assert client.get("key") == b"value"
 
 
-def test_without_a_redis_server_the_bundled_one_serves(
+def test_without_a_redis_server_the_bundled_one_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -49,7 +50,7 @@ def test_without_a_redis_server_the_bundled_one_serves(
         assert client.ping()
 
 
-def test_an_older_redis_first_on_the_path_is_not_the_one_taken(
+def test_an_older_redis_first_on_the_path_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, old = services.newest_redis(), tmp_path / "redis-server"
@@ -125,7 +126,7 @@ def test_services_listen_on_loopback_only(
 
 def test_a_folder_that_is_no_kafka_home_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(services.EmbeddedError, match="no Kafka home"),
+        pytest.raises(services.EmbeddedError, match="not a Kafka distribution"),
         services.kafka(tmp_path, kafka_home=tmp_path),
     ):
         pass
@@ -167,16 +168,18 @@ def test_children_are_gone_when_the_block_is_interrupted(tmp_path: Path) -> None
     assert not _accepts("127.0.0.1", _port(service.url))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent's life")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     port = free_port()
     program = (
-        "import os, pathlib, signal; from stream_app import embedded\n"
-        f"with embedded.redis(pathlib.Path({str(tmp_path)!r}), port={port}):\n"
+        "import os, pathlib, signal; from stream_app.embedded import services\n"
+        f"with services.redis(pathlib.Path({str(tmp_path)!r}), port={port}):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2])
-    # The read ends when the server does, however long its last breath takes.
+    root = Path(__file__).parents[2]
+    parent = subprocess.run([sys.executable, "-c", program], check=False, cwd=root)
+    assert parent.returncode == -signal.SIGKILL  # the server was ready by then
+    # The read ends when the server does.
     with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
         assert connection.recv(1) == b""
     assert not _accepts("127.0.0.1", port)
@@ -201,7 +204,7 @@ def test_a_running_broker_is_taken_before_the_mock(
             assert chosen.url == service.url
 
 
-def test_a_maven_that_reaches_nothing_is_passed_over(
+def test_a_maven_without_a_network_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put_maven(tmp_path, "exit 1", monkeypatch)
@@ -237,10 +240,10 @@ def _kafka_home() -> Path:
 
 
 def _outside_address() -> str:
-    """This machine's address in another network than loopback."""
+    """An address of this machine other than loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks for a route
+            probe.connect(("192.0.2.1", 9))  # sends nothing, only selects a route
         except OSError:
             pytest.skip("this machine has no address but loopback")
         return str(probe.getsockname()[0])

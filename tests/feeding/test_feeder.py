@@ -31,7 +31,7 @@ from stream_app.feeding.source import ReadOptions, Source
 from stream_app.feeding.throttle import LOOK_SECONDS, Throttle
 from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
-from stream_app.store.state import PositionUpdate
+from stream_app.store.state import PositionUpdate, Retention
 from stream_app.store.store import StreamStore
 from tests.support.files import read_file
 from tests.support.workers import fresh_topics
@@ -145,15 +145,15 @@ async def test_what_is_cut_off_before_it_was_read_is_lost_and_what_follows_is_no
 
 @pytest.mark.guarantee("Feeding")
 async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: Fresh) -> None:
-    store, topic = StreamStore(redis_client, 1, 1), fresh("topic")
+    store, topic = StreamStore(redis_client, Retention(1, 1)), fresh("topic")
     pace = Throttle(store, limit=20)
     for offset in range(2):
         await pace.wait(Sent(topic, 0, offset), 10)
     waiting = asyncio.create_task(pace.wait(Sent(topic, 0, 2), 10))
-    await store.move_positions([PositionUpdate(f"{topic}/1", 0, None, 9)])  # another partition
+    await store.partitions.move([PositionUpdate(f"{topic}/1", 0, None, 9)])  # another partition
     done, _ = await asyncio.wait([waiting], timeout=3 * LOOK_SECONDS)
     assert not done
-    await store.move_positions([PositionUpdate(f"{topic}/0", 0, None, 1)])
+    await store.partitions.move([PositionUpdate(f"{topic}/0", 0, None, 1)])
     await asyncio.wait_for(waiting, 20)
     assert pace.bytes == 20
 
@@ -162,7 +162,7 @@ async def test_whoever_paces_waits_for_the_consumer(redis_client: Redis, fresh: 
 async def test_only_a_broker_that_drops_is_paced(
     broker: Service, redis_client: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:
-    store = StreamStore(redis_client, 1, 1)
+    store = StreamStore(redis_client, Retention(1, 1))
     names = fresh_topics(fresh)
     with services.kafka(tmp_path) as mock:
         for service in (mock, broker):

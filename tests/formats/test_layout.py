@@ -1,4 +1,4 @@
-"""Formats: paths, templates, arrays, keys and times of any event, and the settings that say how."""
+"""Formats: paths, templates, arrays, keys and times of events, and their settings."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.errors import BadEvent, SettingsError
-from stream_app.formats.notes import NAMED, Notes
+from stream_app.formats.notes import MAX_FORMS, Notes
 from stream_app.formats.paths import compile_paths
 from stream_app.formats.templates import FIELDS, compile_text
 from stream_app.formats.values import as_text
@@ -175,19 +175,19 @@ def test_an_event_does_not_become_very_many_times_its_size() -> None:
             "XL3M_INPUT_FORMAT must be one of lines, cri, json, msgpack",
         ),
         ({"text": "no field"}, "XL3M_TEXT must have fields in braces"),
-        ({"text": "{a} {b"}, "XL3M_TEXT: a brace has no partner"),
-        ({"text": "a}"}, "XL3M_TEXT: a brace has no partner"),
-        ({"text": "{}"}, "XL3M_TEXT: '' is no path"),
+        ({"text": "{a} {b"}, "XL3M_TEXT: unbalanced brace"),
+        ({"text": "a}"}, "XL3M_TEXT: unbalanced brace"),
+        ({"text": "{}"}, "XL3M_TEXT: '' is not a path"),
         ({"text": "{message}" * 10_000}, "XL3M_TEXT must have 1 to 32 fields"),
         ({"text": "{a}", "text_field": "b"}, "XL3M_TEXT and XL3M_TEXT_FIELD both"),
-        ({"text_field": "a..b"}, "XL3M_TEXT_FIELD: 'a..b' is no path"),
-        ({"text_field": "a[b"}, "XL3M_TEXT_FIELD: 'a\\[b' is no path"),
-        ({"time_field": "a[].b"}, "XL3M_TIME_FIELD: 'a\\[\\].b' has arrays other than"),
+        ({"text_field": "a..b"}, "XL3M_TEXT_FIELD: 'a..b' is not a path"),
+        ({"text_field": "a[b"}, "XL3M_TEXT_FIELD: 'a\\[b' is not a path"),
+        ({"time_field": "a[].b"}, "XL3M_TIME_FIELD: 'a\\[\\].b' has arrays that are not"),
         ({"key_field": ".".join("a" * 13)}, "XL3M_KEY_FIELD: .* more than 12 steps"),
         ({"records_field": "[" * 9}, "XL3M_RECORDS_FIELD"),
         ({"records_field": "a[]." * 9 + "b[]"}, "XL3M_RECORDS_FIELD must be at most 8 arrays"),
         ({"records_field": "a[]", "text_field": "b[].c"}, "name different arrays"),
-        ({"time_from_line": "("}, "XL3M_TIME_FROM_LINE is no regular expression"),
+        ({"time_from_line": "("}, "XL3M_TIME_FROM_LINE is not a valid regular expression"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_start(
@@ -256,11 +256,11 @@ def test_keys_are_read_in_the_form_the_settings_say(
 @pytest.mark.parametrize(
     ("key_format", "key", "named"),
     [
-        ("utf8", b"\xff" * 8, "XL3M_KEY_FORMAT=hex.*8 bytes, as long has"),
-        ("utf8", b"\xff" * 16, "16 bytes, as uuid has"),
+        ("utf8", b"\xff" * 8, "XL3M_KEY_FORMAT=hex.*8 bytes, like long"),
+        ("utf8", b"\xff" * 16, "16 bytes, like uuid"),
         ("utf8", b"\xff" * 5, "XL3M_KEY_FORMAT=hex.long.int.uuid.none$"),
-        ("long", b"1234", "4 bytes, not the 8 of XL3M_KEY_FORMAT=long"),
-        ("int", b"12345678", "8 bytes, not the 4 of XL3M_KEY_FORMAT=int"),
+        ("long", b"1234", "4 bytes, not 8 as XL3M_KEY_FORMAT=long needs"),
+        ("int", b"12345678", "8 bytes, not 4 as XL3M_KEY_FORMAT=int needs"),
         ("uuid", b"no uuid", "XL3M_KEY_FORMAT=uuid"),
     ],
 )
@@ -277,7 +277,7 @@ def test_a_key_that_looks_binary_is_named_once(caplog: pytest.LogCaptureFixture)
     for number in (1, 1, 2):
         assert decoded(made, b"x", number.to_bytes(8, "big"))[0]
     (record,) = caplog.records
-    assert "XL3M_KEY_FORMAT" in record.getMessage() and "as long has" in record.getMessage()
+    assert "XL3M_KEY_FORMAT" in record.getMessage() and "like long" in record.getMessage()
 
 
 def test_a_time_that_is_not_understood_is_named_once_for_its_form(
@@ -293,10 +293,10 @@ def test_a_time_that_is_not_understood_is_named_once_for_its_form(
 
 def test_the_log_names_no_more_than_so_many_forms(caplog: pytest.LogCaptureFixture) -> None:
     notes = Notes()
-    for number in range(NAMED + 50):
+    for number in range(MAX_FORMS + 50):
         notes.unparsed_time(f"stream {number}", "odd")
-    assert len(caplog.records) == NAMED
-    assert caplog.records[-1].getMessage().endswith("no further form is named")
+    assert len(caplog.records) == MAX_FORMS
+    assert caplog.records[-1].getMessage().endswith("further forms are not logged")
 
 
 def test_what_a_record_has_hides_what_it_lies_in_though_it_be_null() -> None:
@@ -323,7 +323,7 @@ def test_lines_without_a_time_are_named_once_a_stream_and_by_the_setting_that_re
     for line in (b"Caused by: x", b"\tat a.b(C.java:1)", b"\tat de.f(G.java:22)"):
         decoded(made, line)
     [record] = caplog.records
-    assert "no time stands in the line 'Caused by: x" in record.getMessage()
+    assert "the line 'Caused by: x\\n' has no time" in record.getMessage()
     assert "XL3M_TIME_FROM_LINE" in record.getMessage()
     assert made.notes.unparsed == 3
 

@@ -1,4 +1,4 @@
-"""Presets: what real producers write is read as they mean it."""
+"""Presets: events of real producers are read correctly."""
 
 import base64
 from pathlib import Path
@@ -13,7 +13,7 @@ CASES = Path(__file__).parents[1] / "cases"
 
 
 def case(name: str, **settings: Any) -> list[Any]:
-    """All chunks of the lines of a file of cases."""
+    """The chunks of all lines in a file of cases."""
     lines = (CASES / name).read_bytes().splitlines()
     return [chunk for line in lines for chunk in chunks(line, **settings)]
 

@@ -1,4 +1,4 @@
-"""Times: every form that has one meaning is read, every other means none; nothing else happens."""
+"""Times: unambiguous forms are parsed, all others are None, and nothing raises."""
 
 import json
 import re

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
-from xl3m_core.measure import logits_close
+from xl3m_core.inference.capabilities import logits_close
 
 MODULE = torch.nn.Module()
 

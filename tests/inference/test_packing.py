@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
+from xl3m_core.inference.capabilities import logits_close
 from xl3m_core.inference.packing import MAX_PADDING_RATIO, PackedBatch, slots_of
-from xl3m_core.measure import logits_close
 
 NARROW = {"mistral", "gemma3", "bloom"}
 """Those that see less than all, or tell places by a mask."""

@@ -14,7 +14,7 @@ from stream_app.settings import Settings
 from stream_app.settings.offset_reset import parse_start
 from stream_app.store.store import StreamStore
 from tests.kafka.test_records import assert_alive, has_no_lag, log_of, text_of, with_changes
-from tests.support.fakes import PLENTY, TP, FakeBroker
+from tests.support.fakes import TP, FakeBroker
 from tests.support.workers import Site
 
 
@@ -42,7 +42,7 @@ def test_topics_that_cannot_be_are_refused_by_name(topics: str) -> None:
 async def test_a_partition_nobody_read_begins_there_once(
     redis_client: Redis, fresh: Callable[[str], str], start: Any, at: int
 ) -> None:
-    store, topics = StreamStore(redis_client, PLENTY, PLENTY), {fresh("a"), fresh("b")}
+    store, topics = StreamStore(redis_client), {fresh("a"), fresh("b")}
     tps = [TP(topic, 0) for topic in sorted(topics)]
     partitions = Assignment(store, ",".join(topics), topics, start)
     broker = FakeBroker({tps[1]: 7}, dict.fromkeys(tps, 60))

@@ -10,7 +10,7 @@ from stream_app.ingest.partitions import Assignment, OwnedPartition
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import FencedError, LostWritesError, PositionUpdate
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, TP, Event, FakeBroker, Message
+from tests.support.fakes import TP, Event, FakeBroker, Message
 
 Fresh = Callable[[str], str]
 
@@ -18,7 +18,7 @@ Fresh = Callable[[str], str]
 @pytest.fixture
 def partitions(redis_client: Redis, fresh: Fresh) -> Assignment:
     """Those of a fresh topic, none owned yet."""
-    return Assignment(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"))
+    return Assignment(StreamStore(redis_client), fresh("topic"))
 
 
 def event(partitions: Assignment, offset: int, partition: int = 0) -> Event:
@@ -36,7 +36,7 @@ def owned_events(
 @pytest.mark.guarantee("Positions in Redis")
 async def test_a_group_ahead_of_redis_is_set_back(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 50}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
@@ -46,7 +46,7 @@ async def test_a_group_ahead_of_redis_is_set_back(partitions: Assignment) -> Non
 @pytest.mark.guarantee("Positions in Redis")
 async def test_a_group_behind_redis_skips_what_redis_holds(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker({tp: 10}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == [{tp: 30}]
@@ -69,7 +69,7 @@ async def test_a_topic_made_again_gets_a_new_name(
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30, gap=4)])
+    await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, 30, gap=4)])
     broker = FakeBroker({tp: 30}, {tp: 7})
     with caplog.at_level(logging.ERROR, "xl3m"):
         await partitions.assign([tp], broker)
@@ -127,7 +127,7 @@ async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
 @pytest.mark.guarantee("Recreated topics")
 async def test_a_topic_made_again_keeps_its_new_name(partitions: Assignment) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     await partitions.assign([tp], FakeBroker({tp: 30}, {tp: 7}))
     await partitions.advance(owned_events(partitions, (0, 4)))
     later = Assignment(partitions.store, partitions.topic)
@@ -144,7 +144,7 @@ async def test_nothing_is_committed_where_nothing_differs(
 ) -> None:
     tp = TP(partitions.topic, 0)
     if position is not None:
-        await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, position)])
+        await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, position)])
     broker = FakeBroker({} if committed is None else {tp: committed}, {tp: 60})
     await partitions.assign([tp], broker)
     assert broker.commits == []
@@ -196,14 +196,14 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
 ) -> None:
     await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
     await partitions.advance(owned_events(partitions, (0, 4)))
-    look = partitions.store.positions
+    look = partitions.store.partitions.positions
 
     async def slow(names: Sequence[str]) -> list[tuple[int | None, int]]:
         found = await look(names)
         await partitions.advance(owned_events(partitions, (0, 9)))
         return found
 
-    monkeypatch.setattr(partitions.store, "positions", slow)
+    monkeypatch.setattr(partitions.store.partitions, "positions", slow)
     await partitions.check_generation()
 
 
@@ -211,9 +211,9 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
 async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Assignment) -> None:
     await partitions.assign([TP(partitions.topic, number) for number in range(3)], FakeBroker())
     await partitions.advance(owned_events(partitions, (0, 3), (1, 8), (0, 4)))
-    assert await partitions.store.position(f"{partitions.topic}/0") == (5, 0)
-    assert await partitions.store.position(f"{partitions.topic}/1") == (9, 0)
-    assert await partitions.store.position(f"{partitions.topic}/2") == (None, 0)
+    assert await partitions.store.partitions.position(f"{partitions.topic}/0") == (5, 0)
+    assert await partitions.store.partitions.position(f"{partitions.topic}/1") == (9, 0)
+    assert await partitions.store.partitions.position(f"{partitions.topic}/2") == (None, 0)
 
 
 @pytest.mark.guarantee("Zombie fencing")
@@ -240,7 +240,7 @@ async def test_a_zombie_moves_no_position(partitions: Assignment) -> None:
     with pytest.raises(FencedError):
         await partitions.advance(owned_events(partitions, (0, 3)))
     await successor.advance(owned_events(successor, (0, 5)))
-    assert await partitions.store.position(f"{partitions.topic}/0") == (6, 0)
+    assert await partitions.store.partitions.position(f"{partitions.topic}/0") == (6, 0)
 
 
 @pytest.mark.guarantee("Lost writes")
@@ -286,7 +286,7 @@ async def test_a_topic_with_another_id_is_another_however_long_it_is(
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30, gap=4)])
+    await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, 30, gap=4)])
     broker = FakeBroker(ends={tp: 60}, ids={tp.topic: "cluster/one"})
     assert (await taken_over(partitions, broker)).position == 30
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -304,7 +304,7 @@ async def test_what_another_cluster_has_under_the_name_is_a_copy_unless_it_is_sh
     partitions: Assignment, caplog: pytest.LogCaptureFixture
 ) -> None:
     tp = TP(partitions.topic, 0)
-    await partitions.store.move_positions([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
+    await partitions.store.partitions.move([PositionUpdate(f"{tp.topic}/0", 0, None, 30)])
     broker = FakeBroker(ends={tp: 60}, ids={tp.topic: "cluster/one"})
     await taken_over(partitions, broker)
     broker.ids = {tp.topic: "another/two"}

@@ -14,12 +14,11 @@ from stream_app.ingest.segmentation import (
     mismatches,
     retained,
 )
-from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, Cursor, State
+from stream_app.store.state import Commit, Cursor, Retention, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
-from tests.support.fakes import PLENTY, HashEngine
+from tests.support.fakes import HashEngine
 from xl3m_core import Engine, LanguageModel, Method, Segment, Tail
 
 Fresh = Callable[[str], str]
@@ -30,7 +29,7 @@ METHOD = Method.fit(512, k=3)  # of which 512 - 1 - 64 - 32 are for a segment
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
     """One with room for three segments of a log."""
-    return StreamStore(redis_client, 3, PLENTY)
+    return StreamStore(redis_client, Retention(3))
 
 
 def cursor(first: int, **cuts: Segmentation) -> Cursor:
@@ -105,7 +104,7 @@ async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     said = [line for line in await mismatches(store, engine) if stream in line]
     assert len(said) == 1 and "segments of 190 tokens" in said[0]
     with caplog.at_level(logging.WARNING, "xl3m"):
-        await SegmentationCheck(engine, store, Health()).run()
+        await SegmentationCheck(engine, store).run()
     assert said[0] in caplog.messages
     assert said[0] in await _segmented_otherwise(Settings(redis=redis_url), engine)
 

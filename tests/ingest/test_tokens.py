@@ -91,10 +91,10 @@ class Site:
 
 async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) -> Site:
     """One that owns these partitions of the topic."""
-    settings, engine, health = Settings(**changes), HashEngine(), Health()
+    settings, engine, health = Settings(**changes), HashEngine(), store.health or Health()
     assignment = Assignment(store, topic)
     await assignment.assign([TP(topic, number) for number in numbers], FakeBroker())
-    scorer = Scorer(engine, store, health, PLENTY, on_room=lambda: buffers.wake())
+    scorer = Scorer(engine, store, PLENTY, on_room=lambda: buffers.wake())
     buffers = PartitionBuffers(
         max_buffer_bytes(settings), assignment.name, scorer.throttled_partitions
     )
@@ -108,7 +108,7 @@ async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) ->
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
     """One with room for everything."""
-    return StreamStore(redis_client, PLENTY, PLENTY)
+    return StreamStore(redis_client)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def split(items: list[Any], cuts: list[int]) -> list[list[Any]]:
 async def test_any_split_into_events_and_batches_gives_the_offline_log(
     redis_client: Redis, fresh: Fresh, records: list[str], cuts: list[int], batches: list[int]
 ) -> None:
-    here = await site(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0)
+    here = await site(StreamStore(redis_client), fresh("topic"), 0)
     events = here.lines(*("".join(piece) for piece in split(records, cuts)))
     for part in split(events, batches):
         await here.ingest.apply(part)
@@ -170,7 +170,7 @@ async def test_any_split_into_events_and_batches_gives_the_offline_log(
 async def test_events_delivered_again_change_nothing(
     redis_client: Redis, fresh: Fresh, records: list[str], again: list[tuple[int, int]]
 ) -> None:
-    store, topic = StreamStore(redis_client, PLENTY, PLENTY), fresh("topic")
+    store, topic = StreamStore(redis_client), fresh("topic")
     here = await site(store, topic, 0)
     await here.ingest.apply(here.lines(*records))
     state = await here.state()
@@ -187,7 +187,7 @@ async def test_events_delivered_again_change_nothing(
 async def test_a_stretch_delivered_again_goes_over_into_what_is_new(
     redis_client: Redis, fresh: Fresh, records: list[str], until_: int, back: int
 ) -> None:
-    store, topic = StreamStore(redis_client, PLENTY, PLENTY), fresh("topic")
+    store, topic = StreamStore(redis_client), fresh("topic")
     first = await site(store, topic, 0)
     await first.ingest.apply(first.lines(*records)[:until_])
     second = await site(store, topic, 0)
@@ -225,7 +225,7 @@ async def test_acks_come_in_order_and_only_after_the_write(
     monkeypatch.setattr(here.ingest.assignment, "advance", check)
     await here.ingest.apply(here.lines("a", "b", "c"))
     assert here.offsets == [0, 1, 2]
-    assert await here.ingest.store.position(f"{here.topic}/0") == (3, 0)
+    assert await here.ingest.store.partitions.position(f"{here.topic}/0") == (3, 0)
 
 
 @pytest.mark.guarantee("At-least-once delivery")
@@ -374,7 +374,7 @@ async def test_a_large_event_is_decoded_beside_the_event_loop(
 async def test_a_batch_of_malformed_events_moves_on(here: Site) -> None:
     await here.ingest.apply([here.event(i, b"\xff") for i in range(3)])
     assert here.offsets == [0, 1, 2]
-    assert await here.ingest.store.position(f"{here.topic}/0") == (3, 0)
+    assert await here.ingest.store.partitions.position(f"{here.topic}/0") == (3, 0)
     assert await here.state() == State()
 
 
@@ -429,7 +429,7 @@ async def test_a_gap_before_what_cannot_be_used_is_counted_once_whoever_owns_the
     for number in (5, 6):  # the first of them again
         await third.ingest.apply(third.lines("z\n", start=number))
     assert (await third.state()).cursor.gaps == 3
-    assert await store.gap(f"{topic}/0") == 0
+    assert await store.partitions.gap(f"{topic}/0") == 0
 
 
 # -- partitions and streams ----------------------------------------------------------------------
@@ -441,7 +441,7 @@ async def test_events_of_a_partition_not_owned_are_dropped_unacknowledged(here: 
     await here.ingest.apply([*other, *mine])
     assert here.acked == mine
     await assert_holds(here, "mine\n")
-    assert await here.ingest.store.position(f"{here.topic}/1") == (None, 0)
+    assert await here.ingest.store.partitions.position(f"{here.topic}/1") == (None, 0)
 
 
 @pytest.mark.guarantee("At-least-once delivery")
@@ -454,7 +454,7 @@ async def test_a_partition_lost_on_the_way_is_not_acknowledged(
     monkeypatch.setattr(here.ingest, "dead_letter", lose)
     await here.ingest.apply([here.event(0, b"\xff"), here.event(1, b"x\n")])
     assert here.acked == []
-    assert await here.ingest.store.position(f"{here.topic}/0") == (None, 0)
+    assert await here.ingest.store.partitions.position(f"{here.topic}/0") == (None, 0)
 
 
 @pytest.mark.guarantee("Failover")
@@ -569,7 +569,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
     scoring = here.ingest.scorer
     scoring.max_lag_segments = 1
     for stream in (here.topic, slow):
-        await store.ask(stream, scoring.question_id("q?"), QuestionRecord("q?"))
+        await store.questions.ask(stream, scoring.question_id("q?"), QuestionRecord("q?"))
     hot = here.lines(*["123456789\n"] * 9)
     more = [*here.lines("hot\n", start=9), here.event(0, b"slow\n", slow.encode(), partition=1)]
 
@@ -630,7 +630,7 @@ async def test_records_of_events_are_the_streams_of_the_records_one_by_one(
     batches: list[int],
     again: list[tuple[int, int]],
 ) -> None:
-    store, names = StreamStore(redis_client, PLENTY, PLENTY), [fresh("s") for _ in range(3)]
+    store, names = StreamStore(redis_client), [fresh("s") for _ in range(3)]
     one_by_one = [fresh("t") for _ in range(3)]
     here = await site(store, fresh("topic"), 0, **FAN_OUT)
     sent = [here.event(i, value) for i, value in enumerate(fanned(events, names))]

@@ -13,7 +13,7 @@ from faust.types import TP
 
 from stream_app.embedded.services import Service
 from stream_app.kafka import auth
-from stream_app.kafka.consumer import SOON, Consumer
+from stream_app.kafka.consumer import RESUME_SECONDS, Consumer
 from stream_app.kafka.faust_app import App, add_agent, create_faust, raw_topic
 from stream_app.kafka.records import Record
 from stream_app.kafka.topics import ensure_topics
@@ -238,10 +238,10 @@ async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_a
     ):
         for tp in full:
             consumer.on_buffer_full(tp)
-        while await waits.get() != SOON:
+        while await waits.get() != RESUME_SECONDS:
             pass  # a poll was under way
         await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
-        while await waits.get() != SOON:
+        while await waits.get() != RESUME_SECONDS:
             pass
         assert seen.empty()
         for tp in full:
@@ -263,12 +263,12 @@ async def test_while_a_partition_is_full_no_poll_of_the_others_takes_long(
     monkeypatch.setattr(consumer._thread, "getmany", getmany)
     [tp, *_] = consumer.assignment()
     async with asyncio.timeout(WAIT_SECONDS):
-        assert await timeouts.get() > SOON
+        assert await timeouts.get() > RESUME_SECONDS
         consumer.on_buffer_full(tp)
-        while await timeouts.get() > SOON:
+        while await timeouts.get() > RESUME_SECONDS:
             pass
         consumer.on_buffer_drop(tp)
-        while await timeouts.get() == SOON:
+        while await timeouts.get() == RESUME_SECONDS:
             pass
 
 

@@ -46,13 +46,16 @@ async def test_all_are_sent_and_the_first_few_said_each_by_itself(
     log = DeadLetterLog()
     sent = await bury_all(log, [event(i) for i in range(1000)], "byte {} is wrong")
     assert [letter["offset"] for letter in sent] == [*range(1000)]
-    assert len(caplog.messages) == dead_letters.SAID
+    assert len(caplog.messages) == dead_letters.LOGGED_EVENTS
     log.summarise()
-    assert len(caplog.messages) == dead_letters.SAID + 1
-    assert f"t: {1000 - dead_letters.SAID} more refused for such a reason" in caplog.messages[-1]
+    assert len(caplog.messages) == dead_letters.LOGGED_EVENTS + 1
+    assert (
+        f"t: {1000 - dead_letters.LOGGED_EVENTS} more dead letters for this reason"
+        in caplog.messages[-1]
+    )
     assert "t/0 offset 999: byte 999 is wrong" in caplog.messages[-1]
     log.summarise()
-    assert len(caplog.messages) == dead_letters.SAID + 1
+    assert len(caplog.messages) == dead_letters.LOGGED_EVENTS + 1
 
 
 @pytest.mark.guarantee("Dead letters")
@@ -61,9 +64,9 @@ async def test_kinds_and_topics_are_counted_apart(caplog: pytest.LogCaptureFixtu
     for topic in ("a", "b"):
         for reason in ("byte {} is wrong", "field 'x{}' is missing"):
             await bury_all(log, [event(i, topic) for i in range(20)], reason)
-    assert len(caplog.messages) == 4 * dead_letters.SAID
+    assert len(caplog.messages) == 4 * dead_letters.LOGGED_EVENTS
     log.summarise()
-    assert len(caplog.messages) == 4 * dead_letters.SAID + 4
+    assert len(caplog.messages) == 4 * dead_letters.LOGGED_EVENTS + 4
 
 
 @pytest.mark.guarantee("Dead letters")
@@ -86,13 +89,13 @@ async def test_what_stopped_coming_is_said_again_when_it_comes_again(
 async def test_of_any_number_of_kinds_so_many_are_remembered_and_none_uncounted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "KINDS", 3)
+    monkeypatch.setattr(dead_letters, "MAX_KINDS", 3)
     log = DeadLetterLog()
     for kind in "abcdef":
         await bury_all(log, [event(i) for i in range(10)], kind)
     assert len(log.kinds) == 3
     log.summarise()
-    assert len([m for m in caplog.messages if f"{10 - dead_letters.SAID} more" in m]) == 6
+    assert len([m for m in caplog.messages if f"{10 - dead_letters.LOGGED_EVENTS} more" in m]) == 6
 
 
 @pytest.mark.guarantee("Dead letters")

@@ -60,10 +60,10 @@ async def guarded(
     home = brokers.home()
     if home is None:
         pytest.skip("needs a real Kafka: set KAFKA_HOME")
-    plain, door = free_port(), free_port()
+    plain, port = free_port(), free_port()
     name = "SASL_PLAINTEXT"
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-    more = {
+    properties = {
         "sasl.enabled.mechanisms": "PLAIN",
         f"listener.name.{name.lower()}.plain.sasl.jaas.config": (
             f'{login} user_{secured.USER}="{secured.PASSWORD}";'
@@ -74,7 +74,9 @@ async def guarded(
     }
     folder = tmp_path / "guarded"
     folder.mkdir()
-    with kafka_server.node(home, folder, partitions=1, port=plain, doors={name: door}, more=more):
+    with kafka_server.node(
+        home, folder, partitions=1, port=plain, listeners={name: port}, properties=properties
+    ):
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{plain}"})
         allow(admin, "TOPIC", "*", "ALL")
         allow(admin, "CLUSTER", "kafka-cluster", "ALL")
@@ -83,7 +85,7 @@ async def guarded(
             "kafka_sasl_username": secured.USER, "kafka_sasl_password": secured.PASSWORD,
             "session_timeout_seconds": 15.0,
         }  # fmt: skip
-        async with site(f"kafka://127.0.0.1:{door}", redis_url, tmp_path, fresh, **changes) as here:
+        async with site(f"kafka://127.0.0.1:{port}", redis_url, tmp_path, fresh, **changes) as here:
             yield here, admin
 
 

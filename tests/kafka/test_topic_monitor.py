@@ -8,7 +8,7 @@ import pytest
 
 from stream_app.kafka import topic_monitor
 from stream_app.kafka.fetcher import TOPICS
-from stream_app.kafka.topic_monitor import LOOKS, TopicMonitor
+from stream_app.kafka.topic_monitor import MISSING_CHECKS, TopicMonitor
 
 
 class Consumer:
@@ -48,19 +48,19 @@ async def test_a_missing_topic_is_said_once_and_asked_for_until_it_is_back(
 ) -> None:
     consumer, blocked = Consumer(a="c/1"), dict[str, str]()
     monitor = TopicMonitor(consumer, lambda: None, blocked)
-    for _ in range(LOOKS - 1):  # as before the first metadata came
-        await monitor.look()
+    for _ in range(MISSING_CHECKS - 1):  # as before the first metadata came
+        await monitor.check()
     assert not caplog.text and not blocked and not monitor.missing
     for _ in range(5):
-        await monitor.look()
-    assert len([message for message in caplog.messages if "topic b is not there" in message]) == 1
-    assert blocked == {TOPICS: "not there: b"} and monitor.missing == {"b"}
-    assert consumer.renewals == LOOKS + 4
+        await monitor.check()
+    assert len([message for message in caplog.messages if "topic b does not exist" in message]) == 1
+    assert blocked == {TOPICS: "does not exist: b"} and monitor.missing == {"b"}
+    assert consumer.renewals == MISSING_CHECKS + 4
     consumer.known["b"] = "c/2"
-    await monitor.look()
-    assert "topic b is there again" in caplog.messages[-1]
+    await monitor.check()
+    assert "topic b exists again" in caplog.messages[-1]
     assert not blocked and not monitor.missing
-    assert consumer.renewals == LOOKS + 4
+    assert consumer.renewals == MISSING_CHECKS + 4
 
 
 @pytest.mark.guarantee("Recreated topics")
@@ -75,18 +75,18 @@ async def test_another_topic_of_the_name_has_partitions_taken_over_once(
     assert await monitor.ids(["a", "b"]) == {"a": "c/1", "b": "c/2"}
     for _ in range(3):
         renewed(None)
-        await monitor.look()
+        await monitor.check()
     assert not rejoined
     consumer.known["b"] = "c/3"
-    await monitor.look()
+    await monitor.check()
     assert not rejoined, "it was looked at just now"
     for _ in range(3):
         renewed(None)
-        await monitor.look()
+        await monitor.check()
     assert len(rejoined) == 1
-    assert ["topic b was deleted" in message for message in caplog.messages] == [True]
+    assert ["topic b was recreated" in message for message in caplog.messages] == [True]
     await monitor.ids(["a", "b"])
     consumer.known["b"] = "another/4"  # of another cluster, as a copy may be
     renewed(None)
-    await monitor.look()
+    await monitor.check()
     assert len(rejoined) == 1

@@ -44,7 +44,7 @@ def transactional(here: Site, name: str) -> Producer:
 
 
 async def position(here: Site, partition: str) -> int | None:
-    return (await here.store.position(partition))[0]
+    return (await here.store.partitions.position(partition))[0]
 
 
 @pytest.mark.guarantee("Unreadable records")

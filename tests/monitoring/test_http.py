@@ -28,7 +28,7 @@ from stream_app.kafka.dead_letters import dead_letter_sender
 from stream_app.monitoring import memory, readiness
 from stream_app.monitoring.connections import max_connections
 from stream_app.monitoring.http import MonitoringServer, check_port
-from stream_app.monitoring.memory import MemorySampler, memory_usage
+from stream_app.monitoring.memory import MemorySampler
 from stream_app.monitoring.metrics import Metrics
 from stream_app.monitoring.readiness import Readiness
 from stream_app.queries.answering import Answering
@@ -52,24 +52,22 @@ class World:
 
     def __init__(self, redis: Redis) -> None:
         self.engine, self.health = HashEngine(), Health()
-        self.store = StreamStore(redis, PLENTY, PLENTY)
+        self.store = StreamStore(redis, health=self.health)
         self.scoring = Scorer(
             self.engine,
             self.store,
-            self.health,
             PLENTY,
             on_step=lambda fill, seconds: self.metrics.stepped(fill, seconds),
         )
         self.weights = MemorySampler(self.store, self.scoring.streams)
         self.metrics = Metrics(self.scoring, self.health, self.weights)
-        warming = PromptPrefetcher(self.engine, self.store, self.scoring, self.health)
+        warming = PromptPrefetcher(self.engine, self.store, self.scoring)
         self.answering = Answering(
             Settings(),
             self.engine,
             self.store,
             self.scoring,
             warming,
-            self.health,
             on_answer=self.metrics.answered,
         )
 
@@ -91,7 +89,7 @@ class World:
     async def set(self, stream: str, question: str = "q?") -> None:
         """A standing question."""
         qid = self.scoring.question_id(question)
-        await self.store.ask(stream, qid, QuestionRecord(question))
+        await self.store.questions.ask(stream, qid, QuestionRecord(question))
         self.scoring.streams.on_questions_changed(stream)
         await self.scoring.streams.refresh()
 
@@ -188,7 +186,7 @@ async def test_memory_is_judged_by_a_few_streams_at_a_time(
     for i, stream in enumerate(names):
         await world.set(stream)
         await world.grow(stream, 5 + 20 * i)
-    sizes = [(await memory_usage(world.store, stream))[0] for stream in names]
+    sizes = [(await world.store.memory_usage(stream))[0] for stream in names]
     assert sizes == sorted(sizes) and sizes[0] > 0
     assert world.value("xl3m_redis_memory_bytes") == 0
     monkeypatch.setattr(memory, "COMMANDS", 12)  # two streams of eleven
@@ -217,7 +215,7 @@ async def test_a_stream_weighs_what_its_keys_do(world: World, fresh: Fresh) -> N
     redis = world.store.redis
     names = [name async for name in redis.scan_iter(keys.of_stream(stream))]
     assert len(names) == 8
-    size, commands = await memory_usage(world.store, stream)
+    size, commands = await world.store.memory_usage(stream)
     assert size == sum([await redis.memory_usage(name) for name in names])
     assert commands == 2 + 4 + 5
 
@@ -494,7 +492,9 @@ async def test_a_worker_is_ready_when_nothing_is_lacking(
     redis_client: Redis, broker: services.Service
 ) -> None:
     health, assigned = Health(), [False]
-    ready = Readiness(Settings(broker=broker.url), redis_client, health, lambda: assigned[0])
+    ready = Readiness(
+        Settings(broker=broker.url), StreamStore(redis_client), health, lambda: assigned[0]
+    )
     assert await ready.reasons() == {"partitions": "not assigned now"}
     assigned[0] = True
     assert await ready.reasons() == {}
@@ -508,7 +508,7 @@ async def test_however_many_ask_at_once_the_services_are_asked_once(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, kafka = list[str](), asyncio.Event()
-    ready = Readiness(Settings(), redis_client, Health(), lambda: True)
+    ready = Readiness(Settings(), StreamStore(redis_client), Health(), lambda: True)
 
     async def ask() -> str:
         asked.append("kafka")
@@ -530,7 +530,7 @@ async def test_services_out_of_reach_are_reasons_without_a_password() -> None:
     nowhere = "redis://user:secret@127.0.0.1:1"
     settings = Settings(broker="kafka://127.0.0.1:1", redis=nowhere)
     async with Redis.from_url(nowhere) as redis:
-        reasons = await Readiness(settings, redis, Health(), lambda: True).reasons()
+        reasons = await Readiness(settings, StreamStore(redis), Health(), lambda: True).reasons()
     assert set(reasons) == {"redis", "kafka"}
     assert "secret" not in json.dumps(reasons)
 

@@ -15,11 +15,10 @@ from redis.asyncio import Redis
 from stream_app.queries.answering import Answering
 from stream_app.queries.prefetch import RECENT_QUESTIONS, PromptPrefetcher
 from stream_app.requests import Query
-from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, QuestionRecord
+from stream_app.store.state import Commit, QuestionRecord, Retention
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
@@ -37,19 +36,16 @@ class World:
         self, redis: Redis, engine: Engine | None = None, retention_segments: int = PLENTY
     ):
         self.engine = engine or HashEngine()
-        self.store = StreamStore(redis, retention_segments, PLENTY)
+        self.store = StreamStore(redis, Retention(retention_segments))
         self.scoring = Scorer(
             self.engine,
             self.store,
-            Health(),
             PLENTY,
             on_change=lambda stream, qid: self.warming.changed(stream, qid),
         )
         settings = Settings(adhoc_ttl_seconds=100)
-        self.warming = PromptPrefetcher(self.engine, self.store, self.scoring, Health())
-        self.answering = Answering(
-            settings, self.engine, self.store, self.scoring, self.warming, Health()
-        )
+        self.warming = PromptPrefetcher(self.engine, self.store, self.scoring)
+        self.answering = Answering(settings, self.engine, self.store, self.scoring, self.warming)
 
     async def read(self, stream: str, text: str, offset: int = 1) -> None:
         """The text as the stream's next event."""
@@ -63,7 +59,7 @@ class World:
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
         """A current question."""
         qid = self.scoring.question_id(question)
-        await self.store.ask(stream, qid, QuestionRecord(question, set_at=set_at))
+        await self.store.questions.ask(stream, qid, QuestionRecord(question, set_at=set_at))
         self.scoring.streams.on_questions_changed(stream)
         return qid
 
@@ -209,7 +205,7 @@ async def test_a_question_too_long_is_refused_with_the_numbers(world: World, fre
     answer = await world.ask(stream, "x" * 100)
     assert answer.error is not None
     assert "takes 107 tokens" in answer.error and "40 of the window's 192" in answer.error
-    assert await world.store.questions(stream) == {}
+    assert await world.store.questions.load(stream) == {}
 
 
 @pytest.mark.guarantee("Answer contents")
@@ -222,7 +218,7 @@ async def test_a_question_that_ends_meanwhile_is_said_to_have(
 
     async def ending(*args: Any) -> None:
         await cover(*args)
-        await world.store.end_questions(stream)
+        await world.store.questions.end_standing(stream)
 
     monkeypatch.setattr(world.scoring, "wait_until_covered", ending)
     answer = await world.ask(stream)
@@ -335,7 +331,7 @@ async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fre
     await world.read(stream, lines(9))
     await world.ask(stream, "q?")
     qid = world.scoring.question_id("q?")
-    assert (await world.store.questions(stream))[qid].expires_at == pytest.approx(
+    assert (await world.store.questions.load(stream))[qid].expires_at == pytest.approx(
         time.time() + 100, abs=20
     )
     for name in (keys.scored_range(stream, qid), keys.top(stream, qid), keys.text(stream, qid)):
@@ -352,7 +348,7 @@ async def test_a_flood_of_questions_keeps_to_its_bound_and_each_is_answered(
     await world.read(stream, lines(9))
     for number in range(8):
         assert (await world.ask(stream, f"{number}?")).error is None
-    kept = await world.store.questions(stream)
+    kept = await world.store.questions.load(stream)
     assert {a.question for a in kept.values()} == {"standing?", "5?", "6?", "7?"}
     names = [key async for key in redis_client.scan_iter(match=f"*{stream}*")]
     qids = {name.split(b":")[-1] for name in names if b":range:" in name or b":top:" in name}
@@ -365,7 +361,7 @@ async def test_the_current_question_asked_by_its_words_stays(world: World, fresh
     await world.read(stream, lines(9))
     answer = await world.ask(stream, "q?")
     assert rests_on(answer) == rests_on(await world.ask(stream))
-    assert await world.store.questions(stream) == {qid: QuestionRecord("q?", set_at=1.0)}
+    assert await world.store.questions.load(stream) == {qid: QuestionRecord("q?", set_at=1.0)}
     assert await world.store.redis.ttl(keys.scored_range(stream, qid)) == -1
 
 

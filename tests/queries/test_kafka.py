@@ -18,9 +18,8 @@ from redis.asyncio import Redis
 from stream_app.client import client
 from stream_app.ingest.partitions import Assignment
 from stream_app.ingest.questions import QuestionsAgent
-from stream_app.queries.kafka import OLD_SECONDS, QueriesAgent
+from stream_app.queries.kafka import MAX_AGE_SECONDS, QueriesAgent
 from stream_app.requests import Query
-from stream_app.runtime.retry import Health
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
@@ -77,12 +76,12 @@ class Asking(Site):
 
     def __init__(self, redis: Redis, **changes: Any) -> None:
         super().__init__()
-        self.store, engine = StreamStore(redis, PLENTY, PLENTY), HashEngine()
-        scoring = Scorer(engine, self.store, Health(), PLENTY)
+        self.store, engine = StreamStore(redis), HashEngine()
+        scoring = Scorer(engine, self.store, PLENTY)
         settings = Settings(max_event_bytes=4096, **changes)
         self.topic = f"topic-{uuid.uuid4().hex}"
         self.partitions = Assignment(self.store, self.topic)
-        self.agent = QuestionsAgent(settings, self.partitions, scoring, self.bury, Health())
+        self.agent = QuestionsAgent(settings, self.partitions, scoring, self.bury)
         self.offset = 0
 
     async def assigned(self) -> FakeBroker:
@@ -109,7 +108,7 @@ class Asking(Site):
 
     async def standing(self, stream: str) -> set[str]:
         """The stream's questions."""
-        return {asked.question for asked in (await self.store.questions(stream)).values()}
+        return {asked.question for asked in (await self.store.questions.load(stream)).values()}
 
 
 def added(question: str) -> bytes:
@@ -404,7 +403,7 @@ async def test_empty_queries_are_skipped_counted_and_acknowledged() -> None:
 async def test_a_query_that_lay_in_its_topic_for_long_is_answered_with_that() -> None:
     site = Site()
     events = [site.event(i, "s", b'{"id": "%d", "question": "q?"}' % i) for i in range(3)]
-    old = NOW - OLD_SECONDS - 60
+    old = NOW - MAX_AGE_SECONDS - 60
     events[1].message = events[1].message._replace(timestamp=old)
     events[2].message = events[2].message._replace(timestamp=-0.001)
     quick = await answered_all(site, events)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +15,10 @@ from stream_app.embedded import services
 from stream_app.runtime import retry
 from stream_app.runtime.log_throttle import MAX_SECONDS, LogThrottle, RepeatFilter
 from stream_app.runtime.retry import Health, is_transient, reason, retry_forever
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import assert_holds, site
-from tests.support.fakes import PLENTY, until
+from tests.support.fakes import until
 
 Fresh = Callable[[str], str]
 IN_A_SCRIPT = (
@@ -245,14 +244,14 @@ async def roomy(redis: Redis) -> None:
 async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
-    here = await site(StreamStore(redis, PLENTY, PLENTY), fresh("topic"), 0)
+    here = await site(StreamStore(redis, health=Health()), fresh("topic"), 0)
     events = here.lines(*(f"line {i} of the hall\n" for i in range(12)))
     await here.ingest.apply(events[:4])
     await full(redis)
     applying = asyncio.create_task(here.ingest.apply(events[4:]))
     await until(lambda: not here.ingest.health.ok)
     tried = here.ingest.health
-    assert set(tried.retrying) == {"ingest"} and not applying.done()
+    assert set(tried.retrying) == {"commit"} and not applying.done()
     await roomy(redis)
     await asyncio.wait_for(applying, 20)
     assert tried.ok and here.offsets == [*range(12)]
@@ -261,17 +260,16 @@ async def test_a_full_redis_is_waited_for_and_nothing_is_lost(
 
 @pytest.mark.guarantee("Redis outages")
 async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: None) -> None:
-    store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+    health = Health()
+    store = StreamStore(redis, health=health)
     await full(redis)
-    steps: list[Callable[[], Awaitable[Any]]] = [
-        lambda: store.register_streams([("s", "t/0")]),
-        lambda: store.draw_epoch("t/0"),
-        lambda: store.ask("s", "q", QuestionRecord("q?")),
-        lambda: redis.set(keys.lease("q"), b"1", px=1000),
+    steps: list[Coroutine[Any, Any, Any]] = [
+        store.register_streams([("s", "t/0")]),
+        store.partitions.draw_epoch("t/0"),
+        store.questions.ask("s", "q", QuestionRecord("q?")),
+        store.leases.replace("q", b"token", b"answer", 1000),
     ]
-    tasks = [
-        asyncio.create_task(retry_forever(health, f"{i}", step)) for i, step in enumerate(steps)
-    ]
+    tasks = [asyncio.create_task(step) for step in steps]
     await until(lambda: len(health.retrying) == len(steps))
     assert not any(task.done() for task in tasks)
     await roomy(redis)
@@ -283,13 +281,12 @@ async def test_each_kind_of_write_waits_for_a_full_redis(redis: Redis, hurried: 
 async def test_a_redis_that_became_a_replica_is_waited_for(
     redis: Redis, fresh: Fresh, hurried: None
 ) -> None:
-    store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+    health = Health()
+    store = StreamStore(redis, health=health)
     await store.register_streams([("s", "")])  # the script is known
     await redis.replicaof("127.0.0.1", "1")  # of a master that is away
-    listing = asyncio.create_task(
-        retry_forever(health, "in a script", store.register_streams, [("t", "")])
-    )
-    drawing = asyncio.create_task(retry_forever(health, "by itself", store.draw_epoch, "t/0"))
+    listing = asyncio.create_task(store.register_streams([("t", "")]))
+    drawing = asyncio.create_task(store.partitions.draw_epoch("t/0"))
     await until(lambda: len(health.retrying) == 2)
     assert all("read only replica" in why for why in health.retrying.values())
     await redis.replicaof("NO", "ONE")
@@ -316,10 +313,11 @@ async def test_a_redis_that_runs_a_long_script_is_waited_for(
     async with Redis.from_url(server.url) as busy:
         endless: asyncio.Task[Any] = asyncio.create_task(_endless(busy))
         await until(lambda: _is_busy(redis))
-        store, health = StreamStore(redis, PLENTY, PLENTY), Health()
-        drawing = asyncio.create_task(retry_forever(health, "epoch", store.draw_epoch, "t/0"))
+        health = Health()
+        store = StreamStore(redis, health=health)
+        drawing = asyncio.create_task(store.partitions.draw_epoch("t/0"))
         await until(lambda: not health.ok or drawing.done())
-        assert "BUSY" in health.retrying["epoch"]
+        assert "BUSY" in health.retrying["draw epoch"]
         await redis.script_kill()
         assert await asyncio.wait_for(drawing, 20) == 1
         with pytest.raises(exceptions.ResponseError):
@@ -328,7 +326,7 @@ async def test_a_redis_that_runs_a_long_script_is_waited_for(
 
 @pytest.mark.guarantee("Redis outages")
 async def test_scripts_that_were_forgotten_are_sent_again(redis: Redis) -> None:
-    store = StreamStore(redis, PLENTY, PLENTY)
+    store = StreamStore(redis)
     await store.register_streams([("s", "")])
     await redis.script_flush()
     await store.register_streams([("t", "")])
@@ -342,12 +340,11 @@ async def test_a_redis_with_too_many_clients_is_waited_for(
     await redis.ping()
     await redis.config_set("maxclients", 1)
     async with Redis.from_url(server.url) as late:
-        store, health = StreamStore(late, PLENTY, PLENTY), Health()
-        listing = asyncio.create_task(
-            retry_forever(health, "list", store.register_streams, [("s", "")])
-        )
+        health = Health()
+        store = StreamStore(late, health=health)
+        listing = asyncio.create_task(store.register_streams([("s", "")]))
         await until(lambda: not health.ok or listing.done())
-        assert "clients" in health.retrying["list"]
+        assert "clients" in health.retrying["register streams"]
         await redis.config_set("maxclients", 100)
         await asyncio.wait_for(listing, 20)
         assert await store.streams() == ["s"]
@@ -357,11 +354,10 @@ async def test_a_redis_with_too_many_clients_is_waited_for(
 async def test_connections_that_break_are_waited_for(
     redis: Redis, server: services.Service, hurried: None
 ) -> None:
-    store, health = StreamStore(redis, PLENTY, PLENTY), Health()
+    health = Health()
+    store = StreamStore(redis, health=health)
     async with Redis.from_url(server.url) as killer:
         for i in range(20):
             killing = killer.client_kill_filter(_type="normal", skipme=True)
-            await asyncio.gather(
-                killing, retry_forever(health, "list", store.register_streams, [(f"s{i}", "")])
-            )
+            await asyncio.gather(killing, store.register_streams([(f"s{i}", "")]))
     assert len(await store.streams()) == 20 and health.ok

@@ -48,7 +48,7 @@ async def assert_acknowledged_is_written(here: Site) -> None:
     async with consumer:
         for number in numbers:
             committed = await consumer.committed(TopicPartition(settings.tokens_topic, number))
-            position, _ = await here.store.position(f"{settings.tokens_topic}/{number}")
+            position, _ = await here.store.partitions.position(f"{settings.tokens_topic}/{number}")
             assert (committed or 0) <= (position or 0)
 
 
@@ -112,7 +112,7 @@ async def test_queries_that_were_started_are_answered(
 
 async def asked(here: Site, stream: str) -> bool:
     """Whether the query was started: its question is registered."""
-    return bool(await here.store.questions(stream))
+    return bool(await here.store.questions.load(stream))
 
 
 @pytest.mark.guarantee("Shutdown")

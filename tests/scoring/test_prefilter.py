@@ -18,7 +18,7 @@ from stream_app.scoring.bm25 import words
 from stream_app.scoring.prefilter import Prefilter, best
 from stream_app.store.state import Commit
 from stream_app.store.store import StreamStore
-from tests.support.fakes import PLENTY, HashEngine, batch, until
+from tests.support.fakes import HashEngine, batch, until
 from xl3m_core import Segment
 
 LINES = [f"{word} {i} pump of hall {i % 7}\n" for i in range(60) for word in ("red", "blue")]
@@ -51,7 +51,7 @@ async def blocks(found: list[Segment], size: int) -> AsyncIterator[list[Segment]
 @pytest.fixture
 async def log(redis_client: Redis, fresh: Callable[[str], str]) -> tuple[str, list[Segment]]:
     """A stream in Redis, and its segments."""
-    stream, store = fresh("stream"), StreamStore(redis_client, PLENTY, PLENTY)
+    stream, store = fresh("stream"), StreamStore(redis_client)
     tail, found = batch(HashEngine(), "".join(LINES))
     await store.commit([Commit(stream, await store.load(stream), found, tail, "t/0", 1, 1)])
     return stream, found

@@ -56,7 +56,7 @@ QUESTION = "which pump?"
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
     """One with room for everything."""
-    return StreamStore(redis_client, PLENTY, PLENTY)
+    return StreamStore(redis_client)
 
 
 async def begin(store: StreamStore, stream: str, retained: Retained) -> None:
@@ -84,7 +84,7 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
     redis_client: Redis, fresh: Fresh, texts: list[str], cut: int, forgets: bool
 ) -> None:
     topic = fresh("topic")
-    store = StreamStore(redis_client, PLENTY, PLENTY)
+    store = StreamStore(redis_client)
     first = await reader(store, topic, 0)
     key = topic.encode()
     said = [(text.encode(), key) for text in texts]
@@ -152,7 +152,7 @@ async def test_after_a_mistyped_field_all_is_read_again(
             sent = await here.send("tokens", stream, b'{"message": "line %d"}' % number)
 
         async def is_buried() -> bool:
-            return await here.store.position(f"{sent.topic}/{sent.partition}") == (3, 0)
+            return await here.store.partitions.position(f"{sent.topic}/{sent.partition}") == (3, 0)
 
         await here.until(is_buried)
         await here.stop(worker)
@@ -204,7 +204,7 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
 async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
-    await store.ask(topic, "q", QuestionRecord("q?"))
+    await store.questions.ask(topic, "q", QuestionRecord("q?"))
     lines = [f"line {i}\n" for i in range(9)]
     await here.ingest.apply(here.lines(*lines))
     old = (await store.segments(topic, 0, 2))[:2]
@@ -223,8 +223,8 @@ async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh:
 async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
-    await store.ask(topic, "q", QuestionRecord("q?"))
-    await store.ask(topic, "once", QuestionRecord("once?", expires_at=4e9))
+    await store.questions.ask(topic, "q", QuestionRecord("q?"))
+    await store.questions.ask(topic, "once", QuestionRecord("once?", expires_at=4e9))
     await here.ingest.apply(here.lines(*(f"line {i}\n" for i in range(9))))
     for qid in ("q", "once"):
         some = await store.segments(topic, 0, 1)
@@ -233,9 +233,9 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
             [RangeUpdate(topic, qid, ScoredRange(0, 0), 0, 1, 0, b"\0" * 4, best)], 3
         )
     await store.redis.set(keys.scores(topic, "gone", 7), b"left behind")
-    asked = await store.questions(topic)
+    asked = await store.questions.load(topic)
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 9)})
-    assert await store.questions(topic) == asked
+    assert await store.questions.load(topic) == asked
     ranges = {keys.scored_range(topic, qid).encode() for qid in asked}
     held = {keys.cursor(topic).encode(), keys.questions(topic).encode()}
     assert set(await kept(store.redis, topic)) == ranges | held
@@ -246,7 +246,7 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
 async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh) -> None:
     here = [await reader(store, fresh("a {b}: *")) for _ in range(2)]
     for one in here:
-        await store.ask(one.topic, "q", QuestionRecord("q?"))
+        await store.questions.ask(one.topic, "q", QuestionRecord("q?"))
     every = await find_keys(store)
     for one in here:
         (names,) = (await find_keys(store, one.topic)).values()
@@ -268,8 +268,8 @@ async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fr
     assert planned.partitions == (f"{topic}/0",)
     await begin(store, topic, retained)
     assert (await here.state()).cursor.gaps == 4
-    assert await store.position(f"{topic}/0") == (4, 0)
-    assert await store.position(f"{topic}/1") == (None, 0)
+    assert await store.partitions.position(f"{topic}/0") == (4, 0)
+    assert await store.partitions.position(f"{topic}/1") == (None, 0)
 
 
 @pytest.mark.guarantee("Rebuild")
@@ -284,7 +284,7 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
         store, topic, retained_offsets(known, {f"{topic}/0": (0, 2)})
     )  # made again, and shorter
     assert (await here.state()).cursor.gaps == 6
-    assert await store.position(f"{topic}/0") == (0, 1)
+    assert await store.partitions.position(f"{topic}/0") == (0, 1)
 
 
 @pytest.mark.guarantee("Rebuild")
@@ -302,7 +302,7 @@ async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
     planned = await plan(store, topic, known)
     assert planned and planned.missing == 0
     await begin(store, topic, known)
-    assert await store.position(partition) == (0, 0)
+    assert await store.partitions.position(partition) == (0, 0)
     assert (await here.state()).cursor.gaps == 0
 
 
@@ -319,7 +319,7 @@ async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
     assert known[partition].incarnation == 1
     await store.redis.hset(keys.partition(partition), mapping={"made": 1, "next": 2})
     await begin(store, topic, known)
-    assert await store.position(partition) == (0, 1)
+    assert await store.partitions.position(partition) == (0, 1)
 
 
 async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fresh: Fresh) -> None:

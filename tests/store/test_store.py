@@ -23,6 +23,7 @@ from stream_app.store.state import (
     PositionUpdate,
     QuestionRecord,
     RangeUpdate,
+    Retention,
     ScoredRange,
     State,
 )
@@ -37,7 +38,7 @@ HOUR = 3600.0
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
     """One with room for everything."""
-    return StreamStore(redis_client, PLENTY, PLENTY)
+    return StreamStore(redis_client)
 
 
 def segment(index: int, text: str = "x") -> Segment:
@@ -138,7 +139,7 @@ async def test_epochs_of_partitions_do_not_fence_each_other(
 async def test_of_writers_from_one_state_exactly_one_wins(
     redis_client: Redis, fresh: Fresh, counts: list[int]
 ) -> None:
-    store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
+    store, stream = StreamStore(redis_client), fresh("stream")
     base = await grown(store, stream, 1)
     steps = [step(stream, base, count, next_offset=i + 2) for i, count in enumerate(counts)]
     replies = [(await reply)[0] for reply in map(store.commit, [[one] for one in steps])]
@@ -169,7 +170,7 @@ async def test_of_writers_at_the_same_time_exactly_one_wins(
 async def test_the_log_is_never_over_its_bounds(
     redis_client: Redis, fresh: Fresh, steps: list[list[int]], most: int, most_bytes: int
 ) -> None:
-    store, stream = StreamStore(redis_client, most, most_bytes), fresh("stream")
+    store, stream = StreamStore(redis_client, Retention(most, most_bytes)), fresh("stream")
     state, log = State(), list[Segment]()
     for lengths in steps:
         new = [segment(len(log) + i, "x" * length) for i, length in enumerate(lengths)]
@@ -191,8 +192,8 @@ def retained(log: list[Segment], most: int, most_bytes: int) -> list[Segment]:
 
 @pytest.mark.guarantee("Retention")
 async def test_texts_in_a_top_k_survive_trimming(redis_client: Redis, fresh: Fresh) -> None:
-    store, stream = StreamStore(redis_client, 2, PLENTY), fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    store, stream = StreamStore(redis_client, Retention(2)), fresh("stream")
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     state = await grown(store, stream, 2)
     await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0])
     await written(store, step(stream, state, 5))
@@ -228,13 +229,13 @@ def test_a_tail_comes_back_as_it_was(tail: Tail) -> None:
 
 async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fresh) -> None:
     partition = f"{fresh('topic')}/0"
-    assert await store.position(partition) == (None, 0)
-    assert [await store.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
-    await store.reset_partition(partition, 3, made=2)
+    assert await store.partitions.position(partition) == (None, 0)
+    assert [await store.partitions.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
+    await store.partitions.reset(partition, 3, incarnation=2)
     with pytest.raises(FencedError):
-        await store.reset_partition(partition, 2, made=7)
-    await store.move_positions([PositionUpdate(partition, 3, 0, 7)])
-    assert await store.position(partition) == (7, 2)
+        await store.partitions.reset(partition, 2, incarnation=7)
+    await store.partitions.move([PositionUpdate(partition, 3, 0, 7)])
+    assert await store.partitions.position(partition) == (7, 2)
 
 
 async def test_streams_are_listed_by_the_partition_that_feeds_them(
@@ -333,19 +334,19 @@ async def test_a_question_starts_with_nothing_scored_at_the_head(
     stream = fresh("stream")
     assert await store.scored_range(stream, "q") is None
     await grown(store, stream, 3)
-    await store.ask(stream, "q", QuestionRecord("q?", set_at=5.0))
+    await store.questions.ask(stream, "q", QuestionRecord("q?", set_at=5.0))
     assert await store.scored_range(stream, "q") == ScoredRange(3, 3)
-    assert await store.questions(stream) == {"q": QuestionRecord("q?", 0.0, 5.0)}
+    assert await store.questions.load(stream) == {"q": QuestionRecord("q?", 0.0, 5.0)}
     assert (await store.load(stream)).cursor.questions == 1
 
 
 @pytest.mark.guarantee("Standing questions")
 async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     await grown(store, stream, 2)
     assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0]) is True
-    await store.ask(stream, "q", QuestionRecord("q?", set_at=9.0))
+    await store.questions.ask(stream, "q", QuestionRecord("q?", set_at=9.0))
     assert await store.scored_range(stream, "q") == ScoredRange(0, 2)
 
 
@@ -355,7 +356,7 @@ async def test_a_range_that_moved_or_is_gone_is_not_extended(
 ) -> None:
     stream = fresh("stream")
     assert await extended(store, fresh("stream"), ScoredRange(0, 0), 0, [-1.0]) is None
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], skipped=1) is True
     for seen in (ScoredRange(0, 0), ScoredRange(1, 2), ScoredRange(0, 3)):
         assert await extended(store, stream, seen, 2, [-0.5], skipped=1) is None
@@ -368,7 +369,7 @@ async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     tries = [
         extended(store, stream, ScoredRange(0, 0), 0, [-1.0 * i] * 3, skipped=1) for i in range(9)
     ]
@@ -386,7 +387,7 @@ SCORES = st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=30)
 async def test_score_blocks_read_back_exactly(
     redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int
 ) -> None:
-    store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
+    store, stream = StreamStore(redis_client), fresh("stream")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "SCORES_PER_BLOCK", 4)
         await extend_in_pieces(store, stream, scores, cuts, min(begin, len(scores)))
@@ -400,7 +401,7 @@ async def extend_in_pieces(
 ) -> None:
     """From `begin` to the end, then backwards to the start, as a late question goes."""
     await grown(store, stream, begin)
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     seen = ScoredRange(begin, begin)
     edges = sorted({0, begin, len(scores), *(cut for cut in cuts if cut < len(scores))})
     pieces = list(pairwise(edges))
@@ -422,7 +423,7 @@ async def extend_in_pieces(
 async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
     redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int, k: int
 ) -> None:
-    store, stream = StreamStore(redis_client, PLENTY, PLENTY), fresh("stream")
+    store, stream = StreamStore(redis_client), fresh("stream")
     await extend_in_pieces(store, stream, scores, cuts, min(begin, len(scores)), k)
     top = TopK(k)
     for index, score in enumerate(scores):
@@ -435,7 +436,7 @@ async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
 
 async def test_only_a_better_segment_changes_the_top_k(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], k=2) is True
     assert await extended(store, stream, ScoredRange(0, 2), 2, [-2.0, -3.0], k=2) is False
     assert await extended(store, stream, ScoredRange(0, 4), 4, [-1.5], k=2) is True
@@ -443,7 +444,7 @@ async def test_only_a_better_segment_changes_the_top_k(store: StreamStore, fresh
 
 async def test_a_smaller_k_trims_what_a_larger_one_kept(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0, -3.0], k=3)
     await extended(store, stream, ScoredRange(0, 3), 3, [-9.0], k=1)
     view = await store.snapshot(stream, "q")
@@ -469,7 +470,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await grown(store, stream, 6)
-    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    await store.questions.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
     await extended(store, stream, ScoredRange(6, 6), 0, [-1.0] * 6)
     await extended(store, stream, ScoredRange(0, 6), 6, [-1.0] * 9)
     lives = await ttls(store, stream)
@@ -484,9 +485,9 @@ async def test_asked_as_current_it_stays_whatever_was_under_way(
 ) -> None:
     stream = fresh("stream")
     await grown(store, stream, 6)
-    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    await store.questions.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
     await extended(store, stream, ScoredRange(6, 6), 0, [-1.0] * 6)
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     await extended(store, stream, ScoredRange(0, 6), 6, [-1.0] * 9)
     assert await ttls(store, stream) == [-1] * 7
 
@@ -495,10 +496,10 @@ async def test_a_current_question_asked_once_more_stays_current(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
     await extended(store, stream, ScoredRange(0, 0), 0, [-1.0])
-    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
-    assert await store.questions(stream) == {"q": QuestionRecord("q?")}
+    await store.questions.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    assert await store.questions.load(stream) == {"q": QuestionRecord("q?")}
     assert await ttls(store, stream) == [-1] * 4
 
 
@@ -510,16 +511,16 @@ async def test_set_and_asked_at_the_same_time_it_is_current(
         stream = fresh("stream")
         once = [QuestionRecord("q?", time.time() + HOUR) for _ in range(4)]
         asks = [*once[:2], QuestionRecord("q?"), *once[2:]]
-        await asyncio.gather(*(store.ask(stream, "q", asked) for asked in asks))
-        assert await store.questions(stream) == {"q": QuestionRecord("q?")}
+        await asyncio.gather(*(store.questions.ask(stream, "q", asked) for asked in asks))
+        assert await store.questions.load(stream) == {"q": QuestionRecord("q?")}
         assert await ttls(store, stream) == [-1]
 
 
 async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "over", QuestionRecord("over?", time.time() - 1))
-    await store.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
-    assert list(await store.questions(stream)) == ["q"]
+    await store.questions.ask(stream, "over", QuestionRecord("over?", time.time() - 1))
+    await store.questions.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
+    assert list(await store.questions.load(stream)) == ["q"]
     assert await store.redis.hlen(keys.questions(stream)) == 1
     assert await store.snapshot(stream, "over") is None
 
@@ -529,13 +530,13 @@ async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: 
 @pytest.mark.usefixtures("small_blocks")
 async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "old", QuestionRecord("old?"))
-    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
+    await store.questions.ask(stream, "old", QuestionRecord("old?"))
+    await store.questions.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
     await grown(store, stream, 9)
     for qid in ("old", "once"):
         await extended(store, stream, ScoredRange(0, 0), 0, [-1.0] * 9, qid=qid)
-    await store.ask(stream, "q", QuestionRecord("q?"), keep=False)
-    assert set(await store.questions(stream)) == {"once", "q"}
+    await store.questions.ask(stream, "q", QuestionRecord("q?"), keep=False)
+    assert set(await store.questions.load(stream)) == {"once", "q"}
     assert await ttls(store, stream, "old") == []
     assert len(await ttls(store, stream, "once")) == 6
 
@@ -543,9 +544,9 @@ async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fre
 @pytest.mark.guarantee("Standing questions")
 async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "one", QuestionRecord("1?"))
-    await store.ask(stream, "two", QuestionRecord("2?"), keep=True)
-    assert set(await store.questions(stream)) == {"one", "two"}
+    await store.questions.ask(stream, "one", QuestionRecord("1?"))
+    await store.questions.ask(stream, "two", QuestionRecord("2?"), keep=True)
+    assert set(await store.questions.load(stream)) == {"one", "two"}
 
 
 @pytest.mark.guarantee("Bounded counts")
@@ -553,19 +554,21 @@ async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR), most=1)
+    await store.questions.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR), most=1)
     for number in range(3):
-        await store.ask(stream, f"{number}", QuestionRecord(f"{number}?"), most=3)
-    before = await store.questions(stream), (await store.load(stream)).cursor
+        await store.questions.ask(stream, f"{number}", QuestionRecord(f"{number}?"), most=3)
+    before = await store.questions.load(stream), (await store.load(stream)).cursor
     with pytest.raises(LimitError, match=r"3 standing questions.*XL3M_MAX_STANDING_QUESTIONS"):
-        await store.ask(stream, "more", QuestionRecord("more?"), most=3)
+        await store.questions.ask(stream, "more", QuestionRecord("more?"), most=3)
     with pytest.raises(LimitError):
-        await store.ask(stream, "once", QuestionRecord("once?"), most=3)
-    assert (await store.questions(stream), (await store.load(stream)).cursor) == before
+        await store.questions.ask(stream, "once", QuestionRecord("once?"), most=3)
+    assert (await store.questions.load(stream), (await store.load(stream)).cursor) == before
     assert await store.scored_range(stream, "more") is None
-    await store.ask(stream, "1", QuestionRecord("1?", set_at=9.0), most=2)  # one that is there
-    await store.ask(stream, "new", QuestionRecord("new?"), keep=False, most=1)
-    assert set(await store.questions(stream)) == {"once", "new"}
+    await store.questions.ask(
+        stream, "1", QuestionRecord("1?", set_at=9.0), most=2
+    )  # one that is there
+    await store.questions.ask(stream, "new", QuestionRecord("new?"), keep=False, most=1)
+    assert set(await store.questions.load(stream)) == {"once", "new"}
 
 
 @pytest.mark.guarantee("Bounded counts")
@@ -573,14 +576,16 @@ async def test_of_questions_asked_once_the_one_asked_longest_ago_gives_way(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream, soon = fresh("stream"), time.time() + HOUR
-    await store.ask(stream, "standing", QuestionRecord("standing?"))
+    await store.questions.ask(stream, "standing", QuestionRecord("standing?"))
     for number in range(3):
-        await store.ask(stream, f"{number}", QuestionRecord(f"{number}?", soon + number), most=3)
-    await store.ask(
+        await store.questions.ask(
+            stream, f"{number}", QuestionRecord(f"{number}?", soon + number), most=3
+        )
+    await store.questions.ask(
         stream, "0", QuestionRecord("0?", soon + 10), most=3
     )  # asked again: 1 is the oldest now
-    await store.ask(stream, "3", QuestionRecord("3?", soon + 11), most=3)
-    assert set(await store.questions(stream)) == {"standing", "0", "2", "3"}
+    await store.questions.ask(stream, "3", QuestionRecord("3?", soon + 11), most=3)
+    assert set(await store.questions.load(stream)) == {"standing", "0", "2", "3"}
     found = [key async for key in store.redis.scan_iter(match=f"*{stream}*:range:*")]
     assert sorted(key.decode().rpartition(":")[2] for key in found) == ["0", "2", "3", "standing"]
 
@@ -589,7 +594,7 @@ async def test_ending_the_questions_of_a_stream_that_is_none_leaves_none(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.end_questions(stream)
+    await store.questions.end_standing(stream)
     assert not await store.redis.exists(keys.cursor(stream), keys.questions(stream))
 
 
@@ -598,21 +603,21 @@ async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "theirs", QuestionRecord("q?", set_at=5.0))
-    await store.ask(stream, "ended", QuestionRecord("ended?"))
-    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
-    ended = await store.questions(stream)
-    await store.end_questions(stream)
-    await store.ask(stream, "theirs", ended["theirs"])
+    await store.questions.ask(stream, "theirs", QuestionRecord("q?", set_at=5.0))
+    await store.questions.ask(stream, "ended", QuestionRecord("ended?"))
+    await store.questions.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
+    ended = await store.questions.load(stream)
+    await store.questions.end_standing(stream)
+    await store.questions.ask(stream, "theirs", ended["theirs"])
     for qid in ("theirs", "ended", "once"):
-        await store.reissue(stream, qid, f"mine, {qid}")
-    known = await store.questions(stream)
+        await store.questions.reissue(stream, qid, f"mine, {qid}")
+    known = await store.questions.load(stream)
     assert {*known} == {"mine, theirs", "once"}
     assert known["mine, theirs"] == QuestionRecord("q?", set_at=5.0)
     assert await store.scored_range(stream, "theirs") is None
-    await store.ask(stream, "another's", QuestionRecord("q?", set_at=2.0))
-    await store.reissue(stream, "another's", "mine, theirs")
-    assert await store.questions(stream) == known, "what is there stays as it is"
+    await store.questions.ask(stream, "another's", QuestionRecord("q?", set_at=2.0))
+    await store.questions.reissue(stream, "another's", "mine, theirs")
+    assert await store.questions.load(stream) == known, "what is there stays as it is"
 
 
 @pytest.mark.guarantee("Bounded memory")
@@ -620,11 +625,11 @@ async def test_questions_that_are_ended_take_their_scores_along(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    await store.ask(stream, "q", QuestionRecord("q?"))
-    await store.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
     await extended(store, stream, ScoredRange(0, 0), 0, [-1.0])
-    await store.end_questions(stream)
-    assert list(await store.questions(stream)) == ["once"]
+    await store.questions.end_standing(stream)
+    assert list(await store.questions.load(stream)) == ["once"]
     assert await ttls(store, stream) == []
     assert (await store.load(stream)).cursor.questions == 3
 
@@ -632,7 +637,7 @@ async def test_questions_that_are_ended_take_their_scores_along(
 @pytest.mark.guarantee("Answer contents")
 async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> None:
     stream, stop = fresh("stream"), asyncio.Event()
-    await store.ask(stream, "q", QuestionRecord("q?"))
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
 
     async def write() -> None:
         state = State()
@@ -660,9 +665,9 @@ async def test_questions_go_by_the_clock_of_redis(
     for off in (-7200.0, 7200.0):
         stream = fresh("stream")
         monkeypatch.setattr(time, "time", lambda off=off: real() + off)
-        now = await store.now()
+        now = await store.questions.now()
         assert abs(now - real()) < 60
-        await store.ask(stream, "q", QuestionRecord("q?", now + HOUR, now))
-        await store.ask(stream, "r", QuestionRecord("r?", now + HOUR, now))
-        assert {*await store.questions(stream)} == {"q", "r"}
+        await store.questions.ask(stream, "q", QuestionRecord("q?", now + HOUR, now))
+        await store.questions.ask(stream, "r", QuestionRecord("r?", now + HOUR, now))
+        assert {*await store.questions.load(stream)} == {"q", "r"}
         assert await store.scored_range(stream, "q") is not None

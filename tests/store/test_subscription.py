@@ -18,8 +18,8 @@ from stream_app.store import subscription
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import follow, messages
-from tests.queries.test_pubsub import Worker, listening
-from tests.support.fakes import PLENTY, running, until
+from tests.support.fakes import running, until
+from tests.support.pubsub import Worker, listening
 from tests.system.test_key_prefix import filled
 
 Fresh = Callable[[str], str]
@@ -132,8 +132,8 @@ async def test_a_door_hears_queries_after_silence_and_breaks(
     async def look() -> None:
         looks.append(1)
 
-    worker.door.on_listening = (look,)
-    async with running(worker.door, worker.scoring):
+    worker.changes.on_reset = (look,)
+    async with running(*worker.services):
         await until(lambda: listening(other, 1))
         await asyncio.sleep(SILENCE)  # real silence is what is tested
         for n in range(3):
@@ -151,10 +151,10 @@ async def test_who_asks_hears_all_of_the_answer_through_a_break(
 ) -> None:
     store, worker = await filled(other, keys), Worker(impatient)
     worker.gate.clear()
-    async with running(worker.door, worker.scoring):
+    async with running(*worker.services):
         await until(lambda: listening(other, 1))
         asking = asyncio.create_task(_all(store))
-        await until(lambda: worker.door.places._value < 16)
+        await until(lambda: worker.server.turns._value < 16)
         await other.client_kill_filter(_type="pubsub")
         await until(lambda: listening(other, 1))
         worker.gate.set()
@@ -175,7 +175,7 @@ async def _all(store: StreamStore) -> list[dict[str, Any]]:
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_pieces_that_were_missed_are_made_up_for(impatient: Redis, other: Any) -> None:
     """The piece between two breaks is lost; the answer has it."""
-    store = StreamStore(impatient, PLENTY, PLENTY)
+    store = StreamStore(impatient)
     async with aclosing(messages(other, keys.query_channel())) as queries:
         assert await next_of(queries) is None
         asking = asyncio.create_task(_all(store))
@@ -204,7 +204,7 @@ async def next_of_again(heard: Any, redis: Any) -> Any:
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_updates_go_on_through_a_break(impatient: Redis, other: Any) -> None:
-    store = StreamStore(impatient, PLENTY, PLENTY)
+    store = StreamStore(impatient)
     updates = client.updates(store, "s")
     assert await next_of(updates) == {}
     await other.client_kill_filter(_type="pubsub")

@@ -17,9 +17,11 @@ from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from stream_app.runtime.retry import Health
+from stream_app.store.retrying import retried
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
-from xl3m_core.engine import Scores
+from xl3m_core.scoring import Scores
 
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40
@@ -230,16 +232,19 @@ class FakeBroker:
 
 
 class FailingStore(StreamStore):
-    """A store whose connection breaks: `before` or `after` the next so many calls took effect."""
+    """A store that retries, whose connection breaks so many times `before` or `after` a call takes
+    effect."""
 
     def __init__(self, redis: Redis, before: int = 0, after: int = 0) -> None:
-        super().__init__(redis, PLENTY, PLENTY)
+        super().__init__(redis, health=Health())
         self.before, self.after = before, after
         self.on_failure: Callable[[], None] = lambda: None
 
+    @retried
     async def commit(self, commits: Any, trusted: str = "") -> Any:
         return await self._failing(super().commit, commits, trusted)
 
+    @retried
     async def extend_range(self, extensions: Any, k: int) -> Any:
         return await self._failing(super().extend_range, extensions, k)
 

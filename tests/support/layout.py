@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 KAFKA_LIBRARIES = ("faust", "mode", "aiokafka")
@@ -109,11 +109,9 @@ def library_names() -> frozenset[str]:
     """Every private identifier in the sources of Faust, mode and aiokafka."""
     names = set[str]()
     for library in KAFKA_LIBRARIES:
-        spec = find_spec(library)
-        assert spec is not None and spec.submodule_search_locations
-        for folder in spec.submodule_search_locations:
-            for path in Path(folder).rglob("*.py"):
-                names.update(_PRIVATE.findall(path.read_text()))
+        (folder,) = import_module(library).__path__
+        for path in Path(folder).rglob("*.py"):
+            names.update(_PRIVATE.findall(path.read_text()))
     return frozenset(names - _NAMED_TUPLE)
 
 
@@ -189,8 +187,7 @@ def _defined(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            if isinstance(node.value, ast.Name) and node.value.id == "self":
-                names.add(node.attr)
+            names |= {node.attr} if ast.unparse(node.value) == "self" else set()
     return names
 
 

@@ -87,17 +87,17 @@ def token(user: str = USER) -> str:
 
 @dataclass(frozen=True)
 class Kafka:
-    """Where each security protocol of it is spoken."""
+    """A broker. listeners: security protocol -> URL."""
 
-    doors: dict[str, str]
+    listeners: dict[str, str]
     certificates: Certificates
 
 
 @contextmanager
 def kafka(home: Path, folder: Path) -> Iterator[Kafka]:
-    """One node: SASL with and without TLS, TLS that wants the client's certificate."""
+    """One node with SASL, SASL over TLS, and TLS with client certificates."""
     made, plain = certificates(folder / "certificates"), free_port()
-    doors = {"SASL_SSL": free_port(), "SSL": free_port(), "SASL_PLAINTEXT": free_port()}
+    listeners = {"SASL_SSL": free_port(), "SSL": free_port(), "SASL_PLAINTEXT": free_port()}
     stores = {
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": made.server,
@@ -108,9 +108,10 @@ def kafka(home: Path, folder: Path) -> Iterator[Kafka]:
     }
     scram = f'[name="{USER}",password="{PASSWORD}"]'
     users = [f"{mechanism}={scram}" for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")]
-    ports = {"doors": doors, "more": stores | _logins("sasl_ssl") | _logins("sasl_plaintext")}
+    properties = stores | _logins("sasl_ssl") | _logins("sasl_plaintext")
+    ports = {"listeners": listeners, "properties": properties}
     with kafka_server.node(home, folder, partitions=2, port=plain, users=users, **ports):  # type: ignore[arg-type]
-        yield Kafka({name: f"kafka://{HOST}:{port}" for name, port in doors.items()}, made)
+        yield Kafka({name: f"kafka://{HOST}:{port}" for name, port in listeners.items()}, made)
 
 
 def _logins(door: str) -> dict[str, object]:

@@ -17,7 +17,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from stream_app.client.client import store_of
 from stream_app.kafka import auth
 from stream_app.kafka.topics import TOPICS, ensure_topics
 from stream_app.settings import Settings
@@ -42,7 +41,7 @@ class Site:
     @property
     def store(self) -> StreamStore:
         """The streams' state."""
-        return store_of(self.settings, self.redis)
+        return StreamStore.from_settings(self.settings, self.redis)
 
     @property
     def engine(self) -> Engine:

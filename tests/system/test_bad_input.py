@@ -16,7 +16,6 @@ from stream_app.events import QUESTION_CHARS, decode, encode
 from stream_app.ingest.partitions import Assignment
 from stream_app.ingest.questions import QuestionsAgent
 from stream_app.queries.kafka import QueriesAgent
-from stream_app.runtime.retry import Health
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
@@ -24,7 +23,6 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import Site, site
-from tests.queries.test_pubsub import Asker, Worker, place
 from tests.support.fakes import (
     NOW,
     PLENTY,
@@ -37,6 +35,7 @@ from tests.support.fakes import (
     batch,
     until,
 )
+from tests.support.pubsub import PubSubClient, Worker, workers_on
 from xl3m_core import Segment
 from xl3m_core.segment import Segmenter
 
@@ -116,7 +115,7 @@ GOOD = {"lines": b"good", "json": b'{"text": "good"}', "msgpack": msgpack.packb(
 async def test_bad_tokens_are_dead_letters_with_their_reason(
     format: str, redis_client: Redis, fresh: Fresh
 ) -> None:
-    store = StreamStore(redis_client, PLENTY, PLENTY)
+    store = StreamStore(redis_client)
     here = await site(store, fresh("topic"), 0, input_format=format, max_event_bytes=LIMIT)
     values = [*(value for value, _ in BAD_TOKENS[format]), GOOD[format]]
     events = [here.event(i, value) for i, value in enumerate(values)]
@@ -129,9 +128,7 @@ async def test_bad_tokens_are_dead_letters_with_their_reason(
 
 
 async def test_what_is_odd_costs_no_text(redis_client: Redis, fresh: Fresh) -> None:
-    here = await site(
-        StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, input_format="json"
-    )
+    here = await site(StreamStore(redis_client), fresh("topic"), 0, input_format="json")
     events = [here.event(i, value) for i, value in enumerate(ODD_EVENTS)]
     await here.ingest.apply(events)
     assert not here.letters
@@ -143,7 +140,7 @@ async def test_what_is_odd_costs_no_text(redis_client: Redis, fresh: Fresh) -> N
 async def test_a_name_is_taken_letter_by_letter_up_to_its_limit(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    here = await site(StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0)
+    here = await site(StreamStore(redis_client), fresh("topic"), 0)
     names = [fresh("")[1:] + odd for odd in ODD[:-1]] + [fresh("")[:13] + "x" * 243]
     assert len(names[-1].encode()) == 256
     events = [here.event(i, f"of {i}".encode(), name.encode()) for i, name in enumerate(names)]
@@ -163,7 +160,7 @@ def _end(state: Any) -> str:
 
 @pytest.mark.guarantee("Dead letters")
 async def test_odd_text_is_kept_to_the_letter(redis_client: Redis, fresh: Fresh) -> None:
-    store = StreamStore(redis_client, PLENTY, PLENTY)
+    store = StreamStore(redis_client)
     here = await site(store, fresh("topic"), 0, input_format="json")
     values = [json.dumps({"text": odd}) for odd in ODD]
     values += ['{"text": "first", "text": "the last of two counts", "schema": 99}']
@@ -198,7 +195,7 @@ def joined(segments: list[Segment]) -> str:
 async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
     record: str, events: int, redis_client: Redis, fresh: Fresh
 ) -> None:
-    store = StreamStore(redis_client, PLENTY, PLENTY)
+    store = StreamStore(redis_client)
     here = await site(store, fresh("topic"), 0, input_format="msgpack")
     segmenter = here.ingest.segmenter = Segmenter(Letters().count_tokens, 90, 10)
     piece = (record * 1_000_000)[: 1_000_000 // len(record.encode()) * len(record)]
@@ -214,9 +211,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
 async def test_an_empty_text_changes_nothing_but_the_position(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    here = await site(
-        StreamStore(redis_client, PLENTY, PLENTY), fresh("topic"), 0, input_format="msgpack"
-    )
+    here = await site(StreamStore(redis_client), fresh("topic"), 0, input_format="msgpack")
     events = [here.event(i, msgpack.packb({"text": text})) for i, text in enumerate(["a", "", "b"])]
     await here.ingest.apply(events)
     assert (here.acked, here.letters) == (events, [])
@@ -279,11 +274,11 @@ def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:
 async def test_bad_questions_are_dead_letters_and_the_next_is_set(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    store, health, doors = StreamStore(redis_client, PLENTY, PLENTY), Health(), Doors(fresh("s"))
-    scoring = Scorer(HashEngine(), store, health, PLENTY)
+    store, doors = StreamStore(redis_client), Doors(fresh("s"))
+    scoring = Scorer(HashEngine(), store, PLENTY)
     partitions, tp = Assignment(store, doors.stream), TP(doors.stream, 0)
     await partitions.assign([tp], FakeBroker({tp: 0}, {tp: 0}))
-    questions = QuestionsAgent(Settings(), partitions, scoring, doors.bury, health)
+    questions = QuestionsAgent(Settings(), partitions, scoring, doors.bury)
     last = ("</s>" + ODD[3]).encode()
     values = [*(value for value, _ in BAD_ASKING), last]
     async with redis_client.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -295,15 +290,15 @@ async def test_bad_questions_are_dead_letters_and_the_next_is_set(
     assert len(doors.acked) == len(values) + 1
     assert_reasons(doors.letters, [*BAD_ASKING, (b"", "107 tokens")])
     assert "the method leaves it 40" in told["error"]
-    asked = await store.questions(doors.stream)
+    asked = await store.questions.load(doors.stream)
     assert [a.question.encode() for a in asked.values()] == [last]
 
 
 @pytest.fixture
-async def one(redis_url: str) -> AsyncIterator[Asker]:
+async def one(redis_url: str) -> AsyncIterator[PubSubClient]:
     """One worker behind the pub/sub door."""
-    async with place(redis_url, 1) as asker:
-        asker.workers[0].door.settings = Settings()
+    async with workers_on(redis_url, 1) as asker:
+        asker.workers[0].server.settings = Settings()
         yield asker
 
 
@@ -311,7 +306,7 @@ async def one(redis_url: str) -> AsyncIterator[Asker]:
 async def stream(redis_client: Redis, fresh: Fresh) -> str:
     """A stream with something in it."""
     name, engine = fresh("stream"), HashEngine()
-    store = StreamStore(redis_client, PLENTY, PLENTY)
+    store = StreamStore(redis_client)
     tail, segments = batch(engine, "one pump\ntwo pumps\nthree")
     base = await store.load(name)
     partition = fresh("topic") + "/0"
@@ -323,12 +318,12 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
 @pytest.mark.guarantee("Dead letters")
 @pytest.mark.guarantee("Kafka queries")
 async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
-    one: Asker, stream: str
+    one: PubSubClient, stream: str
 ) -> None:
     worker: Worker = one.workers[0]
     doors = Doors(stream)
     queries = QueriesAgent(
-        Settings(), worker.door.answering, doors.send, doors.bury, Shutdown(60.0)
+        Settings(), worker.server.publisher.answering, doors.send, doors.bury, Shutdown(60.0)
     )
     values = [*(value for value, _ in BAD_QUERIES), encode({"id": "../{x}\x00", "question": "q?"})]
 
@@ -346,7 +341,7 @@ async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
-    one: Asker, stream: str, fresh: Fresh
+    one: PubSubClient, stream: str, fresh: Fresh
 ) -> None:
     told = [(v, r) for v, r in BAD_QUERIES if v[:13] == b'{"question": ' and b'"id"' not in v]
     assert len(told) > 6
@@ -354,16 +349,16 @@ async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
         name = fresh("query")
         stream_ = b"" if b'"stream"' in value else b'"stream": "%s", ' % stream.encode()
         await one.ask(b'{"id": "%s", ' % name.encode() + stream_ + value[1:])
-        heard, data = await one.answer()
+        heard, data = await one.next_answer()
         assert heard == name and reason in decode(data)["error"]
     last = fresh("../{x} \x00")
     await one.ask({"id": last, "stream": stream, "question": "q?"})
-    assert "error" not in decode((await one.answer())[1])
+    assert "error" not in decode((await one.next_answer())[1])
 
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_a_million_characters_through_the_client_are_refused_with_both_numbers(
-    one: Asker, stream: str
+    one: PubSubClient, stream: str
 ) -> None:
     [answer] = [each async for each in client.ask(one.store, stream, MILLION, 1.0)]
     assert TOO_LONG in answer["error"]

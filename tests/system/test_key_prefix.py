@@ -16,7 +16,6 @@ from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.errors import SettingsError
 from stream_app.events import encode
-from stream_app.monitoring.memory import memory_usage
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.settings import Settings
 from stream_app.store.keys import Keys, prefix_fault
@@ -24,8 +23,8 @@ from stream_app.store.rebuild import RetainedOffsets, apply, delete_old_schema, 
 from stream_app.store.schema import check_schema, ensure_schema
 from stream_app.store.state import Commit, PositionUpdate, QuestionRecord
 from stream_app.store.store import StreamStore
-from tests.queries.test_pubsub import Worker, listening
-from tests.support.fakes import PLENTY, HashEngine, batch, running, until
+from tests.support.fakes import HashEngine, batch, running, until
+from tests.support.pubsub import Worker, listening
 from tests.support.workers import Site, site
 from tests.system.test_system import log_text
 
@@ -97,14 +96,14 @@ async def held(redis: Any, keys: Keys) -> dict[bytes, bytes]:
 
 async def filled(redis: Redis, keys: Keys) -> StreamStore:
     """One stream, everything that can be there of it, and its schema noted."""
-    store = StreamStore(redis, PLENTY, PLENTY, keys)
+    store = StreamStore(redis, keys=keys)
     await ensure_schema(redis, keys)
     tail, segments = batch(HashEngine(), LINES)
-    await store.draw_epoch("t/0")
+    await store.partitions.draw_epoch("t/0")
     await store.register_streams([("s", "t/0")])
     await store.commit([Commit("s", await store.load("s"), segments, tail, "t/0", 1, 3)])
-    await store.move_positions([PositionUpdate("t/0", 1, None, 3, 0)])
-    await store.ask("s", "q", QuestionRecord(QUESTION))
+    await store.partitions.move([PositionUpdate("t/0", 1, None, 3, 0)])
+    await store.questions.ask("s", "q", QuestionRecord(QUESTION))
     return store
 
 
@@ -135,8 +134,8 @@ async def test_the_scout_and_the_scales_look_at_their_own_stream(redis: Redis) -
     store, url = await filled(redis, Keys("xl3m:b")), _url(redis)
     assert await Prefilter(url, store.keys).candidates("s", QUESTION, 0, 9, 3)
     assert await Prefilter(url, Keys("xl3m")).candidates("s", QUESTION, 0, 9, 3) == []
-    assert (await memory_usage(store, "s"))[0] > 0
-    assert (await memory_usage(StreamStore(redis, PLENTY, PLENTY), "s"))[0] == 0
+    assert (await store.memory_usage("s"))[0] > 0
+    assert (await StreamStore(redis).memory_usage("s"))[0] == 0
 
 
 def _url(redis: Redis) -> str:
@@ -153,7 +152,7 @@ async def test_a_query_goes_to_its_group_alone(redis: Redis) -> None:
         await filled(redis, Keys(prefix))
         workers.append(Worker(redis, prefix))
     mine, theirs = workers
-    async with running(*(service for w in workers for service in (w.door, w.scoring))):
+    async with running(*(service for w in workers for service in w.services)):
         await until(lambda: listening(redis, 1))
         await until(lambda: client.workers(theirs.store))
         for _ in range(3):
@@ -166,7 +165,7 @@ async def test_a_query_goes_to_its_group_alone(redis: Redis) -> None:
 
 
 async def test_changes_are_told_to_who_watches_that_group(redis: Redis) -> None:
-    one, other = (StreamStore(redis, PLENTY, PLENTY, Keys(prefix)) for prefix in ("xl3m", "xl3m:b"))
+    one, other = (StreamStore(redis, keys=Keys(prefix)) for prefix in ("xl3m", "xl3m:b"))
     updates = client.updates(one, "s")
     assert await anext(updates) == {}
     await other.publish([(other.keys.update_channel("s"), encode({"n": 1}))])

@@ -63,7 +63,7 @@ async def assert_holds(here: test_tokens.Site, chunks: list[Chunk], prefix: str)
 async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
     preset: str, durable_broker: Service, redis_client: Redis, fresh: Fresh
 ) -> None:
-    store, topic, format = StreamStore(redis_client, PLENTY, PLENTY), fresh("t"), f"json:{preset}"
+    store, topic, format = StreamStore(redis_client), fresh("t"), f"json:{preset}"
     here = await test_tokens.site(store, topic, 0, input_format=format)
     prefix = fresh("s")  # streams of one name in several tests are not one
     here.ingest.decoder = renamed(here.ingest.decoder, prefix)

@@ -70,7 +70,9 @@ async def read_to_the_end(here: Site, offsets: int) -> bool:
     """Whether all partitions of the topic are read, so many offsets together."""
     topic = here.settings.tokens_topic
     partitions = await here.producer.partitions_for(topic)
-    positions = await here.store.positions([f"{topic}/{number}" for number in partitions])
+    positions = await here.store.partitions.positions(
+        [f"{topic}/{number}" for number in partitions]
+    )
     return sum(position or 0 for position, _ in positions) == offsets
 
 

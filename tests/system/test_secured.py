@@ -39,7 +39,10 @@ WAYS = ("SCRAM-SHA-512", "OAUTHBEARER", "certificate")
 def way(name: str, kafka: secured.Kafka, folder: Path) -> dict[str, Any]:
     """The settings of one way in."""
     security = "SSL" if name == "certificate" else "SASL_SSL"
-    made: dict[str, Any] = {"broker": kafka.doors[security], "kafka_security_protocol": security}
+    made: dict[str, Any] = {
+        "broker": kafka.listeners[security],
+        "kafka_security_protocol": security,
+    }
     made["kafka_ssl_cafile"] = str(kafka.certificates.ca)
     if name == "certificate":
         client_, key = kafka.certificates.client, kafka.certificates.key
@@ -149,7 +152,7 @@ def refusal(why: str, kafka: secured.Kafka, folder: Path) -> tuple[dict[str, Any
     meant = {
         "stale": str(folder / "stale"),
         "stranger": str(kafka.certificates.stranger),
-        "elsewhere": kafka.doors["SASL_SSL"].replace(secured.HOST, "localhost"),
+        "elsewhere": kafka.listeners["SASL_SSL"].replace(secured.HOST, "localhost"),
     }
     wrong = {what: meant.get(value, value) for what, value in wrong.items()}
     return way(name, kafka, folder) | wrong, named

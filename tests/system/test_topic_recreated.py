@@ -64,7 +64,7 @@ async def test_a_queries_topic_recreated_under_a_living_worker_is_read_whole(
     assert {"new 0", "new 1", "new 2"} <= {*answers}
 
     async def is_said() -> bool:
-        return f"topic {topic} was deleted and created again" in log_of(here)
+        return f"topic {topic} was recreated" in log_of(here)
 
     await here.until(is_said)
     assert_alive(here)

@@ -1,7 +1,7 @@
-"""Chat: how a chat model wants to be asked, where its turn ends, and how it is kept from thinking.
+"""ChatTemplate: the prompt of a chat model, the end of its turn, and how to skip its thoughts.
 
-A reasoning model would fill an answer with what it thinks first, and its first token would say
-nothing of how certain it is; so what it opens with is closed for it. Knows a tokenizer; no network.
+A reasoning model would fill an answer with its thoughts, and the entropy of its first token would
+not be that of an answer; so a thought that it opens is closed for it.
 """
 
 import threading
@@ -26,44 +26,44 @@ class ChatTemplate:
         return bool(self.tokenizer.chat_template)
 
     def prompt_frame(self) -> tuple[list[int], list[int]]:
-        """The ids before and behind what a user says, up to where the model is to answer."""
+        """The ids before and behind a user's message, up to where the model begins its answer."""
         turn = [{"role": "user", "content": CONTENT}]
         before, _, after = self._rendered(turn, add_generation_prompt=True).partition(CONTENT)
-        if after.rfind(OPEN) > after.rfind(CLOSE):  # it would begin inside its thoughts
+        if after.rfind(OPEN) > after.rfind(CLOSE):  # the answer would begin inside a thought
             after = f"{after.rstrip()}\n\n{CLOSE}\n\n"
         return self._ids(before), self._ids(after)
 
     def end_token_ids(self) -> set[int]:
-        """The control token that closes the model's turn, if one does: a model whose file names
-        its base's end of text alone would go on and write the next turns itself."""
+        """The control token that ends the model's turn, if there is one. A config may name the base
+        model's end of text only; then the model would go on and write the next turns itself."""
         if not self.is_available:
             return set()
         turns = [{"role": "user", "content": CONTENT}, {"role": "assistant", "content": REPLY}]
-        with suppress(Exception):  # a template may refuse whatever it likes
-            _, found, after = self._rendered(turns).rpartition(REPLY)
-            first = self._ids(after.lstrip())[:1] if found else []
+        with suppress(Exception):  # a template may raise anything
+            _, reply, after = self._rendered(turns).rpartition(REPLY)
+            first = self._ids(after.lstrip())[:1] if reply else []
             return {*first} & {*self.tokenizer.added_tokens_decoder}
         return set()
 
     def empty_thought(self) -> list[int]:
-        """A thought that was opened and closed, as ids."""
+        """The ids of an empty thought."""
         return self._ids(f"{OPEN}\n\n{CLOSE}\n\n")
 
     def is_thinking(self, written: Sequence[int], text: str) -> bool | None:
-        """Whether what is written begins with a thought; None while it may. The token that opens
-        one may be left out of the text."""
-        begun = text.lstrip()
-        if begun.startswith(OPEN) or self.tokenizer.get_added_vocab().get(OPEN) in written[:2]:
+        """Whether the answer so far, as ids and as text, begins with a thought; None if that is not
+        clear yet. The text may lack the token that opens a thought."""
+        text = text.lstrip()
+        if text.startswith(OPEN) or self.tokenizer.get_added_vocab().get(OPEN) in written[:2]:
             return True
-        return None if begun and OPEN.startswith(begun) else False
+        return None if text and OPEN.startswith(text) else False
 
     def _rendered(self, turns: list[dict[str, str]], **options: Any) -> str:
-        """By the template, which is told not to have the model think, if it knows what that is."""
+        """The rendered template; templates that know `enable_thinking` get it switched off."""
         options |= {"tokenize": False, "enable_thinking": False}
         with self._lock:
             return str(self.tokenizer.apply_chat_template(turns, **options))
 
     def _ids(self, text: str) -> list[int]:
-        """With control tokens: only for what is nobody's text."""
+        """Ids of a text with control tokens in it: for the template's own parts only."""
         with self._lock:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,7 +1,7 @@
-"""How an answer is written: token by token, the most likely each time, until its line ends.
+"""Greedy decoding: the most likely token each time, until the answer's line ends.
 
-By hand where a cache holds what was read, which with a small model takes a quarter less time to
-the first token; else by the library. Knows token ids, a network, a decoder; no question.
+With a cache of what was read, the loop here takes a quarter less time to the first token of a
+small model than transformers' own; other models use transformers.
 """
 
 from collections.abc import Callable, Collection
@@ -16,65 +16,67 @@ from xl3m_core.inference.prefix_cache import CachedPrefix
 from xl3m_core.inference.tokenization import IncrementalDecoder
 
 ShouldStop = Callable[[list[int]], bool]
-"""Told all tokens so far after each one; whether that was the last."""
+"""Called with all tokens so far after each one; whether that was the last."""
 
 
 def forward(model: Any, cache: Any, ids: Tensor) -> Tensor:
-    """The logits (V,) behind ids (1, N), which go into the cache."""
+    """The logits (V,) behind ids (1, N), which extend the cache."""
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits: Tensor = output.logits[0, -1]
     return logits
 
 
-def prefill(model: Any, read: CachedPrefix, prompt: Tensor) -> Tensor:
-    """The logits (V,) behind a prompt (1, N) of which a part or all is read; the rest is now."""
-    if read.logits is None:
-        read.logits = forward(model, read.cache, prompt[:, read.cache.get_seq_length() :])
-    return read.logits
+def prefill(model: Any, cached: CachedPrefix, prompt: Tensor) -> Tensor:
+    """The logits (V,) behind a prompt (1, N); tokens that are not in the cache are read."""
+    if cached.logits is None:
+        cached.logits = forward(model, cached.cache, prompt[:, cached.cache.get_seq_length() :])
+    return cached.logits
 
 
 def greedy_decode(
     model: Any,
-    read: CachedPrefix,
+    cached: CachedPrefix,
     prompt: Tensor,
-    most: int,
-    ends: Collection[int],
-    over: ShouldStop,
+    max_tokens: int,
+    eos_token_ids: Collection[int],
+    should_stop: ShouldStop,
 ) -> tuple[list[int], Tensor]:
-    """At most so many tokens, one at least, behind a prompt (1, N) of which a part or all is read,
-    and the logits (V,) of the first one. What is read of it all goes into the cache."""
-    first = prefill(model, read, prompt)
+    """One to `max_tokens` tokens behind a prompt (1, N), and the logits (V,) of the first.
+
+    The cache may hold a part of the prompt or all of it; afterwards it holds all that was read.
+    """
+    first = prefill(model, cached, prompt)
     written = [int(first.argmax())]
-    while not (over(written) or written[-1] in ends) and len(written) < most:
+    while not (should_stop(written) or written[-1] in eos_token_ids) and len(written) < max_tokens:
         ids = torch.tensor([written[-1:]], device=prompt.device)
-        written.append(int(forward(model, read.cache, ids).argmax()))
+        written.append(int(forward(model, cached.cache, ids).argmax()))
     return written, first
 
 
 def generate_with_transformers(
     model: Any,
     prompt: Tensor,
-    most: int,
-    pad: int,
-    over: ShouldStop,
-    ends: Collection[int] = (),
-    caches: bool = True,
+    max_tokens: int,
+    pad_token_id: int,
+    should_stop: ShouldStop,
+    eos_token_ids: Collection[int] = (),
+    use_cache: bool = True,
 ) -> tuple[list[int], Tensor]:
-    """The same for any model; what else its own file asks for (a least length, say) is done.
-    caches: whether it can read on behind a cache."""
+    """`greedy_decode` for any model; what else its generation config asks for (a minimum length,
+    for example) is respected. use_cache: whether it can extend what it has read."""
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        max_new_tokens=most,
+        max_new_tokens=max_tokens,
         do_sample=False,
         num_beams=1,
-        # A model's own file may ask for these; an answer repeats what its context says.
+        # A model's own config may set these; but an answer repeats words of its context.
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
-        pad_token_id=pad,
-        eos_token_id=sorted(ends) or None,
-        use_cache=caches,
-        stopping_criteria=[_StopCriterion(over, prompt.shape[1])],
+        pad_token_id=pad_token_id,
+        eos_token_id=sorted(eos_token_ids) or None,
+        use_cache=use_cache,
+        stopping_criteria=[_StopCriterion(should_stop, prompt.shape[1])],
         return_dict_in_generate=True,
         output_logits=True,
     )
@@ -82,14 +84,15 @@ def generate_with_transformers(
 
 
 class _StopCriterion(StoppingCriteria):
-    """As the library asks for it."""
+    """`ShouldStop` in the form transformers calls."""
 
-    def __init__(self, over: ShouldStop, prompt_tokens: int) -> None:
-        self.over, self.prompt_tokens = over, prompt_tokens
+    def __init__(self, should_stop: ShouldStop, prompt_tokens: int) -> None:
+        self.should_stop, self.prompt_tokens = should_stop, prompt_tokens
 
     def __call__(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        is_over = self.over(ids[0, self.prompt_tokens :].tolist())
-        return torch.tensor([is_over], device=ids.device)
+        """ids: (1, N), the prompt's and those written."""
+        is_last = self.should_stop(ids[0, self.prompt_tokens :].tolist())
+        return torch.tensor([is_last], device=ids.device)
 
 
 class TextStreamer:

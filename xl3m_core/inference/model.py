@@ -1,8 +1,7 @@
-"""LanguageModel: tokenise, run rows, generate, whatever the architecture.
+"""LanguageModel: tokenises texts, runs rows and generates, for any causal LM of Hugging Face.
 
-Any causal LM of Hugging Face will do. Rows of different length go through one forward, packed
-or padded on the left; a model that padding would disturb gets rows of one length only.
-Knows token ids and logits; not what a segment or a question is.
+Rows of different lengths go through one forward, packed or padded on the left; a model whose logits
+padding would change gets rows of one length only. Token ids in, logits and text out.
 """
 
 import inspect
@@ -18,7 +17,7 @@ from xl3m_core.inference import capabilities
 from xl3m_core.inference.attention import (
     disable_cudnn_attention,
     enable_blocked_attention,
-    known_layers,
+    has_known_layers,
     uses_blocked_attention,
 )
 from xl3m_core.inference.chat_template import ChatTemplate
@@ -31,7 +30,7 @@ from xl3m_core.inference.generation import (
     stop_rule,
 )
 from xl3m_core.inference.loading import BUNDLED_MODEL, fingerprint, load
-from xl3m_core.inference.masks import position_ids
+from xl3m_core.inference.masks import pad_left, position_ids
 from xl3m_core.inference.model_config import (
     check_vocabulary,
     context_window,
@@ -47,16 +46,19 @@ PREFIX_CACHE_BYTES = 256 << 20
 
 
 class LanguageModel:
-    """A causal LM and its tokenizer. What only tokenises is for any thread; `logits` and `fork` for
-    several at once where `by_several` says so; all else for one, beside those only where it
-    `reads_on`."""
+    """A causal LM and its tokenizer.
+
+    Any thread may encode and decode. Several threads may call `logits` and `suffix_logits` at once
+    if the model is `thread_safe`. One thread at a time may call `generate` and `prefill`: beside
+    those if the model `can_extend_cache`, else alone.
+    """
 
     def __init__(
         self,
         model: Any,
         tokenizer: Any,
         window: int | None = None,
-        warm_bytes: int = PREFIX_CACHE_BYTES,
+        prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
     ) -> None:
         self.model = model.eval()
         disable_cudnn_attention(model)
@@ -76,12 +78,14 @@ class LanguageModel:
         self.can_pack = False
         self.can_pad = self._probe_padding()
         if capabilities.is_bidirectional(self.logits):
-            raise ModelError(f"{self.config.model_type} reads what follows: it is no causal LM")
+            raise ModelError(
+                f"{self.config.model_type} is no causal LM: tokens change predictions before them"
+            )
         self.can_pack = self._probe_packing()
         self.can_share_prefix = self._probe_shared_prefix()
-        # What scales its places may turn what it reads on by other factors than what it has read.
+        # Dynamic RoPE may rotate new tokens by other factors than those in the cache.
         self.can_extend_cache = self.can_share_prefix and self.thread_safe
-        self.prefix_cache = PrefixCache(warm_bytes if self.can_extend_cache else 0)
+        self.prefix_cache = PrefixCache(prefix_cache_bytes if self.can_extend_cache else 0)
 
     @classmethod
     def load(
@@ -91,22 +95,22 @@ class LanguageModel:
         device: str | None = None,
         dtype: str | None = None,
         window: int | None = None,
-        warm_bytes: int = PREFIX_CACHE_BYTES,
+        prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
     ) -> "LanguageModel":
-        """Load a model from a folder or the hub; code that comes with a model is not run.
+        """Load a model from a folder or the hub, without running code from there.
 
-        warm_bytes: memory for what was read of prompts, so that it is not read again.
-        Raises ModelError when there is no such model, or it is no causal LM.
+        window: in tokens, at most what the model can read. prefix_cache_bytes: memory for the keys
+        and values of prompts. Raises ModelError if there is no such model, or it is no causal LM.
         """
         model, tokenizer = load(str(name), device, dtype)
-        return cls(model, tokenizer, window, warm_bytes)
+        return cls(model, tokenizer, window, prefix_cache_bytes)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, nothing added; names of control tokens in it stay text."""
+        """Token ids of each text, without special tokens; names of those in a text stay text."""
         return self.tokens.encode(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has."""
+        """The number of tokens of each text."""
         return [len(ids) for ids in self.encode(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -114,7 +118,7 @@ class LanguageModel:
         return self.tokens.decode(ids)
 
     def decode_fragment(self, ids: Sequence[int]) -> str:
-        """The text of token ids that stand within a text. Raises IndexError for an id that the
+        """The text of token ids from the middle of a text. Raises IndexError for an id that the
         tokenizer does not have."""
         return self.tokens.decode_fragment(ids)
 
@@ -126,7 +130,7 @@ class LanguageModel:
         """
         if self.can_pack and min(map(len, rows)) >= keep:
             return self.packed_logits(rows, keep)
-        ids, mask = self.padded_logits(rows, keep)
+        ids, mask = self.padded(rows, keep)
         width = ids.shape[1]
         inputs: dict[str, Any] = {"input_ids": ids}
         if self.can_pad:
@@ -140,19 +144,19 @@ class LanguageModel:
 
     @torch.inference_mode()
     def suffix_logits(
-        self, rows: Sequence[Sequence[int]], ends: Sequence[Sequence[int]], keep: Sequence[int]
+        self, rows: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]], keep: Sequence[int]
     ) -> Iterator[Tensor]:
-        """`logits` of every row with each of the ends behind it in turn, the row read once.
+        """`logits` of every row with each suffix behind it, the row read once.
 
-        For each end the logits of the last positions, as many as `keep` says: (B, keep, V).
+        Yields for each suffix the logits of its last `keep` positions: (B, keep, V).
         """
-        most = max(0, *(k - len(end) for k, end in zip(keep, ends, strict=True)))
-        fork = SharedPrefix(self.model, self.model.dtype, self.device, rows, most)
-        yield from fork.suffix_logits(ends, keep)
+        keep_prefix = max(0, *(k - len(suffix) for k, suffix in zip(keep, suffixes, strict=True)))
+        shared = SharedPrefix(self.model, self.model.dtype, self.device, rows, keep_prefix)
+        yield from shared.suffix_logits(suffixes, keep)
 
     @torch.inference_mode()
     def packed_logits(self, rows: Sequence[Sequence[int]], keep: int) -> Tensor:
-        """`logits` (B, keep, V) of rows that have as many tokens, of a model that `packs`."""
+        """`logits` (B, keep, V) of rows of at least `keep` tokens, if the model `can_pack`."""
         lengths = [*map(len, rows)]
         packed = PackedBatch(lengths, slots_of(lengths), self.device)
         output = self.model(
@@ -166,20 +170,15 @@ class LanguageModel:
         logits: Tensor = output.logits
         return logits.view(len(rows), keep, -1)
 
-    def padded_logits(self, rows: Sequence[Sequence[int]], least: int) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, W) of rows padded on the left.
+    def padded(self, rows: Sequence[Sequence[int]], min_width: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, W) of rows padded on the left; W is at least `min_width`.
 
-            pad pad BOS s1 s2 q1 q2     every row ends in the last column, so that what
-            BOS s1  s2  s3 s4 q1 q2     is kept is the same columns of all
-        W is `least` or more.
+        Raises ModelError if the rows differ in length and the model cannot be padded.
         """
-        width = max(least, *map(len, rows))
+        width = max(min_width, *map(len, rows))
         if not self.can_pad and any(len(row) != width for row in rows):
             raise ModelError(f"{self.config.model_type} takes rows of one length only")
-        pad = torch.tensor([width - len(row) for row in rows], device=self.device)
-        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
-        mask = (torch.arange(width, device=pad.device) >= pad[:, None]).long()
-        return ids.to(pad.device), mask
+        return pad_left(rows, width, self.device)
 
     @torch.inference_mode()
     def generate(
@@ -187,9 +186,9 @@ class LanguageModel:
     ) -> tuple[str, Tensor]:
         """Continue the prompt greedily: the text, and the logits (V,) of its first token.
 
-        on_text is given the text piece by piece as it comes. Without a chat template the
-        answer ends with its line: a base model would go on and ask itself the next question.
-        A thought that a chat model begins with is closed for it, and is no part of the answer.
+        on_text is called with each piece of the text. Without a chat template the answer ends with
+        its line, because a base model would go on with a next question. If a chat model begins with
+        a thought, the thought is closed and left out, and the answer begins behind it.
         """
         streamer = TextStreamer(on_text)
         written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))
@@ -204,39 +203,39 @@ class LanguageModel:
         return stop_rule(IncrementalDecoder(self.tokens), streamer, chat)
 
     def _generated(
-        self, prompt: Sequence[int], most: int, over: ShouldStop
+        self, prompt: Sequence[int], max_tokens: int, should_stop: ShouldStop
     ) -> tuple[list[int], Tensor]:
-        """The ids of a greedy continuation until it ends or is `over`, and the first's logits."""
-        ids = torch.tensor([list(prompt)], device=self.device)
+        """The ids of a greedy continuation, and the logits (V,) of the first."""
+        ids, eos = torch.tensor([list(prompt)], device=self.device), self.eos_token_ids
         if self.can_extend_cache:
-            read = self.prefix_cache.pop_longest(prompt)
-            written, first = greedy_decode(self.model, read, ids, most, self.eos_token_ids, over)
-            self.prefix_cache.insert(prompt, read)
+            cached = self.prefix_cache.pop_longest(prompt)
+            written, first = greedy_decode(self.model, cached, ids, max_tokens, eos, should_stop)
+            self.prefix_cache.insert(prompt, cached)
             return written, first
         pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
         return generate_with_transformers(
-            self.model, ids, most, pad, over, self.eos_token_ids, self.thread_safe
+            self.model, ids, max_tokens, pad, should_stop, eos, self.thread_safe
         )
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> None:
-        """Read a prompt that `generate` is likely to be given, so that it is fast then."""
+        """Read a prompt into the prefix cache: `generate` is fast if it gets the same prompt."""
         if not self.can_extend_cache:
             return
-        read = self.prefix_cache.pop_longest(prompt)
+        cached = self.prefix_cache.pop_longest(prompt)
         ids = torch.tensor([list(prompt)], device=self.device)
-        prefill(self.model, read, ids).argmax().item()  # an accelerator is done then as well
-        self.prefix_cache.insert(prompt, read)
+        prefill(self.model, cached, ids).argmax().item()  # waits for a GPU, too
+        self.prefix_cache.insert(prompt, cached)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and its logits."""
+        """The device of the network and of its logits."""
         return torch.device(self.model.device)
 
     @property
     def eos_token_ids(self) -> set[int]:
-        """Tokens that end whatever the model writes: those its files name, and what its template
-        closes a turn with."""
+        """Tokens that end an answer: those in the model's files, and the one with which its chat
+        template ends a turn."""
         named = self.model.generation_config.eos_token_id
         named = named if isinstance(named, list) else [named]
         named = [*named, self.tokenizer.eos_token_id]
@@ -248,25 +247,25 @@ class LanguageModel:
         return self.chat.is_available
 
     def prompt(self, content: str) -> list[int]:
-        """Content as the model wants to be asked: in its chat template, or behind its BOS.
+        """The prompt of a content: in the chat template, or behind BOS.
 
-        Only the template's own parts are read for special tokens, never the content.
+        Only the template's own parts may contain special tokens, never the content.
         """
         if not self.has_chat_template:
             return self.bos + self.encode([content])[0]
-        head, foot = self.chat.prompt_frame()
-        return head + self.encode([content])[0] + foot
+        before, after = self.chat.prompt_frame()
+        return before + self.encode([content])[0] + after
 
     def _probe_padding(self) -> bool:
-        """A model with a running state (Mamba, RWKV) is not even asked: what a pad does to a
-        state may be too small to see in a short row and matter in a long one."""
+        """A model with a running state (Mamba, RWKV) is never padded: the effect of a pad on the
+        state may be too small to measure in a short row, and still matter in a long one."""
         self.can_pad = True
         if getattr(self.model, "_is_stateful", False) or "attention_mask" not in self._accepts:
             return False
         return capabilities.can_pad(self.logits)
 
     def _probe_packing(self) -> bool:
-        """Only what attends by products can be told where each row ends."""
+        """Only blocked attention knows where each packed row ends."""
         return (
             uses_blocked_attention(self.model)
             and self._accepts_any_position()
@@ -279,17 +278,17 @@ class LanguageModel:
         )
 
     def _accepts_any_position(self) -> bool:
-        """Whether tokens can be put at any place and see all before it, and the logits of any be
-        asked for. A model that looks at less than all that was read is left out."""
+        """Whether tokens may have any position and attend to all before them, and the logits of any
+        position can be requested. False for a sliding window shorter than the model's window."""
         needed = {"position_ids", "logits_to_keep"}
         return self.can_pad and needed <= self._accepts and self._has_full_attention()
 
     def _has_full_attention(self) -> bool:
         sliding = getattr(self.config, "sliding_window", None) or self.window
-        return known_layers(self.config) and sliding >= self.window
+        return has_known_layers(self.config) and sliding >= self.window
 
 
 def _has_dynamic_rope(config: Any) -> bool:
-    """Whether the network keeps how places were turned for the longest row it last read."""
+    """Whether the network keeps rotation factors that depend on the longest row it has read."""
     kinds = str(getattr(config, "rope_parameters", None))
     return "dynamic" in kinds or "longrope" in kinds

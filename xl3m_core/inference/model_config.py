@@ -1,7 +1,7 @@
-"""Fitting: what a model's files say of themselves, taken only if it can be true.
+"""Window, question template and k from a model's files, checked before anything runs.
 
-A wrong number would be found out late, as garbage in an answer or an error deep in the network; so
-each raises ModelError at once. Knows a config, a tokenizer, an embedding; runs nothing.
+A wrong number would show up late, as garbage in an answer or an error deep in the network; so each
+function raises ModelError at once.
 """
 
 from typing import Any
@@ -9,65 +9,68 @@ from typing import Any
 from xl3m_core.errors import ModelError
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
-"""What is put behind a segment, unless the model's config names its own wording."""
+"""The text behind a segment, unless the model's config has its own under `TEMPLATE_KEY`."""
 
 TEMPLATE_KEY = "xl3m_question_template"
 K_KEY = "xl3m_k"
-"""How many segments a model reads well, if its config says so."""
+"""Config key of the number of segments from which a model answers best."""
 
-# The number of places a model has, and what is only the length it was trained on.
+# Fields with the number of position embeddings; the other names are the training length only.
 _POSITION_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
 _NAMES = (*_POSITION_FIELDS[:2], "max_seq_len", "seq_length", "n_ctx")
 
 
-def context_window(config: Any, tokenizer: Any, asked: int | None = None) -> int:
-    """The model's window in tokens: as asked for, else from its config, else its tokenizer's."""
-    if asked:
-        _check_window(config, asked)
-        return asked
+def context_window(config: Any, tokenizer: Any, requested: int | None = None) -> int:
+    """The model's window in tokens: as requested, else from its config, else its tokenizer's.
+
+    Raises ModelError if the model cannot read that many, or if no file says how many it can.
+    """
+    if requested:
+        _check_window(config, requested)
+        return requested
     for window in [*(getattr(config, name, None) for name in _NAMES), tokenizer.model_max_length]:
         if isinstance(window, int) and 0 < window < 10**9:
             return window
-    raise ModelError(f"{config.model_type} does not say how long its window is: give one")
+    raise ModelError(f"{config.model_type} does not say how long its window is: set one")
 
 
-def _check_window(config: Any, asked: int) -> None:
-    places = next((n for n in _POSITION_FIELDS if isinstance(getattr(config, n, None), int)), None)
-    if places is None or getattr(config, "alibi", False):
-        return  # a running state, or distances: as long as one likes
-    most = max(getattr(config, places), *_scaled(config, getattr(config, places)), 0)
-    if asked > most:
+def _check_window(config: Any, requested: int) -> None:
+    field = next((n for n in _POSITION_FIELDS if isinstance(getattr(config, n, None), int)), None)
+    if field is None or getattr(config, "alibi", False):
+        return  # a running state, or relative distances: any length
+    longest = max(getattr(config, field), *_scaled(config, getattr(config, field)), 0)
+    if requested > longest:
         raise ModelError(
-            f"a window of {asked} tokens is asked for, but this {config.model_type} reads {most} "
-            f"at most ({places} in its config): ask for no more, or say there how its places are "
-            "scaled (rope_parameters)"
+            f"a window of {requested} tokens was requested, but this {config.model_type} reads "
+            f"{longest} at most ({field} in its config): request no more, or set in its config how "
+            "its positions are scaled (rope_parameters)"
         )
 
 
-def _scaled(config: Any, places: int) -> list[int]:
-    """How far scaled places reach; there may be several kinds of layers."""
+def _scaled(config: Any, positions: int) -> list[int]:
+    """The number of scaled positions, for each kind of layer."""
     ropes = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kinds = [ropes, *(kind for kind in ropes.values() if isinstance(kind, dict))]
     return [
-        int((kind.get("original_max_position_embeddings") or places) * kind["factor"])
+        int((kind.get("original_max_position_embeddings") or positions) * kind["factor"])
         for kind in kinds
         if kind.get("rope_type", "default") != "default" and kind.get("factor")
     ] + [0]
 
 
 def question_template(config: Any) -> str:
-    """The model's wording of a question."""
+    """The model's question template. Raises ModelError if there is no {question} in it."""
     template = getattr(config, TEMPLATE_KEY, None) or TEMPLATE
     if not isinstance(template, str) or "{question}" not in template:
         raise ModelError(
             f"{TEMPLATE_KEY} in the model's config is {template!r}: it must be a text with "
-            "{question} where the question goes"
+            "{question} in the place of the question"
         )
     return template
 
 
 def recommended_k(config: Any) -> int | None:
-    """How many segments the model reads well, if it says so."""
+    """From how many segments the model answers best, if its config says so. Raises ModelError."""
     k = getattr(config, K_KEY, None)
     if k is None or (type(k) is int and k > 0):
         return k
@@ -75,12 +78,12 @@ def recommended_k(config: Any) -> int | None:
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:
-    """That the model has numbers for every token there is."""
+    """Raise ModelError unless the model has an embedding for every token."""
     embedding = getattr(model, "get_input_embeddings", lambda: None)()
     weight = getattr(embedding, "weight", None)
     last = max(tokenizer.get_vocab().values(), default=0)
     if weight is not None and last >= len(weight):
         raise ModelError(
-            f"the tokenizer has tokens up to {last}, but the model reads {len(weight)} of them, "
-            f"from 0 to {len(weight) - 1}: they are not of one model"
+            f"the tokenizer has tokens up to {last}, but the model has embeddings for 0 to "
+            f"{len(weight) - 1} only: they do not belong to the same model"
         )

@@ -1,14 +1,13 @@
-"""Packed: rows of any length one behind the other, told apart only where they attend.
+"""PackedBatch: rows of any length one behind the other, separated only where they attend.
 
-    ids     a1 a2 a3 b1 c1 c2       what is done token by token is done in one row of all
-    places  0  1  2  0  0  1
+    ids           a1 a2 a3 b1 c1 c2     layers that work token by token see one row of all
+    position_ids  0  1  2  0  0  1      tokens
 
-    grids   a1 a2 a3    c1 c2       where tokens look at others each row has its own, a few rows
-            b1 .  .                 of them in a grid each; what stands behind a row is seen by
-                                    none of its tokens
+    groups        a1 a2 a3    c1 c2     attention sees a few padded rows at a time; no token
+                  b1 .  .               attends to the padding, which is behind its row
 
-Rows of about one length have what fills a grid in the one row too: that costs less than to move
-them, and they still need no mask. Knows lengths and tensors; no network.
+Rows of about one length are padded in the one row already: that costs less than copying them into
+groups, and they still need no mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,91 +20,97 @@ from torch import Tensor
 from xl3m_core.inference.batching import pad_right
 
 MAX_PADDING_RATIO = 1.05
-"""Tokens of filled rows over those of the rows, from which on to move them costs less."""
+"""Tokens with padding over tokens of the rows, above which copying costs less."""
 ROWS_PER_GROUP = 8
-"""Rows in a grid that they are moved to: as many of 100 tokens as attention takes at a time."""
+"""Rows that are copied together: attention takes as many rows of 100 tokens at a time."""
 WIDTH_MULTIPLE = 8
-"""Such grids are a multiple of this wide: of few shapes, each of which has to be prepared."""
+"""The width of such groups is a multiple of this: few shapes, since each must be prepared."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class PackedBatch:
-    """Rows of these lengths, none of them empty, each with so much room; best of about the same
-    one by one. places: of each token in its row, (N,); no_mask: what says that there is none but
-    the rows' own order."""
+    """Rows of these lengths, none of them empty, each in a slot of at least its length.
 
-    def __init__(self, lengths: Sequence[int], room: Sequence[int], device: torch.device) -> None:
+    Slots of similar size should be neighbours. position_ids: the position of each token in its
+    row, (N,); no_mask: (1, 1, 1, 1), stands for the mask of later tokens only.
+    """
+
+    def __init__(self, lengths: Sequence[int], slots: Sequence[int], device: torch.device) -> None:
         self.no_mask = torch.zeros(1, 1, 1, 1, device=device)
-        self.slots, starts = room, [0, *accumulate(room)][:-1]
-        self._ends = torch.tensor([*map(add, starts, lengths)], device=device)
-        together = ROWS_PER_GROUP if len({*room}) > 1 else len(room)
-        rows = [slice(at, at + together) for at in range(0, len(room), together)]
-        self.groups = [PaddedGroup(starts[some], room[some], device) for some in rows]
-        self.position_ids = torch.cat([grid.position_ids for grid in self.groups])
+        self.slots, starts = slots, [0, *accumulate(slots)][:-1]
+        self._stops = torch.tensor([*map(add, starts, lengths)], device=device)
+        count = ROWS_PER_GROUP if len({*slots}) > 1 else len(slots)
+        parts = [slice(start, start + count) for start in range(0, len(slots), count)]
+        self.groups = [PaddedGroup(starts[part], slots[part], device) for part in parts]
+        self.position_ids = torch.cat([group.position_ids for group in self.groups])
 
     def ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """The rows' ids in one, (N,), zeros where there is more room."""
+        """The ids of all rows, (N,), with zeros up to the end of each slot."""
         ids = [*chain.from_iterable(pad_right(rows, self.slots))]
-        return torch.tensor(ids, device=self._ends.device)
+        return torch.tensor(ids, device=self._stops.device)
 
     def last(self, keep: int) -> Tensor:
-        """Where the last `keep` tokens of each row stand, which has as many: (B * keep)."""
-        return (self._ends[:, None] + torch.arange(-keep, 0, device=self._ends.device)).flatten()
+        """Indices of the last `keep` tokens of each row, (B * keep,); no row is shorter."""
+        return (self._stops[:, None] + torch.arange(-keep, 0, device=self._stops.device)).flatten()
 
     def attended(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What each token gathers, (1, N, H, D), of queries, keys and values (1, H, N, D), by an
-        attention of rows as they stand in a grid: (B, H, T, D) each -> (B, T, H, D)."""
+        """Attention of each row to itself: (1, H, N, D) each -> (1, N, H, D).
+
+        attend: the attention of padded rows, three times (B, H, T, D) -> (B, T, H, D).
+        """
         gathered = value.new_empty(len(self.position_ids), query.shape[1], value.shape[-1])
-        three = [packed[0].transpose(0, 1).contiguous() for packed in (query, key, value)]
-        for grid in self.groups:
-            found = attend(*map(grid.pad, three))
-            grid.unpad(found, gathered[grid.own])
+        packed = [each[0].transpose(0, 1).contiguous() for each in (query, key, value)]
+        for group in self.groups:
+            found = attend(*map(group.pad, packed))
+            group.unpad(found, gathered[group.tokens])
         return gathered[None]
 
 
 class PaddedGroup:
-    """Some rows of a packed one, which begin at `starts` there and have so much room. own: what of
-    the packed row is theirs. Rows of one length lie there as they do here."""
+    """Some rows of a packed batch, whose slots begin at `starts`. tokens: the slice of the batch
+    that they fill. Rows with slots of one size are not copied."""
 
-    def __init__(self, starts: Sequence[int], room: Sequence[int], device: torch.device) -> None:
-        self.rows, self.even = len(room), min(room) == max(room)
-        self.width = max(room) if self.even else -(-max(room) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-        self.own = slice(starts[0], starts[-1] + room[-1])
+    def __init__(self, starts: Sequence[int], slots: Sequence[int], device: torch.device) -> None:
+        self.rows, self.is_even = len(slots), min(slots) == max(slots)
+        self.width = max(slots)
+        if not self.is_even:
+            self.width = -(-self.width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+        self.tokens = slice(starts[0], starts[-1] + slots[-1])
         columns = torch.arange(self.width, device=device).expand(self.rows, -1)
-        sizes, first = (torch.tensor(each, device=device)[:, None] for each in (room, starts))
-        taken = columns < sizes
-        self.position_ids = columns[taken]
-        if not self.even:
-            self._tokens = taken.flatten().nonzero()[:, 0]
-            self._from = torch.where(taken, first + columns, 0)
-        self._by_heads = dict[int, Tensor]()
+        sizes, first = (torch.tensor(x, device=device)[:, None] for x in (slots, starts))
+        is_used = columns < sizes
+        self.position_ids = columns[is_used]
+        if not self.is_even:
+            self._used = is_used.flatten().nonzero()[:, 0]
+            self._sources = torch.where(is_used, first + columns, 0)
+        self._sources_by_heads = dict[int, Tensor]()
 
     def pad(self, packed: Tensor) -> Tensor:
-        """(N, H, D), in a row -> (B, H, T, D), a row of the grid each."""
+        """Packed (N, H, D) -> padded rows (B, H, T, D)."""
         heads, size = packed.shape[1:]
-        if self.even:
-            return packed[self.own].view(self.rows, self.width, heads, size).transpose(1, 2)
-        each = packed.view(-1, size).index_select(0, self._of(heads))
-        return each.view(self.rows, heads, self.width, size)
+        if self.is_even:
+            return packed[self.tokens].view(self.rows, self.width, heads, size).transpose(1, 2)
+        padded = packed.view(-1, size).index_select(0, self._sources_of(heads))
+        return padded.view(self.rows, heads, self.width, size)
 
-    def unpad(self, found: Tensor, into: Tensor) -> None:
-        """(B, T, H, D) -> (n, H, D), what is in the packed row of it."""
-        if self.even:
-            into.copy_(found.flatten(0, 1))
+    def unpad(self, padded: Tensor, into: Tensor) -> None:
+        """Padded rows (B, T, H, D) -> `into`, this group's part (n, H, D) of the packed batch."""
+        if self.is_even:
+            into.copy_(padded.flatten(0, 1))
         else:
-            torch.index_select(found.flatten(0, 1), 0, self._tokens, out=into)
+            torch.index_select(padded.flatten(0, 1), 0, self._used, out=into)
 
-    def _of(self, heads: int) -> Tensor:
-        """Of which token and head each place in the grid of each head is: (B * H * T)."""
-        if heads not in self._by_heads:
-            head = torch.arange(heads, device=self._from.device)[:, None]
-            self._by_heads[heads] = (self._from[:, None] * heads + head).flatten()
-        return self._by_heads[heads]
+    def _sources_of(self, heads: int) -> Tensor:
+        """The packed index, of tokens by heads, for each place of the padded rows (B * H * T,)."""
+        if heads not in self._sources_by_heads:
+            head = torch.arange(heads, device=self._sources.device)[:, None]
+            self._sources_by_heads[heads] = (self._sources[:, None] * heads + head).flatten()
+        return self._sources_by_heads[heads]
 
 
 def slots_of(lengths: Sequence[int]) -> Sequence[int]:
-    """How much room each row gets in a packed one: what it needs, or as much as the longest where
-    that costs less."""
+    """The size of each row's slot: its length, or that of the longest row where padding costs
+    less than copying."""
     longest = [max(lengths)] * len(lengths)
     return lengths if sum(longest) > MAX_PADDING_RATIO * sum(lengths) else longest

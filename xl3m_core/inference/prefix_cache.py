@@ -1,7 +1,7 @@
-"""WarmPrompts: keys and values of prompts the model has read, for prompts that begin the same.
+"""PrefixCache: keys and values of prompts the model has read, for prompts with the same beginning.
 
-A key context changes by a segment at a time, and a question is asked again: most of the next
-prompt was in the last one, or all of it. Knows token ids and a cache's tensors; no text.
+A key context changes by one segment at a time, and questions are asked again: most of the next
+prompt, or all of it, was in an earlier one. In memory only, with a limit in bytes.
 """
 
 from collections.abc import Sequence
@@ -12,68 +12,74 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 MIN_SHARED_TOKENS = 16
-"""Tokens; for a shorter common start, or less than half of it, no prompt is given up."""
+"""An entry is not used for fewer tokens, or for less than half of it: using it removes it."""
 
 
 @dataclass(slots=True)
 class CachedPrefix:
-    """What was read of a prompt: a cache of its first tokens, none so far; and the logits (V,)
-    behind the whole of it, if that is what was read."""
+    """The key-value cache of a prompt's first tokens, and, if the whole prompt was read, the
+    logits (V,) of its next token."""
 
     cache: Any = field(default_factory=DynamicCache)
     logits: Tensor | None = None
 
     @property
     def bytes(self) -> int:
-        """What it takes."""
-        tensors = [kept for layer in self.cache.layers for kept in (layer.keys, layer.values)]
-        return sum(kept.nbytes for kept in (*tensors, self.logits) if kept is not None)
+        """Memory of the keys, values and logits."""
+        tensors = [tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values)]
+        return sum(t.nbytes for t in (*tensors, self.logits) if t is not None)
 
 
 class PrefixCache:
-    """So many bytes of caches at most; what was used least lately goes first."""
+    """At most `max_bytes` of cached prompts; the least recently used are evicted first."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.entries: dict[tuple[int, ...], CachedPrefix] = {}
 
     def pop_longest(self, prompt: Sequence[int]) -> CachedPrefix:
-        """What the prompt begins with, as far as any cache has it; all of it only with the logits
-        behind it. It is the caller's from now on; see `keep`."""
-        shared = {ids: _shared_tokens(ids, prompt) for ids in self.entries}
-        best = max(shared, key=lambda ids: (shared[ids], -len(ids)), default=())
+        """Remove and return the entry that shares the longest beginning with the prompt, cropped to
+        it; or an empty one. A prompt that was read completely keeps its logits, any other at least
+        one token to be read. See `insert`."""
+        ids = tuple(prompt)
+        shared = {entry: shared_tokens(entry, ids) for entry in self.entries}
+        best = max(shared, key=lambda entry: (shared[entry], -len(entry)), default=())
         if shared.get(best, 0) < max(MIN_SHARED_TOKENS, len(best) // 2):
             return CachedPrefix()
-        read = self.entries.pop(best)
-        if len(best) == len(prompt) == shared[best] and read.logits is not None:
-            return read
-        return CachedPrefix(_cropped(read.cache, min(shared[best], len(prompt) - 1)))
+        cached = self.entries.pop(best)
+        if best == ids and cached.logits is not None:
+            return cached
+        return CachedPrefix(_cropped(cached.cache, min(shared[best], len(ids) - 1)))
 
-    def insert(self, prompt: Sequence[int], read: CachedPrefix) -> None:
-        """Keep what has read the prompt, and perhaps what was generated behind it."""
-        if not all(type(layer) is DynamicLayer for layer in read.cache.layers):
+    def insert(self, prompt: Sequence[int], cached: CachedPrefix) -> None:
+        """Keep the cache of a prompt that was read; generated tokens behind it are cropped."""
+        if not all(type(layer) is DynamicLayer for layer in cached.cache.layers):
             return
-        _cropped(read.cache, len(prompt))
+        _cropped(cached.cache, len(prompt))
         self.entries.pop(tuple(prompt), None)
-        if read.bytes > self.max_bytes:
+        if cached.bytes > self.max_bytes:
             return
-        self.entries[tuple(prompt)] = read
+        self.entries[tuple(prompt)] = cached
         while self.bytes > self.max_bytes:
             del self.entries[next(iter(self.entries))]
 
     @property
     def bytes(self) -> int:
-        """What all of it takes."""
-        return sum(read.bytes for read in self.entries.values())
+        """Memory of all entries."""
+        return sum(cached.bytes for cached in self.entries.values())
 
 
-def _shared_tokens(one: Sequence[int], other: Sequence[int]) -> int:
-    differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differ, min(len(one), len(other)))
+def shared_tokens(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many first tokens are the same; by comparing slices, whose tokens are compared in C."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _cropped(cache: Any, tokens: int) -> Any:
-    """The cache without what comes after its first tokens, if there is anything."""
-    if (more := cache.get_seq_length() - tokens) > 0:
-        cache.crop(-more)
+    """The cache of the first tokens only."""
+    if (excess := cache.get_seq_length() - tokens) > 0:
+        cache.crop(-excess)
     return cache

@@ -1,10 +1,10 @@
-"""Fork: rows that are read once, and ends that are read behind them, each as if it were alone.
+"""SharedPrefix: rows that are read once, and suffixes read behind them, each as if it were alone.
 
-    BOS s1  s2 pad | q1 q2 | p1 p2 p3     an end sees the row and itself, and has the
-    BOS s1  s2 s3  | q1 q2 | p1 p2 p3     places right behind the row
+    BOS s1  s2 pad | q1 q2 | p1 p2 p3     a suffix attends to its row and to itself, and has
+    BOS s1  s2 s3  | q1 q2 | p1 p2 p3     the positions right behind the row
 
-The rows are filled behind, where none of their tokens looks, so they are read without a mask. Their
-keys and values are kept until all ends are read. Knows a network; not what rows and ends say.
+The rows are padded on the right, where none of their tokens attends, so they need no mask. Their
+keys and values are cached until all suffixes are read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,8 @@ from xl3m_core.inference.masks import shared_prefix_mask
 
 
 class SharedPrefix:
-    """Rows of token ids, none of them empty, read when it is made; `most`: as many of each row's
-    last logits are kept."""
+    """Rows of token ids, none of them empty, which are read on creation. keep_prefix: of how many
+    of each row's last positions the logits are kept."""
 
     def __init__(
         self,
@@ -28,52 +28,59 @@ class SharedPrefix:
         dtype: torch.dtype,
         device: torch.device,
         rows: Sequence[Sequence[int]],
-        most: int,
+        keep_prefix: int,
     ) -> None:
         self.forward, self.dtype = forward, dtype
         self.cache: Any = DynamicCache()
         lengths, width = [*map(len, rows)], max(map(len, rows))
         ids = torch.tensor([*pad_right(rows, [width] * len(rows))], device=device)
-        places = torch.arange(width, device=device).expand(len(rows), -1)
-        ends = torch.tensor(lengths, device=device)[:, None]
-        self.branch_ids = (places < ends).long() - 1  # the start's, or nobody's
-        last = (ends + torch.arange(-most, 0, device=device)).clamp(0)  # before its start: any
+        positions = torch.arange(width, device=device).expand(len(rows), -1)
+        stops = torch.tensor(lengths, device=device)[:, None]
+        self.branch_ids = (positions < stops).long() - 1  # 0: prefix, -1: padding
+        last = (stops + torch.arange(-keep_prefix, 0, device=device)).clamp(0)  # any, before a row
         kept, where = torch.unique(last, return_inverse=True)
-        logits = self._read(ids, None, places, kept.tolist() or [0])
-        self.prefix_length = logits.take_along_dim(where[..., None], dim=1)
+        logits = self._logits(ids, None, positions, kept.tolist() or [0])
+        self.prefix_logits = logits.take_along_dim(where[..., None], dim=1)  # (B, keep_prefix, V)
 
-    def suffix_logits(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
-        """Of each end the last so many (B, keep, V), the row's among them where it is shorter."""
-        counts = iter(keep)
-        for group in split_by_budget(ends, len, MAX_SUFFIX_TOKENS):
-            kept = [next(counts) for _ in group]
-            for end, own, count in zip(group, self._suffixes(group, kept), kept, strict=True):
-                before = self.prefix_length[
-                    :, self.prefix_length.shape[1] - max(0, count - len(end)) :
-                ]
-                yield torch.cat([before, own], dim=1)
+    def suffix_logits(
+        self, suffixes: Sequence[Sequence[int]], counts: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """For each suffix the logits (B, count, V) of its last `count` positions; where the suffix
+        is shorter, the row's last positions are among them."""
+        remaining = iter(counts)
+        for group in split_by_budget(suffixes, len, MAX_SUFFIX_TOKENS):
+            kept = [next(remaining) for _ in group]
+            for suffix, own, count in zip(group, self._own_logits(group, kept), kept, strict=True):
+                start = self.prefix_logits.shape[1] - max(0, count - len(suffix))
+                yield torch.cat([self.prefix_logits[:, start:], own], dim=1)
 
-    def _suffixes(self, ends: Sequence[Sequence[int]], keep: Sequence[int]) -> Sequence[Tensor]:
-        """Their own logits, as far as they are kept."""
+    def _own_logits(
+        self, suffixes: Sequence[Sequence[int]], counts: Sequence[int]
+    ) -> Sequence[Tensor]:
+        """The logits of the suffixes' own last positions, (B, at most count, V) each."""
         device, rows = self.branch_ids.device, len(self.branch_ids)
-        ids = torch.tensor([token for end in ends for token in end], device=device)
-        turns = torch.tensor([n for n, end in enumerate(ends, 1) for _ in end], device=device)
-        turns = torch.cat([self.branch_ids, turns.expand(rows, -1)], dim=1)
-        sight, places = shared_prefix_mask(turns, len(ids), self.dtype)
-        sizes = [min(count, len(end)) for end, count in zip(ends, keep, strict=True)]
-        kept = _last([*map(len, ends)], sizes)
-        logits = self._read(ids.expand(rows, -1), sight, places, kept)
+        ids = torch.tensor([token for suffix in suffixes for token in suffix], device=device)
+        own_ids = [n for n, suffix in enumerate(suffixes, 1) for _ in suffix]
+        own_branch_ids = torch.tensor(own_ids, device=device).expand(rows, -1)
+        branch_ids = torch.cat([self.branch_ids, own_branch_ids], dim=1)
+        mask, positions = shared_prefix_mask(branch_ids, len(ids), self.dtype)
+        sizes = [min(count, len(suffix)) for suffix, count in zip(suffixes, counts, strict=True)]
+        kept = _last_columns([*map(len, suffixes)], sizes)
+        logits = self._logits(ids.expand(rows, -1), mask, positions, kept)
         self.cache.crop(-len(ids))
         return torch.split(logits, sizes, dim=1)
 
-    def _read(
-        self, ids: Tensor, mask: Tensor | None, places: Tensor, kept: Sequence[int]
+    def _logits(
+        self, ids: Tensor, mask: Tensor | None, positions: Tensor, kept: Sequence[int]
     ) -> Tensor:
-        """Logits (B, kept, V) of ids behind what was read, which then are read as well."""
+        """Logits (B, kept, V) at the kept columns of ids (B, W), which extend the cache.
+
+        mask: (B, 1, W, T), added to the scores of all T cached and new tokens; positions: (B, W).
+        """
         output = self.forward(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=places,
+            position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=torch.tensor(kept, device=ids.device),
@@ -82,8 +89,9 @@ class SharedPrefix:
         return logits
 
 
-def _last(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Where the last tokens stand of ends of those sizes in a row, of each as many as counted."""
+def _last_columns(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """The columns of the last `count` tokens of each suffix, where suffixes of these sizes stand
+    one behind the other."""
     columns, stop = list[int](), 0
     for size, count in zip(sizes, counts, strict=True):
         stop += size

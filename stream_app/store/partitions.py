@@ -1,0 +1,134 @@
+"""PartitionStore: for each partition its owner's epoch, its position, and the topic it is of.
+
+The epoch is a fencing token: a write that names an older one is refused. Positions are written
+last, so if a partition's position is there, so is everything before it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from stream_app.runtime.retry import Health
+from stream_app.store.connection import AnyRedis
+from stream_app.store.keys import Keys
+from stream_app.store.retrying import retried
+from stream_app.store.scripts import Call, Script
+from stream_app.store.state import (
+    ANY_REDIS,
+    FencedError,
+    LostWritesError,
+    PositionUpdate,
+    RestartedError,
+)
+
+Fence = tuple[str, int]
+"""A fencing token: topic/partition and the epoch its owner drew."""
+
+
+async def check_fence(pipe: AnyRedis, keys: Keys, fence: Fence) -> None:
+    """Raise FencedError if the partition, which the transaction watches, has a later owner."""
+    partition, epoch = fence
+    if int(await pipe.hget(keys.partition(partition), "epoch") or 0) > epoch:
+        raise FencedError.of(partition, epoch)
+
+
+def name_of(partition: str, incarnation: int) -> str:
+    """The name under which a partition's offsets are kept: other offsets, other name, if its topic
+    was recreated."""
+    return f"{partition}#{incarnation}" if incarnation else partition
+
+
+class PartitionStore:
+    """The partitions of all topics. health: see `retrying`."""
+
+    def __init__(self, redis: AnyRedis, keys: Keys, health: Health | None = None) -> None:
+        self.redis = redis
+        self.keys = keys
+        self.health = health
+        self._move_position = Script(redis, "move_position.lua")
+
+    @retried
+    async def run_id(self) -> str:
+        """The id of the running Redis process: another one after each start."""
+        return str((await self.redis.info("server"))["run_id"])
+
+    @retried
+    async def draw_epoch(self, partition: str, check: Callable[[], None] = lambda: None) -> int:
+        """A new epoch for the partition, larger than any that an earlier owner drew. check: called
+        before each try; raises if the partition is no longer this worker's."""
+
+        async def write(pipe: AnyRedis) -> None:
+            check()
+            pipe.multi()
+            pipe.hincrby(self.keys.partition(partition), "epoch", 1)
+
+        (epoch,) = await self.redis.transaction(write, self.keys.partition(partition))
+        return int(epoch)
+
+    async def position(self, partition: str) -> tuple[int | None, int]:
+        """The partition's first offset that is not in Redis (None: nothing was read), and how often
+        its topic was recreated."""
+        return (await self.positions([partition]))[0]
+
+    @retried
+    async def positions(self, partitions: Sequence[str]) -> list[tuple[int | None, int]]:
+        """`position` of several partitions, in one round trip."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for partition in partitions:
+                pipe.hmget(self.keys.partition(partition), ["next", "made"])
+            replies = await pipe.execute()
+        return [(None if next_ is None else int(next_), int(made or 0)) for next_, made in replies]
+
+    @retried
+    async def gap(self, partition: str) -> int:
+        """Missing offsets before the partition's position that no stream has counted yet."""
+        return int(await self.redis.hget(self.keys.partition(partition), "gap") or 0)
+
+    @retried
+    async def move(self, moves: Sequence[PositionUpdate], trusted: str = ANY_REDIS) -> None:
+        """Note for each partition that everything before its new position is in Redis, all in one
+        round trip. Raises FencedError if the partition has a later owner, RestartedError if Redis
+        is not the `trusted` process, and LostWritesError if the position is not where its owner
+        left it: Redis lost that write, and may have lost others."""
+        calls: list[Call] = []
+        for move in moves:
+            old = "" if move.old is None else move.old
+            args = [old, move.new, move.epoch, trusted, move.gap]
+            calls.append(([self.keys.partition(move.partition)], args))
+        replies = await self._move_position.each(calls)
+        for move, reply in zip(moves, replies, strict=True):
+            if reply == -2:
+                raise RestartedError
+            if reply < 0:
+                raise FencedError.of(move.partition, move.epoch)
+            if reply == 0:
+                raise LostWritesError(
+                    f"{move.partition}: Redis is not where this worker left it; it lost writes, "
+                    "perhaps in a restart. This worker ends; the next one reads again what is "
+                    "missing."
+                )
+
+    @retried
+    async def topic_id(self, partition: str) -> str:
+        """The id of the topic that the partition's offsets are of; empty if not known."""
+        return (await self.redis.hget(self.keys.partition(partition), "topic") or b"").decode()
+
+    @retried
+    async def note_topic_id(self, partition: str, epoch: int, topic_id: str) -> None:
+        """Note the id of the topic that the partition's offsets are of. Raises FencedError."""
+        await self._set(partition, epoch, {"topic": topic_id})
+
+    @retried
+    async def reset(self, partition: str, epoch: int, incarnation: int, topic_id: str = "") -> None:
+        """Nothing is read of the partition, whose topic was recreated for the `incarnation`th time.
+        Raises FencedError."""
+        fields: dict[str, int | str] = {"next": 0, "made": incarnation, "gap": 0, "topic": topic_id}
+        await self._set(partition, epoch, fields)
+
+    async def _set(self, partition: str, epoch: int, fields: dict[str, int | str]) -> None:
+        """Write the fields, unless the partition has an owner of a later epoch."""
+
+        async def write(pipe: AnyRedis) -> None:
+            await check_fence(pipe, self.keys, (partition, epoch))
+            pipe.multi()
+            pipe.hset(self.keys.partition(partition), mapping=fields)
+
+        await self.redis.transaction(write, self.keys.partition(partition))
