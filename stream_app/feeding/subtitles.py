@@ -164,8 +164,8 @@ def _cue_of_text(start: float | None, text: str) -> Iterator[Cue]:
 def _cue(start: float | None, speaker: str, text: str) -> Iterator[Cue]:
     """Cues of at most the length of a record."""
     text, speaker = _BLANKS.sub(" ", text).strip(), _BLANKS.sub(" ", speaker).strip()[:100]
-    for start in range(0, len(text), 4 * UTTERANCE_CHARS):
-        yield Cue(start, speaker, text[start : start + 4 * UTTERANCE_CHARS])
+    for offset in range(0, len(text), 4 * UTTERANCE_CHARS):
+        yield Cue(start, speaker, text[offset : offset + 4 * UTTERANCE_CHARS])
 
 
 def _plain(text: str) -> str:

@@ -51,7 +51,7 @@ def test_an_answer_that_is_nowhere_in_its_evidence_says_so(
         (0.62, 40.0, 40.0, "ask again, or with --deadline 80"),
         (0.62, 90.0, 90.0, "62% of the stream: ask again"),
         (0.9999, 30.0, 30.0, "99% of the stream"),
-        (0.62, 3.0, 30.0, "trimmed"),
+        (0.62, 3.0, 30.0, "retention deleted the rest"),
     ],
 )
 def test_what_the_asker_may_do_is_said(
@@ -65,8 +65,8 @@ def test_what_the_asker_may_do_is_said(
 
 def test_progress_is_never_whole_before_it_is() -> None:
     assert progress(999, 1000, 3.2) == "scored 99% for this question: 999 of 1000 segments, 3 s"
-    assert progress(1000, 1000, 3.2).startswith("read 100%")
-    assert progress(0, 0, 0.0).startswith("read 0%")
+    assert progress(1000, 1000, 3.2).startswith("scored 100%")
+    assert progress(0, 0, 0.0).startswith("scored 0%")
 
 
 def test_names_most_like_the_wanted_one_come_first() -> None:
