@@ -20,7 +20,8 @@ from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding import chunking, discovery, feeder, open_file, reader, recovery
-from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.checkpoint_file import CheckpointFile
+from stream_app.feeding.checkpoints import Checkpoints
 from stream_app.feeding.chunking import Chunk
 from stream_app.feeding.encoder import EventEncoder
 from stream_app.feeding.feeder import Feeder, open_feeder
@@ -267,7 +268,7 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
     made = Feeder(settings, cast(AIOKafkaProducer, client), None, book)
 
     async def run() -> None:
-        async with feed._kept(settings, book, made):
+        async with feed._saved(settings, book, made):
             source = Source(tmp_path / "log", "s", follow=True)
             await made.feed("s", reader.read(source, ReadOptions(book)), lambda _: None)
 

@@ -95,7 +95,7 @@ async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fr
 async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     store: StreamStore, fresh: Fresh, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from stream_app.cli.doctor import _cuts
+    from stream_app.cli.doctor import _segmented_otherwise
 
     stream, engine = fresh("s"), HashEngine()
     await store.register_streams([(stream, "t/0")])
@@ -107,7 +107,7 @@ async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     with caplog.at_level(logging.WARNING, "xl3m"):
         await SegmentationCheck(engine, store).run()
     assert said[0] in caplog.messages
-    assert said[0] in await _cuts(Settings(redis=redis_url), engine)
+    assert said[0] in await _segmented_otherwise(Settings(redis=redis_url), engine)
 
 
 @pytest.mark.guarantee("Chunking")
