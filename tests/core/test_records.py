@@ -76,7 +76,7 @@ LINES = st.lists(st.one_of(PLAIN, MORE), max_size=60)
 
 
 def bytes_of(texts: Sequence[str]) -> list[int]:
-    """A counter that is exact and uneven: a token a byte of UTF-8."""
+    """An exact and uneven counter: one token for each byte of UTF-8."""
     return [len(text.encode()) for text in texts]
 
 
@@ -89,7 +89,7 @@ def segments_of(segmenter: Segmenter, chunks: Sequence[str]) -> list[Segment]:
 
 
 def grouped(lines: Sequence[str]) -> list[list[str]]:
-    """The lines by record, the slow and plain way."""
+    """The lines of each record, by the slow twin."""
     begins, records = record_start("auto"), list[list[str]]()
     for line in lines:
         if begins(line) or not records:

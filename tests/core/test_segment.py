@@ -1,4 +1,4 @@
-"""The segmenter: any chunking gives the same segments, nothing is lost, nothing is over budget."""
+"""The segmenter: any chunking gives the same segments, without loss and within the budget."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,7 +19,7 @@ TEXT = st.text(
 
 
 def bytes_of(texts: Sequence[str]) -> list[int]:
-    """A counter that is exact and uneven: a token a byte of UTF-8."""
+    """An exact and uneven counter: one token for each byte of UTF-8."""
     return [len(text.encode()) for text in texts]
 
 
@@ -125,7 +125,7 @@ def test_a_line_without_end_is_cut_as_it_comes() -> None:
 @pytest.mark.parametrize("size", [100, 1000])
 @pytest.mark.parametrize("shape", ["x", "気", " ", "😀", "x+ ", "気+ ", "x+ +😀", "😀+\n"])
 def test_what_is_counted_is_not_much_more_than_what_there_is(shape: str, size: int) -> None:
-    """Tokens that lie very unevenly: spaces cost nothing, some characters four."""
+    """A very uneven counter: a space has no token, some characters have four."""
     lengths = {"x": size + 4, "気": size // 3 + 2, " ": 7 * size, "😀": 7 * size, "\n": 1}
     text = "".join(each * lengths[each] for each in shape.split("+")) * 20
     counted = 0
