@@ -23,8 +23,14 @@ from stream_app.kafka.records import Event, check_readable, first_offset, is_emp
 from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
-from stream_app.store.limits import too_many_streams
-from stream_app.store.state import Commit, LostWritesError, RestartedError, State
+from stream_app.store.state import (
+    Commit,
+    Committed,
+    LostWritesError,
+    RestartedError,
+    State,
+    too_many_streams,
+)
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
@@ -236,9 +242,9 @@ class Ingest:
         """One commit per stream in one round trip; returns the events that remain."""
         await self._load(list(arrivals))
         commits = await asyncio.to_thread(self._commits, arrivals)
-        states = await self.store.commit(commits, self.assignment.trusted_run_id)
-        for commit, state in zip(commits, states, strict=True):
-            state = state or await self._reload(commit)
+        results = await self.store.commit(commits, self.assignment.trusted_run_id)
+        for commit, result in zip(commits, results, strict=True):
+            state = result.state if isinstance(result, Committed) else await self._reload(commit)
             self.states[commit.stream] = state
             if self.assignment.owns(arrivals[commit.stream][0].source):
                 self.scorer.streams.on_commit(commit.stream, state.cursor)

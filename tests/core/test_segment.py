@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xl3m_core.segment import Segment, Segmenter, Tail
+from xl3m_core.segment import Segment, Tail
+from xl3m_core.segmenter import Segmenter
 
 TEXT = st.text(
     st.one_of(
@@ -61,7 +62,7 @@ def test_chunks_together_are_as_one_by_one(text: str, cuts: list[int], size: int
 def test_pieces_of_a_long_record_about_fill_their_segments(text: str, size: int) -> None:
     segmenter = Segmenter(bytes_of, size)
     segments = segments_of(segmenter, [text])
-    assert all(len(s.text) <= segmenter.longest_line for s in segments)
+    assert all(len(s.text) <= segmenter.max_line_chars for s in segments)
     assert sum(s.tokens for s in segments) / len(segments) > size / 8 or len(segments) < 3
 
 
@@ -118,7 +119,7 @@ def test_a_line_without_end_is_cut_as_it_comes() -> None:
     segmenter = Segmenter(bytes_of, 10)
     tail, segments = segmenter.push(Tail(), "x" * 1000)
     assert len(segments) > 80
-    assert len(tail.partial) < segmenter.longest_line
+    assert len(tail.partial) < segmenter.max_line_chars
 
 
 @pytest.mark.parametrize("size", [100, 1000])

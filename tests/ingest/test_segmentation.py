@@ -15,7 +15,7 @@ from stream_app.ingest.segmentation import (
     retained,
 )
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, Cursor, Retention, State
+from stream_app.store.state import Commit, Committed, Cursor, Retention, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import HashEngine
@@ -70,8 +70,9 @@ async def grown(
     commit = Commit(
         stream, base, segments, Tail(head + count), "t/0", 1, offset, cut=cut.number
     )  # fmt: skip
-    (state,) = await store.commit([commit])
-    assert state is not None
+    (result,) = await store.commit([commit])
+    assert isinstance(result, Committed)
+    state = result.state
     return state
 
 
@@ -94,7 +95,7 @@ async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fr
 async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     store: StreamStore, fresh: Fresh, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from stream_app.cli.doctor import _cuts
+    from stream_app.cli.doctor import _segmented_otherwise
 
     stream, engine = fresh("s"), HashEngine()
     await store.register_streams([(stream, "t/0")])
@@ -106,7 +107,7 @@ async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     with caplog.at_level(logging.WARNING, "xl3m"):
         await SegmentationCheck(engine, store).run()
     assert mismatch[0] in caplog.messages
-    assert mismatch[0] in await _cuts(Settings(redis=redis_url), engine)
+    assert mismatch[0] in await _segmented_otherwise(Settings(redis=redis_url), engine)
 
 
 @pytest.mark.guarantee("Chunking")

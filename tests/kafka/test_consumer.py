@@ -53,7 +53,7 @@ async def app(
     add_agent(here, raw_topic(here, settings.tokens_topic), take)
     here.finalize()
     await here.maybe_start()
-    await until(lambda: bool(here.rebalancing_count and not here.rebalancing), WAIT_SECONDS)
+    await until(lambda: bool(here.rebalancing_count and not here.rebalancing), seconds=WAIT_SECONDS)
     yield here
     await here.stop()
 
@@ -117,7 +117,7 @@ async def test_a_rebalance_waits_for_a_batch_in_progress_for_a_while(
     here, done = cast(Any, app), asyncio.Event()
     monkeypatch.setattr(here, "ingest_idle", done.wait)
     waiting = asyncio.create_task(here._consumer_wait_empty(here.consumer, here.log))
-    await until(lambda: bool(cast(Any, done)._waiters), WAIT_SECONDS)
+    await until(lambda: bool(cast(Any, done)._waiters), seconds=WAIT_SECONDS)
     assert not waiting.done()
     done.set()
     async with asyncio.timeout(WAIT_SECONDS):
@@ -135,7 +135,7 @@ async def test_a_partition_full_before_a_rebalance_is_not_full_after_it(app: App
         consumer.assignment(), cast(Any, app).consumer_generation_id
     )
     assert not consumer._buffered_partitions
-    await until(lambda: consumer.flow_active, WAIT_SECONDS)
+    await until(lambda: consumer.flow_active, seconds=WAIT_SECONDS)
 
 
 @pytest.mark.guarantee("At-least-once delivery")
@@ -151,7 +151,7 @@ async def test_nothing_is_read_during_a_rebalance(app: App) -> None:
     await here.consumer.on_partitions_assigned(
         here.consumer.assignment(), here.consumer_generation_id
     )
-    await until(lambda: here.consumer.flow_active, WAIT_SECONDS)
+    await until(lambda: here.consumer.flow_active, seconds=WAIT_SECONDS)
     assert flowing == [False]
 
 

@@ -18,7 +18,7 @@ from stream_app.requests import Query
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, QuestionRecord, Retention
+from stream_app.store.state import Commit, Committed, QuestionRecord, Retention
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
@@ -41,7 +41,7 @@ class World:
             self.engine,
             self.store,
             PLENTY,
-            on_change=lambda stream, qid: self.warming.changed(stream, qid),
+            on_change=lambda stream, qid: self.warming.mark_stale(stream, qid),
         )
         settings = Settings(adhoc_ttl_seconds=100)
         self.warming = PromptPrefetcher(self.engine, self.store, self.scoring)
@@ -52,8 +52,9 @@ class World:
         base = await self.store.load(stream)
         tail, new = self.engine.segmenter().push(base.tail, text, 5000)
         commit = Commit(stream, base, new, tail, "t/0", 1, offset)
-        (state,) = await self.store.commit([commit])
-        assert state is not None
+        (result,) = await self.store.commit([commit])
+        assert isinstance(result, Committed)
+        state = result.state
         self.scoring.streams.on_commit(stream, state.cursor)
 
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
@@ -164,7 +165,7 @@ async def test_a_question_that_nobody_asked_is_not_read_ahead(world: World, fres
         pass
     assert not world.warming.stale
     for i in range(100):
-        world.warming.asked(stream, f"{i}", "q?")
+        world.warming.note_query(stream, f"{i}", "q?")
     assert len(world.warming.recent) == RECENT_QUESTIONS
 
 
@@ -314,11 +315,11 @@ async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the
 
     def prepare(ranked: object, question: str) -> None:
         prepared.append(question)
-        world.warming.changed(stream, qid)
+        world.warming.mark_stale(stream, qid)
 
     monkeypatch.setattr(world.engine, "prefill", prepare)
-    world.warming.asked(stream, qid, "q?")
-    world.warming.changed(stream, qid)
+    world.warming.note_query(stream, qid, "q?")
+    world.warming.mark_stale(stream, qid)
     await world.warming.prefetch()
     assert (prepared, world.warming.stale) == (["q?"], {(stream, qid)})
 

@@ -52,7 +52,7 @@ from tests.support.files import read_file
 from tests.support.raw import Raw
 from tests.system.fuzz import wire
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
-from xl3m_core.segment import Segmenter
+from xl3m_core.segmenter import Segmenter
 
 LIMIT = 4096
 REFUSALS = (XL3MError, click.ClickException)
