@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
