@@ -25,8 +25,8 @@ ARRIVALS = st.lists(st.one_of(st.none(), POLLS), max_size=150)
 class Source:
     """Creates events, and stops fetching a partition that is paused."""
 
-    def __init__(self, held: set[str] | None = None) -> None:
-        self.throttled = held or set()
+    def __init__(self, throttled: set[str] | None = None) -> None:
+        self.throttled = throttled or set()
         self.paused = set[tuple[str, int]]()
         self.discarded = list[Any]()
         self.offsets = Counter[int]()
@@ -82,20 +82,22 @@ async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
 @pytest.mark.guarantee("Bounded memory")
 @given(ARRIVALS, st.sets(st.sampled_from(["t/0", "t/1"])))
 async def test_no_buffer_exceeds_its_bytes_by_more_than_a_poll_if_pauses_are_heeded(
-    arrivals: list[tuple[int, int] | None], held: set[str]
+    arrivals: list[tuple[int, int] | None], throttled: set[str]
 ) -> None:
-    source = Source(held)
+    source = Source(throttled)
     for step in arrivals:
         if step is not None and not source.is_paused(step[0]):
             source.poll(*step)
-        elif step is None and source.buffers.buffers.keys() - held:
+        elif step is None and source.buffers.buffers.keys() - throttled:
             batch = await source.buffers.batch()
             assert sum(map(size, batch)) < MAX_BYTES + 10
-            assert not {f"t/{e.message.partition}" for e in batch} & held
+            assert not {f"t/{e.message.partition}" for e in batch} & throttled
         most = MAX_BYTES + 10 * MAX_POLL
-        assert all(queue.bytes < most for queue in source.buffers.buffers.values())
+        assert all(buffer.bytes < most for buffer in source.buffers.buffers.values())
         full = {
-            queue.partition for queue in source.buffers.buffers.values() if queue.bytes >= MAX_BYTES
+            buffer.partition
+            for buffer in source.buffers.buffers.values()
+            if buffer.bytes >= MAX_BYTES
         }
         assert source.paused == full
 
@@ -171,5 +173,5 @@ async def test_a_bundle_is_acknowledged_with_its_last_event() -> None:
                 acked.append(event.bundle)
                 assert event.message.offset == event.bundle.message.offset
     assert offsets == [*range(1, 605)]
-    assert not any(each.message.value for each in polls), "what is done is not held on to"
+    assert not any(each.message.value for each in polls), "what is done is not throttled on to"
     assert acked == polls and all(each.acked == [each] for each in polls)

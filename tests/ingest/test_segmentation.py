@@ -53,11 +53,11 @@ def test_what_is_trimmed_counts_no_more() -> None:
 @pytest.mark.guarantee("Chunking")
 def test_a_mismatch_names_its_streams_and_numbers() -> None:
     cursors = {f"s{i}": cursor(0, _0=LONG) for i in range(5)} | {"fits": cursor(0, _0=SHORT)}
-    (said,) = differences(cursors, METHOD, SHORT)
-    assert said.startswith("5 streams ('s0', 's1', 's2', …) hold segments of 512 tokens")
-    assert "reads 415 " in said and "xl3m rebuild" in said
-    (said,) = differences({"a": cursor(0, _0=OTHER)}, METHOD, SHORT)
-    assert said.startswith("1 stream ('a') ") and "tokenizer" in said
+    (mismatch,) = differences(cursors, METHOD, SHORT)
+    assert mismatch.startswith("5 streams ('s0', 's1', 's2', …) hold segments of 512 tokens")
+    assert "reads 415 " in mismatch and "xl3m rebuild" in mismatch
+    (mismatch,) = differences({"a": cursor(0, _0=OTHER)}, METHOD, SHORT)
+    assert mismatch.startswith("1 stream ('a') ") and "tokenizer" in mismatch
     assert [*differences({"a": cursor(0, _0=SHORT), "b": Cursor()}, METHOD, SHORT)] == []
 
 
@@ -102,12 +102,12 @@ async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     await grown(
         store, stream, State(), 2, replace(Segmentation.of_engine(engine), segment_tokens=190)
     )
-    said = [line for line in await mismatches(store, engine) if stream in line]
-    assert len(said) == 1 and "segments of 190 tokens" in said[0]
+    mismatch = [line for line in await mismatches(store, engine) if stream in line]
+    assert len(mismatch) == 1 and "segments of 190 tokens" in mismatch[0]
     with caplog.at_level(logging.WARNING, "xl3m"):
         await SegmentationCheck(engine, store).run()
-    assert said[0] in caplog.messages
-    assert said[0] in await _segmented_otherwise(Settings(redis=redis_url), engine)
+    assert mismatch[0] in caplog.messages
+    assert mismatch[0] in await _segmented_otherwise(Settings(redis=redis_url), engine)
 
 
 @pytest.mark.guarantee("Chunking")

@@ -322,7 +322,7 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
     async def restarted(done: list[tuple[OwnedPartition, Any]]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            here.ingest.assignment.trusted_run_id = "a process that is gone"
+            here.ingest.assignment.trusted_run_id = "a process that ended"
             for name, value in zip(names, saved, strict=True):
                 await redis_client.delete(name)
                 if value:
@@ -491,9 +491,9 @@ async def test_streams_are_listed_under_their_partition(here: Site, fresh: Fresh
     assert listed == sorted([here.topic, other, f"{here.topic}/0"])
 
 
-async def full(store: StreamStore, room: int) -> int:
+async def full(store: StreamStore, left: int) -> int:
     """The limit of streams that admits so many more."""
-    return int(await store.redis.scard(keys.streams())) + room
+    return int(await store.redis.scard(keys.streams())) + left
 
 
 @pytest.mark.guarantee("Bounded counts")

@@ -42,8 +42,8 @@ async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
         async with asyncio.timeout(WAIT_SECONDS):
             while not other.assignment():
                 await other.getmany(timeout_ms=100)
-        mark, said = (await marks(here))[f"group {settings.group}"]
-        assert mark == "FAIL" and "no worker of this kind" in said
+        mark, line = (await marks(here))[f"group {settings.group}"]
+        assert mark == "FAIL" and "no worker of this kind" in line
         await here.start()
         await here.until(lambda: says(log, "no worker of this kind"))
     await here.send("tokens", stream, b"read after all\n")
@@ -113,8 +113,8 @@ async def test_a_group_it_may_not_read_ends_the_worker_at_its_start_with_one_lin
 ) -> None:
     here, admin = guarded
     group = here.settings.group
-    mark, said = (await marks(here))[f"group {group}"]
-    assert mark == "FAIL" and "right to read" in said
+    mark, line = (await marks(here))[f"group {group}"]
+    assert mark == "FAIL" and "right to read" in line
     worker = await here.start()
     assert await ended(here, worker) == 3
     line = log_of(here).strip().splitlines()[-1]

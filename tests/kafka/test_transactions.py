@@ -80,19 +80,19 @@ async def test_what_was_aborted_is_never_read_and_the_group_reaches_the_end(
     assert_alive(here)
 
 
-@pytest.mark.parametrize("door", ["questions", "queries"])
-async def test_what_was_aborted_is_never_asked(door: str, here: Site, fresh: Fresh) -> None:
-    topic, stream = getattr(here.settings, f"{door}_topic"), fresh("stream")
+@pytest.mark.parametrize("kind", ["questions", "queries"])
+async def test_what_was_aborted_is_never_asked(kind: str, here: Site, fresh: Fresh) -> None:
+    topic, stream = getattr(here.settings, f"{kind}_topic"), fresh("stream")
     await here.start()
 
     def write() -> None:
         producer = transactional(here, fresh("tx"))
         for question, is_aborted in (("aborted?", True), ("asked?", False)):
-            fields = {"question": question} | ({"id": question} if door == "queries" else {})
+            fields = {"question": question} | ({"id": question} if kind == "queries" else {})
             transact(producer, topic, stream, json.dumps(fields).encode(), abort=is_aborted)
 
     await asyncio.to_thread(write)
-    if door == "queries":
+    if kind == "queries":
         [(_, answer)] = await here.received("answers", 1)
         assert json.loads(answer)["id"] == "asked?"
     else:
