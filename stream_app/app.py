@@ -73,8 +73,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         settings.max_lag_tokens,
         settings.step_target_ms / 1000,
         Prefilter(settings.redis, store.keys),
-        on_change=lambda stream, qid: prefetcher.changed(stream, qid),
-        on_step=lambda fill, seconds: metrics.stepped(fill, seconds),
+        on_change=lambda stream, qid: prefetcher.mark_stale(stream, qid),
+        on_step=lambda fill, seconds: metrics.observe_step(fill, seconds),
         on_room=lambda: buffers.wake(),
     )
     memory = MemorySampler(store, scorer.streams)
@@ -103,7 +103,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
     on_assigned(app, listener.on_assigned)
 
     prefetcher = PromptPrefetcher(engine, store, scorer)
-    answering = Answering(settings, engine, store, scorer, prefetcher, on_answer=metrics.answered)
+    answering = Answering(
+        settings, engine, store, scorer, prefetcher, on_answer=metrics.observe_answer
+    )
     queries_agent = QueriesAgent(
         settings,
         answering,
@@ -122,7 +124,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         on_skipped=metrics.skipped,
     )
     changes = ChangeListener(
-        store, scorer.streams, health, (tokens.check_generation, questions.check_generation)
+        store, scorer.streams, health, (tokens.check_positions, questions.check_positions)
     )
 
     add_agent(app, topics["tokens"], ingest.run, "tokens")

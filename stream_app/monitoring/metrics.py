@@ -1,8 +1,8 @@
-"""Metrics: what a worker tells Prometheus of itself, in a registry of its own.
+"""Metrics: what a worker exports to Prometheus, in its own registry.
 
-What the worker's state shows is read off it when somebody asks; steps, answers and dead letters
-leave no trace there and are told as they happen. No label names a stream: there may be
-thousands. Knows the parts of a worker; not who asks, nor how.
+Gauges read the worker's state when they are scraped. Steps, answers, dead letters and records leave
+no such state and are counted as they happen, by callbacks. No label names a stream: there may be
+thousands.
 """
 
 from collections.abc import Callable
@@ -20,20 +20,21 @@ OUTCOMES = ("complete", "partial", "refused")
 
 
 class Metrics:
-    """One per worker; several in one process have nothing in common."""
+    """One per worker; several workers in one process have separate metrics. The callbacks count:
+    dead_letter, skipped (empty records), missing_key_field, unparsed_time."""
 
-    def __init__(self, scoring: Scorer, health: Health, weights: MemorySampler) -> None:
+    def __init__(self, scorer: Scorer, health: Health, memory: MemorySampler) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._read_off(scoring, health, weights)
-        self._fill = self._histogram(
-            "xl3m_step_fill_ratio", "Tokens of a scoring step over its size", FILL_BUCKETS
+        self._add_gauges(scorer, health, memory)
+        self._step_fill = self._histogram(
+            "xl3m_step_fill_ratio", "Tokens of a scoring step over the step's size", FILL_BUCKETS
         )
-        self._score_seconds = self._histogram(
-            "xl3m_step_seconds", "How long the model was at one step", SECONDS_BUCKETS
+        self._step_seconds = self._histogram(
+            "xl3m_step_seconds", "Time the model took for a scoring step", SECONDS_BUCKETS
         )
         self._query_seconds = self._histogram(
-            "xl3m_query_seconds", "From a query's start to its answer", SECONDS_BUCKETS
+            "xl3m_query_seconds", "Time from the start of a query to its answer", SECONDS_BUCKETS
         )
         self._queries = Counter(
             "xl3m_queries",
@@ -41,79 +42,78 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        for outcome in OUTCOMES:  # so that each is there, at 0, before its first query
-            self._queries.labels(outcome)
-        buried = Counter("xl3m_dead_letters", "Events that were unusable", registry=self.registry)
-        self.dead_letter: Callable[[], None] = buried.inc
+        for label in OUTCOMES:  # exports each outcome at 0 before its first query
+            self._queries.labels(label)
+        self.dead_letter = self._counter("xl3m_dead_letters", "Events that could not be used")
         self.skipped = self._counter(
-            "xl3m_skipped_records", "Records that say nothing: null or empty values and texts"
+            "xl3m_skipped_records", "Records without content: null or empty values and texts"
         )
         self.missing_key_field = self._counter(
             "xl3m_missing_key_fields", "Records without the field or header that names their stream"
         )
         self.unparsed_time = self._counter(
             "xl3m_unparsed_times",
-            "Records whose time was not understood, so Kafka's was taken",
+            "Records whose time could not be parsed, so Kafka's timestamp was used",
         )
 
-    def stepped(self, fill: float, seconds: float) -> None:
-        """A step went through the model."""
-        self._fill.observe(fill)
-        self._score_seconds.observe(seconds)
+    def observe_step(self, fill: float, seconds: float) -> None:
+        """A scoring step was done. fill: its tokens over its size."""
+        self._step_fill.observe(fill)
+        self._step_seconds.observe(seconds)
 
-    def answered(self, answer: Answer, seconds: float) -> None:
-        """A query has its answer."""
+    def observe_answer(self, answer: Answer, seconds: float) -> None:
+        """A query was answered or refused."""
         self._query_seconds.observe(seconds)
-        self._queries.labels(outcome_of(answer)).inc()
+        self._queries.labels(outcome(answer)).inc()
 
-    def _read_off(self, scoring: Scorer, health: Health, weights: MemorySampler) -> None:
-        streams, segment_tokens = scoring.streams, scoring.engine.method.segment_tokens
+    def _add_gauges(self, scorer: Scorer, health: Health, memory: MemorySampler) -> None:
+        streams, segment_tokens = scorer.streams, scorer.engine.method.segment_tokens
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "xl3m_lag_tokens": (
-                "Tokens read and not yet scored, over all standing questions",
+                "Tokens ingested and not yet scored, over all standing questions",
                 lambda: streams.lag() * segment_tokens,
             ),
             "xl3m_streams_tracked": (
-                "Streams this worker owns, or answers a query about",
+                "Streams this worker owns or answers a query about",
                 lambda: len(streams.tracked),
             ),
             "xl3m_min_coverage_ratio": (
-                "The least share scored for any standing question; NaN without one",
+                "Lowest coverage of any standing question; NaN without one",
                 streams.totals.coverage,
             ),
             "xl3m_missing_offsets": (
-                "Offsets that never came, on the streams this worker owns",
+                "Missing offsets of the streams this worker owns",
                 lambda: streams.totals.missing_offsets,
             ),
             "xl3m_redis_memory_bytes": (
-                "Redis memory of the streams this worker owns, judged by some",
-                lambda: weights.total,
+                "Redis memory of the streams this worker owns, estimated from some of them",
+                lambda: memory.total,
             ),
             "xl3m_redis_largest_stream_bytes": (
-                "The most that one of them was seen to take",
-                lambda: weights.largest,
+                "Redis memory of the largest of these streams",
+                lambda: memory.largest,
             ),
             "xl3m_partitions_blocked": (
-                "Partitions that wait for a person, and the group if it refuses this worker",
+                "Partitions that need an operator, and the group if it refuses this worker",
                 lambda: len(health.blocked),
             ),
             "xl3m_redis_retrying_operations": (
-                "Steps that wait for Redis or the schema registry",
+                "Operations being retried on Redis or the schema registry",
                 lambda: len(health.retrying),
             ),
         }
-        for name, (what, read) in gauges.items():
-            Gauge(name, what, registry=self.registry).set_function(read)
+        for name, (description, read) in gauges.items():
+            Gauge(name, description, registry=self.registry).set_function(read)
 
-    def _counter(self, name: str, what: str) -> Callable[[], None]:
-        count: Callable[[], None] = Counter(name, what, registry=self.registry).inc
-        return count
+    def _counter(self, name: str, description: str) -> Callable[[], None]:
+        increment: Callable[[], None] = Counter(name, description, registry=self.registry).inc
+        return increment
 
-    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, what, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, description, buckets=buckets, registry=self.registry)
 
 
-def outcome_of(answer: Answer) -> str:
+def outcome(answer: Answer) -> str:
     """One of OUTCOMES."""
     if answer.error is not None:
         return "refused"

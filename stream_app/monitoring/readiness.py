@@ -1,7 +1,7 @@
 """Readiness: whether a worker can do its work now, or the reasons why not.
 
-It is when its partitions were assigned, nothing waits for Redis, and Redis and Kafka answer when
-they are asked here and now. Knows whom to ask; not who wants to know.
+A worker is ready when its partitions are assigned, nothing is being retried, and Redis and Kafka
+answer a probe.
 """
 
 import asyncio
@@ -15,14 +15,15 @@ from stream_app.settings import Settings
 from stream_app.store.connection import RedisError
 from stream_app.store.store import StreamStore
 
-# Shorter than those who probe wait for an answer.
 PROBE_SECONDS = 2.0
-FRESH_SECONDS = 1.0
+"""Shorter than the timeouts of those who ask for readiness."""
+CACHE_SECONDS = 1.0
 
 
 class Readiness:
-    """One per worker. assigned: whether its partitions are, and stay for now. A worker that got
-    none because there are too few is ready: it takes over, and answers through Redis."""
+    """One per worker. assigned: whether its partitions are assigned and stay for now. A worker with
+    no partitions, because there are too few, is ready: it is a standby, and answers queries through
+    Redis."""
 
     def __init__(
         self, settings: Settings, store: StreamStore, health: Health, assigned: Callable[[], bool]
@@ -31,32 +32,32 @@ class Readiness:
         self.store = store
         self.health = health
         self.assigned = assigned
-        self._asked: asyncio.Task[tuple[str, str]] | None = None
-        self._since = 0.0
+        self._probe: asyncio.Task[tuple[str, str]] | None = None
+        self._probed_at = 0.0
 
     async def reasons(self) -> dict[str, str]:
-        """Why it is not ready, by what is lacking; empty if it is."""
+        """Why the worker is not ready, by what it lacks; empty if it is ready."""
         redis, kafka = await self._services()
-        found = {f"step {step}": f"waits: {why}" for step, why in self.health.retrying.items()}
-        found |= dict(self.health.blocked)
-        found["partitions"] = "" if self.assigned() else "not assigned now"
-        found |= {"redis": redis, "kafka": kafka}
-        return {what: why for what, why in found.items() if why}
+        reasons = {f"step {step}": f"waits: {why}" for step, why in self.health.retrying.items()}
+        reasons |= self.health.blocked
+        reasons["partitions"] = "" if self.assigned() else "not assigned now"
+        reasons |= {"redis": redis, "kafka": kafka}
+        return {what: why for what, why in reasons.items() if why}
 
     async def _services(self) -> tuple[str, str]:
-        """What Redis and Kafka lack. However many want to know, they are asked once at a time, and
-        what they said holds for a moment: each time takes connections of its own."""
+        """What is wrong with Redis and with Kafka; '' if nothing is. All callers share one probe at
+        a time, and its result for a moment, since each probe takes new connections."""
         now = time.monotonic()
-        if not self._asked or (self._asked.done() and now - self._since > FRESH_SECONDS):
-            self._since = now
-            self._asked = asyncio.create_task(self._ask())
-        return await asyncio.shield(self._asked)  # who goes away does not end it for the others
+        if not self._probe or (self._probe.done() and now - self._probed_at > CACHE_SECONDS):
+            self._probed_at = now
+            self._probe = asyncio.create_task(self._probe_services())
+        return await asyncio.shield(self._probe)  # a cancelled caller does not cancel the others'
 
-    async def _ask(self) -> tuple[str, str]:
-        redis, kafka = await asyncio.gather(self._redis(), self._kafka())
+    async def _probe_services(self) -> tuple[str, str]:
+        redis, kafka = await asyncio.gather(self._probe_redis(), self._probe_kafka())
         return redis, kafka
 
-    async def _redis(self) -> str:
+    async def _probe_redis(self) -> str:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self.store.ping()
@@ -66,9 +67,9 @@ class Readiness:
             return f"does not answer: {error}"
         return ""
 
-    async def _kafka(self) -> str:
+    async def _probe_kafka(self) -> str:
         try:
             async with open_admin(self.settings, PROBE_SECONDS):
                 return ""
-        except (UnreachableError, SettingsError) as error:  # a file it needs may be gone
+        except (UnreachableError, SettingsError) as error:  # a key file may have been deleted
             return str(error)

@@ -79,7 +79,7 @@ class Answering:
         stopwatch.lap("tail")
         context, generated = await self._generate(ranked, question, on_text)
         stopwatch.lap("generate")
-        self.prefetcher.asked(query.stream, qid, question)
+        self.prefetcher.note_query(query.stream, qid, question)
         scores = {segment.index: score for segment, score in ranked}
         return Answer(
             question=question,

@@ -1,7 +1,7 @@
-"""Warming: the prompts of questions that are asked again are read before they are asked.
+"""Prefetching prompts: the key context of a question that is asked again is prefilled beforehand.
 
-A question that was asked lately is hot. When its top-k changes, its key context is spliced and
-read by the model, which keeps what it read. Knows the store and the engine; answers nothing.
+A question is recent if it was asked in the last ten minutes. When the top-k of a recent question
+changes, its new prompt is run through the model, whose prefix cache keeps it for the next query.
 """
 
 import asyncio
@@ -21,32 +21,33 @@ INTERVAL_SECONDS = 1.0
 
 
 class PromptPrefetcher:
-    """One per worker."""
+    """One per worker. recent: the question and when it was asked last, by (stream, question id);
+    stale: those of them whose top-k has changed since their prompt was prefilled."""
 
-    def __init__(self, engine: Engine, store: StreamStore, scoring: Scorer) -> None:
+    def __init__(self, engine: Engine, store: StreamStore, scorer: Scorer) -> None:
         self.engine = engine
         self.store = store
-        self.scoring = scoring
+        self.scorer = scorer
         self.recent: dict[tuple[str, str], tuple[str, float]] = {}
         self.stale: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
 
-    def asked(self, stream: str, qid: str, question: str) -> None:
-        """The question was answered: it is the hottest now."""
+    def note_query(self, stream: str, qid: str, question: str) -> None:
+        """The question was answered: it is the most recent one now."""
         self.recent.pop((stream, qid), None)
         self.recent[stream, qid] = (question, time.monotonic())
         while len(self.recent) > RECENT_QUESTIONS:
             del self.recent[next(iter(self.recent))]
 
-    def changed(self, stream: str, qid: str) -> None:
-        """The question's top-k is another."""
-        asked = self.recent.get((stream, qid))
-        if asked and time.monotonic() - asked[1] < RECENT_SECONDS:
+    def mark_stale(self, stream: str, qid: str) -> None:
+        """The question's top-k has changed."""
+        recent = self.recent.get((stream, qid))
+        if recent and time.monotonic() - recent[1] < RECENT_SECONDS:
             self.stale.add((stream, qid))
             self._wake.set()
 
     async def run(self) -> None:
-        """Warm what has gone cold, each question once a second at most."""
+        """Prefill stale prompts, each at most once a second."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -54,15 +55,15 @@ class PromptPrefetcher:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def prefetch(self) -> None:
-        """Read the prompts of all hot questions that have another key context now. What changes
-        meanwhile waits for the next time."""
-        cold, self.stale = self.stale, set()
-        for stream, qid in cold:
-            view = await self.store.snapshot(stream, qid)
-            if view is None or (stream, qid) not in self.recent:
+        """Prefill all stale prompts. A top-k that changes meanwhile is stale for the next time."""
+        stale, self.stale = self.stale, set()
+        for stream, qid in stale:
+            snapshot = await self.store.snapshot(stream, qid)
+            if snapshot is None or (stream, qid) not in self.recent:
                 continue
-            question, best = self.recent[stream, qid][0], [segment for segment, _ in view.top]
+            question, _ = self.recent[stream, qid]
+            segments = [segment for segment, _ in snapshot.top]
             try:
-                await self.scoring.run_on_model(partial(self.engine.prefill, best, question))
-            except Exception as error:  # out of memory, say: the query will tell
-                logger.warning("stream %r: could not read ahead: %s", stream, error)
+                await self.scorer.run_on_model(partial(self.engine.prefill, segments, question))
+            except Exception as error:  # such as out of memory: the next query says so
+                logger.warning("stream %r: a prompt could not be prefilled: %s", stream, error)

@@ -38,7 +38,7 @@ ReadOffsets = Callable[[], Awaitable[Mapping[str, tuple[int, int]]]]
 @dataclass(frozen=True, slots=True)
 class RebuildPlan:
     """What a rebuild of a stream would do. partitions: those that feed it; missing: offsets
-    that were read for it and that Kafka no longer has; offsets: how many will be read again for it."""
+    that were read for it and that Kafka no longer has; offsets: how many will be read again."""
 
     stream: str
     partitions: tuple[str, ...]

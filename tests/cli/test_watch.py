@@ -120,7 +120,7 @@ async def test_a_stream_that_is_not_there_is_said_to_be_waited_for(
 ) -> None:
     stream, store = fresh("stream"), StreamStore(redis_client)
     await store.register_streams([(f"{stream}x", "t/0")])
-    said = f"no stream {stream} yet: waiting for it; known are {stream}x"
+    said = f"no stream {stream} yet: waiting for it; known streams: {stream}x"
     await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
 
 

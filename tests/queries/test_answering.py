@@ -41,7 +41,7 @@ class World:
             self.engine,
             self.store,
             PLENTY,
-            on_change=lambda stream, qid: self.warming.changed(stream, qid),
+            on_change=lambda stream, qid: self.warming.mark_stale(stream, qid),
         )
         settings = Settings(adhoc_ttl_seconds=100)
         self.warming = PromptPrefetcher(self.engine, self.store, self.scoring)
@@ -165,7 +165,7 @@ async def test_a_question_that_nobody_asked_is_not_read_ahead(world: World, fres
         pass
     assert not world.warming.stale
     for i in range(100):
-        world.warming.asked(stream, f"{i}", "q?")
+        world.warming.note_query(stream, f"{i}", "q?")
     assert len(world.warming.recent) == RECENT_QUESTIONS
 
 
@@ -315,11 +315,11 @@ async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the
 
     def prepare(ranked: object, question: str) -> None:
         prepared.append(question)
-        world.warming.changed(stream, qid)
+        world.warming.mark_stale(stream, qid)
 
     monkeypatch.setattr(world.engine, "prefill", prepare)
-    world.warming.asked(stream, qid, "q?")
-    world.warming.changed(stream, qid)
+    world.warming.note_query(stream, qid, "q?")
+    world.warming.mark_stale(stream, qid)
     await world.warming.prefetch()
     assert (prepared, world.warming.stale) == (["q?"], {(stream, qid)})
 

@@ -134,7 +134,7 @@ async def test_a_partition_of_dead_letters_alone_is_read_again(
     assert await plan(store, topic, kafka) is None
     await set_back(store, [name], kafka)
     with pytest.raises(LostWritesError):
-        await here.ingest.assignment.check_generation()
+        await here.ingest.assignment.check_positions()
     broker = FakeBroker({TP(topic, 0): 2}, {TP(topic, 0): 2})
     await here.ingest.assignment.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]

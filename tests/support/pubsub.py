@@ -37,7 +37,7 @@ class Worker:
             engine,
             self.store,
             PLENTY,
-            on_change=lambda stream, qid: prefetcher.changed(stream, qid),
+            on_change=lambda stream, qid: prefetcher.mark_stale(stream, qid),
         )
         prefetcher = PromptPrefetcher(engine, self.store, self.scorer)
         answering = Answering(settings, engine, self.store, self.scorer, prefetcher)

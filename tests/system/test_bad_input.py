@@ -37,7 +37,7 @@ from tests.support.fakes import (
 )
 from tests.support.pubsub import PubSubClient, Worker, workers_on
 from xl3m_core import Segment
-from xl3m_core.segment import Segmenter
+from xl3m_core.segmenter import Segmenter
 
 Fresh = Callable[[str], str]
 MILLION = "q" * 1_000_000
@@ -202,7 +202,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
     for i in range(events):
         await here.ingest.apply([here.event(i, msgpack.packb({"text": piece}))])
         tail = (await here.state()).tail
-        assert len(tail.partial) < segmenter.longest_line
+        assert len(tail.partial) < segmenter.max_line_chars
         assert sum(unit.tokens for unit in tail.units) <= 90
     assert not here.letters
     assert await _text_of(here) == piece * events
