@@ -59,6 +59,15 @@ def test_the_method_imports_nothing_of_the_stream() -> None:
             assert not roots & STREAM_ONLY, module
 
 
+def test_only_the_store_imports_redis() -> None:
+    importers = {
+        m for m in SOURCES.trees if "redis" in {n.split(".")[0] for n in SOURCES.imports(m)}
+    }
+    outside = {m for m in importers if m.split(".")[1] not in ("store", "embedded")}
+    # Which of redis-py's errors are transient is decided below the store, for all that retry.
+    assert outside == {"stream_app.runtime.retry"}
+
+
 def test_only_the_settings_read_the_environment() -> None:
     readers = {module for module, tree in SOURCES.trees.items() if _reads_environment(tree)}
     # malloc reads variables of glibc, not of this project.

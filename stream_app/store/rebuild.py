@@ -1,11 +1,10 @@
-"""Rebuild: a stream's state is begun anew, to be read again from Kafka as far as that has it.
+"""Rebuild: reset streams in Redis, so that workers read them again from Kafka.
 
-Nothing is read here. A stream's log goes and its partitions are set back; their next owner reads
-them from the start, and the other streams of these partitions skip what they hold. Knows the
-layout in Redis and the offsets in Kafka; no text.
+Nothing is read here. A stream's log is deleted and its partitions are set back; their next owner
+reads them from the start, and the other streams of these partitions skip what they hold.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,8 +20,8 @@ BATCH_SIZE = 1000
 
 
 class RetainedOffsets(NamedTuple):
-    """What Kafka has of a partition: the first offset, and the one that comes next; and how often
-    its topic was made again, by what Redis knows of it."""
+    """What Kafka has of a partition: its first and its next offset; and how often its topic was
+    recreated, by what Redis knows of it."""
 
     first: int
     next: int
@@ -32,11 +31,14 @@ class RetainedOffsets(NamedTuple):
 Retained = Mapping[str, RetainedOffsets]
 """By topic/partition."""
 
+ReadOffsets = Callable[[], Awaitable[Mapping[str, tuple[int, int]]]]
+"""Asks Kafka for the first and the next offset of each topic/partition."""
+
 
 @dataclass(frozen=True, slots=True)
 class RebuildPlan:
-    """What a rebuild of a stream comes to. missing: offsets up to its last one that Kafka no longer
-    has; offsets: how many will be read again for it."""
+    """What a rebuild of a stream would do. partitions: those that feed it; missing: offsets
+    that were read for it and that Kafka no longer has; offsets: how many will be read again."""
 
     stream: str
     partitions: tuple[str, ...]
@@ -44,9 +46,22 @@ class RebuildPlan:
     offsets: int
 
 
+class RebuildError(RuntimeError):
+    """Nothing was rebuilt; the message says why, and what to do."""
+
+
+class Rebuilt(NamedTuple):
+    """What was rebuilt. unread: partitions that feed no stream, and how many of their offsets will
+    be read again; retained: what Kafka has."""
+
+    plans: list[RebuildPlan]
+    unread: dict[str, int]
+    retained: Retained
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """A partition as Redis has it: epoch, position, how often its topic was made again."""
+    """A partition as Redis has it: epoch, position, how often its topic was recreated."""
 
     epoch: int
     position: int
@@ -56,7 +71,7 @@ class PartitionState:
 async def partition_states(
     redis: AnyRedis, keys: Keys, partitions: Iterable[str]
 ) -> dict[str, PartitionState]:
-    """The partitions, as Redis has them now; `redis` may be a transaction that watches them."""
+    """The partitions as Redis has them; `redis` may be a transaction that watches them."""
     return {
         name: to_partition_state(await redis.hgetall(keys.partition(name))) for name in partitions
     }
@@ -65,8 +80,8 @@ async def partition_states(
 def retained_offsets(
     known: Mapping[str, PartitionState], offsets: Mapping[str, tuple[int, int]]
 ) -> dict[str, RetainedOffsets]:
-    """What Kafka has, if it was asked after Redis: workers go on, and a partition that ends before
-    what had been read of it by then is that of a topic made again."""
+    """What Kafka has. It must have been asked after Redis: then a partition that ends before its
+    position in Redis is that of a recreated topic."""
     found = dict[str, RetainedOffsets]()
     for name, (first, next_) in offsets.items():
         place = known.get(name, PartitionState(0, 0, 0))
@@ -74,8 +89,79 @@ def retained_offsets(
     return found
 
 
+async def rebuild(
+    store: StreamStore,
+    read_offsets: ReadOffsets,
+    stream: str | None = None,
+    *,
+    accept_missing: bool = False,
+    on_deleted: Callable[[int], None] = lambda keys: None,
+    on_rebuilt: Callable[[RebuildPlan], None] = lambda plan: None,
+) -> Rebuilt:
+    """Rebuild a stream; None: all streams and partitions, also those of an older schema. It is safe
+    beside running workers, because of its order:
+
+    (1) Kafka is asked which partitions there are, so that nothing changes if it is away.
+    (2) Keys of an older schema are deleted, and the schema is checked, before any key is read.
+    (3) Redis is asked for positions, and only then Kafka for offsets: workers go on reading.
+        Earlier offsets could end before a position, as those of a recreated topic do.
+    (4) Every stream is planned and checked before any is changed: all of it is done, or nothing.
+    (5) Each stream is reset in one step, then the partitions that feed no stream.
+
+    read_offsets: asks Kafka. accept_missing: rebuild also streams of which Kafka no longer has all.
+    Raises RebuildError with the reason if nothing was done, and SchemaError.
+    """
+    partitions = await read_offsets()
+    if stream is None:
+        on_deleted(await _delete_unless_used(store))
+    await check_schema(store.redis, store.keys)
+    known = await partition_states(store.redis, store.keys, partitions)
+    retained = retained_offsets(known, await read_offsets())
+    plans = await _plans(store, stream, retained)
+    if not accept_missing:
+        _check_missing(plans)
+    unused = unread(known, retained, plans) if stream is None else {}
+    names = await find_keys(store, stream)
+    for planned in plans:
+        await apply(store, planned, retained, names)
+        on_rebuilt(planned)
+    if unused:
+        await set_back(store, unused, retained)
+    return Rebuilt(plans, unused, retained)
+
+
+async def _delete_unless_used(store: StreamStore) -> int:
+    """Delete the keys of an older schema; how many there were."""
+    noted = await noted_schema(store.redis, store.keys)
+    if noted not in (None, SCHEMA) and await store.listening_workers():
+        raise RebuildError("workers of another version listen on this Redis: stop them first")
+    return await delete_old_schema(store.redis, store.keys)
+
+
+async def _plans(store: StreamStore, stream: str | None, retained: Retained) -> list[RebuildPlan]:
+    """The stream's plan, or those of all streams; a stream that only has questions has none."""
+    names = await store.streams() if stream is None else [stream]
+    plans = [planned for name in names if (planned := await plan(store, name, retained))]
+    if stream is not None and not plans:
+        raise RebuildError(
+            f"nothing is known of a stream {stream!r}: `xl3m streams` lists them. Where its events "
+            "became dead letters, `xl3m rebuild --all` has them read again"
+        )
+    return plans
+
+
+def _check_missing(plans: Iterable[RebuildPlan]) -> None:
+    for planned in plans:
+        if planned.missing:
+            raise RebuildError(
+                f"stream {planned.stream!r}: Kafka no longer has {planned.missing} of the offsets "
+                "it was read from; what was in them would be gone. Nothing was done. --yes goes on "
+                "all the same, and counts them as missing"
+            )
+
+
 async def plan(store: StreamStore, stream: str, retained: Retained) -> RebuildPlan | None:
-    """What would become of the stream; None if nothing is known of it."""
+    """What a rebuild of the stream would do; None if nothing is known of it."""
     cursor = (await store.load(stream)).cursor
     feeding = [name for name in retained if await _feeds(store, name, stream, cursor)]
     if not cursor.version and not feeding:
@@ -86,7 +172,7 @@ async def plan(store: StreamStore, stream: str, retained: Retained) -> RebuildPl
 
 
 async def find_keys(store: StreamStore, stream: str | None = None) -> dict[bytes, list[bytes]]:
-    """All names there are of the stream, or of every stream, by what they begin with."""
+    """All keys of the stream, or of every stream, by the part up to the stream's name."""
     names = dict[bytes, list[bytes]]()
     async for name in store.redis.scan_iter(
         store.keys.of_stream(stream) if stream else store.keys.of_streams(), BATCH_SIZE
@@ -101,13 +187,13 @@ async def apply(
     retained: Retained,
     names: Mapping[bytes, Sequence[bytes]],
 ) -> None:
-    """In one step: (1) the partitions get a new epoch, so that who owns them now is refused, and
-    stand at the first offset that Kafka has; (2) log, tail and all scores go; (3) the cursor
-    keeps what fences older owners, and counts what is missing; (4) questions stay, with nothing
-    scored. Then (5) workers are told, so that the owner ends and its successor reads again.
+    """Reset a stream in one step: (1) its partitions get a new epoch, which fences their owners,
+    and stand at the first offset that Kafka has; (2) log, tail and all scores are deleted; (3) the
+    cursor keeps what fences older owners, and counts the missing offsets; (4) questions stay, with
+    nothing scored. Then (5) workers are notified: the owner ends, and its successor reads again.
 
-    None of it may be seen without the rest: an owner that saw a partition set back and the stream
-    still there would skip all of it; one that saw the stream gone would go on in its middle.
+    It must be one step. An owner that saw its partition set back while the stream was still there
+    would skip all of it; one that saw the stream deleted would go on in its middle.
     """
     keys, stream, feeding = store.keys, planned.stream, planned.partitions
     cursor_key, asked_key = keys.cursor(stream), keys.questions(stream)
@@ -138,8 +224,8 @@ async def apply(
 def unread(
     known: Mapping[str, PartitionState], retained: Retained, plans: Iterable[RebuildPlan]
 ) -> dict[str, int]:
-    """Partitions that stand behind their first offset though no stream of the plans is read from
-    them, say because all their events were dead letters; and how many offsets each has."""
+    """Partitions that were read though they feed no stream of the plans, for example because all
+    their events were dead letters; and how many offsets each has."""
     planned = {name for each in plans for name in each.partitions}
     return {
         name: held.next - held.first
@@ -149,8 +235,8 @@ def unread(
 
 
 async def set_back(store: StreamStore, partitions: Iterable[str], retained: Retained) -> None:
-    """Partitions of no stream stand at the first offset that Kafka has, all of them in one step,
-    with a new epoch, so that who owns them now is refused. Then workers are told to look."""
+    """Set partitions that feed no stream to the first offset that Kafka has, all in one step, with
+    a new epoch, which fences their owners. Then workers are notified."""
     keys, names = store.keys, list(partitions)
 
     async def write(pipe: AnyRedis) -> None:
@@ -164,8 +250,8 @@ async def set_back(store: StreamStore, partitions: Iterable[str], retained: Reta
 
 
 async def delete_old_schema(redis: AnyRedis, keys: Keys) -> int:
-    """All keys of an older schema go, those of the prefix it has and no other; how many there
-    were. Its questions are among them. Raises SchemaError if the schema is a newer one."""
+    """Delete all keys of an older schema under this prefix, questions included; how many there
+    were. Raises SchemaError if the schema is a newer one."""
     noted = await noted_schema(redis, keys)
     if noted is None or noted >= SCHEMA:
         await check_schema(redis, keys)
@@ -173,13 +259,13 @@ async def delete_old_schema(redis: AnyRedis, keys: Keys) -> int:
     count = 0
     async for some in _batches(redis.scan_iter(f"{keys.of_schema(noted)}:*", BATCH_SIZE)):
         count += await redis.unlink(*some)
-    await redis.delete(keys.schema())  # last: cut short, all of it is done again
+    await redis.delete(keys.schema())  # last: if interrupted, the next call goes on
     await ensure_schema(redis, keys)
     return count
 
 
 def _stem(name: bytes) -> bytes:
-    """What all names of a stream begin with: no stream's has a brace of its own."""
+    """What all keys of a stream begin with: a stream's name in a key has no brace of its own."""
     return name.partition(b"}")[0]
 
 
@@ -206,7 +292,8 @@ async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
 
 
 def _set_back(place: PartitionState, held: RetainedOffsets) -> PartitionState:
-    """Its next owner may have seen meanwhile that the topic was made again."""
+    """The partition at the first offset that Kafka has; its owner may have noticed meanwhile that
+    the topic was recreated."""
     return PartitionState(place.epoch + 1, held.first, max(place.incarnation, held.incarnation))
 
 
@@ -224,8 +311,8 @@ def _drop(
     asked: Mapping[str, Any],
     left: Sequence[bytes],
 ) -> None:
-    """All that the stream has but its cursor, its questions and their ranges. left: what was found
-    by name, should there be more than there ought to be."""
+    """Delete all keys of the stream but its cursor, its questions and their ranges. left: keys that
+    were found by name, in case there are more than expected."""
     ranges = {keys.scored_range(stream, qid) for qid in asked}
     names = {name for qid in asked for name in keys.question_keys(stream, qid, head)}
     names |= {keys.log(stream), keys.tail(stream), *(name.decode() for name in left)}
@@ -235,7 +322,7 @@ def _drop(
 def _emptied(
     cursor: Cursor, again: Mapping[str, PartitionState], retained: Retained
 ) -> dict[str, int]:
-    """The cursor of a stream of which nothing is read; its version rises as in any other step."""
+    """The cursor of a stream of which nothing is read; its version increases as in any commit."""
     fields = {
         "version": cursor.version + 1,
         "questions": cursor.questions + 1,
@@ -250,8 +337,8 @@ def _emptied(
 
 
 def _missing(cursor: Cursor, made: Mapping[str, int], retained: Retained) -> int:
-    """Offsets before the stream's last ones that Kafka no longer has. made: of each partition, how
-    often its topic was made again."""
+    """Offsets that were read for the stream and that Kafka no longer has. made: how often the topic
+    of each partition was recreated."""
     now = {name_of(partition, times): partition for partition, times in made.items()}
     missing = sum(next_ for name, next_ in cursor.next.items() if name not in now)
     for name, partition in now.items():

@@ -684,3 +684,53 @@ async def test_questions_go_by_the_clock_of_redis(
         await store.questions.ask(stream, "r", QuestionRecord("r?", now + HOUR, now))
         assert {*await store.questions.load(stream)} == {"q", "r"}
         assert await store.scored_range(stream, "q") is not None
+
+
+# -- the texts of the top-k ----------------------------------------------------------------------
+
+
+async def scored(store: StreamStore, stream: str, count: int, k: int = 3) -> RangeResult:
+    """Score the stream's first segments for its question, the first ones best."""
+    update = RangeUpdate(
+        stream, "q", ScoredRange(0, 0), 0, count, 0, struct.pack(f"{count}f", *[0.0] * count),
+        [(index, -1.0 * index) for index in range(k)],
+    )  # fmt: skip
+    return (await store.extend_range([update], k))[0]
+
+
+async def received_bytes(store: StreamStore) -> int:
+    """How many bytes Redis has received from its clients so far."""
+    return int((await store.redis.info("stats"))["total_net_input_bytes"])
+
+
+async def test_texts_of_the_top_k_are_not_sent_a_second_time(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
+    large = [replace(segment(index), text=f"{index}" * 100_000) for index in range(3)]
+    await written(store, replace(step(stream, State()), segments=large, tail=Tail(index=3)))
+    before = await received_bytes(store)
+    assert await scored(store, stream, 3) is TOP_CHANGED
+    assert await received_bytes(store) - before < 10_000
+    view = await store.snapshot(stream, "q")
+    assert view is not None and [s for s, _ in view.top] == large
+
+
+async def test_a_segment_deleted_since_it_was_read_does_not_enter_the_top_k(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    stream = fresh("stream")
+    await store.questions.ask(stream, "q", QuestionRecord("q?"))
+    await grown(store, stream, 4)
+    await store.redis.xdel(keys.log(stream), "0-1")
+    assert await scored(store, stream, 4) is TOP_CHANGED
+    view = await store.snapshot(stream, "q")
+    assert view is not None and view.scored_range == ScoredRange(0, 4)
+    assert [s.index for s, _ in view.top] == [1, 2]
+    await store.redis.delete(keys.log(stream))
+    seen = ScoredRange(0, 4)
+    update = RangeUpdate(stream, "q", seen, 0, 4, 4, b"", [(1, -0.5), (3, 0.0)])
+    assert await store.extend_range([update], 3) == [TOP_CHANGED], "a text that is kept stays"
+    view = await store.snapshot(stream, "q")
+    assert view is not None and [(s.index, x) for s, x in view.top] == [(1, -0.5), (2, -2.0)]
