@@ -195,9 +195,9 @@ async def test_an_empty_stream_is_refused(world: World, fresh: Fresh) -> None:
 async def test_a_query_without_any_question_is_refused(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(3))
-    await world.ask(stream, "asked once?")
+    await world.ask(stream, "ad hoc?")
     answer = await world.ask(stream)
-    assert answer.error is not None and "no current question" in answer.error
+    assert answer.error is not None and "no standing question" in answer.error
 
 
 @pytest.mark.guarantee("Answer contents")
