@@ -124,7 +124,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         on_skipped=metrics.skipped,
     )
     changes = ChangeListener(
-        store, scorer.streams, health, (tokens.check_generation, questions.check_generation)
+        store, scorer.streams, health, (tokens.check_positions, questions.check_positions)
     )
 
     add_agent(app, topics["tokens"], ingest.run, "tokens")

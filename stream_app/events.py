@@ -1,7 +1,7 @@
-"""The wire format: chunk of text, answer, dead letter.
+"""The wire format: encodes and decodes maps, builds dead letters, checks names and questions.
 
-Bytes of an event -> a checked value, or BadEvent with the reason. Maps may be JSON or
-msgpack; which it is shows in the first byte. Knows no broker and no store.
+Bytes of an event -> a checked value, or BadEvent with the reason. Maps are JSON or msgpack; the
+first byte tells which.
 """
 
 import base64
@@ -18,8 +18,8 @@ from stream_app.formats.text import encodable, is_json, json_of, msgpack_of
 
 STREAM_BYTES = 256
 QUESTION_CHARS = 65_536
-# Of a dead event's key and value this much is kept: a dead letter must always fit its topic.
 KEPT_BYTES = 65_536
+"""Bytes of an event's key, and of its value, in its dead letter, which must fit its topic."""
 KEPT_HEADER_BYTES = 16_384
 
 
@@ -33,8 +33,8 @@ class Chunk:
 
 
 def encode(fields: dict[str, Any], as_json: bool = True) -> bytes:
-    """A map as bytes: JSON, or msgpack for those who asked in msgpack. What is no finite number is
-    null: JSON has no other word for it."""
+    """A map as JSON, or as msgpack for a client that uses msgpack. Numbers that are not finite
+    become null, since JSON does not have them."""
     if not as_json:
         return bytes(msgpack.packb(_finite(fields), use_bin_type=True))
     try:
@@ -44,7 +44,7 @@ def encode(fields: dict[str, Any], as_json: bool = True) -> bytes:
 
 
 def decode(value: bytes) -> dict[str, Any]:
-    """A map in either form. Raises BadEvent."""
+    """A map of JSON or msgpack. Raises BadEvent."""
     fields = json_of(value) if is_json(value) else msgpack_of(value)
     if not isinstance(fields, dict):
         raise BadEvent("the value is no map")
@@ -60,8 +60,8 @@ def dead_letter(
     reason: str,
     headers: Iterable[tuple[Any, bytes | None]] = (),
 ) -> bytes:
-    """What is known of an event that could not be used; its bytes in base64. `truncated` says that
-    not all of them are there; their full sizes always are."""
+    """A dead letter as JSON: the event's origin, the reason, and its bytes in base64. With
+    `truncated` some bytes are left out; their full sizes are always there."""
     key, value = key or b"", value or b""
     kept, is_whole = _kept_headers(headers)
     letter: dict[str, Any] = {
@@ -81,20 +81,20 @@ def dead_letter(
 
 
 def _kept_headers(headers: Iterable[tuple[Any, bytes | None]]) -> tuple[list[Any], bool]:
-    """The headers as pairs of name and value in base64, as long as there is room for them, and
-    whether that is all of them."""
-    kept, room = list[Any](), KEPT_HEADER_BYTES
+    """The first headers as pairs of name and value in base64, up to KEPT_HEADER_BYTES, and whether
+    these are all."""
+    kept, bytes_left = list[Any](), KEPT_HEADER_BYTES
     for name, value in headers:
         text = _writable(name)
-        room -= len(text.encode()) + len(value or b"") + 16
-        if room < 0:
+        bytes_left -= len(text.encode()) + len(value or b"") + 16
+        if bytes_left < 0:
             return kept, False
         kept.append([text, None if value is None else base64.b64encode(value).decode()])
     return kept, True
 
 
 def _writable(text: str | bytes) -> str:
-    """Any text as one that UTF-8 can hold."""
+    """Any text, with escapes for what UTF-8 cannot hold."""
     if isinstance(text, bytes):
         return text.decode(errors="backslashreplace")
     return text.encode(errors="backslashreplace").decode()
@@ -109,7 +109,7 @@ def _finite(value: Any) -> Any:
 
 
 def sized(value: bytes | None, limit: int) -> bytes:
-    """The value, if it is one and no larger than allowed. Raises BadEvent."""
+    """The value. Raises BadEvent if it is empty or larger than the limit."""
     if not value:
         raise BadEvent("the value is empty")
     if len(value) > limit:
@@ -118,7 +118,7 @@ def sized(value: bytes | None, limit: int) -> bytes:
 
 
 def stream_name(stream: Any) -> str:
-    """The name, if a stream may be called so. Raises BadEvent."""
+    """A stream's name, checked. Raises BadEvent."""
     if not isinstance(stream, str) or not stream:
         raise BadEvent("no stream: give the event a key, or a field 'stream'")
     encodable(stream, "the stream's name")
@@ -129,7 +129,7 @@ def stream_name(stream: Any) -> str:
 
 
 def question_text(question: str | None) -> str | None:
-    """The question, if it may be asked, without space around it. Raises BadEvent."""
+    """A question without surrounding whitespace, checked. Raises BadEvent."""
     if question is not None and not question.strip():
         raise BadEvent("the question is empty")
     if question is not None and len(question) > QUESTION_CHARS:

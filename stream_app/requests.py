@@ -1,7 +1,7 @@
-"""Requests: an event of the questions or queries topic, or a message on pub/sub -> what it asks.
+"""Requests: decodes questions and queries from topics and pub/sub.
 
-Bytes -> a checked question or query, or BadEvent with the reason; and what can be made out of a
-bad one, so that its asker hears of it. Knows no broker and no store.
+Bytes -> a checked Question or Query, or BadEvent with the reason. `sender_of` reads what it can
+from a bad request, so that its sender gets an error.
 """
 
 import json
@@ -26,17 +26,18 @@ from stream_app.settings import MAX_DEADLINE
 
 QUESTION_FIELDS = ("stream", "question", "add")
 QUERY_FIELDS = ("id", "stream", "question", "deadline")
-# Of unknown fields so many are named, and so much of each name.
-NAMED = 3
+MAX_NAMED = 3
+"""Unknown fields that an error names."""
 NAME_CHARS = 40
-# How any JSON begins that is no map; a text that begins so may still be none.
+"""Characters of each."""
+# First characters of JSON that is not a map; plain text may begin with them, too.
 _MAYBE_JSON = tuple('["-0123456789tfn')
 _KINDS = {list: "a list", bool: "a boolean", type(None): "null", dict: "a map"}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Sets a stream's current question, adds one (`add`), or ends them all (None)."""
+    """Sets a stream's standing question, adds one (`add`), or ends all of them (None)."""
 
     stream: str
     question: str | None
@@ -45,7 +46,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Wants an answer now. No question: the stream's current one. deadline in seconds."""
+    """Requests an answer now. question: None for the stream's standing question; deadline: in
+    seconds; as_json: whether the answer is JSON, else msgpack."""
 
     id: str
     stream: str
@@ -56,7 +58,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What can be made out of who sent a bad request: each is empty where it cannot."""
+    """What a bad request tells about its sender; a field is empty if it cannot be read."""
 
     id: str = ""
     stream: str = ""
@@ -66,12 +68,14 @@ class Sender:
 def decode_question(
     key: bytes | None, value: bytes | None, limit: int, encoding: str = "strict"
 ) -> Question:
-    """An event of the questions topic: a map, plain text, or nothing to end the questions."""
+    """Decode an event of the questions topic: a map, plain text, or nothing to end the questions.
+    limit: bytes of the value. Raises BadEvent."""
+
     if value is None or is_empty(value):
         return Question(_stream({}, key), None)
     fields = _fields(value, limit, encoding)
     unknown = _unknown(fields, QUESTION_FIELDS, "a question")
-    if "question" not in fields:  # a typing error must not end the questions
+    if "question" not in fields:  # a misspelt field must not end the questions
         raise BadEvent("; ".join(filter(None, ["field 'question' is missing", unknown])))
     if unknown:
         raise BadEvent(unknown)
@@ -88,7 +92,9 @@ def decode_query(
     id: str = "",
     encoding: str = "strict",
 ) -> Query:
-    """An event of the queries topic, or a message on pub/sub. id is the fallback."""
+    """Decode an event of the queries topic or a message on pub/sub. id: used if the value has none;
+    limit: bytes of the value. Raises BadEvent."""
+
     if value is None or is_empty(value):
         raise BadEvent("the value is empty")
     fields = _fields(value, limit, encoding)
@@ -105,12 +111,12 @@ def decode_query(
 
 
 def sender_of(key: bytes | None, value: bytes | None, limit: int) -> Sender:
-    """What can be made out of a request that is of no use."""
+    """The sender of a bad request, as far as it can be read."""
     try:
         fields = _fields(value or b"", limit, "replace")
     except BadEvent:
         fields = {}
-    made: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     readers: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("id", lambda: _id(fields.get("id"))),
         ("stream", lambda: _stream(fields, key)),
@@ -118,19 +124,19 @@ def sender_of(key: bytes | None, value: bytes | None, limit: int) -> Sender:
     )
     for name, read in readers:
         try:
-            made[name] = read()
+            found[name] = read()
         except BadEvent:
             continue
-    return Sender(**made)
+    return Sender(**found)
 
 
 def id_of(value: bytes, limit: int) -> str:
-    """The id of a query that is otherwise of no use, or nothing if it can't be made out."""
+    """The id of a bad query; empty if it cannot be read."""
     return sender_of(None, value, limit).id
 
 
 def _fields(value: bytes, limit: int, encoding: str) -> dict[str, Any]:
-    """A map, or plain text as the one field that matters."""
+    """The fields of a map, or plain text as the field `question`."""
     sized(value, limit)
     if not is_json(value):
         return _a_map(msgpack_of(value, encoding), "msgpack")
@@ -147,29 +153,29 @@ def _a_map(value: Any, form: str) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """The question in a text that is no map: a JSON string says it, any other JSON is refused."""
+    """The question in a text that is no map: a JSON string is unquoted, other JSON is rejected."""
     if not text.startswith(_MAYBE_JSON):
         return text
     try:
-        said = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    if not isinstance(said, str):
+    if not isinstance(value, str):
         raise BadEvent(
-            f"the value is JSON, but {_kind(said)}: send a map with a field 'question', or the "
+            f"the value is JSON, but {_kind(value)}: send a map with a field 'question', or the "
             "question as plain text"
         )
-    return said
+    return value
 
 
 def _unknown(fields: dict[str, Any], known: Sequence[str], what: str) -> str:
-    """What is wrong if there are others: a field that is passed over in silence gives an answer to
-    something else. Nothing if there are none."""
+    """The error for unknown fields; empty without any. If they were ignored, the answer could be
+    to another question."""
     unknown = [name for name in fields if name not in known]
     if not unknown:
         return ""
-    named = ", ".join(_named(name) for name in unknown[:NAMED])
-    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    named = ", ".join(_named(name) for name in unknown[:MAX_NAMED])
+    more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
     s = "s" if len(unknown) > 1 else ""
     return f"unknown field{s} {named}{more}: {what} has {', '.join(known)}"
 
@@ -192,7 +198,7 @@ def _id(value: Any) -> str:
 
 
 def _stream(fields: dict[str, Any], key: bytes | None) -> str:
-    """The stream that a field names, or else the event's key. Raises BadEvent."""
+    """The stream's name in a field, else in the event's key. Raises BadEvent."""
     if "stream" not in fields:
         return stream_name(_key(key) if key else None)
     stream = fields["stream"]
@@ -208,8 +214,8 @@ def _key(key: bytes) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError as error:
-        why = f"the key is not UTF-8: byte {error.start} is wrong"
-        raise BadEvent(f"{why}; name the stream in a field 'stream'") from None
+        reason = f"the key is not UTF-8: byte {error.start} is wrong"
+        raise BadEvent(f"{reason}; name the stream in a field 'stream'") from None
 
 
 def _question(fields: dict[str, Any], encoding: str) -> str | None:
@@ -222,7 +228,7 @@ def _question(fields: dict[str, Any], encoding: str) -> str | None:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in the words of JSON."""
+    """The type of a value, in JSON's words."""
     if is_number(value):
         return "a number"
     return _KINDS.get(type(value), type(value).__name__)

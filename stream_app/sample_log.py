@@ -1,7 +1,6 @@
-"""A made-up service log whose answers are known, for the demo and for trying a model.
+"""A made-up service log with known answers, for the demo and for trying a model.
 
-The same seed gives the same log. It knows nothing of models, tokens or the stream: it only
-writes lines in the shapes the shipped model was trained on and says what stands where.
+The same seed gives the same log. Lines have the shapes that the bundled model was trained on.
 """
 
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from random import Random
 
 
 def pool(words: str) -> tuple[str, ...]:
-    """The words of a text, to draw from."""
+    """The words of a text, as choices."""
     return tuple(words.split())
 
 
@@ -29,7 +28,7 @@ CODAS = ["", "", "", "l", "n", "r", "s", "t", "x", "m"]
 
 @dataclass(frozen=True)
 class Fact:
-    """A question about one line (counted from 0) and the answer that stands in it."""
+    """A question, its answer, and the line (from 0) that contains the answer."""
 
     question: str
     answer: str
@@ -37,7 +36,7 @@ class Fact:
 
 
 def word(rng: Random) -> str:
-    """A pronounceable word of two or three syllables from a space of millions."""
+    """A pronounceable word of two or three syllables, one of millions."""
     parts = (rng.choice(ONSETS) + rng.choice(NUCLEI) for _ in range(rng.choice((2, 2, 3))))
     return "".join(parts) + rng.choice(CODAS)
 
@@ -59,12 +58,12 @@ def host(rng: Random) -> str:
 
 
 def value(rng: Random, field: str) -> str:
-    """A value of the kind the field holds."""
+    """A value of the field's type."""
     return version(rng) if field == "version" else (word if field in WORD_FIELDS else number)(rng)
 
 
 def _key(rng: Random, used: set[tuple[str, str]], last: str) -> tuple[str, str]:
-    """A subject and field the log has not used; half share their subject with the last one."""
+    """A subject and field that are not in the log yet; half reuse the last subject."""
     while True:
         subject = rng.choice((f"host {host(rng)}", f"order {number(rng)}", f"user {word(rng)}"))
         key = last if last and rng.random() < 0.5 else subject, rng.choice(FIELDS)
@@ -73,7 +72,7 @@ def _key(rng: Random, used: set[tuple[str, str]], last: str) -> tuple[str, str]:
 
 
 def service_log(lines: int, seed: int) -> tuple[list[str], list[Fact]]:
-    """A log of that many lines, and one question for each line that reports something."""
+    """A log of that many lines, and one fact for each line that reports a value."""
     rng, used, subject = Random(seed), set[tuple[str, str]](), ""
     log, facts = list[str](), list[Fact]()
     for index in range(lines):

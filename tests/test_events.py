@@ -1,4 +1,4 @@
-"""The wire format: any bytes decode or are refused with a reason, and nothing else happens."""
+"""The wire format: any bytes are decoded or rejected with a reason, and nothing else happens."""
 
 import base64
 import json
@@ -87,7 +87,7 @@ TORTURE = [
 def chunks(
     key: bytes | None, value: bytes | None, format: Any = "lines", **changes: Any
 ) -> list[Chunk]:
-    """What a decoder makes of one event; its reason is raised if it is not all of it."""
+    """The chunks of an event; raises BadEvent with the reason if any record is unusable."""
     settings = Settings(input_format=format, **{"max_event_bytes": LIMIT} | changes)
     decoder = TokenDecoder(settings, TOKENIZER.decode)
     found, reason = decoder.decode(key, value, source="t/0", time_ms=1000)
@@ -102,7 +102,7 @@ def chunk(key: bytes | None, value: bytes | None, format: Any = "lines", **chang
 
 
 def outcomes(key: bytes | None, value: bytes | None, limit: int = LIMIT) -> list[Any]:
-    """What every decoder makes of it; BadEvent is the only exception that may come."""
+    """The results of all decoders; BadEvent is the only exception allowed."""
     calls: list[Any] = [
         lambda: decode_question(key, value, limit),
         lambda: decode_query(key, value, limit, "fallback"),

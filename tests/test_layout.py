@@ -33,7 +33,7 @@ STREAM_LAYERS = (
     ("scoring", "kafka"),
     ("store",),
     ("requests",),
-    ("events", "engine"),
+    ("events", "engine", "testing"),
     ("settings",),
     ("formats", "embedded"),
     ("runtime",),
@@ -45,7 +45,7 @@ CORE_LAYERS = (
     ("scoring",),
     ("inference",),
     ("measure",),
-    ("answer", "context"),
+    ("answer", "context", "segmenter"),
     ("method", "segment", "topk", "grounding"),
     ("records", "errors"),
 )

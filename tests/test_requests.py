@@ -1,5 +1,5 @@
-"""Requests: what asks comes through in every form, and what cannot be used is refused with a reason
-that names what is wrong, to whoever can be made out as its sender.
+"""Requests: valid ones are decoded in every form; others are rejected with a reason for their
+sender, as far as it can be read.
 """
 
 import json

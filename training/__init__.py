@@ -1,1 +1,1 @@
-"""How the small model that comes with the package was made; not needed to use it."""
+"""How the bundled model was trained; not needed to use it."""

@@ -1,9 +1,8 @@
-"""Rows of tokens, and batches of them: passages in one rectangle, questions in another behind it.
+"""Rows of tokens, and batches of them: prefixes in one rectangle, suffixes in another behind it.
 
-    pad pad start start start | end 1 end 1 pad | end 2 pad pad
+    pad pad prefix prefix prefix | suffix 1 suffix 1 pad | suffix 2 pad pad
 
-Sizes are rounded up, since the libraries below make a program for every shape they meet. It knows
-nothing of what the tokens say, or of the model.
+Sizes are rounded up, since the libraries below compile a kernel for every shape they meet.
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.attention import UNSEEN
+from training.attention import MASKED
 
 PADDING = -1
-START_STEP, END_STEP = 32, 8
-"""What the lengths of starts and of ends are rounded up to."""
+PREFIX_MULTIPLE, SUFFIX_MULTIPLE = 32, 8
+"""Lengths of prefixes and of suffixes are rounded up to multiples of these."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A passage's token ids, and of each token its kind and its question's number."""
+    """A passage's token ids, and each token's kind and the number of its question."""
 
     ids: list[int]
     kinds: list[int]
     turns: list[int]
 
     def add(self, ids: list[int], kind: int, turn: int) -> None:
-        """Tokens of one kind and one question behind the others."""
+        """Append tokens of one kind and one question."""
         self.ids.extend(ids)
         self.kinds.extend([kind] * len(ids))
         self.turns.extend([turn] * len(ids))
@@ -41,74 +40,75 @@ class Row:
         return Row(*([part[i] for i in kept] for part in (self.ids, self.kinds, self.turns)))
 
     def first(self, tokens: int) -> Row:
-        """The row, cut off after so many tokens."""
+        """The row, truncated to that many tokens."""
         return Row(self.ids[:tokens], self.kinds[:tokens], self.turns[:tokens])
 
     def parts(self) -> list[Row]:
-        """The start, and each of its questions."""
+        """The prefix, and each of its questions."""
         return [self.only({turn}) for turn in sorted({0, *self.turns})]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids (B, T), and what each token is: 0 text, 1 answer, 2 guess, -1 not to be predicted.
+    """Token ids (B, T), and each token's kind: 0 text, 1 answer, 2 guess, -1 not predicted.
 
-    places: (B, T), positions, of each end as if it alone stood behind its start. unseen:
-    (B, 1, 1, start), what to add to attention to hide padding. ends: how many, and how long.
+    position_ids: (B, T); each suffix has the positions it would have alone behind its prefix.
+    padding_mask: (B, 1, 1, prefix), added to the attention scores to hide padding. suffixes: how
+    many, and how long each.
     """
 
     ids: Tensor
     kinds: Tensor
-    places: Tensor
-    unseen: Tensor
-    ends: tuple[int, int]
+    position_ids: Tensor
+    padding_mask: Tensor
+    suffixes: tuple[int, int]
 
     @classmethod
     def of(cls, rows: list[Row], pad: int) -> Batch:
-        """Starts padded on the left, ends on the right."""
+        """Prefixes padded on the left, suffixes on the right."""
         parts = [row.parts() for row in rows]
         count = max(map(len, parts)) - 1
-        wide = _rounded(max(len(start.ids) for start, *_ in parts), START_STEP)
-        longest = max((len(end.ids) for _, *ends in parts for end in ends), default=0)
-        ends = (count, _rounded(longest, END_STEP))
-        lines = [_line(start, behind, wide, ends, pad) for start, *behind in parts]
+        width = _rounded(max(len(prefix.ids) for prefix, *_ in parts), PREFIX_MULTIPLE)
+        longest = max((len(row.ids) for _, *behind in parts for row in behind), default=0)
+        suffixes = (count, _rounded(longest, SUFFIX_MULTIPLE))
+        lines = [_line(prefix, behind, width, suffixes, pad) for prefix, *behind in parts]
         ids, kinds = (torch.tensor([line[i] for line in lines]) for i in range(2))
-        before = torch.tensor([[wide - len(start.ids)] for start, *_ in parts])
-        places = torch.cat((torch.arange(wide), wide + torch.arange(ends[1]).repeat(count)))
-        unseen = torch.where(torch.arange(wide) < before, UNSEEN, 0.0)[:, None, None]
-        return cls(ids, kinds, (places - before).clamp(min=0), unseen, ends)
+        padding = torch.tensor([[width - len(prefix.ids)] for prefix, *_ in parts])
+        columns = torch.cat((torch.arange(width), width + torch.arange(suffixes[1]).repeat(count)))
+        mask = torch.where(torch.arange(width) < padding, MASKED, 0.0)[:, None, None]
+        return cls(ids, kinds, (columns - padding).clamp(min=0), mask, suffixes)
 
     def to(self, device: str) -> Batch:
         """The batch on a device."""
-        ids, kinds, places, unseen = (
+        ids, kinds, position_ids, padding_mask = (
             each.to(device, non_blocking=True)
-            for each in (self.ids, self.kinds, self.places, self.unseen)
+            for each in (self.ids, self.kinds, self.position_ids, self.padding_mask)
         )
-        return Batch(ids, kinds, places, unseen, self.ends)
+        return Batch(ids, kinds, position_ids, padding_mask, self.suffixes)
 
     def inputs(self) -> dict[str, Any]:
-        """What the model is given, with `training.attention`."""
+        """The model's keyword arguments, for `training.attention`."""
         return {
             "input_ids": self.ids,
-            "attention_mask": self.unseen,
-            "position_ids": self.places,
-            "ends": self.ends,
+            "attention_mask": self.padding_mask,
+            "position_ids": self.position_ids,
+            "suffixes": self.suffixes,
         }
 
 
-def _rounded(length: int, step: int) -> int:
-    return -(-length // step) * step
+def _rounded(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _line(
-    start: Row, behind: list[Row], wide: int, ends: tuple[int, int], pad: int
+    prefix: Row, behind: list[Row], width: int, suffixes: tuple[int, int], pad: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and kinds of one row; the first token of a start or an end is predicted by nothing."""
-    before, (count, length) = wide - len(start.ids), ends
-    ids, kinds = [pad] * before + start.ids, [PADDING] * (before + 1) + start.kinds[1:]
-    for end in behind:
-        after = length - len(end.ids)
-        ids += end.ids + [pad] * after
-        kinds += [PADDING, *end.kinds[1:]] + [PADDING] * after
-    left = (count - len(behind)) * length
-    return ids + [pad] * left, kinds + [PADDING] * left
+    """Ids and kinds of one row. The first token of a prefix or a suffix is not predicted."""
+    left, (count, length) = width - len(prefix.ids), suffixes
+    ids, kinds = [pad] * left + prefix.ids, [PADDING] * (left + 1) + prefix.kinds[1:]
+    for row in behind:
+        right = length - len(row.ids)
+        ids += row.ids + [pad] * right
+        kinds += [PADDING, *row.kinds[1:]] + [PADDING] * right
+    missing = (count - len(behind)) * length
+    return ids + [pad] * missing, kinds + [PADDING] * missing

@@ -1,7 +1,6 @@
-"""Lesson: batches of the step a training has come to, written ahead by other processes.
+"""BatchLoader: batches for the current step of the curriculum, prepared by other processes.
 
-A step of a GPU takes less time than its batch takes to write. It knows the curriculum; not who
-learns, or when a step is passed.
+A training step on a GPU takes less time than writing its batch, so batches are written in advance.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from training.curriculum import chosen
 from training.writer import Writer
 
 REPEATS = -1
-"""The number of what comes before the first step: copying."""
-AHEAD = 2
-"""Batches each process has ready: when a step is passed, these are of the old one still."""
+"""The number of the step before the first one, which trains copying."""
+PREFETCHED_BATCHES = 2
+"""Batches each process prepares in advance: after a step is passed, these are still its."""
 
 
-class Lesson(IterableDataset[Batch]):
-    """Endless batches, `times` as large as the curriculum has them, of the step `at`."""
+class BatchLoader(IterableDataset[Batch]):
+    """Endless batches of the current step, `times` as large as in the curriculum."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, seed: int, real: tuple[str, ...], times: int
@@ -32,8 +31,8 @@ class Lesson(IterableDataset[Batch]):
         self.tokenizer, self.seed, self.real, self.times = tokenizer, seed, real, times
         self.number = multiprocessing.Value("q", 0)
 
-    def go_on(self, number: int) -> None:
-        """What is written from now on is of that step."""
+    def set_step(self, number: int) -> None:
+        """Write batches of that step from now on."""
         self.number.value = number
 
     def __iter__(self) -> Iterator[Batch]:
@@ -48,7 +47,7 @@ class Lesson(IterableDataset[Batch]):
             yield writer.batch(step.level, step.tokens * self.times)
 
     def batches(self, processes: int) -> Iterator[Batch]:
-        """The batches, written here where there are no other processes."""
-        ahead = AHEAD if processes else None
-        loader = DataLoader(self, None, num_workers=processes, prefetch_factor=ahead)
+        """The batches, written by that many processes, or by this one if it is 0."""
+        prefetch = PREFETCHED_BATCHES if processes else None
+        loader = DataLoader(self, None, num_workers=processes, prefetch_factor=prefetch)
         return cast(Iterator[Batch], iter(loader))

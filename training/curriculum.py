@@ -1,6 +1,6 @@
-"""The steps of the training: random tokens, then terse short passages, at last the full window.
+"""The steps of the curriculum: random tokens, then short passages, then the full window.
 
-A step is passed when enough answers are right. Knows nothing of the model or of learning.
+A step is passed when enough answers are right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HARD = Level(
 
 @dataclass(frozen=True)
 class Step:
-    """What is read, how many answers' tokens must be right to go on, and the tokens of a batch."""
+    """Its passages, the share of answer tokens that must be right, and the tokens of a batch."""
 
     level: Pairs | Level
     gate: float
@@ -74,7 +74,7 @@ DRILL = replace(
 
 
 def chosen(rng: Random, number: int) -> Step:
-    """Step so many's own, a drill, pairs, or now and then an easier step's."""
+    """The step of that number, a drill, pairs, or now and then an easier step."""
     chance = rng.random()
     if number > HARD_AT and chance < 0.1:
         return DRILL

@@ -1,6 +1,6 @@
-"""Draws a training log: loss, accuracy and the step of the curriculum against the steps made.
+"""Plots a training log: loss, accuracy and the step of the curriculum over the training steps.
 
-Several logs are drawn one behind the other, as a training that was resumed wrote them.
+Several logs are concatenated, as a resumed training wrote them.
 """
 
 from __future__ import annotations

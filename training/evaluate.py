@@ -1,8 +1,7 @@
-"""Measures the small model on passages it has not seen: answers, and entropy as relevance.
+"""Measures the bundled model on passages it has not seen: answers, and entropy as relevance.
 
-Names, most values and what questions are wrapped in are held out of the training. An answer counts
-if greedy decoding would write it exactly. It knows the made-up passages and the method's prompt,
-nothing of the method's code.
+Names, most values and the wordings of questions are held out of the training. An answer is right
+if greedy decoding gives it exactly. Uses the method's prompt, not its code.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from training.writer import Writer
 
 LENGTHS = (128, 256, 384, 512)
 SEGMENT = 128
-"""What a segment of the method and its question take."""
+"""Tokens of a segment of the method and its question."""
 ROWS = 20
 ASKED = 60
 """Tokens left for a question and its answer: most take 25 to 40."""
@@ -44,14 +43,14 @@ class Score:
 
 
 def level(shape: str, tokens: int, backward: float = 0.0) -> Level:
-    """Passages as the method builds them; an absent key always has a part in common with one."""
+    """Passages as the method builds them; an absent key shares a part with one that is there."""
     usual = Level(tokens, (shape,), filler=0.3, stamps=0.6, phrasings=99, shared=0.6, paired=0.3)
     return replace(usual, near=1.0, backward=backward)
 
 
 @torch.inference_mode()
 def score(model: Any, rows: list[Row]) -> list[Score]:
-    """Scores rows that end with their answer; padding on the right disturbs nothing."""
+    """Scores rows that end with their answer; padded on the right, which changes nothing."""
     if len(rows) > ROWS:
         return score(model, rows[:ROWS]) + score(model, rows[ROWS:])
     ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)
@@ -86,7 +85,7 @@ def auc(low: list[float], high: list[float]) -> float:
 
 
 def log_trial(model: Any, writer: Writer, seed: int) -> tuple[int, bool]:
-    """The rank of the segment with the evidence in a log, and if four spliced give the answer."""
+    """The rank of the segment with the evidence, and whether the answer from four is right."""
     lines, facts = service_log(60, 10_000 + seed)
     fact = Random(seed).choice(facts)
     texts = ["\n".join(lines[at : at + 3]) + "\n" for at in range(0, len(lines), 3)]
@@ -114,7 +113,7 @@ def answers(model: Any, writer: Writer, count: int) -> dict[str, float]:
 
 
 def backward(model: Any, writer: Writer, count: int) -> dict[str, float]:
-    """The same by length, where what is asked for stands before its key: harder to look up."""
+    """The same by length, where the value stands before its key, which is harder to look up."""
     figures = {}
     for tokens in tqdm(LENGTHS):
         shares = [exact(model, writer, level(shape, tokens, 1.0), count) for shape in BACKWARD]
@@ -123,7 +122,7 @@ def backward(model: Any, writer: Writer, count: int) -> dict[str, float]:
 
 
 def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
-    """How far entropy tells passages with the evidence from passages without."""
+    """How well entropy separates passages with the evidence from passages without."""
     told, untold = list[float](), list[float]()
     for shape in ALL:
         wanted = level(shape, SEGMENT)
@@ -135,7 +134,7 @@ def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
 
 
 def logs(model: Any, writer: Writer, count: int) -> dict[str, float]:
-    """The method in small on the demo's log: 20 segments of three lines, four of them kept."""
+    """A small run of the method on the demo's log: 20 segments of three lines, k = 4."""
     trials = [log_trial(model, writer, seed) for seed in range(count)]
     return {
         "log_first": sum(rank == 0 for rank, _ in trials) / count,

@@ -1,8 +1,8 @@
-"""The optimizers: Muon for the matrices within the layers, AdamW for all else.
+"""The optimizers: Muon for the matrices inside the layers, AdamW for everything else.
 
-Muon makes all directions of a matrix's step equally long. Of a whole attention matrix it takes the
-heads that matter already and drowns the others, so each head is a matrix of its own here; those of
-one shape go through it together. It knows Llamas, not what they learn.
+Muon gives all directions of a matrix's update the same length. On a whole attention matrix it
+would amplify heads that matter already and drown the others, so each head is a matrix of its own
+here; heads of one shape are processed together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 HEADS = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1}
-"""The dimension along which a matrix's heads lie side by side."""
+"""The dimension along which a matrix's heads are concatenated."""
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Of Newton and Schulz's iteration, chosen for speed: singular values end near one, which is enough
 (Keller Jordan, 2024, github.com/KellerJordan/Muon)."""
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 
 def optimizers(model: Any, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon by head and AdamW, of one learning rate: Muon's steps are scaled to AdamW's size."""
+    """Muon by head and AdamW, with one learning rate: Muon's steps are scaled to AdamW's size."""
     inner = {name: p for name, p in model.model.layers.named_parameters() if p.ndim == 2}
     outer = [p for p in model.parameters() if all(p is not other for other in inner.values())]
     return [
@@ -66,7 +66,7 @@ class HeadMuon(torch.optim.Optimizer):
                 heads.mul_(1 - group["lr"] * self.decay).add_(step, alpha=-rate)
 
     def _nesterov(self, matrix: Tensor) -> Tensor:
-        """The gradient and its running average, as far ahead as Nesterov's momentum looks."""
+        """The gradient with Nesterov's momentum."""
         assert matrix.grad is not None
         state = self.state[matrix]
         if not state:

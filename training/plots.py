@@ -1,7 +1,7 @@
-"""Two kinds of plot, each drawn to a PNG file and nothing else.
+"""Two kinds of plot, each written to a PNG file.
 
-Knows numbers and labels, no benchmark. matplotlib is imported when a plot is drawn, and only
-its Agg canvas is used: no window is opened and no global state is touched.
+matplotlib is imported when a plot is drawn, with its Agg canvas only: no window is opened and no
+global state is changed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,10 @@
-"""Lines of random tokens: fields, each behind its name, a key among them, and then questions.
+"""Lines of random tokens: fields, each behind its name, with a key among them, and then questions.
 
     value between key \\n ... key ? value \\n key ? value \\n
     name value name value between key name value \\n ... key name ? value \\n
 
-The shortest way to learn finding what stands before that by which it is found, and which of
-several: among words a model has guessed it, and never came to look. It knows tokens, not what
-they say.
+The shortest way to learn lookup: to find what stands before a key, and which of several. Among
+words, models guessed the value instead and never learned to look it up.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Signs:
-    """Token ids: what begins a row, ends a line and ends a key asked for; digits; how many."""
+    """Token ids: start of a row, end of a line, end of a key, digits; and their number."""
 
     begin: int
     newline: int
@@ -57,7 +56,7 @@ class Told:
 
 
 def pairs_row(rng: Random, level: Pairs, signs: Signs) -> Row:
-    """Such lines, and questions side by side behind them; only values are to be predicted."""
+    """The lines with questions side by side behind them; only values are predicted."""
     between = _some(rng, level, signs, rng.randint(0, level.between))
     names = _names(rng, level, signs)
     place = rng.randint(1, len(names))
@@ -79,7 +78,7 @@ def pairs_row(rng: Random, level: Pairs, signs: Signs) -> Row:
 
 
 def _names(rng: Random, level: Pairs, signs: Signs) -> list[list[int]]:
-    """The fields' names, no two the same; none where there is one field alone."""
+    """The fields' names, all different; none if there is only one field."""
     if not level.fields:
         return [[]]
     names, count = list[list[int]](), rng.randint(1, 1 + level.fields)

@@ -1,7 +1,7 @@
-"""The small model's tokenizer: byte-level BPE in which digits and spaces always stand alone.
+"""The bundled model's tokenizer: byte-level BPE in which digits and spaces are always single.
 
-A value then has the same tokens after "=", ": " or a space and in the answer, so that copying
-it is exact. It knows nothing of models or questions.
+A value then has the same tokens after "=", ": " or a space and in the answer, so that it can be
+copied exactly.
 """
 
 from __future__ import annotations

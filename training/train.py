@@ -1,7 +1,7 @@
-"""Trains the small model from nothing: random tokens first, short passages, the full window last.
+"""Trains the bundled model from scratch: random tokens, then short passages, then the full window.
 
-Looking up is learnt all at once or not at all, so a step of the curriculum is left only when
-its answers are right. It knows nothing of the method the model is used in.
+Lookup is learned all at once or not at all, so a step of the curriculum is left only when its
+answers are right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stream_app.runtime.malloc import configure_malloc
 from training.attention import NAME
 from training.batch import Batch
-from training.batch_loader import REPEATS, Lesson
+from training.batch_loader import REPEATS, BatchLoader
 from training.corpus.generate import TEMPLATE
 from training.curriculum import STEPS
 from training.optimizers import optimizers
@@ -29,21 +29,21 @@ from training.tokenizer import real_lines
 
 LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
 COPYING = 300
-"""Steps of nothing but repeats, to begin with."""
+"""Steps of repeats only, at the start."""
 LEAST, RECENT = 60, 50
-"""Batches a step has at least, and those that its accuracy is the mean of, so to speak."""
+"""The least number of batches of a step, and the span of the running mean of its accuracy."""
 SAVED = 2.0
 """Minutes between checkpoints."""
 HEAD = 32
-"""Many small heads: a name's tokens are gathered by one head for each place."""
+"""Many small heads: a name's tokens are gathered by one head per position."""
 K = 2
-"""Segments it reads well, as `benchmarks needle` finds, which answers from 1, 2 and 4."""
+"""How many segments it reads well, by `benchmarks needle`, which answers from 1, 2 and 4."""
 GUESS = 0.3
-"""What an answer counts that nothing tells: it is chance, and only its spread is to be learnt."""
+"""The weight of an answer without evidence: it is random, only its distribution is learned."""
 
 
 def new_model(vocabulary: int, width: int, layers: int) -> Any:
-    """An untrained Llama of the smallest kind that learns to look up."""
+    """An untrained Llama of the smallest size that learns lookup."""
     make: Any = LlamaConfig
     config = make(
         vocab_size=vocabulary,
@@ -64,7 +64,7 @@ def new_model(vocabulary: int, width: int, layers: int) -> Any:
 
 
 def precision(device: str) -> Any:
-    """Bfloat16 where the hardware multiplies it fast, else float32."""
+    """bfloat16 where the hardware multiplies it fast, else float32."""
     cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     fast = device == "cuda" or bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
     return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
@@ -91,7 +91,7 @@ def losses(model: Any, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean; zero where all weights are."""
+    """The weighted mean; zero if all weights are zero."""
     return (values * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
@@ -113,13 +113,13 @@ class Trainer:
         if args.resume:
             self.restore(args.resume)
         seed, real = args.seed + self.step, real_lines(args.data)
-        self.lesson = Lesson(self.tokenizer, seed, real, args.times)
-        self.lesson.go_on(self.level)
+        self.lesson = BatchLoader(self.tokenizer, seed, real, args.times)
+        self.lesson.set_step(self.level)
         self.batches = self.lesson.batches(args.writers)
         self.autocast = precision(self.device)
 
     def restore(self, path: Path) -> None:
-        """Goes on from a checkpoint."""
+        """Resumes from a checkpoint."""
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
@@ -143,7 +143,7 @@ class Trainer:
         self.tokenizer.save_pretrained(self.args.out)
 
     def learn(self, done: float) -> Tensor:
-        """One step, and its loss; `done` is the share of the time that has gone."""
+        """One step, and its loss; `done` is the share of the time that has passed."""
         slow = min(1.0, (self.step + 1) / 100) * min(1.0, max(0.02, (1 - done) / 0.4))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -161,7 +161,7 @@ class Trainer:
         return loss.detach()
 
     def advance(self, accuracy: float) -> None:
-        """Follows the accuracy, and passes on to the next step when it suffices, or in the end."""
+        """Updates the accuracy; moves to the next step when it suffices, or at the end."""
         self.since += 1
         self.accuracy += (accuracy - self.accuracy) / min(RECENT, self.since + 1)
         if self.level == REPEATS:
@@ -171,7 +171,7 @@ class Trainer:
             passed = self.level + 1 < len(STEPS) and (right or self.since >= self.args.patience)
         if passed:
             self.level, self.since, self.accuracy = self.level + 1, 0, 0.0
-            self.lesson.go_on(self.level)
+            self.lesson.set_step(self.level)
 
 
 def main() -> None:
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def run(trainer: Trainer, args: argparse.Namespace) -> None:
-    """Steps until the time is up; writes a log line every 50 and checkpoints now and then."""
+    """Steps until the time is up, with a log line every 50 steps and a checkpoint now and then."""
     start, bar, saved = time.monotonic(), tqdm(unit="step", mininterval=5), 0.0
     with args.log.open("a", newline="") as file:
         log = csv.writer(file)

@@ -1,7 +1,4 @@
-"""Writer: batches of passages, pairs or repeats as tokens.
-
-Knows the tokenizer and what is to be read; nothing of the model or of learning.
-"""
+"""Writer: batches of passages, pairs or repeats as tokens."""
 
 from __future__ import annotations
 
@@ -19,9 +16,10 @@ from training.corpus.passages import QUESTIONS, Passage, Piece, dense, exam
 from training.random_pairs import Pairs, Signs, pairs_row
 
 HARDER = ("sshd", "nginx", "kafka", "hdfs", "spark", "systemd")
-"""Formats that are learnt last: a key of many tokens among several lines of one kind."""
+"""Formats that are learned last: a key of many tokens among several lines of one kind."""
 USUAL, LONGEST = 40, 72
-"""Tokens of a question with its answer; longer ones would pad all others, and are left out."""
+"""The most tokens of a question with its answer: longer ones, which would pad all others, are
+left out."""
 KINDS = {"text": 0, "answer": 1, "guess": 2}
 
 
@@ -45,7 +43,7 @@ class Writer:
         self.signs = Signs(self.bos, newline, ask, tuple(digits), len(tokenizer))
 
     def encode(self, pieces: list[Piece]) -> Row:
-        """The pieces as one row; they meet only where tokens do."""
+        """The pieces as one row; no token spans two of them."""
         texts = [piece.text for piece in pieces]
         parts = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         row = Row([self.bos], [0], [0])
@@ -94,7 +92,7 @@ class Writer:
         return Batch.of(rows, self.pad)
 
     def repeats(self, rows: int, length: int) -> Batch:
-        """Random tokens, and the same again: the shortest way to learn copying."""
+        """Random tokens, repeated once: the shortest way to learn copying."""
         seed = self.rng.getrandbits(40)
         once = torch.randint(
             3, self.signs.vocabulary, (rows, length), generator=torch.Generator().manual_seed(seed)
@@ -105,7 +103,7 @@ class Writer:
 
 
 class Budget:
-    """Says when a passage has about that many tokens; a guess from its characters."""
+    """Tells when a passage has about that many tokens, estimated from its characters."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens

@@ -1,8 +1,8 @@
 """XL3M (arXiv 2405.17755): a causal LM trained on short sequences answers over any length.
 
-Segment, score by certainty, keep the top-k, splice the key context, answer. Synchronous;
-knows nothing of Kafka, Redis, the environment or an event loop. Names are loaded when first
-used: who only handles segments need not wait for PyTorch.
+Segment, score by certainty, keep the top-k, splice the key context, answer. Synchronous, without
+Kafka, Redis, environment variables or an event loop. Names are imported on first use, so that code
+which only handles segments does not load PyTorch.
 """
 
 from importlib import import_module
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
     from xl3m_core.inference.model import LanguageModel
     from xl3m_core.method import Measure, Method
-    from xl3m_core.segment import Segment, Segmenter, Tail, Unit
+    from xl3m_core.segment import Segment, Tail, Unit
+    from xl3m_core.segmenter import Segmenter
     from xl3m_core.topk import TopK
     from xl3m_core.xl3m import XL3M
 
@@ -26,7 +27,8 @@ _HOME = {
     "errors": ("MethodError", "ModelError", "QuestionError", "XL3MError"),
     "method": ("Measure", "Method"),
     "inference.model": ("LanguageModel",),
-    "segment": ("Segment", "Segmenter", "Tail", "Unit"),
+    "segment": ("Segment", "Tail", "Unit"),
+    "segmenter": ("Segmenter",),
     "topk": ("TopK",),
     "xl3m": ("XL3M",),
 }

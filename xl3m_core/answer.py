@@ -1,7 +1,4 @@
-"""Answer and its evidence, in the one form that every door gives out.
-
-Knows how an answer looks as plain data; not how it came about.
-"""
+"""Answer and its evidence, in the one form that all endpoints and commands return."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +9,7 @@ from xl3m_core.segment import Segment
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A segment the answer rests on; `score` is its certainty in nats, offsets in characters."""
+    """A segment of the key context; `score` is its certainty in nats, offsets are in characters."""
 
     stream: str
     index: int
@@ -25,21 +22,21 @@ class Evidence:
 
     @classmethod
     def of(cls, stream: str, segment: Segment, score: float) -> "Evidence":
-        """The segment of that stream as evidence."""
+        """The segment as evidence."""
         s = segment
         return cls(stream, s.index, score, s.start, s.end, s.text, s.start_ms, s.end_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer and what it rests on.
+    """An answer and the evidence for it.
 
-    certainty: minus the entropy, in nats, of the first answer token; 0 is sure.
-    grounded: whether the answer stands in the evidence, word for word; see `is_grounded`. None
-    where there is no answer.
-    coverage: the share of the stream's segments that were scored for this question.
-    as_of: for each topic/partition the first offset not yet seen; empty without Kafka.
-    timings: seconds by step. error: why there is no answer, if there is none.
+    certainty: negative entropy, in nats, of the first answer token; 0 means certain.
+    grounded: whether the answer occurs in the evidence, word for word; see `is_grounded`. None if
+    there is no answer.
+    coverage: the share of the stream's segments that were scored for this question, 0 to 1.
+    as_of: for each topic/partition the next offset to be read; empty without Kafka.
+    timings: seconds by step. error: the reason, if there is no answer.
     """
 
     question: str
@@ -54,11 +51,11 @@ class Answer:
 
     def __post_init__(self) -> None:
         if self.error is None:
-            grounded = is_grounded(self.answer, [each.text for each in self.evidence])
+            grounded = is_grounded(self.answer, [evidence.text for evidence in self.evidence])
             object.__setattr__(self, "grounded", grounded)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, fit for JSON and msgpack; `error` only when there is one."""
+        """Plain data for JSON and msgpack; `error` only if there is one."""
         plain = asdict(self)
         plain["evidence"] = list(plain["evidence"])
         if self.error is None:

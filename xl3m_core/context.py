@@ -1,7 +1,4 @@
-"""KeyContext: the chosen segments in time order, overlaps merged, within a token budget.
-
-Knows segments and a token counter; which segments are chosen is decided before.
-"""
+"""KeyContext: the best segments in chronological order, overlaps merged, within a token budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +8,7 @@ from xl3m_core.segment import Segment, TokenCounter
 
 @dataclass(frozen=True, slots=True)
 class KeyContext:
-    """What the answer is read from: `segments` in chronological order, spliced into `text`."""
+    """The text an answer is generated from: `segments` in chronological order, spliced."""
 
     segments: tuple[Segment, ...]
     text: str
@@ -20,9 +17,9 @@ class KeyContext:
     def assemble(cls, ranked: Sequence[Segment], budget: int, count: TokenCounter) -> "KeyContext":
         """The most certain segments that fit `budget` tokens together.
 
-        ranked: the most certain first. When all do not fit, the least certain are left out,
-        whole. If not even the first one fits, as when it was cut for another model, it gives way
-        at its start, as in scoring.
+        ranked: the most certain first. If they do not all fit, the least certain are left out. If
+        not even the first one fits, because it was cut for another model, its start is left out, as
+        in scoring. count: tokens of each text, in its prompt.
         """
         for chosen in range(len(ranked), 0, -1):
             segments = sorted(ranked[:chosen], key=lambda segment: segment.start)
@@ -34,14 +31,14 @@ class KeyContext:
 
 
 def _end_of(segment: Segment, budget: int, count: TokenCounter) -> Segment | None:
-    """As much of the segment's end as fits; None if nothing does. It begins with a line, if that
-    costs no more than half of it."""
-    least, most = 0, len(segment.text)  # characters that fit, and that may
-    while least < most:
-        middle = (least + most + 1) // 2
+    """The longest end of the segment that fits, None if none does. It begins with a line, unless
+    that leaves less than half of it."""
+    low, high = 0, len(segment.text)  # characters that fit, and that might
+    while low < high:
+        middle = (low + high + 1) // 2
         fits = count([segment.text[-middle:]])[0] <= budget
-        least, most = (middle, most) if fits else (least, middle - 1)
-    text = segment.text[len(segment.text) - least :]
+        low, high = (middle, high) if fits else (low, middle - 1)
+    text = segment.text[len(segment.text) - low :]
     lines = text[text.find("\n") + 1 :]
     text = lines if 2 * len(lines) >= len(text) else text
     if not text or count([text])[0] > budget:
@@ -50,9 +47,9 @@ def _end_of(segment: Segment, budget: int, count: TokenCounter) -> Segment | Non
 
 
 def splice(segments: Sequence[Segment]) -> str:
-    """Texts of segments in order of their start, what they share written once.
+    """The texts of segments, sorted by their start, with overlapping text once.
 
-    A line break stands between segments that are apart, so that no record runs into another.
+    Segments that do not touch are separated by a line break, so that no two records join.
     """
     text, end = "", 0
     for segment in segments:

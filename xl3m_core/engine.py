@@ -20,7 +20,8 @@ from xl3m_core.inference.model import LanguageModel
 from xl3m_core.measure import entropy
 from xl3m_core.method import Measure, Method
 from xl3m_core.scoring import SCORE_DIGITS, Scores, plan_batches, score_batches
-from xl3m_core.segment import Segment, Segmenter
+from xl3m_core.segment import Segment
+from xl3m_core.segmenter import Segmenter
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, with padding. On two cores larger ones are no faster, smaller ones slower."""

@@ -1,7 +1,7 @@
-"""Method: the numbers one run of XL3M goes by, made to fit a model's window.
+"""Method: the sizes of one run of XL3M, fitted to a model's window.
 
-The paper's text at hand does not state segment length, overlap or k, so the defaults here
-are this project's: each follows from the window alone. Knows no model, only its window.
+The paper does not state segment length, overlap or k, so the defaults are this project's; each
+follows from the window alone.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from xl3m_core.errors import MethodError
 from xl3m_core.records import AUTO, record_start
 
 Measure = Literal["entropy", "top_p", "likelihood", "hybrid"]
-"""What makes a segment certain; see `measure`."""
+"""How certainty is computed; see `measure`."""
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Sizes in tokens. Build it with `fit`, which derives what is not given and checks the rest.
-    records: where a record begins; see `records.record_start`."""
+    """Sizes in tokens. Create it with `fit`, which derives and checks them. records: the rule for
+    where a record begins; see `records.record_start`."""
 
     window: int
     segment_tokens: int
@@ -43,12 +43,12 @@ class Method:
         measure: Measure = "entropy",
         records: str = AUTO,
     ) -> Self:
-        """The method for a window of so many tokens.
+        """The method for a window of this many tokens; sizes that are None are derived.
 
-        Four segments at least, so that answering can join what scoring found apart; eight
-        at most, because every further one dilutes the context with a less certain segment.
+        By default k is at least four, so that an answer can combine segments, and at most eight,
+        because each further segment is less certain than the others.
 
-        Raises MethodError, with the numbers, when they do not fit the window.
+        Raises MethodError, with the numbers, if they do not fit the window.
         """
         question = min(128, window // 8) if question_tokens is None else question_tokens
         answer = min(64, window // 16) if answer_tokens is None else answer_tokens
@@ -88,5 +88,5 @@ class Method:
             raise MethodError(
                 f"start 1 + k {self.k} x segment {self.segment_tokens} + question "
                 f"{self.question_tokens} + answer {self.answer_tokens} = {answering} tokens, "
-                f"but the model's window is {self.window}: take less of one of them"
+                f"but the model's window is {self.window}: make one of them smaller"
             )

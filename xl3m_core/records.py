@@ -1,7 +1,7 @@
-"""Where a record begins: a line, or a line with those behind it that belong to it.
+"""Record rules: whether a line begins a record, or continues the one before it.
 
-A stack trace is one record with the log line before it. A rule looks at one line alone, at its
-first characters, so that no text costs more than its length. Knows lines; no tokens, no segments.
+A stack trace is one record with the log line before it. A rule looks at the first characters of
+one line only, so that its cost is linear in the text.
 """
 
 import re
@@ -9,18 +9,18 @@ from collections.abc import Callable
 from functools import lru_cache
 
 RecordStart = Callable[[str], bool]
-"""Whether a line begins a record; given the line with its line break, or as much of it as
-there is, a character at least."""
+"""Whether a line begins a record: called with the line and its line break, or with as much of it as
+there is, at least one character."""
 
 AUTO, LINE = "auto", "line"
-"""The two rules that are no pattern."""
+"""The two rules that are not a pattern."""
 
-# A pattern sees no more of a line: what it may cost grows faster than the line, for some.
+# A pattern sees no more of a line: the cost of some patterns grows faster than its length.
 EXAMINED_CHARS = 256
 
-# Most lines of logs begin so, and none that goes on with another.
+# First characters of most log lines, and of no line that continues a record.
 _TIMES = frozenset("0123456789<")
-# What a line that goes on with a record begins with, in traces of Java, .NET, Python, JavaScript,
+# The start of a line that continues a record, in stack traces of Java, .NET, Python, JavaScript,
 # Go, Ruby, PHP, Rust and C, and in pretty-printed JSON.
 _CONTINUED = re.compile(
     r"""
@@ -44,8 +44,8 @@ _CONTINUED = re.compile(
 
 @lru_cache(maxsize=16)
 def record_start(rule: str) -> RecordStart:
-    """The rule by its name, `auto` or `line`, or by a pattern that is found in the lines that
-    begin a record. Raises ValueError, with the reason, for what is neither."""
+    """The rule of this name, `auto` or `line`, or for a regular expression that matches in lines
+    that begin a record. Raises ValueError, with the reason, if it is neither."""
     if rule == AUTO:
         return _is_no_continuation
     if rule == LINE:
@@ -55,7 +55,7 @@ def record_start(rule: str) -> RecordStart:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{rule!r} is no regular expression: {error}") from error
     if pattern.search(""):
-        raise ValueError(f"{rule!r} is found in every line, also an empty one: say `{LINE}`")
+        raise ValueError(f"{rule!r} matches every line, even an empty one: use `{LINE}`")
     return lambda line: pattern.search(line[:EXAMINED_CHARS]) is not None
 
 

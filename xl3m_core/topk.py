@@ -1,14 +1,11 @@
-"""TopK: the k most certain segments seen so far, whatever order they came in.
-
-Knows scores and indices; what they point to is the caller's.
-"""
+"""TopK: the k most certain segments so far; the result does not depend on their order."""
 
 import heapq
 import math
 
 
 class TopK:
-    """The k best of a stream of (index, score); of equal scores the earlier index stays."""
+    """The k best of a stream of (index, score); of equal scores the lower index is kept."""
 
     def __init__(self, k: int) -> None:
         if k < 1:
@@ -17,9 +14,9 @@ class TopK:
         self._heap: list[tuple[float, int]] = []
 
     def add(self, index: int, score: float) -> int | None:
-        """Take a segment in; returns the index that is out for it (its own, if it is not in).
+        """Add a segment; returns the index that is dropped for it (its own if it is not kept).
 
-        A score of -inf (or NaN) says that nothing is known, and is never among the best.
+        A score of -inf or NaN means that nothing is known; it is never kept.
         """
         if not score > -math.inf:
             return index

@@ -1,6 +1,6 @@
 """XL3M: the whole method on one text.
 
-Reads a text once, keeps the most certain segments, answers from them. Knows an engine.
+Reads a text once, keeps the most certain segments, and answers from them.
 """
 
 import time
@@ -19,11 +19,11 @@ from xl3m_core.segment import Line, Segment
 from xl3m_core.topk import TopK
 
 Text = str | Iterable[str | Sequence[Line]]
-"""A text; or its chunks, of text or of lines with their times."""
+"""A text; or its chunks, each a text or lines with their times."""
 
 
 class XL3M:
-    """The whole method on one text of any length, at hand or still being read."""
+    """The whole method on one text of any length, complete or in chunks."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -32,10 +32,10 @@ class XL3M:
     def load(
         cls, name: str | Path | None = None, *, window: int | None = None, **method: Any
     ) -> "XL3M":
-        """Load a model (a folder, a hub id, or the small one that comes with this package).
+        """Load a model by folder or hub id; by default the bundled one.
 
-        window: for a model that does not say how long its own is. method: what `Method.fit`
-        takes, to change its defaults.
+        window: in tokens, for a model whose files do not state it. method: arguments of
+        `Method.fit`. Raises ModelError and MethodError.
         """
         model = LanguageModel.load(name or BUNDLED_MODEL, window=window)
         method["k"] = method.get("k") or model.k
@@ -51,8 +51,9 @@ class XL3M:
     ) -> Answer:
         """Answer the question from the text, given whole or in chunks.
 
-        Memory holds the k best segments and a few batches, however long the text. on_progress is
-        given the number of tokens scored so far; on_text the answer as it is generated.
+        Keeps the k best segments and a few batches in memory, however long the text is.
+        on_progress is called with the number of tokens scored so far, on_text with each piece of
+        the answer. Raises QuestionError for a question that is empty or too long.
         """
         (answer,) = self._answers(text, [question], on_progress, on_text)
         return answer
@@ -63,7 +64,7 @@ class XL3M:
         questions: Sequence[str],
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[Answer]:
-        """`answer` to each of the questions in turn, the text read once for all of them."""
+        """`answer` for each question in turn; the text is read once for all of them."""
         return self._answers(text, questions, on_progress, None)
 
     def _answers(
@@ -74,15 +75,15 @@ class XL3M:
         on_text: Callable[[str], None] | None,
     ) -> Iterator[Answer]:
         for question in questions:
-            self.engine.suffix(question)  # refused before a long text is read
+            self.engine.suffix(question)  # raises QuestionError before a long text is read
         started = time.perf_counter()
         try:
-            found = self._scan(_chunks(text), questions, on_progress)
+            rankings = self._scan(_chunks(text), questions, on_progress)
         except ModelError as error:
             yield from (_failed(question, error) for question in questions)
             return
         seconds = time.perf_counter() - started
-        for question, best in zip(questions, found, strict=True):
+        for question, best in zip(questions, rankings, strict=True):
             yield self._answer(question, best, seconds, on_text)
 
     def _answer(
@@ -92,10 +93,10 @@ class XL3M:
         seconds: float,
         on_text: Callable[[str], None] | None,
     ) -> Answer:
-        """The answer from the most certain segments, which it took so long to find."""
+        """The answer from the most certain segments; seconds: how long the scan took."""
         if not best.total:
             return Answer(question=question, error="the text is empty")
-        began = time.perf_counter()
+        started = time.perf_counter()
         ranked = best.ranked()
         context = self.engine.assemble([segment for segment, _ in ranked], question)
         try:
@@ -109,7 +110,7 @@ class XL3M:
             certainty=generated.certainty,
             coverage=1.0,
             evidence=tuple(Evidence.of("", s, scores[s.index]) for s in context.segments),
-            timings={"scan": seconds, "answer": time.perf_counter() - began},
+            timings={"scan": seconds, "answer": time.perf_counter() - started},
         )
 
     def _scan(
@@ -119,29 +120,29 @@ class XL3M:
         on_progress: Callable[[int], None] | None,
     ) -> list["RunningTopK"]:
         """The k most certain segments for each question."""
-        found = [RunningTopK(TopK(self.engine.method.k)) for _ in questions]
-        several = 4 * self.engine.batch_tokens  # some forwards' worth, so that lengths sort well
-        for batch in self.engine.segmenter().batches(chunks, several):
+        rankings = [RunningTopK(TopK(self.engine.method.k)) for _ in questions]
+        tokens = 4 * self.engine.batch_tokens  # several forwards, so that lengths sort well
+        for batch in self.engine.segmenter().batches(chunks, tokens):
             pairs = [(segment.text, question) for question in questions for segment in batch]
             scores = iter(self.engine.score(pairs))
-            for best in found:
+            for best in rankings:
                 for segment in batch:
                     best.add(segment, next(scores))
             if on_progress:
                 on_progress(batch[-1].end_token)
-        return found
+        return rankings
 
 
 @dataclass(slots=True)
 class RunningTopK:
-    """The most certain segments so far, of how many."""
+    """The most certain segments so far, and the number of all segments."""
 
     top: TopK
     kept: dict[int, Segment] = field(default_factory=dict)
     total: int = 0
 
     def add(self, segment: Segment, score: float) -> None:
-        """One more; perhaps another goes."""
+        """Add a segment; another one may be dropped for it."""
         self.total += 1
         self.kept[segment.index] = segment
         self.kept.pop(self.top.add(segment.index, score), None)  # type: ignore[arg-type]
@@ -156,7 +157,7 @@ def _failed(question: str, error: ModelError) -> Answer:
 
 
 def _chunks(text: Text, size: int = 1 << 16) -> Iterator[str | Sequence[Line]]:
-    """The text in pieces of a bounded size, so that no more than one is in work at a time."""
+    """The text in pieces of at most `size` characters, so that one piece at a time is processed."""
     for chunk in [text] if isinstance(text, str) else text:
         if isinstance(chunk, str):
             yield from (chunk[start : start + size] for start in range(0, len(chunk), size))

@@ -6,8 +6,6 @@ what was sent.
 """
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import (
     AsyncIterator,
@@ -35,6 +33,7 @@ from stream_app.feeding.open_file import CHUNK_BYTES
 from stream_app.feeding.throttle import Throttle
 from stream_app.settings import Settings
 from stream_app.store.store import StreamStore
+from stream_app.testing import WORKER, Process, worker
 from xl3m_core.errors import XL3MError
 
 STREAM = "haystack"
@@ -45,9 +44,7 @@ STOP_SECONDS = 15.0
 READY_LOOK = ClientTimeout(total=5.0)
 ANSWER_SECONDS = 60.0
 LOG_LINES = 15
-WORKER = ["-m", "stream_app", "worker"]
 T = TypeVar("T")
-Process = asyncio.subprocess.Process
 
 
 class LiveError(XL3MError):
@@ -200,9 +197,9 @@ def _words(log: Path) -> str:
 @asynccontextmanager
 async def live(settings: Settings, folder: Path) -> AsyncIterator[Live]:
     """A worker on the settings' broker and Redis, listening when the block begins."""
-    async with Redis.from_url(settings.redis) as redis, _worker(settings, folder) as worker:
+    async with Redis.from_url(settings.redis) as redis, _worker(settings, folder) as child:
         store = StreamStore.from_settings(settings, redis)
-        here = Live(settings, store, redis, worker, folder / "worker.log")
+        here = Live(settings, store, redis, child, folder / "worker.log")
         await here.guarded(here.ready())
         yield here
 
@@ -211,26 +208,11 @@ def _worker(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Pro
     return process(settings, folder / "worker.log", WORKER)
 
 
-@asynccontextmanager
-async def process(
-    settings: Settings, log: Path, command: list[str], env: Mapping[str, str] | None = None
-) -> AsyncIterator[Process]:
-    """A Python process with these settings, its output in the log; gone after the block."""
-    given = {**settings.to_env(), **(env or {})}
-    with log.open("wb") as output:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, *command, env=os.environ | given, stdout=output, stderr=output
-        )
-    try:
-        yield child
-    finally:
-        with suppress(ProcessLookupError):
-            child.terminate()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(child.wait(), STOP_SECONDS)
-        with suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+def process(
+    settings: Settings, log: Path, command: Sequence[str], env: Mapping[str, str] | None = None
+) -> AbstractAsyncContextManager[Process]:
+    """A Python process with these settings; its output goes to the log. It ends with the block."""
+    return worker(settings, log, command=command, env=env)
 
 
 def in_events(text: Iterable[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from benchmarks.harness.live_worker import MEGABYTE, LiveError, Process, guarded, is_ready, process
+from benchmarks.harness.live_worker import MEGABYTE, LiveError, guarded, is_ready, process
 from stream_app.embedded.process import free_port
 from stream_app.engine import create_engine
 from stream_app.kafka.topics import ensure_topics
@@ -29,6 +29,7 @@ from stream_app.scoring.streams import QuestionLoader
 from stream_app.settings import Settings
 from stream_app.store.state import QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
+from stream_app.testing import Process, offline_segments, until
 from xl3m_core import Engine, Segment, Tail
 
 QUESTION = "Which host fails?"
@@ -114,11 +115,10 @@ class Loaded:
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Wait for it to become true."""
-        deadline = time.perf_counter() + STALL_SECONDS
-        while not await condition():
-            if time.perf_counter() > deadline:
-                raise LiveError(f"not in {STALL_SECONDS:.0f} s: {what}")
-            await asyncio.sleep(POLL_SECONDS)
+        try:
+            await until(condition, what, seconds=STALL_SECONDS, poll=POLL_SECONDS)
+        except TimeoutError as error:
+            raise LiveError(f"{error}") from None
 
     async def is_ready(self) -> bool:
         """Whether it is there, and has partitions."""
@@ -150,7 +150,7 @@ class Loaded:
 
     def offline(self, texts: list[str]) -> tuple[Tail, list[Segment]]:
         """What a stream of these events comes to."""
-        return self.engine.segmenter().extend(Tail(), [(text, None) for text in texts])
+        return offline_segments(self.engine, *texts)
 
 
 def _said(segment: Segment) -> tuple[str, int, int, int, int]:

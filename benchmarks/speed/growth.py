@@ -29,7 +29,7 @@ from benchmarks.speed.query import PLENTY, QID, QUESTION, fill
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
 from stream_app.scoring.scorer import Scorer
-from stream_app.store.state import Commit, QuestionRecord, State
+from stream_app.store.state import Commit, Committed, QuestionRecord, State
 from stream_app.store.store import StreamStore
 from training import plots
 from xl3m_core import XL3M, Engine, LanguageModel, Method, Segment, Tail
@@ -130,9 +130,9 @@ async def _traffic(scoring: Scorer, names: Sequence[str], segments: list[Segment
         _commit(name, state, [*islice(each, len(segments) // len(names))])
         for name, state in zip(names, await store.load_all(names), strict=True)
     ]
-    for commit, state in zip(commits, await store.commit(commits), strict=True):
-        assert state, "nobody else writes"
-        scoring.streams.on_commit(commit.stream, state.cursor)
+    for commit, result in zip(commits, await store.commit(commits), strict=True):
+        assert isinstance(result, Committed), "nobody else writes"
+        scoring.streams.on_commit(commit.stream, result.state.cursor)
     while await scoring.step():
         pass
 

@@ -114,7 +114,7 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
     await store.questions.ask(name, QID, QuestionRecord(QUESTION))
     count = len(segments)
-    best = [(segment, -i / 10) for i, segment in enumerate(segments[:k])]
+    best = [(segment.index, -i / 10) for i, segment in enumerate(segments[:k])]
     seen = ScoredRange(count, count)
     await store.extend_range(
         [RangeUpdate(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k

@@ -34,7 +34,6 @@ from benchmarks.harness.haystack import Haystack
 from benchmarks.harness.live_worker import (
     READY_SECONDS,
     STREAM,
-    WORKER,
     LiveError,
     guarded,
     in_events,
@@ -51,6 +50,7 @@ from stream_app.scoring.streams import QuestionLoader
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
+from stream_app.testing import WORKER
 from xl3m_core import Engine, Segment, Tail
 
 TOKENS, SHORT_TOKENS = 1_000_000, 300_000

@@ -1,15 +1,14 @@
-"""The demo: a broker, a Redis, a worker and a live stream on this machine, and three questions.
+"""`xl3m demo`: a broker, a Redis, a worker and a live stream on this machine, and three questions.
 
-The stream is the machine's own log, if it has one, with a made-up service log between its
-lines, so that right answers are known. Uses the doors anybody would; shows, checks, cleans up.
+The stream is the machine's own log, if there is one, interleaved with a made-up service log whose
+answers are known. Uses the public client only; checks the answers and cleans up.
 """
 
 import asyncio
 import os
 import random
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +18,6 @@ from stream_app.cli.display import show_answer, show_top
 from stream_app.cli.output import echo
 from stream_app.client import client
 from stream_app.embedded import services
-from stream_app.embedded.process import die_with_parent
 from stream_app.errors import UnreachableError
 from stream_app.feeding.feeder import open_feeder
 from stream_app.runtime.cleanup import temporary_directory, unwinding_on_signals
@@ -27,6 +25,7 @@ from stream_app.sample_log import Fact, service_log
 from stream_app.settings import Settings, kafka_home
 from stream_app.store.connection import open_redis
 from stream_app.store.store import StreamStore
+from stream_app.testing import Process, worker
 
 STREAM = "this-machine"
 OWN_LOGS = ("/var/log/syslog", "/var/log/dpkg.log", "/var/log/install.log", "/var/log/system.log")
@@ -38,7 +37,7 @@ READY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo works on."""
+    """The demo's settings, store, lines to stream and known facts."""
 
     settings: Settings
     store: StreamStore
@@ -47,7 +46,7 @@ class Demo:
 
 
 def run_demo(settings: Settings, lines: int) -> None:
-    """Run it from start to end, and leave nothing behind."""
+    """Run the demo; everything it created is deleted at the end."""
     with (
         unwinding_on_signals(),
         temporary_directory("xl3m-demo-") as folder,
@@ -61,69 +60,60 @@ def run_demo(settings: Settings, lines: int) -> None:
 async def _run(settings: Settings, lines: int, folder: Path) -> None:
     async with open_redis(settings.redis) as redis:
         store = StreamStore.from_settings(settings, redis)
-        await _demonstrate(Demo(settings, store, *_material(lines)), folder)
+        await _demonstrate(Demo(settings, store, *_sample_stream(lines)), folder)
 
 
 async def _demonstrate(demo: Demo, folder: Path) -> None:
     async with _worker(demo, folder) as process:
-        showing = asyncio.create_task(_show(demo))
-        died = asyncio.create_task(process.wait())
-        await asyncio.wait({showing, died}, return_when=asyncio.FIRST_COMPLETED)
-        if not showing.done():
-            showing.cancel()
-            raise UnreachableError(f"the worker died: {_last_words(folder)}")
-        showing.result()
-        died.cancel()
+        demo_task = asyncio.create_task(_show(demo))
+        exited = asyncio.create_task(process.wait())
+        await asyncio.wait({demo_task, exited}, return_when=asyncio.FIRST_COMPLETED)
+        if not demo_task.done():
+            demo_task.cancel()
+            raise UnreachableError(f"the worker ended: {_log_tail(folder)}")
+        demo_task.result()
+        exited.cancel()
 
 
 async def _show(demo: Demo) -> None:
-    """A standing question over the live stream, then three questions nobody asked before."""
+    """Stream under a standing question, then ask three ad hoc questions."""
     facts = demo.facts
     await _stream(demo, facts[len(facts) // 3].question)
-    right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
-    echo(f"\n{sum(right)} of {len(right)} answers are right.")
+    is_right = [await _ask(demo, facts[len(facts) * part // 4]) for part in (1, 2, 3)]
+    echo(f"\n{sum(is_right)} of {len(is_right)} answers are right.")
 
 
-def _material(lines: int) -> tuple[list[str], list[Fact]]:
-    """The machine's log and the service log, in turns; facts say where their lines are now."""
-    made, facts = service_log(lines // 2, seed=random.randrange(1 << 30))
-    own = next((path for path in map(Path, OWN_LOGS) if _readable(path)), None)
-    real = own.read_text(errors="replace").splitlines()[-(lines - len(made)) :] if own else []
-    echo(f"stream  {len(made)} made-up lines" + (f" among {len(real)} of {own}" if own else ""))
-    mixed = [line for pair in zip_longest(made, real) for line in pair if line is not None]
+def _sample_stream(lines: int) -> tuple[list[str], list[Fact]]:
+    """The machine's log and the service log, interleaved; and the service log's facts."""
+    service, facts = service_log(lines // 2, seed=random.randrange(1 << 30))
+    own_log = next((path for path in map(Path, OWN_LOGS) if _is_readable(path)), None)
+    real = (
+        own_log.read_text(errors="replace").splitlines()[-(lines - len(service)) :]
+        if own_log
+        else []
+    )
+    echo(
+        f"stream  {len(service)} made-up lines"
+        + (f" among {len(real)} of {own_log}" if own_log else "")
+    )
+    mixed = [line for pair in zip_longest(service, real) for line in pair if line is not None]
     return mixed, facts
 
 
-def _readable(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     return os.access(path, os.R_OK) and path.stat().st_size > 0
 
 
 @asynccontextmanager
-async def _worker(demo: Demo, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker process, ready when the block begins."""
-    settings = demo.settings
-    with (folder / LOG).open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "stream_app", "worker", "--group", "xl3m-demo",
-            *("--broker", settings.broker, "--redis", settings.redis),
-            *(("--model", settings.model) if settings.model else ()),
-            stdout=output, stderr=output, start_new_session=True, preexec_fn=die_with_parent,
-        )  # fmt: skip
-    try:
+async def _worker(demo: Demo, folder: Path) -> AsyncIterator[Process]:
+    """A worker process that listens when the block begins."""
+    settings = demo.settings.replace(group="xl3m-demo")
+    async with worker(settings, folder / LOG) as process:
         await _until_listening(process, demo.store, folder)
         yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), 15)
-        with suppress(ProcessLookupError):
-            process.kill()
 
 
-async def _until_listening(
-    process: asyncio.subprocess.Process, store: StreamStore, folder: Path
-) -> None:
+async def _until_listening(process: Process, store: StreamStore, folder: Path) -> None:
     echo("worker  loading the model …")
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -133,15 +123,15 @@ async def _until_listening(
                 await asyncio.sleep(0.1)
     except TimeoutError:
         pass
-    raise UnreachableError(f"the worker did not come up: {_last_words(folder)}")
+    raise UnreachableError(f"the worker did not start: {_log_tail(folder)}")
 
 
-def _last_words(folder: Path) -> str:
+def _log_tail(folder: Path) -> str:
     return " | ".join((folder / LOG).read_text(errors="replace").splitlines()[-3:])
 
 
 async def _stream(demo: Demo, question: str) -> None:
-    """Feed the lines with a question standing, and show its top-k while they come."""
+    """Feed the lines under a standing question, and show its top-k meanwhile."""
     echo(f"\nstanding question: {question}")
     await client.set_question(demo.settings, STREAM, question)
     watching = asyncio.create_task(_show_top(demo, question))
@@ -159,7 +149,7 @@ async def _events(lines: list[str]) -> AsyncIterator[str]:
 
 
 async def _covered(demo: Demo, question: str) -> bool:
-    """Whether everything fed is in Redis, and its segments are scored."""
+    """Whether everything fed is in Redis and scored."""
     state = await demo.store.load(STREAM)
     if state.tail.end < sum(len(line) + 1 for line in demo.lines):
         return False
@@ -168,7 +158,7 @@ async def _covered(demo: Demo, question: str) -> bool:
 
 
 async def _show_top(demo: Demo, question: str) -> None:
-    """The top-k as it moves, but not more often than a person reads."""
+    """Show the top-k at its changes, at most every SHOWN_EVERY seconds."""
     async for _ in client.updates(demo.store, STREAM):
         await _show_once(demo, question)
         await asyncio.sleep(SHOWN_EVERY)
@@ -181,7 +171,7 @@ async def _show_once(demo: Demo, question: str) -> None:
 
 
 async def _ask(demo: Demo, fact: Fact) -> bool:
-    """Ask a question whose answer is known; whether the answer is right."""
+    """Ask about the fact; return whether the answer is right."""
     echo(f"\n? {fact.question}\n! ", nl=False)
     answer: dict[str, Any] = {}
     async for message in client.ask(demo.store, STREAM, fact.question, deadline=60):
@@ -189,7 +179,7 @@ async def _ask(demo: Demo, fact: Fact) -> bool:
             echo(message["text"], nl=False)
         else:
             answer = message
-    right = answer.get("answer") == fact.answer
-    echo(f"   ({'right' if right else f'wrong: it is {fact.answer}'})", nl=False)
+    is_right = answer.get("answer") == fact.answer
+    echo(f"   ({'right' if is_right else f'wrong: it is {fact.answer}'})", nl=False)
     show_answer(answer)
-    return right
+    return is_right

@@ -1,7 +1,6 @@
-"""The doctor: looks at everything a worker needs, and says what to mend.
+"""`xl3m doctor`: checks everything a worker needs, and says what to fix.
 
-It only looks: no topic is made and no key is written. Knows what has to be so; the parts
-themselves say what is wrong with them.
+It only reads: no topic is created and no key is written.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ from stream_app.store.schema import check_schema
 from xl3m_core.errors import XL3MError
 
 PARTITIONS = 4
-"""Of a topic in the command that the doctor names: as many workers can share it."""
+"""Partitions in the suggested command for a missing topic: as many workers can share it."""
 if TYPE_CHECKING:
     from xl3m_core import Engine
 
@@ -39,7 +38,7 @@ Mark = Literal["ok", "WARN", "FAIL"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: how it is, what was looked at, and what there is to say."""
+    """One line of the report: its mark, what was checked, and what was found."""
 
     mark: Mark
     subject: str
@@ -50,18 +49,18 @@ class Finding:
 
 
 def run(**given: Any) -> bool:
-    """Print each finding as it comes; True if there is nothing to mend."""
-    well = True
-    with _silent("aiokafka"):  # what it says is said here
+    """Print each finding at once; True if no check failed."""
+    passed = True
+    with _silenced("aiokafka"):  # its errors are part of the report
         for finding in examine(**given):
             echo(str(finding))
-            well = well and finding.mark != "FAIL"
-    return well
+            passed = passed and finding.mark != "FAIL"
+    return passed
 
 
 @contextmanager
-def _silent(library: str) -> Iterator[None]:
-    """Without the library's log in the block."""
+def _silenced(library: str) -> Iterator[None]:
+    """Silence a library's log inside the block."""
     log = logging.getLogger(library)
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -72,7 +71,7 @@ def _silent(library: str) -> Iterator[None]:
 
 
 def examine(**given: Any) -> Iterator[Finding]:
-    """Everything there is to look at; given: settings, as of the command line."""
+    """Run all checks. given: settings of the command line."""
     for line in unknown_variables():
         yield Finding("WARN", "settings", line)
     try:
@@ -80,7 +79,7 @@ def examine(**given: Any) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("FAIL", "settings", str(error))
         return
-    yield Finding("ok", "settings", "all can be used")
+    yield Finding("ok", "settings", "all are valid")
     yield from asyncio.run(_all(redis_findings(settings)))
     yield from asyncio.run(_all(kafka_findings(settings)))
     yield from asyncio.run(_all(registry_findings(settings)))
@@ -88,13 +87,13 @@ def examine(**given: Any) -> Iterator[Finding]:
 
 
 async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Does it answer, does it keep what it is given, and who wrote it?"""
+    """Check Redis: connection, eviction policy, persistence, schema and consumer group."""
     try:
         async with open_redis(settings.redis) as redis:
             info = await server_check.info(redis)
             for finding in _redis_info(info):
                 yield finding
-            if not server_check.fault_of(info):  # a cluster answers nothing that is asked here
+            if not server_check.fault_of(info):  # a cluster cannot answer these checks
                 yield await _schema(redis, Keys(settings.prefix))
                 yield await _redis_group(redis, settings)
     except (UnreachableError, SettingsError) as error:
@@ -107,22 +106,24 @@ def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
     if policy == "noeviction":
         yield Finding("ok", "Redis maxmemory-policy", policy)
     else:
-        said = f"it is {policy}, so keys may vanish: set it to noeviction"
-        yield Finding("FAIL", "Redis maxmemory-policy", said)
+        message = f"it is {policy}, so keys may be evicted: set it to noeviction"
+        yield Finding("FAIL", "Redis maxmemory-policy", message)
     if info.get("aof_enabled"):
         yield Finding("ok", "Redis appendonly", "on")
     else:
-        said = "it is off: a restart may lose what was read and asked, and Kafka is read again"
-        yield Finding("WARN", "Redis appendonly", said)
+        message = (
+            "it is off: a Redis restart may lose recent writes, which Kafka then supplies again"
+        )
+        yield Finding("WARN", "Redis appendonly", message)
 
 
 def _redis_kind(info: dict[str, Any]) -> Finding:
     if fault := server_check.fault_of(info) or server_check.replica_fault(info):
         return Finding("FAIL", "Redis", fault)
-    said = f"answers, version {info['redis_version']}"
+    message = f"answers, version {info['redis_version']}"
     if server_check.version(info) < server_check.TESTED:
-        return Finding("WARN", "Redis", f"{said}: not tested with any before 6.2")
-    return Finding("ok", "Redis", said)
+        return Finding("WARN", "Redis", f"{message}: older than 6.2, which is the oldest tested")
+    return Finding("ok", "Redis", message)
 
 
 async def _redis_group(redis: AnyRedis, settings: Settings) -> Finding:
@@ -131,8 +132,10 @@ async def _redis_group(redis: AnyRedis, settings: Settings) -> Finding:
         return Finding("FAIL", "Redis group", fault)
     if warning := groups.warning_of(noted, settings):
         return Finding("WARN", "Redis group", warning)
-    said = f"{settings.group}, and no other" if noted else "none noted yet, the first worker does"
-    return Finding("ok", "Redis group", said)
+    message = (
+        f"{settings.group}, and no other" if noted else "not recorded yet: the first worker does"
+    )
+    return Finding("ok", "Redis group", message)
 
 
 async def _schema(redis: AnyRedis, keys: Keys) -> Finding:
@@ -140,11 +143,11 @@ async def _schema(redis: AnyRedis, keys: Keys) -> Finding:
         noted = await check_schema(redis, keys)
     except SchemaError as error:
         return Finding("FAIL", "schema", str(error))
-    return Finding("ok", "schema", str(noted or "none noted yet, the first worker does"))
+    return Finding("ok", "schema", str(noted or "not recorded yet: the first worker does"))
 
 
 async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Does it answer, and has it the topics?"""
+    """Check Kafka: connection, codecs, topics and consumer group."""
     names = topic_names(settings)
     try:
         counts = await partition_counts(settings)
@@ -157,8 +160,8 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
     yield codecs_finding()
     tokens = [*settings.tokens_topics, *matches_pattern(settings, counts)]
     if not tokens:
-        said = f"none matches {settings.tokens_topic} yet: a worker waits for one"
-        yield Finding("WARN", "topics", said)
+        message = f"none matches {settings.tokens_topic} yet: a worker waits for one"
+        yield Finding("WARN", "topics", message)
     for name in dict.fromkeys([*tokens, *names]):
         if name in missing:
             yield _missing_topic(settings, name, makes_missing)
@@ -168,15 +171,17 @@ async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def codecs_finding() -> Finding:
-    """Can all be read that producers compress with?"""
+    """Check that all of Kafka's compression codecs can be read."""
     if missing := missing_codecs():
-        said = f"records compressed with {', '.join(missing)} cannot be read: install cramjam and "
-        return Finding("FAIL", "codecs", f"{said}zstandard")
+        message = (
+            f"records compressed with {', '.join(missing)} cannot be read: install cramjam and "
+        )
+        return Finding("FAIL", "codecs", f"{message}zstandard")
     return Finding("ok", "codecs", f"can be read: {', '.join(NAMES.values())}")
 
 
 async def _kafka_group(settings: Settings) -> Finding:
-    """May a worker join it, and read the topics for it?"""
+    """Check that a worker may join the group and read the topics."""
     what = f"group {settings.group}"
     try:
         return Finding("ok", what, await group_state(settings))
@@ -185,36 +190,38 @@ async def _kafka_group(settings: Settings) -> Finding:
 
 
 def _topic(name: str, partitions: int, is_shared: bool) -> Finding:
-    shared = f", so {partitions} at most can share the work" if is_shared else ""
+    shared = f", so at most {partitions} workers can share it" if is_shared else ""
     return Finding("ok", f"topic {name}", f"partitions: {partitions}{shared}")
 
 
 def _missing_topic(settings: Settings, name: str, is_made: bool) -> Finding:
     if is_made:
-        said = "it is missing: the first worker has the broker create it, by the broker's defaults"
-        return Finding("WARN", f"topic {name}", said)
-    said = (
+        message = (
+            "it is missing: the broker creates it with its defaults when the first worker starts"
+        )
+        return Finding("WARN", f"topic {name}", message)
+    message = (
         f"it is missing: kafka-topics.sh --bootstrap-server {settings.broker_address} --create "
         f"--topic {name} --partitions {PARTITIONS}"
     )
-    return Finding("FAIL", f"topic {name}", said)
+    return Finding("FAIL", f"topic {name}", message)
 
 
 async def registry_findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Does the schema registry answer, if one is set?"""
+    """Check that the schema registry answers, if one is set."""
     if not settings.schema_registry:
         return
     try:
         with closing(Registry(settings)) as registry:
-            said = await registry.answers()
+            message = await registry.answers()
     except (RegistryError, SettingsError) as error:
         yield Finding("FAIL", "schema registry", str(error))
     else:
-        yield Finding("ok", "schema registry", said)
+        yield Finding("ok", "schema registry", message)
 
 
 def model_findings(settings: Settings) -> Iterator[Finding]:
-    """Does it load, do the method's numbers fit its window, and was every log cut for it?"""
+    """Check that the model loads, fits the settings, and that streams were segmented for it."""
     from stream_app.engine import create_engine, description
 
     try:
@@ -222,17 +229,17 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
     except XL3MError as error:
         yield Finding("FAIL", "model", str(error))
         return
-    except Exception as error:  # whatever a folder holds, the doctor ends with a verdict
+    except Exception as error:  # any model folder must yield a finding
         yield Finding("FAIL", "model", f"it cannot be used: {type(error).__name__}: {error}")
         return
     yield Finding("ok", "model", description(engine))
-    with suppress(UnreachableError, SchemaError, SettingsError):  # said of Redis already
-        for said in asyncio.run(_cuts(settings, engine)):
-            yield Finding("WARN", "streams", said)
+    with suppress(UnreachableError, SchemaError, SettingsError):  # reported for Redis already
+        for message in asyncio.run(_segmented_otherwise(settings, engine)):
+            yield Finding("WARN", "streams", message)
 
 
-async def _cuts(settings: Settings, engine: "Engine") -> list[str]:
-    """What logs were cut for another model."""
+async def _segmented_otherwise(settings: Settings, engine: "Engine") -> list[str]:
+    """Streams that were segmented for another model."""
     from stream_app.ingest.segmentation import mismatches
     from stream_app.store.store import StreamStore
 

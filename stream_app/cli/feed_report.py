@@ -1,7 +1,4 @@
-"""Report: what `feed` tells a person while it feeds, and at the end.
-
-Knows counts and the terminal; feeds nothing.
-"""
+"""Feed report: progress and summary that `xl3m feed` prints."""
 
 import time
 from collections.abc import Iterable
@@ -17,8 +14,10 @@ from stream_app.settings.variables import variable
 
 
 class Progress:
-    """A bar with bytes a second, where somebody looks; and lines that go above it. left_out:
-    something was, that should not have been."""
+    """A progress bar with bytes per second on a terminal, and messages above it.
+
+    left_out: whether input was skipped that should have been sent.
+    """
 
     def __init__(self, total: int | None) -> None:
         self.left_out = False
@@ -38,46 +37,46 @@ class Progress:
         self._bar.close()
 
     def advance(self, count: int) -> None:
-        """So many bytes more."""
+        """Count more sent bytes."""
         self.bytes += count
         self._bar.update(count)
 
     def notify(self, text: str) -> None:
-        """What a person should know."""
+        """Print a message for the user."""
         with self._bar.external_write_mode():
             echo(one_line(f"xl3m: {text}"), err=True)
 
     def report_error(self, text: str) -> None:
-        """What was not fed."""
+        """Print what was not sent; `left_out` becomes true."""
         self.left_out = True
         self.notify(text)
 
     def summarise(self, counts: dict[str, FeedCounts]) -> None:
-        """A line a stream, and one of all."""
+        """Print one line per stream, and a total."""
         self._bar.close()
-        for stream, each in counts.items():
-            echo(one_line(f"{stream}: {'; '.join(_parts(each))}"), err=True)
+        for stream, stream_counts in counts.items():
+            echo(one_line(f"{stream}: {'; '.join(_parts(stream_counts))}"), err=True)
         seconds = max(time.monotonic() - self._started, 1e-3)
         rate = _size(self.bytes / seconds)
         echo(f"fed {_size(self.bytes)} in {seconds:.1f} s ({rate}/s)", err=True)
 
 
-def _parts(each: FeedCounts) -> Iterable[str]:
-    size, events = _count(each.bytes, "byte"), _count(each.events, "event")
-    yield f"{_count(each.records, 'line')}, {size} in {events}"
-    first = f"the first at byte {each.undecodable_at:,}"
+def _parts(stream_counts: FeedCounts) -> Iterable[str]:
+    size, events = _count(stream_counts.bytes, "byte"), _count(stream_counts.events, "event")
+    yield f"{_count(stream_counts.records, 'line')}, {size} in {events}"
+    first = f"the first at byte {stream_counts.undecodable_at:,}"
     hint = f"{variable('encoding')}=replace sends %s with U+FFFD"
-    if count := each.undecodable:
+    if count := stream_counts.undecodable:
         letters = "a dead letter" if count == 1 else "dead letters"
         yield f"{_not_text(count)}, {first}: {letters}; {hint % _them(count)}"
-    if count := each.left_out:
+    if count := stream_counts.left_out:
         was = "was" if count == 1 else "were"
-        yield f"{_not_text(count)}, {first}, and {was} left out: {hint % _them(count)}"
-    if count := each.replaced:
+        yield f"{_not_text(count)}, {first}, and {was} skipped: {hint % _them(count)}"
+    if count := stream_counts.replaced:
         have = "has" if count == 1 else "have"
         yield f"{_not_text(count)}, {first}, and {have} U+FFFD in {_them(count)}"
-    if each.not_json:
-        yield f"{_count(each.not_json, 'record')} {_are(each.not_json)} not JSON"
+    if stream_counts.not_json:
+        yield f"{_count(stream_counts.not_json, 'record')} {_are(stream_counts.not_json)} not JSON"
 
 
 def _not_text(lines: int) -> str:

@@ -64,7 +64,7 @@ def cli() -> None:
     xl3m feed app.log                      send a file to the topic
     xl3m ask app.log "Which host fails?"   ask
 
-    Settings are also read from environment variables XL3M_...; the README lists them.
+    Settings are also read from environment variables XL3M_...; docs/settings.md lists them.
     """
 
 

@@ -1,7 +1,6 @@
-"""Terminal: all that is printed for people goes through here, so that nobody's text commands it.
+"""Output: prints for people; everything the commands print goes through here.
 
-Stream names, texts, answers and errors are written by others. What would move the cursor, change
-the title, hide a line or turn the order of letters is shown as its code. Knows no part that prints.
+Text written by others is escaped (`runtime.escape`), so that it cannot control the terminal.
 """
 
 import sys
@@ -16,43 +15,44 @@ LINES_APART = 2.0
 
 
 def prepare() -> None:
-    """What standard output and standard error have no letter for, in whatever encoding they are,
-    is written as its code."""
+    """Let standard output and error write characters that their encoding lacks as codes."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not what stands in for them in another program
+        if hasattr(stream, "reconfigure"):  # not a replacement stream in another program
             stream.reconfigure(errors="backslashreplace")
 
 
 def echo(text: str, *, nl: bool = True, err: bool = False) -> None:
-    """Print the text."""
+    """Print the text, escaped."""
     click.echo(escape(text), nl=nl, err=err)
 
 
 def echo_json(fields: Any) -> None:
-    """Print the fields as a line of JSON; in plain ASCII where the output is not UTF-8."""
+    """Print the fields as one line of JSON, in ASCII if the output is not UTF-8."""
     click.echo(as_json(fields, ascii_only=not _is_utf8(sys.stdout)))
 
 
 class StatusLine:
-    """A line on standard error that is written over; where that is no terminal, one below the
-    other, but not more often than a person reads."""
+    """A status line on standard error, overwritten in place.
+
+    Where that is not a terminal: a new line at most every LINES_APART seconds.
+    """
 
     def __init__(self) -> None:
         self._in_place = sys.stderr.isatty()
-        self._said = 0.0
+        self._printed_at = 0.0
         self._is_shown = False
 
     def show(self, text: str) -> None:
-        """Write it in the place of what was shown before."""
+        """Replace the text shown before."""
         if self._in_place:
             click.echo(f"\r\x1b[K{one_line(text)}", nl=False, err=True)
             self._is_shown = True
-        elif not self._said or time.monotonic() - self._said >= LINES_APART:
+        elif not self._printed_at or time.monotonic() - self._printed_at >= LINES_APART:
             echo(one_line(text), err=True)
-            self._said = time.monotonic()
+            self._printed_at = time.monotonic()
 
     def clear(self) -> None:
-        """Leave an empty line, where it can be written over."""
+        """Erase the line, on a terminal."""
         if self._is_shown:
             click.echo("\r\x1b[K", nl=False, err=True)
             self._is_shown = False

@@ -1,7 +1,7 @@
-"""Progress: shows how much of a stream is read for a question while its asker waits.
+"""Progress: shows how much of a stream is scored for a question until the answer comes.
 
-Looks in Redis now and then, where workers note what they have scored. Knows whom to ask and where
-to show it; an asker without the right to look sees nothing, and has the same answer.
+Polls Redis. A Redis user without the right to read the ranges sees no progress and gets the same
+answer.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from stream_app.store.connection import RedisError
 from stream_app.store.store import StreamStore
 
 POLLED_SECONDS = 0.5
-"""An answer that comes sooner needs none."""
+"""Faster answers show no progress."""
 
 
 class Progress:
-    """Of one question of one stream; None: of its current one."""
+    """For one question of one stream; None: the standing question."""
 
     def __init__(self, store: StreamStore, stream: str, question: str | None) -> None:
         self.store = store
@@ -32,7 +32,7 @@ class Progress:
 
     @asynccontextmanager
     async def shown(self, wanted: bool) -> AsyncIterator[None]:
-        """Show it within the block, or until `stop`."""
+        """Show it inside the block, until `stop`; wanted: False shows nothing."""
         if wanted:
             self._showing = asyncio.create_task(self._show())
         try:
@@ -41,7 +41,7 @@ class Progress:
             await self.stop()
 
     async def stop(self) -> None:
-        """The first word of the answer is there: it takes the line."""
+        """Stop and clear the line, before the answer is printed."""
         if self._showing:
             self._showing.cancel()
             await asyncio.gather(self._showing, return_exceptions=True)
@@ -54,7 +54,7 @@ class Progress:
             await asyncio.sleep(POLLED_SECONDS)
             try:
                 known = await client.scored_segments(self.store, self.stream, self.question)
-            except (RedisError, OSError):  # whoever waits for the answer says so
+            except (RedisError, OSError):  # the caller waiting for the answer reports it
                 return
             raise_if_cancelled()
             if known:

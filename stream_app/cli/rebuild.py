@@ -1,6 +1,7 @@
-"""What `xl3m rebuild` does: looks what would become of streams, refuses or begins them anew.
+"""`xl3m rebuild`: delete streams' state in Redis and have workers read them again from Kafka.
 
-Says what it did, and who reads again. The work is `rebuild.py`'s.
+Plans all first, refuses what would lose input, and reports what it did. The work is that of
+`store.rebuild`.
 """
 
 from collections.abc import Mapping

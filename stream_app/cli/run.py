@@ -1,7 +1,6 @@
-"""`xl3m run`: the method on a file, without any server.
+"""`xl3m run`: answer questions about a file, without any server.
 
-Reads the file once, in chunks, so that it may be a pipe and of any length. Knows the method; no
-stream.
+The file is read once, in chunks, so that it may be a pipe and of any length.
 """
 
 from functools import partial

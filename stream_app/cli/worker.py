@@ -1,7 +1,7 @@
-"""Worker: a process that consumes, scores and answers until it is told to stop.
+"""`xl3m worker`: consumes, scores and answers until it is told to stop.
 
-Checks what it needs before it joins the group, so that a wrong address is one line at the
-start. Knows how to start an app; what the app does is `app.py`'s.
+What it needs is checked before it joins the group, so that a wrong address is one line at the
+start.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from stream_app.store.keys import Keys
 from stream_app.store.schema import ensure_schema
 from stream_app.store.server_check import ensure_usable
 
-HOW = "install this program with all it depends on (pip install cramjam zstandard)"
+INSTALL = "install the missing packages (pip install cramjam zstandard)"
 logger = logging.getLogger("xl3m")
 
 
 def run_worker(settings: Settings, loglevel: str = "info") -> None:
-    """Run until SIGTERM or SIGINT; leaves the process with Faust's exit code."""
+    """Run until SIGTERM or SIGINT; the process ends with Faust's exit code."""
     level = level_number(loglevel)
     as_json = logs.json_config(level) if settings.log_format == "json" else None
     logs.quiet_libraries(level)
@@ -49,12 +49,12 @@ def run_worker(settings: Settings, loglevel: str = "info") -> None:
     if as_json:
         logs.capture_all()  # of the libraries loaded since
     worker = Worker(app, loglevel=loglevel, logging_config=as_json, quiet=True)
-    worker.model = f"{settings.model or 'the small model'}: {description(engine)}"
+    worker.model = f"{settings.model or 'the bundled model'}: {description(engine)}"
     worker.execute_from_commandline()
 
 
 def run_embedded(settings: Settings, loglevel: str = "info") -> None:
-    """A worker with a broker and a Redis of its own, which end with it."""
+    """A worker with its own broker and Redis, which end with it."""
     from stream_app.embedded import services
 
     home = kafka_home()
@@ -65,16 +65,15 @@ def run_embedded(settings: Settings, loglevel: str = "info") -> None:
         services.kafka(folder, kafka_home=home) as kafka,
     ):
         echo(f"{redis.kind} at {redis.url}\n{kafka.kind} at {kafka.url}")
-        echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # in other shells")
+        echo(f"export XL3M_BROKER={kafka.url} XL3M_REDIS={redis.url}   # for other shells")
         run_worker(settings.embedded(kafka.url, redis.url), loglevel)
 
 
 async def check(settings: Settings) -> None:
-    """See that the port can be had and broker and Redis answer and can be used, make missing
-    topics, note the schema and the group. The port comes first: it is looked at while nothing knows
-    of this worker.
+    """Check the HTTP port, Redis and Kafka; create missing topics; record schema and group.
 
-    Raises SettingsError, SchemaError, and UnreachableError, which say what to start or to set.
+    The port is checked first, before the worker leaves any trace. Raises SettingsError, SchemaError
+    and UnreachableError, which say what to start or to set.
     """
     await check_port(settings.http_host, settings.http_port)
     check_codecs()
@@ -88,13 +87,15 @@ async def check(settings: Settings) -> None:
 
 
 def check_codecs() -> None:
-    """Raise SettingsError if a codec of Kafka cannot be read, whose records would all be lost."""
+    """Raise SettingsError if a Kafka codec cannot be read: all its records would be lost."""
     if missing := missing_codecs():
-        raise SettingsError(f"records compressed with {', '.join(missing)} cannot be read: {HOW}")
+        raise SettingsError(
+            f"records compressed with {', '.join(missing)} cannot be read: {INSTALL}"
+        )
 
 
 def _warn(settings: Settings, line: str) -> None:
-    """In the log where that is set up by now, else on standard error."""
+    """Log the line if the log is set up by now, else print it on standard error."""
     if settings.log_format == "json":
         logger.warning("%s", line)
     else:

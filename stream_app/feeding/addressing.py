@@ -1,7 +1,4 @@
-"""Keyed: how an event says which stream it is of, in the form that the worker reads.
-
-Knows the settings of keys; nothing of what an event holds.
-"""
+"""Addressing: the key and the headers that tell a worker which stream an event belongs to."""
 
 import struct
 import uuid
@@ -16,9 +13,9 @@ _INTEGERS = {"long": ">q", "int": ">i"}
 
 
 def event_key(settings: Settings, stream: str) -> bytes:
-    """The key of the stream's events. Raises SettingsError if its name cannot be one."""
+    """The key of the stream's events. Raises SettingsError if the name does not fit the format."""
     name = stream_name(stream)
-    if settings.key_field:  # the key says nothing then, but keeps the stream in one partition
+    if settings.key_field:  # the key only keeps the stream in one partition
         return name.encode()
     try:
         if settings.key_format == "hex":
@@ -36,7 +33,7 @@ def event_key(settings: Settings, stream: str) -> bytes:
 
 
 def event_headers(settings: Settings, stream: str) -> list[tuple[str, bytes]]:
-    """The header that names the stream, if it is one that does."""
+    """The header that names the stream, if the settings use one."""
     if not settings.key_field.startswith(_IN_HEADER):
         return []
     return [(settings.key_field.removeprefix(_IN_HEADER), stream.encode())]

@@ -1,7 +1,6 @@
-"""Pieces: bytes of a file cut between its records, each with its place in the file.
+"""Chunking: bytes of a file, cut between its records, each chunk with its offset in the file.
 
-The places are of the bytes as they lie in the file, so that a reading can go on from any of
-them. Knows lines and encodings; no file and no event.
+The offsets are of the original bytes, so that reading can continue from any of them.
 """
 
 from collections.abc import Iterator
@@ -10,16 +9,16 @@ from typing import Any
 
 from xl3m_core.records import AUTO, RecordStart, record_start
 
-# A record longer than this is sent in pieces.
+# A longer record is split.
 MAX_RECORD_BYTES = 65_536
-# So many lines of one record are looked back for its beginning.
+# The start of a record is searched in this many lines before the cut.
 _LINES_BACK = 200
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
-    """How a file's text is cut: where a record begins, and which is so long that it is cut. whole:
-    only such a record is, as a document of several lines is of no use in parts."""
+    """How a file's text is cut. starts: tells whether a line begins a record; max_bytes: a longer
+    record is split; keep_whole: a shorter one never is, since part of a document is useless."""
 
     starts: RecordStart = field(default_factory=lambda: record_start(AUTO))
     max_bytes: int = 0
@@ -28,8 +27,8 @@ class RecordRules:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole records, or a part of one that is too long. source: which file it is of, for whoever
-    keeps account."""
+    """Whole records, or part of one that is too long. start: offset in the file, in bytes; source:
+    the checkpoint of the file."""
 
     raw: bytes
     start: int = 0
@@ -38,15 +37,15 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """The place behind it."""
+        """The offset behind its last byte."""
         return self.start + len(self.raw)
 
     def text(self) -> str:
-        """What it says; what is not text in this encoding is U+FFFD."""
+        """The decoded text; invalid bytes become U+FFFD."""
         return self.raw.decode(self.encoding, "replace")
 
     def is_text(self) -> bool:
-        """Whether all of it is text in its encoding."""
+        """Whether all of it can be decoded."""
         try:
             self.raw.decode(self.encoding)
         except UnicodeDecodeError:
@@ -54,15 +53,15 @@ class Chunk:
         return True
 
     def to_utf8(self) -> bytes:
-        """The text in UTF-8; what is none stands in it as it is."""
+        """The text in UTF-8; bytes of a UTF-8 chunk are unchanged, even invalid ones."""
         return self.raw if self.encoding == "utf-8" else self.text().encode()
 
     def slice(self, start: int, end: int) -> "Chunk":
-        """The bytes from start to end, counted in this piece."""
+        """The bytes from start to end, relative to this chunk."""
         return Chunk(self.raw[start:end], self.start + start, self.encoding, self.source)
 
     def lines(self) -> Iterator["Chunk"]:
-        """Each line, with what ends it."""
+        """Each line, with its line end."""
         start = 0
         while start < len(self.raw):
             end = line_end(self.raw, start, self.encoding) or len(self.raw)
@@ -70,8 +69,8 @@ class Chunk:
             start = end
 
     def halve(self) -> tuple["Chunk", ...]:
-        """Two pieces, cut behind a line if there is one in the first half; or this one, if it is
-        a single character."""
+        """Two chunks, cut behind a line end of the first half, else between characters; one chunk
+        if it is a single character."""
         middle = len(self.raw) // 2
         at = last_line_end(self.raw[:middle], self.encoding)
         at = at or character_start(self.raw, middle, self.encoding)
@@ -80,7 +79,7 @@ class Chunk:
 
 
 class Splitter:
-    """Cuts what is read of a file into pieces; a record that has no end yet is kept back."""
+    """Cuts a file's bytes into chunks; an unfinished record is kept back."""
 
     def __init__(
         self,
@@ -99,8 +98,11 @@ class Splitter:
         self.pending = b""
 
     def push(self, data: bytes, more: bool = False) -> Iterator[Chunk]:
-        """The records that are whole now. more: there is more to be read at once, so the last of
-        them is kept back with the lines that may go on with it."""
+        """The records that are complete now.
+
+        more: more data follows at once, so the last record is kept back with the lines that may
+        continue it.
+        """
         data = self.pending + data
         cut = last_line_end(data, self.encoding)
         if more and cut:
@@ -114,15 +116,15 @@ class Splitter:
             yield from self._cut(whole)
 
     def flush(self) -> Iterator[Chunk]:
-        """What was kept back."""
+        """All that was kept back."""
         yield from self._cut(len(self.pending))
 
     def flush_lines(self) -> Iterator[Chunk]:
-        """What was kept back of whole lines."""
+        """The complete lines that were kept back."""
         yield from self._cut(last_line_end(self.pending, self.encoding))
 
     def _last_start(self, data: bytes, end: int) -> int:
-        """Where the last record begins of those that end at this place; 0 if that is not seen."""
+        """The offset at which the last record before `end` begins; 0 if it is not found."""
         for _ in range(end if self.is_whole else _LINES_BACK):
             start = last_line_end(data, self.encoding, end - 1)
             if not start:
@@ -134,13 +136,13 @@ class Splitter:
 
     def _cut(self, at: int) -> Iterator[Chunk]:
         if at:
-            piece = Chunk(self.pending[:at], self.offset, self.encoding, self.source)
-            self.offset, self.pending = piece.end, self.pending[at:]
-            yield piece
+            chunk = Chunk(self.pending[:at], self.offset, self.encoding, self.source)
+            self.offset, self.pending = chunk.end, self.pending[at:]
+            yield chunk
 
 
 def line_end(data: bytes, start: int, encoding: str) -> int:
-    """The place behind the first line end from start on; 0 if there is none."""
+    """The offset behind the first line end from `start` on; 0 if there is none."""
     newline, width = "\n".encode(encoding), len("\n".encode(encoding))
     found = data.find(newline, start)
     while found >= 0 and (found - start) % width:
@@ -149,7 +151,7 @@ def line_end(data: bytes, start: int, encoding: str) -> int:
 
 
 def last_line_end(data: bytes, encoding: str, before: int | None = None) -> int:
-    """The place behind the last line end (that is whole before this place); 0 if there is none."""
+    """The offset behind the last line end that ends by `before`; 0 if there is none."""
     newline, width = "\n".encode(encoding), len("\n".encode(encoding))
     found = data.rfind(newline, 0, len(data) if before is None else before)
     while found >= 0 and found % width:
@@ -158,7 +160,7 @@ def last_line_end(data: bytes, encoding: str, before: int | None = None) -> int:
 
 
 def character_start(data: bytes, at: int, encoding: str) -> int:
-    """The start of the character that the byte at this place is part of."""
+    """The offset of the first byte of the character that contains this byte."""
     if encoding == "utf-8":
         back = at
         while back > max(at - 3, 0) and data[back] & 0xC0 == 0x80:
@@ -170,7 +172,7 @@ def character_start(data: bytes, at: int, encoding: str) -> int:
 
 
 def _whole_characters(data: bytes, encoding: str) -> int:
-    """How many bytes are whole characters; all, if the last can never be one."""
+    """The number of bytes in complete characters; all if the last one can never be completed."""
     if encoding != "utf-8":
         return _whole_pairs(data, high=int(encoding == "utf-16-le"))
     last = character_start(data, len(data) - 1, encoding)
@@ -182,12 +184,12 @@ def _whole_characters(data: bytes, encoding: str) -> int:
 
 
 def _whole_pairs(data: bytes, high: int) -> int:
-    """The same in UTF-16: less half a unit, and less a first of two that go together."""
+    """The same for UTF-16: without half a unit, or the first of a surrogate pair."""
     end = len(data) - len(data) % 2
     is_first = end and 0xD8 <= data[end - 2 + high] <= 0xDB
     return end - 2 if is_first else end
 
 
 def _is_cut(error: UnicodeDecodeError) -> bool:
-    """Whether the character may be whole with what follows: decoders name it so."""
+    """Whether more bytes may complete the character, by the decoder's reason."""
     return error.reason in ("unexpected end of data", "truncated data")

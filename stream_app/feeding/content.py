@@ -1,7 +1,6 @@
-"""Contents: what a file says, as a stream of bytes, whatever it is packed in.
+"""Content: a file's text as a stream of bytes, decompressed and with transcripts converted.
 
-For what is read once from beginning to end: archives, transcripts, pipes. Knows kinds; no place
-to go on from.
+For input that is read once, from beginning to end: archives, transcripts and pipes.
 """
 
 import asyncio
@@ -21,11 +20,11 @@ from stream_app.feeding.transcripts import is_transcript, read_records
 
 READ_BYTES = 65_536
 STANDARD_INPUT = "-"
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 class FileType(NamedTuple):
-    """How a regular file is read: packed, through something; compression: its name."""
+    """What a regular file is. compression: its name, or empty."""
 
     compression: str
     is_transcript: bool
@@ -33,14 +32,14 @@ class FileType(NamedTuple):
 
     @property
     def needs_extraction(self) -> bool:
-        """Whether what is read is not what lies in the file."""
+        """Whether the text is not simply the file's bytes."""
         return bool(self.compression) or self.is_transcript
 
 
 def inspect(path: Path) -> FileType:
-    """What the file is.
+    """Detect the file's type from its first bytes.
 
-    Raises OSError if it may not be read, ArchiveError if it is damaged from the start.
+    Raises OSError if it cannot be read, ArchiveError if its compression is damaged from the start.
     """
     with path.open("rb") as file:
         hole, head = skip_hole(file.fileno())
@@ -53,23 +52,29 @@ def inspect(path: Path) -> FileType:
 
 
 def extract(path: Path) -> Iterator[bytes]:
-    """What a regular file says, in UTF-8 if it is a transcript, else as it is encoded. Raises
-    ArchiveError at the place from which on it cannot be read."""
-    found = inspect(path)
+    """A regular file's text: UTF-8 for a transcript, else in the file's own encoding.
+
+    Raises ArchiveError where it becomes unreadable; what comes before was yielded.
+    """
+    file_type = inspect(path)
     with path.open("rb") as file:
         read = file.read
-        content = decompress(found.compression, read) if found.compression else _blocks(read)
-        yield from read_records(content) if found.is_transcript else content
+        content = (
+            decompress(file_type.compression, read) if file_type.compression else _blocks(read)
+        )
+        yield from read_records(content) if file_type.is_transcript else content
 
 
 def pipe_content(path: Path, follow: bool = False) -> AsyncIterator[bytes]:
-    """What comes through standard input, a pipe or a device; unpacked, if it is packed. follow:
-    also from those who write to the pipe later."""
+    """The content of standard input, a pipe or a device, decompressed if it is compressed.
+
+    follow: keep reading when the writer closes the pipe, for the next writer.
+    """
     return _from_thread(lambda: _read_pipe(path, follow))
 
 
 async def in_thread(content: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The same, without the event loop waiting for the disk."""
+    """The same content, read in a thread so that the event loop does not wait for the disk."""
     while (data := await asyncio.to_thread(next, content, None)) is not None:
         yield data
 
@@ -79,17 +84,19 @@ def _read_pipe(path: Path, follow: bool) -> Iterator[bytes]:
     file = os.dup(0) if standard else os.open(path, os.O_RDONLY)
     try:
         head = os.read(file, READ_BYTES)
-        packed = detect_compression(head)
-        if not packed:
+        compression = detect_compression(head)
+        if not compression:
             if head:
                 yield head
             yield from _blocks(lambda size: os.read(file, size))
             while follow:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 yield from _blocks(lambda size: os.read(file, size))
             return
-        heads = [head]
-        yield from decompress(packed, lambda size: heads.pop() if heads else os.read(file, size))
+        first = [head]
+        yield from decompress(
+            compression, lambda size: first.pop() if first else os.read(file, size)
+        )
     finally:
         os.close(file)
 
@@ -99,33 +106,33 @@ def _blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:
         yield data
 
 
-async def _from_thread(made: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
-    """What the iterator gives, which may never come: its thread ends with the process, so that
-    one interrupt is enough."""
-    loop, room = asyncio.get_running_loop(), queue.Queue[None](2)
-    arrived: asyncio.Queue[tuple[Any, BaseException | None, bool]] = asyncio.Queue()
+async def _from_thread(create: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+    """Yield what an iterator yields in a daemon thread: it may block for ever, and still one Ctrl-C
+    ends the process."""
+    loop, slots = asyncio.get_running_loop(), queue.Queue[None](2)
+    items: asyncio.Queue[tuple[Any, BaseException | None, bool]] = asyncio.Queue()
 
-    def give(value: Any, error: BaseException | None = None, last: bool = False) -> None:
+    def put(value: Any, error: BaseException | None = None, last: bool = False) -> None:
         try:
-            loop.call_soon_threadsafe(arrived.put_nowait, (value, error, last))
-        except RuntimeError:  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(items.put_nowait, (value, error, last))
+        except RuntimeError:  # the loop is closed: nothing is read any more
             raise SystemExit from None
 
     def run() -> None:
         try:
-            for value in made():
-                room.put(None)
-                give(value)
-            give(None, last=True)
+            for value in create():
+                slots.put(None)
+                put(value)
+            put(None, last=True)
         except Exception as error:
-            give(None, error, True)
+            put(None, error, True)
 
     threading.Thread(target=run, name="xl3m-feed-pipe", daemon=True).start()
     while True:
-        value, error, last = await arrived.get()
+        value, error, last = await items.get()
         if error:
             raise error
         if last:
             return
-        room.get_nowait()
+        slots.get_nowait()
         yield value

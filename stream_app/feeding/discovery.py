@@ -1,7 +1,6 @@
-"""Sources: the files that names, folders and patterns stand for, each with its stream.
+"""Discovery: the files that names, folders and patterns stand for, each with its stream.
 
-A file that is named twice is fed once. What cannot be fed is named with the reason. Knows names
-and kinds; reads no further than a file's beginning.
+A file that is named twice is fed once. A file that cannot be fed is listed with the reason.
 """
 
 import glob
@@ -21,8 +20,8 @@ _PATTERN = set("*?[")
 
 @dataclass
 class Discovered:
-    """What was found. refused: named by the user, and no text; passed_over: in a folder or of a
-    pattern; empty: names that stand for nothing."""
+    """sources: files to feed; refused: files named by the user that cannot be fed, with the
+    reason; skipped: such files of a folder or pattern; unmatched: names that match nothing."""
 
     sources: list[Source] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -33,31 +32,33 @@ class Discovered:
 def discover(
     names: Iterable[str], follow: bool, stream: str | None = None, known: Iterable[Path] = ()
 ) -> Discovered:
-    """The sources, in order. known: files that need not be looked at again."""
+    """Find the files of the names, in order.
+
+    stream: send all to this stream; known: paths that are already handled, and left out.
+    """
     found, seen = Discovered(), set[object]()
     skipped = set(known)
     for name in names:
         paths = list(_named(name, follow))
         if not paths:
             found.unmatched.append(name)
-        for path, called, is_chosen in paths:
+        for path, named_after, is_explicit in paths:
             if path in skipped or (identity := _identity(path)) in seen:
                 continue
             seen.add(identity)
-            if why := _why_not(path, follow):
-                if is_chosen:
+            if why := _refusal(path, follow):
+                if is_explicit:
                     found.refused.append(f"{path}: {why}")
                 else:
                     found.skipped[path] = why
                 continue
-            found.sources.append(Source(path, stream or _stream(path, called), follow))
+            found.sources.append(Source(path, stream or _stream_name(path, named_after), follow))
     found.sources = list(_in_order(found.sources))
     return found
 
 
 def _named(name: str, follow: bool) -> Iterator[tuple[Path, Path, bool]]:
-    """What a name stands for: each file, what its stream is called after, and whether the user
-    chose this very file."""
+    """The files of a name: path, the path its stream is named after, whether the user named it."""
     path = Path(name)
     if name == STANDARD_INPUT:
         yield path, Path("stdin"), True
@@ -74,7 +75,7 @@ def _named(name: str, follow: bool) -> Iterator[tuple[Path, Path, bool]]:
 
 
 def _plain_part(pattern: Path) -> Path:
-    """The folder in which all lies that the pattern stands for."""
+    """The pattern's deepest parent folder without wildcards."""
     for folder in pattern.parents:
         if not _PATTERN & set(str(folder)):
             return folder
@@ -88,29 +89,29 @@ def _in_folder(folder: Path) -> Iterator[tuple[Path, Path, bool]]:
             yield path, path.relative_to(folder), False
 
 
-def _stream(path: Path, called: Path) -> str:
-    """A file's name, as text (it may be any bytes), without what says how it is compressed."""
-    name = os.fsencode(called).decode(errors="replace")
+def _stream_name(path: Path, named_after: Path) -> str:
+    """The stream's name: the file's, as text, without the suffix of its compression."""
+    name = os.fsencode(named_after).decode(errors="replace")
     bare = strip_suffix(name)
     if bare == name or not path.is_file():
         return name
     return bare if inspect(path).compression else name
 
 
-def _why_not(path: Path, follow: bool) -> str:
-    """Why the file cannot be fed; nothing if it can."""
+def _refusal(path: Path, follow: bool) -> str:
+    """Why the file cannot be fed; empty if it can."""
     if str(path) == STANDARD_INPUT:
         return ""
     try:
         if is_piped(path):
             if path.is_socket():
-                return "a socket is no file"
+                return "a socket, not a file"
             return "" if os.access(path, os.R_OK) else "Permission denied"
         return inspect(path).text.refusal
     except FileNotFoundError:
-        return "" if follow and not path.is_symlink() else "there is no such file"
+        return "" if follow and not path.is_symlink() else "the file does not exist"
     except ArchiveError:
-        return ""  # what can be read of it is sent, and the error said
+        return ""  # its readable part is sent, and the error reported
     except OSError as error:
         return error.strerror or str(error)
 
@@ -124,27 +125,26 @@ def _identity(path: Path) -> object:
 
 
 def _in_order(sources: list[Source]) -> Iterator[Source]:
-    """Those of one stream one after another, the rotated ones first, as they were written; they
-    are not followed."""
+    """The sources of one stream in the order they were written; rotated files are not followed."""
     paths = {source.path for source in sources}
     streams: dict[str, list[Source]] = {}
     for source in sources:
         streams.setdefault(source.stream, []).append(source)
-    for mine in streams.values():
-        olds = {source.path for source in mine if _is_old(source.path, paths)}
-        for source in sorted(mine, key=lambda each: _age(each.path, each.path in olds)):
-            yield source._replace(follow=source.follow and source.path not in olds)
+    for group in streams.values():
+        rotated = {source.path for source in group if _is_rotation(source.path, paths)}
+        for source in sorted(group, key=lambda each: _write_order(each.path, each.path in rotated)):
+            yield source._replace(follow=source.follow and source.path not in rotated)
 
 
-def _is_old(path: Path, paths: set[Path]) -> bool:
-    """Whether one of the paths is what the file was called before it was rotated away."""
+def _is_rotation(path: Path, paths: set[Path]) -> bool:
+    """Whether the file is a rotated version of one of the paths."""
     name = path.name
     bases = (path.with_name(name[:at]) for at in range(1, len(name)) if name[at] in ".-_")
     return any(base in paths and is_rotated(path, base) for base in bases)
 
 
-def _age(path: Path, is_old: bool) -> tuple[bool, float]:
-    if not is_old:
+def _write_order(path: Path, was_rotated: bool) -> tuple[bool, float]:
+    if not was_rotated:
         return True, 0.0
     try:
         return False, path.stat().st_mtime

@@ -1,7 +1,7 @@
-"""Forms: pieces of a file as events of the tokens topic, in the form the settings ask for.
+"""Encoder: turns chunks of a file into events of the tokens topic, in the configured input format.
 
-Text goes in chunks of many lines, JSON one object an event, as it is. One rule for what is not
-text. Knows the wire format; sends nothing.
+Text is sent in chunks of many lines, JSON as one object per event, unchanged. Lines that are not
+valid text are handled by XL3M_ENCODING.
 """
 
 import codecs
@@ -18,15 +18,15 @@ from stream_app.formats.lines import line_rule, line_time
 from stream_app.settings import Settings
 from xl3m_core.records import record_start
 
-# Kafka's own limit is of a batch: key, header and what frames them take this much at most.
+# Kafka limits a batch: its key, headers and framing take up to this much.
 _FRAME_BYTES = 1024
 _PLAIN_NAME = re.compile(r"[\w@-]+(\.[\w@-]+)*")
-_BLANKS = b"\0 \t\r\n"  # NUL: a half of them in UTF-16
-_MARKS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
+_BLANKS = b"\0 \t\r\n"  # NUL: the other half of each in UTF-16
+_BOMS = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}
 
 
 class EncodedEvent(NamedTuple):
-    """A value for Kafka, and the piece that it holds."""
+    """A value for Kafka, and the chunk that it holds."""
 
     value: bytes
     chunk: Chunk
@@ -34,7 +34,7 @@ class EncodedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class FeedCounts:
-    """What became of a stream's lines. undecodable_at: the first place that is not text."""
+    """What became of a stream's lines. undecodable_at: the first byte offset that is not text."""
 
     records: int = 0
     bytes: int = 0
@@ -48,47 +48,47 @@ class FeedCounts:
 
 
 class EventEncoder:
-    """Makes events of pieces. field: where a line that is not JSON is put; is_raw: such a line
-    goes as it is."""
+    """Encodes chunks. field: the JSON field for a line that is not JSON; is_raw: such a line is
+    sent as it is."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.kind = "lines" if settings.form == "cri" else settings.form
         self.rule = line_rule(settings.time_from_line) if self.kind == "lines" else None
-        most = settings.max_event_bytes
-        self.max_bytes = most - _FRAME_BYTES if most > 8 * _FRAME_BYTES else most
+        limit = settings.max_event_bytes
+        self.max_bytes = limit - _FRAME_BYTES if limit > 8 * _FRAME_BYTES else limit
         self.field = _text_field(settings)
         self.is_raw = self.kind == "json" and not self.field
         self.starts = record_start(settings.record_start)
 
-    def encode(self, stream: str, piece: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
-        """The piece in one event or several, none of them too large for a worker."""
-        counts.bytes += len(piece.raw)
-        counts.records += piece.raw.count(b"\n") or 1
-        if piece.is_text():
-            yield from self._of_text(stream, piece, counts)
+    def encode(self, stream: str, chunk: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
+        """The chunk as events, none larger than XL3M_MAX_EVENT_BYTES; updates the counts."""
+        counts.bytes += len(chunk.raw)
+        counts.records += chunk.raw.count(b"\n") or 1
+        if chunk.is_text():
+            yield from self._encode_text(stream, chunk, counts)
             return
-        for part in self._of_bad(piece, counts):
+        for part in self._split_invalid(chunk, counts):
             if self.settings.encoding == "strict" and not part.is_text():
-                yield from self._raw(part, counts)
+                yield from self._encode_raw(part, counts)
             else:
-                yield from self._of_text(stream, part, counts)
+                yield from self._encode_text(stream, part, counts)
 
-    def time_ms(self, piece: Chunk) -> int | None:
-        """The piece's own time, which its first line says; None where that is not asked for."""
+    def time_ms(self, chunk: Chunk) -> int | None:
+        """The time in the chunk's first line, in ms; None if times are not read from lines."""
         if self.rule is None:
             return None
-        first = next(piece.lines()).text()
+        first = next(chunk.lines()).text()
         return line_time(first, self.rule, round(time.time() * 1000))
 
-    def _of_text(self, stream: str, piece: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
-        cut = self._json if self.kind == "json" else self._fitting
-        return cut(stream, piece, counts)
+    def _encode_text(self, stream: str, chunk: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
+        encode_text = self._encode_json if self.kind == "json" else self._split_to_fit
+        return encode_text(stream, chunk, counts)
 
-    def _of_bad(self, piece: Chunk, counts: FeedCounts) -> Iterator[Chunk]:
-        """Under `strict` the lines that are not text are apart from the others."""
+    def _split_invalid(self, chunk: Chunk, counts: FeedCounts) -> Iterator[Chunk]:
+        """Under `strict`, separate the lines that are not text from the others."""
         start, at = 0, 0
-        for line in piece.lines():
+        for line in chunk.lines():
             at += len(line.raw)
             if line.is_text():
                 continue
@@ -97,76 +97,80 @@ class EventEncoder:
             if self.settings.encoding == "replace":
                 counts.replaced += 1
                 continue
-            if start < line.start - piece.start:
-                yield piece.slice(start, line.start - piece.start)
+            if start < line.start - chunk.start:
+                yield chunk.slice(start, line.start - chunk.start)
             yield line
             start = at
-        if start < len(piece.raw):
-            yield piece.slice(start, len(piece.raw))
+        if start < len(chunk.raw):
+            yield chunk.slice(start, len(chunk.raw))
 
-    def _raw(self, line: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
-        """A line that is not text as its bytes, for the worker's own rule; msgpack has no form
-        for it. Behind a byte order mark UTF-16 is never taken for UTF-8."""
+    def _encode_raw(self, line: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
+        """A line that is not text, as its bytes, for the worker to decide; msgpack cannot carry it.
+
+        A byte order mark keeps UTF-16 from being read as UTF-8.
+        """
         if self.kind == "msgpack":
             counts.left_out += 1
             return
         counts.undecodable += 1
         counts.events += 1
-        yield EncodedEvent((_MARKS.get(line.encoding, b"") + line.raw)[: self.max_bytes], line)
+        yield EncodedEvent((_BOMS.get(line.encoding, b"") + line.raw)[: self.max_bytes], line)
 
-    def _json(self, stream: str, piece: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
-        """Objects and arrays as they are, one an event; other records as text of an object."""
+    def _encode_json(self, stream: str, chunk: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
+        """Objects and arrays unchanged, one per event; other records as a field of an object."""
         start = at = 0  # of the record that is not JSON
-        for line in piece.lines():
+        for line in chunk.lines():
             text = line.to_utf8()
-            if self._is_inside(piece.raw[start:at], line):
+            if self._continues(chunk.raw[start:at], line):
                 pass
             elif len(text) <= self.max_bytes and _is_json(text):
-                yield from self._wrapped(stream, piece.slice(start, at), counts)
+                yield from self._wrapped(stream, chunk.slice(start, at), counts)
                 counts.events += 1
                 yield EncodedEvent(text.strip(), line)
                 start = at + len(line.raw)
-            elif piece.raw[start:at].strip(_BLANKS) and self.starts(line.text()):
-                yield from self._wrapped(stream, piece.slice(start, at), counts)
+            elif chunk.raw[start:at].strip(_BLANKS) and self.starts(line.text()):
+                yield from self._wrapped(stream, chunk.slice(start, at), counts)
                 start = at
             at += len(line.raw)
-        yield from self._wrapped(stream, piece.slice(start, at), counts, alone=start == 0)
+        yield from self._wrapped(stream, chunk.slice(start, at), counts, alone=start == 0)
 
-    def _is_inside(self, record: bytes, line: Chunk) -> bool:
-        """Whether the line goes on with a document of several lines that is sent as it is."""
+    def _continues(self, record: bytes, line: Chunk) -> bool:
+        """Whether the line continues a document of several lines that is sent unchanged."""
         is_open = self.is_raw and record.lstrip(_BLANKS)[:1] in (b"{", b"[")
         return is_open and not self.starts(line.text())
 
     def _wrapped(
         self, stream: str, record: Chunk, counts: FeedCounts, alone: bool = False
     ) -> Iterator[EncodedEvent]:
-        """alone: there is nothing else, so even blank lines are sent."""
+        """The record as events; alone: it is the whole chunk, so blank lines are sent, too."""
         if record.raw.strip(_BLANKS) or (alone and self.field):
             counts.not_json += 1
-            yield from self._fitting(stream, record, counts)
+            yield from self._split_to_fit(stream, record, counts)
 
-    def _fitting(self, stream: str, piece: Chunk, counts: FeedCounts) -> Iterator[EncodedEvent]:
-        value = self._encode(stream, piece)
-        halves = piece.halve() if len(value) > self.max_bytes else ()
+    def _split_to_fit(
+        self, stream: str, chunk: Chunk, counts: FeedCounts
+    ) -> Iterator[EncodedEvent]:
+        value = self._serialize(stream, chunk)
+        halves = chunk.halve() if len(value) > self.max_bytes else ()
         if len(halves) < 2:
             counts.events += 1
-            yield EncodedEvent(value, piece)
+            yield EncodedEvent(value, chunk)
             return
         for half in halves:
-            yield from self._fitting(stream, half, counts)
+            yield from self._split_to_fit(stream, half, counts)
 
-    def _encode(self, stream: str, piece: Chunk) -> bytes:
+    def _serialize(self, stream: str, chunk: Chunk) -> bytes:
         if self.kind == "lines":
-            whole = piece.encoding == "utf-8" and self.settings.encoding == "strict"
-            return piece.raw if whole else piece.text().encode()
+            whole = chunk.encoding == "utf-8" and self.settings.encoding == "strict"
+            return chunk.raw if whole else chunk.text().encode()
         if self.kind == "msgpack":
-            return encode({"text": piece.text()}, as_json=False)
+            return encode({"text": chunk.text()}, as_json=False)
         if not self.field:
-            text = piece.text()
-            return (text.strip(" \t\r\n") or text).encode()  # an empty value deletes a key
+            text = chunk.text()
+            return (text.strip(" \t\r\n") or text).encode()  # an empty value is a deletion
         key = self.settings.key_field
         named = {key: stream} if key and ":" not in key else {}
-        return encode({self.field: piece.text()} | named, as_json=True)
+        return encode({self.field: chunk.text()} | named, as_json=True)
 
 
 def _is_json(line: bytes) -> bool:
@@ -182,8 +186,11 @@ def _is_json(line: bytes) -> bool:
 
 
 def _text_field(settings: Settings) -> str:
-    """The field that a line that is not JSON is put in; none where the settings take the text
-    from elsewhere, so that the worker reads the line itself, or says what is wrong with it."""
+    """The JSON field for a line that is not JSON.
+
+    Empty if the settings take the text from elsewhere: then the worker reads the line itself, or
+    says what is wrong with it.
+    """
     has_preset = settings.input_format != settings.form
     if has_preset or settings.text or settings.records_field:
         return ""

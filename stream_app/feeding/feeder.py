@@ -1,7 +1,7 @@
-"""Feeder: sends pieces of files as events of the tokens topic, each once and in order.
+"""Feeder: sends chunks of files as events of the tokens topic, each once and in order.
 
-A Kafka that is away is waited for. On a broker that silently drops what it has no room for, it
-paces itself to the consumer. Knows Kafka and events; opens no file.
+Waits while Kafka is unavailable. On a broker that silently drops records it has no room for, it is
+throttled by what the workers have consumed.
 """
 
 import asyncio
@@ -32,23 +32,23 @@ from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")
 
-# Events on their way to the broker, unconfirmed, and the bytes in them.
+# Unconfirmed events of one source, and their bytes.
 MAX_IN_FLIGHT = 1000
 MAX_IN_FLIGHT_BYTES = 2 << 20
 AWAY_SECONDS = 10.0
-# Who does not follow gives up then.
+# A feed without --follow gives up after this long.
 GIVE_UP_SECONDS = 300.0
 _BATCH_BYTES = 131_072
 _LOOK_SECONDS = 0.1
 
 
 class _InFlightEvent(NamedTuple):
-    """An event on its way, and all that the file has up to its end; or, without an event, what
-    was left out. note: the marks behind it."""
+    """An unconfirmed event, or skipped bytes. upto: the file's bytes up to its end; sent_hash: the
+    fingerprint there."""
 
     size: int
     upto: Chunk
-    note: FingerprintHash | None
+    sent_hash: FingerprintHash | None
     number: int
     confirmed: asyncio.Future[Any]
 
@@ -59,50 +59,50 @@ class _InFlightEvent(NamedTuple):
 
 
 class _InFlight:
-    """What of one source is on its way, in order, and the bytes in it."""
+    """The unconfirmed events of one source, in order, and their bytes."""
 
     def __init__(self) -> None:
         self.sent = deque[_InFlightEvent]()
         self.bytes = 0
 
     def is_full(self) -> bool:
-        """Whether there is to be no more of it for now."""
+        """Whether sending has to wait for confirmations."""
         return len(self.sent) > MAX_IN_FLIGHT or self.bytes > MAX_IN_FLIGHT_BYTES
 
     def add(self, sent: _InFlightEvent) -> None:
-        """It was sent last."""
+        """Add the event sent last."""
         self.sent.append(sent)
         self.bytes += sent.size
 
-    def take(self) -> Iterator[_InFlightEvent]:
-        """Remove what the broker has, up to the first that it may not have."""
+    def pop_confirmed(self) -> Iterator[_InFlightEvent]:
+        """Remove the confirmed events before the first unconfirmed one."""
         while self.sent and self.sent[0].is_confirmed():
             self.bytes -= self.sent[0].size
             yield self.sent.popleft()
 
 
 class Feeder:
-    """Feeds streams. give_up: seconds without a Kafka; None waits for ever."""
+    """Feeds streams. give_up: raise after this many seconds without Kafka; None: wait for ever."""
 
     def __init__(
         self,
         settings: Settings,
         producer: AIOKafkaProducer,
-        pace: "Throttle | None",
-        book: Checkpoints | None = None,
+        throttle: Throttle | None,
+        checkpoints: Checkpoints | None = None,
         give_up: float | None = GIVE_UP_SECONDS,
     ) -> None:
         self.settings = settings
         self.producer = producer
-        self.throttle = pace
-        self.checkpoints = book or Checkpoints()
+        self.throttle = throttle
+        self.checkpoints = checkpoints or Checkpoints()
         self.give_up = give_up
         self.encoder = EventEncoder(settings)
         self.counts: dict[str, FeedCounts] = {}
         self.confirmed_bytes = 0
         self._away_since: float | None = None
         self._numbers = count()
-        self._unbooked: dict[int, None] = {}
+        self._unrecorded: dict[int, None] = {}
 
     async def feed(
         self,
@@ -110,118 +110,126 @@ class Feeder:
         chunks: AsyncIterator[str] | AsyncIterator[Chunk],
         on_bytes: Callable[[int], None],
     ) -> None:
-        """Send the chunks, in order, and return when the broker has all of them."""
-        way, ahead = _Way(self.settings, stream), _InFlight()
+        """Send the chunks in order; return when the broker has all of them.
+
+        on_bytes: called with the size of each chunk. Raises UnreachableError after `give_up`.
+        """
+        address, in_flight = _Address(self.settings, stream), _InFlight()
         counts = self.counts.setdefault(stream, FeedCounts())
-        async for chunk in chunks:
-            piece = Chunk(chunk.encode()) if isinstance(chunk, str) else chunk
-            for event, upto in _covering(self.encoder.encode(stream, piece, counts), piece):
-                sent = await self._send(way, event, upto)
-                ahead.add(sent)
-                sent.confirmed.add_done_callback(lambda _: self._take_down(ahead))
+        async for data in chunks:
+            chunk = Chunk(data.encode()) if isinstance(data, str) else data
+            for event, upto in _covering(self.encoder.encode(stream, chunk, counts), chunk):
+                sent = await self._send(address, event, upto)
+                in_flight.add(sent)
+                sent.confirmed.add_done_callback(lambda _: self._record(in_flight))
                 if self.throttle and event:
-                    await self._confirmed(ahead)
+                    await self._confirmed(in_flight)
                     await self.throttle.wait(sent.confirmed.result(), len(event.value))
-            on_bytes(len(piece.raw))
-            while ahead.sent and (ahead.sent[0].confirmed.done() or ahead.is_full()):
-                await self._first_confirmed(ahead)
-        await self._confirmed(ahead)
+            on_bytes(len(chunk.raw))
+            while in_flight.sent and (in_flight.sent[0].confirmed.done() or in_flight.is_full()):
+                await self._first_confirmed(in_flight)
+        await self._confirmed(in_flight)
 
     def values(self, stream: str, text: str) -> list[bytes]:
-        """The text as the values of one event or of several."""
+        """The values of the events that the text becomes."""
         return [e.value for e in self.encoder.encode(stream, Chunk(text.encode()), FeedCounts())]
 
-    async def _send(self, way: "_Way", event: EncodedEvent | None, upto: Chunk) -> _InFlightEvent:
-        """Hand it to the client, which may have no room while Kafka is away."""
-        self._unbooked[number := next(self._numbers)] = None
+    async def _send(
+        self, address: "_Address", event: EncodedEvent | None, upto: Chunk
+    ) -> _InFlightEvent:
+        """Hand the event to the Kafka client, whose buffer may be full while Kafka is away."""
+        self._unrecorded[number := next(self._numbers)] = None
         try:
-            return await self._hand_over(way, event, upto, number)
+            return await self._hand_over(address, event, upto, number)
         except BaseException:
-            self._unbooked.pop(number)  # it is not on its way
+            self._unrecorded.pop(number)  # it was not sent
             raise
 
     async def _hand_over(
-        self, way: "_Way", event: EncodedEvent | None, upto: Chunk, number: int
+        self, address: "_Address", event: EncodedEvent | None, upto: Chunk, number: int
     ) -> _InFlightEvent:
-        note = upto.source.advance(upto) if upto.source else None
+        sent_hash = upto.source.advance(upto) if upto.source else None
         if event is None:
             done = asyncio.get_running_loop().create_future()
             done.set_result(None)
-            return _InFlightEvent(0, upto, note, number, done)
-        more = [checkpoint_header(upto, note)] if note and self.checkpoints.is_persistent else []
+            return _InFlightEvent(0, upto, sent_hash, number, done)
+        more = (
+            [checkpoint_header(upto, sent_hash)]
+            if sent_hash and self.checkpoints.is_persistent
+            else []
+        )
         time_ms = self.encoder.time_ms(event.chunk)
         while True:
             try:
                 confirmed = await self.producer.send(
-                    self.settings.tokens_topic, event.value, key=way.key,
-                    headers=[*way.headers, *more], timestamp_ms=time_ms,
+                    self.settings.tokens_topic, event.value, key=address.key,
+                    headers=[*address.headers, *more], timestamp_ms=time_ms,
                 )  # fmt: skip
-                return _InFlightEvent(len(event.value), upto, note, number, confirmed)
+                return _InFlightEvent(len(event.value), upto, sent_hash, number, confirmed)
             except KafkaTimeoutError:
                 self._is_away(AWAY_SECONDS)
 
-    async def _confirmed(self, ahead: _InFlight) -> None:
-        """Wait until the broker has all of it."""
-        while ahead.sent:
-            await self._first_confirmed(ahead)
+    async def _confirmed(self, in_flight: _InFlight) -> None:
+        """Wait until the broker has all of the source's events."""
+        while in_flight.sent:
+            await self._first_confirmed(in_flight)
 
-    async def _first_confirmed(self, ahead: _InFlight) -> None:
-        """Wait until the broker has the first of it; raise what keeps it from that."""
-        first = ahead.sent[0].confirmed
+    async def _first_confirmed(self, in_flight: _InFlight) -> None:
+        """Wait until the broker has the first event; raise the error if it was not sent."""
+        first = in_flight.sent[0].confirmed
         while not first.done():
             await asyncio.wait([first], timeout=AWAY_SECONDS)
             if not first.done():
                 self._is_away(AWAY_SECONDS)
         first.result()
-        self._take_down(ahead)
+        self._record(in_flight)
 
-    def _take_down(self, ahead: _InFlight) -> None:
-        """Take down what the broker has. It is called for each confirmation, so that the book does
-        not wait for the next line."""
-        for sent in ahead.take():
+    def _record(self, in_flight: _InFlight) -> None:
+        """Record what the broker confirmed. Called at each confirmation, so that checkpoints do not
+        wait for the next line."""
+        for sent in in_flight.pop_confirmed():
             self.confirmed_bytes += len(sent.upto.raw)
             if self._away_since is not None:
                 logger.warning("Kafka at %s is back", self.settings.broker_address)
                 self._away_since = None
             if sent.upto.source:
-                self.checkpoints.confirm(sent.upto, sent.note)
-            self._unbooked.pop(sent.number, None)
+                self.checkpoints.confirm(sent.upto, sent.sent_hash)
+            self._unrecorded.pop(sent.number, None)
 
     async def wait_until_recorded(self) -> None:
-        """Return when all that was sent before this call is confirmed and taken down."""
+        """Return when all that was sent before this call is confirmed and recorded."""
         last = next(self._numbers)
-        while self._unbooked and next(iter(self._unbooked)) < last:
+        while self._unrecorded and next(iter(self._unrecorded)) < last:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_away(self, seconds: float) -> None:
-        """Say it, and raise UnreachableError when that is for too long."""
+        """Log that Kafka is away, or raise UnreachableError after `give_up` seconds."""
         now = time.monotonic()
         self._away_since = self._away_since or now - seconds
         away, broker = now - self._away_since, self.settings.broker_address
         if self.give_up is not None and away > self.give_up:
             raise UnreachableError(
                 f"Kafka at {broker} has taken nothing for {away:.0f} s: {self.confirmed_bytes} "
-                "bytes were sent, each once; with --positions the next feed goes on from there"
+                "bytes were sent, each once; with --positions the next feed continues there"
             )
         logger.warning("Kafka at %s has taken nothing for %.0f s: waiting", broker, away)
 
 
 def _covering(
-    events: Iterable[EncodedEvent], piece: Chunk
+    events: Iterable[EncodedEvent], chunk: Chunk
 ) -> Iterator[tuple[EncodedEvent | None, Chunk]]:
-    """Each event with what the piece has from the one before up to its end; what comes after the
-    last one, and is not sent, alone."""
+    """Each event with the chunk's bytes up to its end; bytes behind the last event come alone."""
     at = 0
     for event in events:
-        end = event.chunk.end - piece.start
-        yield event, piece.slice(at, end)
+        end = event.chunk.end - chunk.start
+        yield event, chunk.slice(at, end)
         at = end
-    if at < len(piece.raw):
-        yield None, piece.slice(at, len(piece.raw))
+    if at < len(chunk.raw):
+        yield None, chunk.slice(at, len(chunk.raw))
 
 
-class _Way:
-    """How events of a stream are addressed."""
+class _Address:
+    """The key and the headers of a stream's events."""
 
     def __init__(self, settings: Settings, stream: str) -> None:
         self.key = event_key(settings, stream)
@@ -232,25 +240,28 @@ class _Way:
 async def open_feeder(
     settings: Settings,
     store: StreamStore | None = None,
-    book: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     give_up: float | None = GIVE_UP_SECONDS,
 ) -> AsyncIterator[Feeder]:
-    """A feeder on a broker that answers; paced if that is librdkafka's mock cluster, which needs
-    the Redis of the workers."""
+    """A feeder with a connected producer, its checkpoints recovered.
+
+    On librdkafka's mock cluster it is throttled, which needs the workers' Redis (`store`). Raises
+    UnreachableError if Kafka does not answer.
+    """
     from stream_app.feeding.recovery import recover
 
     cluster = await ensure_topics(settings)
-    if book and book.is_persistent:
-        await recover(settings, book, cluster)
+    if checkpoints and checkpoints.is_persistent:
+        await recover(settings, checkpoints, cluster)
     async with AsyncExitStack() as stack:
-        pace = None
+        throttle = None
         if cluster.startswith("mock"):
             if store is None:
                 redis = await stack.enter_async_context(open_redis(settings.redis))
                 store = StreamStore.from_settings(settings, redis)
-            pace = Throttle(store)
+            throttle = Throttle(store)
         producer = await stack.enter_async_context(
             open_producer(settings, linger_ms=5, max_batch_size=_BATCH_BYTES,
                       max_request_size=max(1 << 20, settings.max_event_bytes + 4096))
         )  # fmt: skip
-        yield Feeder(settings, producer, pace, book, give_up)
+        yield Feeder(settings, producer, throttle, checkpoints, give_up)

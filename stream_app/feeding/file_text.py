@@ -1,8 +1,7 @@
-"""Reading: a file's text as a stream would have it that `xl3m feed` fed, in chunks of whole lines.
+"""File text: the text of a file for `xl3m run`, as `xl3m feed` would send it, in whole lines.
 
-Archives, UTF-16 and transcripts are read as `feed` reads them. Line breaks stay as they are, so
-that offsets are those of the stream. What is not text is left out by the line, or replaced, as the
-settings say. Knows bytes; not what is made of the text.
+Archives, UTF-16 and transcripts are converted. Line breaks are kept, so that offsets are those of
+the stream. Lines that are not valid text are skipped or repaired, by XL3M_ENCODING.
 """
 
 import time
@@ -23,96 +22,97 @@ from stream_app.settings import Encoding
 from xl3m_core.segment import Line
 
 CHUNK_BYTES = 1 << 16
-# A line longer than this is read in pieces.
+# A longer line is split.
 LONGEST_LINE = 1 << 16
 
 
 class FileText:
-    """The text of a file, of standard input (`-`) or of a pipe; it may be read once. rule: how a
-    line says its time, if that is asked for."""
+    """The text of a file, of standard input (`-`) or of a pipe; it can be read once.
+
+    rule: how to read a time from a line; None: do not. skipped_lines, warning: what was left out.
+    """
 
     def __init__(self, path: Path, encoding: Encoding, rule: LineRule | None = None) -> None:
         self.path = path
         self.strict = encoding == "strict"
         self.rule = rule
         self.skipped_lines = 0
-        self.first_bad = 0
-        self.named = ""
+        self.bad_offset = 0
+        self.encoding = ""
         self.damage = ""
 
     def timed(self) -> Iterator[str | list[Line]]:
-        """The chunks; where lines have times, as lines, each with its own or the one before it."""
-        now_ms, held_ms = round(time.time() * 1000), None
+        """The chunks; with a rule: lists of lines with their times (or that of the line before)."""
+        now_ms, last_ms = round(time.time() * 1000), None
         for text in self.chunks():
             if self.rule is None:
                 yield text
                 continue
             lines = list[Line]()
-            for piece in timed(text, self.rule, now_ms):
-                held_ms = piece.time_ms or held_ms
-                lines.append((piece.text, held_ms))
+            for chunk in timed(text, self.rule, now_ms):
+                last_ms = chunk.time_ms or last_ms
+                lines.append((chunk.text, last_ms))
             yield lines
 
     def chunks(self) -> Iterator[str]:
-        """The text; what is left out is counted meanwhile. Raises SettingsError if it is none."""
+        """The text, counting skipped lines. Raises SettingsError if the file is not text."""
         splitter: Splitter | None = None
         for data in self._content():
             if splitter is None:
                 text = detect_text(data)
                 if text.refusal:
-                    raise SettingsError(f"{self.path} is no text: {text.refusal}")
+                    raise SettingsError(f"{self.path} is not text: {text.refusal}")
                 rules = RecordRules(max_bytes=LONGEST_LINE)
                 splitter = Splitter(text.bom_bytes, text.encoding, None, rules)
                 data = data[text.bom_bytes :]
-            for piece in splitter.push(data):
-                yield self._decoded(piece)
-        for piece in splitter.flush() if splitter else ():
-            yield self._decoded(piece)
+            for chunk in splitter.push(data):
+                yield self._decoded(chunk)
+        for chunk in splitter.flush() if splitter else ():
+            yield self._decoded(chunk)
 
     def _content(self) -> Iterator[bytes]:
-        """What it says, as `feed` unpacks it; what is wrong with an archive ends it."""
+        """The bytes of the text; they end where an archive is damaged."""
         try:
-            is_packed = self.path.is_file() and inspect(self.path).needs_extraction
-            yield from extract(self.path) if is_packed else self._as_it_comes()
+            is_extracted = self.path.is_file() and inspect(self.path).needs_extraction
+            yield from extract(self.path) if is_extracted else self._raw_content()
         except ArchiveError as error:
-            self.damage = f"{self.path}: {error}; what could be read is read"
+            self.damage = f"{self.path}: {error}; what could be read before that is used"
 
-    def _as_it_comes(self) -> Iterator[bytes]:
+    def _raw_content(self) -> Iterator[bytes]:
         with click.open_file(str(self.path), "rb") as opened:
             file = cast(BinaryIO, opened)
             head = file.read(CHUNK_BYTES)
-            if packed := detect_compression(head):
-                heads = [head]
+            if compression := detect_compression(head):
+                first = [head]
                 yield from decompress(
-                    packed, lambda size: heads.pop() if heads else file.read(size)
+                    compression, lambda size: first.pop() if first else file.read(size)
                 )
             else:
                 rest = iter(lambda: file.read(CHUNK_BYTES), b"")
                 yield from chain([head] if head else [], rest)
 
-    def _decoded(self, piece: Chunk) -> str:
-        if not self.strict or piece.is_text():
-            return piece.text()
-        return "".join(self._lines(piece))
+    def _decoded(self, chunk: Chunk) -> str:
+        if not self.strict or chunk.is_text():
+            return chunk.text()
+        return "".join(self._valid_lines(chunk))
 
-    def _lines(self, piece: Chunk) -> Iterator[str]:
-        for line in piece.lines():
+    def _valid_lines(self, chunk: Chunk) -> Iterator[str]:
+        for line in chunk.lines():
             try:
                 yield line.raw.decode(line.encoding)
             except UnicodeDecodeError as error:
                 if not self.skipped_lines:
-                    self.first_bad, self.named = line.start + error.start, line.encoding.upper()
+                    self.bad_offset, self.encoding = line.start + error.start, line.encoding.upper()
                 self.skipped_lines += 1
 
     @property
     def warning(self) -> str:
-        """What there is to say of what was left out; nothing if there is nothing."""
+        """One sentence about skipped lines and damage; empty if there are none."""
         if not self.skipped_lines:
             return self.damage
         lines = "1 line was" if self.skipped_lines == 1 else f"{self.skipped_lines} lines were"
-        said = (
-            f"{lines} left out, not being {self.named}: the first wrong byte of {self.path} is at "
-            f"offset {self.first_bad}. XL3M_ENCODING=replace reads them with U+FFFD for what is "
-            "wrong"
+        message = (
+            f"{lines} skipped (not valid {self.encoding}): the first bad byte of {self.path} is at "
+            f"offset {self.bad_offset}. XL3M_ENCODING=replace replaces bad bytes by U+FFFD instead"
         )
-        return f"{said}; {self.damage}" if self.damage else said
+        return f"{message}; {self.damage}" if self.damage else message

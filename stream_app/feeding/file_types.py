@@ -1,7 +1,4 @@
-"""Kinds: what a file holds, told by its first bytes and not by its name.
-
-Compression, character encoding, and what is no text at all. Knows bytes; opens nothing.
-"""
+"""File types: detects compression, character encoding and binary files by the first bytes."""
 
 import codecs
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_NO_TEXT = {
+_BINARY = {
     b"PK\x03\x04": "a zip archive",
     b"%PDF-": "a PDF",
     b"\x89PNG": "a PNG image",
@@ -40,8 +37,7 @@ _NO_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
-    """How bytes are text: the encoding, what the mark in front of them takes, and why they are
-    none, if they are not."""
+    """encoding and bom_bytes (size of the byte order mark) of text; refusal: why it is not text."""
 
     encoding: str = "utf-8"
     bom_bytes: int = 0
@@ -49,9 +45,9 @@ class TextFormat:
 
 
 def detect_compression(head: bytes) -> str:
-    """The name of the compression, or nothing."""
+    """The name of the compression; empty if there is none."""
     if head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F:
-        return "zstd"  # a skippable frame, which pzstd begins with
+        return "zstd"  # a skippable frame, which pzstd writes first
     for name, magic in _COMPRESSIONS.items():
         if head.startswith(magic) and (name != "bzip2" or _is_bzip2(head)):
             return name
@@ -59,20 +55,20 @@ def detect_compression(head: bytes) -> str:
 
 
 def _is_bzip2(head: bytes) -> bool:
-    """A text may begin with BZh; a first block, or the end of an empty file, follows here."""
+    """Text may begin with BZh, too; in bzip2 a block header or the end marker follows."""
     return head[4:10] in (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 
 
 def detect_text(head: bytes) -> TextFormat:
-    """What text begins with these bytes, which are not compressed."""
-    for magic, what in _NO_TEXT.items():
+    """Detect the encoding of uncompressed data that begins with these bytes."""
+    for magic, what in _BINARY.items():
         if head.startswith(magic):
             return TextFormat(refusal=what)
     if head[257:262] == b"ustar":
         return TextFormat(refusal="a tar archive: unpack it first")
-    for mark, encoding in _ENCODINGS:
-        if head.startswith(mark):
-            return TextFormat(encoding, len(mark))
+    for bom, encoding in _ENCODINGS:
+        if head.startswith(bom):
+            return TextFormat(encoding, len(bom))
     if b"\0" in head:
         wide = len(head) > 3 and 0 in (head[0], head[1]) and head[:2] != b"\0\0"
         hint = ": UTF-16 without a byte order mark? Convert it with `iconv`" if wide else ""
@@ -81,12 +77,12 @@ def detect_text(head: bytes) -> TextFormat:
 
 
 def is_partial_bom(head: bytes) -> bool:
-    """Whether so few bytes may be the first of a byte order mark."""
-    return bool(head) and any(mark.startswith(head) and mark != head for mark, _ in _ENCODINGS)
+    """Whether the bytes are the incomplete beginning of a byte order mark."""
+    return bool(head) and any(bom.startswith(head) and bom != head for bom, _ in _ENCODINGS)
 
 
 def strip_suffix(name: str) -> str:
-    """A file's name without the suffix of its compression: `old.log.gz` is `old.log`."""
+    """A file's name without the suffix of its compression: `old.log.gz` -> `old.log`."""
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]

@@ -16,24 +16,26 @@ from stream_app.feeding.source import ReadOptions, Source, is_piped
 from stream_app.feeding.tailer import Tailer
 
 
-async def read(source: Source, how: ReadOptions) -> AsyncIterator[Chunk]:
-    """The pieces of a source, in order."""
-    async for piece in _way(source, how):
-        yield piece
+async def read(source: Source, options: ReadOptions) -> AsyncIterator[Chunk]:
+    """The chunks of a source, in order."""
+    async for chunk in _open_source(source, options):
+        yield chunk
 
 
-def _way(source: Source, how: ReadOptions) -> AsyncIterator[Chunk]:
+def _open_source(source: Source, options: ReadOptions) -> AsyncIterator[Chunk]:
     if is_piped(source.path):
-        return read_piped(source, how)
-    if is_packed(source.path):
+        return _read_pipe(source, options)
+    if needs_extraction(source.path):
         if source.follow:
-            how.notify(f"{source.path} is packed: it is read once, and not followed")
-        return read_packed(source, how)
-    return Tailer(source, how).chunks()
+            options.notify(
+                f"{source.path} is an archive or a transcript: it is read once and not followed"
+            )
+        return _read_archive(source, options)
+    return Tailer(source, options).chunks()
 
 
-def is_packed(path: Path) -> bool:
-    """Whether what it says is not what lies in the file."""
+def needs_extraction(path: Path) -> bool:
+    """Whether the file is compressed or a transcript, so that its text must be extracted."""
     try:
         return inspect(path).needs_extraction
     except FileNotFoundError:
@@ -42,65 +44,66 @@ def is_packed(path: Path) -> bool:
         return True
 
 
-async def read_piped(source: Source, how: ReadOptions) -> AsyncIterator[Chunk]:
-    """What comes through a pipe, as it comes."""
+async def _read_pipe(source: Source, options: ReadOptions) -> AsyncIterator[Chunk]:
+    """The content of a pipe, as it arrives."""
     follow = source.follow and str(source.path) != STANDARD_INPUT
-    async for piece in _split(source, how, pipe_content(source.path, follow), None):
-        yield piece
+    async for chunk in _split(source, options, pipe_content(source.path, follow), None):
+        yield chunk
 
 
-async def read_packed(source: Source, how: ReadOptions) -> AsyncIterator[Chunk]:
-    """An archive or a transcript; a restart leaves out what was sent of it."""
+async def _read_archive(source: Source, options: ReadOptions) -> AsyncIterator[Chunk]:
+    """An archive or a transcript; a restart skips what was sent of it."""
     with source.path.open("rb") as file:
-        entry = _archive_entry(source, how.checkpoints, file.fileno())
+        entry = _archive_checkpoint(source, options.checkpoints, file.fileno())
     if entry is None:
         return
     end = 0
-    async for piece in _split(source, how, in_thread(extract(source.path)), entry):
-        end = piece.end
-        if piece.end > entry.sent:
-            yield piece.slice(max(0, entry.sent - piece.start), len(piece.raw))
-    how.checkpoints.finish(entry, end)
+    async for chunk in _split(source, options, in_thread(extract(source.path)), entry):
+        end = chunk.end
+        if chunk.end > entry.sent:
+            yield chunk.slice(max(0, entry.sent - chunk.start), len(chunk.raw))
+    options.checkpoints.finish(entry, end)
 
 
-def _archive_entry(source: Source, book: Checkpoints, file: int) -> Checkpoint | None:
-    """The entry of the open file; None if all of it was sent."""
-    for entry in book.entries.values():
+def _archive_checkpoint(source: Source, checkpoints: Checkpoints, file: int) -> Checkpoint | None:
+    """The checkpoint of the open file; None if all of it was sent."""
+    for entry in checkpoints.entries.values():
         if entry.archive and entry.stream == source.stream and entry.matches(file):
-            book.resume(entry, file)
+            checkpoints.resume(entry, file)
             return None if entry.done else entry
-    return book.add(source.path, source.stream, file, 0, archive=True)
+    return checkpoints.add(source.path, source.stream, file, 0, archive=True)
 
 
 async def _split(
-    source: Source, how: ReadOptions, content: AsyncIterator[bytes], entry: Checkpoint | None
+    source: Source, options: ReadOptions, content: AsyncIterator[bytes], entry: Checkpoint | None
 ) -> AsyncIterator[Chunk]:
-    """The pieces of a stream of bytes, or of its last lines; what goes wrong is said at the end."""
-    pieces = _pieces_of(source, how, content, entry)
-    if how.last_lines is None:
-        async for piece in pieces:
-            yield piece
+    """The chunks of the content, or of its last lines."""
+    chunks = _chunks_of(source, options, content, entry)
+    if options.last_lines is None:
+        async for chunk in chunks:
+            yield chunk
         return
-    lines = deque[Chunk](maxlen=how.last_lines)
-    async for piece in pieces:
-        lines.extend(piece.lines())
+    lines = deque[Chunk](maxlen=options.last_lines)
+    async for chunk in chunks:
+        lines.extend(chunk.lines())
     for line in lines:
         yield line
 
 
-async def _pieces_of(
-    source: Source, how: ReadOptions, content: AsyncIterator[bytes], entry: Checkpoint | None
+async def _chunks_of(
+    source: Source, options: ReadOptions, content: AsyncIterator[bytes], entry: Checkpoint | None
 ) -> AsyncIterator[Chunk]:
+    """The chunks; a damaged archive is reported, and its readable part is used."""
     splitter: Splitter | None = None
     try:
         async for data in content:
             if splitter is None:
                 text = detect_text(data)
-                splitter = Splitter(text.bom_bytes, text.encoding, entry, how.rules)
+                splitter = Splitter(text.bom_bytes, text.encoding, entry, options.rules)
                 data = data[text.bom_bytes :]
-            for piece in splitter.push(data, more=entry is not None):
-                yield piece
+            for chunk in splitter.push(data, more=entry is not None):
+                yield chunk
     except ArchiveError as error:
-        how.report_error(f"{source.path}: {error}; what could be read is sent")
-    for piece in splitter.flush() if splitter else ():
-        yield piece
+        options.report_error(f"{source.path}: {error}; what could be read before that is sent")
+    for chunk in splitter.flush() if splitter else ():
+        yield chunk

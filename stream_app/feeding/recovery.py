@@ -1,7 +1,7 @@
-"""Recovery: what a feeder that was killed had sent, found in Kafka by the headers of its events.
+"""Recovery: finds in Kafka what a feeder had sent before it was killed.
 
-Between Kafka's confirmation and the position file lies a moment in which a feeder may die. Each
-event therefore says which bytes of which file it holds. Knows Kafka and positions; no file.
+A feeder may die after Kafka confirmed and before the checkpoint file is saved. Therefore the header
+of each event says which bytes of which file it holds.
 """
 
 import asyncio
@@ -22,56 +22,59 @@ from stream_app.settings import Settings
 logger = logging.getLogger("xl3m")
 
 HEADER = "xl3m-feed"
-# What a killed feeder's system still delivers has arrived by then.
+# Records that a killed feeder had already sent arrive within this time.
 SETTLE_SECONDS = 1.0
 _POLL_MS = 500
 
 
-def checkpoint_header(piece: Chunk, note: FingerprintHash) -> tuple[str, bytes]:
-    """Which bytes of which file an event holds, and the marks of all up to them."""
-    entry: Checkpoint = piece.source
-    marks = "" if entry.archive else f":{format_hash(note)}"
-    return HEADER, f"{entry.id}:{piece.start}:{piece.end}{marks}".encode()
+def checkpoint_header(chunk: Chunk, sent_hash: FingerprintHash) -> tuple[str, bytes]:
+    """A header: which bytes of which file an event holds, and the fingerprint up to their end."""
+    entry: Checkpoint = chunk.source
+    fingerprint = "" if entry.archive else f":{format_hash(sent_hash)}"
+    return HEADER, f"{entry.id}:{chunk.start}:{chunk.end}{fingerprint}".encode()
 
 
-def apply_header(book: Checkpoints, value: bytes) -> None:
-    """What an event with this header says of an entry; nothing, if somebody else made it up."""
+def apply_header(checkpoints: Checkpoints, value: bytes) -> None:
+    """Advance the checkpoint that the header names; a malformed header is ignored."""
     name, *words = value.decode("ascii", "replace").split(":")
-    entry = book.entries.get(name)
+    entry = checkpoints.entries.get(name)
     try:
         end = int(words[1])
         if entry and end > entry.sent:
             entry.sent_hash = entry.sent_hash if entry.archive else parse_hash(end, words[2:])
             entry.sent = end
     except (ValueError, IndexError):
-        logger.warning("a header %s is none of xl3m's: passed over", HEADER)
+        logger.warning("ignoring a malformed %s header: it was not written by `xl3m feed`", HEADER)
 
 
-async def recover(settings: Settings, book: Checkpoints, cluster: str) -> None:
-    """Bring the book up to what the topic holds. Raises SettingsError if its positions are of
-    another topic or cluster, UnreachableError if the broker does not answer."""
+async def recover(settings: Settings, checkpoints: Checkpoints, cluster: str) -> None:
+    """Advance the checkpoints to what the topic holds.
+
+    Raises SettingsError if they belong to another topic or cluster, UnreachableError if the broker
+    does not answer.
+    """
     origin = {"topic": settings.tokens_topic, "cluster": cluster}
-    if book.origin and book.origin != origin:
-        was = " of cluster ".join(str(each) for each in book.origin.values())
+    if checkpoints.origin and checkpoints.origin != origin:
+        was = " of cluster ".join(str(each) for each in checkpoints.origin.values())
         raise SettingsError(
             f"the positions are of topic {was}, not of {settings.tokens_topic} of cluster "
             f"{cluster}: name another --positions file"
         )
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
-            scan = _Scan(settings, book, await _partitions(settings))
-        await scan.run(first=not book.origin)
+            scan = _Scan(settings, checkpoints, await _partitions(settings))
+        await scan.run(first=not checkpoints.origin)
     except (KafkaError, TimeoutError) as error:
         raise UnreachableError(
             f"the broker at {settings.broker_address} does not say what {settings.tokens_topic} "
             f"holds ({type(error).__name__}): try again"
         ) from error
-    book.origin = origin
-    book.save()
+    checkpoints.origin = origin
+    checkpoints.save()
 
 
 async def end_offsets(settings: Settings) -> dict[str, int]:
-    """The offset that comes next in each partition of the topic."""
+    """The next offset of each partition of the topic, by `topic/partition`."""
     partitions = await _partitions(settings)
     async with AIOKafkaConsumer(**auth.kafka(settings)) as consumer:
         found = await consumer.end_offsets(partitions)
@@ -84,27 +87,29 @@ async def _partitions(settings: Settings) -> list[TopicPartition]:
 
 
 class _Scan:
+    """Reads the headers of the topic's events."""
+
     def __init__(
-        self, settings: Settings, book: Checkpoints, partitions: list[TopicPartition]
+        self, settings: Settings, checkpoints: Checkpoints, partitions: list[TopicPartition]
     ) -> None:
-        self.book = book
+        self.checkpoints = checkpoints
         self.partitions = partitions
         self.options = auth.kafka(settings)
 
     async def run(self, first: bool) -> None:
-        """Read all partitions from where the book ends; a new book begins at their ends."""
+        """Read each partition from its known offset to its end; first: only note the ends."""
         options = dict(self.options, enable_auto_commit=False, auto_offset_reset="earliest")
         async with AIOKafkaConsumer(**options) as consumer:
-            if not first and not self.book.clean:
+            if not first and not self.checkpoints.clean:
                 await asyncio.sleep(SETTLE_SECONDS)
             last = await consumer.end_offsets(self.partitions)
             start = await consumer.beginning_offsets(self.partitions)
             for tp in self.partitions:
                 name = f"{tp.topic}/{tp.partition}"
-                noted = last[tp] if first else self.book.next_offsets.get(name, 0)
-                begin = max(noted, start[tp]) if noted <= last[tp] else start[tp]
+                known = last[tp] if first else self.checkpoints.next_offsets.get(name, 0)
+                begin = max(known, start[tp]) if known <= last[tp] else start[tp]
                 await self._read(consumer, tp, begin, last[tp])
-                self.book.next_offsets[name] = last[tp]
+                self.checkpoints.next_offsets[name] = last[tp]
 
     async def _read(
         self, consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
@@ -121,16 +126,16 @@ class _Scan:
                 if getattr(error, "retriable", False):
                     raise
                 logger.warning(
-                    "offset %s of %s cannot be read (%s): what was fed there may be sent again",
+                    "offset %s of %s cannot be read (%s): its lines may be sent twice",
                     at, f"{tp.topic}/{tp.partition}", type(error).__name__,
                 )  # fmt: skip
                 consumer.seek(tp, at + skip)
                 skip *= 2
                 continue
             for record in records.get(tp, []):
-                self._note(record.headers)
+                self._apply(record.headers)
 
-    def _note(self, headers: Any) -> None:
+    def _apply(self, headers: Any) -> None:
         for name, value in headers:
             if name == HEADER and value:
-                apply_header(self.book, value)
+                apply_header(self.checkpoints, value)

@@ -1,7 +1,4 @@
-"""Source: what is fed, and how.
-
-Knows names; opens nothing.
-"""
+"""Source: a file or pipe to feed, its stream, and how it is read."""
 
 import stat
 from collections.abc import Callable
@@ -15,7 +12,7 @@ from stream_app.feeding.content import STANDARD_INPUT
 
 
 class Source(NamedTuple):
-    """A file and the stream that it goes into."""
+    """A path and the stream it is sent to; follow: keep reading what is appended."""
 
     path: Path
     stream: str
@@ -28,8 +25,8 @@ def _ignore(_: str) -> None:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """last: so many lines of what is there are read, None for all. say: told what a person should
-    know; complain: what was not read."""
+    """last_lines: of the existing content, read only that many last lines (None: all). notify:
+    called with messages for the user; report_error: with what could not be read."""
 
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     last_lines: int | None = None
@@ -39,7 +36,7 @@ class ReadOptions:
 
 
 def is_piped(path: Path) -> bool:
-    """Whether it can only be read as it comes."""
+    """Whether it is a pipe, a device or standard input, and can only be read once."""
     if str(path) == STANDARD_INPUT:
         return True
     try:

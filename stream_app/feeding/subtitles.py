@@ -1,6 +1,6 @@
-"""Cues: the pieces a transcript comes in, half-sentences mostly, and how they become records.
+"""Subtitles: parses WebVTT, SubRip and JSON transcripts into cues, and merges cues into records.
 
-Knows the formats; opens nothing.
+A cue is mostly half a sentence; a record is an utterance of one speaker.
 """
 
 import html
@@ -11,27 +11,34 @@ from typing import Any, NamedTuple
 import srt
 from webvtt.vtt import WebVTTCueBlock
 
-# A record is an utterance: it ends with a sentence that makes it this long, or at twice that.
+# A record ends at the end of a sentence once it is this long, or at twice the length.
 UTTERANCE_CHARS = 500
-# Who is silent for so long begins a new one.
+# A pause this long begins a new record.
 PAUSE_SECONDS = 15.0
 
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _TAG = re.compile(r"</?(?:[cibuv]|ruby|rt|lang|font)(?:[.\s][^>]*)?/?>|<\d+:[\d:.]+>", re.I)
-_SAID = re.compile(r"(?P<who>[^\W\d_][^:\n<>]{0,63}?):\s+(?P<what>\S.*)", re.S)
+_SPEAKER_PREFIX = re.compile(r"(?P<speaker>[^\W\d_][^:\n<>]{0,63}?):\s+(?P<text>\S.*)", re.S)
 _DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d+)?)")
 _ENDS = re.compile(r"[.!?…。！？]['\"”’)\]]*$")
 _BLANKS = re.compile(r"\s+")
 
-_LISTS = ("segments", "entries", "transcription", "transcript", "utterances", "results")
-_WHO = ("speaker", "speakerDisplayName", "speaker_name", "speakerName", "user_name", "username")
-_WHEN = ("start", "startOffset", "start_time", "startTime", "start_ts", "ts", "begin")
-_SAYS = ("text", "content", "caption")
+_LIST_FIELDS = ("segments", "entries", "transcription", "transcript", "utterances", "results")
+_SPEAKER_FIELDS = (
+    "speaker",
+    "speakerDisplayName",
+    "speaker_name",
+    "speakerName",
+    "user_name",
+    "username",
+)
+_TIME_FIELDS = ("start", "startOffset", "start_time", "startTime", "start_ts", "ts", "begin")
+_TEXT_FIELDS = ("text", "content", "caption")
 
 
 class Cue(NamedTuple):
-    """What somebody said at a time in seconds; either may not be known."""
+    """One caption. start: in seconds; None if unknown. speaker: empty if unknown."""
 
     start: float | None
     speaker: str
@@ -39,17 +46,17 @@ class Cue(NamedTuple):
 
 
 def split_blocks(text: str) -> Iterator[list[str]]:
-    """The lines between blank lines."""
+    """Groups of lines, separated by blank lines."""
     for block in re.split(r"\n[ \t]*\n+", text):
         if lines := [line for line in block.split("\n") if line.strip()]:
             yield lines
 
 
 def parse_webvtt(found: Iterable[list[str]]) -> Iterator[Cue]:
-    """Cues of WebVTT; a block that is none is text without a time, as of the one before."""
+    """Cues of WebVTT; a malformed block becomes text without a time."""
     for number, lines in enumerate(found):
         if number == 0 and lines[0].startswith("WEBVTT"):
-            lines = _behind_header(lines)
+            lines = _after_header(lines)
         elif lines[0].split(maxsplit=1)[0] in ("NOTE", "STYLE", "REGION"):
             continue
         while lines:
@@ -63,35 +70,34 @@ def parse_webvtt(found: Iterable[list[str]]) -> Iterator[Cue]:
 
 
 def parse_subrip(text: str) -> Iterator[Cue]:
-    """Cues of SubRip; what stands between them is text without a time."""
-    behind = 0
+    """Cues of SubRip; text between them has no time."""
+    end = 0
     for found in srt.SRT_REGEX.finditer(text):
-        if lost := text[behind : found.start()].strip():
-            yield from _untimed(lost)
-        at = _seconds(found[2])
-        yield from _said(at, found[5] or "")
-        behind = found.end()
-    if lost := text[behind:].strip():
-        yield from _untimed(lost)
+        if untimed := text[end : found.start()].strip():
+            yield from _untimed(untimed)
+        start = _seconds(found[2])
+        yield from _cue_of_text(start, found[5] or "")
+        end = found.end()
+    if untimed := text[end:].strip():
+        yield from _untimed(untimed)
 
 
 def parse_json(document: Any) -> Iterator[Cue] | None:
-    """Cues of a document of Whisper, WhisperX, whisper.cpp, Teams or Zoom; None if it is another
-    one."""
+    """Cues of JSON by Whisper, WhisperX, whisper.cpp, Teams or Zoom; None for any other JSON."""
     for found in _lists(document):
-        if found and all(isinstance(each, dict) and _says(each) for each in found):
-            timed = [_at(each) is not None for each in found]
+        if found and all(isinstance(each, dict) and _has_text(each) for each in found):
+            timed = [_start_of(each) is not None for each in found]
             if all(timed) if isinstance(document, list) else any(timed):
-                return (cue for each in found for cue in _of_fields(each))
+                return (cue for each in found for cue in _cue_of_fields(each))
     return None
 
 
 def merge_cues(cues: Iterable[Cue]) -> Iterator[str]:
-    """Records, each of one speaker; no word is in none of them."""
+    """Records `HH:MM:SS speaker: text`, each of one speaker; no text is lost."""
     held: list[Cue] = []
     size, last = 0, 0.0
     for cue in cues:
-        if held and _parts(held, size, cue, last):
+        if held and _begins_record(held, size, cue, last):
             yield _record(held)
             held, size = [], 0
         held.append(cue)
@@ -101,7 +107,7 @@ def merge_cues(cues: Iterable[Cue]) -> Iterator[str]:
         yield _record(held)
 
 
-def _parts(held: list[Cue], size: int, cue: Cue, last: float) -> bool:
+def _begins_record(held: list[Cue], size: int, cue: Cue, last: float) -> bool:
     """Whether the cue begins a new record."""
     ended = bool(_ENDS.search(held[-1].text))
     paused = (
@@ -112,9 +118,9 @@ def _parts(held: list[Cue], size: int, cue: Cue, last: float) -> bool:
 
 
 def _record(held: list[Cue]) -> str:
-    who = f"{held[0].speaker}: " if held[0].speaker else ""
+    speaker = f"{held[0].speaker}: " if held[0].speaker else ""
     clock = next((_clock(cue.start) + " " for cue in held if cue.start is not None), "")
-    return f"{clock}{who}{' '.join(cue.text for cue in held)}\n"
+    return f"{clock}{speaker}{' '.join(cue.text for cue in held)}\n"
 
 
 def _clock(seconds: float) -> str:
@@ -122,8 +128,8 @@ def _clock(seconds: float) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def _behind_header(lines: list[str]) -> list[str]:
-    """A cue that follows the header without a blank line; else nothing of it is text."""
+def _after_header(lines: list[str]) -> list[str]:
+    """The lines from the first cue on, if one follows the header without a blank line."""
     timed = next((i for i, line in enumerate(lines) if "-->" in line), None)
     return lines[timed:] if timed else []
 
@@ -136,30 +142,30 @@ def _webvtt_cue(lines: list[str]) -> Iterator[Cue]:
         yield from _untimed("\n".join(line for line in lines if "-->" not in line))
 
 
-def _voices(at: float | None, text: str) -> Iterator[Cue]:
-    """One cue for each voice of it."""
+def _voices(start: float | None, text: str) -> Iterator[Cue]:
+    """One cue per voice tag."""
     parts = _VOICE.split(text)
-    yield from _said(at, parts[0])
-    for who, what in zip(parts[1::2], parts[2::2], strict=True):
-        yield from _cue(at, html.unescape(who), _plain(what))
+    yield from _cue_of_text(start, parts[0])
+    for speaker, what in zip(parts[1::2], parts[2::2], strict=True):
+        yield from _cue(start, html.unescape(speaker), _plain(what))
 
 
 def _untimed(text: str) -> Iterator[Cue]:
     yield from _voices(None, text)
 
 
-def _said(at: float | None, text: str) -> Iterator[Cue]:
-    """A cue whose text may begin with the name of who speaks."""
+def _cue_of_text(start: float | None, text: str) -> Iterator[Cue]:
+    """A cue whose text may begin with the speaker's name."""
     plain = _plain(text)
-    found = _SAID.fullmatch(plain)
-    yield from _cue(at, found["who"], found["what"]) if found else _cue(at, "", plain)
+    found = _SPEAKER_PREFIX.fullmatch(plain)
+    yield from _cue(start, found["speaker"], found["text"]) if found else _cue(start, "", plain)
 
 
-def _cue(at: float | None, who: str, text: str) -> Iterator[Cue]:
-    """In pieces that are no longer than a record may be."""
-    text, who = _BLANKS.sub(" ", text).strip(), _BLANKS.sub(" ", who).strip()[:100]
-    for start in range(0, len(text), 4 * UTTERANCE_CHARS):
-        yield Cue(at, who, text[start : start + 4 * UTTERANCE_CHARS])
+def _cue(start: float | None, speaker: str, text: str) -> Iterator[Cue]:
+    """Cues of at most the length of a record."""
+    text, speaker = _BLANKS.sub(" ", text).strip(), _BLANKS.sub(" ", speaker).strip()[:100]
+    for offset in range(0, len(text), 4 * UTTERANCE_CHARS):
+        yield Cue(start, speaker, text[offset : offset + 4 * UTTERANCE_CHARS])
 
 
 def _plain(text: str) -> str:
@@ -167,7 +173,7 @@ def _plain(text: str) -> str:
 
 
 def _seconds(time: Any) -> float | None:
-    """Of `01:02:03.5`, `02:03,5`, `PT3.5S`, or a number."""
+    """Parse `01:02:03.5`, `02:03,5`, `PT3.5S`, or a number; None if it is neither."""
     if isinstance(time, int | float) and not isinstance(time, bool):
         return float(time) if 0 <= time < 1e9 else None
     if not isinstance(time, str):
@@ -184,7 +190,7 @@ def _lists(document: Any) -> Iterator[list[Any]]:
     if isinstance(document, list):
         yield document
     elif isinstance(document, dict):
-        for name in _LISTS:
+        for name in _LIST_FIELDS:
             found = document.get(name)
             if isinstance(found, list):
                 yield found
@@ -192,25 +198,25 @@ def _lists(document: Any) -> Iterator[list[Any]]:
                 yield from _lists(found)
 
 
-def _says(fields: dict[str, Any]) -> bool:
-    """Whether there is a text in it, be it an empty one."""
-    return any(isinstance(fields.get(name), str) for name in _SAYS)
+def _has_text(fields: dict[str, Any]) -> bool:
+    """Whether it has a text field, even an empty one."""
+    return any(isinstance(fields.get(name), str) for name in _TEXT_FIELDS)
 
 
-def _of_fields(fields: dict[str, Any]) -> Iterator[Cue]:
-    text, who = str(_first(fields, _SAYS)), str(_first(fields, _WHO))
-    if who:
-        return _cue(_at(fields), who, text)
-    return _said(_at(fields), text)
+def _cue_of_fields(fields: dict[str, Any]) -> Iterator[Cue]:
+    text, speaker = str(_first(fields, _TEXT_FIELDS)), str(_first(fields, _SPEAKER_FIELDS))
+    if speaker:
+        return _cue(_start_of(fields), speaker, text)
+    return _cue_of_text(_start_of(fields), text)
 
 
-def _at(fields: dict[str, Any]) -> float | None:
-    stamps = fields.get("timestamps")  # of whisper.cpp
+def _start_of(fields: dict[str, Any]) -> float | None:
+    stamps = fields.get("timestamps")  # whisper.cpp
     inner = stamps.get("from") if isinstance(stamps, dict) else None
-    return _seconds(_first(fields, _WHEN) if inner is None else inner)
+    return _seconds(_first(fields, _TIME_FIELDS) if inner is None else inner)
 
 
 def _first(fields: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """The first of them that says something."""
+    """The first field that is set and not empty; else an empty string."""
     found = (fields[name] for name in names if fields.get(name) not in (None, ""))
     return next(found, "")

@@ -1,7 +1,7 @@
-"""Following: a plain file by its name, whatever file has the name, to its end or for ever.
+"""Tailer: reads a plain file by its path, to the end or for ever (`tail -F`).
 
-Goes on through rotation, truncation and replacement, and from where it was left. Knows what was
-read of which text; where the texts lie is `rotation`'s.
+Continues through rotation, truncation and replacement, and from its checkpoint after a restart.
+Where rotated texts are is found by `rotation`.
 """
 
 import asyncio
@@ -19,53 +19,51 @@ from stream_app.feeding.source import ReadOptions, Source
 from stream_app.feeding.start_offset import last_lines
 
 FOLLOW_SECONDS = 0.2
-# A file that was replaced is left when nothing came for so long: whoever writes is told to use
-# the new one.
+# A replaced file is left after this long without new data: its writer has been told to reopen.
 LEAVE_SECONDS = 1.0
 
 
 class Tailer:
-    """Reads one text after another; current is the one that has the name, or had it a moment
-    ago."""
+    """Reads one text after another. current: the file that has the path, or had it until now."""
 
-    def __init__(self, source: Source, how: ReadOptions) -> None:
-        self.source, self.options, self.checkpoints = source, how, how.checkpoints
+    def __init__(self, source: Source, options: ReadOptions) -> None:
+        self.source, self.options, self.checkpoints = source, options, options.checkpoints
         self.path = source.path
         self.current: OpenFile | None = None
         self._left_at: float | None = None
-        self._last = how.last_lines  # only of what is there at first
-        self._over = self._waits = False
+        self._last_lines = options.last_lines  # applies only to the file that exists at the start
+        self._finished = self._waiting = False
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        """All there is, and what is written later if it is followed."""
+        """All content, and what is appended later if the source is followed."""
         try:
-            async for piece in self._unfinished():
-                yield piece
-            while current := self.current or await self._opened():
+            async for chunk in self._resume():
+                yield chunk
+            while current := self.current or await self._open():
                 read = False
-                async for piece in current.read():
+                async for chunk in current.read():
                     read = True
-                    yield piece
-                async for piece in self._next(current, read):
-                    yield piece
+                    yield chunk
+                async for chunk in self._next(current, read):
+                    yield chunk
         except NotTextError as error:
             self.options.report_error(f"{self.path}: {error}")
         finally:
             self._close()
 
     async def _next(self, current: OpenFile, read: bool) -> AsyncIterator[Chunk]:
-        """What comes after all was read that is there."""
-        if current.truncated or (self.source.follow and await self._is_left(current, read)):
-            async for piece in self._leave(current):
-                yield piece
+        """Decide what follows once the current file is read to its end."""
+        if current.truncated or (self.source.follow and await self._was_left(current, read)):
+            async for chunk in self._leave(current):
+                yield chunk
         elif not self.source.follow:
-            for piece in current.flush():
-                yield piece
+            for chunk in current.flush():
+                yield chunk
             self._close()
-            self._over = True
+            self._finished = True
 
-    async def _is_left(self, current: OpenFile, read: bool) -> bool:
-        """Whether another file has the name, and nothing comes any more; after a while."""
+    async def _was_left(self, current: OpenFile, read: bool) -> bool:
+        """Whether the file was replaced and got no data for a while; waits a moment if not."""
         if not current.is_replaced():
             self._left_at = None
         elif self._left_at is None or read:
@@ -76,11 +74,11 @@ class Tailer:
         return False
 
     async def _leave(self, current: OpenFile) -> AsyncIterator[Chunk]:
-        """Finish the text, where a copy has what was cut off of it there, and read those that had
-        the name since; then the file, if it was cut, is begun anew."""
-        found, later = await self._trail(current.checkpoint, current.matches)
+        """Finish the text, from a copy if the file was truncated, and read the files that had the
+        path since; then read a truncated file from its beginning."""
+        found, later = await self._locate(current.checkpoint, current.matches)
         is_own = found is not None and os.path.sameopenfile(found.fd, current.fd)
-        cut = current.truncated and not is_own  # what seemed a copy may be gone
+        cut = current.truncated and not is_own  # the copy seen before may be deleted
         if current.truncated and is_own:
             current.truncated = False
             rotation.close([found, *later])
@@ -91,34 +89,34 @@ class Tailer:
         elif found:
             self.checkpoints.relocate(current.checkpoint, found.fd)
             current.switch_to(found.fd)
-            async for piece in current.read():
-                yield piece
+            async for chunk in current.read():
+                yield chunk
         elif cut:
             self.checkpoints.mark_deleted(current.checkpoint)
-        for piece in current.flush():
-            yield piece
+        for chunk in current.flush():
+            yield chunk
         self.checkpoints.finish(current.checkpoint, current.fingerprint.offset)
         self._close()
-        async for piece in self._each(later, before=file):
-            yield piece
+        async for chunk in self._read_files(later, before=file):
+            yield chunk
         if cut:
-            self._take(file, self._begin(file))
+            self._set_current(file, self._add_checkpoint(file))
         else:
             os.close(file)
 
-    async def _each(
+    async def _read_files(
         self, files: list[Candidate], before: int | None = None
     ) -> AsyncIterator[Chunk]:
-        """All of these files, up to the one that is open as `before`, but for those known."""
+        """The content of the files up to the one that is open as `before`, except known ones."""
         try:
             while files:
                 path, file = files[0]
                 if before is not None and os.path.sameopenfile(file, before):
                     return
                 if not self.checkpoints.contains(self.source.stream, file):
-                    made, again = self._begin(file), os.dup(file)
-                    async for piece in self._to_end(Candidate(path, again), made):
-                        yield piece
+                    checkpoint, duplicate = self._add_checkpoint(file), os.dup(file)
+                    async for chunk in self._to_end(Candidate(path, duplicate), checkpoint):
+                        yield chunk
                 os.close(files.pop(0).fd)
         finally:
             rotation.close(files)
@@ -126,10 +124,10 @@ class Tailer:
     async def _to_end(self, found: Candidate, entry: Checkpoint) -> AsyncIterator[Chunk]:
         opened = OpenFile(found.path, found.fd, entry, self.options.rules)
         try:
-            async for piece in opened.read():
-                yield piece
-            for piece in opened.flush():
-                yield piece
+            async for chunk in opened.read():
+                yield chunk
+            for chunk in opened.flush():
+                yield chunk
             self.checkpoints.finish(entry, opened.fingerprint.offset)
         except NotTextError as error:
             self.checkpoints.finish(entry)
@@ -137,9 +135,11 @@ class Tailer:
         finally:
             opened.close()
 
-    async def _unfinished(self) -> AsyncIterator[Chunk]:
-        """What was begun before a restart, in order, and what came after that; the last may still
-        have the name."""
+    async def _resume(self) -> AsyncIterator[Chunk]:
+        """The texts begun before a restart, in order, and the files after them.
+
+        The last one may still have the path; it becomes `current`.
+        """
         entries = self.checkpoints.find(self.path, self.source.stream)
         if not entries and (self.source.follow or self.checkpoints.is_persistent):
             rotation.ignore_existing(self.path, self.source.stream, self.checkpoints)
@@ -148,46 +148,46 @@ class Tailer:
             last = entry is entries[-1]
             if entry.done and not last:
                 continue
-            found, later = await self._trail(entry, entry.matches)
-            async for piece in self._resumed(entry, found, last):
-                yield piece
+            found, later = await self._locate(entry, entry.matches)
+            async for chunk in self._resume_text(entry, found, last):
+                yield chunk
             if not last or self.current:
                 rotation.close(later)
                 continue
-            async for piece in self._each(later):
-                yield piece
-        self._last = None if entries[1:] else self._last  # the first says that it was started
+            async for chunk in self._read_files(later):
+                yield chunk
+        self._last_lines = None if entries[1:] else self._last_lines
 
-    async def _resumed(
+    async def _resume_text(
         self, entry: Checkpoint, found: Candidate | None, last: bool
     ) -> AsyncIterator[Chunk]:
-        """The rest of an entry. found: where its text is now; last: no other was begun after it."""
+        """The rest of a text. found: the file that has it now; last: no later text was begun."""
         is_here = found is not None and found.path == self.path
         if found is None or entry.done or (is_here and not last):
             rotation.close([found] if found else [])
             if not entry.done:
-                self._lost(entry)
+                self._report_lost(entry)
             return
         self.checkpoints.resume(entry, found.fd)
         if is_here:
             entry.end = None
-            self._take(found.fd, entry)
+            self._set_current(found.fd, entry)
             return
-        self.options.notify(f"{found.path} is finished first: it was read up to byte {entry.sent}")
-        async for piece in self._to_end(found, entry):
-            yield piece
+        self.options.notify(f"{found.path} is finished first: it was sent up to byte {entry.sent}")
+        async for chunk in self._to_end(found, entry):
+            yield chunk
 
-    def _lost(self, entry: Checkpoint) -> None:
+    def _report_lost(self, entry: Checkpoint) -> None:
         self.checkpoints.finish(entry, entry.sent)
         self.checkpoints.mark_deleted(entry)
         self.options.report_error(
-            f"{self.path}: the file that was read up to byte {entry.sent} was cut or is gone from "
-            "its folder; what stood behind that is not sent"
+            f"{self.path}: the file that was sent up to byte {entry.sent} was truncated or "
+            "deleted; its remaining bytes are not sent"
         )
 
-    async def _opened(self) -> OpenFile | None:
-        """The file that has the name now; it is waited for, if it is followed."""
-        while not self._over:
+    async def _open(self) -> OpenFile | None:
+        """Open the file that has the path now; wait for it if the source is followed."""
+        while not self._finished:
             try:
                 file = os.open(self.path, os.O_RDONLY)
             except FileNotFoundError:
@@ -195,41 +195,41 @@ class Tailer:
                     raise
                 await self._wait()
                 continue
-            start, self._last = self._start(file), None
-            return self._take(file, self._begin(file, start))
+            start, self._last_lines = self._start(file), None
+            return self._set_current(file, self._add_checkpoint(file, start))
         return None
 
     async def _wait(self) -> None:
-        if not self._waits:
-            self.options.notify(f"{self.path} is not there: waiting for it")
-        self._waits, self._last = True, None
+        if not self._waiting:
+            self.options.notify(f"{self.path} does not exist yet: waiting for it")
+        self._waiting, self._last_lines = True, None
         await asyncio.sleep(FOLLOW_SECONDS)
 
     def _start(self, file: int) -> int:
-        """Where the last lines begin that are asked for."""
-        if self._last is None:
+        """The offset to start at: that of the last lines, if these were requested."""
+        if self._last_lines is None:
             return 0
         text = detect_text(os.pread(file, HEAD_BYTES, 0))
-        if not self._last and not self.source.follow:
+        if not self._last_lines and not self.source.follow:
             return os.fstat(file).st_size
-        return max(text.bom_bytes, last_lines(file, self._last, text.encoding))
+        return max(text.bom_bytes, last_lines(file, self._last_lines, text.encoding))
 
-    def _begin(self, file: int, start: int = 0) -> Checkpoint:
+    def _add_checkpoint(self, file: int, start: int = 0) -> Checkpoint:
         return self.checkpoints.add(self.path, self.source.stream, file, start)
 
-    def _take(self, file: int, entry: Checkpoint) -> OpenFile:
-        """It is the one to be read."""
-        is_passed = self._is_passed if self.source.follow else None
+    def _set_current(self, file: int, entry: Checkpoint) -> OpenFile:
+        """Make the file the current one."""
+        is_passed = self._is_superseded if self.source.follow else None
         self.current = OpenFile(self.path, file, entry, self.options.rules, is_passed)
         return self.current
 
-    def _is_passed(self, opened: OpenFile) -> bool:
+    def _is_superseded(self, opened: OpenFile) -> bool:
         return rotation.is_superseded(
             opened.checkpoint, opened.matches, opened.fd, self.path, self.checkpoints
         )
 
-    async def _trail(self, entry: Checkpoint, fits: rotation.Matches) -> rotation.Location:
-        return await asyncio.to_thread(rotation.locate, entry, fits, self.path, self.checkpoints)
+    async def _locate(self, entry: Checkpoint, matches: rotation.Matches) -> rotation.Location:
+        return await asyncio.to_thread(rotation.locate, entry, matches, self.path, self.checkpoints)
 
     def _close(self) -> None:
         if self.current:

@@ -1,6 +1,6 @@
-"""Pace: on a broker that silently drops what it has no room for, sending waits for the consumer.
+"""Throttle: limits how far sending may be ahead of the workers.
 
-Knows what the workers have consumed; nothing of what is sent.
+Needed on librdkafka's mock cluster, which silently drops records it has no room for.
 """
 
 import asyncio
@@ -12,42 +12,44 @@ from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")
 
-# What librdkafka's mock cluster keeps of a partition is 5 MB; no more than this is ahead of
-# the consumer, in all partitions together.
+# The mock cluster keeps 5 MB of a partition; less than that is unconsumed, over all partitions.
 MAX_UNCONSUMED_BYTES = 1 << 20
 LOOK_SECONDS = 0.2
-WORTH_SAYING = 10.0
+WARN_AFTER_SECONDS = 10.0
 
 
 class Throttle:
-    """Keeps what is sent and not yet consumed below a bound."""
+    """Keeps the bytes that are sent and not yet consumed below a limit."""
 
     def __init__(self, store: StreamStore, limit: int = MAX_UNCONSUMED_BYTES) -> None:
         self.store = store
         self.limit = limit
-        self.ahead: deque[tuple[str, int, int]] = deque()
+        self.unconsumed: deque[tuple[str, int, int]] = deque()
         self.bytes = 0
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def wait(self, sent: Any, size: int) -> None:
-        """Note an event that the broker has; return when the consumer is near enough."""
-        self.ahead.append((f"{sent.topic}/{sent.partition}", sent.offset, size))
+        """Count an event that the broker has; return when less than the limit is unconsumed.
+
+        sent: the record's metadata (topic, partition, offset); size: its bytes.
+        """
+        self.unconsumed.append((f"{sent.topic}/{sent.partition}", sent.offset, size))
         self.bytes += size
-        async with self._turn:
+        async with self._lock:
             waited = 0.0
             while self.bytes > self.limit:
                 if not await self._consumed_one():
                     await asyncio.sleep(LOOK_SECONDS)
                     waited += LOOK_SECONDS
-                    if round(waited, 1) == WORTH_SAYING:
-                        logger.warning("waiting for a worker to consume what was fed")
+                    if round(waited, 1) == WARN_AFTER_SECONDS:
+                        logger.warning("waiting for a worker to consume: is `xl3m worker` running?")
 
     async def _consumed_one(self) -> bool:
-        """Let go of the oldest event ahead of the consumer, if it is no longer ahead."""
-        partition, offset, size = self.ahead[0]
+        """Drop the oldest unconsumed event from the count, if a worker has consumed it."""
+        partition, offset, size = self.unconsumed[0]
         position, _ = await self.store.partitions.position(partition)
         if position is None or position <= offset:
             return False
-        self.ahead.popleft()
+        self.unconsumed.popleft()
         self.bytes -= size
         return True

@@ -1,7 +1,6 @@
-"""Dialogue: WebVTT, SubRip and JSON of meetings and recognisers as records of one utterance.
+"""Transcripts: WebVTT, SubRip and JSON transcripts as records `00:12:31 Anna: text`.
 
-A record says when and who: `00:12:31 Anna: what she said`. Recognised by what they hold; what is
-malformed keeps its text. Knows bytes and cues; no stream.
+Detected by content. A malformed transcript keeps its text.
 """
 
 import json
@@ -18,8 +17,8 @@ from stream_app.feeding.subtitles import (
     split_blocks,
 )
 
-# A transcript is read whole: a day of talk has one megabyte. What is larger goes as it is.
-LARGEST = 64 << 20
+# A transcript is read whole (a day of talk is 1 MB). A larger file is passed on unchanged.
+MAX_BYTES = 64 << 20
 _SUBRIP = re.compile(r"\s*(?:\d+\s*\n\s*)?\d+:\d+:\d+[,.]\d+ *--> *\d+:\d+:\d+[,.]\d+")
 _JSON = re.compile(
     r'"(?:segments|entries|transcription|transcript|speakerDisplayName|startOffset|speaker)"\s*:'
@@ -28,8 +27,11 @@ _JSON = re.compile(
 
 
 def is_transcript(head: bytes, content: Iterable[bytes] = ()) -> bool:
-    """Whether a file that begins so is one. JSON is looked at as a whole, unless its first line
-    says that it is lines of JSON. content: all of it, with the head."""
+    """Whether a file is a transcript, by its first bytes.
+
+    JSON is parsed as a whole, unless its first line shows that it is JSON lines. content: the whole
+    file, including the head.
+    """
     text = _text(head)
     if text is None:
         return False
@@ -42,38 +44,38 @@ def is_transcript(head: bytes, content: Iterable[bytes] = ()) -> bool:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first line is a document, and others follow."""
-    first, _, others = text.lstrip().partition("\n")
+    """Whether it is JSON lines: the first line is valid JSON and others follow."""
+    first, _, rest = text.lstrip().partition("\n")
     try:
         json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return bool(others.strip())
+    return bool(rest.strip())
 
 
 def _whole(content: Iterator[bytes]) -> bytes | None:
-    """All of it; None if that is too much."""
-    held, size = list[bytes](), 0
+    """The whole content; None if it is too large."""
+    parts, size = list[bytes](), 0
     for data in content:
-        held.append(data)
+        parts.append(data)
         size += len(data)
-        if size > LARGEST:
+        if size > MAX_BYTES:
             return None
-    return b"".join(held)
+    return b"".join(parts)
 
 
 def read_records(content: Iterable[bytes]) -> Iterator[bytes]:
-    """The records of what may be a transcript, in UTF-8; the content as it is, if it is none."""
-    held, size = list[bytes](), 0
+    """The records of a transcript, in UTF-8; other content is yielded unchanged."""
+    parts, size = list[bytes](), 0
     content = iter(content)
     for data in content:
-        held.append(data)
+        parts.append(data)
         size += len(data)
-        if size > LARGEST:
-            yield from held
+        if size > MAX_BYTES:
+            yield from parts
             yield from content
             return
-    whole = b"".join(held)
+    whole = b"".join(parts)
     cues = _cues(whole)
     if cues is None:
         yield whole
@@ -94,7 +96,7 @@ def _cues(whole: bytes) -> Iterator[Cue] | None:
     try:
         return parse_json(json.loads(text))
     except (ValueError, RecursionError):
-        return None  # lines of JSON, as a rule
+        return None  # usually JSON lines
 
 
 def _text(data: bytes) -> str | None:

@@ -71,7 +71,7 @@ def parse_time(value: Any, now_ms: int) -> int | None:
 
 
 def _of_number(value: float, span_ms: int | None = None) -> int | None:
-    """A number of seconds, milli-, micro- or nanoseconds: by `span_ms`, or by size; 0 is unset."""
+    """Seconds, milli-, micro- or nanoseconds: by `span_ms`, else by size. 0 means unset."""
     if not 0 < value < LATEST * 10**6:
         return None
     if span_ms is None:

@@ -1,7 +1,7 @@
-"""Tokens: an event of the tokens topic -> pieces of streams' texts with their times.
+"""TokenDecoder: an event of the tokens topic -> chunks of streams' texts with their times.
 
-Lines, lines of a container runtime, JSON or msgpack, as the settings say. What of an event cannot
-be used is told in one reason; the rest of it is used. Knows the formats; no Kafka and no store.
+The settings choose the format: lines, lines of a container runtime, JSON or msgpack. Unusable
+records of an event are reported together in one reason; the others are used.
 """
 
 import json
@@ -25,25 +25,26 @@ from stream_app.formats.times import parse_time
 from stream_app.ingest.schema_registry import Registry
 from stream_app.settings import Settings
 
-NAMES = 4096
-"""Of streams by their keys, as were seen last."""
-RECORDS = 100_000
-"""Of an event; more are refused."""
+CACHED_NAMES = 4096
+"""Stream names that are cached by their keys."""
+MAX_RECORDS = 100_000
+"""Records of an event at most."""
 GROWTH = 4
-"""The texts of an event come to at most so many times its bytes, and `ROOM`."""
-ROOM = 65_536
-TOO_LARGE = f"the event's texts have more than {GROWTH} times its bytes and {ROOM}"
-REASON = 160
-"""Characters kept of what is wrong with one record of several."""
+"""The texts of an event have at most GROWTH times its bytes, plus `EXTRA_CHARS`."""
+EXTRA_CHARS = 65_536
+TOO_LARGE = f"the event's texts have more than {GROWTH} times its bytes and {EXTRA_CHARS}"
+REASON_CHARS = 160
+"""Length of the reason for one record of several."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 Decoded = tuple[list[Chunk], str]
-"""What an event says, in order, and why some of it could not be used, if so."""
+"""The chunks of an event in order, and why some of its records are unusable; empty if none is."""
 
 
 @dataclass(slots=True)
 class Source:
-    """An event beside its value. name: of its stream if nothing else names it; time_ms: Kafka's."""
+    """An event without its value. name: the stream's, if nothing else names it; time_ms: Kafka's
+    timestamp; size: of the value; found: the stream's name in a header, once it was looked up."""
 
     key: bytes | None
     name: str
@@ -54,7 +55,7 @@ class Source:
 
 
 class TokenDecoder:
-    """One per worker. `notes` is told of what is odd and still used."""
+    """One per worker. notes: counts what is skipped or odd."""
 
     def __init__(
         self, settings: Settings, decode_ids: IdDecoder, notes: Notes | None = None
@@ -78,20 +79,20 @@ class TokenDecoder:
         time_ms: int,
         headers: Headers = (),
     ) -> Decoded:
-        """Of one event. source names the stream if nothing else does. Raises BadEvent if nothing
-        of the event can be used."""
+        """Decode one event. source: the stream's name if nothing else names it; time_ms: Kafka's
+        timestamp. Raises BadEvent if the whole event is unusable."""
         if not value:
             self.notes.on_skipped()
             return [], ""
         if (size := len(value)) > (limit := self.settings.max_event_bytes):
             raise BadEvent(f"the value has {size} bytes, more than the {limit} allowed")
-        made = Source(key, source, time_ms, headers, size)
+        event = Source(key, source, time_ms, headers, size)
         if (value[0] == 0 or headers) and (frame := self.registry.frame(value, headers)):
-            return self._framed(frame, made)
-        return self._read(value, made)
+            return self._framed(frame, event)
+        return self._read(value, event)
 
     def decode_value(self, value: bytes, source: Source) -> list[Any]:
-        """The documents in a value, as plain data; Bad in place of one that cannot be read."""
+        """The JSON documents in a value; Bad in place of one that cannot be read."""
         if value[0] in MSGPACK_MAPS and self.errors == "strict":
             raise BadEvent("the value is not a json map; it begins as msgpack does")
         is_wide = value[0] >= 0xFE or b"\0" in value[:4]  # as JSON begins in UTF-16 and UTF-32
@@ -100,7 +101,7 @@ class TokenDecoder:
         return documents(self._text(value))
 
     def _framed(self, frame: Framed, source: Source) -> Decoded:
-        """What a schema registry knows how to read."""
+        """Decode a value that names a schema."""
         if self.layout.form == "json":
             return self._of_documents([self.registry.decode(frame)], source)
         if text := self.registry.text(frame):
@@ -150,21 +151,21 @@ class TokenDecoder:
 
     def _of_documents(self, found: list[Any], source: Source) -> Decoded:
         if len(found) == 1 and type(found[0]) is dict and self.layout.is_plain:
-            return self._only(found[0], source)
+            return self._single(found[0], source)
         records = [*self._records(found)]
-        if len(records) > RECORDS:
-            raise BadEvent(f"the event has more than {RECORDS} records")
+        if len(records) > MAX_RECORDS:
+            raise BadEvent(f"the event has more than {MAX_RECORDS} records")
         return self._decoded(records, source)
 
     # -- records of JSON ---------------------------------------------------------------------
 
     def _records(self, found: list[Any]) -> Iterator[Scopes | Bad]:
-        """Those of all documents; a list of documents is as many documents."""
+        """The records of all documents; a list counts as its documents."""
         for each in found:
             for document in each if isinstance(each, list) else (each,):
                 if isinstance(document, Bad):
                     yield document
-                elif document is None or self._is_left_out(document):
+                elif document is None or self._is_excluded(document):
                     self.notes.on_skipped()
                 elif not isinstance(document, dict):
                     yield Bad(f"it is a JSON {_kind(document)}, not an object")
@@ -173,40 +174,40 @@ class TokenDecoder:
                 else:
                     yield from self.layout.fan_out(document)
 
-    def _is_left_out(self, document: Any) -> bool:
+    def _is_excluded(self, document: Any) -> bool:
         unless = self.layout.preset.unless
         return bool(unless and isinstance(document, dict) and document.get(unless[0]) == unless[1])
 
-    def _only(self, record: dict[str, Any], source: Source) -> Decoded:
-        """The usual case, for short: the event is a record."""
+    def _single(self, record: dict[str, Any], source: Source) -> Decoded:
+        """A fast path for the usual case: the event is one record."""
         try:
             chunks = self._record((record,), source)
         except RecursionError as error:
             raise BadEvent(f"the text is nested too deep: {error}") from None
-        if _chars(chunks) > GROWTH * source.size + ROOM:
+        if _chars(chunks) > GROWTH * source.size + EXTRA_CHARS:
             raise BadEvent(TOO_LARGE)
         return chunks, ""
 
     def _decoded(self, records: list[Scopes | Bad], source: Source) -> Decoded:
-        chunks, wrong, room = list[Chunk](), list[str](), GROWTH * source.size + ROOM
+        chunks, faults, chars_left = list[Chunk](), list[str](), GROWTH * source.size + EXTRA_CHARS
         for number, record in enumerate(records, 1):
             try:
                 if isinstance(record, Bad):
                     raise BadEvent(record.reason)
                 new = self._record(record, source)
-                room -= _chars(new)
-                if room < 0:
+                chars_left -= _chars(new)
+                if chars_left < 0:
                     raise BadEvent(TOO_LARGE)
                 chunks += new
             except (BadEvent, RecursionError) as error:
-                wrong.append(f"record {number} of {len(records)}: {str(error)[:REASON]}")
-        if len(records) == len(wrong) == 1:
-            raise BadEvent(wrong[0].removeprefix("record 1 of 1: "))
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return chunks, wrong[0] + more if wrong else ""
+                faults.append(f"record {number} of {len(records)}: {str(error)[:REASON_CHARS]}")
+        if len(records) == len(faults) == 1:
+            raise BadEvent(faults[0].removeprefix("record 1 of 1: "))
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return chunks, faults[0] + more if faults else ""
 
     def _record(self, scopes: Scopes, source: Source) -> list[Chunk]:
-        """A record is a chunk, as a rule; of lines of a container runtime there may be several."""
+        """The chunks of a record: usually one, several for lines of a container runtime."""
         layout = self.layout
         if layout.text_paths and not isinstance(scopes[0], dict | None):
             raise BadEvent(f"it is a JSON {_kind(scopes[0])}, not an object")
@@ -238,7 +239,7 @@ class TokenDecoder:
     # -- streams, times and texts ------------------------------------------------------------
 
     def _stream_in(self, scopes: Scopes, source: Source) -> str:
-        """The name that the record says, else that of the event."""
+        """The stream's name in a record, else that of the event."""
         if self.layout.key is None:
             return self._stream(source)
         if name := self.layout.key(scopes):
@@ -247,7 +248,7 @@ class TokenDecoder:
         return self._of_key(source)
 
     def _stream(self, source: Source) -> str:
-        """The name of all records of the event."""
+        """The stream's name for all records of an event."""
         if not self.layout.header:
             return self._of_key(source)
         if source.found is None:
@@ -268,21 +269,21 @@ class TokenDecoder:
         name = stream_name(name or source.name)
         if self.settings.key_format == "none" or len(source.key or b"") > STREAM_BYTES:
             return name
-        if len(self._names) == NAMES:
+        if len(self._names) == CACHED_NAMES:
             self._names.clear()
         self._names[source.key or source.name] = name
         return name
 
     def _own_time(self, scopes: Scopes, stream: str, source: Source) -> int | None:
-        """The first of the record's times that is understood."""
-        odd = None
+        """The first of a record's times that can be parsed."""
+        unparsed = None
         for path in self.layout.times:
             if (value := path(scopes)) is not None:
                 if (time_ms := parse_time(value, source.time_ms)) is not None:
                     return time_ms
-                odd = value
-        if odd is not None:
-            self.notes.unparsed_time(stream, odd)
+                unparsed = value
+        if unparsed is not None:
+            self.notes.unparsed_time(stream, unparsed)
         return None
 
     def _text(self, value: bytes) -> str:

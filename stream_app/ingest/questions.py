@@ -15,9 +15,8 @@ from stream_app.kafka.records import Event, check_readable, first_offset, is_emp
 from stream_app.requests import Question, Sender, decode_question, sender_of
 from stream_app.scoring.scorer import Scorer, update_message
 from stream_app.settings import Settings
-from stream_app.store.limits import LimitError, too_many_streams
 from stream_app.store.partitions import Fence
-from stream_app.store.state import QuestionRecord, RestartedError
+from stream_app.store.state import LimitError, QuestionRecord, RestartedError, too_many_streams
 from xl3m_core import QuestionError
 
 logger = logging.getLogger("xl3m")

@@ -1,8 +1,7 @@
-"""Registry: values in the wire format of Confluent's schema registry -> what JSON would say.
+"""Registry: decodes values in the wire format of Confluent's schema registry to JSON-like data.
 
-Schemas are fetched off the event loop, before a batch is decoded, and kept. A registry that is
-away, refuses us, or is none is bad infrastructure: RegistryError, to be tried again. A schema it
-does not know is a bad event. Knows no Kafka and no stream.
+Schemas are fetched on a thread before a batch is decoded, and cached. A registry that is down or
+denies access raises RegistryError, and the fetch is retried. An unknown schema is a bad event.
 """
 
 import asyncio
@@ -18,11 +17,11 @@ from stream_app.formats.text import encodable, json_of
 from stream_app.settings import Settings
 from stream_app.settings.variables import variable, variable_or_file
 
-# More than the values and keys of a batch can name.
-KEPT_SCHEMAS = 4096
+CACHED_SCHEMAS = 4096
+"""More than the keys and values of one batch can name."""
 FETCH_SECONDS = 10.0
-# A schema that is not known may be registered later than it is used.
 UNKNOWN_SECONDS = 30.0
+"""Time after which an unknown schema is requested again: it may be registered late."""
 # The registry's own codes: no such subject, version, schema.
 NOT_FOUND = (40401, 40402, 40403)
 
@@ -31,8 +30,8 @@ Reader = Callable[[Framed], Any]
 
 
 class Registry:
-    """One per worker; without a URL it recognises framed values alone. Raises SettingsError if what
-    it needs is not installed."""
+    """One per worker; without a URL it only recognises framed values. Raises SettingsError if a
+    package it needs is not installed."""
 
     def __init__(self, settings: Settings) -> None:
         self.client: Any = create_client(settings) if settings.schema_registry else None
@@ -45,7 +44,7 @@ class Registry:
         self.clock: Callable[[], float] = time.monotonic
 
     async def prepare(self, records: Iterable[tuple[bytes | None, bytes | None, Headers]]) -> None:
-        """Have the schemas of these keys and values at hand. Raises RegistryError: try again."""
+        """Fetch the schemas of keys and values that are not cached. Raises RegistryError."""
         if self.client is None:
             return
         for ref in self._named(records):
@@ -53,12 +52,12 @@ class Registry:
                 await self._fetch(ref)
 
     async def answers(self) -> str:
-        """What the registry says of itself. Raises RegistryError."""
+        """A line for `xl3m doctor`: the schema types it knows. Raises RegistryError."""
         kinds = await asyncio.to_thread(self._ask, 0, self.client.get_schema_types)
         return f"answers, knows {', '.join(map(str, kinds))}"
 
     def close(self) -> None:
-        """Let go of the registry."""
+        """Close the connections."""
         if self.client is not None:
             self.client.close()
 
@@ -76,20 +75,20 @@ class Registry:
     def frame(
         self, value: bytes | None, headers: Headers = (), what: str = "value"
     ) -> Framed | None:
-        """The value taken apart, if it names a schema here."""
+        """The parts of a value that names a schema; None for any other."""
         if not self.is_on:
             return None
         frame = framed(value, headers, what)
         return frame if self.is_asked or is_likely(frame) else None
 
     def decode(self, frame: Framed, what: str = "value") -> Any:
-        """What it says: a map, a text, ... Its schema was prepared. Raises BadEvent."""
+        """The decoded value; its schema was fetched by `prepare`. Raises BadEvent."""
         if self.client is None:
             return json_of(unframed(frame, what), self.encoding)
         reader = self.readers.get(frame.schema)
         if reader is None:
-            _, why = self.unknown.get(frame.schema, (0.0, "its schema is not at hand"))
-            raise BadEvent(f"the {what} cannot be decoded: {why}")
+            _, reason = self.unknown.get(frame.schema, (0.0, "its schema was not fetched"))
+            raise BadEvent(f"the {what} cannot be decoded: {reason}")
         self.readers.move_to_end(frame.schema)
         try:
             return reader(frame)
@@ -97,18 +96,18 @@ class Registry:
             raise BadEvent(f"the {what}, of schema id {frame.schema}: {error}") from None
 
     def text(self, frame: Framed) -> str:
-        """The value of a schema that is a text. Raises BadEvent, also where it is a record."""
-        said = self.decode(frame)
-        if isinstance(said, str):
-            return encodable(said, "the value", self.encoding)
+        """The value of a schema for text. Raises BadEvent, also for a record."""
+        value = self.decode(frame)
+        if isinstance(value, str):
+            return encodable(value, "the value", self.encoding)
         raise BadEvent(
             f"the value, of schema id {frame.schema}, is no text but a record: set "
             f"{variable('input_format')}=json, and which of its fields is the text"
         )
 
     def name(self, key: bytes | None, headers: Headers = ()) -> str | None:
-        """The stream's name in a key that names a schema; None in any other. Where keys have a
-        format of their own they may begin with a zero byte for reasons of theirs."""
+        """The stream's name in a key that names a schema; None for any other key. If keys have
+        another format, a zero byte at the start means something else."""
         if not key or not self.has_keys or not (key[0] == 0 or headers):
             return None
         frame = self.frame(key, headers, "key")
@@ -124,10 +123,10 @@ class Registry:
         self._keep(self.readers, ref, reader)
 
     def _keep(self, where: OrderedDict[SchemaRef, Any], ref: SchemaRef, what: Any) -> None:
-        """Not more than so many; a batch has fewer."""
+        """Cache a schema, and drop the oldest beyond the limit."""
         where[ref] = what
         where.move_to_end(ref)
-        if len(where) > KEPT_SCHEMAS:
+        if len(where) > CACHED_SCHEMAS:
             where.popitem(last=False)
             self.client.clear_caches()
 
@@ -135,7 +134,7 @@ class Registry:
         return ref in self.unknown and self.clock() < self.unknown[ref][0]
 
     def _reader(self, ref: SchemaRef) -> Reader:
-        """In a thread. Raises BadEvent if there is no such schema, or none that can be used."""
+        """Runs on a thread. Raises BadEvent if the schema does not exist or cannot be used."""
         if isinstance(ref, int) and not 0 < ref <= LARGEST_ID:
             raise BadEvent(f"schema id {ref} is none: ids go from 1 to {LARGEST_ID}")
         schema = self._ask(ref, self._get, ref)
@@ -162,15 +161,15 @@ class Registry:
         raise ValueError(f"it is {kind}, and not AVRO, PROTOBUF or JSON")
 
     def _get(self, ref: SchemaRef, form: str | None = None) -> Any:
-        if form is not None:  # the client keeps a schema under its id, whatever its form
+        if form is not None:  # the client caches a schema by its id, whatever its form
             self.client.clear_caches()
         if isinstance(ref, int):
             return self.client.get_schema(ref, fmt=form)
         return self.client.get_schema_by_guid(ref, fmt=form)
 
     def _references(self, ref: SchemaRef, schema: Any, form: str | None = None) -> dict[str, str]:
-        """The schemas that it refers to, by the names it has for them, each before those that refer
-        to it."""
+        """The schemas it refers to, directly or not, by name; each before those that refer to
+        it."""
         found: dict[str, str] = {}
         for each in schema.references or ():
             if each.name not in found and not _is_built_in(each.name):
@@ -182,8 +181,8 @@ class Registry:
         return found
 
     def _ask(self, ref: SchemaRef, call: Callable[..., Any], *args: Any) -> Any:
-        """Raises RegistryError if there is no reply, or none of a registry; BadEvent if the reply
-        is that there is no such schema."""
+        """Call the client. Raises RegistryError if no registry replies, and BadEvent if the schema
+        does not exist."""
         from confluent_kafka.schema_registry.error import SchemaRegistryError
 
         try:
@@ -192,27 +191,27 @@ class Registry:
             if error.error_code in NOT_FOUND or self._knows_no_guids(ref, error):
                 raise BadEvent(f"schema id {ref} is not in the registry") from None
             raise RegistryError(refusal(error.http_status_code, error.error_code)) from None
-        except Exception as error:  # whatever the HTTP client has for what is no reply
+        except Exception as error:  # any error of the HTTP client
             raise RegistryError(
                 f"{variable('schema_registry')} does not answer ({type(error).__name__}: {error})"
             ) from error
 
     def _knows_no_guids(self, ref: SchemaRef, error: Any) -> bool:
-        """Whether it is a registry, but one that has no path for GUIDs: older ones, and others than
-        Confluent's. Anybody may put one into a header, and nobody should wait for it for ever."""
+        """Whether the registry is old or of another vendor and does not support GUIDs. Any producer
+        can send a GUID in a header, so an unsupported one must not block ingest."""
         if isinstance(ref, int) or error.http_status_code != 404:
             return False
-        self._ask(0, self.client.get_schema_types)  # raises RegistryError where there is none
+        self._ask(0, self.client.get_schema_types)  # raises RegistryError without a registry
         return True
 
 
 def _is_built_in(name: str) -> bool:
-    """Whether a reference is to what the Protobuf library knows by itself."""
+    """Whether a reference is to a type of the Protobuf library."""
     return name.startswith(("google/protobuf/", "google/type/", "confluent/"))
 
 
 def refusal(status: int, code: int) -> str:
-    """What to do about a reply that is no schema."""
+    """Advice for an error reply."""
     if status in (401, 403):
         user = variable("schema_registry_user")
         password = variable_or_file("schema_registry_password")
@@ -223,8 +222,8 @@ def refusal(status: int, code: int) -> str:
 
 
 def create_client(settings: Settings) -> Any:
-    """The registry's client; it tries nothing twice, which is for those who call it. Raises
-    SettingsError if it cannot be made."""
+    """The registry's client, without retries: its callers retry. Raises SettingsError if it cannot
+    be created."""
     try:
         from confluent_kafka.schema_registry import SchemaRegistryClient
 
@@ -252,7 +251,7 @@ def create_client(settings: Settings) -> Any:
 
 
 def text_of_key(value: Any) -> str:
-    """A key that was decoded, as a stream's name: a text, the only field of a map, or the JSON."""
+    """The stream's name in a decoded key: a text, the only field of a map, or the key as JSON."""
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""Cuts: for which segment size and tokenizer a stream's log was cut, and what does not fit a model.
+"""Segmentation: the segment size and tokenizer that a stream's log was cut with.
 
-The cursor notes it where it changes, as one number, so that a worker with another model can say
-what it finds. Knows cursors and a method; no segment is looked at.
+A stream's cursor holds it as one number for each index where it changes. So a worker with another
+model can warn of segments that do not fit, without reading them.
 """
 
 import logging
@@ -18,7 +18,7 @@ from xl3m_core import Engine, Method
 
 logger = logging.getLogger("xl3m")
 
-# Two tokenizers that read this alike cut alike, as far as anyone will notice.
+# Tokenizers that encode this sample equally are taken to be equal.
 SAMPLE = "2026-11-30 10:00:01,456 ERROR [pool-1] Größe=0x1F 注文 8812\n\tat a.b.C(D.java:7)\n"
 STREAMS_PER_READ = 500
 MAX_NAMED = 3
@@ -26,31 +26,31 @@ MAX_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """Segments of so many tokens at most, by the tokenizer that `tokenizer` is a digest of."""
+    """segment_tokens: the largest segment; tokenizer: a digest of the tokenizer."""
 
     segment_tokens: int
     tokenizer: int
 
     @classmethod
     def of_engine(cls, engine: Engine) -> Self:
-        """What this engine's segmenter cuts."""
+        """The segmentation of an engine."""
         ids = engine.model.encode([SAMPLE])[0]
         digest = blake2b(repr([*ids]).encode(), digest_size=4).digest()
         return cls(engine.method.segment_tokens, int.from_bytes(digest))
 
     @classmethod
     def from_number(cls, number: int) -> Self:
-        """What `number` says."""
+        """The inverse of `number`."""
         return cls(number >> 32, number & 0xFFFF_FFFF)
 
     @property
     def number(self) -> int:
-        """Both as one number, as it lies in the cursor."""
+        """Both values as one number, for the cursor."""
         return self.segment_tokens << 32 | self.tokenizer
 
 
 def retained(cursor: Cursor) -> set[Segmentation]:
-    """How the segments were cut that are still in the log."""
+    """The segmentations of the segments that are still in the log."""
     begins = sorted(cursor.cuts)
     ends = [*begins, math.inf][1:]
     return {
@@ -60,22 +60,22 @@ def retained(cursor: Cursor) -> set[Segmentation]:
     }
 
 
-def differences(cursors: Mapping[str, Cursor], method: Method, mine: Segmentation) -> Iterator[str]:
-    """What there is to say of streams whose segments this method's model cannot read whole, or
-    that another tokenizer cut: a line for each kind."""
+def differences(cursors: Mapping[str, Cursor], method: Method, ours: Segmentation) -> Iterator[str]:
+    """Warnings, one for each segmentation, about streams whose segments are too long for this
+    method's model or were cut with another tokenizer."""
     kinds = defaultdict[Segmentation, list[str]](list)
     for stream, cursor in cursors.items():
         for cut in retained(cursor):
             kinds[cut].append(stream)
     for cut, streams in sorted(kinds.items(), key=lambda kind: -kind[0].segment_tokens):
-        if said := _difference(cut, method, mine):
+        if difference := _difference(cut, method, ours):
             named = ", ".join(map(repr, streams[:MAX_NAMED])) + (
                 ", …" if streams[MAX_NAMED:] else ""
             )
-            yield f"{_count(len(streams))} ({named}) {said}"
+            yield f"{_count(len(streams))} ({named}) {difference}"
 
 
-def _difference(cut: Segmentation, method: Method, mine: Segmentation) -> str:
+def _difference(cut: Segmentation, method: Method, ours: Segmentation) -> str:
     room = method.window - 1 - method.question_tokens - method.answer_tokens
     if cut.segment_tokens > room:
         return (
@@ -83,7 +83,7 @@ def _difference(cut: Segmentation, method: Method, mine: Segmentation) -> str:
             "question and its answer: of longer ones the end alone is read. `xl3m rebuild` cuts "
             "them anew"
         )
-    if cut.tokenizer != mine.tokenizer:
+    if cut.tokenizer != ours.tokenizer:
         return (
             "hold segments that another model's tokenizer cut: to this one they may be longer. "
             "`xl3m rebuild` cuts them anew"
@@ -96,7 +96,7 @@ def _count(streams: int) -> str:
 
 
 async def mismatches(store: StreamStore, engine: Engine) -> list[str]:
-    """`differences` of all streams there are."""
+    """The `differences` of all streams."""
     cursors = {name: cursor async for name, cursor in _cursors(store)}
     return [*differences(cursors, engine.method, Segmentation.of_engine(engine))]
 
@@ -111,13 +111,13 @@ async def _cursors(store: StreamStore) -> AsyncIterator[tuple[str, Cursor]]:
 
 
 class SegmentationCheck:
-    """Says once, when a worker starts, which streams were cut for another model."""
+    """Logs at the start of a worker which streams were cut for another model."""
 
     def __init__(self, engine: Engine, store: StreamStore) -> None:
         self.engine = engine
         self.store = store
 
     async def run(self) -> None:
-        """Look, and return."""
-        for said in await mismatches(self.store, self.engine):
-            logger.warning("%s", said)
+        """Check once."""
+        for mismatch in await mismatches(self.store, self.engine):
+            logger.warning("%s", mismatch)

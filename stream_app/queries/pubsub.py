@@ -22,7 +22,7 @@ from stream_app.requests import Query, decode_query, id_of
 from stream_app.runtime.retry import TRANSIENT_ERRORS, Health, Retry, is_transient, reason
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.settings import Settings
-from stream_app.store.limits import too_many_queries
+from stream_app.store.state import too_many_queries
 from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")

@@ -1,8 +1,9 @@
-"""Notifications: what other workers and commands changed in Redis, and when Redis may be another.
+"""ChangeListener: keeps the tracked streams up to date with what others change in Redis.
 
-Each stream whose questions changed is announced on `PREFIX:question`; an empty name announces that
-`xl3m rebuild` reset partitions. What was announced while the connection was lost is lost, and a
-Redis that was restarted may have lost its last writes: so all is checked on each connection.
+Other workers and commands publish each stream whose questions they changed on `PREFIX:question`;
+an empty name says that `xl3m rebuild` reset partitions. Messages are lost while the connection is
+down, and a restarted Redis may have lost its last writes: so everything is checked again on each
+connection.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,8 +15,8 @@ from stream_app.store.store import StreamStore
 
 
 class ChangeListener:
-    """One per worker. on_reset: called, one after the other, whenever Redis may hold less than this
-    worker wrote: on each connection, and after a rebuild."""
+    """One per worker. on_reset: called in order whenever Redis may hold less than this worker
+    wrote: on each connection, and after a rebuild."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class ChangeListener:
         self.on_reset = on_reset
 
     async def run(self) -> None:
-        """Listen, and listen again whenever the connection to Redis was lost."""
+        """Listen, and reconnect whenever the connection to Redis is lost."""
         with self.health.track("notifications") as retry:
             while True:
                 try:

@@ -173,7 +173,6 @@ def range_update(
     top = TopK(k)
     for index, score in by_index.items():
         top.add(index, score)
-    best = dict(top.best())
     return RangeUpdate(
         stream=job.stream,
         qid=job.qid,
@@ -182,7 +181,7 @@ def range_update(
         hi=max(job.seen.hi, job.hi),
         start=job.lo,
         scores=array("f", [by_index.get(i, NAN) for i in range(job.lo, job.hi)]).tobytes(),
-        best=[(s, best[s.index]) for s in scores if s.index in best],
+        best=top.best(),
         skipped=0 if job.candidates else (job.hi - job.lo) - len(scores),
         first=first,
     )

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 from stream_app.scoring.bm25 import Bm25
@@ -112,7 +112,8 @@ class _Process:
             try:
                 return await asyncio.wrap_future(self._submit(call, *args, **kwargs))
             except asyncio.CancelledError:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it died meanwhile
+                    os.kill(pid, signal.SIGKILL)
                 self._discard()
                 raise
         except BrokenProcessPool:

@@ -19,7 +19,7 @@ from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
 from stream_app.scoring.waiters import Waiters
-from stream_app.store.state import RangeUpdate
+from stream_app.store.state import RangeResult, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
 from xl3m_core.scoring import Scores
@@ -197,13 +197,14 @@ class Scorer:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
         updates = self._range_updates(step, scores.values)
-        replies = await self.store.extend_range(updates, self.engine.method.k)
-        for job, update, reply in zip(step.jobs, updates, replies, strict=True):
-            self._apply(job, update, is_written=reply is not None)
+        results = await self.store.extend_range(updates, self.engine.method.k)
+        for job, update, result in zip(step.jobs, updates, results, strict=True):
+            self._apply(job, update, is_written=result is not RangeResult.CONFLICT)
         self.steps += 1
         self._notify()
-        written = zip(step.jobs, updates, replies, strict=True)
-        await self._publish([(job, update) for job, update, changed in written if changed])
+        written = zip(step.jobs, updates, results, strict=True)
+        changes = [(j, u) for j, u, result in written if result is RangeResult.TOP_CHANGED]
+        await self._publish(changes)
 
     def _range_updates(self, step: Step, scores: list[float]) -> list[RangeUpdate]:
         """The scores, pair by pair, as one range update a job."""

@@ -23,7 +23,7 @@ from stream_app.formats.layout import Layout
 from stream_app.formats.presets import form_and_preset
 from stream_app.settings import checks, types
 from stream_app.settings.faults import describe
-from stream_app.settings.variables import PREFIX, VariablesSource, unknown, variable
+from stream_app.settings.variables import PREFIX, SECRETS, VariablesSource, unknown, variable
 from xl3m_core.method import Measure, Method
 
 
@@ -240,8 +240,10 @@ class Settings(BaseSettings):
         return type(self)(**dict(self) | changes)
 
     def to_env(self) -> dict[str, str]:
-        """The variables from which a process reads these settings, secrets included."""
-        return {variable(name): _plain(value) for name, value in self}
+        """The variables from which a process reads these settings, secrets included; variables that
+        name files of secrets are empty."""
+        values = {variable(name): _plain(value) for name, value in self}
+        return values | {f"{variable(name)}_FILE": "" for name in SECRETS}
 
     def embedded(self, broker: str, redis: str) -> Self:
         """A copy for embedded services, which have no authentication. Raises SettingsError."""

@@ -50,6 +50,11 @@ class VariablesSource(EnvSettingsSource):
         }
 
 
+def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process with other values of these variables, for a child."""
+    return os.environ | dict(variables)
+
+
 def with_secrets(env: Mapping[str, str]) -> dict[str, str]:
     """The environment with the secrets from the files it names. Raises SettingsError."""
     values = dict(env)

@@ -1,13 +1,31 @@
-"""Segments, tails and questions as msgpack, the way they lie in Redis.
+"""Codec: segments, tails, questions and ranges, between Python and the form they have in Redis.
 
-Knows the layout of each; the version of all of them is in the keys' prefix.
+Values are msgpack; fields of hashes are plain numbers. The version of all of it, the schema, is in
+the keys' prefix. `pack_…` and `unpack_…` are for values, `to_…` for replies.
 """
 
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
 
+from stream_app.store.state import (
+    Commit,
+    Committed,
+    Conflict,
+    Cursor,
+    FencedError,
+    QueryView,
+    QuestionRecord,
+    RestartedError,
+    ScoredRange,
+    Snapshot,
+    State,
+)
 from xl3m_core import Segment, Tail, Unit
+
+_NUMBERS = ("version", "head", "first", "gaps", "questions", "rebuilt")
 
 
 def pack(value: Any) -> bytes:
@@ -51,3 +69,88 @@ def unpack_tail(blob: bytes | None) -> Tail:
     units, index, start, start_token, seen, partial, partial_ms = unpack(blob)
     units = tuple(Unit(*unit) for unit in units)
     return Tail(index, start, start_token, units, seen, partial, partial_ms)
+
+
+def to_segments(entries: Any) -> list[Segment]:
+    """Entries of the log."""
+    return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
+
+
+def to_pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """What Redis gives as a list of names and values in turn."""
+    each = iter(flat)
+    return dict(zip(each, each, strict=True))
+
+
+def to_question(fields: dict[bytes, bytes]) -> dict[str, QuestionRecord]:
+    """A stream's questions by id."""
+    return {qid.decode(): QuestionRecord(*unpack(blob)) for qid, blob in fields.items()}
+
+
+def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
+    """Where a stream stands; a new one if there is nothing."""
+    named = {name.decode(): int(value) for name, value in fields.items()}
+    plain = {f: named.get(f, 0) for f in _NUMBERS}
+    next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
+    cuts = {int(n.removeprefix("cut:")): v for n, v in named.items() if n.startswith("cut:")}
+    return Cursor(**plain, next=next_, cuts=cuts)
+
+
+def to_committed(commit: Commit, reply: Mapping[str, Any]) -> Committed | Conflict:
+    """The reply of commit.lua. Raises FencedError and RestartedError."""
+    match reply["result"]:
+        case "restarted":
+            raise RestartedError
+        case "fenced":
+            raise FencedError(
+                f"stream {commit.stream!r}: {commit.partition} has a later owner than epoch "
+                f"{commit.epoch}; nothing from offset {commit.next_offset - 1} was written"
+            )
+        case "conflict":
+            return Conflict()
+    old = commit.base.cursor
+    cursor = Cursor(
+        **{name: reply[name] for name in ("version", "head", "first", "questions")},
+        gaps=old.gaps + commit.gaps,
+        next=old.next | {commit.partition: commit.next_offset},
+        rebuilt=old.rebuilt,
+        cuts=old.cuts | ({old.head: commit.new_cut} if commit.new_cut else {}),
+    )
+    return Committed(State(cursor, commit.tail))
+
+
+def to_query_view(reply: Sequence[Any]) -> QueryView:
+    """The reply of read_view.lua."""
+    qid, record, time_, cursor, tail, edges, top, texts = reply
+    state = State(to_cursor(to_pairs(cursor)), unpack_tail(tail))
+    scored = to_range(to_pairs(edges))
+    return QueryView(
+        state=state,
+        now=to_seconds(time_),
+        qid=qid.decode(),
+        record=QuestionRecord(*unpack(record)) if record else None,
+        snapshot=Snapshot(state, scored, _to_top(top, texts)) if scored else None,
+    )
+
+
+def _to_top(scores: Sequence[bytes], texts: Sequence[bytes]) -> list[tuple[Segment, float]]:
+    """The segments of a top-k with their scores, the most certain first."""
+    packed = to_pairs(texts)
+    best = [(int(i), float(score), packed[i]) for i, score in to_pairs(scores).items()]
+    best.sort(key=lambda item: (-item[1], item[0]))
+    return [(unpack_segment(index, blob), score) for index, score, blob in best]
+
+
+def to_seconds(reply: Sequence[Any] | None) -> float:
+    """The time that Redis' TIME gave; this machine's if Redis does not let us ask."""
+    return float(reply[0]) + float(reply[1]) / 1e6 if reply else time.time()
+
+
+def to_range(fields: dict[bytes, bytes]) -> ScoredRange | None:
+    """A question's range, None if it has none."""
+    if not fields:
+        return None
+    return ScoredRange(
+        *(int(fields[name]) for name in (b"lo", b"hi")),
+        *(int(fields.get(name, 0)) for name in (b"skipped", b"rebuilt")),
+    )

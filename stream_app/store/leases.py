@@ -39,7 +39,10 @@ class LeaseStore:
     async def replace(self, query_id: str, token: bytes, value: bytes, lease_ms: int) -> bool:
         """Replace the token by the value (empty: delete it), or renew it; False if the key holds
         another worker's token or answer."""
-        return bool(await self._put_lease([self.keys.lease(query_id)], [token, value, lease_ms]))
+        reply = await self._put_lease(
+            [self.keys.lease(query_id)], token=token, value=value, ttl_ms=lease_ms
+        )
+        return bool(reply["result"] == "put")
 
     @retried
     async def delete(self, query_ids: Sequence[str]) -> None:

@@ -36,6 +36,20 @@ def name_of(partition: str, incarnation: int) -> str:
     return f"{partition}#{incarnation}" if incarnation else partition
 
 
+def _check_moved(move: PositionUpdate, result: str) -> None:
+    """Raise the error of a position that was not moved."""
+    match result:
+        case "restarted":
+            raise RestartedError
+        case "fenced":
+            raise FencedError.of(move.partition, move.epoch)
+        case "elsewhere":
+            raise LostWritesError(
+                f"{move.partition}: Redis is not where this worker left it; it lost writes, "
+                "perhaps in a restart. This worker ends; the next one reads again what is missing."
+            )
+
+
 class PartitionStore:
     """The partitions of all topics. health: see `retrying`."""
 
@@ -88,23 +102,13 @@ class PartitionStore:
         round trip. Raises FencedError if the partition has a later owner, RestartedError if Redis
         is not the `trusted` process, and LostWritesError if the position is not where its owner
         left it: Redis lost that write, and may have lost others."""
-        calls: list[Call] = []
-        for move in moves:
-            old = "" if move.old is None else move.old
-            args = [old, move.new, move.epoch, trusted, move.gap]
-            calls.append(([self.keys.partition(move.partition)], args))
-        replies = await self._move_position.each(calls)
+        replies = await self._move_position.each([self._call(move, trusted) for move in moves])
         for move, reply in zip(moves, replies, strict=True):
-            if reply == -2:
-                raise RestartedError
-            if reply < 0:
-                raise FencedError.of(move.partition, move.epoch)
-            if reply == 0:
-                raise LostWritesError(
-                    f"{move.partition}: Redis is not where this worker left it; it lost writes, "
-                    "perhaps in a restart. This worker ends; the next one reads again what is "
-                    "missing."
-                )
+            _check_moved(move, reply["result"])
+
+    def _call(self, move: PositionUpdate, trusted: str) -> Call:
+        arguments = {"old": move.old, "new": move.new, "epoch": move.epoch, "gap": move.gap}
+        return [self.keys.partition(move.partition)], arguments | {"run_id": trusted}
 
     @retried
     async def topic_id(self, partition: str) -> str:

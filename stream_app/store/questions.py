@@ -1,7 +1,6 @@
-"""Asking: the questions of streams in Redis, set, replaced and ended with all that they own.
+"""QuestionStore: the questions of streams: set, replaced and ended together with their scores.
 
-Every change is one transaction on the stream's questions. Knows Redis; not how a question is
-scored, nor who asks it.
+Every change is one atomic step on a stream's questions.
 """
 
 import time
@@ -10,21 +9,28 @@ from typing import Any
 
 from stream_app.runtime.retry import Health
 from stream_app.store import keys as layout
-from stream_app.store.codec import pack
+from stream_app.store.codec import (
+    pack,
+    to_cursor,
+    to_pairs,
+    to_question,
+    to_range,
+    to_seconds,
+)
 from stream_app.store.connection import AnyRedis, NoPermissionError
 from stream_app.store.keys import Keys
-from stream_app.store.limits import LimitError, too_many_questions
 from stream_app.store.partitions import Fence, check_fence
-from stream_app.store.replies import to_cursor, to_pairs, to_question, to_range, to_seconds
 from stream_app.store.retrying import retried
 from stream_app.store.scripts import Script
 from stream_app.store.state import (
     NO_LIMIT,
     Cursor,
     FencedError,
+    LimitError,
     QuestionRecord,
     ScoredRange,
     has_expired,
+    too_many_questions,
 )
 
 TrackedRecord = tuple[QuestionRecord, ScoredRange | None]
@@ -43,29 +49,30 @@ class QuestionStore:
 
     @retried
     async def load(self, stream: str) -> dict[str, QuestionRecord]:
-        """The stream's questions by id, without those whose time is over."""
+        """The stream's questions by id, without those that have expired."""
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self.keys.questions(stream))
             pipe.time()
             fields, time_ = await pipe.execute(raise_on_error=False)
         if isinstance(fields, Exception):
             raise fields
-        now = _seconds(time_)
-        return {
-            qid: asked for qid, asked in to_question(fields).items() if not has_expired(asked, now)
-        }
+        now, records = _seconds(time_), to_question(fields)
+        return {qid: record for qid, record in records.items() if not has_expired(record, now)}
 
     @retried
     async def now(self) -> float:
-        """Seconds since the epoch by Redis' clock, which is the one that questions go by."""
-        return await _now(self.redis)
+        """Seconds since the epoch by Redis' clock, by which questions expire."""
+        try:
+            return _seconds(await self.redis.time())
+        except NoPermissionError as error:
+            return _seconds(error)
 
     @retried
     async def ask(
         self,
         stream: str,
         qid: str,
-        asked: QuestionRecord,
+        record: QuestionRecord,
         *,
         keep: bool = True,
         most: int = NO_LIMIT,
@@ -73,24 +80,27 @@ class QuestionStore:
     ) -> None:
         """Give the stream a question. Its range starts empty at the head, unless it has one.
 
-        keep: leave the stream's other current questions; else they end. most: so many of its kind
-        there may be. One more that is current raises FullError; one more that is asked once takes
-        the place of the one that nobody asked for the longest time. fence: of the partition that
-        the question came from; raises FencedError if that has a later owner.
-        """
-
+        keep: the stream's other standing questions stay; else they end. most: limit of the
+        questions of its kind: one standing question more raises LimitError, one ad hoc question
+        more evicts the one that was asked least recently. fence: of the partition that the question
+        was read from; raises FencedError if that has a later owner."""
         k = self.keys
         names = [k.cursor(stream), k.questions(stream)]
         names += [name(stream, "") for name in (k.scored_range, k.top, k.text, k.all_scores)]
-        record = pack((asked.question, asked.expires_at, asked.set_at))
-        args = [qid, record, int(keep), most, time.time(), layout.SCORES_PER_BLOCK]
-        if fence:
-            names.append(k.partition(fence[0]))
-            args.append(fence[1])
-        reply = await self._ask_question(names, args)
-        if reply == -1 and fence:
+        names += [k.partition(fence[0])] if fence else []
+        reply = await self._ask_question(
+            names,
+            qid=qid,
+            record=_packed(record),
+            keep=keep,
+            limit=most,
+            now=time.time(),
+            block_size=layout.SCORES_PER_BLOCK,
+            epoch=fence[1] if fence else None,
+        )
+        if reply["result"] == "fenced" and fence:
             raise FencedError.of(*fence)
-        if reply == -2:
+        if reply["result"] == "full":
             raise LimitError(too_many_questions(most))
 
     @retried
@@ -109,79 +119,77 @@ class QuestionStore:
         return to_cursor(to_pairs(cursor)), tracked
 
     @retried
-    async def reissue(self, stream: str, qid: str, mine: str) -> None:
-        """Begin a current question anew under another id; not one that has been ended meanwhile."""
+    async def reissue(self, stream: str, qid: str, new_qid: str) -> None:
+        """Reset a standing question under another id, unless it has been ended meanwhile."""
 
-        def change(pipe: Any, known: dict[str, QuestionRecord], head: int, _: float) -> bool:
-            if qid not in known or known[qid].expires_at:
+        def change(pipe: AnyRedis, known: dict[str, QuestionRecord], head: int) -> bool:
+            if qid not in known or not known[qid].is_standing:
                 return False
-            self._forget(pipe, stream, qid, head)
-            if mine not in known or known[mine].expires_at:
-                self._put(pipe, stream, mine, known[qid], head)
+            self._delete(pipe, stream, qid, head)
+            if new_qid not in known or not known[new_qid].is_standing:
+                self._put(pipe, stream, new_qid, known[qid], head)
             return True
 
         await self._change(stream, change)
 
     @retried
     async def end_standing(self, stream: str, fence: Fence | None = None) -> None:
-        """End every current question of the stream. fence: as in `ask`."""
+        """End every standing question of the stream. fence: as in `ask`."""
 
-        def change(pipe: Any, known: dict[str, QuestionRecord], head: int, _: float) -> bool:
-            ended = [qid for qid, asked in known.items() if not asked.expires_at]
-            for qid in ended:
-                self._forget(pipe, stream, qid, head)
-            return bool(ended)
+        def change(pipe: AnyRedis, known: dict[str, QuestionRecord], head: int) -> bool:
+            standing = [qid for qid, record in known.items() if record.is_standing]
+            for qid in standing:
+                self._delete(pipe, stream, qid, head)
+            return bool(standing)
 
         await self._change(stream, change, fence)
 
     async def _change(
         self,
         stream: str,
-        change: Callable[[Any, dict[str, QuestionRecord], int, float], bool],
+        change: Callable[[AnyRedis, dict[str, QuestionRecord], int], bool],
         fence: Fence | None = None,
     ) -> None:
-        """Give `change` the questions, the head of the log and the time, and do all it asks for at
-        once; again if the questions, or the owner of the fence's partition, are others by then. It
-        says whether anything is another: else a stream that nobody knows would be there."""
+        """Change the stream's questions in one transaction, which is repeated if another client
+        changes them, or the fence's partition, meanwhile. `change` gets the transaction, the
+        questions and the log's head, and returns whether it changed anything: if not, nothing is
+        written, and no stream is created."""
 
-        async def write(pipe: Any) -> None:
+        async def write(pipe: AnyRedis) -> None:
             if fence:
                 await check_fence(pipe, self.keys, fence)
             known = to_question(await pipe.hgetall(self.keys.questions(stream)))
             head = int(await pipe.hget(self.keys.cursor(stream), "head") or 0)
-            now = await _now(pipe)
             pipe.multi()
-            if change(pipe, known, head, now):
+            if change(pipe, known, head):
                 pipe.hincrby(self.keys.cursor(stream), "questions", 1)
 
         watched = [self.keys.partition(fence[0])] if fence else []
         await self.redis.transaction(write, self.keys.questions(stream), *watched)
 
-    def _put(self, pipe: Any, stream: str, qid: str, asked: QuestionRecord, head: int) -> None:
+    def _put(
+        self, pipe: AnyRedis, stream: str, qid: str, record: QuestionRecord, head: int
+    ) -> None:
+        """Write a standing question, whose scores stay."""
         for edge in ("lo", "hi"):
             pipe.hsetnx(self.keys.scored_range(stream, qid), edge, head)
         for name in self.keys.question_keys(stream, qid, head):
-            pipe.expireat(name, int(asked.expires_at)) if asked.expires_at else pipe.persist(name)
-        fields = pack((asked.question, asked.expires_at, asked.set_at))
-        pipe.hset(self.keys.questions(stream), qid, fields)
+            pipe.persist(name)
+        pipe.hset(self.keys.questions(stream), qid, _packed(record))
 
-    def _forget(self, pipe: Any, stream: str, qid: str, head: int) -> None:
+    def _delete(self, pipe: AnyRedis, stream: str, qid: str, head: int) -> None:
         pipe.hdel(self.keys.questions(stream), qid)
         pipe.unlink(*self.keys.question_keys(stream, qid, head))
 
 
-async def _now(redis: Any) -> float:
-    try:
-        return _seconds(await redis.time())
-    except NoPermissionError as error:
-        return _seconds(error)
-
-
 def _seconds(reply: Any) -> float:
-    """What Redis says the time is; this machine's, where we have no right to ask."""
+    """The time that Redis replied with; this machine's, if the user has no right to ask for it."""
     if isinstance(reply, NoPermissionError):
         return time.time()
     if isinstance(reply, Exception):
         raise reply
-    seconds, microseconds = reply
-    return float(seconds + microseconds / 1e6)
+    return to_seconds(reply)
+
+
+def _packed(record: QuestionRecord) -> bytes:
+    return pack((record.question, record.expires_at, record.set_at))

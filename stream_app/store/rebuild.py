@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from stream_app.store.codec import to_cursor, to_question
 from stream_app.store.connection import AnyRedis
 from stream_app.store.keys import SCHEMA, Keys
 from stream_app.store.partitions import name_of
-from stream_app.store.replies import to_cursor, to_question
 from stream_app.store.schema import check_schema, ensure_schema, noted_schema
 from stream_app.store.state import Cursor
 from stream_app.store.store import StreamStore

@@ -1,55 +1,68 @@
-"""Script: an atomic step in Redis, many calls of it in one round trip.
+"""Script: an atomic step in Redis, written in Lua; many calls of it in one round trip.
 
-Knows how to have a script run; not what it does.
+A script takes its arguments as one msgpack map, by name. One that changes something returns such a
+map as well; one that reads returns Redis' own replies. The head of each file in lua/ says what.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
+import msgpack
 from redis.exceptions import NoScriptError
 
 from stream_app.store.connection import AnyRedis
 
 T = TypeVar("T")
-Call = tuple[Sequence[str], Sequence[Any]]
-"""Its keys and its arguments."""
+Call = tuple[Sequence[str], Mapping[str, Any]]
+"""A call's keys, and its arguments by name."""
 
 
 class Script:
-    """One of the Lua files beside this one."""
+    """One of the Lua files beside this module. Raises FileNotFoundError if it is not there."""
 
     def __init__(self, redis: AnyRedis, name: str) -> None:
         self.redis = redis
         text = files("stream_app.store").joinpath("lua", name).read_text()
         self.registered = redis.register_script(text)
 
-    async def __call__(self, names: Sequence[str], args: Sequence[Any] = ()) -> Any:
-        """What it returns."""
-        return await self._known(lambda: self._evaluated(self.redis, names, args))
+    async def __call__(self, keys: Sequence[str], **arguments: Any) -> Any:
+        """What the script returns."""
+        reply = await self._with_script(lambda: self._evaluate(self.redis, keys, arguments))
+        return _decoded(reply)
 
-    async def each(self, calls: Sequence[Call], outlived: Sequence[str] = ()) -> list[Any]:
-        """What each call returns; keys that are outlived go behind them."""
-        return await self._known(lambda: self._called(calls, outlived))
+    async def each(self, calls: Sequence[Call], expired: Sequence[str] = ()) -> list[Any]:
+        """What the script returns for each call, in one round trip; the expired keys are deleted
+        behind the calls."""
+        return [*map(_decoded, await self._with_script(lambda: self._execute(calls, expired)))]
 
-    async def _called(self, calls: Sequence[Call], outlived: Sequence[str]) -> list[Any]:
+    async def _execute(self, calls: Sequence[Call], expired: Sequence[str]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
-            for names, args in calls:
-                self._evaluated(pipe, names, args)
-            for name in outlived:
-                pipe.unlink(name)
+            for keys, arguments in calls:
+                self._evaluate(pipe, keys, arguments)
+            for key in expired:
+                pipe.unlink(key)
             return list(await pipe.execute())[: len(calls)]
 
-    def _evaluated(self, to: Any, names: Sequence[str], args: Sequence[Any]) -> Any:
+    def _evaluate(self, redis: AnyRedis, keys: Sequence[str], arguments: Mapping[str, Any]) -> Any:
         """Have Redis, or a pipeline to it, evaluate a call."""
-        return to.evalsha(self.registered.sha, len(names), *names, *args)
+        return redis.evalsha(self.registered.sha, len(keys), *keys, _encoded(arguments))
 
-    async def _known(self, evaluated: Callable[[], Awaitable[T]]) -> T:
-        """What is evaluated. A Redis that was started again knows no script any more: then nothing
-        was, and all is once more. redis-py's own scripts ask it each time, which is a round trip.
-        """
+    async def _with_script(self, evaluate: Callable[[], Awaitable[T]]) -> T:
+        """Evaluate. A Redis that was restarted has forgotten all scripts: then nothing was
+        evaluated, the script is loaded and all is sent again. redis-py's own scripts ask Redis
+        each time, which is a round trip more."""
         try:
-            return await evaluated()
+            return await evaluate()
         except NoScriptError:
             await self.redis.script_load(self.registered.script)
-            return await evaluated()
+            return await evaluate()
+
+
+def _encoded(arguments: Mapping[str, Any]) -> bytes:
+    # Lua has one kind of string, and cmsgpack does not know msgpack's type for bytes.
+    return bytes(msgpack.packb(arguments, use_bin_type=False))
+
+
+def _decoded(reply: Any) -> Any:
+    return msgpack.unpackb(reply) if isinstance(reply, bytes) else reply

@@ -1,13 +1,17 @@
-"""The values that make up a stream's state, and the steps that change it.
+"""State: the values that make up a stream, the changes to them, and the errors of a change.
 
-A step names the state it starts from. Knows what there is to know of a stream; not where
-it is kept.
+A change names the state that it starts from, and is refused if that is not the state in Redis.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple, Self
 
+from stream_app.settings.variables import variable
+from stream_app.store import keys as layout
+from stream_app.store.keys import Keys
+from stream_app.store.scripts import Call
 from xl3m_core import Segment, Tail
 
 NO_LIMIT = 1 << 40
@@ -19,7 +23,7 @@ again has another id and may have lost its last writes: it refuses with a Restar
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of each stream's log is kept: at most so many segments, and bytes of them."""
+    """How much of each stream's log is kept: at most so many segments, of so many bytes."""
 
     segments: int = NO_LIMIT
     bytes: int = NO_LIMIT
@@ -28,29 +32,37 @@ class Retention:
 UNLIMITED = Retention()
 
 
+class LimitError(RuntimeError):
+    """A limit is reached. The message names the setting, and is sent to whoever exceeded it."""
+
+
 class FencedError(RuntimeError):
-    """A later owner of the partition has written: this worker is a zombie and must stop."""
+    """The partition has a later owner: this worker is a zombie and must stop."""
 
     @classmethod
     def of(cls, partition: str, epoch: int) -> Self:
-        """Whose epoch it is that came too late."""
+        """The error of an owner with this epoch."""
         return cls(f"{partition} has a later owner than epoch {epoch}")
 
 
 class LostWritesError(RuntimeError):
-    """Redis no longer has what it said it had: this worker must stop and start over from there."""
+    """Redis has lost writes that it confirmed: this worker must stop. Its successor reads them
+    again from Kafka."""
 
 
 class RestartedError(RuntimeError):
-    """Redis is not the process it was when this worker last held its positions against it: it may
-    have lost its last writes, so nothing is written before they were held against it again."""
+    """Redis was restarted since this worker last compared its positions with it, and may have lost
+    its last writes: compare them again before the next write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a stream stands. head: segments ever; first: oldest retained; next: offsets by
-    topic/partition; gaps: offsets that never came; questions: version of the questions; rebuilt:
-    how often its log was begun anew; cuts: how segments were cut, by the first one cut so."""
+    """Where a stream stands.
+
+    version: of the stream, one more with every commit; head: index of the next segment; first: of
+    the oldest one retained; gaps: missing offsets; questions: version of the questions; next: the
+    next offset to be read by topic/partition; rebuilt: how often the log was rebuilt; cuts: how
+    segments were cut, by the index of the first one that was cut so."""
 
     version: int = 0
     head: int = 0
@@ -63,7 +75,7 @@ class Cursor:
 
     @property
     def cut(self) -> int:
-        """How the last segments were cut; see `cuts.Cut`. 0 if nobody noted it."""
+        """How the last segments were cut, see `ingest.segmentation`; 0 if that was not noted."""
         return self.cuts[max(self.cuts)] if self.cuts else 0
 
 
@@ -77,8 +89,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One stream's share of a batch, to be written in one step. cut: how its segments are cut, 0
-    if nobody says."""
+    """What is read of one partition for one stream, to be written in one step. base: the state that
+    it starts from; segments, tail: the new ones; epoch: of the partition's owner; next_offset: the
+    first that is not read; gaps: missing offsets; cut: how segments are cut, 0 if not known."""
 
     stream: str
     base: State
@@ -92,13 +105,26 @@ class Commit:
 
     @property
     def new_cut(self) -> int:
-        """How they are cut, if that is not how the last ones were; else 0."""
+        """How the segments are cut, if the last ones were cut in another way; else 0."""
         return self.cut if self.cut != self.base.cursor.cut else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit was written; state: the stream's from now on."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A commit was refused: the stream has another version than its base. Another worker has
+    written it, or an earlier try of this commit whose reply was lost."""
+
+
 class PositionUpdate(NamedTuple):
-    """A partition's position, moved by its owner; old: where the owner left it (None: nowhere yet);
-    gap: offsets missing before the new one that no stream has counted yet."""
+    """A partition's position, moved by its owner. old: where the owner left it, None if nothing was
+    read yet; gap: missing offsets before the new one that no stream has counted yet."""
 
     partition: str
     epoch: int
@@ -109,8 +135,8 @@ class PositionUpdate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QuestionRecord:
-    """A question of a stream; until: when its scores go (0: it is current and stays). Times are by
-    Redis' clock, which all workers share."""
+    """A question of a stream. expires_at: when it and its scores are deleted; 0: it is a standing
+    question, which stays. Times are seconds by Redis' clock, which all workers share."""
 
     question: str
     expires_at: float = 0.0
@@ -124,8 +150,9 @@ class QuestionRecord:
 
 @dataclass(slots=True)
 class ScoredRange:
-    """The part [lo, hi) of the log that is scored; `skipped` of it were gone before they were.
-    rebuilt: how often it was begun anew with its log, so that no score of an older one gets in."""
+    """The part [lo, hi) of the log that is scored for a question. skipped: segments of it that were
+    deleted before they could be scored; rebuilt: how often it was reset with its log, so that no
+    score of an earlier log is written to it."""
 
     lo: int
     hi: int
@@ -133,14 +160,17 @@ class ScoredRange:
     rebuilt: int = 0
 
     def coverage(self, head: int, tail: int = 0) -> float:
-        """The share of all segments ever, `tail` scored ones behind the head included."""
+        """The scored share of all segments ever. tail: scored segments after the head."""
         return (self.hi - self.lo - self.skipped + tail) / max(1, head + tail)
 
 
 @dataclass(frozen=True, slots=True)
 class RangeUpdate:
-    """Scores of segments `start` and on, which turn `seen` into [lo, hi); best: candidates; first:
-    where the log begins, before which no score is kept."""
+    """Scores that turn a question's range `seen` into [lo, hi).
+
+    start, scores: float32 scores of the segments from `start` on; best: (index, score) of those
+    that may enter the top-k; skipped: segments that were deleted before they could be scored;
+    first: where the log begins: no score is kept of segments before it."""
 
     stream: str
     qid: str
@@ -149,21 +179,67 @@ class RangeUpdate:
     hi: int
     start: int
     scores: bytes
-    best: Sequence[tuple[Segment, float]]
+    best: Sequence[tuple[int, float]]
     skipped: int = 0
     first: int = 0
+
+    def as_script_call(self, keys: Keys, k: int) -> Call:
+        """The call of extend_range.lua that writes it, for a top-k of k."""
+        question = (keys.scored_range, keys.top, keys.text)
+        names = [name(self.stream, self.qid) for name in question]
+        names += [keys.cursor(self.stream), keys.log(self.stream)]
+        blocks = _blocks(self.start, self.scores)
+        names += [keys.scores(self.stream, self.qid, block) for block, _, _ in blocks]
+        return names, {
+            "seen": (self.seen.lo, self.seen.hi, self.seen.rebuilt),
+            "lo": self.lo,
+            "hi": self.hi,
+            "skipped": self.skipped,
+            "k": k,
+            "candidates": self.best,
+            "blocks": [(offset, scores) for _, offset, scores in blocks],
+        }
+
+    def expired_block(self, keys: Keys) -> str | None:
+        """The key of the last block of scores that lies before the log's start. The blocks before
+        it were deleted in their turn: a log loses less than a block between two updates."""
+        block = self.first // layout.SCORES_PER_BLOCK - 1
+        return keys.scores(self.stream, self.qid, block) if block >= 0 else None
+
+
+def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
+    """The scores from segment `start` on, cut at the blocks: (block, byte offset in it, bytes)."""
+    size = layout.SCORES_PER_BLOCK * layout.SCORE_BYTES
+    at, blocks = start * layout.SCORE_BYTES, []
+    while scores:
+        room = size - at % size
+        blocks.append((at // size, at % size, scores[:room]))
+        at, scores = at + room, scores[room:]
+    return blocks
+
+
+class RangeResult(Enum):
+    """What became of a RangeUpdate."""
+
+    TOP_CHANGED = "top_changed"
+    """It was written, and the top-k has other segments or scores."""
+    EXTENDED = "extended"
+    """It was written, and the top-k is as it was."""
+    CONFLICT = "conflict"
+    """It was refused: the range is not as it was seen, or Redis has lost segments of the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a query needs, as of one instant: `top` has the most certain first."""
+    """A stream, a question's range and its top-k as of one instant; the most certain segment is
+    first."""
 
     state: State
     scored_range: ScoredRange
     top: list[tuple[Segment, float]]
 
     def coverage(self, tail: int) -> float:
-        """The share of the stream that was scored, when so many segments of its tail were."""
+        """The scored share of the stream. tail: scored segments of its tail."""
         return self.scored_range.coverage(self.state.cursor.head, tail)
 
 
@@ -188,12 +264,32 @@ class QueryView:
         return scored.hi >= cursor.head and scored.lo <= cursor.first
 
 
-def current_question(asked: Mapping[str, QuestionRecord]) -> str | None:
-    """Of a stream's questions the current one that was set last."""
-    current = [a for a in asked.values() if not a.expires_at]
-    return max(current, key=lambda a: a.set_at).question if current else None
+def current_question(records: Mapping[str, QuestionRecord]) -> str | None:
+    """The text of the standing question that was set last; None without one."""
+    standing = [record for record in records.values() if record.is_standing]
+    return max(standing, key=lambda record: record.set_at).question if standing else None
 
 
-def has_expired(asked: QuestionRecord, now: float) -> bool:
-    """Whether its scores have gone; now: by Redis' clock."""
-    return 0 < asked.expires_at < now
+def has_expired(record: QuestionRecord, now: float) -> bool:
+    """Whether the question's scores are deleted; now: seconds by Redis' clock."""
+    return 0 < record.expires_at < now
+
+
+def too_many_streams(stream: str, limit: int) -> str:
+    """The reason why a new stream is rejected."""
+    return (
+        f"stream {stream!r} would be one more than {limit}; {variable('max_streams')} sets how many"
+    )
+
+
+def too_many_questions(limit: int) -> str:
+    """The reason why a standing question is rejected."""
+    return (
+        f"the stream has {limit} standing questions, and may have no more: end them first, or set "
+        f"this one in their place; {variable('max_standing_questions')} sets how many"
+    )
+
+
+def too_many_queries(limit: int) -> str:
+    """The reason why a query is rejected."""
+    return f"too many queries wait, {limit} of them: ask again later"

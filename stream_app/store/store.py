@@ -1,7 +1,7 @@
-"""StreamStore: a stream's state in Redis. Segment log, tail and cursor; its questions' ranges.
+"""StreamStore: the state of streams in Redis: segment log, tail, cursor, and scored ranges.
 
-Every change is one atomic step that names the state it starts from, so that a step done
-twice, or by one who is no longer the owner, is refused. Knows Redis; no Kafka, no model.
+Every change is one atomic step that names the state it starts from. A step that is repeated, or
+sent by a worker that no longer owns the partition, is refused.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -9,20 +9,21 @@ from typing import Self
 
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
-from stream_app.store.codec import pack_segment, pack_tail, unpack_tail
-from stream_app.store.connection import AnyRedis
-from stream_app.store.extensions import expired_blocks, range_update_call
-from stream_app.store.keys import DEFAULT_KEYS, Keys
-from stream_app.store.leases import LeaseStore
-from stream_app.store.partitions import PartitionStore
-from stream_app.store.questions import QuestionStore
-from stream_app.store.replies import (
+from stream_app.store.codec import (
+    pack_segment,
+    pack_tail,
+    to_committed,
     to_cursor,
     to_query_view,
     to_range,
     to_segments,
-    to_state,
+    unpack_tail,
 )
+from stream_app.store.connection import AnyRedis
+from stream_app.store.keys import DEFAULT_KEYS, Keys
+from stream_app.store.leases import LeaseStore
+from stream_app.store.partitions import PartitionStore
+from stream_app.store.questions import QuestionStore
 from stream_app.store.retrying import retried
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (
@@ -30,8 +31,11 @@ from stream_app.store.state import (
     NO_LIMIT,
     UNLIMITED,
     Commit,
+    Committed,
+    Conflict,
     Cursor,
     QueryView,
+    RangeResult,
     RangeUpdate,
     Retention,
     ScoredRange,
@@ -94,7 +98,7 @@ class StreamStore:
 
     @retried
     async def cursors(self, streams: Sequence[str]) -> list[Cursor]:
-        """Where several streams stand, without their tails."""
+        """The cursors of several streams, without their tails, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for stream in streams:
                 pipe.hgetall(self.keys.cursor(stream))
@@ -103,27 +107,36 @@ class StreamStore:
     @retried
     async def commit(
         self, commits: Sequence[Commit], trusted: str = ANY_REDIS
-    ) -> list[State | None]:
-        """Write each commit, all in one round trip: its new state, or None if it was refused
-        because another worker wrote that stream meanwhile. Raises FencedError for a zombie."""
+    ) -> list[Committed | Conflict]:
+        """Write each commit, all in one round trip. Raises FencedError if a partition has a later
+        owner, and RestartedError if Redis is not the `trusted` process."""
         calls = [self._commit_call(commit, trusted) for commit in commits]
         replies = await self._commit.each(calls)
-        return [to_state(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
+        return [to_committed(*pair) for pair in zip(commits, replies, strict=True)]
 
-    def _commit_call(self, c: Commit, trusted: str) -> Call:
-        names = [self.keys.log(c.stream), self.keys.tail(c.stream), self.keys.cursor(c.stream)]
-        where = [c.base.cursor.version, c.partition, c.epoch, c.next_offset, c.gaps]
-        limits = self.retention.segments, self.retention.bytes
-        segments = [pack_segment(segment) for segment in c.segments]
-        return names, [*where, pack_tail(c.tail), *limits, trusted, c.new_cut, *segments]
+    def _commit_call(self, commit: Commit, trusted: str) -> Call:
+        names = [key(commit.stream) for key in (self.keys.log, self.keys.tail, self.keys.cursor)]
+        return names, {
+            "version": commit.base.cursor.version,
+            "partition": commit.partition,
+            "epoch": commit.epoch,
+            "next_offset": commit.next_offset,
+            "gaps": commit.gaps,
+            "tail": pack_tail(commit.tail),
+            "segments": [*map(pack_segment, commit.segments)],
+            "max_segments": self.retention.segments,
+            "max_bytes": self.retention.bytes,
+            "run_id": trusted,
+            "cut": commit.new_cut,
+        }
 
     async def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
-        """Segments lo up to hi of the log, those that are still retained."""
+        """The segments [lo, hi) of the log that are still retained."""
         return (await self.logs([(stream, range(lo, hi))]))[0]
 
     @retried
     async def logs(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[Segment]]:
-        """Of each (stream, indices) the segments that are still retained, in one round trip."""
+        """The segments of each (stream, indices) that are still retained, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for stream, indices in wanted:
                 for lo, hi in _spans(indices):
@@ -135,22 +148,24 @@ class StreamStore:
 
     @retried
     async def register_streams(
-        self, streams: Sequence[tuple[str, str]], most: int = NO_LIMIT
+        self, streams: Sequence[tuple[str, str]], limit: int = NO_LIMIT
     ) -> frozenset[str]:
-        """Make (stream, topic/partition) pairs known to those who list streams; topic/partition is
-        '' if nothing feeds it yet. Returns those left out because there would be more than `most`
-        streams: never one that is listed, and never too few, however many workers list."""
+        """Put (stream, topic/partition) pairs on the lists of streams; topic/partition is '' for a
+        stream that only has questions yet. Returns the streams left out because there would be more
+        than `limit` of them; a stream that is listed is never left out."""
         if not streams:
             return frozenset()
         lists = [self.keys.streams(partition.split("#")[0]) for _, partition in streams]
         names = [stream for stream, _ in streams]
-        refused = await self._register_streams([self.keys.streams(), *lists], [most, *names])
-        return frozenset(name.decode() for name in refused)
+        reply = await self._register_streams(
+            [self.keys.streams(), *lists], limit=limit, streams=names
+        )
+        return frozenset(reply["refused"])
 
     @retried
     async def streams(self, partition: str = "") -> list[str]:
         """All streams, or those of one topic/partition."""
-        names = self.redis.sscan_iter(self.keys.streams(partition))  # may tell one twice
+        names = self.redis.sscan_iter(self.keys.streams(partition))  # may yield a name twice
         return sorted({name.decode() async for name in names})
 
     async def has_stream(self, stream: str) -> bool:
@@ -160,25 +175,25 @@ class StreamStore:
     # -- the ranges of questions -------------------------------------------------------------
 
     async def scored_range(self, stream: str, qid: str) -> ScoredRange | None:
-        """The question's scored range, None if it has none (any more)."""
+        """The question's scored range; None if the question does not exist, or no longer."""
         return (await self.scored_ranges(stream, [qid]))[0]
 
     @retried
     async def scored_ranges(self, stream: str, qids: Iterable[str]) -> list[ScoredRange | None]:
-        """`range` of each question, in one round trip."""
+        """`scored_range` of each question, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for qid in qids:
                 pipe.hgetall(self.keys.scored_range(stream, qid))
             return [*map(to_range, await pipe.execute())]
 
     @retried
-    async def extend_range(self, extensions: Sequence[RangeUpdate], k: int) -> list[bool | None]:
-        """Write each extension, all in one round trip: whether the top-k changed, or None if it
-        was refused because the range is not as it was seen."""
-        calls = [range_update_call(self.keys, extension, k) for extension in extensions]
-        old = [expired_blocks(self.keys, extension) for extension in extensions]
-        replies = await self._extend_range.each(calls, [*filter(None, old)])
-        return [None if reply < 0 else bool(reply) for reply in replies]
+    async def extend_range(self, updates: Sequence[RangeUpdate], k: int) -> list[RangeResult]:
+        """Write each update and its candidates for the top-k, all in one round trip. The texts of
+        segments that enter a top-k are copied from the log within Redis."""
+        calls = [update.as_script_call(self.keys, k) for update in updates]
+        expired = [block for update in updates if (block := update.expired_block(self.keys))]
+        replies = await self._extend_range.each(calls, expired)
+        return [RangeResult(reply["result"]) for reply in replies]
 
     async def snapshot(self, stream: str, qid: str) -> Snapshot | None:
         """The question's top-k and the stream's state in one round trip; None if the question has
@@ -192,7 +207,7 @@ class StreamStore:
         k = self.keys
         names = [name(stream) for name in (k.cursor, k.tail, k.questions)]
         prefixes = [name(stream, "") for name in (k.scored_range, k.top, k.text)]
-        return to_query_view(await self._read_view([*names, *prefixes], [qid]))
+        return to_query_view(await self._read_view([*names, *prefixes], qid=qid))
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -240,7 +255,7 @@ class StreamStore:
 
 
 def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """Unbroken stretches, each [lo, hi)."""
+    """The indices as contiguous ranges [lo, hi)."""
     if isinstance(indices, range):
         return [(indices.start, indices.stop)] if indices else []
     return [(index, index + 1) for index in indices]

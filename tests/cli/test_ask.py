@@ -13,7 +13,14 @@ from stream_app.cli import progress as progress_module
 from stream_app.client import client
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
+from stream_app.store.state import (
+    Commit,
+    QuestionRecord,
+    RangeResult,
+    RangeUpdate,
+    ScoredRange,
+    State,
+)
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine
 from xl3m_core import Tail
@@ -38,7 +45,7 @@ async def half_read(store: StreamStore, stream: str) -> int:
     head, half = len(segments), len(segments) // 2
     scores = array("f", [-0.5] * (head - half)).tobytes()
     read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, half, scores, [])
-    assert await store.extend_range([read], 3) != [None]
+    assert await store.extend_range([read], 3) == [RangeResult.EXTENDED]
     return head - half
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stream_app.cli.display import known_names, positions, progress, show_answer, what_is_missing
+from stream_app.cli.display import coverage_hint, known_names, positions, progress, show_answer
 
 ANSWER: dict[str, Any] = {
     "certainty": -0.02,
@@ -32,7 +32,7 @@ def test_an_answer_says_how_long_it_took_and_no_more_if_all_is_well(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = printed(capsys)
-    assert "as of xl3m.tokens/2 at 1042" in said and "in all 0.750 s" in said
+    assert "as of xl3m.tokens/2 at 1042" in said and "total 0.750 s" in said
     assert "answered from" not in said and "not found" not in said
 
 
@@ -51,27 +51,27 @@ def test_an_answer_that_is_nowhere_in_its_evidence_says_so(
         (0.62, 40.0, 40.0, "ask again, or with --deadline 80"),
         (0.62, 90.0, 90.0, "62% of the stream: ask again"),
         (0.9999, 30.0, 30.0, "99% of the stream"),
-        (0.62, 3.0, 30.0, "trimmed"),
+        (0.62, 3.0, 30.0, "retention deleted the rest"),
     ],
 )
 def test_what_the_asker_may_do_is_said(
     coverage: float, cover: float, deadline: float, said: str
 ) -> None:
     answer = ANSWER | {"coverage": coverage, "timings": {"cover": cover}}
-    missing = what_is_missing(answer, deadline)
+    missing = coverage_hint(answer, deadline)
     assert missing.endswith(said) if deadline == 90 else said in missing
     assert bool(missing) == bool(said)
 
 
 def test_progress_is_never_whole_before_it_is() -> None:
-    assert progress(999, 1000, 3.2) == "read 99% for this question: 999 of 1000 segments, 3 s"
-    assert progress(1000, 1000, 3.2).startswith("read 100%")
-    assert progress(0, 0, 0.0).startswith("read 0%")
+    assert progress(999, 1000, 3.2) == "scored 99% for this question: 999 of 1000 segments, 3 s"
+    assert progress(1000, 1000, 3.2).startswith("scored 100%")
+    assert progress(0, 0, 0.0).startswith("scored 0%")
 
 
 def test_names_most_like_the_wanted_one_come_first() -> None:
     names = ["a", "b", "c", "d", "dpkg.log", "e", "f", "web\n1"]
-    assert known_names(names, "dpgk.log").startswith("known are dpkg.log, ")
+    assert known_names(names, "dpgk.log").startswith("known streams: dpkg.log, ")
     assert known_names(names, "dpgk.log").endswith("and 3 more")
-    assert known_names(["web\n1"], "x") == r"known are web\x0a1"
-    assert known_names([], "x") == "no stream is known yet"
+    assert known_names(["web\n1"], "x") == r"known streams: web\x0a1"
+    assert known_names([], "x") == "there are no streams yet"

@@ -1,4 +1,4 @@
-"""`xl3m feed` as a process: a signal ends it, late files are fed, what it left out is said."""
+"""`xl3m feed` as a process: a signal ends it, late files are fed, what it skipped is reported."""
 
 import asyncio
 import gzip
@@ -75,7 +75,7 @@ def positions(path: Path) -> dict[str, Any]:
 
 
 def noted(path: Path) -> int:
-    """How many bytes of files the position file says Kafka has."""
+    """The number of bytes that Kafka has by the checkpoint file."""
     return sum(each["sent"] for each in positions(path)["files"])
 
 
@@ -166,5 +166,5 @@ def test_what_could_not_be_read_shows_in_the_exit_code(
     with start(durable_broker, str(tmp_path / "x.log.gz")) as process:
         _, said = process.communicate(timeout=60)
     assert process.returncode == (0 if data == b"one\n" else 1), said
-    assert ("cut short" in said) == (data != b"one\n")
+    assert ("truncated" in said) == (data != b"one\n")
     assert ("1 line, 4 bytes" if data == b"one\n" else "lines") in said and "/s)" in said

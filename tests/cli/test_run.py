@@ -78,7 +78,7 @@ def test_lines_that_are_no_utf_8_are_left_out_or_replaced(lines: list[bytes]) ->
 def test_a_line_without_end_takes_bounded_memory_and_loses_its_wrong_piece(tmp_path: Path) -> None:
     text, found = read("é".encode() * 200_000 + b"\xff", tmp_path)
     assert text == "é" * text.count("é") and text.count("é") > 150_000
-    assert found.skipped_lines == 1 and found.first_bad == 400_000
+    assert found.skipped_lines == 1 and found.bad_offset == 400_000
 
 
 @pytest.mark.guarantee("Chunking")
@@ -115,7 +115,7 @@ def test_what_is_left_out_is_said_once_with_its_place(model: str, tmp_path: Path
     done = run(model, f"'{tmp_path}/log' -q a? -q b? --json")
     assert done.returncode == 0
     said = [line for line in done.stderr.splitlines() if "UTF-8" in line]
-    assert len(said) == 1 and "2 lines were left out" in said[0] and "offset 12" in said[0]
+    assert len(said) == 1 and "2 lines were skipped" in said[0] and "offset 12" in said[0]
     assert {e["text"] for e in json.loads(done.stdout.splitlines()[0])["evidence"]} == {
         "pump one\npump two\n"
     }
@@ -199,7 +199,7 @@ def test_an_archive_through_a_pipe_and_a_transcript_are_answered_from(
 @pytest.mark.guarantee("Feeding")
 def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_said(tmp_path: Path) -> None:
     text, found = read(gzip.compress(b"one\n" * 999)[:-6], tmp_path)
-    assert text == "one\n" * 999 and "cut short" in found.warning
+    assert text == "one\n" * 999 and "truncated" in found.warning
 
 
 @pytest.mark.guarantee("Feeding")

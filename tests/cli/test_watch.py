@@ -74,7 +74,7 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     await store.questions.ask(stream, "q", QuestionRecord("mine?"))
-    head, best = len(segments), [(segments[0], -0.5)]
+    head, best = len(segments), [(0, -0.5)]
     scores = array("f", [-0.5] * head).tobytes()
     await store.extend_range(
         [RangeUpdate(stream, "q", ScoredRange(head, head), 0, head, 0, scores, best)], 3
@@ -120,7 +120,7 @@ async def test_a_stream_that_is_not_there_is_said_to_be_waited_for(
 ) -> None:
     stream, store = fresh("stream"), StreamStore(redis_client)
     await store.register_streams([(f"{stream}x", "t/0")])
-    said = f"no stream {stream} yet: waiting for it; known are {stream}x"
+    said = f"no stream {stream} yet: waiting for it; known streams: {stream}x"
     await assert_says_and_waits(Settings(redis=redis_url), stream, said, capsys)
 
 

@@ -1,5 +1,5 @@
-"""The key context is in time order, says everything once, keeps to its budget and cuts nothing
-that fits."""
+"""The key context is in chronological order, has overlapping text once, keeps to its budget and
+cuts nothing that fits."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ NO_LIMIT = 10**9
 
 
 def bytes_of(texts: Sequence[str]) -> list[int]:
-    """A token counter: a token a byte."""
+    """A token counter: one token for each byte."""
     return [len(text.encode()) for text in texts]
 
 
@@ -26,7 +26,7 @@ def segments_of(text: str, overlap: int = 8) -> list[Segment]:
 
 
 def drawn(data: st.DataObject, segments: list[Segment]) -> list[Segment]:
-    """Some of the segments as a ranking: in any order."""
+    """Some of the segments, in any order, as a ranking."""
     return data.draw(st.lists(st.sampled_from(segments), unique=True)) if segments else []
 
 

@@ -47,7 +47,7 @@ def xl3m(batch_tokens: int = 4096) -> XL3M:
 
 
 def settled(answer: Answer) -> Answer:
-    """The answer without what the clock says."""
+    """The answer without its timings."""
     answer.timings.clear()
     return answer
 
@@ -70,14 +70,14 @@ def test_batches_cover_every_row_once_and_keep_to_the_token_budget(
 
 
 @given(st.integers(2, 4), st.integers(20, 120), st.integers(8, 400))
-def test_lanes_have_as_many_batches_each_and_the_last_is_no_leftover(
-    lanes: int, size: int, count: int
+def test_workers_have_the_same_number_of_batches_and_the_last_is_no_leftover(
+    workers: int, size: int, count: int
 ) -> None:
     engine = tiny.engine(tiny.model())
-    engine.executor = ModelExecutor(lanes)
+    engine.executor = ModelExecutor(workers)
     sizes = [size + n % 3 for n in range(count)]
     found = [len(batch) for batch in batches(sizes, engine.budget(sizes))]
-    assert -(-len(found) // lanes) * max(found) <= 1.3 * count / lanes + 2
+    assert -(-len(found) // workers) * max(found) <= 1.3 * count / workers + 2
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -138,18 +138,18 @@ def test_shared_scores_do_not_depend_on_what_comes_in_one_call(
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
-@pytest.mark.parametrize("lanes", [2, 3])
-def test_scores_are_the_same_in_one_lane_and_in_several(name: str, lanes: int) -> None:
+@pytest.mark.parametrize("workers", [2, 3])
+def test_scores_are_the_same_with_one_worker_and_with_several(name: str, workers: int) -> None:
     one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
-    one.executor, several.executor = ModelExecutor(1), ModelExecutor(lanes)
-    assert len(plan_batches(several.model, several._rows(MANY), 300, lanes)[0]) > lanes
+    one.executor, several.executor = ModelExecutor(1), ModelExecutor(workers)
+    assert len(plan_batches(several.model, several._rows(MANY), 300, workers)[0]) > workers
     slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
     assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
 
 
-def test_a_pair_for_each_lane_is_one_batch_and_several_where_more_may_follow() -> None:
+def test_a_pair_for_each_worker_is_one_batch_and_several_if_more_may_follow() -> None:
     watched = tiny.Watched()
     engine = tiny.engine(watched)
     engine.executor = ModelExecutor(2)
@@ -159,15 +159,15 @@ def test_a_pair_for_each_lane_is_one_batch_and_several_where_more_may_follow() -
     assert len(watched.batches) == 3
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_time_of_scores_is_that_of_their_batches_alone(
-    lanes: int, monkeypatch: pytest.MonkeyPatch
+    workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, ticks = tiny.engine(tiny.model(), batch_tokens=1), itertools.count()
-    engine.executor = ModelExecutor(lanes)
+    engine.executor = ModelExecutor(workers)
     assert engine.submit(PAIRS[:6]).result().seconds > 0
     monkeypatch.setattr("xl3m_core.engine.score_batches", lambda *_: 2.0 + 0 * next(ticks))
-    assert engine.submit(PAIRS[:6]).result().seconds == 6 * 2.0 / lanes
+    assert engine.submit(PAIRS[:6]).result().seconds == 6 * 2.0 / workers
     assert next(ticks) == 6
 
 
@@ -191,7 +191,7 @@ def test_a_question_that_is_refused_is_refused_by_the_future() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
+def test_scores_submitted_before_others_are_complete_are_those_they_have_alone(
     order: tuple[int, ...],
 ) -> None:
     engine = tiny.engine(tiny.model(), batch_tokens=200)
@@ -205,7 +205,7 @@ def test_what_is_begun_before_another_has_ended_has_the_scores_it_has_alone(
 
 @pytest.mark.guarantee("Scheduling")
 @pytest.mark.parametrize("prompt", ["cold", "warm"])
-def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
+def test_an_answer_beside_batches_in_progress_is_the_one_it_is_alone(
     prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, going, answered = tiny.model(), threading.Barrier(3, timeout=30), threading.Event()
@@ -226,7 +226,7 @@ def test_an_answer_beside_the_batches_under_way_is_the_one_that_it_is_alone(
     monkeypatch.setattr(model, "logits", slow)
     with ThreadPoolExecutor(1) as pool:
         begun = pool.submit(engine.score, pairs)
-        going.wait()  # both lanes are at a batch
+        going.wait()  # both workers run a batch
         assert engine.answer(context, QUESTION, pieces.append) == alone
         answered.set()
         assert begun.result() == pytest.approx(scores, abs=1e-3)
@@ -281,7 +281,7 @@ def test_the_batch_budget_changes_no_evidence() -> None:
 
 
 def naive(engine: Engine, text: str) -> tuple[list[Segment], KeyContext]:
-    """All segments, scored one by one, sorted; the method as the paper has it."""
+    """All segments, scored one by one, then sorted: the method as in the paper."""
     segmenter = engine.segmenter()
     tail, segments = segmenter.push(Tail(), text)
     segments += segmenter.flush(tail)

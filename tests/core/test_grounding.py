@@ -1,4 +1,4 @@
-"""Grounded: an answer that stands in its evidence is told from one that does not."""
+"""Grounding: an answer that occurs in its evidence, and one that does not."""
 
 import re
 

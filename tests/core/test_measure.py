@@ -1,4 +1,4 @@
-"""Certainty has the bounds and fixed points of its formulas, and reads no column it should not."""
+"""Certainty has the bounds and fixed points of its formulas, and uses no other column."""
 
 import math
 

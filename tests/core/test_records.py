@@ -14,7 +14,8 @@ from stream_app.settings import Settings
 from xl3m_core import MethodError
 from xl3m_core.method import Method
 from xl3m_core.records import EXAMINED_CHARS, record_start
-from xl3m_core.segment import Segment, Segmenter, Tail
+from xl3m_core.segment import Segment, Tail
+from xl3m_core.segmenter import Segmenter
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -75,7 +76,7 @@ LINES = st.lists(st.one_of(PLAIN, MORE), max_size=60)
 
 
 def bytes_of(texts: Sequence[str]) -> list[int]:
-    """A counter that is exact and uneven: a token a byte of UTF-8."""
+    """An exact and uneven counter: one token for each byte of UTF-8."""
     return [len(text.encode()) for text in texts]
 
 
@@ -88,7 +89,7 @@ def segments_of(segmenter: Segmenter, chunks: Sequence[str]) -> list[Segment]:
 
 
 def grouped(lines: Sequence[str]) -> list[list[str]]:
-    """The lines by record, the slow and plain way."""
+    """The lines of each record, by the slow twin."""
     begins, records = record_start("auto"), list[list[str]]()
     for line in lines:
         if begins(line) or not records:
@@ -205,14 +206,14 @@ def test_an_indented_file_is_cut_between_its_lines_with_overlap() -> None:
 def test_the_rule_is_asked_a_bounded_number_of_times_a_line(line: str) -> None:
     asked = 0
     segmenter = Segmenter(bytes_of, 2000, 250)
-    rule = segmenter.begins
+    rule = segmenter.is_record_start
 
     def counted(text: str) -> bool:
         nonlocal asked
         asked += 1
         return rule(text)
 
-    segmenter.begins = counted
+    segmenter.is_record_start = counted
     text = line * (20_000 // line.count("\n"))
     segments_of(segmenter, [text])
     assert asked < 3 * text.count("\n")

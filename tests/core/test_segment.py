@@ -1,4 +1,4 @@
-"""The segmenter: any chunking gives the same segments, nothing is lost, nothing is over budget."""
+"""The segmenter: any chunking gives the same segments, without loss and within the budget."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xl3m_core.segment import Segment, Segmenter, Tail
+from xl3m_core.segment import Segment, Tail
+from xl3m_core.segmenter import Segmenter
 
 TEXT = st.text(
     st.one_of(
@@ -18,7 +19,7 @@ TEXT = st.text(
 
 
 def bytes_of(texts: Sequence[str]) -> list[int]:
-    """A counter that is exact and uneven: a token a byte of UTF-8."""
+    """An exact and uneven counter: one token for each byte of UTF-8."""
     return [len(text.encode()) for text in texts]
 
 
@@ -61,7 +62,7 @@ def test_chunks_together_are_as_one_by_one(text: str, cuts: list[int], size: int
 def test_pieces_of_a_long_record_about_fill_their_segments(text: str, size: int) -> None:
     segmenter = Segmenter(bytes_of, size)
     segments = segments_of(segmenter, [text])
-    assert all(len(s.text) <= segmenter.longest_line for s in segments)
+    assert all(len(s.text) <= segmenter.max_line_chars for s in segments)
     assert sum(s.tokens for s in segments) / len(segments) > size / 8 or len(segments) < 3
 
 
@@ -118,13 +119,13 @@ def test_a_line_without_end_is_cut_as_it_comes() -> None:
     segmenter = Segmenter(bytes_of, 10)
     tail, segments = segmenter.push(Tail(), "x" * 1000)
     assert len(segments) > 80
-    assert len(tail.partial) < segmenter.longest_line
+    assert len(tail.partial) < segmenter.max_line_chars
 
 
 @pytest.mark.parametrize("size", [100, 1000])
 @pytest.mark.parametrize("shape", ["x", "気", " ", "😀", "x+ ", "気+ ", "x+ +😀", "😀+\n"])
 def test_what_is_counted_is_not_much_more_than_what_there_is(shape: str, size: int) -> None:
-    """Tokens that lie very unevenly: spaces cost nothing, some characters four."""
+    """A very uneven counter: a space has no token, some characters have four."""
     lengths = {"x": size + 4, "気": size // 3 + 2, " ": 7 * size, "😀": 7 * size, "\n": 1}
     text = "".join(each * lengths[each] for each in shape.split("+")) * 20
     counted = 0

@@ -214,8 +214,8 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     }
     assert numbers == {
         "a value": [],
-        "records of an event": [tokens.RECORDS],
-        "the texts of an event": [tokens.GROWTH, tokens.ROOM],
+        "records of an event": [tokens.MAX_RECORDS],
+        "the texts of an event": [tokens.GROWTH, tokens.EXTRA_CHARS],
         "a stream's name": [events.STREAM_BYTES],
         "fields of a template": [templates.FIELDS],
         "steps of a path; paths in a list; arrays within each other": [

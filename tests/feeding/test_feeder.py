@@ -20,7 +20,8 @@ from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SettingsError, UnreachableError
 from stream_app.feeding import chunking, discovery, feeder, open_file, reader, recovery
-from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.checkpoint_file import CheckpointFile
+from stream_app.feeding.checkpoints import Checkpoints
 from stream_app.feeding.chunking import Chunk
 from stream_app.feeding.encoder import EventEncoder
 from stream_app.feeding.feeder import Feeder, open_feeder
@@ -32,6 +33,7 @@ from stream_app.ingest.decoder import TokenDecoder
 from stream_app.settings import Format, Settings
 from stream_app.store.state import PositionUpdate, Retention
 from stream_app.store.store import StreamStore
+from stream_app.testing import until
 from tests.support.files import read_file
 from tests.support.workers import fresh_topics
 
@@ -74,6 +76,7 @@ def test_chunks_join_to_the_file_and_end_with_a_record(
 def test_what_is_sent_is_what_a_worker_of_these_settings_takes(
     text: str, form: Format, key_field: str, limit: int
 ) -> None:
+    key_field = key_field if form in ("json", "msgpack") else ""
     settings = Settings(input_format=form, key_field=key_field, max_event_bytes=limit)
     values = Feeder(settings, cast(AIOKafkaProducer, None), None).values("web-1", text)
     decoder = TokenDecoder(settings, lambda _: "")
@@ -251,12 +254,6 @@ class Later:
         return self.events[-1]
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("is_confirmed", [True, False])
 async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
     is_confirmed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -271,7 +268,7 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
     made = Feeder(settings, cast(AIOKafkaProducer, client), None, book)
 
     async def run() -> None:
-        async with feed._kept(settings, book, made):
+        async with feed._saved(settings, book, made):
             source = Source(tmp_path / "log", "s", follow=True)
             await made.feed("s", reader.read(source, ReadOptions(book)), lambda _: None)
 

@@ -20,7 +20,8 @@ from stream_app.cli.feed_report import _parts
 from stream_app.errors import SettingsError
 from stream_app.feeding import discovery
 from stream_app.feeding.addressing import event_key
-from stream_app.feeding.checkpoints import CheckpointFile, Checkpoints
+from stream_app.feeding.checkpoint_file import CheckpointFile
+from stream_app.feeding.checkpoints import Checkpoints
 from stream_app.feeding.chunking import Chunk, RecordRules, Splitter
 from stream_app.feeding.compression import ArchiveError, decompress
 from stream_app.feeding.content import extract, inspect

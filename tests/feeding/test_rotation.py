@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from stream_app.feeding import open_file, rotation, tailer
-from stream_app.feeding.checkpoints import Checkpoint, CheckpointFile, Checkpoints
+from stream_app.feeding.checkpoint_file import CheckpointFile
+from stream_app.feeding.checkpoints import Checkpoint, Checkpoints
 from stream_app.feeding.chunking import Chunk
 from stream_app.feeding.open_file import OpenFile
 from stream_app.feeding.reader import read
@@ -218,17 +219,17 @@ def meet(patch: pytest.MonkeyPatch, world: World) -> None:
         patch.setattr(owner, name, outer)
 
     for owner, name in (
-        (OpenFile, "_block"), (rotation, "_inodes"), (rotation, "_of"), (CheckpointFile, "add"),
+        (OpenFile, "_block"), (rotation, "_inodes"), (rotation, "_select"), (CheckpointFile, "add"),
         (Checkpoints, "resume"), (Checkpoints, "relocate"), (rotation, "ignore_existing"),
     ):  # fmt: skip
         around(owner, name)
-    is_left = Tailer._is_left
+    was_left = Tailer._was_left
 
     async def waits(self: Tailer, current: OpenFile, read: bool) -> bool:
         world.wait()
-        return await is_left(self, current, read)
+        return await was_left(self, current, read)
 
-    patch.setattr(Tailer, "_is_left", waits)
+    patch.setattr(Tailer, "_was_left", waits)
     for module, name in (
         (tailer, "FOLLOW_SECONDS"), (tailer, "LEAVE_SECONDS"), (open_file, "LOOK_SECONDS"),
         (rotation, "_TRY_SECONDS"),

@@ -14,7 +14,7 @@ from stream_app.formats.notes import MAX_FORMS, Notes
 from stream_app.formats.paths import compile_paths
 from stream_app.formats.templates import FIELDS, compile_text
 from stream_app.formats.values import as_text
-from stream_app.ingest.decoder import GROWTH, ROOM
+from stream_app.ingest.decoder import EXTRA_CHARS, GROWTH
 from stream_app.settings import Settings
 from tests.support.decoding import KAFKA_MS, T0, chunks, decoded, decoder
 
@@ -159,7 +159,7 @@ def test_an_event_does_not_become_very_many_times_its_size() -> None:
     value = {"records": [{}] * 5000, "text": "x" * 5000}
     made = decoder(input_format="json", records_field="records[]")
     found, reason = decoded(made, value)
-    assert sum(len(chunk.text) for chunk in found) <= GROWTH * len(json.dumps(value)) + ROOM
+    assert sum(len(chunk.text) for chunk in found) <= GROWTH * len(json.dumps(value)) + EXTRA_CHARS
     assert "record" in reason and "of 5000" in reason and "more than 4 times its bytes" in reason
     wide = "{text}" * FIELDS
     with pytest.raises(BadEvent, match="more than 4 times its bytes"):

@@ -1,4 +1,4 @@
-"""Attention by matrix products is torch's own, whatever is masked, cached or shared."""
+"""Blocked attention gives the results of torch's own, whatever is masked, cached or shared."""
 
 import copy
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ MODULE = torch.nn.Module()
 )
 @settings(max_examples=60, deadline=None)
 @torch.inference_mode()
-def test_products_are_torchs_attention(
+def test_blocked_attention_is_torchs_attention(
     rows: int,
     width: int,
     before: int,
@@ -39,7 +39,7 @@ def test_products_are_torchs_attention(
     dtype: torch.dtype,
     room: int,
 ) -> None:
-    """Rows padded at random, behind keys that were read earlier, heads that share keys."""
+    """With random padding, keys of earlier tokens, and heads that share keys."""
     dice = torch.Generator().manual_seed(seed % 2**63)
     many, few = heads
     query = torch.randn(rows, many, width, 8, generator=dice, dtype=dtype)
@@ -67,7 +67,7 @@ def test_products_are_torchs_attention(
 def test_without_a_mask_each_token_sees_itself_and_what_is_before(
     scale: float, atol: float, rows: int, width: int, seed: int
 ) -> None:
-    """Also where the exponentials of the scores are more than numbers hold."""
+    """Also where the exponentials of the scores overflow."""
     dice = torch.Generator().manual_seed(seed % 2**63)
     query, key, value = torch.randn(3, rows, 2, width, 8, generator=dice)
     query *= scale
@@ -80,7 +80,7 @@ def test_without_a_mask_each_token_sees_itself_and_what_is_before(
 @pytest.mark.parametrize("shift", [-200.0, -90.0, -75.0, 0.0, 75.0, 90.0, 200.0])
 @torch.inference_mode()
 def test_scores_of_any_size_are_weighed_as_torch_does(scale: float, shift: float) -> None:
-    """Also where their exponentials are all nothing, or more than numbers hold."""
+    """Also where their exponentials all underflow, or overflow."""
     dice = torch.Generator().manual_seed(1)
     query, key, value = torch.randn(3, 2, 4, 40, 8, generator=dice)
     query *= scale
@@ -93,15 +93,15 @@ def test_scores_of_any_size_are_weighed_as_torch_does(scale: float, shift: float
 
 
 def by_name(model: LanguageModel, name: str, lengths: Sequence[int]) -> torch.Tensor:
-    """The last logits of rows of such lengths, by that attention."""
+    """The last logits of rows of these lengths, with the attention of that name."""
     model.model.set_attn_implementation(name)
     rows = [[n % tiny.VOCAB for n in range(3, 3 + length)] for length in lengths]
     return model.logits(rows, keep=min(lengths) // 2)
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
-def test_a_models_logits_are_the_same_by_products(name: str) -> None:
-    """Whatever its window of attention; one that cannot choose stays as it is."""
+def test_a_models_logits_are_the_same_with_blocked_attention(name: str) -> None:
+    """Also with a sliding window; a model that cannot be switched stays as it is."""
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
     plain, found = (
         by_name(model, kind, (tiny.WINDOW - 3, tiny.WINDOW // 2))
@@ -111,10 +111,10 @@ def test_a_models_logits_are_the_same_by_products(name: str) -> None:
 
 
 @pytest.mark.parametrize("lengths", [(40,), (40, 40), (40, 23)])
-def test_what_is_hidden_is_written_down_where_there_is_padding_alone(
+def test_there_is_a_mask_only_where_there_is_padding(
     lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long row would have a very large mask."""
+    """The mask of a long row would be very large."""
     model, masks = LanguageModel.load(dtype="bfloat16", device="cpu"), list[object]()
     model.can_pack = False
     plain = by_name(model, attention.SDPA, lengths)
@@ -147,7 +147,7 @@ def test_no_block_is_weighed_twice_for_its_padding(
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_a_cache_of_fixed_size_changes_nothing(name: str) -> None:
-    """It has room behind what was read, which is hidden."""
+    """Its unused end is masked."""
     network, written = copy.deepcopy(tiny.network(name)), list[torch.Tensor]()
     prompt = torch.tensor([[3, 1, 4, 1, 5]])
     for kind in (attention.SDPA, attention.NAME):
@@ -165,7 +165,7 @@ def test_a_cache_of_fixed_size_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "said"), [("cuda", [False]), ("cpu", [])])
-def test_on_a_gpu_torch_attends_without_plans(
+def test_on_a_gpu_torch_attends_without_cudnn(
     kind: str, said: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = list[bool]()
@@ -174,13 +174,15 @@ def test_on_a_gpu_torch_attends_without_plans(
     assert told == said
 
 
-def test_products_are_chosen_in_bfloat16_alone() -> None:
+def test_blocked_attention_is_chosen_in_bfloat16_only() -> None:
     for dtype, name in (("bfloat16", attention.NAME), ("float32", attention.SDPA)):
         model = LanguageModel.load(dtype=dtype, device="cpu").model
         assert model.config._attn_implementation == name
 
 
-def test_a_model_that_products_would_change_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_logits_would_change_torchs_attention_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(attention, "logits_close", lambda one, other: False)
     model = LanguageModel.load(dtype="bfloat16", device="cpu").model
     assert model.config._attn_implementation == attention.SDPA

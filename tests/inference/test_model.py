@@ -33,7 +33,7 @@ PROMPT = "pump seven is down"
 
 
 def twin(name: str, text: str, question: str, measure: Measure) -> float:
-    """Certainty, one row at a time and one number at a time."""
+    """The certainty of one row, by plain formulas."""
     encode = tiny.model(name).encode
     asked = encode([f"\nQuestion: {question}\nAnswer:"])[0]
     row = [0, *encode([text])[0], *asked]
@@ -47,7 +47,7 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
 
 
 def greedy(network: Any, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
-    """Argmax by argmax, the whole row anew each time; stops as `generate` should."""
+    """Greedy decoding that reads the whole row for each token; stops as `generate` should."""
     ids = list(prompt)
     for _ in range(tokens):
         logits = network(input_ids=torch.tensor([ids])).logits
@@ -100,7 +100,7 @@ def test_a_model_without_attention_mask_gets_rows_of_one_length() -> None:
 
 
 @pytest.mark.parametrize("kind", ["default", "linear", "dynamic", "longrope"])
-def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread_and_reads_nothing_on(
+def test_a_model_with_dynamic_rope_is_for_one_thread_and_extends_no_cache(
     kind: str,
 ) -> None:
     ropes: dict[str, Any] = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 2.0}
@@ -116,7 +116,7 @@ def test_a_model_that_scales_places_by_what_it_reads_is_for_one_thread_and_reads
 
 
 class Masked(tiny.Maskless):
-    """A model that takes a mask; `disturb` is what becomes of its logits in a wide batch."""
+    """A model that takes a mask; `disturb`: the factor of its logits in a wide batch."""
 
     def __init__(self, disturb: float) -> None:
         super().__init__()
@@ -148,14 +148,14 @@ def test_positions_that_padding_shifts_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("name", tiny.PADDED)
-def test_there_are_as_many_columns_as_asked_for_even_before_a_row(name: str) -> None:
+def test_there_are_as_many_columns_as_requested_even_before_a_row(name: str) -> None:
     model = tiny.model(name)
     logits = model.logits([[0, 5], [7]], 6)
     assert logits.shape == (2, 6, tiny.VOCAB)
     assert torch.allclose(logits[0, 4:], model.logits([[0, 5]], 2)[0], atol=1e-4)
 
 
-def test_what_is_asked_of_rows_of_any_length_costs_the_logits_of_few_tokens() -> None:
+def test_logits_are_computed_for_the_positions_needed_only() -> None:
     model, read = tiny.Watched(), list[int]()
     rows, ends = [[7] * 3, [8] * 100, [9] * 100], [[1, 2], [3, 4, 5]]
     hook = model.model.lm_head.register_forward_pre_hook(
@@ -186,7 +186,7 @@ def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in tiny.CONFIGS if tiny.model(name).can_share_prefix]
 )
-def test_what_is_written_by_hand_is_what_the_library_writes(name: str, most: int) -> None:
+def test_greedy_decoding_is_that_of_transformers(name: str, most: int) -> None:
     model = tiny.model(name)
     prompt, heard = torch.tensor([model.prompt(PROMPT)]), list[list[int]]()
 
@@ -204,15 +204,15 @@ def test_what_is_written_by_hand_is_what_the_library_writes(name: str, most: int
     assert torch.allclose(first.float(), logits.float(), atol=1e-4)
 
 
-def test_an_answer_repeats_its_context_whatever_the_models_file_wishes(
+def test_an_answer_repeats_its_context_whatever_the_generation_config_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny.model("llama")
     prompt = model.prompt(PROMPT)
     expected = model.generate(prompt, 24)[0]
-    for wish in ({"repetition_penalty": 9.0}, {"no_repeat_ngram_size": 1}):
+    for options in ({"repetition_penalty": 9.0}, {"no_repeat_ngram_size": 1}):
         with monkeypatch.context() as patch:
-            for name, value in wish.items():
+            for name, value in options.items():
                 patch.setattr(model.model.generation_config, name, value)
             assert model.generate(prompt, 24)[0] == expected
 

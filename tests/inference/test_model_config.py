@@ -1,4 +1,4 @@
-"""What a model's files say of themselves is refused in one line where it cannot be true."""
+"""Wrong numbers in a model's files are refused, in one line."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Packed rows: each has the logits that it has alone, whatever stands beside it."""
+"""Packed rows: each has the logits it has alone, whatever else is in the batch."""
 
 import copy
 
@@ -15,13 +15,13 @@ from xl3m_core.inference.capabilities import logits_close
 from xl3m_core.inference.packing import MAX_PADDING_RATIO, PackedBatch, slots_of
 
 NARROW = {"mistral", "gemma3", "bloom"}
-"""Those that see less than all, or tell places by a mask."""
+"""Models with a sliding window, or with positions that depend on the mask."""
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 CPU = torch.device("cpu")
 
 
 def room(lengths: list[int], filled: bool) -> list[int]:
-    """As much as the longest has for each row, or what each needs."""
+    """The slot of each row: as long as the longest, or as its own length."""
     return [max(lengths)] * len(lengths) if filled else lengths
 
 

@@ -1,5 +1,6 @@
-"""Warm prompts: what was read before changes how fast an answer comes, and not the answer."""
+"""The prefix cache: it changes how fast an answer comes, and not the answer."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support import tiny
 from xl3m_core import LanguageModel
+from xl3m_core.inference.prefix_cache import shared_tokens
 
 SHARING = [name for name in tiny.CONFIGS if tiny.model(name).can_share_prefix]
 PER_TOKEN = 256  # two layers' keys and values, two heads of eight float32 each
@@ -16,9 +18,9 @@ LOGITS = 4 * tiny.VOCAB
 PARTS = st.lists(st.integers(3, 30), min_size=1, max_size=40)
 
 
-def fresh(name: str, warm_bytes: int) -> LanguageModel:
+def fresh(name: str, prefix_cache_bytes: int) -> LanguageModel:
     cold = tiny.model(name)
-    return LanguageModel(cold.model, cold.tokenizer, cold.window, warm_bytes)
+    return LanguageModel(cold.model, cold.tokenizer, cold.window, prefix_cache_bytes)
 
 
 @pytest.mark.guarantee("Answer contents")
@@ -40,7 +42,7 @@ def test_an_answer_is_the_same_whatever_was_read_before(name: str, asked: Any) -
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_of_a_prompt_read_ahead_nothing_is_left_to_read(name: str) -> None:
+def test_of_a_prefilled_prompt_nothing_is_left_to_read(name: str) -> None:
     model, read = fresh(name, 1 << 20), list[int]()
     prompt = [0, *range(5, 90)]
     model.prefill(prompt)
@@ -77,3 +79,13 @@ def test_other_models_keep_nothing(name: str) -> None:
     model.prefill([0, 5, 6])
     model.generate([0, *range(5, 40)], 4)
     assert not model.prefix_cache.entries
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_shared_tokens_are_those_of_a_comparison_one_by_one(
+    start: list[int], one: list[int], other: list[int]
+) -> None:
+    left, right = (*start, *one), (*start, *other)
+    same = (a == b for a, b in zip(left, right, strict=False))
+    naive = sum(1 for _ in itertools.takewhile(bool, same))
+    assert shared_tokens(left, right) == shared_tokens(right, left) == naive

@@ -1,4 +1,4 @@
-"""Control tokens: none comes out of a text, whatever the tokenizer, and the text stays as it is."""
+"""Control tokens: no text contains one, whatever the tokenizer, and the text stays as it is."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ TEXT = st.lists(st.one_of(st.sampled_from(NAMES + SPECIAL), st.text("<|/>as ｜]
 
 
 def added() -> Any:
-    """Qwen's kind: added tokens that are not called special; and two that are text."""
+    """As Qwen: added tokens that are not marked as special, and two that are text."""
     made = tiny.tokenizer()
     made.add_tokens([AddedToken(name, special=False, normalized=False) for name in NAMES])
     made.add_tokens([AddedToken(name, special=False) for name in ("    ", "hydrophone")])
@@ -29,7 +29,7 @@ def added() -> Any:
 
 
 def pieces() -> Any:
-    """XGLM's and llm-jp's kind: control tokens are pieces of a Unigram vocabulary."""
+    """As XGLM and llm-jp: control tokens are pieces of a Unigram vocabulary."""
     names = [*SPECIAL, "<unk>", "<EOD|LLM>"]
     letters = [chr(code) for code in range(33, 127)] + ["▁", "｜"]
     vocab = [(name, 0.0) for name in names] + [(letter, -5.0) for letter in letters]
@@ -41,7 +41,7 @@ def pieces() -> Any:
 
 
 def whole_words() -> Any:
-    """A BPE that looks up whole words, as Llama 3's, with control tokens in its vocabulary."""
+    """As Llama 3: a BPE that looks up whole words, with control tokens in its vocabulary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {name: i for i, name in enumerate([*SPECIAL, *NAMES, *alphabet])}
     bpe = Tokenizer(BPE(vocab, [], ignore_merges=True))
@@ -54,7 +54,7 @@ def whole_words() -> Any:
 
 
 class InPython:
-    """A tokenizer whose part in Rust nobody can have."""
+    """A tokenizer without a fast part."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

@@ -1,5 +1,5 @@
-"""Queues: whatever comes in whatever order, each partition's events leave in theirs, none is lost,
-and what is held in one queue holds up no other.
+"""PartitionBuffers: each partition's events leave in order, none is lost, and a throttled partition
+blocks no other.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from tests.support.fakes import Event, Message, coming, poll, until
 
 MAX_BYTES = 25
 PARTITIONS = 3
-# A partition's number, and how many events of it come at once. None: a batch is taken.
-MOST = 4
-POLLS = st.tuples(st.integers(0, PARTITIONS - 1), st.integers(1, MOST))
-COMINGS = st.lists(st.one_of(st.none(), POLLS), max_size=150)
+# A partition's number, and how many of its events arrive at once. None: a batch is taken.
+MAX_POLL = 4
+POLLS = st.tuples(st.integers(0, PARTITIONS - 1), st.integers(1, MAX_POLL))
+ARRIVALS = st.lists(st.one_of(st.none(), POLLS), max_size=150)
 
 
 class Source:
-    """Makes events, and stops fetching where it is told to."""
+    """Creates events, and stops fetching a partition that is paused."""
 
-    def __init__(self, held: set[str] | None = None) -> None:
-        self.throttled = held or set()
+    def __init__(self, throttled: set[str] | None = None) -> None:
+        self.throttled = throttled or set()
         self.paused = set[tuple[str, int]]()
         self.discarded = list[Any]()
         self.offsets = Counter[int]()
@@ -40,17 +40,17 @@ class Source:
         )
 
     def event(self, partition: int, value: bytes = b"x" * 10) -> Event:
-        """The partition's next one."""
+        """The partition's next event."""
         self.offsets[partition] += 1
         return Event(Message("t", partition, self.offsets[partition], 0, None, value))
 
     def poll(self, partition: int, size: int) -> list[Event]:
-        """So many at once."""
+        """Put several events at once."""
         self.buffers.put(events := [self.event(partition) for _ in range(size)])
         return events
 
     def put(self, partition: int, value: bytes = b"x" * 10) -> Event:
-        """It comes in."""
+        """Put one event."""
         self.buffers.put([event := self.event(partition, value)])
         return event
 
@@ -59,12 +59,12 @@ class Source:
 
 
 @pytest.mark.guarantee("Backpressure")
-@given(COMINGS)
+@given(ARRIVALS)
 async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
-    comings: list[tuple[int, int] | None],
+    arrivals: list[tuple[int, int] | None],
 ) -> None:
     source, put, taken = Source(), list[Any](), list[Any]()
-    for step in comings:
+    for step in arrivals:
         if step is not None:
             put += source.poll(*step)
         elif not source.buffers.empty:
@@ -80,28 +80,30 @@ async def test_events_leave_in_the_order_of_their_partition_and_none_is_lost(
 
 
 @pytest.mark.guarantee("Bounded memory")
-@given(COMINGS, st.sets(st.sampled_from(["t/0", "t/1"])))
-async def test_a_source_that_heeds_pauses_fills_no_queue_beyond_its_bytes_and_a_poll(
-    comings: list[tuple[int, int] | None], held: set[str]
+@given(ARRIVALS, st.sets(st.sampled_from(["t/0", "t/1"])))
+async def test_no_buffer_exceeds_its_bytes_by_more_than_a_poll_if_pauses_are_heeded(
+    arrivals: list[tuple[int, int] | None], throttled: set[str]
 ) -> None:
-    source = Source(held)
-    for step in comings:
+    source = Source(throttled)
+    for step in arrivals:
         if step is not None and not source.is_paused(step[0]):
             source.poll(*step)
-        elif step is None and source.buffers.buffers.keys() - held:
+        elif step is None and source.buffers.buffers.keys() - throttled:
             batch = await source.buffers.batch()
             assert sum(map(size, batch)) < MAX_BYTES + 10
-            assert not {f"t/{e.message.partition}" for e in batch} & held
-        most = MAX_BYTES + 10 * MOST
-        assert all(queue.bytes < most for queue in source.buffers.buffers.values())
+            assert not {f"t/{e.message.partition}" for e in batch} & throttled
+        most = MAX_BYTES + 10 * MAX_POLL
+        assert all(buffer.bytes < most for buffer in source.buffers.buffers.values())
         full = {
-            queue.partition for queue in source.buffers.buffers.values() if queue.bytes >= MAX_BYTES
+            buffer.partition
+            for buffer in source.buffers.buffers.values()
+            if buffer.bytes >= MAX_BYTES
         }
         assert source.paused == full
 
 
 @pytest.mark.guarantee("Backpressure")
-async def test_what_is_held_in_one_queue_holds_up_no_other() -> None:
+async def test_a_throttled_partition_blocks_no_other() -> None:
     source = Source({"t/0"})
     hot = [source.put(0) for _ in range(9)]
     waiting = asyncio.create_task(source.buffers.batch())
@@ -116,7 +118,7 @@ async def test_what_is_held_in_one_queue_holds_up_no_other() -> None:
 
 
 @pytest.mark.guarantee("Backpressure")
-async def test_queues_have_their_turn_however_large_the_events_of_others() -> None:
+async def test_buffers_take_turns_however_large_the_events_of_others() -> None:
     source = Source()
     large = [source.put(0, b"x" * 99) for _ in range(2)]
     small = [source.put(1), source.put(2)]
@@ -125,7 +127,7 @@ async def test_queues_have_their_turn_however_large_the_events_of_others() -> No
 
 
 @pytest.mark.guarantee("Bounded memory")
-async def test_a_queue_has_a_bound_of_events_too() -> None:
+async def test_a_buffer_has_a_limit_of_events_too() -> None:
     source = Source()
     for _ in range(BUFFER_EVENTS):
         assert not source.is_paused(0)
@@ -136,20 +138,20 @@ async def test_a_queue_has_a_bound_of_events_too() -> None:
 
 
 @pytest.mark.guarantee("Backpressure")
-async def test_what_is_cleared_is_let_go_and_what_comes_then_is_taken() -> None:
+async def test_cleared_events_are_discarded_and_later_ones_are_taken() -> None:
     source = Source({"t/0"})
-    gone = [source.put(0) for _ in range(4)] + [source.put(1)]
+    dropped = [source.put(0) for _ in range(4)] + [source.put(1)]
     source.buffers.clear()
-    assert (source.discarded, source.buffers.empty) == (gone, True)
-    assert not [event for event in gone if event.acked]
-    came = source.put(1)
-    assert await source.buffers.batch() == [came]
+    assert (source.discarded, source.buffers.empty) == (dropped, True)
+    assert not [event for event in dropped if event.acked]
+    later = source.put(1)
+    assert await source.buffers.batch() == [later]
 
 
-async def test_filling_never_waits_for_room() -> None:
+async def test_filling_never_waits_for_space() -> None:
     source = Source({"t/0"})
-    held, last = [source.event(0) for _ in range(50)], source.event(1)
-    polls = [poll([event]) for event in (*held, last)]
+    throttled, last = [source.event(0) for _ in range(50)], source.event(1)
+    polls = [poll([event]) for event in (*throttled, last)]
     filling = asyncio.create_task(source.buffers.fill(coming(polls)))
     await until(filling.done)
     assert [event.message for event in await source.buffers.batch()] == [last.message]
@@ -157,7 +159,7 @@ async def test_filling_never_waits_for_room() -> None:
 
 
 @pytest.mark.guarantee("At-least-once delivery")
-async def test_a_poll_is_acknowledged_with_its_last_event() -> None:
+async def test_a_bundle_is_acknowledged_with_its_last_event() -> None:
     source = Source()
     polls = [poll([source.event(0, b"") for _ in range(count)]) for count in (3, 1, 400, 200)]
     await source.buffers.fill(coming(polls))
@@ -171,5 +173,5 @@ async def test_a_poll_is_acknowledged_with_its_last_event() -> None:
                 acked.append(event.bundle)
                 assert event.message.offset == event.bundle.message.offset
     assert offsets == [*range(1, 605)]
-    assert not any(each.message.value for each in polls), "what is done is not held on to"
+    assert not any(each.message.value for each in polls), "what is done is not throttled on to"
     assert acked == polls and all(each.acked == [each] for each in polls)

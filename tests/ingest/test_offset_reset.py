@@ -1,4 +1,4 @@
-"""Where a partition begins that was never read: as said, once, and only there."""
+"""Start position: applied once, and only to partitions that were never read."""
 
 import time
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def test_topics_that_cannot_be_are_refused_by_name(topics: str) -> None:
 
 @pytest.mark.guarantee("Start position")
 @pytest.mark.parametrize(("start", "at"), [("latest", 60), (1000, 30)])
-async def test_a_partition_nobody_read_begins_there_once(
+async def test_an_unread_partition_begins_at_the_start_position_once(
     redis_client: Redis, fresh: Callable[[str], str], start: Any, at: int
 ) -> None:
     store, topics = StreamStore(redis_client), {fresh("a"), fresh("b")}
@@ -70,7 +70,7 @@ async def write(here: Site, stream: str, partition: int, text: str, hours_ago: f
 @pytest.mark.parametrize(
     "start", ["latest", "-1h", datetime.fromtimestamp(time.time() - HOUR_S, UTC).isoformat()]
 )
-async def test_on_kafka_only_partitions_nobody_read_begin_there(
+async def test_on_kafka_only_unread_partitions_begin_at_the_start_position(
     here: Site, fresh: Callable[[str], str], start: str
 ) -> None:
     known, never, topic = fresh("known"), fresh("never"), here.settings.tokens_topic
@@ -83,13 +83,13 @@ async def test_on_kafka_only_partitions_nobody_read_begin_there(
     await here.until(lambda: holds(known, "long ago\n"))
     await here.until(lambda: has_no_lag(here, topic))
     await here.stop(worker)
-    await write(here, known, 0, "while nobody read", 2)
+    await write(here, known, 0, "while no worker ran", 2)
     await write(here, never, 1, "never read, two hours ago", 2)
     await write(here, never, 1, "never read, just now", 0)
     other = with_changes(here, start=start, group=fresh("group"), prefix=fresh("prefix"))
     again = with_changes(here, start=start)
     await again.start()
-    await here.until(lambda: holds(known, "long ago\nwhile nobody read\n"))
+    await here.until(lambda: holds(known, "long ago\nwhile no worker ran\n"))
     await here.until(lambda: has_no_lag(here, topic))
     await write(here, never, 1, "from now on", 0)
     later = "from now on\n" if start == "latest" else "never read, just now\nfrom now on\n"
@@ -101,7 +101,7 @@ async def test_on_kafka_only_partitions_nobody_read_begin_there(
     await other.start()
     await here.until(lambda: has_no_lag(other, topic))
     await write(here, known, 0, "for both", 0)
-    await here.until(lambda: holds(known, "long ago\nwhile nobody read\nfor both\n"))
+    await here.until(lambda: holds(known, "long ago\nwhile no worker ran\nfor both\n"))
     await here.until(lambda: other_holds(known, "for both\n"))
-    assert "never came" not in log_of(here)
+    assert "are missing" not in log_of(here)
     assert_alive(here)

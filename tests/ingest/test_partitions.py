@@ -1,4 +1,4 @@
-"""Partitions: at assignment Redis says where to go on, whatever Kafka has committed."""
+"""Assignment: reading continues at the positions in Redis, whatever Kafka has committed."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Fresh = Callable[[str], str]
 
 @pytest.fixture
 def partitions(redis_client: Redis, fresh: Fresh) -> Assignment:
-    """Those of a fresh topic, none owned yet."""
+    """The assignment of a fresh topic; no partition is owned yet."""
     return Assignment(StreamStore(redis_client), fresh("topic"))
 
 
@@ -28,7 +28,7 @@ def event(partitions: Assignment, offset: int, partition: int = 0) -> Event:
 def owned_events(
     partitions: Assignment, *where: tuple[int, int]
 ) -> list[tuple[OwnedPartition, Event]]:
-    """Events of (partition, offset) with the partitions they came from."""
+    """Events at (partition, offset) with their owned partitions."""
     events = [event(partitions, offset, partition) for partition, offset in where]
     return [(owned, e) for e in events if (owned := partitions.of(e.message))]
 
@@ -77,7 +77,7 @@ async def test_a_topic_made_again_gets_a_new_name(
     assert owned is not None
     assert (owned.name, owned.expected, owned.missing) == (f"{tp.topic}/0#1", 0, 0)
     assert broker.commits == [{tp: 0}]
-    assert "made again" in caplog.text
+    assert "recreated" in caplog.text
 
 
 @pytest.mark.guarantee("Recreated topics")
@@ -105,7 +105,7 @@ async def test_what_an_earlier_owner_wrote_until_the_takeover_is_not_taken_for_a
 
 
 @pytest.mark.guarantee("Positions in Redis")
-async def test_no_epoch_is_drawn_for_partitions_that_were_called_back(
+async def test_no_epoch_is_drawn_for_revoked_partitions(
     partitions: Assignment,
 ) -> None:
     class AgainError(Exception):
@@ -139,7 +139,7 @@ async def test_a_topic_made_again_keeps_its_new_name(partitions: Assignment) -> 
 
 @pytest.mark.guarantee("Positions in Redis")
 @pytest.mark.parametrize(("position", "committed"), [(None, None), (None, 0), (30, 30)])
-async def test_nothing_is_committed_where_nothing_differs(
+async def test_nothing_is_committed_if_nothing_differs(
     partitions: Assignment, position: int | None, committed: int | None
 ) -> None:
     tp = TP(partitions.topic, 0)
@@ -151,7 +151,7 @@ async def test_nothing_is_committed_where_nothing_differs(
 
 
 @pytest.mark.guarantee("Failover")
-async def test_owned_and_lost_are_told_by_name(partitions: Assignment) -> None:
+async def test_owned_and_lost_partitions_are_returned_by_name(partitions: Assignment) -> None:
     one, two, other = TP(partitions.topic, 0), TP(partitions.topic, 1), TP("another", 0)
     names = [f"{tp.topic}/{tp.partition}" for tp in (one, two)]
     assert await partitions.assign([one, other], FakeBroker()) == ([names[0]], [])
@@ -185,7 +185,7 @@ async def test_an_assignment_that_fails_halfway_can_be_done_again(partitions: As
 
 
 class BrokenBroker(FakeBroker):
-    """One that cannot commit."""
+    """A broker whose commits fail."""
 
     async def commit_offsets(self, offsets: object) -> bool:
         raise ConnectionError("no broker")
@@ -204,7 +204,7 @@ async def test_what_is_written_while_redis_is_looked_at_is_not_missed(
         return found
 
     monkeypatch.setattr(partitions.store.partitions, "positions", slow)
-    await partitions.check_generation()
+    await partitions.check_positions()
 
 
 @pytest.mark.guarantee("Failover")
@@ -217,7 +217,7 @@ async def test_positions_are_kept_for_every_partition_of_a_batch(partitions: Ass
 
 
 @pytest.mark.guarantee("Zombie fencing")
-async def test_a_partition_kept_through_a_rebalance_is_taken_over_anew(
+async def test_a_partition_kept_through_a_rebalance_gets_a_new_epoch(
     partitions: Assignment,
 ) -> None:
     tp = TP(partitions.topic, 0)
@@ -244,7 +244,7 @@ async def test_a_zombie_moves_no_position(partitions: Assignment) -> None:
 
 
 @pytest.mark.guarantee("Lost writes")
-async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
+async def test_a_redis_that_lost_writes_is_noticed_whatever_is_written_next(
     partitions: Assignment,
 ) -> None:
     await partitions.assign([TP(partitions.topic, 0)], FakeBroker())
@@ -256,7 +256,7 @@ async def test_a_redis_that_went_back_is_noticed_whatever_is_written_next(
 
 
 @pytest.mark.guarantee("Missing offsets")
-def test_offsets_that_never_came_are_counted_once() -> None:
+def test_missing_offsets_are_counted_once() -> None:
     owned = OwnedPartition("t/0", 0, 1, None, expected=10)
     for offset in (10, 13, 11, 12, 14, 16):
         owned.observe(offset)
@@ -264,7 +264,7 @@ def test_offsets_that_never_came_are_counted_once() -> None:
 
 
 @pytest.mark.guarantee("Missing offsets")
-async def test_where_no_position_is_known_only_what_the_topic_still_has_can_be_missed(
+async def test_without_a_position_only_offsets_that_the_topic_still_has_can_be_missing(
     partitions: Assignment,
 ) -> None:
     tp = TP(partitions.topic, 0)
@@ -275,7 +275,7 @@ async def test_where_no_position_is_known_only_what_the_topic_still_has_can_be_m
 
 
 async def taken_over(partitions: Assignment, broker: FakeBroker) -> OwnedPartition:
-    """The first partition, at one more assignment."""
+    """The first partition after one more assignment."""
     tp = TP(partitions.topic, 0)
     await partitions.assign([tp], broker)
     return partitions.owned[f"{tp.topic}/0"]
@@ -295,7 +295,7 @@ async def test_a_topic_with_another_id_is_another_however_long_it_is(
     broker.ids = {tp.topic: "cluster/two"}
     owned = await taken_over(partitions, broker)
     assert (owned.name, owned.position, owned.missing) == (f"{tp.topic}/0#1", 0, 0)
-    assert tp.topic in caplog.text and "deleted and made again" in caplog.text
+    assert tp.topic in caplog.text and "deleted and recreated" in caplog.text
     assert (await taken_over(partitions, broker)).name == f"{tp.topic}/0#1"
 
 
@@ -309,7 +309,7 @@ async def test_what_another_cluster_has_under_the_name_is_a_copy_unless_it_is_sh
     await taken_over(partitions, broker)
     broker.ids = {tp.topic: "another/two"}
     assert (await taken_over(partitions, broker)).position == 30
-    assert "another Kafka cluster" in caplog.text and "rebuild --all" in caplog.text
+    assert "on another Kafka cluster" in caplog.text and "rebuild --all" in caplog.text
     caplog.clear()
     assert (await taken_over(partitions, broker)).position == 30
     assert not caplog.text

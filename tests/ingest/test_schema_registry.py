@@ -1,5 +1,5 @@
-"""The schema registry: what Confluent's own serializers wrote is read as what JSON would say; what
-is away is waited for, what is unknown is a bad event, and no bytes end the process.
+"""The schema registry: values of Confluent's serializers are decoded to JSON-like data. A registry
+that is down is waited for, an unknown schema is a bad event, and no bytes end the process.
 """
 
 import json
@@ -43,7 +43,7 @@ def schemas() -> Iterator[Schemas]:
 
 @pytest.fixture
 def producer(schemas: Schemas) -> Iterator[Producer]:
-    """Who writes with it."""
+    """A client that writes with it."""
     made = Producer(schemas.url)
     yield made
     made.client.close()
@@ -60,20 +60,20 @@ def _closed() -> Iterator[None]:
 
 
 def close() -> None:
-    """All that were opened."""
+    """All clients that were opened."""
     while _open:
         _open.pop().close()
 
 
 def reading(schemas: Schemas, **changes: Any) -> Registry:
-    """A worker's, that asks this one."""
+    """A worker's Registry for this registry."""
     settings = Settings.from_env({}, input_format="json", schema_registry=schemas.url, **changes)
     _open.append(Registry(settings))
     return _open[-1]
 
 
 async def read(reader: Registry, value: bytes, headers: Any = (), what: str = "value") -> Any:
-    """As ingest does: first the schema, then what it says."""
+    """Decode as ingest does: fetch the schema first."""
     await reader.prepare([(value, None, headers) if what == "key" else (None, value, headers)])
     frame = reader.frame(value, headers, what)
     assert frame is not None
@@ -392,7 +392,7 @@ async def test_nobody_at_the_url_is_no_fault_of_the_event() -> None:
 async def test_a_schema_is_asked_for_once_and_so_many_are_kept(
     schemas: Schemas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "KEPT_SCHEMAS", 2)
+    monkeypatch.setattr(registry_module, "CACHED_SCHEMAS", 2)
     for id in (1, 2, 3):
         schemas.add(f"s{id}", {"schema": json.dumps("string")}, id=id)
     reader = reading(schemas)

@@ -1,4 +1,4 @@
-"""What a log was cut for is noted with it, and said to who comes with another model."""
+"""Segmentation: noted with a log, and reported to a worker with another model."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from stream_app.ingest.segmentation import (
     retained,
 )
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, Cursor, Retention, State
+from stream_app.store.state import Commit, Committed, Cursor, Retention, State
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import HashEngine
@@ -28,7 +28,7 @@ METHOD = Method.fit(512, k=3)  # of which 512 - 1 - 64 - 32 are for a segment
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """One with room for three segments of a log."""
+    """A store that keeps three segments of a log."""
     return StreamStore(redis_client, Retention(3))
 
 
@@ -51,13 +51,13 @@ def test_what_is_trimmed_counts_no_more() -> None:
 
 
 @pytest.mark.guarantee("Chunking")
-def test_what_does_not_fit_is_said_with_its_streams_and_numbers() -> None:
+def test_a_mismatch_names_its_streams_and_numbers() -> None:
     cursors = {f"s{i}": cursor(0, _0=LONG) for i in range(5)} | {"fits": cursor(0, _0=SHORT)}
-    (said,) = differences(cursors, METHOD, SHORT)
-    assert said.startswith("5 streams ('s0', 's1', 's2', …) hold segments of 512 tokens")
-    assert "reads 415 " in said and "xl3m rebuild" in said
-    (said,) = differences({"a": cursor(0, _0=OTHER)}, METHOD, SHORT)
-    assert said.startswith("1 stream ('a') ") and "tokenizer" in said
+    (mismatch,) = differences(cursors, METHOD, SHORT)
+    assert mismatch.startswith("5 streams ('s0', 's1', 's2', …) hold segments of 512 tokens")
+    assert "reads 415 " in mismatch and "xl3m rebuild" in mismatch
+    (mismatch,) = differences({"a": cursor(0, _0=OTHER)}, METHOD, SHORT)
+    assert mismatch.startswith("1 stream ('a') ") and "tokenizer" in mismatch
     assert [*differences({"a": cursor(0, _0=SHORT), "b": Cursor()}, METHOD, SHORT)] == []
 
 
@@ -70,8 +70,9 @@ async def grown(
     commit = Commit(
         stream, base, segments, Tail(head + count), "t/0", 1, offset, cut=cut.number
     )  # fmt: skip
-    (state,) = await store.commit([commit])
-    assert state is not None
+    (result,) = await store.commit([commit])
+    assert isinstance(result, Committed)
+    state = result.state
     return state
 
 
@@ -94,19 +95,19 @@ async def test_the_cursor_says_how_its_log_was_cut(store: StreamStore, fresh: Fr
 async def test_a_worker_with_a_smaller_window_says_what_it_finds(
     store: StreamStore, fresh: Fresh, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from stream_app.cli.doctor import _cuts
+    from stream_app.cli.doctor import _segmented_otherwise
 
     stream, engine = fresh("s"), HashEngine()
     await store.register_streams([(stream, "t/0")])
     await grown(
         store, stream, State(), 2, replace(Segmentation.of_engine(engine), segment_tokens=190)
     )
-    said = [line for line in await mismatches(store, engine) if stream in line]
-    assert len(said) == 1 and "segments of 190 tokens" in said[0]
+    mismatch = [line for line in await mismatches(store, engine) if stream in line]
+    assert len(mismatch) == 1 and "segments of 190 tokens" in mismatch[0]
     with caplog.at_level(logging.WARNING, "xl3m"):
         await SegmentationCheck(engine, store).run()
-    assert said[0] in caplog.messages
-    assert said[0] in await _cuts(Settings(redis=redis_url), engine)
+    assert mismatch[0] in caplog.messages
+    assert mismatch[0] in await _segmented_otherwise(Settings(redis=redis_url), engine)
 
 
 @pytest.mark.guarantee("Chunking")

@@ -1,5 +1,5 @@
-"""Ingest: whatever Kafka delivers, however often, the log is that of the text read once, and an
-event is acknowledged only when it is in Redis.
+"""Ingest: with any redeliveries, the log equals that of the text read once, and an event is
+acknowledged only when it is in Redis.
 """
 
 import json
@@ -50,13 +50,13 @@ CASES = Path(__file__).parents[1] / "cases"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a Redis that is only said to be away."""
+    """No pauses for a Redis that is simulated to be down."""
     monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.0,))
 
 
 @dataclass
 class Site:
-    """An ingest with all it works on, and what became of the events it was given."""
+    """An Ingest with its parts, and what it did with its events."""
 
     ingest: Ingest
     topic: str
@@ -68,13 +68,13 @@ class Site:
         self.letters.append((event, reason))
 
     def event(self, offset: int, value: bytes | None, key: bytes | None = b"", **at: Any) -> Event:
-        """An event for the stream whose name is the topic's, if no key says otherwise."""
+        """An event of the stream in its key; by default its name is the topic's."""
         key = self.topic.encode() if key == b"" else key
         message = Message(self.topic, at.get("partition", 0), offset, 1001, key, value)
         return Event(message, self.acked)
 
     def lines(self, *texts: str, start: int = 0, partition: int = 0) -> list[Event]:
-        """Each text as an event, at the offsets from `start` on."""
+        """One event per text, with offsets from `start` on."""
         return [
             self.event(start + i, text.encode(), partition=partition)
             for i, text in enumerate(texts)
@@ -85,12 +85,12 @@ class Site:
 
     @property
     def offsets(self) -> list[int]:
-        """Those acknowledged, in that order."""
+        """Acknowledged offsets in the order of their acks."""
         return [event.message.offset for event in self.acked]
 
 
 async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) -> Site:
-    """One that owns these partitions of the topic."""
+    """A site that owns these partitions of the topic."""
     settings, engine, health = Settings(**changes), HashEngine(), store.health or Health()
     assignment = Assignment(store, topic)
     await assignment.assign([TP(topic, number) for number in numbers], FakeBroker())
@@ -107,7 +107,7 @@ async def site(store: StreamStore, topic: str, *numbers: int, **changes: Any) ->
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """One with room for everything."""
+    """A store without limits."""
     return StreamStore(redis_client)
 
 
@@ -119,18 +119,18 @@ async def here(store: StreamStore, fresh: Fresh) -> Site:
 
 @dataclass
 class Reading:
-    """Ingest as a service that takes in what comes."""
+    """Ingest as a service."""
 
     ingest: Ingest
     polls: AsyncIterator[Event]
 
     async def run(self) -> None:
-        """Until it is told to stop."""
+        """Run until cancelled."""
         await self.ingest.run(self.polls)
 
 
 async def assert_holds(site: Site, text: str) -> None:
-    """The stream is what the text comes to when it is read at once."""
+    """Check that the stream equals the text read at once."""
     tail, segments = batch(site.ingest.scorer.engine, text)
     found = await site.ingest.store.segments(site.topic, 0, PLENTY)
     assert [(s.text, s.start, s.end, s.start_token) for s in found] == [
@@ -284,9 +284,7 @@ async def test_a_zombie_that_wrote_before_its_successor_is_taken_up(
 
 
 @pytest.mark.guarantee("Lost writes")
-async def test_a_redis_that_lost_what_it_took_is_not_passed_over(
-    here: Site, redis_client: Redis
-) -> None:
+async def test_a_redis_that_lost_writes_ends_the_worker(here: Site, redis_client: Redis) -> None:
     await here.ingest.apply(here.lines("record 0\n"))
     cursor = keys.cursor(here.topic)
     saved = await redis_client.dump(cursor)
@@ -324,7 +322,7 @@ async def test_what_a_restart_took_between_write_and_position_is_written_again(
     async def restarted(done: list[tuple[OwnedPartition, Any]]) -> None:
         calls.append(len(done))
         if len(calls) == 1:
-            here.ingest.assignment.trusted_run_id = "a process that is gone"
+            here.ingest.assignment.trusted_run_id = "a process that ended"
             for name, value in zip(names, saved, strict=True):
                 await redis_client.delete(name)
                 if value:
@@ -391,7 +389,7 @@ async def test_events_are_read_in_the_form_the_settings_say(
 
 
 @pytest.mark.guarantee("Missing offsets")
-async def test_offsets_that_never_came_are_counted_on_the_stream(here: Site) -> None:
+async def test_missing_offsets_are_counted_on_the_stream(here: Site) -> None:
     await here.ingest.apply([here.event(i, b"x\n") for i in (0, 1, 4)])
     await here.ingest.apply([here.event(9, b"\xff"), here.event(10, b"x\n")])
     assert (await here.state()).cursor.gaps == 2 + 4
@@ -400,7 +398,9 @@ async def test_offsets_that_never_came_are_counted_on_the_stream(here: Site) -> 
 
 
 @pytest.mark.guarantee("Missing offsets")
-async def test_a_gap_at_the_takeover_is_counted(store: StreamStore, fresh: Fresh) -> None:
+async def test_offsets_missing_at_the_assignment_are_counted(
+    store: StreamStore, fresh: Fresh
+) -> None:
     topic = fresh("topic")
     first = await site(store, topic, 0)
     await first.ingest.apply(first.lines("x\n"))
@@ -410,7 +410,7 @@ async def test_a_gap_at_the_takeover_is_counted(store: StreamStore, fresh: Fresh
 
 
 @pytest.mark.guarantee("Missing offsets")
-async def test_a_gap_before_what_cannot_be_used_is_counted_once_whoever_owns_the_partition(
+async def test_offsets_missing_before_a_dead_letter_are_counted_once(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = fresh("topic")
@@ -491,9 +491,9 @@ async def test_streams_are_listed_under_their_partition(here: Site, fresh: Fresh
     assert listed == sorted([here.topic, other, f"{here.topic}/0"])
 
 
-async def full(store: StreamStore, room: int) -> int:
-    """How many streams there may be, so that there is room for so many more."""
-    return int(await store.redis.scard(keys.streams())) + room
+async def full(store: StreamStore, left: int) -> int:
+    """The limit of streams that admits so many more."""
+    return int(await store.redis.scard(keys.streams())) + left
 
 
 @pytest.mark.guarantee("Bounded counts")
@@ -528,7 +528,7 @@ async def test_a_stream_that_is_there_goes_on_with_whoever_gets_its_partition(
 
 
 @pytest.mark.guarantee("Bounded counts")
-async def test_a_gap_before_an_event_there_is_no_room_for_is_counted_on_the_next(
+async def test_offsets_missing_before_an_event_beyond_the_limit_are_counted_on_the_next(
     store: StreamStore, fresh: Fresh
 ) -> None:
     here = await site(store, fresh("topic"), 0, max_streams=await full(store, 1))
@@ -593,7 +593,7 @@ async def test_a_partition_far_behind_waits_and_the_others_do_not(
 
 
 @pytest.mark.guarantee("At-least-once delivery")
-async def test_run_takes_in_whatever_comes(here: Site) -> None:
+async def test_run_ingests_every_event(here: Site) -> None:
     events = here.lines(*(f"record {i}\n" for i in range(2000)))
 
     polls = [poll(events[i : i + 300]) for i in range(0, len(events), 300)]
@@ -612,7 +612,7 @@ FANNED = st.lists(st.lists(st.tuples(st.integers(0, 2), TEXTS), max_size=5), min
 
 
 def fanned(events: list[list[tuple[int, str]]], names: list[str]) -> list[bytes]:
-    """Each list of records as an event."""
+    """One event per list of records."""
     found = [[{"s": names[which], "text": text} for which, text in each] for each in events]
     return [json.dumps({"records": records}).encode() for records in found]
 
@@ -664,7 +664,7 @@ async def test_an_event_that_died_between_its_streams_is_finished_by_its_next_ow
     topic, names = fresh("topic"), [fresh("s") for _ in range(3)]
     values = fanned([[(0, "a"), (1, "b"), (0, "c"), (2, "d")]], names)
     first = await site(store, topic, 0, **FAN_OUT)
-    monkeypatch.setattr(ingest_module, "STREAMS_AT_ONCE", 1)
+    monkeypatch.setattr(ingest_module, "STREAMS_PER_COMMIT", 1)
     commit, done = store.commit, list[str]()
 
     async def die(commits: Any, trusted: str = "") -> Any:
@@ -701,7 +701,7 @@ async def test_a_bad_record_among_good_ones_is_one_dead_letter_and_costs_no_othe
 
 
 @pytest.mark.guarantee("Event formats")
-async def test_a_gap_before_an_event_of_several_streams_is_counted_once(
+async def test_offsets_missing_before_an_event_of_several_streams_are_counted_once(
     store: StreamStore, fresh: Fresh
 ) -> None:
     names = [fresh("s") for _ in range(3)]
@@ -730,7 +730,7 @@ async def test_one_stream_too_many_costs_an_event_no_other_stream(
 async def test_an_event_of_very_many_streams_is_taken_in(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "STREAMS_AT_ONCE", 100)
+    monkeypatch.setattr(ingest_module, "STREAMS_PER_COMMIT", 100)
     here, stem = await site(store, fresh("topic"), 0, **FAN_OUT), fresh("s")
     records = [{"s": f"{stem}/{i % 1050}", "text": "x"} for i in range(2100)]
     await here.ingest.apply([here.event(0, json.dumps({"records": records}).encode())])

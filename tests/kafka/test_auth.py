@@ -1,4 +1,4 @@
-"""Access: what the settings say reaches aiokafka and Faust alike; what cannot be used is named."""
+"""Authentication: settings reach aiokafka and Faust alike; an unusable file is named."""
 
 import logging
 import ssl
@@ -26,7 +26,7 @@ REGISTRY |= {"schema_registry_password": "hunter2"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> secured.Certificates:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> secured.Certificates:
     """Certificates of a CA, a client and a stranger."""
     return secured.certificates(tmp_path_factory.mktemp("certificates"))
 
@@ -50,8 +50,8 @@ def settings(**given: Any) -> Settings:
         ("SASL_SSL", "OAUTHBEARER", OAuthCredentials),
     ],
 )
-async def test_faust_is_told_what_aiokafka_is_told(
-    security: str, mechanism: str, kind: type, made: secured.Certificates, tmp_path: Path
+async def test_faust_gets_the_same_options_as_aiokafka(
+    security: str, mechanism: str, kind: type, certificates: secured.Certificates, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("a-token\n")
     given: dict[str, Any] = {"kafka_security_protocol": security, "kafka_sasl_mechanism": mechanism}
@@ -60,14 +60,14 @@ async def test_faust_is_told_what_aiokafka_is_told(
     elif mechanism:
         given |= LOGIN
     if security.endswith("SSL"):
-        given["kafka_ssl_cafile"] = str(made.ca)
+        given["kafka_ssl_cafile"] = str(certificates.ca)
     options = auth.kafka(settings(**given))
     credentials = auth.faust_credentials(settings(**given))
     assert type(credentials) is kind
-    told = dict(credentials_to_aiokafka_auth(credentials)) if credentials else {}
+    faust_options = dict(credentials_to_aiokafka_auth(credentials)) if credentials else {}
     assert options.pop("bootstrap_servers") == "127.0.0.1:9092"
-    assert options.pop("security_protocol") == told.pop("security_protocol", "PLAINTEXT")
-    for known in (options, told):
+    assert options.pop("security_protocol") == faust_options.pop("security_protocol", "PLAINTEXT")
+    for known in (options, faust_options):
         context = known.pop("ssl_context", None)
         assert (context is not None) == security.endswith("SSL")
         assert context is None or (context.check_hostname, context.verify_mode) == (
@@ -76,7 +76,7 @@ async def test_faust_is_told_what_aiokafka_is_told(
         )
         if provider := known.pop("sasl_oauth_token_provider", None):
             assert await provider.token() == "a-token"
-    assert {k: v for k, v in options.items() if v} == {k: v for k, v in told.items() if v}
+    assert {k: v for k, v in options.items() if v} == {k: v for k, v in faust_options.items() if v}
     assert "hunter2" not in repr(credentials)
 
 
@@ -116,21 +116,21 @@ def test_a_secret_may_lie_in_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text(secret + "\n")
     env = others | {f"{variable(name)}_FILE": str(path)}
-    held = getattr(Settings.from_env(env), name)
-    assert (held if isinstance(held, str) else held.get_secret_value()) == secret
+    content = getattr(Settings.from_env(env), name)
+    assert (content if isinstance(content, str) else content.get_secret_value()) == secret
     assert Settings.from_env(env | {variable(name): ""}) == Settings.from_env(env)
     given = {"redis": "redis://given:1"}
     assert Settings.from_env(env, **given).redis == "redis://given:1"
 
 
 @pytest.mark.parametrize("name", SECRETS)
-@pytest.mark.parametrize("held", [None, b"", b"\n", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff"])
 def test_a_file_without_a_secret_is_named_by_its_variable(
-    name: str, held: bytes | None, tmp_path: Path
+    name: str, content: bytes | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "hunter2"
-    if held is not None:
-        path.write_bytes(held)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(SettingsError, match=f"{variable(name)}_FILE") as refused:
         Settings.from_env({f"{variable(name)}_FILE": str(path)})
     assert "hunter2" not in str(refused.value)
@@ -149,11 +149,11 @@ def test_a_secret_in_two_places_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_certificates_are_named(
-    made: secured.Certificates, tmp_path: Path
+    certificates: secured.Certificates, tmp_path: Path
 ) -> None:
     (tmp_path / "none.pem").write_text("none")
     for path in (str(tmp_path / "none.pem"), str(tmp_path / "hunter2")):
-        tls = {"kafka_security_protocol": "SSL", "kafka_ssl_cafile": str(made.ca)}
+        tls = {"kafka_security_protocol": "SSL", "kafka_ssl_cafile": str(certificates.ca)}
         for wrong in ("kafka_ssl_cafile", "kafka_ssl_certfile"):
             with pytest.raises(SettingsError, match=variable(wrong)) as refused:
                 auth.kafka(settings(**tls | {wrong: path}))
@@ -161,24 +161,24 @@ def test_files_that_are_no_certificates_are_named(
 
 
 def test_an_encrypted_key_is_refused_and_not_asked_about(
-    made: secured.Certificates, tmp_path: Path
+    certificates: secured.Certificates, tmp_path: Path
 ) -> None:
     path = tmp_path / "encrypted.key"
     secured.openssl(tmp_path, "rsa", "-aes256", "-passout", "pass:hunter2",
-                    "-in", str(made.key), "-out", str(path))  # fmt: skip
-    files = {"kafka_ssl_certfile": str(made.client), "kafka_ssl_keyfile": str(path)}
+                    "-in", str(certificates.key), "-out", str(path))  # fmt: skip
+    files = {"kafka_ssl_certfile": str(certificates.client), "kafka_ssl_keyfile": str(path)}
     with pytest.raises(SettingsError, match="not encrypted"):
         auth.kafka(settings(kafka_security_protocol="SSL", **files))
 
 
-@pytest.mark.parametrize("held", [None, b"", b" \n", "tökén".encode()])
-async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b" \n", "tökén".encode()])
+async def test_a_token_file_without_a_token_is_named(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "hunter2"
     path.write_text("a-token")
     how = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "OAUTHBEARER"}
     provider = auth.TokenFile(str(path))
     assert await provider.token() == "a-token"
-    path.unlink() if held is None else path.write_bytes(held)
+    path.unlink() if content is None else path.write_bytes(content)
     for call in (
         provider.read,
         lambda: auth.kafka(settings(**how, kafka_sasl_token_file=str(path))),
@@ -188,7 +188,7 @@ async def test_a_token_file_without_a_token_is_named(held: bytes | None, tmp_pat
         assert "hunter2" not in str(refused.value)
 
 
-# -- what is said ----------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------
 
 
 def test_what_a_broker_says_is_not_repeated() -> None:
@@ -217,7 +217,7 @@ def test_every_secret_stays_out_of_repr() -> None:
     assert "hunter2" not in repr(Settings.model_construct(**marked))
 
 
-def test_services_of_our_own_do_not_ask_who_comes_in() -> None:
+def test_embedded_services_need_no_authentication() -> None:
     urls: Any = {"broker": "kafka://ours:1", "redis": "redis://ours:2"}
     assert Settings(k=3).embedded(**urls) == Settings(k=3, **urls)
     with pytest.raises(SettingsError, match="unset XL3M_KAFKA_SECURITY_PROTOCOL"):

@@ -1,4 +1,4 @@
-"""The consumer passes over nothing: what Faust fetched and threw away is fetched again."""
+"""The consumer skips nothing: records that Faust fetched and dropped are fetched again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,7 @@ from tests.support.workers import WAIT_SECONDS, fresh_topics
 
 @pytest.fixture
 async def settings(broker: Service, fresh: Callable[[str], str]) -> Settings:
-    """Of a group that has committed nothing yet."""
+    """Settings with a group that has committed nothing yet."""
     here = Settings(broker=broker.url, group=fresh("group"), **fresh_topics(fresh))
     await ensure_topics(here)
     return here
@@ -32,7 +32,7 @@ async def settings(broker: Service, fresh: Callable[[str], str]) -> Settings:
 
 @pytest.fixture
 def seen() -> "asyncio.Queue[int]":
-    """Offsets of the first partition, as they come."""
+    """Offsets of the first partition in the order of arrival."""
     return asyncio.Queue()
 
 
@@ -40,38 +40,40 @@ def seen() -> "asyncio.Queue[int]":
 async def app(
     settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[App]:
-    """One that reads, and acknowledges nothing."""
+    """An app that reads, and acknowledges nothing."""
 
     async def take(events: AsyncIterator[Any]) -> None:
         async for event in events:
             seen.put_nowait(event.message.offset)
 
     here = create_faust(settings)
-    monkeypatch.setattr(here.shutdown, "begin", lambda: None)  # would end this process in time
+    monkeypatch.setattr(
+        here.shutdown, "begin", lambda: None
+    )  # it would end this process after a while
     add_agent(here, raw_topic(here, settings.tokens_topic), take)
     here.finalize()
     await here.maybe_start()
-    await until(lambda: bool(here.rebalancing_count and not here.rebalancing), WAIT_SECONDS)
+    await until(lambda: bool(here.rebalancing_count and not here.rebalancing), seconds=WAIT_SECONDS)
     yield here
     await here.stop()
 
 
 @pytest.mark.guarantee("At-least-once delivery")
-async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
+async def test_records_fetched_as_the_flow_stops_are_read_when_it_resumes(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer: Any = app.consumer
-    fetch, seek, thrown_away = consumer._getmany, consumer.perform_seek, asyncio.Event()
+    fetch, seek, dropped = consumer._getmany, consumer.perform_seek, asyncio.Event()
 
     async def getmany(**options: Any) -> Any:
         records = await fetch(**options)
-        if records and not thrown_away.is_set():
+        if records and not dropped.is_set():
             consumer.stop_flow()
         return records
 
     async def perform_seek() -> None:
         await seek()
-        thrown_away.set()
+        dropped.set()
 
     monkeypatch.setattr(consumer, "_getmany", getmany)
     monkeypatch.setattr(consumer, "perform_seek", perform_seek)
@@ -80,19 +82,19 @@ async def test_what_is_fetched_as_the_flow_stops_is_read_when_it_goes_on(
         asyncio.timeout(WAIT_SECONDS),
     ):
         sent = 0
-        while not thrown_away.is_set():
+        while not dropped.is_set():
             await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
             sent += 1
         consumer.resume_flow()
         await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
-        came: dict[int, None] = {}  # some come again: nothing is acknowledged here
-        while len(came) <= sent:
-            came[await seen.get()] = None
-    assert [*came] == [*range(sent + 1)]
+        received: dict[int, None] = {}  # some are redelivered: nothing is acknowledged here
+        while len(received) <= sent:
+            received[await seen.get()] = None
+    assert [*received] == [*range(sent + 1)]
 
 
 @pytest.mark.guarantee("Kafka queries")
-async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
+async def test_a_rebalance_does_not_wait_forever_for_unacknowledged_events(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_app.kafka.faust_app.DRAIN_SECONDS", 0.1)
@@ -109,13 +111,13 @@ async def test_a_rebalance_does_not_wait_for_ever_for_what_is_not_acknowledged(
     assert not any(committed.values()), "nothing was acknowledged for that"
 
 
-async def test_a_rebalance_waits_for_what_is_being_worked_on_for_a_while(
+async def test_a_rebalance_waits_for_a_batch_in_progress_for_a_while(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, done = cast(Any, app), asyncio.Event()
     monkeypatch.setattr(here, "ingest_idle", done.wait)
     waiting = asyncio.create_task(here._consumer_wait_empty(here.consumer, here.log))
-    await until(lambda: bool(cast(Any, done)._waiters), WAIT_SECONDS)
+    await until(lambda: bool(cast(Any, done)._waiters), seconds=WAIT_SECONDS)
     assert not waiting.done()
     done.set()
     async with asyncio.timeout(WAIT_SECONDS):
@@ -125,7 +127,7 @@ async def test_a_rebalance_waits_for_what_is_being_worked_on_for_a_while(
         await here._consumer_wait_empty(here.consumer, here.log)
 
 
-async def test_what_was_full_before_a_rebalance_is_not_full_any_more(app: App) -> None:
+async def test_a_partition_full_before_a_rebalance_is_not_full_after_it(app: App) -> None:
     consumer: Any = app.consumer
     for tp in consumer.assignment():
         consumer.on_buffer_full(tp)
@@ -133,30 +135,30 @@ async def test_what_was_full_before_a_rebalance_is_not_full_any_more(app: App) -
         consumer.assignment(), cast(Any, app).consumer_generation_id
     )
     assert not consumer._buffered_partitions
-    await until(lambda: consumer.flow_active, WAIT_SECONDS)
+    await until(lambda: consumer.flow_active, seconds=WAIT_SECONDS)
 
 
 @pytest.mark.guarantee("At-least-once delivery")
-async def test_nothing_is_read_while_partitions_are_given_out(app: App) -> None:
+async def test_nothing_is_read_during_a_rebalance(app: App) -> None:
     here: Any = app
     flowing = list[bool]()
 
-    async def look(sender: Any, **_: Any) -> None:
+    async def note(sender: Any, **_: Any) -> None:
         flowing.append(here.consumer.flow_active)
 
-    here.on_rebalance_complete.connect(look, weak=False)
+    here.on_rebalance_complete.connect(note, weak=False)
     assert here.consumer.flow_active
     await here.consumer.on_partitions_assigned(
         here.consumer.assignment(), here.consumer_generation_id
     )
-    await until(lambda: here.consumer.flow_active, WAIT_SECONDS)
+    await until(lambda: here.consumer.flow_active, seconds=WAIT_SECONDS)
     assert flowing == [False]
 
 
 @pytest.mark.guarantee("At-least-once delivery")
 @pytest.mark.parametrize("when", ["on_rebalance_complete", "perform_seek"])
 @pytest.mark.parametrize("given_out_anew", [False, True])
-async def test_partitions_called_back_while_they_are_taken_over_are_not_read_on(
+async def test_partitions_revoked_during_their_assignment_are_not_read(
     app: App, monkeypatch: pytest.MonkeyPatch, when: str, given_out_anew: bool
 ) -> None:
     here: Any = app
@@ -179,7 +181,7 @@ async def test_partitions_called_back_while_they_are_taken_over_are_not_read_on(
 
 
 async def three(app: App, settings: Settings, seen: "asyncio.Queue[int]") -> TP:
-    """A partition of three records, which were read."""
+    """A partition with three records that were read."""
     async with AIOKafkaProducer(**auth.kafka(settings)) as producer:
         for _ in range(3):
             await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
@@ -187,7 +189,7 @@ async def three(app: App, settings: Settings, seen: "asyncio.Queue[int]") -> TP:
     return TP(settings.tokens_topic, 0)
 
 
-async def test_where_a_partition_was_seen_to_end_counts_until_it_is_taken_over(
+async def test_the_noted_end_of_a_partition_counts_until_the_next_assignment(
     app: App, settings: Settings, seen: "asyncio.Queue[int]"
 ) -> None:
     consumer: Any = app.consumer
@@ -199,7 +201,7 @@ async def test_where_a_partition_was_seen_to_end_counts_until_it_is_taken_over(
         assert (await consumer.highwaters(tp))[tp] == 3
 
 
-async def test_a_partition_that_ends_before_what_is_committed_is_read_from_its_first_record(
+async def test_a_partition_that_ends_before_its_committed_offset_is_read_from_its_first_record(
     app: App, settings: Settings, seen: "asyncio.Queue[int]"
 ) -> None:
     consumer: Any = app.consumer
@@ -220,7 +222,7 @@ async def test_without_partitions_nothing_is_committed(
 
 
 @pytest.mark.guarantee("Backpressure")
-async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_again(
+async def test_a_partition_with_space_again_is_polled_soon_while_all_were_full(
     app: App, settings: Settings, seen: "asyncio.Queue[int]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer: Any = app.consumer
@@ -239,7 +241,7 @@ async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_a
         for tp in full:
             consumer.on_buffer_full(tp)
         while await waits.get() != RESUME_SECONDS:
-            pass  # a poll was under way
+            pass  # a poll was in progress
         await producer.send_and_wait(settings.tokens_topic, b"x", partition=0)
         while await waits.get() != RESUME_SECONDS:
             pass
@@ -250,7 +252,7 @@ async def test_while_all_partitions_are_full_it_is_soon_seen_that_one_has_room_a
 
 
 @pytest.mark.guarantee("Backpressure")
-async def test_while_a_partition_is_full_no_poll_of_the_others_takes_long(
+async def test_while_one_partition_is_full_polls_of_the_others_are_short(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer: Any = app.consumer
@@ -272,55 +274,55 @@ async def test_while_a_partition_is_full_no_poll_of_the_others_takes_long(
             pass
 
 
-GAPS = (0, 0, 0, 1, 2, 7, 10**12)
+DISTANCES = (0, 0, 0, 1, 2, 7, 10**12)
 
 
 @pytest.mark.guarantee("Missing offsets")
-async def test_what_is_acknowledged_without_a_hole_is_committed_whatever_never_came(
+async def test_an_unbroken_row_of_acks_is_committed_across_missing_offsets(
     app: App,
 ) -> None:
     for seed in range(50):
-        await commits_what_has_no_hole(app.consumer, TP("topic", seed), Random(seed))
+        await commits_unbroken_row(app.consumer, TP("topic", seed), Random(seed))
 
 
-async def commits_what_has_no_hole(consumer: Any, tp: TP, rng: Random) -> None:
-    """Read some offsets, acknowledge them in their order but for one, and look at each commit."""
+async def commits_unbroken_row(consumer: Any, tp: TP, rng: Random) -> None:
+    """Read offsets, acknowledge all but one in order, then that one; check each commit."""
     committed = consumer._committed_offset[tp] = rng.choice([None, 1, 2, 5])
-    came, read = list[int](), committed - 1 if committed else None
-    while len(came) < 12:
-        offset = (came[-1] + 1 if came else committed or 0) + rng.choice(GAPS)
+    offsets, read = list[int](), committed - 1 if committed else None
+    while len(offsets) < 12:
+        offset = (offsets[-1] + 1 if offsets else committed or 0) + rng.choice(DISTANCES)
         consumer._read_offset[tp] = read
-        assert consumer._each(tp, [record(tp, offset)])[0].offset == offset
+        assert consumer._single(tp, [record(tp, offset)])[0].offset == offset
         if read and offset - read > 1:  # as Faust does when it reads
             await consumer._add_gap(tp, read + 1, offset)
-        came.append(offset)
+        offsets.append(offset)
         read = offset
     late = rng.randint(0, 11)
-    consumer._acked[tp] += came[:late] + came[late + 1 :]
-    assert consumer._new_offset(tp) == (came[late - 1] + 1 if late else None)
+    consumer._acked[tp] += offsets[:late] + offsets[late + 1 :]
+    assert consumer._new_offset(tp) == (offsets[late - 1] + 1 if late else None)
     if late:
-        consumer._committed_offset[tp] = came[late - 1] + 1
-    consumer._acked[tp].append(came[late])
-    assert consumer._new_offset(tp) == came[-1] + 1
-    consumer._committed_offset[tp] = came[-1] + 1
-    assert consumer._new_offset(tp) is None  # nothing more is acknowledged
-    del consumer._acked[tp]  # the app goes on, and has no such partition
+        consumer._committed_offset[tp] = offsets[late - 1] + 1
+    consumer._acked[tp].append(offsets[late])
+    assert consumer._new_offset(tp) == offsets[-1] + 1
+    consumer._committed_offset[tp] = offsets[-1] + 1
+    assert consumer._new_offset(tp) is None  # nothing else is acknowledged
+    del consumer._acked[tp]  # the app continues, and does not own this partition
 
 
 @pytest.mark.guarantee("At-least-once delivery")
-async def test_what_comes_together_is_acknowledged_with_its_last(app: App) -> None:
+async def test_a_bundle_is_acknowledged_with_its_last_record(app: App) -> None:
     for seed in range(50):
-        await commits_whole_polls(app.consumer, TP("topic", seed), Random(seed))
+        await commits_bundles(app.consumer, TP("topic", seed), Random(seed))
 
 
-async def commits_whole_polls(consumer: Any, tp: TP, rng: Random) -> None:
-    """Read some polls, acknowledge them in their order, and look at each commit."""
+async def commits_bundles(consumer: Any, tp: TP, rng: Random) -> None:
+    """Read polls, acknowledge them in order, and check each commit."""
     committed = consumer._committed_offset[tp] = rng.choice([None, 1, 9])
     read, at = committed - 1 if committed else None, (committed or 0) - 1
     for _ in range(12):
-        offsets = [at := at + 1 + rng.choice(GAPS) for _ in range(rng.randint(1, 4))]
+        offsets = [at := at + 1 + rng.choice(DISTANCES) for _ in range(rng.randint(1, 4))]
         consumer._read_offset[tp] = read
-        [message] = consumer._together(tp, [record(tp, offset) for offset in offsets])
+        [message] = consumer._bundled(tp, [record(tp, offset) for offset in offsets])
         assert message.offset == offsets[-1]
         assert [each.offset for each in message.value] == offsets
         if read and message.offset - read > 1:  # as Faust does when it reads
@@ -332,7 +334,7 @@ async def commits_whole_polls(consumer: Any, tp: TP, rng: Random) -> None:
             consumer._committed_offset[tp] = offsets[-1] + 1
             assert consumer._new_offset(tp) is None
     assert not consumer._acked[tp] or consumer._new_offset(tp) == at + 1
-    del consumer._acked[tp]  # the app goes on, and has no such partition
+    del consumer._acked[tp]  # the app continues, and does not own this partition
 
 
 def record(tp: TP, offset: int) -> Record:

@@ -1,5 +1,5 @@
-"""Dead letters: every one is sent, and says what is missing from it; the log of them is bounded and
-says how many it left out.
+"""Dead letters: every one is sent and marks what it leaves out; their log is limited and counts the
+others.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ def event(offset: int, topic: str = "t", **changes: Any) -> Event:
     return Event(message._replace(**changes))
 
 
-async def bury_all(log: DeadLetterLog, events: list[Event], reason: str) -> list[dict[str, Any]]:
-    """What was sent."""
+async def send_all(log: DeadLetterLog, events: list[Event], reason: str) -> list[dict[str, Any]]:
+    """The dead letters that were sent."""
     sent = list[dict[str, Any]]()
 
     async def send(key: bytes | None, value: bytes) -> None:
         sent.append(json.loads(value))
 
-    bury = dead_letter_sender(send, log=log)
+    dead_letter = dead_letter_sender(send, log=log)
     for each in events:
-        await bury(each, reason.format(each.message.offset))
+        await dead_letter(each, reason.format(each.message.offset))
     return sent
 
 
@@ -40,11 +40,11 @@ async def bury_all(log: DeadLetterLog, events: list[Event], reason: str) -> list
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_all_are_sent_and_the_first_few_said_each_by_itself(
+async def test_all_are_sent_and_the_first_few_are_logged_one_by_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = DeadLetterLog()
-    sent = await bury_all(log, [event(i) for i in range(1000)], "byte {} is wrong")
+    sent = await send_all(log, [event(i) for i in range(1000)], "byte {} is wrong")
     assert [letter["offset"] for letter in sent] == [*range(1000)]
     assert len(caplog.messages) == dead_letters.LOGGED_EVENTS
     log.summarise()
@@ -63,25 +63,25 @@ async def test_kinds_and_topics_are_counted_apart(caplog: pytest.LogCaptureFixtu
     log = DeadLetterLog()
     for topic in ("a", "b"):
         for reason in ("byte {} is wrong", "field 'x{}' is missing"):
-            await bury_all(log, [event(i, topic) for i in range(20)], reason)
+            await send_all(log, [event(i, topic) for i in range(20)], reason)
     assert len(caplog.messages) == 4 * dead_letters.LOGGED_EVENTS
     log.summarise()
     assert len(caplog.messages) == 4 * dead_letters.LOGGED_EVENTS + 4
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_what_stopped_coming_is_said_again_when_it_comes_again(
+async def test_a_kind_that_stopped_is_logged_again_when_it_returns(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = DeadLetterLog()
-    await bury_all(log, [event(i) for i in range(20)], "why")
+    await send_all(log, [event(i) for i in range(20)], "why")
     log.summarise()
-    await bury_all(log, [event(20)], "why")  # it still goes on: counted
-    said = len(caplog.messages)
+    await send_all(log, [event(20)], "why")  # it continues: counted
+    logged = len(caplog.messages)
     log.summarise()
-    assert len(caplog.messages) == said + 1 and "1 more" in caplog.messages[-1]
+    assert len(caplog.messages) == logged + 1 and "1 more" in caplog.messages[-1]
     log.summarise()
-    await bury_all(log, [event(21)], "why")
+    await send_all(log, [event(21)], "why")
     assert caplog.messages[-1] == "t/0 offset 21: why"
 
 
@@ -92,24 +92,24 @@ async def test_of_any_number_of_kinds_so_many_are_remembered_and_none_uncounted(
     monkeypatch.setattr(dead_letters, "MAX_KINDS", 3)
     log = DeadLetterLog()
     for kind in "abcdef":
-        await bury_all(log, [event(i) for i in range(10)], kind)
+        await send_all(log, [event(i) for i in range(10)], kind)
     assert len(log.kinds) == 3
     log.summarise()
     assert len([m for m in caplog.messages if f"{10 - dead_letters.LOGGED_EVENTS} more" in m]) == 6
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_what_was_left_out_is_said_each_interval_and_at_the_end(
+async def test_counted_events_are_logged_each_interval_and_at_the_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(dead_letters, "INTERVAL_SECONDS", 0.01)
     log = DeadLetterLog()
     async with running(log):
-        await bury_all(log, [event(i) for i in range(10)], "why")
+        await send_all(log, [event(i) for i in range(10)], "why")
         await until(lambda: "5 more" in caplog.messages[-1])
         monkeypatch.setattr(dead_letters, "INTERVAL_SECONDS", 1000.0)
-        await bury_all(log, [event(i) for i in range(10)], "another")
+        await send_all(log, [event(i) for i in range(10)], "another")
         await asyncio.sleep(0)
     assert "5 more" in caplog.messages[-1] and "another" in caplog.messages[-1]
 
@@ -132,7 +132,7 @@ def test_a_letter_that_is_cut_says_so_and_how_much_there_was() -> None:
 @pytest.mark.guarantee("Dead letters")
 async def test_a_letter_has_the_record_s_headers() -> None:
     headers = [("trace", b"\xffabc"), ("none", None), ("trace", b"")]
-    [letter] = await bury_all(DeadLetterLog(), [event(0, headers=headers)], "why")
+    [letter] = await send_all(DeadLetterLog(), [event(0, headers=headers)], "why")
     assert letter["headers"] == [["trace", "/2FiYw=="], ["none", None], ["trace", ""]]
     assert headers_of(Message("t", 0, 0, None, None, b"", {"a": b"1"})) == [("a", b"1")]
     assert headers_of(cast(Any, object())) == []

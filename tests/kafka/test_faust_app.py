@@ -1,4 +1,4 @@
-"""The Faust app: only what it is told counts, and it leaves nothing behind."""
+"""The Faust app: only our settings count, and it leaves no files."""
 
 import os
 from pathlib import Path

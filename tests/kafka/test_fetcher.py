@@ -1,5 +1,5 @@
-"""Fetched record batches: read as aiokafka reads them; where it cannot, each record that can be
-read is, and every offset is accounted for. What is aiokafka's own here is held to what it was.
+"""Fetched record batches are read as aiokafka reads them. Where it fails, every readable record is
+read, and every offset is accounted for. Copied code of aiokafka is compared with the original.
 """
 
 import gzip
@@ -40,7 +40,7 @@ TP = TopicPartition("topic", 3)
 
 
 def read(data: bytes, at: int = 0, aborted: Any = None, **how: Any) -> list[Any]:
-    """What comes of what was fetched from an offset on."""
+    """The records of fetched data from an offset on."""
     level = how.pop("level", 1)
     state = FetchState(**how)
     records = PartitionRecords(
@@ -59,7 +59,7 @@ def offsets(records: Sequence[Any]) -> list[int]:
 
 
 def assert_accounted(records: Sequence[Any], begin: int, end: int) -> None:
-    """One after the other they account for every offset."""
+    """In order they stand for every offset."""
     for record in records:
         assert first_offset(record) <= begin <= record.offset
         begin = record.offset + 1
@@ -150,7 +150,7 @@ def test_what_is_left_of_a_damaged_batch_is_one_record(body: bytes, readable: in
         assert_accounted(found, 5, 10)
 
 
-def test_offsets_that_are_not_its_own_are_never_passed_on() -> None:
+def test_offsets_outside_a_batch_are_never_returned() -> None:
     strange = [Raw(b"x", delta=delta) for delta in (0, 10**9, -5)]
     found = read(batch(strange, base=50) + batch(some(1), base=53), 50)
     assert max(offsets(found)) == 53
@@ -191,7 +191,7 @@ def test_an_unknown_codec_or_format_is_named() -> None:
 
 @pytest.mark.guarantee("Unreadable records")
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
-def test_nothing_is_inflated_beyond_the_bound(codec: int) -> None:
+def test_nothing_is_decompressed_beyond_the_limit(codec: int) -> None:
     text = b"x" * 3_000_000
     data = raw._COMPRESS[codec](text)
     assert bytes(decompress(codec, data, len(text))) == text
@@ -227,7 +227,7 @@ def test_all_codecs_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mark(base: int, producer: int, committed: bool) -> bytes:
-    """The end of a transaction."""
+    """The marker at the end of a transaction."""
     flags = raw.CONTROL | raw.TRANSACTIONAL
     record = Raw(b"\0" * 6, struct.pack(">hh", 0, int(committed)))
     return batch([record], base=base, attributes=flags, producer=producer)
@@ -239,7 +239,7 @@ def in_transaction(count: int, base: int, producer: int) -> bytes:
 
 
 @pytest.mark.guarantee("Unreadable records")
-def test_what_was_passed_over_is_accounted_for_by_what_comes_next() -> None:
+def test_the_next_record_stands_for_skipped_offsets() -> None:
     data = in_transaction(2, 0, 1) + mark(2, 1, True) + in_transaction(3, 3, 1)
     data += mark(6, 1, False) + in_transaction(1, 7, 1) + mark(8, 1, True)
     found = read(data, 0, [(1, 3)])
@@ -260,7 +260,7 @@ def test_what_is_damaged_behind_a_mark_accounts_for_both() -> None:
     assert offsets(found) == [2] and first_offset(found[0]) == 0
 
 
-def test_a_hole_in_a_batch_or_between_two_is_still_one() -> None:
+def test_offsets_missing_in_a_batch_or_between_two_stay_missing() -> None:
     kept = [Raw(b"x", delta=delta) for delta in (0, 2)]
     found = read(batch(kept, base=0, count=2)[:0] + batch(some(1)) + batch(some(1), base=5))
     assert [first_offset(record) for record in found] == [0, 5]
@@ -305,7 +305,7 @@ def test_a_partition_that_is_to_wait_ends_before_what_cannot_be_read(
 
 
 class Assignment:
-    """As aiokafka's, of one partition that is read."""
+    """A stand-in for aiokafka's assignment with one partition."""
 
     active = True
 
@@ -318,7 +318,7 @@ class Assignment:
 
 
 @pytest.mark.guarantee("Unreadable records")
-async def test_a_poll_inflates_no_more_than_it_may_and_the_next_goes_on() -> None:
+async def test_a_poll_stays_within_its_decompression_budget_and_the_next_continues() -> None:
     state, assignment = FetchState(), Assignment(0)
     data = b"".join(batch([Raw(b"x" * 1000)] * 3, 4, 3 * i) for i in range(4))
     records = PartitionRecords(state, TP, FetchedRecords(data), None, 0, None, None, True, 1)

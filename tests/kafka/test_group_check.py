@@ -1,5 +1,5 @@
-"""A group or a topic that refuses a worker, on the real Kafka: it ends with one line, or tries
-again and recovers; the doctor says so before.
+"""A group or a topic that denies a worker access, on the real Kafka: the worker ends with one line,
+or retries and recovers; the doctor reports it in advance.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
         async with asyncio.timeout(WAIT_SECONDS):
             while not other.assignment():
                 await other.getmany(timeout_ms=100)
-        mark, said = (await marks(here))[f"group {settings.group}"]
-        assert mark == "FAIL" and "no worker of this kind" in said
+        mark, line = (await marks(here))[f"group {settings.group}"]
+        assert mark == "FAIL" and "no worker of this kind" in line
         await here.start()
         await here.until(lambda: says(log, "no worker of this kind"))
     await here.send("tokens", stream, b"read after all\n")
@@ -56,7 +56,7 @@ async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
 async def guarded(
     tmp_path: Path, redis_url: str, fresh: Fresh, pytestconfig: pytest.Config
 ) -> AsyncIterator[tuple[Site, Any]]:
-    """A site on a Kafka that gives a user no right that is not listed, and how to list one."""
+    """A site on a Kafka where a user has only listed rights, and a function to list one."""
     home = brokers.home()
     if home is None:
         pytest.skip("needs a real Kafka: set KAFKA_HOME")
@@ -90,7 +90,7 @@ async def guarded(
 
 
 def allow(admin: Any, kind: str, name: str, operation: str, allowed: bool = True) -> None:
-    """Give the user a right, or take it."""
+    """Give the user a right, or remove it."""
     kinds: Any = importlib.import_module("confluent_kafka.admin")
     pattern = kinds.ResourcePatternType.LITERAL
     resource = getattr(kinds.ResourceType, kind if kind != "CLUSTER" else "BROKER")
@@ -113,8 +113,8 @@ async def test_a_group_it_may_not_read_ends_the_worker_at_its_start_with_one_lin
 ) -> None:
     here, admin = guarded
     group = here.settings.group
-    mark, said = (await marks(here))[f"group {group}"]
-    assert mark == "FAIL" and "right to read" in said
+    mark, line = (await marks(here))[f"group {group}"]
+    assert mark == "FAIL" and "right to read" in line
     worker = await here.start()
     assert await ended(here, worker) == 3
     line = log_of(here).strip().splitlines()[-1]

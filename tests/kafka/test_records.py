@@ -1,5 +1,5 @@
-"""Where Kafka's records come in, on the real Kafka: whatever any producer may write, compressed,
-damaged, aborted, is read or said, and no record ends a worker.
+"""Records of all kinds on the real Kafka: compressed, damaged or aborted, each is read or reported,
+and none ends a worker.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ CODECS = ("gzip", "snappy", "lz4", "zstd")
 
 
 async def text_of(here: Site, stream: str) -> str:
-    """All that was read of a stream."""
+    """The whole text that was read of a stream."""
     state = await here.store.load(stream)
     text = ""
     for segment in await here.store.segments(stream, 0, state.cursor.head):
@@ -44,7 +44,7 @@ async def reads(here: Site, stream: str, text: str) -> bool:
 
 
 async def lag(here: Site, topic: str) -> int:
-    """As the broker's own tools count it: the ends of its partitions less the group's offsets."""
+    """Lag as the broker's tools count it: ends of the partitions minus the group's offsets."""
     admin = AIOKafkaAdminClient(**auth.kafka(here.settings))
     await admin.start()
     try:
@@ -75,7 +75,7 @@ def log_of(here: Site) -> str:
 
 
 def assert_alive(here: Site) -> None:
-    """But for those that were told to stop."""
+    """Except workers that were stopped."""
     assert all(worker.returncode in (None, 0) for worker in here.workers), log_of(here)[-3000:]
 
 
@@ -84,7 +84,7 @@ def confluent(here: Site, **more: Any) -> Producer:
 
 
 async def one_partition(here: Site, topic: str, **configs: str) -> None:
-    """The topic anew, with settings of its own."""
+    """Recreate the topic with settings of its own."""
     admin = AIOKafkaAdminClient(**auth.kafka(here.settings))
     await admin.start()
     try:
@@ -165,7 +165,7 @@ async def test_a_header_whose_name_is_not_text_does_no_harm_on_any_topic(
     await here.until(lambda: is_asked(here, stream, "is it odd?"))
     [(_, answer)] = await here.received("answers", 1)
     assert (decode(answer) or {})["id"] == "q"
-    assert "never came" not in log_of(here)
+    assert "are missing" not in log_of(here)
     assert_alive(here)
 
 
@@ -173,7 +173,7 @@ BOMB = 8 << 20
 
 
 @pytest.mark.guarantee("Unreadable records")
-async def test_a_batch_that_inflates_beyond_the_bound_is_one_dead_letter(
+async def test_a_batch_that_decompresses_beyond_the_limit_is_one_dead_letter(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     changes = {"max_batch_bytes": BOMB // 2}
@@ -191,13 +191,13 @@ async def test_a_batch_that_inflates_beyond_the_bound_is_one_dead_letter(
         for letter in letters:
             assert "XL3M_MAX_BATCH_BYTES" in letter["reason"]
         assert any("offsets 0 to 1" in letter["reason"] for letter in letters)
-        assert "never came" not in log_of(here)
+        assert "are missing" not in log_of(here)
         await here.until(lambda: has_no_lag(here, topic))
         assert_alive(here)
 
 
 def damage(here: Site, topic: str, mark: bytes) -> None:
-    """Turn a bit of what the broker has on its disk."""
+    """Flip a bit in the broker's file."""
     admin = AdminClient({"bootstrap.servers": here.settings.broker_address})
     [resource] = admin.describe_configs([Resource("broker", "1")]).values()
     [folder] = resource.result()["log.dirs"].value.split(",")
@@ -217,7 +217,7 @@ async def broken(here: Site, stream: str) -> None:
 
 
 @pytest.mark.guarantee("Unreadable records")
-async def test_a_batch_damaged_on_the_brokers_disk_is_skipped_and_said(
+async def test_a_batch_damaged_on_the_brokers_disk_is_skipped_and_logged(
     here: Site, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -235,7 +235,7 @@ async def test_a_batch_damaged_on_the_brokers_disk_is_skipped_and_said(
     await here.start()
     await here.send("tokens", stream, b"after a restart\n")
     await here.until(lambda: reads(here, stream, "after a restart"))
-    assert "never came" not in log_of(here)
+    assert "are missing" not in log_of(here)
     assert (await here.store.load(stream)).cursor.gaps == 0
 
 

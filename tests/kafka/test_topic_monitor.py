@@ -1,4 +1,4 @@
-"""The topic monitor: which topics are missing, and which are others than they were."""
+"""The topic monitor: missing and recreated topics."""
 
 import logging
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from stream_app.kafka.topic_monitor import MISSING_CHECKS, TopicMonitor
 
 
 class Consumer:
-    """aiokafka's, of which the topics and their ids are given."""
+    """A stand-in for aiokafka's consumer with given topics and ids."""
 
     def __init__(self, **ids: str) -> None:
         self.known, self.renewals, self.listeners = ids, 0, list[Any]()
@@ -32,7 +32,7 @@ class Consumer:
 
 @pytest.fixture
 def ids_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ids without a broker."""
+    """Topic ids without a broker."""
 
     async def topic_ids(client: Any, names: Any) -> dict[str, str]:
         partitions_for = client.cluster.partitions_for_topic
@@ -43,7 +43,7 @@ def ids_of(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.guarantee("Recreated topics")
 @pytest.mark.usefixtures("ids_of")
-async def test_a_missing_topic_is_said_once_and_asked_for_until_it_is_back(
+async def test_a_missing_topic_is_logged_once_and_requested_until_it_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     consumer, blocked = Consumer(a="c/1"), dict[str, str]()
@@ -65,7 +65,7 @@ async def test_a_missing_topic_is_said_once_and_asked_for_until_it_is_back(
 
 @pytest.mark.guarantee("Recreated topics")
 @pytest.mark.usefixtures("ids_of")
-async def test_another_topic_of_the_name_has_partitions_taken_over_once(
+async def test_a_recreated_topic_starts_one_rebalance(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR)

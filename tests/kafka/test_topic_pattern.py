@@ -1,4 +1,4 @@
-"""Topics named by a pattern, on the real Kafka: those there are and those made later are read."""
+"""Topics named by a pattern, on the real Kafka: existing and later topics are read."""
 
 import asyncio
 from collections.abc import Callable

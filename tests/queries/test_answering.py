@@ -18,7 +18,7 @@ from stream_app.requests import Query
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, QuestionRecord, Retention
+from stream_app.store.state import Commit, Committed, QuestionRecord, Retention
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
@@ -52,8 +52,9 @@ class World:
         base = await self.store.load(stream)
         tail, new = self.engine.segmenter().push(base.tail, text, 5000)
         commit = Commit(stream, base, new, tail, "t/0", 1, offset)
-        (state,) = await self.store.commit([commit])
-        assert state is not None
+        (result,) = await self.store.commit([commit])
+        assert isinstance(result, Committed)
+        state = result.state
         self.scorer.streams.on_commit(stream, state.cursor)
 
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.engine import SHARE_OF_STALL, batch_tokens, create_engine, tokens_a_second
+from stream_app.engine import MAX_WATCHDOG_SHARE, batch_tokens, create_engine, tokens_per_second
 from stream_app.settings import Settings
 from tests.support import tiny
 
@@ -16,8 +16,8 @@ from tests.support import tiny
 def test_a_forward_is_short_or_one_row(speed: float, batch: int, stall: float, row: int) -> None:
     tokens = batch_tokens(Settings(batch_tokens=batch, watchdog_seconds=stall), row, speed)
     assert 1 <= tokens <= max(batch, row)
-    assert tokens in (batch, row) or tokens / speed <= SHARE_OF_STALL * stall
-    if batch / speed < SHARE_OF_STALL * stall * 0.99:
+    assert tokens in (batch, row) or tokens / speed <= MAX_WATCHDOG_SHARE * stall
+    if batch / speed < MAX_WATCHDOG_SHARE * stall * 0.99:
         assert tokens == batch
 
 
@@ -34,11 +34,11 @@ def test_a_slow_model_is_named_with_both_settings(caplog: pytest.LogCaptureFixtu
 @pytest.mark.guarantee("Watchdog")
 @pytest.mark.parametrize("name", ["llama", "mamba"])
 def test_the_speed_is_that_of_the_machine(name: str) -> None:
-    assert tokens_a_second(tiny.model(name)) > 0
+    assert tokens_per_second(tiny.model(name)) > 0
 
 
 @pytest.mark.guarantee("Watchdog")
 def test_the_engine_has_forwards_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_app.engine.tokens_a_second", lambda model: 14.0)
+    monkeypatch.setattr("stream_app.engine.tokens_per_second", lambda model: 14.0)
     assert create_engine(Settings()).batch_tokens == 420
     assert create_engine(Settings(watchdog_seconds=604_800)).batch_tokens == 4096

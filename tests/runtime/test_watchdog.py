@@ -88,13 +88,7 @@ Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_co
 
 async def start(here: Site, seconds: float) -> asyncio.subprocess.Process:
     """A worker whose model takes so many seconds for each step."""
-    with (here.folder / "workers.log").open("ab") as log:
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", WORKER.format(seconds=seconds),
-            env=here.environment, stdout=log, stderr=log,
-        )  # fmt: skip
-    here.workers.append(worker)
-    return worker
+    return await here.run(here.settings, "-c", WORKER.format(seconds=seconds))
 
 
 async def fed(here: Site, stream: str, lines: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.runtime.retry import Health
-from stream_app.store.state import Commit, Retention, ScoredRange
+from stream_app.store.state import Commit, Committed, Retention, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import (
@@ -111,10 +111,11 @@ async def test_a_real_model_gives_the_scores_of_the_batch(store: StreamStore, fr
     qid = await world.ask(stream, "which pump?")
     text = "".join(f"pump {i} is {'low' if i % 7 else 'down'}\n" for i in range(60))
     tail, segments = batch(engine, text)
-    (state,) = await store.commit(
+    (result,) = await store.commit(
         [Commit(stream, await store.load(stream), segments, tail, "t/0", 1, 1)]
     )
-    assert state is not None
+    assert isinstance(result, Committed)
+    state = result.state
     world.scorer.streams.on_commit(stream, state.cursor)
     await world.drain()
     scores = engine.score([(segment.text, "which pump?") for segment in segments])

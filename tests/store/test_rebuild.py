@@ -36,6 +36,7 @@ from stream_app.store.state import (
     FencedError,
     LostWritesError,
     QuestionRecord,
+    RangeResult,
     RangeUpdate,
     ScoredRange,
 )
@@ -133,7 +134,7 @@ async def test_a_partition_of_dead_letters_alone_is_read_again(
     assert await plan(store, topic, kafka) is None
     await set_back(store, [name], kafka)
     with pytest.raises(LostWritesError):
-        await here.ingest.assignment.check_generation()
+        await here.ingest.assignment.check_positions()
     broker = FakeBroker({TP(topic, 0): 2}, {TP(topic, 0): 2})
     await here.ingest.assignment.assign([TP(topic, 0)], broker)
     assert broker.commits == [{TP(topic, 0): 0}]
@@ -209,13 +210,13 @@ async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh:
     await here.ingest.apply(here.lines(*lines))
     old = (await store.segments(topic, 0, 2))[:2]
     scored = RangeUpdate(
-        topic, "q", ScoredRange(0, 0), 0, 2, 0, b"\0" * 8, [(s, -1.0) for s in old]
+        topic, "q", ScoredRange(0, 0), 0, 2, 0, b"\0" * 8, [(s.index, -1.0) for s in old]
     )
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 9)})
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*lines))
     assert (await here.state()).cursor.head >= 2
-    assert await store.extend_range([scored], 3) == [None]
+    assert await store.extend_range([scored], 3) == [RangeResult.CONFLICT]
     assert await store.scored_range(topic, "q") == ScoredRange(0, 0, rebuilt=1)
 
 
@@ -228,7 +229,7 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
     await here.ingest.apply(here.lines(*(f"line {i}\n" for i in range(9))))
     for qid in ("q", "once"):
         some = await store.segments(topic, 0, 1)
-        best = [(some[0], -1.0)]
+        best = [(some[0].index, -1.0)]
         await store.extend_range(
             [RangeUpdate(topic, qid, ScoredRange(0, 0), 0, 1, 0, b"\0" * 4, best)], 3
         )

@@ -4,6 +4,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,16 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from stream_app.store import keys as layout
 from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.limits import LimitError
 from stream_app.store.state import (
     Commit,
+    Committed,
+    Conflict,
     FencedError,
+    LimitError,
     PositionUpdate,
     QuestionRecord,
+    RangeResult,
     RangeUpdate,
     Retention,
     ScoredRange,
@@ -31,6 +36,7 @@ from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, on_redis
 from xl3m_core import Segment, Tail, TopK, Unit
 
+TOP_CHANGED, EXTENDED, CONFLICT = RangeResult
 Fresh = Callable[[str], str]
 HOUR = 3600.0
 
@@ -57,9 +63,9 @@ def step(stream: str, base: State, count: int = 1, **changes: Any) -> Commit:
 
 
 async def written(store: StreamStore, commit: Commit) -> State:
-    state = (await store.commit([commit]))[0]
-    assert state is not None
-    return state
+    (result,) = await store.commit([commit])
+    assert isinstance(result, Committed)
+    return result.state
 
 
 async def grown(store: StreamStore, stream: str, segments: int) -> State:
@@ -97,7 +103,7 @@ async def test_many_streams_are_loaded_and_written_at_once(
     streams = [fresh("stream") for _ in range(300)]
     states = await store.load_all(streams)
     written = await store.commit([step(s, b) for s, b in zip(streams, states, strict=True)])
-    assert await store.load_all(streams) == written
+    assert [*map(Committed, await store.load_all(streams))] == written
 
 
 @pytest.mark.guarantee("Exactly-once effect")
@@ -105,7 +111,7 @@ async def test_a_step_repeated_changes_nothing(store: StreamStore, fresh: Fresh)
     stream = fresh("stream")
     commit = step(stream, await grown(store, stream, 1), 2, gaps=3)
     state = await written(store, commit)
-    assert await store.commit([commit]) == [None]
+    assert await store.commit([commit]) == [Conflict()]
     assert await store.load(stream) == state
     assert len(await store.segments(stream, 0, 99)) == 3
 
@@ -144,8 +150,8 @@ async def test_of_writers_from_one_state_exactly_one_wins(
     steps = [step(stream, base, count, next_offset=i + 2) for i, count in enumerate(counts)]
     replies = [(await reply)[0] for reply in map(store.commit, [[one] for one in steps])]
     raced = await asyncio.gather(*(store.commit([one]) for one in steps))
-    winners = [state for state in [*replies, *(r[0] for r in raced)] if state is not None]
-    assert winners == [await store.load(stream)]
+    winners = [r for r in [*replies, *(r[0] for r in raced)] if r != Conflict()]
+    assert winners == [Committed(await store.load(stream))]
 
 
 @pytest.mark.guarantee("Exactly-once effect")
@@ -155,8 +161,8 @@ async def test_of_writers_at_the_same_time_exactly_one_wins(
     stream = fresh("stream")
     steps = [step(stream, State(), count) for count in range(20)]
     replies = await asyncio.gather(*(store.commit([one]) for one in steps))
-    winners = [reply[0] for reply in replies if reply[0] is not None]
-    assert winners == [await store.load(stream)]
+    winners = [reply[0] for reply in replies if reply[0] != Conflict()]
+    assert winners == [Committed(await store.load(stream))]
 
 
 @pytest.mark.guarantee("Bounded memory")
@@ -297,12 +303,17 @@ async def extended(
     qid: str = "q",
     skipped: int = 0,
     first: int = 0,
-) -> bool | None:
-    """Scores for the segments from `start` on, which the log has, if it has been asked for."""
+) -> RangeResult:
+    """Write scores of the segments from `start` on, which are appended to the log if it has not as
+    many."""
     end = start + len(scores)
-    if (await store.load(stream)).cursor.head < end:
-        await store.redis.hset(keys.cursor(stream), "head", end)
-    best = [(segment(start + i), score) for i, score in enumerate(scores)]
+    head = (await store.load(stream)).cursor.head
+    for index in range(max(head, start), end):
+        fields = {"s": pack_segment(segment(index))}
+        with suppress(ResponseError):  # another call has appended it meanwhile
+            await store.redis.xadd(keys.log(stream), fields, id=f"{index}-1")
+        await store.redis.hset(keys.cursor(stream), "head", index + 1)
+    best = [(start + i, score) for i, score in enumerate(scores)]
     extension = RangeUpdate(
         stream, qid, seen, min(seen.lo, start), max(seen.hi, end), start,
         struct.pack(f"{len(scores)}f", *scores), best, skipped, first,
@@ -322,7 +333,7 @@ async def test_scores_go_with_the_segments_they_are_of(store: StreamStore, fresh
     for number, first in enumerate((0, size - 1, size, 2 * size + 5)):
         start, seen = number * size, ScoredRange(0, end)
         await store.redis.hset(keys.scored_range(stream, "q"), mapping={"lo": 0, "hi": end})
-        assert await extended(store, stream, seen, start, [-1.0, -2.0], first=first) is not None
+        assert await extended(store, stream, seen, start, [-1.0, -2.0], first=first) is not CONFLICT
         end = start + 2
         held.append([n for n in range(5) if await block(store, stream, n)])
     assert held == [[0], [0, 1], [1, 2], [2, 3]]
@@ -345,7 +356,7 @@ async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh:
     stream = fresh("stream")
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
     await grown(store, stream, 2)
-    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0]) is True
+    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0]) is TOP_CHANGED
     await store.questions.ask(stream, "q", QuestionRecord("q?", set_at=9.0))
     assert await store.scored_range(stream, "q") == ScoredRange(0, 2)
 
@@ -355,11 +366,13 @@ async def test_a_range_that_moved_or_is_gone_is_not_extended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
-    assert await extended(store, fresh("stream"), ScoredRange(0, 0), 0, [-1.0]) is None
+    assert await extended(store, fresh("stream"), ScoredRange(0, 0), 0, [-1.0]) is CONFLICT
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
-    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], skipped=1) is True
+    assert (
+        await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], skipped=1) is TOP_CHANGED
+    )
     for seen in (ScoredRange(0, 0), ScoredRange(1, 2), ScoredRange(0, 3)):
-        assert await extended(store, stream, seen, 2, [-0.5], skipped=1) is None
+        assert await extended(store, stream, seen, 2, [-0.5], skipped=1) is CONFLICT
     assert await store.scored_range(stream, "q") == ScoredRange(0, 2, 1)
     assert await block(store, stream, 0) == [-1.0, -2.0]
 
@@ -374,7 +387,7 @@ async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
         extended(store, stream, ScoredRange(0, 0), 0, [-1.0 * i] * 3, skipped=1) for i in range(9)
     ]
     replies = await asyncio.gather(*tries)
-    assert sorted(reply is None for reply in replies) == [False] + [True] * 8
+    assert sorted(reply is CONFLICT for reply in replies) == [False] + [True] * 8
     assert await store.scored_range(stream, "q") == ScoredRange(0, 3, 1)
 
 
@@ -407,7 +420,7 @@ async def extend_in_pieces(
     pieces = list(pairwise(edges))
     later = [piece for piece in pieces if piece[0] >= begin]
     for lo, hi in [*later, *reversed(pieces[: len(pieces) - len(later)])]:
-        assert await extended(store, stream, seen, lo, scores[lo:hi], k) is not None
+        assert await extended(store, stream, seen, lo, scores[lo:hi], k) is not CONFLICT
         seen = ScoredRange(min(seen.lo, lo), max(seen.hi, hi))
 
 
@@ -437,9 +450,9 @@ async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
 async def test_only_a_better_segment_changes_the_top_k(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
-    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], k=2) is True
-    assert await extended(store, stream, ScoredRange(0, 2), 2, [-2.0, -3.0], k=2) is False
-    assert await extended(store, stream, ScoredRange(0, 4), 4, [-1.5], k=2) is True
+    assert await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], k=2) is TOP_CHANGED
+    assert await extended(store, stream, ScoredRange(0, 2), 2, [-2.0, -3.0], k=2) is EXTENDED
+    assert await extended(store, stream, ScoredRange(0, 4), 4, [-1.5], k=2) is TOP_CHANGED
 
 
 async def test_a_smaller_k_trims_what_a_larger_one_kept(store: StreamStore, fresh: Fresh) -> None:

@@ -20,7 +20,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from stream_app.runtime.retry import Health
 from stream_app.store.retrying import retried
 from stream_app.store.store import StreamStore
-from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail, TopK
+from stream_app.testing import offline_scores, offline_segments, top_k
+from stream_app.testing import until as until
+from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail
 from xl3m_core.scoring import Scores
 
 WAIT_SECONDS = 20.0
@@ -32,16 +34,6 @@ on_redis = hypothesis_settings(
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
-
-async def until(condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
-    """Wait for it to become true; it may be asynchronous."""
-    async with asyncio.timeout(seconds):
-        while True:
-            met = condition()
-            if await met if isinstance(met, Awaitable) else met:
-                return
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -133,17 +125,13 @@ def hash_score(text: str, question: str) -> float:
 
 
 def batch(engine: Engine, text: str) -> tuple[Tail, list[Segment]]:
-    """The tail and the segments of a text read at once."""
-    return engine.segmenter().push(Tail(), text)
+    """The tail and the segments of a text in one event."""
+    return offline_segments(engine, text)
 
 
 def best(engine: Engine, segments: Sequence[Segment], question: str) -> list[tuple[int, float]]:
-    """The top-k of segments scored at once."""
-    top = TopK(engine.method.k)
-    scores = engine.score([(segment.text, question) for segment in segments])
-    for segment, score in zip(segments, scores, strict=True):
-        top.add(segment.index, score)
-    return top.best()
+    """The top-k of segments scored in one batch."""
+    return top_k(engine, segments, offline_scores(engine, segments, question))
 
 
 NOW = time.time()

@@ -11,7 +11,7 @@ from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.runtime.retry import Health
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
-from stream_app.store.state import Commit, QuestionRecord
+from stream_app.store.state import Commit, Committed, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine
 
@@ -48,11 +48,11 @@ class MonitoredWorker:
         tail, new = self.engine.segmenter().push(base.tail, text)
         assert len(new) == segments
         offset = base.cursor.version + 1
-        (state,) = await self.store.commit(
+        (result,) = await self.store.commit(
             [Commit(stream, base, new, tail, "t/0", 1, offset, gaps)]
         )
-        assert state is not None
-        self.scorer.streams.on_commit(stream, state.cursor)
+        assert isinstance(result, Committed)
+        self.scorer.streams.on_commit(stream, result.state.cursor)
         await self.scorer.streams.refresh()
 
     async def set(self, stream: str, question: str = "q?") -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from stream_app.scoring.scorer import Scorer
 from stream_app.store import keys as layout
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, Cursor, QuestionRecord, ScoredRange
+from stream_app.store.state import Commit, Committed, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
     PLENTY,
@@ -51,8 +51,9 @@ class World:
         tail, new = self.engine.segmenter().push(base.tail, text)
         assert len(new) == segments
         commit = Commit(stream, base, new, tail, partition, 1, base.cursor.head + 1)
-        (state,) = await self.store.commit([commit])
-        assert state is not None
+        (result,) = await self.store.commit([commit])
+        assert isinstance(result, Committed)
+        state = result.state
         for scorer in (self.scorer, *also):
             scorer.streams.on_commit(stream, state.cursor)
         return state.cursor

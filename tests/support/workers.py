@@ -6,7 +6,6 @@ Every `Site` has its own topics, group and streams, so that tests do not see eac
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,10 +19,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from stream_app.kafka import auth
 from stream_app.kafka.topics import TOPICS, ensure_topics
 from stream_app.settings import Settings
-from stream_app.settings.variables import variable
 from stream_app.store.store import StreamStore
+from stream_app.testing import (
+    WORKER,
+    Process,
+    offline_scores,
+    offline_segments,
+    start_worker,
+    until,
+)
 from tests.support import tiny
-from xl3m_core import Engine, LanguageModel, Segment, Tail, TopK
+from xl3m_core import Engine, LanguageModel, Segment
 
 WAIT_SECONDS = 60.0
 
@@ -36,7 +42,7 @@ class Site:
     folder: Path
     redis: Redis
     producer: AIOKafkaProducer
-    workers: list[asyncio.subprocess.Process] = field(default_factory=list)
+    workers: list[Process] = field(default_factory=list)
 
     @property
     def store(self) -> StreamStore:
@@ -54,18 +60,19 @@ class Site:
         """What a command of this site is started with."""
         return os.environ | self.settings.to_env() | {"OMP_NUM_THREADS": "1"}
 
-    async def start(self, *options: str, port: int | None = None) -> asyncio.subprocess.Process:
+    async def start(self, *options: str, port: int | None = None) -> Process:
         """One more worker, with a port of its own if one is given."""
-        own = {} if port is None else {variable("http_port"): f"{port}"}
-        with (self.folder / "workers.log").open("ab") as log:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "stream_app", "worker", *options,
-                env=self.environment | own, stdout=log, stderr=log,
-            )  # fmt: skip
+        settings = self.settings if port is None else self.settings.replace(http_port=port)
+        return await self.run(settings, *WORKER, *options)
+
+    async def run(self, settings: Settings, *command: str) -> Process:
+        """One more process of Python; command: its arguments."""
+        log, env = self.folder / "workers.log", {"OMP_NUM_THREADS": "1"}
+        worker = await start_worker(settings, log, command=command, env=env)
         self.workers.append(worker)
         return worker
 
-    async def stop(self, worker: asyncio.subprocess.Process, how: int = signal.SIGTERM) -> int:
+    async def stop(self, worker: Process, how: int = signal.SIGTERM) -> int:
         """Ask a worker to end, and see that it does."""
         if worker.returncode is None:
             worker.send_signal(how)
@@ -79,14 +86,12 @@ class Site:
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Wait for it to become true; a worker that died meanwhile is shown instead."""
-        async with asyncio.timeout(WAIT_SECONDS):
-            while not await self._holds(condition):
-                died = [w for w in self.workers if w.returncode not in (None, 0, -signal.SIGKILL)]
-                assert not died, (self.folder / "workers.log").read_text()[-4000:]
-                await asyncio.sleep(0.1)
+        await until(lambda: self._holds(condition), seconds=WAIT_SECONDS, poll=0.1)
 
     async def _holds(self, condition: Callable[[], Awaitable[bool]]) -> bool:
-        """While Redis is away nothing can be said, so it does not hold."""
+        """False also while Redis is away."""
+        died = [w for w in self.workers if w.returncode not in (None, 0, -signal.SIGKILL)]
+        assert not died, (self.folder / "workers.log").read_text()[-4000:]
         try:
             return await condition()
         except RedisConnectionError:
@@ -132,17 +137,7 @@ async def site(
                 await here.stop(worker, signal.SIGKILL)
 
 
-def best_of(
-    engine: Engine, segments: list[Segment], scores: list[float]
-) -> list[tuple[int, float]]:
-    """Index and score of the k best, the most certain first."""
-    top = TopK(engine.method.k)
-    for segment, score in zip(segments, scores, strict=True):
-        top.add(segment.index, score)
-    return top.best()
-
-
 def offline(engine: Engine, text: str, question: str) -> tuple[list[Segment], list[float]]:
-    """What a stream with this text must come to: its completed segments and their scores."""
-    _, segments = engine.segmenter().push(Tail(), text)
-    return segments, engine.score([(segment.text, question) for segment in segments])
+    """The completed segments of a stream with this text, and their scores."""
+    _, segments = offline_segments(engine, text)
+    return segments, offline_scores(engine, segments, question)

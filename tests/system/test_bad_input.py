@@ -20,7 +20,7 @@ from stream_app.runtime.shutdown import Shutdown
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit
+from stream_app.store.state import Commit, Committed
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import Site, site
 from tests.support.fakes import (
@@ -37,7 +37,7 @@ from tests.support.fakes import (
 )
 from tests.support.pubsub import PubSubClient, Worker, workers_on
 from xl3m_core import Segment
-from xl3m_core.segment import Segmenter
+from xl3m_core.segmenter import Segmenter
 
 Fresh = Callable[[str], str]
 MILLION = "q" * 1_000_000
@@ -202,7 +202,7 @@ async def test_megabytes_of_one_thing_are_a_stream_like_any_other(
     for i in range(events):
         await here.ingest.apply([here.event(i, msgpack.packb({"text": piece}))])
         tail = (await here.state()).tail
-        assert len(tail.partial) < segmenter.longest_line
+        assert len(tail.partial) < segmenter.max_line_chars
         assert sum(unit.tokens for unit in tail.units) <= 90
     assert not here.letters
     assert await _text_of(here) == piece * events
@@ -310,8 +310,8 @@ async def stream(redis_client: Redis, fresh: Fresh) -> str:
     tail, segments = batch(engine, "one pump\ntwo pumps\nthree")
     base = await store.load(name)
     partition = fresh("topic") + "/0"
-    [state] = await store.commit([Commit(name, base, segments, tail, partition, 1, 1)])
-    assert state is not None
+    (result,) = await store.commit([Commit(name, base, segments, tail, partition, 1, 1)])
+    assert isinstance(result, Committed)
     return name
 
 

@@ -130,7 +130,7 @@ async def test_a_newer_schema_of_one_is_none_of_the_other(redis: Redis) -> None:
     await ensure_schema(redis, Keys("xl3m"))
 
 
-async def test_the_scout_and_the_scales_look_at_their_own_stream(redis: Redis) -> None:
+async def test_prefilter_and_memory_sampler_read_the_keys_of_their_own_prefix(redis: Redis) -> None:
     store, url = await filled(redis, Keys("xl3m:b")), _url(redis)
     assert await Prefilter(url, store.keys).candidates("s", QUESTION, 0, 9, 3)
     assert await Prefilter(url, Keys("xl3m")).candidates("s", QUESTION, 0, 9, 3) == []

@@ -19,7 +19,8 @@ from stream_app.embedded.process import free_port
 from stream_app.embedded.services import Service
 from stream_app.events import decode
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from tests.support.workers import Site, best_of, offline, site
+from stream_app.testing import top_k
+from tests.support.workers import Site, offline, site
 
 Fresh = Callable[[str], str]
 
@@ -68,7 +69,7 @@ async def assert_equals_offline(here: Site, stream: str, question: str, text: st
     assert [(s.text, s.start, s.end, s.end_token) for s in found] == [
         (s.text, s.start, s.end, s.end_token) for s in segments
     ]
-    best = best_of(engine, segments, scores)
+    best = top_k(engine, segments, scores)
     seen = await client.top(here.store, stream, question)
     assert seen is not None
     assert [s["index"] for s in seen["top"]] == [index for index, _ in best]

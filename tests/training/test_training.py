@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from stream_app.sample_log import service_log
 from training.attention import NAME
 from training.batch import Batch
-from training.batch_loader import REPEATS, Lesson
+from training.batch_loader import REPEATS, BatchLoader
 from training.corpus.entities import DRAWS, HELD_OUT, Source
 from training.corpus.entities import SMALL as FEW
 from training.corpus.formats import ALL
@@ -136,14 +136,14 @@ def test_a_step_is_read_with_easier_ones_and_never_with_harder(seed: int, number
 @given(st.integers())
 @settings(max_examples=5, deadline=None)
 def test_batches_written_ahead_are_of_the_step_come_to(seed: int) -> None:
-    here, ahead = (Lesson(TOKENIZER, seed, (), 2) for _ in range(2))
+    here, ahead = (BatchLoader(TOKENIZER, seed, (), 2) for _ in range(2))
     for lesson in (here, ahead):
-        lesson.go_on(REPEATS)
+        lesson.set_step(REPEATS)
     one, other = here.batches(0), ahead.batches(1)
     for _ in range(3):
         torch.testing.assert_close(next(one).ids, next(other).ids)
-    ahead.go_on(0)
-    while next(other).ends == (0, 0):  # repeats, which ask nothing; pairs do
+    ahead.set_step(0)
+    while next(other).suffixes == (0, 0):  # repeats, which ask nothing; pairs do
         pass
 
 
@@ -192,7 +192,7 @@ def test_questions_side_by_side_are_read_as_if_each_were_alone(
     model.set_attn_implementation(NAME)
     together = model(**batch.inputs(), use_cache=False).logits
     model.set_attn_implementation("sdpa")
-    wide, (_, longest) = batch.unseen.shape[-1], batch.ends
+    wide, (_, longest) = batch.padding_mask.shape[-1], batch.suffixes
     for row, logits in zip(rows, together, strict=True):
         start, *ends = row.parts()
         for place, end in enumerate(ends):

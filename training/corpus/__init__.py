@@ -1,1 +1,1 @@
-"""The made-up text the bundled model is trained on."""
+"""The generated text that the bundled model is trained on."""

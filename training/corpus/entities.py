@@ -1,7 +1,7 @@
 """Random hosts, users, addresses, paths, amounts and the like, in two disjoint halves.
 
-A value belongs to training or is held out by its checksum alone; small kinds, such as a day or an
-exit status, are in both. It knows nothing of lines or questions.
+A value's checksum decides whether it belongs to training or is held out; small sets, such as days
+or exit statuses, are in both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The shapes of line the small model learns to read, and what can be asked about each.
+"""The line formats that the bundled model is trained on, and what can be asked about each.
 
-`{slot}` stands for a random entity. A phrase that names slots says by what the line is found;
-one ending in "?" is a whole question, another is the name of the thing asked for. It knows
-nothing of passages.
+`{slot}` stands for a random entity. A phrase with slots describes how the line is found; one that
+ends in "?" is a whole question, any other is the name of what is asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Made-up records, and questions about them, for training and measuring the small model.
+"""Generated records, and questions about them, to train and measure the bundled model.
 
-Every name and value is random, so that nothing can be memorised and only looking up helps.
-It knows nothing of tokens, of models, or of how records make a passage.
+Every name and value is random, so that nothing can be memorized and only lookup helps.
 """
 
 from __future__ import annotations

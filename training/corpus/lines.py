@@ -1,7 +1,4 @@
-"""Lines that say nothing a question asks for: talk and plain prose between the records.
-
-It knows nothing of questions.
-"""
+"""Lines without any answer: talk and plain prose between the records."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Passages of records, noise and questions: interleaved, or with the questions at the end.
 
-A passage is a list of pieces, each of them text or an answer, so that the trainer knows what
-the model is to write. It knows nothing of tokens.
+A passage is a list of pieces, each of them text or an answer, so that the trainer knows what the
+model must generate.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Ways of asking: wrapped round the name of a thing, or round a whole question.
+"""Question wordings, around the name of what is asked for or around a whole question.
 
-Some wrappings are held out of training, for measuring. It knows nothing of what is asked for.
+Some wordings are held out of the training, for measuring.
 """
 
 from __future__ import annotations

@@ -1,19 +1,31 @@
 -- Gives a stream a question. Its range starts empty at the head, unless it has one. Questions that have expired, that it
 -- replaces, or that it evicts because there may be no more of its kind are deleted with all their keys.
 --
--- KEYS  cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of a
---       stream are in one slot); then, if the question is fenced, the partition
--- ARGV  question's id, its record, '1' to keep the stream's other standing questions ('0': they end), how many questions
---       of its kind (standing, ad hoc) there may be, the time in seconds for a Redis that does not tell it, segments
---       in a block of scores; then the epoch of the fence
--- Returns 1; 0 if an ad hoc question is a standing one already, which it stays; -1 if the partition has a later owner;
--- -2 if there are as many standing questions as there may be.
-local cursor, questions, qid, record = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-if KEYS[7] and tonumber(redis.call('HGET', KEYS[7], 'epoch') or 0) > tonumber(ARGV[7]) then return -1 end
+-- KEYS     cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of
+--          a stream are in one slot); then, if the question is fenced, the partition
+-- ARGV[1]  msgpack map:
+--            qid         the question's id
+--            record      the question as it is kept
+--            keep        whether the stream's other standing questions stay; else they end
+--            limit       how many questions of its kind (standing, ad hoc) there may be
+--            now         the time in seconds, for a Redis that does not tell it
+--            block_size  segments in a block of scores
+--            epoch       of the fence, if there is one
+-- Returns  msgpack map with `result`:
+--            set       the stream has the question
+--            standing  an ad hoc question is a standing one already, which it stays
+--            fenced    the partition has a later owner
+--            full      there are as many standing questions as there may be
+local cursor, questions = KEYS[1], KEYS[2]
+local args = cmsgpack.unpack(ARGV[1])
+local qid, record = args.qid, args.record
+if KEYS[7] and tonumber(redis.call('HGET', KEYS[7], 'epoch') or 0) > args.epoch then
+  return cmsgpack.pack({ result = 'fenced' })
+end
 
-local time, now = redis.pcall('TIME'), tonumber(ARGV[5])
+local time, now = redis.pcall('TIME'), args.now
 if not time.err then now = time[1] + time[2] / 1000000 end
-local blocks = math.floor(tonumber(redis.call('HGET', cursor, 'head') or 0) / tonumber(ARGV[6])) + 1
+local blocks = math.floor(tonumber(redis.call('HGET', cursor, 'head') or 0) / args.block_size) + 1
 
 -- One block more than there is, should the head move on meanwhile.
 local function keys_of(id)
@@ -33,18 +45,18 @@ for i = 1, #known, 2 do
   local id, expiry = known[i], expiry_of(known[i + 1])
   local same_kind = (expiry == 0) == (expires_at == 0)
   if id == qid then
-    if expiry == 0 and expires_at ~= 0 then return 0 end
+    if expiry == 0 and expires_at ~= 0 then return cmsgpack.pack({ result = 'standing' }) end
     is_known = same_kind
-  elseif (expiry > 0 and expiry < now) or (expiry == 0 and ARGV[3] == '0') then
+  elseif (expiry > 0 and expiry < now) or (expiry == 0 and not args.keep) then
     deleted[#deleted + 1] = id
   elseif same_kind then
     rivals[#rivals + 1] = { id = id, expiry = expiry, order = i }
   end
 end
 
-local excess = #rivals - tonumber(ARGV[4]) + 1
+local excess = #rivals - args.limit + 1
 if not is_known and excess > 0 then
-  if expires_at == 0 then return -2 end
+  if expires_at == 0 then return cmsgpack.pack({ result = 'full' }) end
   table.sort(rivals, function(a, b) return a.expiry < b.expiry or (a.expiry == b.expiry and a.order < b.order) end)
   for i = 1, excess do
     deleted[#deleted + 1] = rivals[i].id
@@ -70,4 +82,4 @@ for _, id in ipairs(deleted) do
   end
 end
 redis.call('HINCRBY', cursor, 'questions', 1)
-return 1
+return cmsgpack.pack({ result = 'set' })

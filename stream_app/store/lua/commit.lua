@@ -1,39 +1,51 @@
--- Appends segments, replaces the tail and moves the offset: all of it, or nothing.
+-- Appends segments to a stream's log, replaces its tail and moves its offset: all of it, or nothing.
 --
--- KEYS  log, tail, cursor
--- ARGV  version the caller started from, topic/partition, epoch, next offset, gaps found,
---       tail, most segments, most bytes, run id of the Redis it trusts ('' for any), how segments are
---       cut from here on ('0' for as before), then the segments
--- Returns {1, version, head, first, question version}; {0} if another wrote meanwhile;
--- {-1} if a later owner of the partition has written: the caller is a zombie; {-2} if Redis has
--- been started again since the caller looked at it.
+-- KEYS     log, tail, cursor
+-- ARGV[1]  msgpack map:
+--            version       the stream's version that the caller started from
+--            partition     the topic/partition that was read; epoch: its owner's
+--            next_offset   the first offset of the partition that is not part of the stream yet
+--            gaps          missing offsets that were found before it
+--            tail          the new tail
+--            segments      the new segments, in order
+--            max_segments  the log's retention; max_bytes: the same, of segments as they lie there
+--            run_id        the Redis process that may be written to; '' for any
+--            cut           how segments are cut from here on; 0: as before
+-- Returns  msgpack map with `result`:
+--            committed     written; with version, head, first, and questions (the questions' version)
+--            conflict      another worker has written the stream since `version`
+--            fenced        a later owner of the partition has written the stream
+--            restarted     this is another Redis process than `run_id`
 local log, tail, cursor = KEYS[1], KEYS[2], KEYS[3]
-local partition, epoch = ARGV[2], tonumber(ARGV[3])
+local args = cmsgpack.unpack(ARGV[1])
+local epoch_field = 'epoch:' .. args.partition
 
 local function number(field)
   return tonumber(redis.call('HGET', cursor, field) or 0)
 end
 
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-if ARGV[9] ~= '' and ARGV[9] ~= run then return {-2} end
-if number('epoch:' .. partition) > epoch then return {-1} end
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+if args.run_id ~= '' and args.run_id ~= run_id then return cmsgpack.pack({ result = 'restarted' }) end
+if number(epoch_field) > args.epoch then return cmsgpack.pack({ result = 'fenced' }) end
 local version = number('version')
-if version ~= tonumber(ARGV[1]) then return {0} end
+if version ~= args.version then return cmsgpack.pack({ result = 'conflict' }) end
 
 local head, first, bytes = number('head'), number('first'), number('bytes')
-if ARGV[10] ~= '0' then redis.call('HSET', cursor, 'cut:' .. head, ARGV[10]) end
-for i = 11, #ARGV do
-  redis.call('XADD', log, head .. '-1', 's', ARGV[i])
-  head, bytes = head + 1, bytes + #ARGV[i]
+if args.cut ~= 0 then redis.call('HSET', cursor, 'cut:' .. head, args.cut) end
+for _, segment in ipairs(args.segments) do
+  redis.call('XADD', log, head .. '-1', 's', segment)
+  head, bytes = head + 1, bytes + #segment
 end
-while head - first > tonumber(ARGV[7]) or (bytes > tonumber(ARGV[8]) and first < head) do
+while head - first > args.max_segments or (bytes > args.max_bytes and first < head) do
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   redis.call('XDEL', log, oldest[1])
   first, bytes = first + 1, bytes - #oldest[2][2]
 end
 
-redis.call('SET', tail, ARGV[6])
+redis.call('SET', tail, args.tail)
 redis.call('HSET', cursor, 'version', version + 1, 'head', head, 'first', first, 'bytes', bytes,
-  'epoch:' .. partition, epoch, 'next:' .. partition, ARGV[4])
-if ARGV[5] ~= '0' then redis.call('HINCRBY', cursor, 'gaps', ARGV[5]) end
-return {1, version + 1, head, first, number('questions')}
+  epoch_field, args.epoch, 'next:' .. args.partition, args.next_offset)
+if args.gaps ~= 0 then redis.call('HINCRBY', cursor, 'gaps', args.gaps) end
+return cmsgpack.pack({
+  result = 'committed', version = version + 1, head = head, first = first, questions = number('questions'),
+})

@@ -1,47 +1,88 @@
--- Extends a question's scored range and keeps its top-k, if the range is still as the caller saw it.
+-- Extends a question's scored range and its top-k, if the range is still as the caller saw it.
 --
--- KEYS  range, top, text, cursor, then the score blocks written to
--- ARGV  lo, hi and rebuilt as the caller saw them, lo and hi now, segments skipped, k, number of candidates,
---       then for each: index, score, segment; then for each block: byte offset, scores
--- Returns 1 if the top-k changed, 0 if not, -1 if the range moved, was rebuilt or is gone, or would
--- pass the head: a Redis that lost its last writes has fewer segments than the caller has seen.
-local range, top, text = KEYS[1], KEYS[2], KEYS[3]
-local seen = redis.call('HMGET', range, 'lo', 'hi', 'rebuilt')
-if seen[1] ~= ARGV[1] or seen[2] ~= ARGV[2] or (seen[3] or '0') ~= ARGV[3] then return -1 end
-if tonumber(ARGV[5]) > tonumber(redis.call('HGET', KEYS[4], 'head') or 0) then return -1 end
+-- The text of a segment that enters the top-k is copied here from the log to the question's texts, where it outlives
+-- the log's retention. A segment that was deleted from the log since it was read does not enter the top-k; its score is
+-- written, and the range covers it.
+--
+-- KEYS     range, top, text, cursor, log, then the score blocks that are written to
+-- ARGV[1]  msgpack map:
+--            seen        [lo, hi, rebuilt] of the range as the caller saw it
+--            lo, hi      the range from now on
+--            skipped     segments of it that were deleted before they were read
+--            k           size of the top-k
+--            candidates  [index, score] of each segment that may enter the top-k
+--            blocks      [byte offset, scores] for each score block
+-- Returns  msgpack map with `result`:
+--            top_changed  written; the top-k has other segments or scores
+--            extended     written; the top-k is as it was
+--            conflict     the range was moved, rebuilt or deleted, or would pass the head: a Redis that lost its last
+--                         writes has fewer segments than the caller has seen
+local range, top, text, cursor, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local FIRST_BLOCK = 5
+local args = cmsgpack.unpack(ARGV[1])
 
-redis.call('HSET', range, 'lo', ARGV[4], 'hi', ARGV[5])
-if ARGV[6] ~= '0' then redis.call('HINCRBY', range, 'skipped', ARGV[6]) end
-
-local at, added = 9, {}
-for _ = 1, tonumber(ARGV[8]) do
-  redis.call('ZADD', top, ARGV[at + 1], ARGV[at])
-  added[ARGV[at]] = ARGV[at + 2]
-  at = at + 3
-end
--- Out goes the least certain; of equals the latest, which is the last by name: indices are zero-padded.
-for _ = 1, redis.call('ZCARD', top) - tonumber(ARGV[7]) do
-  local least = redis.call('ZRANGE', top, 0, 0, 'WITHSCORES')[2]
-  local out = redis.call('ZREVRANGEBYSCORE', top, least, least, 'LIMIT', 0, 1)[1]
-  redis.call('ZREM', top, out)
-  redis.call('HDEL', text, out)
-  added[out] = nil
-end
-local changed = 0
-for index, segment in pairs(added) do
-  redis.call('HSET', text, index, segment)
-  changed = 1
+local function is_as_seen()
+  local lo, hi, rebuilt = unpack(redis.call('HMGET', range, 'lo', 'hi', 'rebuilt'))
+  return lo and tonumber(lo) == args.seen[1] and tonumber(hi) == args.seen[2]
+    and tonumber(rebuilt or 0) == args.seen[3]
+    and args.hi <= tonumber(redis.call('HGET', cursor, 'head') or 0)
 end
 
-for i = 5, #KEYS do
-  redis.call('SETRANGE', KEYS[i], ARGV[at], ARGV[at + 1])
-  at = at + 2
+-- The least certain of the top-k; of several the latest, which is the last by name: names are zero-padded indices.
+local function weakest()
+  local score = redis.call('ZRANGE', top, 0, 0, 'WITHSCORES')[2]
+  return redis.call('ZREVRANGEBYSCORE', top, score, score, 'LIMIT', 0, 1)[1]
 end
--- The range alone knows whether the question stays: what is written for it goes when it goes.
-local left = redis.call('PTTL', range)
-if left > 0 then
-  for i = 2, #KEYS do
-    if i ~= 4 then redis.call('PEXPIRE', KEYS[i], left) end
+
+local function drop(name)
+  redis.call('ZREM', top, name)
+  redis.call('HDEL', text, name)
+end
+
+-- Whether the text of the segment is among the question's texts, to which it is copied from the log.
+local function has_text(name, index)
+  if redis.call('HEXISTS', text, name) == 1 then return true end
+  local id = string.format('%d-1', index)
+  local entry = redis.call('XRANGE', log, id, id)[1]
+  if entry then redis.call('HSET', text, name, entry[2][2]) end
+  return entry ~= nil
+end
+
+-- Whether the segment enters the top-k, or is in it with another score.
+local function enters_top(index, score)
+  local name = string.format('%012d', index)
+  redis.call('ZADD', top, score, name)
+  local out = redis.call('ZCARD', top) > args.k and weakest()
+  if out == name or not has_text(name, index) then
+    redis.call('ZREM', top, name)
+    return false
+  end
+  if out then drop(out) end
+  return true
+end
+
+if not is_as_seen() then return cmsgpack.pack({ result = 'conflict' }) end
+
+redis.call('HSET', range, 'lo', args.lo, 'hi', args.hi)
+if args.skipped ~= 0 then redis.call('HINCRBY', range, 'skipped', args.skipped) end
+while redis.call('ZCARD', top) > args.k do  -- only if an update before had a larger k
+  drop(weakest())
+end
+local result = 'extended'
+for _, candidate in ipairs(args.candidates) do
+  if enters_top(candidate[1], candidate[2]) then result = 'top_changed' end
+end
+for i, block in ipairs(args.blocks) do
+  redis.call('SETRANGE', KEYS[FIRST_BLOCK + i], block[1], block[2])
+end
+
+-- What is written for a question expires with its range.
+local ttl = redis.call('PTTL', range)
+if ttl > 0 then
+  redis.call('PEXPIRE', top, ttl)
+  redis.call('PEXPIRE', text, ttl)
+  for i = FIRST_BLOCK + 1, #KEYS do
+    redis.call('PEXPIRE', KEYS[i], ttl)
   end
 end
-return changed
+return cmsgpack.pack({ result = result })

@@ -1,13 +1,19 @@
--- Puts a value in the place of a claim, if that is still the caller's, or nobody's any more, or put.
+-- Puts a value in the place of a query's lease, if that is the caller's, or expired, or the value already.
 --
--- KEYS  claim
--- ARGV  what the caller wrote there, the value ('' to leave nothing), its time to live in milliseconds
--- Returns 1; 0 if another has claimed or answered it.
-local there = redis.call('GET', KEYS[1])
-if there and there ~= ARGV[1] and there ~= ARGV[2] then return 0 end
-if ARGV[2] == '' then
+-- KEYS     lease
+-- ARGV[1]  msgpack map:
+--            token   what the caller put there when it acquired the lease
+--            value   what to put there; '' to delete the key
+--            ttl_ms  the value's time to live in milliseconds
+-- Returns  msgpack map with `result`:
+--            put    the value is there
+--            taken  the key holds another worker's lease or answer
+local args = cmsgpack.unpack(ARGV[1])
+local found = redis.call('GET', KEYS[1])
+if found and found ~= args.token and found ~= args.value then return cmsgpack.pack({ result = 'taken' }) end
+if args.value == '' then
   redis.call('DEL', KEYS[1])
 else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  redis.call('SET', KEYS[1], args.value, 'PX', args.ttl_ms)
 end
-return 1
+return cmsgpack.pack({ result = 'put' })

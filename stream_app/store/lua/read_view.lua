@@ -1,13 +1,14 @@
 -- Reads all that a query needs, as of one instant and in one reply.
 --
--- KEYS  cursor, tail, questions; then range, top and text as prefixes that the question's id completes (all keys of
---       a stream are in one slot)
--- ARGV  the question's id; '' for the standing question that was set last
--- Returns the question's id ('' if there is no standing question), its record (false if the stream does not have it),
+-- KEYS     cursor, tail, questions; then range, top and text as prefixes that the question's id completes (all keys of
+--          a stream are in one slot)
+-- ARGV[1]  msgpack map:
+--            qid  the question's id; '' for the standing question that was set last
+-- Returns  the question's id ('' if there is no standing question), its record (false if the stream does not have it),
 -- the time as Redis' TIME gives it (false without the right to ask), then, in the order of the keys, the hash of the
 -- cursor, the tail (false if there is none), the hash of the range, the top with its scores and the hash of the texts,
 -- hashes and top as flat lists.
-local qid, record = ARGV[1], false
+local qid, record = cmsgpack.unpack(ARGV[1]).qid, false
 if qid ~= '' then
   record = redis.call('HGET', KEYS[3], qid)
 else

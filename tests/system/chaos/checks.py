@@ -7,7 +7,8 @@ import json
 from collections import Counter
 
 from stream_app.client import client
-from tests.support.workers import best_of, offline
+from stream_app.testing import top_k
+from tests.support.workers import offline
 from tests.system.chaos.world import BAD, World
 from xl3m_core import Segment
 
@@ -36,7 +37,7 @@ async def _stream(world: World, stream: str, text: str) -> Counter[str]:
     await world.until(done, f"{stream!r} with {len(segments)} segments scored for {question!r}")
     found = await store.segments(stream, 0, len(segments) + 1)
     assert [_said(s) for s in found] == [_said(s) for s in segments], stream
-    best = best_of(engine, segments, scores)
+    best = top_k(engine, segments, scores)
     seen = await client.top(store, stream, question)
     assert seen and [s["index"] for s in seen["top"]] == [index for index, _ in best], stream
     return Counter({"streams": 1, "segments": len(segments), "best segments": len(best)})

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from benchmarks.harness.live_worker import is_ready
 from stream_app.embedded.process import free_port
+from stream_app.testing import until
 from tests.support.workers import Site, site
 from tests.system.chaos import services
 from tests.system.chaos.proxy import Proxy, proxied
@@ -114,9 +115,7 @@ class World:
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Wait for what must come true once nothing is broken any more."""
         try:
-            async with asyncio.timeout(END_SECONDS):
-                while not await _holds(condition):
-                    await asyncio.sleep(0.2)
+            await until(lambda: _holds(condition), seconds=END_SECONDS, poll=0.2)
         except TimeoutError:
             log = (self.site.folder / "workers.log").read_text(errors="replace")[-6000:]
             raise AssertionError(f"{what} did not come true; the workers said:\n{log}") from None

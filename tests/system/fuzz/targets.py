@@ -37,7 +37,7 @@ from stream_app.formats.keys import READERS
 from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
-from stream_app.ingest.decoder import GROWTH, ROOM, TokenDecoder
+from stream_app.ingest.decoder import EXTRA_CHARS, GROWTH, TokenDecoder
 from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.kafka.records import first_offset, unreadable_reason
@@ -52,7 +52,7 @@ from tests.support.files import read_file
 from tests.support.raw import Raw
 from tests.system.fuzz import wire
 from xl3m_core import Engine, LanguageModel, Segment, Tail, XL3MError
-from xl3m_core.segment import Segmenter
+from xl3m_core.segmenter import Segmenter
 
 LIMIT = 4096
 REFUSALS = (XL3MError, click.ClickException)
@@ -137,7 +137,7 @@ def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
         key, value = _keyed(data)
         headers = [("tenant", key), ("trace", None)]
         chunks, reason = decoder.decode(key, value, source="t/0", time_ms=1000, headers=headers)
-        assert sum(len(chunk.text) for chunk in chunks) <= GROWTH * len(value or b"") + ROOM
+        assert sum(len(chunk.text) for chunk in chunks) <= GROWTH * len(value or b"") + EXTRA_CHARS
         reason.encode()
         for chunk in chunks:
             assert 1 <= len(chunk.stream.encode()) <= STREAM_BYTES
