@@ -137,7 +137,7 @@ class Engine:
             parts = [batches] if at_once and batches else [[batch] for batch in batches]
             calls = [partial(score_batches, self.model, part, scores) for part in parts]
             size = tokens // max(1, len(calls))
-            job = None if len(calls) == 1 else self.executor.submit(calls, size)
+            job = None if at_once else self.executor.submit(calls, size)
         seconds = job.results() if job else self.executor.run(calls, size)
         return scores, sum(seconds) / max(1, min(self.executor.workers, len(calls)))
 

@@ -22,6 +22,8 @@ ANSWER_TTL = 600
 """Seconds for which an answer can be had again by sending the query again."""
 REFUSAL_TTL = 60
 """The same for a refusal, which costs no model to give again."""
+RELEASE_SECONDS = 2.0
+"""For the release of a lease when the worker stops; without it, the lease expires by itself."""
 REPEAT_MS = 500
 """An answer is repeated at most once in this time, which is longer than the delay between the
 workers that receive the query."""
@@ -39,8 +41,8 @@ class AnswerPublisher:
     async def answer(self, query: Query) -> None:
         """Answer the query unless another worker does; publish again an answer that is there.
 
-        Raises the error if Redis goes away meanwhile. The query can then be sent again: Redis has
-        its answer, or no lease of this worker.
+        Raises the error if Redis goes away meanwhile, and CancelledError if the worker stops. The
+        query can then be sent again: Redis has its answer, or no lease of this worker.
         """
         lease = self.leases.of(query.id)
         try:
@@ -49,6 +51,11 @@ class AnswerPublisher:
                     await self._answer(query, lease)
             elif lease.answer and await self.store.leases.may_repeat(query.id, REPEAT_MS):
                 await self._publish(query.id, lease.answer)
+        except asyncio.CancelledError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await lease.release()
+            raise
         except TRANSIENT_ERRORS as error:
             if is_transient(error):
                 await lease.release()

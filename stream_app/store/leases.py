@@ -44,9 +44,9 @@ class LeaseStore:
         )
         return bool(reply["result"] == "put")
 
-    @retried
     async def delete(self, query_ids: Sequence[str]) -> None:
-        """Delete what is there for these queries."""
+        """Delete what is there for these queries. Raises at once if Redis is away: what stays there
+        expires."""
         await self.redis.unlink(*map(self.keys.lease, query_ids))
 
     async def are_taken(self, query_ids: Sequence[str]) -> list[bool]:
