@@ -1,6 +1,6 @@
 """Connections to Redis: the client, its type, and the errors that callers may catch.
 
-No module outside this package imports redis-py; what others need of it is here.
+Only this package and `runtime.retry`, which classifies its errors, import redis-py.
 """
 
 from collections.abc import AsyncIterator
