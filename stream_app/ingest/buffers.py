@@ -70,7 +70,7 @@ class PartitionBuffers:
         self.pause = pause
         self.resume = resume
         self.discard = discard
-        # None is empty; the one that waits longest for its turn comes first.
+        # No buffer in here is empty; the next one to be served comes first.
         self.buffers: dict[str, PartitionBuffer] = {}
         self._throttled: Container[str] = ()
         self._wake = asyncio.Event()

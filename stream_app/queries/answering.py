@@ -26,7 +26,7 @@ OnAnswer = Callable[[Answer, float], None]
 T = TypeVar("T")
 
 STEPS = ("cover", "read", "tail", "generate")
-"""The steps an answer gives its timings for; "cover" is 0 for a question that was covered."""
+"""The steps of an answer's timings; "cover" is 0 if the range covered the log already."""
 
 
 class RefusedError(Exception):
@@ -132,7 +132,7 @@ class Answering:
             raise RefusedError(f"stream {stream!r} is empty")
         question = query.question or (view.record and view.record.question)
         if not question:
-            raise RefusedError(f"stream {stream!r} has no current question: ask one, or set one")
+            raise RefusedError(f"stream {stream!r} has no standing question: ask one, or set one")
         self.engine.suffix(question)
         return question
 

@@ -58,7 +58,7 @@ class World:
         self.scoring.streams.on_commit(stream, state.cursor)
 
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
-        """A current question."""
+        """A standing question."""
         qid = self.scoring.question_id(question)
         await self.store.questions.ask(stream, qid, QuestionRecord(question, set_at=set_at))
         self.scoring.streams.on_questions_changed(stream)
@@ -196,7 +196,7 @@ async def test_no_question_is_said_to_be_so(world: World, fresh: Fresh) -> None:
     await world.read(stream, lines(3))
     await world.ask(stream, "asked once?")
     answer = await world.ask(stream)
-    assert answer.error is not None and "no current question" in answer.error
+    assert answer.error is not None and "no standing question" in answer.error
 
 
 @pytest.mark.guarantee("Answer contents")
