@@ -44,8 +44,8 @@ _CONTINUED = re.compile(
 
 @lru_cache(maxsize=16)
 def record_start(rule: str) -> RecordStart:
-    """The rule of this name, `auto` or `line`, or for a regular expression that matches in lines
-    that begin a record. Raises ValueError, with the reason, if it is neither."""
+    """The rule with this name, `auto` or `line`; or that of a regular expression, which is found in
+    the first line of each record. Raises ValueError, with the reason, if it is neither."""
     if rule == AUTO:
         return _is_no_continuation
     if rule == LINE:

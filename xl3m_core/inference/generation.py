@@ -16,7 +16,7 @@ from xl3m_core.inference.prefix_cache import CachedPrefix
 from xl3m_core.inference.tokenization import IncrementalDecoder
 
 ShouldStop = Callable[[list[int]], bool]
-"""Called with all tokens so far after each one; whether that was the last."""
+"""Called after each token with all tokens so far; True if that was the last one."""
 
 
 def forward(model: Any, cache: Any, ids: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def generate_with_transformers(
     eos_token_ids: Collection[int] = (),
     use_cache: bool = True,
 ) -> tuple[list[int], Tensor]:
-    """`greedy_decode` for any model; what else its generation config asks for (a minimum length,
-    for example) is respected. use_cache: whether it can extend what it has read."""
+    """`greedy_decode` for any model. Other options of its generation config, such as a minimum
+    length, apply. use_cache: whether the model can extend its cache."""
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),

@@ -49,8 +49,8 @@ class LanguageModel:
     """A causal LM and its tokenizer.
 
     Any thread may encode and decode. Several threads may call `logits` and `suffix_logits` at once
-    if the model is `thread_safe`. One thread at a time may call `generate` and `prefill`: beside
-    those if the model `can_extend_cache`, else alone.
+    if the model is `thread_safe`. One thread at a time may call `generate` and `prefill`: at the
+    same time as those if the model `can_extend_cache`, else while none of them runs.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LanguageModel:
         self.can_pad = self._probe_padding()
         if capabilities.is_bidirectional(self.logits):
             raise ModelError(
-                f"{self.config.model_type} is no causal LM: tokens change predictions before them"
+                f"{self.config.model_type} is not a causal LM: tokens change earlier predictions"
             )
         self.can_pack = self._probe_packing()
         self.can_share_prefix = self._probe_shared_prefix()

@@ -19,8 +19,8 @@ from xl3m_core.inference.masks import shared_prefix_mask
 
 
 class SharedPrefix:
-    """Rows of token ids, none of them empty, which are read on creation. keep_prefix: of how many
-    of each row's last positions the logits are kept."""
+    """Rows of token ids, none of them empty, which are read on creation. keep_prefix: the number of
+    last positions of each row whose logits are kept."""
 
     def __init__(
         self,

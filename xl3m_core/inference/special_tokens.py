@@ -52,7 +52,7 @@ def _is_special(name: str, special: bool) -> bool:
 
 
 def _rename(model: dict[str, Any], names: dict[str, str]) -> None:
-    """Rename pieces of a vocabulary, and drop the merges that have them."""
+    """Rename pieces of a vocabulary, and drop the merges that produce or use them."""
     vocab = model["vocab"]
     if isinstance(vocab, list):
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocab]
