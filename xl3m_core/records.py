@@ -53,7 +53,7 @@ def record_start(rule: str) -> RecordStart:
     try:
         pattern = re.compile(rule)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{rule!r} is no regular expression: {error}") from error
+        raise ValueError(f"{rule!r} is not a regular expression: {error}") from error
     if pattern.search(""):
         raise ValueError(f"{rule!r} matches every line, even an empty one: use `{LINE}`")
     return lambda line: pattern.search(line[:EXAMINED_CHARS]) is not None

@@ -1,4 +1,4 @@
-"""Query leases: of the workers that receive a query through pub/sub, one answers it.
+"""Query leases: only one of the workers that receive a pub/sub query answers it.
 
 The lease is renewed while the query is being answered. Then the answer takes its place in Redis,
 for clients that send the query again.

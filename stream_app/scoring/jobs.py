@@ -133,7 +133,7 @@ class ScoringJob:
 
     @property
     def stream(self) -> str:
-        """The stream's id."""
+        """The stream's name."""
         return self.question.stream
 
     @property

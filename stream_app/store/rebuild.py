@@ -105,10 +105,10 @@ async def rebuild(
     (2) Keys of an older schema are deleted, and the schema is checked, before any key is read.
     (3) Redis is asked for positions, and only then Kafka for offsets: workers go on reading.
         Earlier offsets could end before a position, as those of a recreated topic do.
-    (4) Every stream is planned and checked before any is changed: all of it is done, or nothing.
+    (4) Every stream is planned and checked before any is changed: a refusal changes nothing.
     (5) Each stream is reset in one step, then the partitions that feed no stream.
 
-    read_offsets: asks Kafka. accept_missing: rebuild also streams of which Kafka no longer has all.
+    read_offsets: asks Kafka. accept_missing: rebuild even if Kafka no longer has all offsets.
     Raises RebuildError with the reason if nothing was done, and SchemaError.
     """
     partitions = await read_offsets()
@@ -156,8 +156,8 @@ def _check_missing(plans: Iterable[RebuildPlan]) -> None:
         if planned.missing:
             raise RebuildError(
                 f"stream {planned.stream!r}: Kafka no longer has {planned.missing} of the offsets "
-                "it was read from; what was in them would be gone. Nothing was done. --yes goes on "
-                "all the same, and counts them as missing"
+                "it was read from, so their text would be lost. Nothing was done. --yes rebuilds "
+                "it anyway, and counts them as missing"
             )
 
 
@@ -323,7 +323,7 @@ def _drop(
 def _emptied(
     cursor: Cursor, again: Mapping[str, PartitionState], retained: Retained
 ) -> dict[str, int]:
-    """The cursor of a stream of which nothing is read; its version increases as in any commit."""
+    """The cursor of a stream after its reset; its version increases as in any commit."""
     fields = {
         "version": cursor.version + 1,
         "questions": cursor.questions + 1,

@@ -247,9 +247,9 @@ class LanguageModel:
         return self.chat.is_available
 
     def prompt(self, content: str) -> list[int]:
-        """The prompt of a content: in the chat template, or behind BOS.
+        """The prompt for a text: in the chat template, or after BOS.
 
-        Only the template's own parts may contain special tokens, never the content.
+        Only the template's own parts may contain special tokens, never the text.
         """
         if not self.has_chat_template:
             return self.bos + self.encode([content])[0]
