@@ -193,12 +193,12 @@ class Engine:
         return self.executor.priority(len(prompt) if self.model.can_extend_cache else math.inf)
 
     def _prompt(self, context: str, question: str) -> list[int]:
-        """Token ids of a key context's text with the question behind it. `prompt` caches them:
+        """Token ids of a key context's text with the question after it. `prompt` caches them:
         `assemble` counts the tokens of the same prompt that `answer` needs."""
         return self.model.prompt(context + self.render_question(question))
 
     def render_question(self, question: str) -> str:
-        """The question in the model's template, as it stands behind a segment or a context."""
+        """The question in the model's template, as it stands after a segment or a context."""
         return self.model.template.replace("{question}", question)
 
     def _suffix(self, question: str) -> tuple[int, ...]:

@@ -54,7 +54,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 def nucleus(logits: Tensor, p: float = TOP_P) -> Tensor:
     """Log probabilities (B, V) of logits (B, V), the most likely first: the fewest whose sum is at
-    least p, and -inf behind them."""
+    least p, and -inf after them."""
     log_p = torch.log_softmax(logits.float(), dim=-1).sort(dim=-1, descending=True).values
     before = log_p.exp().cumsum(dim=-1) - log_p.exp()
     return log_p.masked_fill(before >= p, -torch.inf)

@@ -133,7 +133,7 @@ class PartitionBuffers:
         return [name for name in self.buffers if name not in self._throttled]
 
     def _pop(self, name: str) -> Event:
-        """The first event of a buffer, which then moves behind all others."""
+        """The first event of a buffer, which then moves after all others."""
         buffer = self.buffers.pop(name)
         event = buffer.popleft()
         if buffer.events:

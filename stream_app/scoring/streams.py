@@ -241,7 +241,7 @@ class StreamRegistry:
             self.lagging.pop(stream, None)
 
     def rotate(self, streams: set[str]) -> None:
-        """Move these behind all others that lag, in their present order."""
+        """Move these after all others that lag, in their present order."""
         for stream in [name for name in self.lagging if name in streams]:
             self.lagging[stream] = self.lagging.pop(stream)
 

@@ -28,7 +28,7 @@ def connect(url: str) -> AnyRedis:
         pool.make_connection()  # validates the URL's options
     except (TypeError, ValueError):
         raise SettingsError(
-            f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
+            f"{variable('redis')} has an option after its ? that redis-py does not take there: "
             "see `Redis.from_url`; those that begin with ssl_ go with rediss://"
         ) from None
     return redis

@@ -26,7 +26,7 @@ def prefix_fault(prefix: str) -> str:
     if len(prefix) > PREFIX_LENGTH or not _PREFIX.fullmatch(prefix):
         return f"must be 1 to {PREFIX_LENGTH} of a-z, A-Z, 0-9, . _ - and : between them"
     if taken := [part for part in prefix.split(":")[1:] if _TAKEN.fullmatch(part)]:
-        return f"must not have {taken[0]!r} behind a colon: keys are named so"
+        return f"must not have {taken[0]!r} after a colon: keys are named so"
     return ""
 
 

@@ -26,7 +26,7 @@ class ChatTemplate:
         return bool(self.tokenizer.chat_template)
 
     def prompt_frame(self) -> tuple[list[int], list[int]]:
-        """The ids before and behind a user's message, up to where the model begins its answer."""
+        """The ids before and after a user's message, up to where the model begins its answer."""
         turn = [{"role": "user", "content": CONTENT}]
         before, _, after = self._rendered(turn, add_generation_prompt=True).partition(CONTENT)
         if after.rfind(OPEN) > after.rfind(CLOSE):  # the answer would begin inside a thought

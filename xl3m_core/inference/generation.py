@@ -20,14 +20,14 @@ ShouldStop = Callable[[list[int]], bool]
 
 
 def forward(model: Any, cache: Any, ids: Tensor) -> Tensor:
-    """The logits (V,) behind ids (1, N), which extend the cache."""
+    """The logits (V,) after ids (1, N), which extend the cache."""
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits: Tensor = output.logits[0, -1]
     return logits
 
 
 def prefill(model: Any, cached: CachedPrefix, prompt: Tensor) -> Tensor:
-    """The logits (V,) behind a prompt (1, N); tokens that are not in the cache are read."""
+    """The logits (V,) after a prompt (1, N); tokens that are not in the cache are read."""
     if cached.logits is None:
         cached.logits = forward(model, cached.cache, prompt[:, cached.cache.get_seq_length() :])
     return cached.logits
@@ -41,7 +41,7 @@ def greedy_decode(
     eos_token_ids: Collection[int],
     should_stop: ShouldStop,
 ) -> tuple[list[int], Tensor]:
-    """One to `max_tokens` tokens behind a prompt (1, N), and the logits (V,) of the first.
+    """One to `max_tokens` tokens after a prompt (1, N), and the logits (V,) of the first.
 
     The cache may hold a part of the prompt or all of it; afterwards it holds all that was read.
     """
@@ -100,7 +100,7 @@ class TextStreamer:
 
     def __init__(self, on_text: Callable[[str], None] | None) -> None:
         self.on_text = on_text
-        self.has_line_break = False  # behind the first character that is not blank
+        self.has_line_break = False  # after the first character that is not blank
         self._given = 0
         self._blanks = ""
 

@@ -146,7 +146,7 @@ class LanguageModel:
     def suffix_logits(
         self, rows: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]], keep: Sequence[int]
     ) -> Iterator[Tensor]:
-        """`logits` of every row with each suffix behind it, the row read once.
+        """`logits` of every row with each suffix after it, the row read once.
 
         Yields for each suffix the logits of its last `keep` positions: (B, keep, V).
         """
@@ -188,7 +188,7 @@ class LanguageModel:
 
         on_text is called with each piece of the text. Without a chat template the answer ends with
         its line, because a base model would go on with a next question. If a chat model begins with
-        a thought, the thought is closed and left out, and the answer begins behind it.
+        a thought, the thought is closed and left out, and the answer begins after it.
         """
         streamer = TextStreamer(on_text)
         written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))

@@ -4,7 +4,7 @@
     position_ids  0  1  2  0  0  1      tokens
 
     groups        a1 a2 a3    c1 c2     attention sees a few padded rows at a time; no token
-                  b1 .  .               attends to the padding, which is behind its row
+                  b1 .  .               attends to the padding, which is after its row
 
 Rows of about the same length are padded within that sequence instead: that costs less than copying
 them into groups, and they need no mask either.

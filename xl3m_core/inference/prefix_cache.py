@@ -53,7 +53,7 @@ class PrefixCache:
         return CachedPrefix(_cropped(cached.cache, min(shared[best], len(ids) - 1)))
 
     def insert(self, prompt: Sequence[int], cached: CachedPrefix) -> None:
-        """Keep the cache of a prompt that was read; generated tokens behind it are cropped."""
+        """Keep the cache of a prompt that was read; generated tokens after it are cropped."""
         if not all(type(layer) is DynamicLayer for layer in cached.cache.layers):
             return
         _cropped(cached.cache, len(prompt))

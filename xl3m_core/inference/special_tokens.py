@@ -80,7 +80,7 @@ class TextSplitter:
         self._name = re.compile("|".join(map(re.escape, sorted(names)))) if names else None
 
     def parts(self, text: str) -> list[str]:
-        """The text, split behind the first character of each name."""
+        """The text, split after the first character of each name."""
         cuts, start = [0], 0
         while self._name and (match := self._name.search(text, start)):
             start = match.start() + 1

@@ -1,5 +1,5 @@
 -- Adds a question to a stream. Its range starts empty at the head, unless it has one already. These questions are
--- deleted with all their keys: expired ones, those it replaces, and ad hoc ones beyond the limit, least recently asked first.
+-- deleted with all their keys: expired ones, those it replaces, and ad hoc ones beyond the limit, oldest first.
 --
 -- KEYS     cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of
 --          a stream are in one slot); then, if the question is fenced, the partition
