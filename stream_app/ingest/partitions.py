@@ -21,7 +21,7 @@ logger = logging.getLogger("xl3m")
 
 
 class Broker(Protocol):
-    """What an assignment needs of Kafka's consumer; keys are Faust's TP."""
+    """The part of Kafka's consumer that an assignment uses; keys are Faust's TP."""
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """Seek to the group's committed offsets and return them; None where there is none."""
@@ -49,9 +49,9 @@ class OwnedPartition:
     """A partition this worker owns.
 
     incarnation: how often its topic was recreated. position: the first offset not in Redis; None if
-    Redis holds none. expected: the next offset, if known. missing: offsets that no record stands
-    for, and that no stream has counted yet. topic_id: of the topic with these offsets; empty if it
-    is unknown.
+    Redis holds none. expected: the offset of the next record, if known. missing: the number of
+    missing offsets that no stream has counted yet. topic_id: the id of the topic that these offsets
+    belong to; empty if unknown.
     """
 
     topic_partition: str
@@ -77,8 +77,8 @@ class OwnedPartition:
         return offset < (self.position or 0)
 
     def observe(self, offset: int, first_offset: int | None = None) -> None:
-        """Note a record and log the offsets missing before it. first_offset: the first that the
-        record stands for, if not its own."""
+        """Note a record and log the offsets missing before it. first_offset: the first offset that
+        the record covers, if that is not its own."""
         first = offset if first_offset is None else first_offset
         if self.expected is not None and first > self.expected:
             self.missing += first - self.expected
@@ -215,13 +215,13 @@ class Assignment:
             owned.position = end
 
     async def _starts(self, unread: list[Any], broker: Broker) -> Mapping[Any, int]:
-        """Start offsets of partitions that were never read, unless it is the first record."""
+        """Start offsets of partitions that were never read; none if that is the first record."""
         if not unread or self.start == EARLIEST:
             return {}
         return await broker.offsets_at(self.start, *unread)
 
     async def _start_at(self, owned: OwnedPartition, offset: int, run_id: str) -> None:
-        """Count everything before an offset as read."""
+        """Start at an offset: everything before it counts as read."""
         logger.info("%s: begins at offset %d", owned.topic_partition, offset)
         await self._assigning.move(
             [PositionUpdate(owned.topic_partition, owned.epoch, None, offset)], run_id
@@ -271,7 +271,7 @@ def _name(where: Any) -> str:
 
 
 def _log_recreated(owned: OwnedPartition, end: int | None, topic_id: str) -> None:
-    """Log why the offsets that were read are not those of the partition now."""
+    """Log that the partition was recreated, and how that was noticed."""
     reason = "the topic was deleted and recreated"
     if not is_other_topic(owned.topic_id, topic_id):
         reason = f"it ends at offset {end}: the topic was recreated, or the broker lost records"
@@ -285,7 +285,7 @@ def _log_recreated(owned: OwnedPartition, end: int | None, topic_id: str) -> Non
 def _log_copied(owned: OwnedPartition) -> None:
     logger.warning(
         "%s is on another Kafka cluster than before: this worker continues at offset %s, since it "
-        "may be a copy. If it is no copy, `xl3m rebuild --all` reads it from its first record.",
+        "may be a copy. If it is not, `xl3m rebuild --all` reads it from its first record.",
         owned.topic_partition, owned.position,
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ class QuestionsAgent:
                 event.ack()
 
     async def _advance(self, owned: OwnedPartition, event: Event) -> None:
-        """Move the position behind the event. If Redis was restarted, its effect may be lost: then
+        """Move the position after the event. If Redis was restarted, its effect may be lost: then
         the position stays."""
         if not self.assignment.owns(owned):
             return

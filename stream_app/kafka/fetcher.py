@@ -2,8 +2,8 @@
 
 `install` gives aiokafka's fetcher our classes for decoding. A batch or record that cannot be read
 becomes one RangeRecord with the reason, or, by a setting, its partition waits. Transaction markers
-and aborted records are skipped, but RangeRecords stand for their offsets: so they are not missing,
-and the group can reach the end of the partition.
+and aborted records are skipped, but RangeRecords cover their offsets: so they are not missing, and
+the group can reach the end of the partition.
 """
 
 import asyncio
@@ -210,7 +210,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
         return record if self.skipped_from is None else self._with_range(record)
 
     def _with_range(self, record: Record) -> RangeRecord:
-        """The record, which now also stands for the offsets skipped before it."""
+        """The record as one that also covers the offsets skipped before it."""
         first_offset, self.skipped_from = self.skipped_from or 0, None
         return RangeRecord(**vars(record) | {"first_offset": first_offset})
 
@@ -274,7 +274,8 @@ REBOUND = ("_proc_fetch_request", "fetched_records")
 
 
 def _on_fetch_error(fetcher: Any, fetch_state: FetchState, tp: Any, error: Exception) -> None:
-    """In place of the fetcher's `_set_error`: a missing or out-of-range offset is no error."""
+    """In place of the fetcher's `_set_error`: a missing or out-of-range offset is handled here and
+    is not an error."""
     state = fetch_state.partition_state(tp)
     if state is not None and isinstance(error, NoOffsetForPartitionError):
         state.await_reset(_EARLIEST)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 EXPIRY_MARGIN = 5.0
 """Seconds that scores outlive the longest deadline, so that the query can still read them."""
 STEPS = ("cover", "read", "tail", "generate")
-"""The steps an answer gives its timings for; "cover" is 0 for a question that was covered."""
+"""The steps of an answer's timings; "cover" is 0 if the range covered the log already."""
 
 
 class RefusedError(Exception):

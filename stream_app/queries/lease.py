@@ -1,4 +1,4 @@
-"""Query leases: of the workers that receive a query through pub/sub, one answers it.
+"""Query leases: only one of the workers that receive a pub/sub query answers it.
 
 The lease is renewed while the query is being answered. Then the answer takes its place in Redis,
 for clients that send the query again.
@@ -84,7 +84,8 @@ class QueryLease:
         self.answer: bytes | None = None
 
     async def acquire(self, lease_ms: int = LEASE_MS) -> bool:
-        """True for one worker only; else `answer` is set if the query was answered."""
+        """Try to get the lease: True for one worker only. If False, `answer` is the query's answer,
+        if there is one already."""
         value = await self.leases.store.acquire(self.query_id, self.token, lease_ms)
         self.held = value == self.token
         self.answer = None if value is None or value.startswith(LEASED) else value
@@ -108,7 +109,8 @@ class QueryLease:
         return True
 
     async def release(self) -> None:
-        """Let the query be sent again; also if it is not known whether the lease was acquired."""
+        """Free the lease, so that the query can be sent again. Safe if it is not known whether the
+        lease was acquired."""
         await self._put(b"", 0)
         self.held = False
 

@@ -38,7 +38,7 @@ PREFILTER_SEGMENTS = 2000
 """Logs with fewer unscored segments are scored in their own order."""
 PREFILTER_SHARE = 0.05
 BLOCK = 10_000
-"""Segments that are indexed at once, which bounds the memory; word frequencies are a block's."""
+"""Segments that are indexed at a time, to bound memory; word frequencies are those of a block."""
 NICE = 10
 ATTEMPTS = 2
 

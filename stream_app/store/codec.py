@@ -1,7 +1,7 @@
-"""Codec: segments, tails, questions and ranges, between Python and the form they have in Redis.
+"""Codec: segments, tails, questions and ranges to and from their form in Redis.
 
-Values are msgpack; fields of hashes are plain numbers. The version of all of it, the schema, is in
-the keys' prefix. `pack_…` and `unpack_…` are for values, `to_…` for replies.
+Values are msgpack; fields of hashes are plain numbers. The schema's number in every key is the
+version of this form. `pack_…` and `unpack_…` are for values, `to_…` for replies.
 """
 
 import time
@@ -39,7 +39,7 @@ def unpack(blob: bytes) -> Any:
 
 
 def pack_segment(s: Segment) -> bytes:
-    """A segment without its index, which is its name in the log."""
+    """A segment without its index, which is its entry's id in the log."""
     return pack((s.text, s.start, s.end, s.start_token, s.end_token, s.start_ms, s.end_ms))
 
 
@@ -77,7 +77,7 @@ def to_segments(entries: Any) -> list[Segment]:
 
 
 def to_pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """What Redis gives as a list of names and values in turn."""
+    """A hash that a Lua script returned as a flat list of names and values."""
     each = iter(flat)
     return dict(zip(each, each, strict=True))
 
@@ -142,7 +142,8 @@ def _to_top(scores: Sequence[bytes], texts: Sequence[bytes]) -> list[tuple[Segme
 
 
 def to_seconds(reply: Sequence[Any] | None) -> float:
-    """The time that Redis' TIME gave; this machine's if Redis does not let us ask."""
+    """The reply of Redis' TIME in seconds; without a reply, since the user has no right to it, this
+    machine's time."""
     return float(reply[0]) + float(reply[1]) / 1e6 if reply else time.time()
 
 

@@ -17,8 +17,8 @@ SCORE_BYTES = 4
 PREFIX_LENGTH = 64
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*")
 _TAKEN = re.compile(r"[0-9]+|schema|query|question|answer|update")
-"""What stands behind the prefix in a name. If a prefix went on with one of these, its names could
-be those of the group with the shorter prefix."""
+"""Names of keys and channels continue with these after the prefix: with such a part, the prefix of
+one group could produce the names of another."""
 
 
 def prefix_fault(prefix: str) -> str:
@@ -26,7 +26,7 @@ def prefix_fault(prefix: str) -> str:
     if len(prefix) > PREFIX_LENGTH or not _PREFIX.fullmatch(prefix):
         return f"must be 1 to {PREFIX_LENGTH} of a-z, A-Z, 0-9, . _ - and : between them"
     if taken := [part for part in prefix.split(":")[1:] if _TAKEN.fullmatch(part)]:
-        return f"must not have {taken[0]!r} behind a colon: keys are named so"
+        return f"must not have {taken[0]!r} after a colon: keys are named so"
     return ""
 
 
@@ -37,7 +37,7 @@ def _quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names that begin with the prefix, which no other prefix's names equal."""
+    """The names with this prefix; no other valid prefix gives the same names."""
 
     prefix: str = "xl3m"
 
@@ -51,7 +51,7 @@ class Keys:
     def _of_stream(self, stream: str, what: str) -> str:
         return f"{self.prefix}:{SCHEMA}:{{{_quoted(stream)}}}:{what}"
 
-    # -- patterns and what is no stream's ------------------------------------------------------
+    # -- patterns, and keys that belong to no stream --------------------------------------------
 
     def schema(self) -> str:
         """The number of the schema in which a worker wrote here; the same name in every schema."""
@@ -66,15 +66,15 @@ class Keys:
         return self._named("{*}:*")
 
     def streams(self, partition: str = "") -> str:
-        """All streams, or those a topic/partition feeds."""
+        """The names of all streams, or of those that a topic/partition feeds."""
         return self._named(f"streams:{partition}" if partition else "streams")
 
     def partition(self, topic_partition: str) -> str:
-        """Where a partition stands: epoch, position, generation of the topic."""
+        """A partition: epoch, position, how often its topic was recreated, and the topic's id."""
         return self._named(f"partition:{topic_partition}")
 
     def groups(self) -> str:
-        """Of each topic that is read the consumer group that reads it."""
+        """Topic -> the consumer group that reads it."""
         return self._named("groups")
 
     # -- a stream -------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class Keys:
         return self._of_stream(stream, "log")
 
     def tail(self, stream: str) -> str:
-        """What is read and not yet a segment."""
+        """Text that was read and is not yet a segment."""
         return self._of_stream(stream, "tail")
 
     def cursor(self, stream: str) -> str:
@@ -92,13 +92,13 @@ class Keys:
         return self._of_stream(stream, "cursor")
 
     def questions(self, stream: str) -> str:
-        """Question id -> its text and whether it is current."""
+        """Question id -> its text, when it expires and when it was set."""
         return self._of_stream(stream, "questions")
 
     # -- a question of a stream -----------------------------------------------------------------
 
     def scored_range(self, stream: str, qid: str) -> str:
-        """What of the log is scored for a question: lo, hi, skipped."""
+        """The part of the log that is scored for a question: lo, hi, skipped, rebuilt."""
         return self._of_stream(stream, f"range:{qid}")
 
     def top(self, stream: str, qid: str) -> str:
@@ -106,7 +106,7 @@ class Keys:
         return self._of_stream(stream, f"top:{qid}")
 
     def text(self, stream: str, qid: str) -> str:
-        """Segments of the top-k, which outlive the log."""
+        """The segments of the top-k; they stay when the log deletes them."""
         return self._of_stream(stream, f"text:{qid}")
 
     def scores(self, stream: str, qid: str, block: int) -> str:
@@ -114,11 +114,12 @@ class Keys:
         return self._of_stream(stream, f"scores:{qid}:{block}")
 
     def all_scores(self, stream: str, qid: str) -> str:
-        """What the names of the question's score blocks begin with, a colon behind it."""
+        """The names of the question's score blocks, without the colon and the block's number."""
         return self._of_stream(stream, f"scores:{qid}")
 
     def question_keys(self, stream: str, qid: str, head: int) -> list[str]:
-        """All that a question has; of score blocks one more, should the head move on meanwhile."""
+        """All keys of a question, and one score block more than there is: the head may move on
+        meanwhile."""
         named = [make(stream, qid) for make in (self.scored_range, self.top, self.text)]
         blocks = range(head // SCORES_PER_BLOCK + 2)
         return named + [self.scores(stream, qid, block) for block in blocks]
@@ -126,29 +127,29 @@ class Keys:
     # -- queries ----------------------------------------------------------------------------------
 
     def lease(self, query_id: str) -> str:
-        """Who answers a query, and then its answer."""
+        """The token of the worker that answers a query, and later the answer."""
         return self._named(f"query:{_quoted(query_id)}")
 
     def repeated(self, query_id: str) -> str:
-        """That a query's answer was just published once more."""
+        """Marks that a query's answer was published again a moment ago."""
         return self._named(f"repeated:{_quoted(query_id)}")
 
-    # -- channels; Redis has them in common for all its databases ---------------------------------
+    # -- channels: all databases of a Redis share them --------------------------------------------
 
     def query_channel(self) -> str:
-        """Where queries are published."""
+        """Queries."""
         return f"{self.prefix}:query"
 
     def question_channel(self) -> str:
-        """Where the name of a stream is published whose questions changed."""
+        """Names of streams whose questions changed; empty after partitions were reset."""
         return f"{self.prefix}:question"
 
     def answer_channel(self, query_id: str) -> str:
-        """Where the answer to a query is published."""
+        """The answer to a query, and before it the pieces of its text."""
         return f"{self.prefix}:answer:{query_id}"
 
     def update_channel(self, stream: str) -> str:
-        """Where changes of a stream's top-k are published."""
+        """Changes of a stream's top-k."""
         return f"{self.prefix}:update:{_quoted(stream)}"
 
 
@@ -156,5 +157,6 @@ DEFAULT_KEYS = Keys()
 
 
 def question_id(question: str, *scored_by: str) -> str:
-    """Names a question and what scores it: other model, other scores, other id."""
+    """The id of a question as scored by these: another model gives another id, since its scores are
+    others."""
     return blake2b("\0".join((question, *scored_by)).encode(), digest_size=8).hexdigest()

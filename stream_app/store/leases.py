@@ -1,7 +1,7 @@
-"""LeaseStore: of the workers that receive a query through pub/sub, the one that answers it.
+"""LeaseStore: the lease with which one of the workers that receive a pub/sub query answers it.
 
 A query's key holds the token of the worker that has the lease, and later the answer, for clients
-that ask again. How long leases and answers stay is the caller's to say: see `queries.lease`.
+that ask again. The caller decides how long leases and answers stay: see `queries.lease`.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class LeaseStore:
         self._put_lease = Script(redis, "put_lease.lua")
 
     async def acquire(self, query_id: str, token: bytes, lease_ms: int) -> bytes | None:
-        """Put the token there if the key is free. Returns what is there then: the token, another
-        worker's, or an answer; None if that expired meanwhile. Raises at once if Redis is away:
+        """Write the token if the key is free. Returns the key's value then: the token, another
+        worker's token, or an answer; None if that expired meanwhile. Not retried: if Redis is away,
         the client asks again."""
         name = self.keys.lease(query_id)
         if await self.redis.set(name, token, nx=True, px=lease_ms):
@@ -45,8 +45,8 @@ class LeaseStore:
         return bool(reply["result"] == "put")
 
     async def delete(self, query_ids: Sequence[str]) -> None:
-        """Delete what is there for these queries. Raises at once if Redis is away: what stays there
-        expires."""
+        """Delete the leases or answers of these queries. Raises at once if Redis is away: they expire
+        by themselves."""
         await self.redis.unlink(*map(self.keys.lease, query_ids))
 
     async def are_taken(self, query_ids: Sequence[str]) -> list[bool]:
@@ -57,6 +57,7 @@ class LeaseStore:
             return [bool(exists) for exists in await pipe.execute()]
 
     async def may_repeat(self, query_id: str, interval_ms: int) -> bool:
-        """Whether no worker has repeated the query's answer within the interval: True for one."""
+        """Whether this worker may repeat the query's answer: True once within the interval, for one
+        worker."""
         name = self.keys.repeated(query_id)
         return bool(await self.redis.set(name, LEASED, nx=True, px=interval_ms))

@@ -20,8 +20,8 @@ BATCH_SIZE = 1000
 
 
 class RetainedOffsets(NamedTuple):
-    """What Kafka has of a partition: its first and its next offset; and how often its topic was
-    recreated, by what Redis knows of it."""
+    """The offsets of a partition in Kafka: the first retained, and the next to be written.
+    incarnation: how often its topic was recreated, as far as Redis knows."""
 
     first: int
     next: int
@@ -52,7 +52,7 @@ class RebuildError(RuntimeError):
 
 class Rebuilt(NamedTuple):
     """What was rebuilt. unread: partitions that feed no stream, and how many of their offsets will
-    be read again; retained: what Kafka has."""
+    be read again; retained: the offsets in Kafka."""
 
     plans: list[RebuildPlan]
     unread: dict[str, int]
@@ -80,8 +80,8 @@ async def partition_states(
 def retained_offsets(
     known: Mapping[str, PartitionState], offsets: Mapping[str, tuple[int, int]]
 ) -> dict[str, RetainedOffsets]:
-    """What Kafka has. It must have been asked after Redis: then a partition that ends before its
-    position in Redis is that of a recreated topic."""
+    """What Kafka retains of each partition. offsets: from Kafka, read after `known` was read from
+    Redis: then a partition that ends before its position belongs to a recreated topic."""
     found = dict[str, RetainedOffsets]()
     for name, (first, next_) in offsets.items():
         place = known.get(name, PartitionState(0, 0, 0))
@@ -105,10 +105,10 @@ async def rebuild(
     (2) Keys of an older schema are deleted, and the schema is checked, before any key is read.
     (3) Redis is asked for positions, and only then Kafka for offsets: workers go on reading.
         Earlier offsets could end before a position, as those of a recreated topic do.
-    (4) Every stream is planned and checked before any is changed: all of it is done, or nothing.
+    (4) Every stream is planned and checked before any is changed: a refusal changes nothing.
     (5) Each stream is reset in one step, then the partitions that feed no stream.
 
-    read_offsets: asks Kafka. accept_missing: rebuild also streams of which Kafka no longer has all.
+    read_offsets: asks Kafka. accept_missing: rebuild even if Kafka no longer has all offsets.
     Raises RebuildError with the reason if nothing was done, and SchemaError.
     """
     partitions = await read_offsets()
@@ -131,7 +131,8 @@ async def rebuild(
 
 
 async def _delete_unless_used(store: StreamStore) -> int:
-    """Delete the keys of an older schema; how many there were."""
+    """Delete the keys of an older schema; returns how many there were. Raises RebuildError while
+    workers of that version listen."""
     noted = await noted_schema(store.redis, store.keys)
     if noted not in (None, SCHEMA) and await store.listening_workers():
         raise RebuildError("workers of another version listen on this Redis: stop them first")
@@ -155,8 +156,8 @@ def _check_missing(plans: Iterable[RebuildPlan]) -> None:
         if planned.missing:
             raise RebuildError(
                 f"stream {planned.stream!r}: Kafka no longer has {planned.missing} of the offsets "
-                "it was read from; what was in them would be gone. Nothing was done. --yes goes on "
-                "all the same, and counts them as missing"
+                "it was read from, so their text would be lost. Nothing was done. --yes rebuilds "
+                "it anyway, and counts them as missing"
             )
 
 
@@ -224,8 +225,8 @@ async def apply(
 def unread(
     known: Mapping[str, PartitionState], retained: Retained, plans: Iterable[RebuildPlan]
 ) -> dict[str, int]:
-    """Partitions that were read though they feed no stream of the plans, for example because all
-    their events were dead letters; and how many offsets each has."""
+    """Partitions that were read and feed no stream of the plans, for example because all their
+    events were dead letters, with the number of offsets in each."""
     planned = {name for each in plans for name in each.partitions}
     return {
         name: held.next - held.first
@@ -265,7 +266,7 @@ async def delete_old_schema(redis: AnyRedis, keys: Keys) -> int:
 
 
 def _stem(name: bytes) -> bytes:
-    """What all keys of a stream begin with: a stream's name in a key has no brace of its own."""
+    """The start that all keys of a stream share: braces in a stream's name are percent-encoded."""
     return name.partition(b"}")[0]
 
 
@@ -292,8 +293,8 @@ async def _batches(names: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
 
 
 def _set_back(place: PartitionState, held: RetainedOffsets) -> PartitionState:
-    """The partition at the first offset that Kafka has; its owner may have noticed meanwhile that
-    the topic was recreated."""
+    """The partition, set back to the first offset in Kafka with a new epoch. Its incarnation is the
+    larger of the two: its owner may have noticed meanwhile that the topic was recreated."""
     return PartitionState(place.epoch + 1, held.first, max(place.incarnation, held.incarnation))
 
 
@@ -311,8 +312,8 @@ def _drop(
     asked: Mapping[str, Any],
     left: Sequence[bytes],
 ) -> None:
-    """Delete all keys of the stream but its cursor, its questions and their ranges. left: keys that
-    were found by name, in case there are more than expected."""
+    """Delete all keys of the stream except its cursor, its questions and their ranges. left: keys
+    found by a scan, in case there are more than expected."""
     ranges = {keys.scored_range(stream, qid) for qid in asked}
     names = {name for qid in asked for name in keys.question_keys(stream, qid, head)}
     names |= {keys.log(stream), keys.tail(stream), *(name.decode() for name in left)}
@@ -322,7 +323,7 @@ def _drop(
 def _emptied(
     cursor: Cursor, again: Mapping[str, PartitionState], retained: Retained
 ) -> dict[str, int]:
-    """The cursor of a stream of which nothing is read; its version increases as in any commit."""
+    """The cursor of a stream after its reset; its version increases as in any commit."""
     fields = {
         "version": cursor.version + 1,
         "questions": cursor.questions + 1,

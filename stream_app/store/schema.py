@@ -1,7 +1,7 @@
-"""Schema: how what lies in Redis is laid out has a number, so that no worker misreads another's.
+"""Schema: the number of the layout of keys and values, so that no worker misreads another's.
 
-The first worker notes its own; one that finds a different number does not start. Knows the
-number; not the layout.
+The first worker writes its number into Redis; a worker that finds a different one does not start.
+The layout itself is in `keys` and `codec`.
 """
 
 from stream_app.errors import SchemaError
@@ -25,8 +25,8 @@ async def check_schema(redis: AnyRedis, keys: Keys) -> int | None:
 
 
 async def noted_schema(redis: AnyRedis, keys: Keys) -> int | None:
-    """The schema noted in Redis, whosever it is. Raises SchemaError if it is not a number."""
-    noted = await redis.get(keys.schema())  # bytes, as this client answers
+    """The schema noted in Redis, of any version. Raises SchemaError if it is not a number."""
+    noted = await redis.get(keys.schema())
     if noted is None:
         return None
     text = noted.decode(errors="replace")
@@ -36,7 +36,7 @@ async def noted_schema(redis: AnyRedis, keys: Keys) -> int | None:
 
 
 def _difference(noted: int) -> str:
-    """What to do depends on who is the older."""
+    """The error for another schema; what to do depends on which of the two is older."""
     mine = SCHEMA
     if noted > mine:
         return (
@@ -45,5 +45,5 @@ def _difference(noted: int) -> str:
         )
     return (
         f"Redis holds schema {noted}, written by an older xl3m; this one knows {mine} and cannot "
-        "read it: `xl3m rebuild --all` throws it away and has workers read Kafka again"
+        "read it: `xl3m rebuild --all` deletes it, and workers read Kafka again"
     )

@@ -1,7 +1,4 @@
-"""RedisCheck: whether a Redis can hold what workers write there, by what it says of itself.
-
-Knows what INFO tells; not what is kept there.
-"""
+"""Server check: whether workers can use a Redis server, judged by its INFO."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +8,13 @@ from stream_app.settings.variables import variable
 from stream_app.store.connection import AnyRedis
 
 MIN_VERSION = (6, 0)
-"""Before that it has no RESP3, which the client speaks."""
+"""Older servers have no RESP3, which the client uses."""
 TESTED = (6, 2)
 
 
 async def ensure_usable(redis: AnyRedis) -> None:
-    """Raises UnreachableError for a replica, which may be made primary yet, and SettingsError for
-    what no worker can ever use."""
+    """Raise UnreachableError for a replica, which may become a primary later, and SettingsError for
+    a server that no worker can use."""
     server = await info(redis)
     if fault := replica_fault(server):
         raise UnreachableError(fault)
@@ -26,21 +23,21 @@ async def ensure_usable(redis: AnyRedis) -> None:
 
 
 async def info(redis: AnyRedis) -> dict[str, Any]:
-    """What the server says of itself: the fields of INFO."""
+    """The fields of the server's INFO."""
     fields: dict[str, Any] = await redis.info()
     return fields
 
 
 def replica_fault(info: Mapping[str, Any]) -> str:
-    """Why nothing that lasts can be written to it; empty if it can."""
+    """Why workers cannot write to the server; empty if it is a primary."""
     if info.get("role", "master") == "master":
         return ""
     primary = f"{info.get('master_host')}:{info.get('master_port')}"
-    return f"Redis is a replica of {primary} and takes no writes: name that in {variable('redis')}"
+    return f"Redis is a replica of {primary} and takes no writes: set {variable('redis')} to that"
 
 
 def fault_of(info: Mapping[str, Any]) -> str:
-    """Why no worker can use it; empty if one can."""
+    """Why no worker can use the server; empty if workers can."""
     if info.get("cluster_enabled") or info.get("redis_mode") == "cluster":
         return (
             "Redis runs in cluster mode, and a worker writes keys of several slots at once: name a "
@@ -53,6 +50,6 @@ def fault_of(info: Mapping[str, Any]) -> str:
 
 
 def version(info: Mapping[str, Any]) -> tuple[int, ...]:
-    """The numbers of its version that mean anything here."""
+    """Major and minor version of the server."""
     parts = str(info.get("redis_version", "")).split(".")[:2]
     return tuple(int(part) for part in parts if part.isdecimal())

@@ -17,8 +17,8 @@ from xl3m_core import Segment, Tail
 NO_LIMIT = 1 << 40
 
 ANY_REDIS = ""
-"""In place of the run id of the Redis process that may be written to. A Redis that was started
-again has another id and may have lost its last writes: it refuses with a RestartedError."""
+"""In place of a run id, which names the one Redis process that a write is meant for. A restarted
+Redis has another run id and may have lost its last writes: the write raises RestartedError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is read of one partition for one stream, to be written in one step. base: the state that
-    it starts from; segments, tail: the new ones; epoch: of the partition's owner; next_offset: the
-    first that is not read; gaps: missing offsets; cut: how segments are cut, 0 if not known."""
+    """What was read from one partition for one stream, to be written in one step. base: the state
+    it starts from; segments, tail: the new ones; epoch: that of the partition's owner; next_offset:
+    the first that was not read; gaps: number of missing offsets; cut: how segments are cut, 0 if
+    unknown; see `ingest.segmentation`."""
 
     stream: str
     base: State
@@ -201,8 +202,9 @@ class RangeUpdate:
         }
 
     def expired_block(self, keys: Keys) -> str | None:
-        """The key of the last block of scores that lies before the log's start. The blocks before
-        it were deleted in their turn: a log loses less than a block between two updates."""
+        """The key of the last block of scores before the log's start, None if there is none.
+        Earlier blocks were deleted by earlier updates: between two updates a log usually loses
+        less than one block."""
         block = self.first // layout.SCORES_PER_BLOCK - 1
         return keys.scores(self.stream, self.qid, block) if block >= 0 else None
 
@@ -219,7 +221,7 @@ def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
 
 
 class RangeResult(Enum):
-    """What became of a RangeUpdate."""
+    """The result of a RangeUpdate."""
 
     TOP_CHANGED = "top_changed"
     """It was written, and the top-k has other segments or scores."""

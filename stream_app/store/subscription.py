@@ -1,7 +1,7 @@
-"""Subscription: what is published on channels of Redis, and when some of it may have been missed.
+"""Subscription: the messages on channels of Redis, and a sign that some may have been missed.
 
-Pub/sub keeps nothing: what is published while a connection is made anew is lost. So whoever listens
-is told each time that listening begins. Knows Redis; not what the messages say.
+Pub/sub stores nothing: messages published during a reconnect are lost. So a listener gets None each
+time a subscription begins.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from stream_app.store.connection import AnyRedis
 logger = logging.getLogger("xl3m")
 
 RECONNECT_SECONDS = 30.0
-"""For so long a client tries to listen again."""
+"""How long a client tries to reconnect."""
 PAUSE_SECONDS = 0.5
 
 Message = dict[str, Any]
@@ -26,9 +26,9 @@ Message = dict[str, Any]
 
 
 async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """Each message; before them None, and again whenever the connection had to be made anew. Ends
-    by an error alone: ConnectionError also where redis-py ends it without one, as some do after
-    silence."""
+    """None when the subscription begins, and after each reconnect; then each message. Never ends
+    without an error: where redis-py ends the iteration, as some versions do after a long silence,
+    it raises ConnectionError."""
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
         async for message in pubsub.listen():
@@ -40,8 +40,8 @@ async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | 
 
 
 async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """The same through breaks of the connection: a Redis that was started again, one that drops who
-    reads too slowly. Raises when it cannot be listened to again for a while."""
+    """`messages` across lost connections: Redis was restarted, or dropped a client that reads too
+    slowly. Raises the error if reconnecting fails for RECONNECT_SECONDS."""
     broken: float | None = None
     while True:
         try:

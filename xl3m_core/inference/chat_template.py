@@ -28,7 +28,7 @@ class ChatTemplate:
         return bool(self.tokenizer.chat_template)
 
     def prompt_frame(self) -> tuple[list[int], list[int]]:
-        """The ids before and behind a user's message, up to where the model begins its answer.
+        """The ids before and after a user's message, up to where the model begins its answer.
         Raises ModelError if the template cannot be rendered, or leaves the message out."""
         turn = [{"role": "user", "content": CONTENT}]
         try:

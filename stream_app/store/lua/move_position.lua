@@ -1,4 +1,4 @@
--- Moves a partition's position, if it is where its owner left it, or already where it is to go.
+-- Moves a partition's position, if it is where its owner left it, or at its new place already.
 --
 -- KEYS     partition
 -- ARGV[1]  msgpack map:

@@ -1,4 +1,4 @@
--- Puts streams on the lists, if they are there already or there is room for one more.
+-- Adds streams to the lists, unless there are `limit` streams; one that is on the list already is always added.
 --
 -- KEYS     the list of all streams, then for each stream the list of the partition that feeds it
 -- ARGV[1]  msgpack map:
