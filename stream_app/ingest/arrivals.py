@@ -9,7 +9,7 @@ from stream_app.errors import BadEvent
 from stream_app.events import Chunk
 from stream_app.ingest.buffers import size
 from stream_app.ingest.decoder import Decoded, TokenDecoder
-from stream_app.ingest.owned_partition import OwnedPartition
+from stream_app.ingest.owned_partition import OwnedPartition, partition_name
 from stream_app.kafka.dead_letters import DeadLetter, headers_of
 from stream_app.kafka.records import Event, check_readable, first_offset, is_empty, time_ms
 
@@ -74,7 +74,7 @@ async def decode_batch(
 async def _decode(decoder: TokenDecoder, event: Event) -> Decoded:
     message = event.message
     check_readable(message)
-    source, headers = f"{message.topic}/{message.partition}", headers_of(message)
+    source, headers = partition_name(message), headers_of(message)
     decode = partial(decoder.decode, message.key, message.value, headers=headers)
     decode = partial(decode, source=source, time_ms=time_ms(message))
     return decode() if size(event) <= INLINE_BYTES else await asyncio.to_thread(decode)
