@@ -17,20 +17,18 @@ from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
-from stream_app.store import rebuild
+from stream_app.store import schema
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.rebuild import (
+from stream_app.store.rebuild_apply import apply, find_keys, set_back
+from stream_app.store.rebuild_plan import (
     Retained,
     RetainedOffsets,
-    apply,
-    delete_old_schema,
-    find_keys,
     partition_states,
     plan,
     retained_offsets,
-    set_back,
     unread,
 )
+from stream_app.store.schema import delete_old_schema
 from stream_app.store.state import (
     Commit,
     FencedError,
@@ -334,7 +332,7 @@ async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fre
 async def test_an_older_schema_goes_with_its_keys_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "BATCH_SIZE", 3)
+    monkeypatch.setattr(schema, "BATCH_SIZE", 3)
     others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
     with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
