@@ -103,6 +103,6 @@ def _check_missing(plans: Iterable[RebuildPlan]) -> None:
         if planned.missing:
             raise RebuildError(
                 f"stream {planned.stream!r}: Kafka no longer has {planned.missing} of the offsets "
-                "it was read from, so their text would be lost. Nothing was done. --yes rebuilds it, "
-                "and counts these offsets as missing"
+                "it was read from, so their text would be lost. Nothing was done. --yes rebuilds "
+                "it, and counts these offsets as missing"
             )
