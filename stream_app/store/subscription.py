@@ -1,7 +1,7 @@
-"""Subscription: what is published on channels of Redis, and when some of it may have been missed.
+"""Subscription: the messages on channels of Redis, and when some may have been missed.
 
-Pub/sub keeps nothing: what is published while a connection is made anew is lost. So whoever listens
-is told each time that listening begins. Knows Redis; not what the messages say.
+Pub/sub is not durable: messages that are published while a client reconnects are lost. So a
+subscription yields None each time that it begins.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from stream_app.store.connection import AnyRedis
 logger = logging.getLogger("xl3m")
 
 RECONNECT_SECONDS = 30.0
-"""For so long a client tries to listen again."""
+"""A client tries to reconnect for this time."""
 PAUSE_SECONDS = 0.5
 
 Message = dict[str, Any]
@@ -26,8 +26,8 @@ Message = dict[str, Any]
 
 
 async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """Each message; before them None, and again whenever the connection had to be made anew. Ends
-    by an error alone: ConnectionError also where redis-py ends it without one, as some do after
+    """Yield None, then each message; None again whenever redis-py has reconnected. Ends with an
+    error only: ConnectionError also if redis-py ends without one, as some versions do after
     silence."""
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
@@ -40,19 +40,20 @@ async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | 
 
 
 async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """The same through breaks of the connection: a Redis that was started again, one that drops who
-    reads too slowly. Raises when it cannot be listened to again for a while."""
-    broken: float | None = None
+    """As `messages`, but reconnects after a restart of Redis, or if Redis drops a client that reads
+    too slowly. Raises the error if that fails for RECONNECT_SECONDS, or if Redis refuses the
+    user."""
+    broken_at: float | None = None
     while True:
         try:
-            async with aclosing(messages(redis, *channels)) as heard:
-                async for message in heard:
-                    broken = None
+            async with aclosing(messages(redis, *channels)) as subscription:
+                async for message in subscription:
+                    broken_at = None
                     yield message
         except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-            broken = broken or time.monotonic()
+            broken_at = broken_at or time.monotonic()
             refused = isinstance(error, exceptions.AuthenticationError)
-            if refused or time.monotonic() - broken > RECONNECT_SECONDS:
+            if refused or time.monotonic() - broken_at > RECONNECT_SECONDS:
                 raise
-            logger.debug("listening again: %s", error)
+            logger.debug("the subscription ended, subscribing again: %s", error)
             await asyncio.sleep(PAUSE_SECONDS)
