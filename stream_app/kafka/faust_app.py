@@ -19,7 +19,7 @@ from stream_app.errors import SettingsError
 from stream_app.kafka import auth, connection
 from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.kafka.dead_letters import Send
-from stream_app.kafka.fetcher import FetchState
+from stream_app.kafka.fetch_state import FetchState
 from stream_app.kafka.records import BundledEvent, Event
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.settings import Settings

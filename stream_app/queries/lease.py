@@ -1,7 +1,8 @@
 """Query leases: only one of the workers that receive a pub/sub query answers it.
 
 The lease is renewed while the query is being answered. Then the answer takes its place in Redis,
-for clients that send the query again.
+for clients that send the query again. This module decides when and for how long; the steps in Redis
+are those of `store.leases`.
 """
 
 import asyncio
@@ -9,11 +10,10 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import uuid4
 
 from stream_app.runtime.retry import raise_if_cancelled
 from stream_app.store.connection import RedisError
-from stream_app.store.leases import LEASED, LeaseStore
+from stream_app.store.leases import LeaseStore, new_token
 
 logger = logging.getLogger("xl3m")
 
@@ -79,16 +79,14 @@ class QueryLease:
 
     def __init__(self, leases: QueryLeases, query_id: str) -> None:
         self.leases, self.query_id = leases, query_id
-        self.token = b"%s by %s" % (LEASED, uuid4().hex.encode())
+        self.token = new_token()
         self.held = False
         self.answer: bytes | None = None
 
     async def acquire(self, lease_ms: int = LEASE_MS) -> bool:
-        """Try to get the lease: True for one worker only. If False, `answer` is the query's answer,
-        if there is one already."""
-        value = await self.leases.store.acquire(self.query_id, self.token, lease_ms)
-        self.held = value == self.token
-        self.answer = None if value is None or value.startswith(LEASED) else value
+        """True for one worker only; else `answer` is set if the query was answered."""
+        store = self.leases.store
+        self.held, self.answer = await store.acquire(self.query_id, self.token, lease_ms)
         return self.held
 
     @asynccontextmanager

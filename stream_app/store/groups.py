@@ -1,7 +1,7 @@
-"""Consumer groups in Redis: for each topic that is read, which group reads it into this Redis.
+"""Groups: which consumer group reads each topic into a Redis, noted there under the prefix.
 
-Two groups that read the same topic into one Redis would take each other's partitions for ever. If
-they read different topics, streams with the same name would be mixed.
+Two groups that read the same topic into one Redis would fence each other's partitions without end.
+Two groups that read different topics would mix streams of the same name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from stream_app.store.keys import Keys
 
 
 async def note_group(redis: AnyRedis, settings: Settings) -> str:
-    """Note that the group reads its topics; returns a warning, empty if there is none.
+    """Note that the group reads its topics; returns a warning, or "".
 
     Raises SettingsError if another group reads one of them into this Redis.
     """
-    _check(await noted_groups(redis, settings), settings)  # a refused group notes nothing
+    _check(await noted_groups(redis, settings), settings)  # a refused group leaves no note
     for topic in _topics(settings):
         await redis.hsetnx(Keys(settings.prefix).groups(), topic, settings.group)
     noted = await noted_groups(redis, settings)
@@ -38,31 +38,31 @@ async def noted_groups(redis: AnyRedis, settings: Settings) -> dict[str, str]:
 
 
 def fault_of(noted: Mapping[str, str], settings: Settings) -> str:
-    """Why a worker with these settings must not write to this Redis; empty if it may."""
+    """Why a worker with these settings must not write here; empty if it may."""
     for topic in _topics(settings):
         if (group := noted.get(topic, settings.group)) != settings.group:
             key = Keys(settings.prefix).groups()
             return (
-                f"Redis holds what group {group!r} read of {topic}; this worker is in group "
-                f"{settings.group!r}: set {variable('prefix')} or another Redis for it. If "
-                f"{group!r} no longer exists, `redis-cli del {key}` lets other groups take over"
+                f"Redis holds what group {group!r} read of {topic}; this worker is of "
+                f"{settings.group!r}: give it another {variable('prefix')} or another Redis. If "
+                f"{group!r} no longer runs, `redis-cli del {key}` lets this group take over"
             )
     return ""
 
 
 def warning_of(noted: Mapping[str, str], settings: Settings) -> str:
-    """The warning that streams of several groups may be mixed; empty if there is one group."""
+    """A warning that streams may be mixed; empty if there is no other group."""
     others = sorted({group for group in noted.values() if group != settings.group})
     if not others:
         return ""
     named = ", ".join(map(repr, others))
     return (
-        f"Redis also holds streams of group {named}; this worker is in group {settings.group!r}, "
-        f"and streams with the same name are mixed: set {variable('prefix')} or another Redis"
+        f"Redis also holds streams of group {named}; this worker is of {settings.group!r}, and "
+        f"streams of the same name are mixed: set another {variable('prefix')} or another Redis"
     )
 
 
 def _topics(settings: Settings) -> Iterator[str]:
-    """The topics whose partitions have an owner in Redis; a pattern counts as one topic."""
+    """The topics whose partitions a group owns in Redis. A pattern is noted as it is."""
     yield from settings.tokens_topics or (settings.tokens_topic,)
     yield settings.questions_topic

@@ -1,4 +1,4 @@
-"""QuestionStore: the questions of streams: set, replaced and ended together with their scores.
+"""QuestionStore: sets, replaces and ends the questions of streams, with their scores.
 
 Every change is one atomic step on a stream's questions.
 """
@@ -34,7 +34,7 @@ from stream_app.store.state import (
 )
 
 TrackedRecord = tuple[QuestionRecord, ScoredRange | None]
-"""A question and its scored range."""
+"""A question and its scored range; None if it has none."""
 
 
 class QuestionStore:
@@ -105,7 +105,8 @@ class QuestionStore:
 
     @retried
     async def tracked(self, stream: str) -> tuple[Cursor, dict[str, TrackedRecord]]:
-        """The stream's cursor, and its unexpired questions with their ranges, in one round trip."""
+        """The stream's cursor, and its questions that have not expired with their ranges, in one
+        round trip."""
         k = self.keys
         names = [k.cursor(stream), k.questions(stream), k.scored_range(stream, "")]
         time_, cursor, questions, ranges = await self._read_questions(names)
@@ -169,7 +170,7 @@ class QuestionStore:
     def _put(
         self, pipe: AnyRedis, stream: str, qid: str, record: QuestionRecord, head: int
     ) -> None:
-        """Write a standing question; scores that it already has no longer expire."""
+        """Write a standing question; its scores do not expire."""
         for edge in ("lo", "hi"):
             pipe.hsetnx(self.keys.scored_range(stream, qid), edge, head)
         for name in self.keys.question_keys(stream, qid, head):
@@ -182,7 +183,7 @@ class QuestionStore:
 
 
 def _seconds(reply: Any) -> float:
-    """The time in a reply of Redis; this machine's time if the user has no right to ask for it."""
+    """Seconds from the reply of TIME; this machine's time if the user may not call it."""
     if isinstance(reply, NoPermissionError):
         return time.time()
     if isinstance(reply, Exception):

@@ -1,7 +1,7 @@
-"""Subscription: the messages on channels of Redis, and a sign that some may have been missed.
+"""Subscription: the messages on channels of Redis, and when some may have been missed.
 
-Pub/sub stores nothing: messages published during a reconnect are lost. So a listener gets None each
-time a subscription begins.
+Pub/sub is not durable: messages that are published while a client reconnects are lost. So a
+subscription yields None each time that it begins.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from stream_app.store.connection import AnyRedis
 logger = logging.getLogger("xl3m")
 
 RECONNECT_SECONDS = 30.0
-"""How long a client tries to reconnect."""
+"""A client tries to reconnect for this time."""
 PAUSE_SECONDS = 0.5
 
 Message = dict[str, Any]
@@ -26,9 +26,9 @@ Message = dict[str, Any]
 
 
 async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """None when the subscription begins, and after each reconnect; then each message. Never ends
-    without an error: where redis-py ends the iteration, as some versions do after a long silence,
-    it raises ConnectionError."""
+    """Yield None, then each message; None again whenever redis-py has reconnected. Ends with an
+    error only: ConnectionError also if redis-py ends without one, as some versions do after
+    silence."""
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
         async for message in pubsub.listen():
@@ -40,19 +40,20 @@ async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | 
 
 
 async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """`messages` across lost connections: Redis was restarted, or dropped a client that reads too
-    slowly. Raises the error if reconnecting fails for RECONNECT_SECONDS."""
-    broken: float | None = None
+    """As `messages`, but reconnects after a restart of Redis, or if Redis drops a client that reads
+    too slowly. Raises the error if that fails for RECONNECT_SECONDS, or if Redis refuses the
+    user."""
+    broken_at: float | None = None
     while True:
         try:
-            async with aclosing(messages(redis, *channels)) as heard:
-                async for message in heard:
-                    broken = None
+            async with aclosing(messages(redis, *channels)) as subscription:
+                async for message in subscription:
+                    broken_at = None
                     yield message
         except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-            broken = broken or time.monotonic()
+            broken_at = broken_at or time.monotonic()
             refused = isinstance(error, exceptions.AuthenticationError)
-            if refused or time.monotonic() - broken > RECONNECT_SECONDS:
+            if refused or time.monotonic() - broken_at > RECONNECT_SECONDS:
                 raise
-            logger.debug("listening again: %s", error)
+            logger.debug("the subscription ended, subscribing again: %s", error)
             await asyncio.sleep(PAUSE_SECONDS)

@@ -1,5 +1,5 @@
--- Adds a question to a stream. Its range starts empty at the head, unless it has one already. These questions are
--- deleted with all their keys: expired ones, those it replaces, and ad hoc ones beyond the limit, oldest first.
+-- Gives a stream a question. Its range starts empty at the head, unless it has one. Expired, replaced and evicted
+-- questions are deleted with all their keys.
 --
 -- KEYS     cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of
 --          a stream are in one slot); then, if the question is fenced, the partition
@@ -27,7 +27,7 @@ local time, now = redis.pcall('TIME'), args.now
 if not time.err then now = time[1] + time[2] / 1000000 end
 local blocks = math.floor(tonumber(redis.call('HGET', cursor, 'head') or 0) / args.block_size) + 1
 
--- The same keys as `Keys.question_keys` in keys.py, which has one score block more than there is.
+-- One block more than the head needs, in case it moves meanwhile.
 local function keys_of(id)
   local keys = { KEYS[3] .. id, KEYS[4] .. id, KEYS[5] .. id }
   for block = 0, blocks do
@@ -63,7 +63,7 @@ if not is_known and excess > 0 then
   end
 end
 
--- Written before anything is deleted: a full Redis refuses the first write, and then nothing was done.
+-- Written before anything is deleted: if Redis is full, it refuses this first write, and nothing has changed.
 local head = redis.call('HGET', cursor, 'head') or '0'
 redis.call('HSETNX', KEYS[3] .. qid, 'lo', head)
 redis.call('HSETNX', KEYS[3] .. qid, 'hi', head)

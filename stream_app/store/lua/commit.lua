@@ -1,4 +1,4 @@
--- Appends segments to a stream's log, replaces its tail and moves its offset: all of it, or nothing.
+-- Appends segments to a stream's log, replaces its tail and moves its offset, or changes nothing.
 --
 -- KEYS     log, tail, cursor
 -- ARGV[1]  msgpack map:

@@ -1,4 +1,4 @@
--- Replaces a query's lease by a value, if the lease is the caller's, has expired, or is that value already.
+-- Replaces a query's lease by a value, if the lease is the caller's or has expired, or if the value is there already.
 --
 -- KEYS     lease
 -- ARGV[1]  msgpack map:

@@ -1,4 +1,4 @@
--- Adds streams to the lists, unless there are `limit` streams; one that is on the list already is always added.
+-- Adds streams to the lists, unless they are new and the limit is reached.
 --
 -- KEYS     the list of all streams, then for each stream the list of the partition that feeds it
 -- ARGV[1]  msgpack map:
