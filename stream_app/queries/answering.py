@@ -125,14 +125,12 @@ class Answering:
         nothing to answer from or no question, and QuestionError if the question is too long."""
         stream = query.stream
         if view.state.cursor.version == 0:
-            raise RefusedError(
-                f"nothing is known of a stream {stream!r}: `xl3m streams` lists them"
-            )
+            raise RefusedError(f"stream {stream!r} is unknown: `xl3m streams` lists all streams")
         if view.state.tail.end == 0:
             raise RefusedError(f"stream {stream!r} is empty")
         question = query.question or (view.record and view.record.question)
         if not question:
-            raise RefusedError(f"stream {stream!r} has no current question: ask one, or set one")
+            raise RefusedError(f"stream {stream!r} has no standing question: ask one, or set one")
         self.engine.suffix(question)
         return question
 

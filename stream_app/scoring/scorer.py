@@ -125,7 +125,12 @@ class Scorer:
                 self.working = True
                 following = None if self.streams.stale else await self._next()
                 following_scores = following and self._submit(following)
-                await self._commit(step, await scores)
+                try:
+                    await self._commit(step, await scores)
+                except BaseException:
+                    if following_scores:
+                        following_scores.cancel()  # planned on a step that is not written
+                    raise
                 step, scores = following, following_scores
             self.working = False
             await self._wake.wait()

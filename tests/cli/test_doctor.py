@@ -202,7 +202,9 @@ async def test_topics_that_are_missing_are_named_and_not_made(
         assert seen["Kafka"].mark == "ok"
         missing = {what for what, finding in seen.items() if finding.mark == "WARN"}
         assert missing == {f"topic {name}" for name in topic_names(settings)}
-        assert all("worker has the broker create it" in seen[what].message for what in missing)
+        assert all(
+            "the broker creates it with its defaults" in seen[what].message for what in missing
+        )
     assert await partition_counts(settings) == {}
 
 

@@ -1,4 +1,4 @@
-"""Answering: it rests on what the batch would choose and says on what, or why there is none."""
+"""Answers rest on the segments that the offline run would choose, or say why there is none."""
 
 import json
 import time
@@ -30,47 +30,47 @@ EVIDENCE = {"stream", "index", "score", "start", "end", "text", "start_ms", "end
 
 
 class World:
-    """A worker without Kafka."""
+    """A worker without Kafka: streams are written and questions set directly."""
 
     def __init__(
         self, redis: Redis, engine: Engine | None = None, retention_segments: int = PLENTY
     ):
         self.engine = engine or HashEngine()
         self.store = StreamStore(redis, Retention(retention_segments))
-        self.scoring = Scorer(
+        self.scorer = Scorer(
             self.engine,
             self.store,
             PLENTY,
-            on_change=lambda stream, qid: self.warming.mark_stale(stream, qid),
+            on_change=lambda stream, qid: self.prefetcher.mark_stale(stream, qid),
         )
         settings = Settings(adhoc_ttl_seconds=100)
-        self.warming = PromptPrefetcher(self.engine, self.store, self.scoring)
-        self.answering = Answering(settings, self.engine, self.store, self.scoring, self.warming)
+        self.prefetcher = PromptPrefetcher(self.engine, self.store, self.scorer)
+        self.answering = Answering(settings, self.engine, self.store, self.scorer, self.prefetcher)
 
     async def read(self, stream: str, text: str, offset: int = 1) -> None:
-        """The text as the stream's next event."""
+        """Write the text as the stream's next event."""
         base = await self.store.load(stream)
         tail, new = self.engine.segmenter().push(base.tail, text, 5000)
         commit = Commit(stream, base, new, tail, "t/0", 1, offset)
         (result,) = await self.store.commit([commit])
         assert isinstance(result, Committed)
         state = result.state
-        self.scoring.streams.on_commit(stream, state.cursor)
+        self.scorer.streams.on_commit(stream, state.cursor)
 
     async def set(self, stream: str, question: str, set_at: float = 1.0) -> str:
-        """A current question."""
-        qid = self.scoring.question_id(question)
+        """Set a standing question; returns its id."""
+        qid = self.scorer.question_id(question)
         await self.store.questions.ask(stream, qid, QuestionRecord(question, set_at=set_at))
-        self.scoring.streams.on_questions_changed(stream)
+        self.scorer.streams.on_questions_changed(stream)
         return qid
 
     async def ask(self, stream: str, question: str | None = None, deadline: float = 30) -> Answer:
-        """A query, while scoring runs."""
-        async with running(self.scoring):
+        """Answer a query while the scorer runs."""
+        async with running(self.scorer):
             return await self.answering.answer(Query("1", stream, question, deadline))
 
     def best(self, text: str, question: str) -> list[tuple[int, float]]:
-        """The top-k of all of the text, its tail too, in the order of the text."""
+        """The top-k of the whole text with its tail, as (index, score) in the order of the text."""
         segmenter = self.engine.segmenter()
         tail, segments = segmenter.push(Tail(), text)
         return sorted(best(self.engine, segments + segmenter.flush(tail), question))
@@ -78,7 +78,7 @@ class World:
 
 @pytest.fixture
 def world(redis_client: Redis) -> World:
-    """One with a cheap engine."""
+    """A worker with a cheap engine."""
     return World(redis_client)
 
 
@@ -93,14 +93,14 @@ def rests_on(answer: Answer) -> list[tuple[int, float]]:
 @pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(st.integers(1, 60), st.booleans(), st.text("ab \n", max_size=30))
-async def test_any_question_rests_on_what_the_batch_chooses(
-    redis_client: Redis, fresh: Fresh, count: int, is_current: bool, rest: str
+async def test_any_question_rests_on_what_the_offline_run_chooses(
+    redis_client: Redis, fresh: Fresh, count: int, is_standing: bool, rest: str
 ) -> None:
     world, stream, text = World(redis_client), fresh("stream"), lines(count) + rest
-    if is_current:
+    if is_standing:
         await world.set(stream, "q?")
     await world.read(stream, text)
-    answer = await world.ask(stream, None if is_current else "q?")
+    answer = await world.ask(stream, None if is_standing else "q?")
     assert (answer.question, answer.coverage, answer.error) == ("q?", 1.0, None)
     assert rests_on(answer) == world.best(text, "q?")
 
@@ -130,7 +130,7 @@ async def test_a_stream_of_a_single_unfinished_line_is_answered_from(
 
 
 @pytest.mark.guarantee("Answer contents")
-async def test_the_prompt_of_a_question_asked_before_is_read_when_its_segments_change(
+async def test_the_prompt_of_a_recent_question_is_prefilled_when_its_segments_change(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     engine = tiny.engine(tiny.model("qwen2"), answer_tokens=8)
@@ -140,10 +140,10 @@ async def test_the_prompt_of_a_question_asked_before_is_read_when_its_segments_c
     await world.read(stream, text[:60])
     await world.ask(stream)
     await world.read(stream, text[60:], offset=2)
-    while await world.scoring.step():
+    while await world.scorer.step():
         pass
-    assert world.warming.stale
-    await world.warming.prefetch()
+    assert world.prefetcher.stale
+    await world.prefetcher.prefetch()
     read, hook = (
         list[int](),
         engine.model.model.register_forward_pre_hook(
@@ -157,23 +157,25 @@ async def test_the_prompt_of_a_question_asked_before_is_read_when_its_segments_c
     assert sum(rows) < len(engine.model.prompt("".join(e.text for e in answer.evidence)))
 
 
-async def test_a_question_that_nobody_asked_is_not_read_ahead(world: World, fresh: Fresh) -> None:
+async def test_the_prompt_of_a_question_that_was_not_asked_is_not_prefilled(
+    world: World, fresh: Fresh
+) -> None:
     stream = fresh("stream")
     await world.set(stream, "q?")
     await world.read(stream, lines(40))
-    while await world.scoring.step():
+    while await world.scorer.step():
         pass
-    assert not world.warming.stale
+    assert not world.prefetcher.stale
     for i in range(100):
-        world.warming.note_query(stream, f"{i}", "q?")
-    assert len(world.warming.recent) == RECENT_QUESTIONS
+        world.prefetcher.note_query(stream, f"{i}", "q?")
+    assert len(world.prefetcher.recent) == RECENT_QUESTIONS
 
 
 # -- refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.guarantee("Answer contents")
-async def test_an_unknown_stream_is_said_to_be_so(world: World, fresh: Fresh) -> None:
+async def test_an_unknown_stream_is_refused(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     answer = await world.ask(stream, "q?")
     assert answer.error is not None and repr(stream) in answer.error
@@ -183,7 +185,7 @@ async def test_an_unknown_stream_is_said_to_be_so(world: World, fresh: Fresh) ->
 
 
 @pytest.mark.guarantee("Answer contents")
-async def test_an_empty_stream_is_said_to_be_so(world: World, fresh: Fresh) -> None:
+async def test_an_empty_stream_is_refused(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, "")
     answer = await world.ask(stream, "q?")
@@ -191,12 +193,12 @@ async def test_an_empty_stream_is_said_to_be_so(world: World, fresh: Fresh) -> N
 
 
 @pytest.mark.guarantee("Answer contents")
-async def test_no_question_is_said_to_be_so(world: World, fresh: Fresh) -> None:
+async def test_a_query_without_any_question_is_refused(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(3))
-    await world.ask(stream, "asked once?")
+    await world.ask(stream, "ad hoc?")
     answer = await world.ask(stream)
-    assert answer.error is not None and "no current question" in answer.error
+    assert answer.error is not None and "no standing question" in answer.error
 
 
 @pytest.mark.guarantee("Answer contents")
@@ -210,18 +212,18 @@ async def test_a_question_too_long_is_refused_with_the_numbers(world: World, fre
 
 
 @pytest.mark.guarantee("Answer contents")
-async def test_a_question_that_ends_meanwhile_is_said_to_have(
+async def test_a_question_that_was_ended_meanwhile_is_refused(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, cover = fresh("stream"), world.scoring.wait_until_covered
+    stream, wait = fresh("stream"), world.scorer.wait_until_covered
     await world.set(stream, "q?")
     await world.read(stream, lines(3))
 
     async def ending(*args: Any) -> None:
-        await cover(*args)
+        await wait(*args)
         await world.store.questions.end_standing(stream)
 
-    monkeypatch.setattr(world.scoring, "wait_until_covered", ending)
+    monkeypatch.setattr(world.scorer, "wait_until_covered", ending)
     answer = await world.ask(stream)
     assert answer.error is not None and "ended" in answer.error
 
@@ -251,7 +253,7 @@ async def test_a_model_that_fails_is_an_answer_and_the_next_query_is_answered(
     assert (await world.ask(stream)).error is None
 
 
-# -- what an answer says of itself ---------------------------------------------------------------
+# -- what an answer says about itself ------------------------------------------------------------
 
 
 @pytest.mark.guarantee("Answer contents")
@@ -288,7 +290,9 @@ async def test_at_the_deadline_coverage_says_how_much_was_scored(
 
 
 @pytest.mark.guarantee("Coverage")
-async def test_what_retention_took_is_not_covered(redis_client: Redis, fresh: Fresh) -> None:
+async def test_segments_removed_by_retention_are_not_covered(
+    redis_client: Redis, fresh: Fresh
+) -> None:
     world, stream = World(redis_client, retention_segments=4), fresh("stream")
     await world.read(stream, lines(30))
     state = await world.store.load(stream)
@@ -297,41 +301,41 @@ async def test_what_retention_took_is_not_covered(redis_client: Redis, fresh: Fr
     assert answer.coverage == (4 + tail) / (state.cursor.head + tail)
 
 
-async def test_pieces_of_the_text_join_to_the_answer(world: World, fresh: Fresh) -> None:
+async def test_the_pieces_of_the_text_add_up_to_the_answer(world: World, fresh: Fresh) -> None:
     stream, pieces = fresh("stream"), list[str]()
     await world.read(stream, lines(9))
-    async with running(world.scoring):
+    async with running(world.scorer):
         answer = await world.answering.answer(Query("1", stream, "q?"), pieces.append)
     assert "".join(pieces) == answer.answer == "q? 3 segments"
     assert len(pieces) == 3
 
 
-async def test_a_top_k_that_changes_while_its_prompt_is_read_ahead_waits_for_the_next_time(
+async def test_a_top_k_that_changes_while_its_prompt_is_prefilled_is_prefilled_the_next_time(
     world: World, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, prepared = fresh("stream"), list[str]()
+    stream, prefilled = fresh("stream"), list[str]()
     qid = await world.set(stream, "q?")
     await world.read(stream, lines(9))
 
-    def prepare(ranked: object, question: str) -> None:
-        prepared.append(question)
-        world.warming.mark_stale(stream, qid)
+    def prefill(ranked: object, question: str) -> None:
+        prefilled.append(question)
+        world.prefetcher.mark_stale(stream, qid)
 
-    monkeypatch.setattr(world.engine, "prefill", prepare)
-    world.warming.note_query(stream, qid, "q?")
-    world.warming.mark_stale(stream, qid)
-    await world.warming.prefetch()
-    assert (prepared, world.warming.stale) == (["q?"], {(stream, qid)})
+    monkeypatch.setattr(world.engine, "prefill", prefill)
+    world.prefetcher.note_query(stream, qid, "q?")
+    world.prefetcher.mark_stale(stream, qid)
+    await world.prefetcher.prefetch()
+    assert (prefilled, world.prefetcher.stale) == (["q?"], {(stream, qid)})
 
 
 # -- what a query leaves behind ------------------------------------------------------------------
 
 
-async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fresh) -> None:
+async def test_an_ad_hoc_question_has_a_time_to_live(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(9))
     await world.ask(stream, "q?")
-    qid = world.scoring.question_id("q?")
+    qid = world.scorer.question_id("q?")
     assert (await world.store.questions.load(stream))[qid].expires_at == pytest.approx(
         time.time() + 100, abs=20
     )
@@ -340,7 +344,7 @@ async def test_a_question_asked_once_has_a_time_to_live(world: World, fresh: Fre
 
 
 @pytest.mark.guarantee("Bounded counts")
-async def test_a_flood_of_questions_keeps_to_its_bound_and_each_is_answered(
+async def test_any_number_of_ad_hoc_questions_is_answered_within_their_limit(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     world, stream = World(redis_client), fresh("stream")
@@ -356,7 +360,9 @@ async def test_a_flood_of_questions_keeps_to_its_bound_and_each_is_answered(
     assert qids == {qid.encode() for qid in kept}
 
 
-async def test_the_current_question_asked_by_its_words_stays(world: World, fresh: Fresh) -> None:
+async def test_a_standing_question_asked_explicitly_stays_standing(
+    world: World, fresh: Fresh
+) -> None:
     stream = fresh("stream")
     qid = await world.set(stream, "q?")
     await world.read(stream, lines(9))
@@ -366,7 +372,7 @@ async def test_the_current_question_asked_by_its_words_stays(world: World, fresh
     assert await world.store.redis.ttl(keys.scored_range(stream, qid)) == -1
 
 
-async def test_the_question_set_last_is_the_current_one(world: World, fresh: Fresh) -> None:
+async def test_the_standing_question_set_last_is_the_default(world: World, fresh: Fresh) -> None:
     stream = fresh("stream")
     await world.read(stream, lines(9))
     await world.set(stream, "newer?", set_at=2.0)

@@ -66,7 +66,7 @@ async def trips(world: World, counter: Counter, query: Query) -> int:
 
 
 async def score_all(world: World) -> None:
-    while await world.scoring.step():
+    while await world.scorer.step():
         pass
 
 
@@ -94,7 +94,7 @@ async def test_a_covered_ad_hoc_question_costs_another_that_renews_it(
     (world, counter), stream = counted, fresh("stream")
     await world.read(stream, lines(40))
     await world.ask(stream, "ad hoc?")
-    qid = world.scoring.question_id("ad hoc?")
+    qid = world.scorer.question_id("ad hoc?")
     before = (await world.store.questions.load(stream))[qid].expires_at
     assert await trips(world, counter, Query("1", stream, "ad hoc?", 0)) == 2
     assert (await world.store.questions.load(stream))[qid].expires_at > before
@@ -138,4 +138,4 @@ async def test_a_question_of_another_model_is_answered_by_this_one(
     answer = await world.ask(stream)
     assert (answer.question, answer.coverage) == ("q?", 1.0)
     assert rests_on(answer) == world.best(lines(20), "q?")
-    assert world.scoring.question_id("q?") in await world.store.questions.load(stream)
+    assert world.scorer.question_id("q?") in await world.store.questions.load(stream)
