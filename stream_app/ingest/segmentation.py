@@ -80,13 +80,13 @@ def _difference(cut: Segmentation, method: Method, ours: Segmentation) -> str:
     if cut.segment_tokens > room:
         return (
             f"hold segments of {cut.segment_tokens} tokens, but this model reads {room} beside a "
-            "question and its answer: of longer ones the end alone is read. `xl3m rebuild` cuts "
-            "them anew"
+            "question and its answer: only the end of longer ones is read. `xl3m rebuild` "
+            "segments them again"
         )
     if cut.tokenizer != ours.tokenizer:
         return (
-            "hold segments that another model's tokenizer cut: to this one they may be longer. "
-            "`xl3m rebuild` cuts them anew"
+            "hold segments of another model's tokenizer, which may have more tokens in this one. "
+            "`xl3m rebuild` segments them again"
         )
     return ""
 

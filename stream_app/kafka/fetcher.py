@@ -35,7 +35,7 @@ logger = logging.getLogger("xl3m")
 KEPT_BYTES = 65_536
 """Bytes of unreadable data that are kept for the dead letter."""
 POLL_BYTES = 16 << 20
-"""A poll decompresses no further batch after so many bytes."""
+"""After this many decompressed bytes a poll decompresses no further batch."""
 RETRY_SECONDS = 30.0
 """Time after which a waiting partition is fetched again."""
 TOPICS = "topics"

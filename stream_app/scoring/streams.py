@@ -42,8 +42,8 @@ NOTHING = StreamTotals(0, 0, math.nan)
 class Totals:
     """Sums over all owned streams, updated as each of them changes.
 
-    There may be ten thousand streams, and the lag is read at every batch: it is not summed up
-    anew each time.
+    There may be ten thousand streams, and the lag is read at every batch, so it is not summed up
+    each time.
     """
 
     def __init__(self) -> None:

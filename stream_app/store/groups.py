@@ -18,7 +18,7 @@ async def note_group(redis: AnyRedis, settings: Settings) -> str:
 
     Raises SettingsError if another group reads one of them into this Redis.
     """
-    _check(await noted_groups(redis, settings), settings)  # who is refused leaves no note
+    _check(await noted_groups(redis, settings), settings)  # a refused group leaves no note
     for topic in _topics(settings):
         await redis.hsetnx(Keys(settings.prefix).groups(), topic, settings.group)
     noted = await noted_groups(redis, settings)

@@ -88,7 +88,7 @@ class Keys:
         return self._of_stream(stream, "tail")
 
     def cursor(self, stream: str) -> str:
-        """Where the stream stands: version, head, first, offsets, gaps."""
+        """The stream's cursor: version, head, first, offsets, missing offsets (`gaps`)."""
         return self._of_stream(stream, "cursor")
 
     def questions(self, stream: str) -> str:
@@ -118,7 +118,7 @@ class Keys:
         return self._of_stream(stream, f"scores:{qid}")
 
     def question_keys(self, stream: str, qid: str, head: int) -> list[str]:
-        """All that a question has; of score blocks one more, should the head move on meanwhile."""
+        """All keys of a question, and one more block of scores: the head may move meanwhile."""
         named = [make(stream, qid) for make in (self.scored_range, self.top, self.text)]
         blocks = range(head // SCORES_PER_BLOCK + 2)
         return named + [self.scores(stream, qid, block) for block in blocks]
@@ -126,7 +126,7 @@ class Keys:
     # -- queries ----------------------------------------------------------------------------------
 
     def lease(self, query_id: str) -> str:
-        """Who answers a query, and then its answer."""
+        """The lease of the worker that answers a query, then the answer."""
         return self._named(f"query:{_quoted(query_id)}")
 
     def repeated(self, query_id: str) -> str:

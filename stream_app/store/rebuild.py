@@ -80,8 +80,8 @@ async def partition_states(
 def retained_offsets(
     known: Mapping[str, PartitionState], offsets: Mapping[str, tuple[int, int]]
 ) -> dict[str, RetainedOffsets]:
-    """What Kafka has. It must have been asked after Redis: then a partition that ends before its
-    position in Redis is that of a recreated topic."""
+    """The offsets that Kafka retains. They must be read after the positions in Redis: then a
+    partition that ends before its position is that of a recreated topic."""
     found = dict[str, RetainedOffsets]()
     for name, (first, next_) in offsets.items():
         place = known.get(name, PartitionState(0, 0, 0))
@@ -101,14 +101,15 @@ async def rebuild(
     """Rebuild a stream; None: all streams and partitions, also those of an older schema. It is safe
     beside running workers, because of its order:
 
-    (1) Kafka is asked which partitions there are, so that nothing changes if it is away.
+    (1) The partitions are read from Kafka, so that nothing changes if it is unreachable.
     (2) Keys of an older schema are deleted, and the schema is checked, before any key is read.
-    (3) Redis is asked for positions, and only then Kafka for offsets: workers go on reading.
-        Earlier offsets could end before a position, as those of a recreated topic do.
+    (3) Positions are read from Redis, and only then offsets from Kafka: workers go on reading, so
+        earlier offsets could end before a position, like those of a recreated topic.
     (4) Every stream is planned and checked before any is changed: all of it is done, or nothing.
     (5) Each stream is reset in one step, then the partitions that feed no stream.
 
-    read_offsets: asks Kafka. accept_missing: rebuild also streams of which Kafka no longer has all.
+    read_offsets: reads them from Kafka. accept_missing: also rebuild streams that Kafka no longer
+    has in full.
     Raises RebuildError with the reason if nothing was done, and SchemaError.
     """
     partitions = await read_offsets()

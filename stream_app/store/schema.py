@@ -36,7 +36,7 @@ async def noted_schema(redis: AnyRedis, keys: Keys) -> int | None:
 
 
 def _difference(noted: int) -> str:
-    """What to do depends on who is the older."""
+    """The error's text: whether to upgrade this worker or to rebuild what is in Redis."""
     mine = SCHEMA
     if noted > mine:
         return (
@@ -45,5 +45,5 @@ def _difference(noted: int) -> str:
         )
     return (
         f"Redis holds schema {noted}, written by an older xl3m; this one knows {mine} and cannot "
-        "read it: `xl3m rebuild --all` throws it away and has workers read Kafka again"
+        "read it: `xl3m rebuild --all` deletes it, and workers read Kafka again"
     )

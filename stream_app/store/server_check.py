@@ -1,4 +1,4 @@
-"""RedisCheck: whether a Redis can hold what workers write there, by what it says of itself.
+"""RedisCheck: whether a Redis is set up for the workers' data, according to its INFO.
 
 Knows what INFO tells; not what is kept there.
 """
@@ -26,7 +26,7 @@ async def ensure_usable(redis: AnyRedis) -> None:
 
 
 async def info(redis: AnyRedis) -> dict[str, Any]:
-    """What the server says of itself: the fields of INFO."""
+    """The fields of INFO."""
     fields: dict[str, Any] = await redis.info()
     return fields
 

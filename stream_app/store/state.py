@@ -23,7 +23,7 @@ again has another id and may have lost its last writes: it refuses with a Restar
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of each stream's log is kept: at most so many segments, of so many bytes."""
+    """The most segments, and the most bytes, that are kept of each stream's log."""
 
     segments: int = NO_LIMIT
     bytes: int = NO_LIMIT
@@ -33,7 +33,7 @@ UNLIMITED = Retention()
 
 
 class LimitError(RuntimeError):
-    """A limit is reached. The message names the setting, and is sent to whoever exceeded it."""
+    """A limit is reached. The message names the setting, and is sent to the client."""
 
 
 class FencedError(RuntimeError):
@@ -57,7 +57,7 @@ class RestartedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a stream stands.
+    """The version and the positions of a stream.
 
     version: of the stream, one more with every commit; head: index of the next segment; first: of
     the oldest one retained; gaps: missing offsets; questions: version of the questions; next: the

@@ -1,7 +1,7 @@
-"""Subscription: what is published on channels of Redis, and when some of it may have been missed.
+"""Subscription: messages on channels of Redis, and a signal whenever some may have been missed.
 
-Pub/sub keeps nothing: what is published while a connection is made anew is lost. So whoever listens
-is told each time that listening begins. Knows Redis; not what the messages say.
+Pub/sub keeps no messages: what is published during a reconnect is lost. So a subscriber gets None
+each time that a subscription begins.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from stream_app.store.connection import AnyRedis
 logger = logging.getLogger("xl3m")
 
 RECONNECT_SECONDS = 30.0
-"""For so long a client tries to listen again."""
+"""How long a client tries to reconnect."""
 PAUSE_SECONDS = 0.5
 
 Message = dict[str, Any]
@@ -26,9 +26,10 @@ Message = dict[str, Any]
 
 
 async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """Each message; before them None, and again whenever the connection had to be made anew. Ends
-    by an error alone: ConnectionError also where redis-py ends it without one, as some do after
-    silence."""
+    """None, then each message; None again after every reconnect, since messages may be missing.
+
+    Only ends by an error: raises ConnectionError also if redis-py ends the iteration silently, as
+    some versions do after a time without messages."""
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
         async for message in pubsub.listen():
@@ -40,13 +41,14 @@ async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | 
 
 
 async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """The same through breaks of the connection: a Redis that was started again, one that drops who
-    reads too slowly. Raises when it cannot be listened to again for a while."""
+    """Like `messages`, but reconnects, such as after a restart of Redis, or if Redis dropped a slow
+    client. Raises the connection's error after RECONNECT_SECONDS, and AuthenticationError at
+    once."""
     broken: float | None = None
     while True:
         try:
-            async with aclosing(messages(redis, *channels)) as heard:
-                async for message in heard:
+            async with aclosing(messages(redis, *channels)) as received:
+                async for message in received:
                     broken = None
                     yield message
         except (exceptions.ConnectionError, exceptions.TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""Key names: a stream of any name lies in one slot of a Redis Cluster, apart from all others."""
+"""Key names: each stream, with any name, has all its keys in one slot and shares none."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ OF_QUESTION: list[Callable[[str, str], str]] = [keys.scored_range, keys.top, key
 
 
 def names_of(stream: str, qid: str) -> list[str]:
-    """All names a stream and one question of it have."""
+    """All keys of a stream and one of its questions."""
     return [
         *(make(stream) for make in OF_STREAM),
         *(make(stream, qid) for make in OF_QUESTION),

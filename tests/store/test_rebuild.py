@@ -1,4 +1,4 @@
-"""A rebuilt stream comes to what it was, whoever works meanwhile, and no other is touched."""
+"""A rebuilt stream equals the original, also beside running workers; others are untouched."""
 
 import asyncio
 import sys
@@ -47,7 +47,7 @@ from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.support.workers import Site, offline, site
 from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
 
-# Workers come and go, and Kafka with them: on a busy machine that takes its time.
+# Workers and Kafka are restarted, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 Fresh = Callable[[str], str]
@@ -56,24 +56,24 @@ QUESTION = "which pump?"
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """One with room for everything."""
+    """A store without limits."""
     return StreamStore(redis_client)
 
 
 async def begin(store: StreamStore, stream: str, retained: Retained) -> None:
-    """Rebuild it."""
+    """Rebuild the stream."""
     planned = await plan(store, stream, retained)
     assert planned
     await apply(store, planned, retained, await find_keys(store, stream))
 
 
 async def kept(redis: Any, stream: str) -> dict[bytes, bytes]:
-    """All that Redis has of a stream, as it keeps it."""
+    """All keys of a stream, with their serialized values."""
     names = sorted([name async for name in redis.scan_iter(keys.of_stream(stream))])
     return {name: await redis.dump(name) for name in names}
 
 
-# -- who works meanwhile ---------------------------------------------------------------------
+# -- beside running workers ------------------------------------------------------------------
 
 TEXTS = st.lists(st.text("ab é", max_size=12).map(lambda t: t + "\n"), min_size=2, max_size=12)
 
@@ -196,7 +196,7 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     streams = here.ingest.scorer.streams
     await streams.refresh()
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
-    streams.on_questions_changed(topic)  # as the door does when it hears of it
+    streams.on_questions_changed(topic)  # as the change listener does
     with pytest.raises(LostWritesError, match="rebuilt"):
         await streams.refresh()
 
@@ -283,7 +283,7 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
     known = await partition_states(store.redis, keys, [f"{topic}/0"])
     await begin(
         store, topic, retained_offsets(known, {f"{topic}/0": (0, 2)})
-    )  # made again, and shorter
+    )  # recreated, and shorter
     assert (await here.state()).cursor.gaps == 6
     assert await store.partitions.position(f"{topic}/0") == (0, 1)
 
@@ -355,7 +355,7 @@ async def test_an_older_schema_goes_with_its_keys_and_no_others(
 
 
 async def xl3m_rebuild(here: Site, *words: str) -> tuple[int, str]:
-    """The command's exit code and what it said."""
+    """The command's exit code and output."""
     addresses = ["--broker", here.settings.broker, "--redis", here.settings.redis]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "stream_app", "rebuild", *words, *addresses,
@@ -365,8 +365,8 @@ async def xl3m_rebuild(here: Site, *words: str) -> tuple[int, str]:
     return process.returncode or 0, said.decode()
 
 
-async def fed(here: Site, fresh: Fresh, count: int) -> dict[str, str]:
-    """So many streams with a question, read and scored by a worker that runs on."""
+async def scored_streams(here: Site, fresh: Fresh, count: int) -> dict[str, str]:
+    """`count` streams with a question, read and scored by a worker that keeps running."""
     texts = {fresh(f"stream {i}/ü"): log_text(i, 80) for i in range(count)}
     for stream in texts:
         await here.send("questions", stream, QUESTION.encode())
@@ -375,18 +375,18 @@ async def fed(here: Site, fresh: Fresh, count: int) -> dict[str, str]:
         for piece in chunks(text, 1):
             await here.send("tokens", stream, piece.encode())
     for stream, text in texts.items():
-        await settled(here, stream, text)
+        await until_scored(here, stream, text)
     return texts
 
 
-async def settled(here: Site, stream: str, text: str) -> None:
-    """Read and scored to its end."""
+async def until_scored(here: Site, stream: str, text: str) -> None:
+    """Wait until all of the text is read and scored."""
     segments, _ = offline(here.engine, text, QUESTION)
     await here.until(lambda: finished(here, stream, QUESTION, len(segments)))
 
 
 async def entries(here: Site, stream: str) -> Any:
-    """The log as Redis has it, to the byte."""
+    """The raw log in Redis."""
     return await here.store.redis.xrange(keys.log(stream))
 
 
@@ -394,7 +394,7 @@ async def entries(here: Site, stream: str) -> Any:
 async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouched(
     here: Site, fresh: Fresh
 ) -> None:
-    texts = await fed(here, fresh, 6)
+    texts = await scored_streams(here, fresh, 6)
     (worker,) = here.workers
     await here.stop(worker)
     one, *others = texts
@@ -405,7 +405,7 @@ async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouche
     assert "will be read again" in said and "No worker listens" in said
     assert await entries(here, one) == []
     await here.start()
-    await settled(here, one, texts[one])
+    await until_scored(here, one, texts[one])
     assert await entries(here, one) == log
     assert await client.top(here.store, one, QUESTION) == top
     await here.stop(here.workers[-1])
@@ -414,7 +414,7 @@ async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouche
 
 @pytest.mark.guarantee("Rebuild")
 async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh: Fresh) -> None:
-    texts = await fed(here, fresh, 3)
+    texts = await scored_streams(here, fresh, 3)
     (worker,) = here.workers
     one = next(iter(texts))
     code, said = await xl3m_rebuild(here, "--stream", one)
@@ -434,7 +434,7 @@ async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh:
 async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to_be_right(
     here: Site, fresh: Fresh
 ) -> None:
-    (one,) = texts = await fed(here, fresh, 1)
+    (one,) = texts = await scored_streams(here, fresh, 1)
     await here.stop(here.workers[0])
     (feeding,) = (await here.store.load(one)).cursor.next
     topic, _, number = feeding.rpartition("/")
@@ -480,7 +480,7 @@ async def test_all_streams_at_once_come_to_what_they_were(
 ) -> None:
     with services.redis(tmp_path / "r") as redis:
         async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
-            texts = await fed(here, fresh, 4)
+            texts = await scored_streams(here, fresh, 4)
             await here.stop(here.workers[0])
             logs = {stream: await entries(here, stream) for stream in texts}
             await here.store.register_streams([(fresh("asked and never fed"), "")], PLENTY)
@@ -488,5 +488,5 @@ async def test_all_streams_at_once_come_to_what_they_were(
             assert code == 0 and len(said.splitlines()) == 6
             await here.start()
             for stream, text in texts.items():
-                await settled(here, stream, text)
+                await until_scored(here, stream, text)
                 assert await entries(here, stream) == logs[stream]

@@ -1,4 +1,4 @@
-"""A store waits for a Redis that is away, if it has a `Health`; other errors are raised at once."""
+"""A store with a `Health` waits for an unreachable Redis; other errors are raised at once."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Fresh = Callable[[str], str]
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries follow each other at once."""
+    """Retries without pauses."""
     monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.01,))
 
 

@@ -1,4 +1,4 @@
-"""The store: every step is whole or refused, whoever writes, however often, in whatever order."""
+"""The store: every step is applied as a whole or refused, for any writers, retries and order."""
 
 import asyncio
 import struct
@@ -43,7 +43,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """One with room for everything."""
+    """A store without limits."""
     return StreamStore(redis_client)
 
 
@@ -52,7 +52,7 @@ def segment(index: int, text: str = "x") -> Segment:
 
 
 def step(stream: str, base: State, count: int = 1, **changes: Any) -> Commit:
-    """The next `count` segments of a stream, fed by one partition an offset at a time."""
+    """A commit of the next `count` segments of a stream, one offset of its partition further."""
     head = base.cursor.head
     offset = base.cursor.next.get("t/0", 0)
     commit = Commit(
@@ -69,7 +69,7 @@ async def written(store: StreamStore, commit: Commit) -> State:
 
 
 async def grown(store: StreamStore, stream: str, segments: int) -> State:
-    """A stream with so many segments."""
+    """A stream with that many segments."""
     return await written(store, step(stream, State(), segments))
 
 
@@ -304,8 +304,7 @@ async def extended(
     skipped: int = 0,
     first: int = 0,
 ) -> RangeResult:
-    """Write scores of the segments from `start` on, which are appended to the log if it has not as
-    many."""
+    """Write scores of the segments from `start` on; first append segments that the log lacks."""
     end = start + len(scores)
     head = (await store.load(stream)).cursor.head
     for index in range(max(head, start), end):
@@ -412,7 +411,7 @@ async def test_score_blocks_read_back_exactly(
 async def extend_in_pieces(
     store: StreamStore, stream: str, scores: list[float], cuts: list[int], begin: int, k: int = 3
 ) -> None:
-    """From `begin` to the end, then backwards to the start, as a late question goes."""
+    """Score from `begin` to the end, then backwards to the start, as for a late question."""
     await grown(store, stream, begin)
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
     seen = ScoredRange(begin, begin)
@@ -465,7 +464,7 @@ async def test_a_smaller_k_trims_what_a_larger_one_kept(store: StreamStore, fres
 
 
 async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
-    """Of every key the question has; -1: it stays."""
+    """The TTL of each key of the question; -1: it does not expire."""
     names = [n async for n in store.redis.scan_iter(match="*", count=1000)]
     prefix = keys.scored_range(stream, qid).split("range:")[0].encode()
     own = [n for n in names if n.startswith(prefix) and f":{qid}:".encode() in n + b":"]
@@ -474,7 +473,7 @@ async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four scores a block."""
+    """Four scores per block."""
     monkeypatch.setattr(layout, "SCORES_PER_BLOCK", 4)
 
 
@@ -524,7 +523,7 @@ async def test_set_and_asked_at_the_same_time_it_is_current(
         stream = fresh("stream")
         once = [QuestionRecord("q?", time.time() + HOUR) for _ in range(4)]
         asks = [*once[:2], QuestionRecord("q?"), *once[2:]]
-        await asyncio.gather(*(store.questions.ask(stream, "q", asked) for asked in asks))
+        await asyncio.gather(*(store.questions.ask(stream, "q", record) for record in asks))
         assert await store.questions.load(stream) == {"q": QuestionRecord("q?")}
         assert await ttls(store, stream) == [-1]
 
@@ -579,7 +578,7 @@ async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     assert await store.scored_range(stream, "more") is None
     await store.questions.ask(
         stream, "1", QuestionRecord("1?", set_at=9.0), most=2
-    )  # one that is there
+    )  # an existing one
     await store.questions.ask(stream, "new", QuestionRecord("new?"), keep=False, most=1)
     assert set(await store.questions.load(stream)) == {"once", "new"}
 
@@ -673,7 +672,7 @@ async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> Non
 async def test_questions_go_by_the_clock_of_redis(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker whose clock is hours behind or ahead asks as any other does."""
+    """A worker's clock does not matter, even if it is hours slow or fast."""
     real = time.time
     for off in (-7200.0, 7200.0):
         stream = fresh("stream")

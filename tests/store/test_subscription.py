@@ -1,4 +1,4 @@
-"""Subscriptions outlive silence and broken connections, and say when something may be missed."""
+"""Subscriptions survive silence and broken connections, and signal that messages may be missing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -35,20 +35,20 @@ def service(tmp_path: Path) -> Any:
 
 @pytest.fixture
 async def impatient(service: services.Service) -> AsyncIterator[Redis]:
-    """Waits for a reply to a command for no longer than a moment."""
+    """A client with a very short timeout for replies."""
     async with Redis.from_url(f"{service.url}?socket_timeout={SILENCE / 4}") as redis:
         yield redis
 
 
 @pytest.fixture
 async def other(service: services.Service) -> AsyncIterator[Any]:
-    """Who speaks, and drops the others."""
+    """A client that publishes, and drops the other clients."""
     async with Redis.from_url(service.url) as redis:
         yield redis
 
 
 async def next_of(heard: Any) -> Any:
-    """The next message, which comes."""
+    """The next message, within a time limit."""
     return await asyncio.wait_for(anext(heard), 20)
 
 
@@ -64,7 +64,7 @@ async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> Non
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
+async def test_a_reconnect_is_signalled_and_later_messages_are_received(
     impatient: Redis, other: Any
 ) -> None:
     async with aclosing(follow(impatient, "a", "b")) as heard:
@@ -77,7 +77,9 @@ async def test_a_break_is_told_and_what_comes_behind_it_is_heard(
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_who_reads_too_slowly_is_dropped_and_told(impatient: Redis, other: Any) -> None:
+async def test_a_slow_client_is_dropped_and_the_reconnect_is_signalled(
+    impatient: Redis, other: Any
+) -> None:
     await other.config_set("client-output-buffer-limit", "pubsub 100000 0 0")
     async with aclosing(follow(impatient, "a")) as heard:
         assert await next_of(heard) is None
@@ -85,7 +87,7 @@ async def test_who_reads_too_slowly_is_dropped_and_told(impatient: Redis, other:
             if not await other.publish("a", b"x" * 1_000_000):
                 break
         else:
-            pytest.fail("Redis holds 20 MB for who does not read")
+            pytest.fail("Redis buffers 20 MB for a client that does not read")
         while await next_of(heard) is not None:
             pass
         await other.publish("a", b"small")
@@ -119,7 +121,7 @@ async def test_a_client_gives_up_when_redis_stays_away(
             await next_of(heard)
 
 
-# -- those who rest on it --------------------------------------------------------------------------
+# -- users of subscriptions ------------------------------------------------------------------------
 
 
 @pytest.mark.guarantee("Pub/sub queries")
@@ -174,7 +176,7 @@ async def _all(store: StreamStore) -> list[dict[str, Any]]:
 
 @pytest.mark.guarantee("Pub/sub queries")
 async def test_pieces_that_were_missed_are_made_up_for(impatient: Redis, other: Any) -> None:
-    """The piece between two breaks is lost; the answer has it."""
+    """The piece between two breaks is lost, but the answer contains its text."""
     store = StreamStore(impatient)
     async with aclosing(messages(other, keys.query_channel())) as queries:
         assert await next_of(queries) is None
@@ -196,7 +198,7 @@ async def _has_read(redis: Any, channel: str) -> bool:
 
 
 async def next_of_again(heard: Any, redis: Any) -> Any:
-    """The next query: the subscription of the test itself was dropped as well."""
+    """The next query; the test's own subscription was dropped as well."""
     async with aclosing(messages(redis, keys.query_channel())) as again:
         assert await next_of(again) is None
         return decode((await next_of(again))["data"])
