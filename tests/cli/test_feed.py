@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,27 @@ from tests.feeding.test_faults import Feed
 NOWHERE = "redis://127.0.0.1:1"
 
 
+@contextmanager
 def start(
     broker: Service, *words: str, ignored: tuple[signal.Signals, ...] = (), **more: str
-) -> subprocess.Popen[str]:
+) -> Iterator[subprocess.Popen[str]]:
+    """`xl3m feed` as a process, which a failed test kills."""
+
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
     env = os.environ | {"XL3M_BROKER": broker.url, "XL3M_REDIS": NOWHERE} | more
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "stream_app", "feed", *words], env=env, text=True,
         stdin=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=prepare,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(process: subprocess.Popen[str], word: str) -> str:
@@ -150,7 +158,7 @@ def test_a_file_that_appears_in_a_followed_folder_is_fed_and_said_once(
     folder.mkdir()
     (folder / "a.bin").write_bytes(b"\0\1")
     with start(durable_broker, "-f", str(folder)) as process:
-        assert "NUL" in wait_for(process, "passed over")
+        assert "NUL" in wait_for(process, "is skipped")
         (folder / "new.log").write_text("one\n")
         assert "new.log is new" in wait_for(process, "is new")
         process.send_signal(signal.SIGINT)
