@@ -1,10 +1,10 @@
-# The worker's image; `docker run IMAGE feed --help` reaches the other commands.
+# The worker's image; other commands: `docker run IMAGE feed --help`.
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY constraints.txt .
-# The CPU build, a tenth of the CUDA one's size; it satisfies the same pin further down.
+# The CPU build is a tenth of the size of the CUDA build, and satisfies the pin below.
 RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
     "$(grep '^torch==' constraints.txt)"
 COPY pyproject.toml README.md LICENSE ./

@@ -1,6 +1,6 @@
-# What a developer and CI type alike. Needs make and python3 (3.11 or newer, with venv).
-#   make demo | test | chaos | fuzz | check | bench | docs | format | clean         (each makes .venv first)
-#   make test ARGS="-k segment"                               more words for pytest or the benchmarks
+# Commands for developers and CI. Needs make and python3 (3.11 or newer, with venv).
+#   make demo | test | chaos | fuzz | check | bench | docs | format | clean         (sets up .venv first)
+#   make test ARGS="-k segment"                               arguments for pytest or the benchmarks
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch without CUDA
 
 PYTHON ?= python3
@@ -33,7 +33,7 @@ chaos: setup
 fuzz: setup
 	$(BIN)/python -c 'import atheris' 2>/dev/null || \
 	$(BIN)/python -m pip install --disable-pip-version-check -q atheris -c constraints.txt || \
-	echo 'no atheris for this machine: by mutation alone'
+	echo 'atheris is not available for this machine: fuzzing by mutation only'
 	TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.system.fuzz $(ARGS)
 
 check: setup

@@ -49,7 +49,7 @@ EVERY: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the benchmarks and print their tables."""
     chosen = parser().parse_args()
     configure_malloc()  # as every command does
     default = [name for name in ALL if name != "retrieval" or chosen.data]

@@ -65,7 +65,7 @@ async def start_worker(
 
 
 async def stop(process: Process, seconds: float = STOP_SECONDS) -> None:
-    """Ask a process to end, and kill it after so many seconds."""
+    """Terminate a process, and kill it if it still runs after that many seconds."""
     with suppress(ProcessLookupError):
         process.terminate()
     with suppress(TimeoutError):

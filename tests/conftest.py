@@ -1,7 +1,7 @@
-"""The services the tests share: one Redis and one Kafka broker for the whole run.
+"""Shared fixtures: one Redis and one Kafka broker for the whole run.
 
-Every test takes fresh names, so nothing has to be cleaned between them. The report ends with what
-the run was on, and `XL3M_REQUIRE_KAFKA=1` fails a run whose Kafka tests had no real Kafka.
+Every test uses fresh names, so nothing has to be cleaned up between tests. The report ends with the
+services that were used. `XL3M_REQUIRE_KAFKA=1` fails a run without a real Kafka.
 """
 
 import uuid
@@ -21,7 +21,7 @@ _ON = pytest.StashKey[dict[str, str]]()
 _RAN_ON_KAFKA = pytest.StashKey[int]()
 
 
-# How long an example takes says something about the machine, nothing about the code.
+# The duration of an example depends on the machine: no deadlines.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -29,15 +29,17 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How much chaos, and which."""
+    """Options of the chaos test."""
     group = parser.getgroup("chaos")
-    group.addoption("--chaos-seed", type=int, default=0, help="which schedule of faults")
-    group.addoption("--faults", type=int, default=10, help="one of every kind is 10")
-    group.addoption("--kills", type=int, default=0, help="workers killed beside these")
+    group.addoption("--chaos-seed", type=int, default=0, help="seed of the schedule of faults")
+    group.addoption(
+        "--faults", type=int, default=10, help="number of faults; 10 is one of every kind"
+    )
+    group.addoption("--kills", type=int, default=0, help="additional kills of workers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Nothing has run yet."""
+    """Start without services and with no test on a real Kafka."""
     config.stash[_ON] = {}
     config.stash[_RAN_ON_KAFKA] = 0
 
@@ -46,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def redis_url(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[str]:
-    """A Redis of this run's own."""
+    """The URL of a Redis that this run starts."""
     with services.redis(tmp_path_factory.mktemp("redis")) as service:
         pytestconfig.stash[_ON]["Redis"] = f"{service.kind} at {service.url}"
         yield service.url
@@ -56,7 +58,7 @@ def redis_url(
 def broker(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[services.Service]:
-    """The best Kafka-protocol broker at hand."""
+    """The best available broker: a real Kafka, or the mock cluster."""
     with brokers.best(tmp_path_factory.mktemp("kafka")) as service:
         pytestconfig.stash[_ON]["Kafka"] = f"{service.kind} at {service.url}"
         yield service
@@ -64,7 +66,7 @@ def broker(
 
 @pytest.fixture
 def durable_broker(broker: services.Service, pytestconfig: pytest.Config) -> services.Service:
-    """A real Kafka; on the mock cluster the test is skipped by name."""
+    """A real Kafka; without one the test is skipped, and the reason says so."""
     if not broker.durable:
         pytest.skip(_NEEDS_KAFKA)
     pytestconfig.stash[_RAN_ON_KAFKA] += 1
@@ -73,7 +75,7 @@ def durable_broker(broker: services.Service, pytestconfig: pytest.Config) -> ser
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[secured.Kafka]:
-    """A real Kafka that lets in only whom it knows."""
+    """A real Kafka with TLS and authentication."""
     home = brokers.home()
     if home is None:
         pytest.skip(_NEEDS_KAFKA)
@@ -83,14 +85,14 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[secured.Kafka]:
 
 @pytest.fixture
 def secured_kafka(gate: secured.Kafka, pytestconfig: pytest.Config) -> secured.Kafka:
-    """The same, counted."""
+    """A real Kafka with TLS and authentication; counts the test."""
     pytestconfig.stash[_RAN_ON_KAFKA] += 1
     return gate
 
 
 @pytest.fixture
 async def redis_client(redis_url: str) -> AsyncIterator[Redis]:
-    """A client that answers in bytes."""
+    """A client that returns bytes."""
     client = Redis.from_url(redis_url, decode_responses=False)
     yield client
     await client.aclose()
@@ -98,12 +100,12 @@ async def redis_client(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def fresh() -> Callable[[str], str]:
-    """Names nobody has used: `fresh("topic")` is "topic-" and 12 random digits."""
+    """Unused names: `fresh("topic")` is "topic-" and 12 random hexadecimal digits."""
     return lambda noun: f"{noun}-{uuid.uuid4().hex[:12]}"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Where a real Kafka is required, a run without one is a failed run."""
+    """Fail a run without a real Kafka if one is required."""
     if _lacks_kafka(session.config) and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -112,7 +114,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> Generator[None, None, None]:
-    """The last lines, after every other part of the report: what the run was on."""
+    """Print the services that were used, as the last section of the report."""
     yield
     terminalreporter.section("services")
     for name in ("Kafka", "Redis"):

@@ -1,6 +1,6 @@
-"""docker-compose.yml and the Dockerfile keep what they promise, as far as no engine is needed.
+"""docker-compose.yml and the Dockerfile, as far as they can be tested without a Docker engine.
 
-The Compose specification's own check runs where Debian's `docker-compose` is installed.
+`docker-compose config` checks the file too, if Debian's `docker-compose` is installed.
 """
 
 import re

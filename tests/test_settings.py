@@ -197,8 +197,8 @@ async def test_a_value_that_is_taken_can_be_used(
     assert all(0 < size < 2**31 for size in sizes)
     store = StreamStore.from_settings(settings, redis_client)
     stream, now = fresh("stream"), await store.questions.now()
-    asked = QuestionRecord("q?", now + settings.adhoc_ttl_seconds, now)
-    await store.questions.ask(stream, "q", asked, most=settings.max_adhoc_questions)
+    record = QuestionRecord("q?", now + settings.adhoc_ttl_seconds, now)
+    await store.questions.ask(stream, "q", record, most=settings.max_adhoc_questions)
     assert await store.scored_range(stream, "q") is not None
     watchdog = Watchdog(settings.watchdog_seconds, progress=lambda: 0, busy=lambda: False)
     running = asyncio.create_task(watchdog.run())

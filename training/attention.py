@@ -1,4 +1,4 @@
-"""Attention of passages with questions side by side behind them, in rectangles without a mask.
+"""Attention over a prefix with several question suffixes, in rectangles without a mask.
 
     keys      prefix  suffix 1  suffix 2     a prefix attends to itself, causally
     prefix    tril                           a suffix attends to the whole prefix, and to

@@ -29,7 +29,7 @@ LENGTHS = (128, 256, 384, 512)
 SEGMENT = 128
 """Tokens of a segment of the method and its question."""
 ROWS = 20
-ASKED = 60
+QUESTION_TOKENS = 60
 """Tokens left for a question and its answer: most take 25 to 40."""
 BACKWARD = [*dict.fromkeys(kind.format for kind in KINDS if any(map(kind.backward, kind.asks)))]
 
@@ -43,14 +43,14 @@ class Score:
 
 
 def level(shape: str, tokens: int, backward: float = 0.0) -> Level:
-    """Passages as the method builds them; an absent key shares a part with one that is there."""
+    """A level like the method's prompts; an absent key shares a part with a present one."""
     usual = Level(tokens, (shape,), filler=0.3, stamps=0.6, phrasings=99, shared=0.6, paired=0.3)
     return replace(usual, near=1.0, backward=backward)
 
 
 @torch.inference_mode()
 def score(model: Any, rows: list[Row]) -> list[Score]:
-    """Scores rows that end with their answer; padded on the right, which changes nothing."""
+    """Scores rows that end with their answer, padded on the right."""
     if len(rows) > ROWS:
         return score(model, rows[:ROWS]) + score(model, rows[ROWS:])
     ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)
@@ -65,11 +65,11 @@ def score(model: Any, rows: list[Row]) -> list[Score]:
 
 
 def passages(writer: Writer, wanted: Level, count: int, absent: bool = False) -> list[Row]:
-    """Rows of at most the level's tokens, all but `ASKED` of them or more before their question."""
+    """Rows of at most the level's tokens, with a context of all but QUESTION_TOKENS or more."""
     rows, tokens = list[Row](), wanted.tokens
 
     def enough(passage: Passage) -> bool:
-        return len(writer.encode(passage.pieces).ids) >= tokens - ASKED
+        return len(writer.encode(passage.pieces).ids) >= tokens - QUESTION_TOKENS
 
     while len(rows) < count:
         row = writer.encode(single(writer.source, wanted, enough, absent).pieces)
@@ -89,17 +89,17 @@ def log_trial(model: Any, writer: Writer, seed: int) -> tuple[int, bool]:
     lines, facts = service_log(60, 10_000 + seed)
     fact = Random(seed).choice(facts)
     texts = ["\n".join(lines[at : at + 3]) + "\n" for at in range(0, len(lines), 3)]
-    asked = Piece(TEMPLATE.format(question=fact.question))
+    question = Piece(TEMPLATE.format(question=fact.question))
     answer = Piece(fact.answer + "\n", "answer")
-    scores = score(model, [writer.encode([Piece(text), asked, answer]) for text in texts])
+    scores = score(model, [writer.encode([Piece(text), question, answer]) for text in texts])
     spread = [one.entropy for one in scores]
     best = sorted(sorted(range(len(texts)), key=spread.__getitem__)[:4])
-    row = writer.encode([*(Piece(texts[place]) for place in best), asked, answer])
+    row = writer.encode([*(Piece(texts[place]) for place in best), question, answer])
     return sorted(spread).index(spread[fact.line // 3]), score(model, [row])[0].exact
 
 
 def exact(model: Any, writer: Writer, wanted: Level, count: int) -> float:
-    """The share of such passages' questions that are answered exactly."""
+    """The share of questions of such passages that are answered exactly."""
     return sum(one.exact for one in score(model, passages(writer, wanted, count))) / count
 
 
@@ -113,7 +113,7 @@ def answers(model: Any, writer: Writer, count: int) -> dict[str, float]:
 
 
 def backward(model: Any, writer: Writer, count: int) -> dict[str, float]:
-    """The same by length, where the value stands before its key, which is harder to look up."""
+    """Exact answers by length where the value is before its key, which is harder to look up."""
     figures = {}
     for tokens in tqdm(LENGTHS):
         shares = [exact(model, writer, level(shape, tokens, 1.0), count) for shape in BACKWARD]
@@ -122,7 +122,7 @@ def backward(model: Any, writer: Writer, count: int) -> dict[str, float]:
 
 
 def relevance(model: Any, writer: Writer, count: int) -> dict[str, float]:
-    """How well entropy separates passages with the evidence from passages without."""
+    """How well entropy separates passages with the evidence from those without."""
     told, untold = list[float](), list[float]()
     for shape in ALL:
         wanted = level(shape, SEGMENT)
@@ -174,7 +174,7 @@ def main() -> None:
         cells = (f"{share:8.3f}" for share in (*exact, sum(exact) / len(exact)))
         print(f"{tokens:6} " + "".join(cells))
     before = [f"{figures[f'exact_backward_{tokens}']:.3f}" for tokens in LENGTHS]
-    print("asked for what stands before its key:", *before)
+    print("value before its key:", *before)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

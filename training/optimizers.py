@@ -1,8 +1,8 @@
 """The optimizers: Muon for the matrices inside the layers, AdamW for everything else.
 
-Muon gives all directions of a matrix's update the same length. On a whole attention matrix it
-would amplify heads that matter already and drown the others, so each head is a matrix of its own
-here; heads of one shape are processed together.
+Muon gives all directions of a matrix's update the same length. On a whole attention matrix the
+strongest heads would dominate, so each head is a matrix of its own here; heads of one shape are
+processed together.
 """
 
 from __future__ import annotations

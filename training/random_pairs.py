@@ -1,10 +1,10 @@
-"""Lines of random tokens: fields, each behind its name, with a key among them, and then questions.
+"""Lines of random tokens, each with named fields and a key, followed by questions.
 
     value between key \\n ... key ? value \\n key ? value \\n
     name value name value between key name value \\n ... key name ? value \\n
 
-The shortest way to learn lookup: to find what stands before a key, and which of several. Among
-words, models guessed the value instead and never learned to look it up.
+The quickest way to learn lookup: finding the value before a key, and the right one of several. With
+real words, models guessed the value and never learned to look it up.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from random import Random
 
 from training.batch import PADDING, Row
 
-ASKED = 12
+MAX_QUESTIONS = 12
 FIRST = 30
-"""The first token of an alphabet: those before it are special, or digits and signs."""
+"""The first token of an alphabet; smaller ids are special tokens, digits and signs."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """At most so many lines and so many tokens of each kind, out of an alphabet; 0: all there are.
+    """The most lines, and the most tokens of each part; alphabet: how many tokens to draw from (0:
+    all).
 
-    between: tokens before the key, and of a field's name. fields: how many more than the first,
-    which has no name where it is the only one. room: tokens that all lines together have.
+    between: tokens before the key, and of a field's name. fields: further fields besides the first,
+    which has no name if it is the only one. room: tokens of all lines together.
     """
 
     lines: int
@@ -48,7 +49,7 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class Told:
+class Line:
     """A line's tokens, and its values."""
 
     line: list[int]
@@ -56,11 +57,11 @@ class Told:
 
 
 def pairs_row(rng: Random, level: Pairs, signs: Signs) -> Row:
-    """The lines with questions side by side behind them; only values are predicted."""
+    """The lines, then the question suffixes; only values are predicted."""
     between = _some(rng, level, signs, rng.randint(0, level.between))
     names = _names(rng, level, signs)
     place = rng.randint(1, len(names))
-    row, told = Row([signs.begin], [PADDING], [0]), dict[tuple[int, ...], Told]()
+    row, told = Row([signs.begin], [PADDING], [0]), dict[tuple[int, ...], Line]()
     while len(told) < level.lines and len(row.ids) < level.room:
         key = tuple(_text(rng, level, signs, level.key))
         if key in told:
@@ -68,9 +69,9 @@ def pairs_row(rng: Random, level: Pairs, signs: Signs) -> Row:
         values = [_text(rng, level, signs, level.value) for _ in names]
         fields = [name + value for name, value in zip(names, values, strict=True)]
         line = sum([*fields[:place], between, [*key], *fields[place:]], list[int]())
-        told[key] = Told(line, values)
+        told[key] = Line(line, values)
         row.add([*line, signs.newline], PADDING, 0)
-    for turn, key in enumerate(rng.sample([*told], min(ASKED, len(told))), 1):
+    for turn, key in enumerate(rng.sample([*told], min(MAX_QUESTIONS, len(told))), 1):
         field = rng.randrange(len(names))
         row.add([signs.newline, *key, *names[field], signs.ask], PADDING, turn)
         row.add([*told[key].values[field], signs.newline], 1, turn)

@@ -27,7 +27,7 @@ PIECES = r"\d|\s|\p{L}+|[^\s\d\p{L}]"
 
 
 def real_text(data: Path) -> Iterator[str]:
-    """The permissive real text below the folder; parts that are missing are left out."""
+    """The real text below the folder, all under permissive licences; missing parts are skipped."""
     for meetings in sorted(data.glob("qmsum/*.jsonl")):
         for line in meetings.read_text("utf-8").splitlines():
             yield from (turn["content"] for turn in json.loads(line)["meeting_transcripts"])
@@ -39,7 +39,7 @@ def real_text(data: Path) -> Iterator[str]:
 
 
 def real_lines(data: Path | None, most: int = 160) -> tuple[str, ...]:
-    """Lines of real text, long ones cut, for noise between records."""
+    """Lines of real text, truncated, as noise between records."""
     texts = real_text(data) if data else iter(())
     return tuple(text.strip()[:most] for text in texts if text.strip())
 
@@ -57,18 +57,18 @@ def made_text(rng: Random, passages: int) -> Iterator[str]:
 
 
 def in_pieces() -> Any:
-    """What learns the merges: none reaches from one piece into the next."""
+    """The pre-tokenizer for learning merges: no merge crosses a piece's boundary."""
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PIECES), "isolated"), in_bytes()])
 
 
 def in_bytes() -> Any:
-    """What applies them. Merges of English letters, and those within a character, cannot reach
-    beyond a piece: the tokens are the same, in half of the time."""
+    """The pre-tokenizer for applying merges. They only join English letters or the bytes of one
+    character, so the tokens are the same without pieces, in half the time."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
 def build(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Learns the merges."""
+    """Learns the merges, and returns the tokenizer."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = in_pieces()
     core.decoder = decoders.ByteLevel()

@@ -31,13 +31,13 @@ LLAMA: Any = LlamaForCausalLM  # the library's own types do not describe it
 COPYING = 300
 """Steps of repeats only, at the start."""
 LEAST, RECENT = 60, 50
-"""The least number of batches of a step, and the span of the running mean of its accuracy."""
+"""The fewest batches per step, and the window of the running mean of its accuracy."""
 SAVED = 2.0
 """Minutes between checkpoints."""
 HEAD = 32
 """Many small heads: a name's tokens are gathered by one head per position."""
 K = 2
-"""How many segments it reads well, by `benchmarks needle`, which answers from 1, 2 and 4."""
+"""How many segments the model answers from best, by `benchmarks needle` with 1, 2 and 4."""
 GUESS = 0.3
 """The weight of an answer without evidence: it is random, only its distribution is learned."""
 
@@ -73,8 +73,8 @@ def precision(device: str) -> Any:
 def losses(model: Any, batch: Batch, device: str) -> tuple[Tensor, Tensor]:
     """The loss, and the share of known answers' tokens that are right.
 
-    Of ordinary text one token in five is predicted: it is mostly chance, and costs time. What is
-    predicted is chosen before a GPU has the batch, which otherwise waits for its own answer.
+    Only one token in five of ordinary text is predicted: it is mostly random, and costs time. The
+    choice is made on the CPU, before the batch is copied: on a GPU it would force a wait.
     """
     kinds = batch.kinds[:, 1:].flatten()
     some = (kinds == 0) & (torch.rand(kinds.shape) < 0.2)
@@ -156,7 +156,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        self.advance(float(self.right))  # the last step's: this one's a GPU has just been told
+        self.advance(float(self.right))  # of the previous step: this one still runs on the GPU
         self.right = right
         return loss.detach()
 
@@ -189,8 +189,8 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=4000, help="batches a step has at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--writers", type=int, default=0, help="processes that write batches ahead")
-    parser.add_argument("--times", type=int, default=1, help="a batch is so many times as large")
+    parser.add_argument("--writers", type=int, default=0, help="processes that prefetch batches")
+    parser.add_argument("--times", type=int, default=1, help="factor for the batch size")
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=2e-3)
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def run(trainer: Trainer, args: argparse.Namespace) -> None:
-    """Steps until the time is up, with a log line every 50 steps and a checkpoint now and then."""
+    """Trains until the time is up, with a log line every 50 steps and regular checkpoints."""
     start, bar, saved = time.monotonic(), tqdm(unit="step", mininterval=5), 0.0
     with args.log.open("a", newline="") as file:
         log = csv.writer(file)

@@ -18,8 +18,8 @@ from training.random_pairs import Pairs, Signs, pairs_row
 HARDER = ("sshd", "nginx", "kafka", "hdfs", "spark", "systemd")
 """Formats that are learned last: a key of many tokens among several lines of one kind."""
 USUAL, LONGEST = 40, 72
-"""The most tokens of a question with its answer: longer ones, which would pad all others, are
-left out."""
+"""The most tokens of a question with its answer. Longer ones are left out: they would pad the
+whole batch."""
 KINDS = {"text": 0, "answer": 1, "guess": 2}
 
 
@@ -52,9 +52,9 @@ class Writer:
         return row
 
     def exam(self, level: Level, length: int) -> Row:
-        """A passage of about that many tokens and questions behind it, each within the window.
+        """A passage of about that many tokens, then questions, each within the window.
 
-        Most are of one format, as a log is: there many lines could be the one asked for.
+        Most passages have one format, as logs do: then many lines resemble the right one.
         """
         if self.rng.random() < 0.85:
             twice = [shape for shape in level.shapes if shape in HARDER]
@@ -66,7 +66,7 @@ class Writer:
             fits = {turn for turn, size in sizes.items() if turn == 0 or size <= min(room, LONGEST)}
             if len(fits) > 1:
                 return row.only(fits)
-            length -= 1 + level.tokens // 16  # its questions are longer than what was left
+            length -= 1 + level.tokens // 16  # the questions did not fit
 
     def pairs(self, level: Pairs) -> Row:
         """Lines of random tokens, and questions for their fields."""

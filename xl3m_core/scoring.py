@@ -38,7 +38,7 @@ class Scores:
 def plan_batches(
     model: LanguageModel, rows: Sequence[Row], batch_tokens: int, workers: int
 ) -> tuple[list[Batch], int]:
-    """The batches of the rows, evenly for so many workers, and how many tokens they have in all."""
+    """The rows in batches, split evenly among the workers, and the number of tokens in all."""
     budget = max(1, batch_tokens // 2)
     shared, single = group_by_segment(rows, budget) if model.can_share_prefix else ([], rows)
     lengths = [*map(len, single)]

@@ -17,12 +17,12 @@ from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES
 
 READ_CHUNK = 256
-"""Tokens per forward of a baseline that keeps the whole text: it bounds the activations."""
+"""Tokens per forward pass of a baseline that keeps the whole text; bounds the activations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, and the text it was read from (None: all of it)."""
+    """An answer, and the text the model saw (None: all of it)."""
 
     answer: str
     seen: str | None
@@ -32,7 +32,7 @@ class Peer(Protocol):
     """Reads a text once, and then answers."""
 
     def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
-        """Take the text in. The questions stand from the start, for those who make use of it."""
+        """Read the text. The questions are known from the start; not every peer uses them."""
 
     def ask(self, question: str) -> Reply:
         """Answer one of the questions."""
@@ -46,23 +46,23 @@ class Ranking(Protocol):
 
 
 class LastWindow:
-    """Keeps as many of the last lines as go into one prompt."""
+    """Keeps as many of the last lines as fit one prompt."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.lines = engine, list[str]()
 
     def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
-        """Of each chunk, only lines that can still be in the last window stay."""
+        """Read the text, and keep only lines that can still be in the last window."""
         for chunk in text:
             lines = self.lines + chunk.splitlines(keepends=True)
             self.lines = self._last(lines, self.engine.model.window)
 
     def ask(self, question: str) -> Reply:
         """The longest end of the text that leaves room for question and answer."""
-        model, asked = self.engine.model, self.engine.render_question(question)
+        model, rendered = self.engine.model, self.engine.render_question(question)
         room = model.window - self.engine.method.answer_tokens
         lines = self._last(self.lines, room)
-        while lines and len(model.prompt("".join(lines) + asked)) > room:
+        while lines and len(model.prompt("".join(lines) + rendered)) > room:
             lines = lines[1:]
         seen = "".join(lines)
         return Reply(self.engine.answer(KeyContext((), seen), question).text, seen)
@@ -83,7 +83,7 @@ class Cached:
     def __init__(
         self, engine: Engine, size: int | None, rope: str = "default", most: int = 0
     ) -> None:
-        """most: for how many tokens RoPE is rescaled."""
+        """most: the number of tokens that RoPE is rescaled for."""
         self.engine = engine
         if rope != "default":
             extend(engine.model, rope, most)
@@ -102,8 +102,8 @@ class Cached:
 
     def ask(self, question: str) -> Reply:
         """The rest of the prompt, and the answer."""
-        model, asked = self.engine.model, self.engine.render_question(question)
-        rest = [*model.encode([asked])[0], *self.foot]
+        model, rendered = self.engine.model, self.engine.render_question(question)
+        rest = [*model.encode([rendered])[0], *self.foot]
         answer, kept = self.text.answer(rest, self.engine.method.answer_tokens)
         return Reply(answer, None if self.text.size is None else model.decode_fragment(kept))
 
@@ -126,8 +126,8 @@ class Rag:
 
 
 class Standing:
-    """XL3M: each segment is scored for every standing question as it is read, and the k best
-    of each are kept. The text is nowhere else."""
+    """XL3M: scores each segment for every standing question while reading, and keeps the k best
+    for each. No other text is kept."""
 
     def __init__(self, engine: Engine, measure: Measure) -> None:
         method = replace(engine.method, measure=measure)
@@ -150,13 +150,13 @@ class Standing:
             del self.kept[question][out]
 
     def ask(self, question: str) -> Reply:
-        """From the running top-k."""
+        """Answer from the running top-k."""
         best = [self.kept[question][index] for index, _ in self.best[question].best()]
         return reply(self.engine, best, question)
 
 
 def segments(engine: Engine, text: Iterable[str]) -> Iterator[list[Segment]]:
-    """The text's segments, a forward's worth at a time."""
+    """The text's segments, in batches of one forward pass."""
     return engine.segmenter().batches(text, engine.batch_tokens)
 
 
@@ -179,18 +179,18 @@ PEERS: dict[str, Callable[[Engine, int], Peer]] = {
     "bm25_rag": lambda engine, tokens: Rag(engine, Bm25),
     "embedding_rag": lambda engine, tokens: Rag(engine, Embedding(engine.model.model.device).index),
 }
-"""By name, how to make a peer for a text of about so many tokens, question and answer counted."""
+"""Constructors by name: (engine, tokens of the text with question and answer) -> peer."""
 PEERS |= {
     f"xl3m_{measure}": lambda engine, tokens, measure=measure: Standing(engine, measure)  # type: ignore[misc]
     for measure in MEASURES
 }
 
 WHOLE_INPUT = ("extrapolated", "dynamic_ntk", "yarn")
-"""Their memory and their time a token grow with the text."""
+"""Peers whose memory, and time per token, grow with the text."""
 
 
 def available() -> list[str]:
-    """The peers that can run here; says on stderr which cannot, and why."""
+    """The peers that can run here. Prints to stderr which cannot, and why."""
     if find_spec(PACKAGE):
         return list(PEERS)
     print(f"peers: embedding_rag is left out: {PACKAGE} is not installed", file=sys.stderr)

@@ -22,7 +22,7 @@ COUNT, SHORT_COUNT, BINS = 200, 20, 10
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a bin of entropy, from sure to unsure, each of the same number of passages."""
+    """One row per bin of entropy, from certain to uncertain, with equally many passages each."""
     folder = args.model or BUNDLED_MODEL
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     model.eval()
@@ -55,7 +55,7 @@ def _rows(told: list[Score], untold: list[Score], out: Path) -> list[dict[str, A
 
 
 def rank_correlation(x: Any, y: Any) -> float:
-    """Spearman's, with ties at their mean rank; 0 where one is always the same."""
+    """Spearman's correlation, with ties at their mean rank; 0 if x or y is constant."""
     if min(np.ptp(x), np.ptp(y)) == 0:
         return 0.0
     return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])

@@ -20,38 +20,38 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question and the lines of the text that answer it."""
+class Question:
+    """A question, and the lines of the text that answer it."""
 
-    question: str
+    text: str
     evidence: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text, line by line, and what is asked of it."""
+    """A text, line by line, and its questions."""
 
     name: str
     lines: tuple[str, ...]
-    asked: tuple[Asked, ...]
+    questions: tuple[Question, ...]
 
     @property
     def text(self) -> str:
         """The lines as one text."""
         return "".join(line + "\n" for line in self.lines)
 
-    def evidence(self, asked: Asked) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """For each character of the text, whether it is evidence."""
+    def evidence(self, question: Question) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """A mask over the text's characters: whether each belongs to the question's evidence."""
         starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
         mask = np.zeros(starts[-1], dtype=bool)
-        for first, last in asked.evidence:
+        for first, last in question.evidence:
             mask[starts[first] : starts[last + 1] - 1] = True
         return mask
 
     def head(self, lines: int) -> "Document":
         """The first lines, and the questions whose evidence is all there."""
-        kept = tuple(a for a in self.asked if all(last < lines for _, last in a.evidence))
-        return replace(self, lines=self.lines[:lines], asked=kept)
+        kept = tuple(a for a in self.questions if all(last < lines for _, last in a.evidence))
+        return replace(self, lines=self.lines[:lines], questions=kept)
 
 
 def load(folder: Path) -> dict[str, list[Document]]:
@@ -64,7 +64,7 @@ def load(folder: Path) -> dict[str, list[Document]]:
 
 
 def read_log(log: Path) -> Document:
-    """LogQA: a log as a table, and beside it the questions of all its parts."""
+    """LogQA: a log as a table, with the questions of all its parts in files beside it."""
     with log.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     lines = tuple(_line(record) for record in records)
@@ -72,19 +72,19 @@ def read_log(log: Path) -> Document:
     for i, record in enumerate(records):
         places.setdefault(record["Content"], []).append((i, i))
     questions = [q for part in sorted(log.parent.glob("qa.json.*")) for q in _json_lines(part)]
-    asked = [Asked(q["Question"], tuple(places.get(q["RawLog"], ()))) for q in questions]
+    asked = [Question(q["Question"], tuple(places.get(q["RawLog"], ()))) for q in questions]
     return Document(log.parent.name, lines, tuple(a for a in asked if a.evidence))
 
 
 def read_meetings(file: Path) -> list[Document]:
-    """QMSum: a line a turn; the questions with spans of turns, so not those on the whole."""
+    """QMSum: one line per turn. Only questions with spans of turns, none about a whole meeting."""
     return [_meeting(f"{file.stem}-{i}", m) for i, m in enumerate(_json_lines(file))]
 
 
 def _meeting(name: str, meeting: dict[str, Any]) -> Document:
     turns = [f"{t['speaker']}: {t['content']}" for t in meeting["meeting_transcripts"]]
     asked = [
-        Asked(q["query"], tuple((int(a), int(b)) for a, b in q["relevant_text_span"]))
+        Question(q["query"], tuple((int(a), int(b)) for a, b in q["relevant_text_span"]))
         for q in meeting["specific_query_list"]
     ]
     return Document(name, tuple(" ".join(turn.split()) for turn in turns), tuple(asked))

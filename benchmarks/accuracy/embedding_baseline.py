@@ -19,7 +19,7 @@ BATCH = 32
 
 
 class Embedding:
-    """The model, and an index of texts once it is given some."""
+    """The model, and an index of texts."""
 
     vectors: Tensor
 
@@ -29,18 +29,18 @@ class Embedding:
         self.model: Any = AutoModel.from_pretrained(folder).to(device).eval()
 
     def index(self, texts: Sequence[str]) -> "Embedding":
-        """Itself, with these texts."""
+        """Index the texts; returns itself."""
         self.vectors = self.embed(texts)
         return self
 
     def ranked(self, question: str, k: int) -> list[int]:
-        """The k nearest texts, the nearest first; of equally near ones the earlier."""
+        """The k nearest texts, nearest first; the earlier text wins a tie."""
         near = self.vectors @ self.embed([question])[0]
         best: list[int] = near.argsort(descending=True, stable=True)[:k].tolist()
         return best
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """(len(texts), D), each of length one. Texts of one length share a batch."""
+        """Embeddings (len(texts), D) of norm one. Texts of one length share a batch."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         found = torch.cat([self._embed([texts[i] for i in batch]) for batch in batches])

@@ -23,12 +23,12 @@ CHUNK = 64
 
 
 class CachedText:
-    """A text as the model's keys and values: all of it, or the sinks and the latest."""
+    """A text as the model's keys and values: all of it, or the attention sinks and the latest."""
 
     def __init__(
         self, model: LanguageModel, size: int | None = None, sinks: int = SINKS, chunk: int = CHUNK
     ) -> None:
-        """size: the most tokens that are kept, positions counted among those; None: no limit."""
+        """size: the most tokens that are kept, which set the positions; None: no limit."""
         self.model, self.size, self.sinks, self.chunk = model, size, sinks, chunk
         self.ids = list[int]()
         self.cache: Any = DynamicCache()
@@ -36,7 +36,7 @@ class CachedText:
             _check_moves(model)
 
     def read(self, ids: Iterable[int]) -> Tensor:
-        """Put tokens behind what is there; the logits (V,) of what follows."""
+        """Append tokens to the cache, and return the logits (V,) of the next one."""
         logits = torch.empty(0)
         for chunk in in_chunks(ids, self.chunk):
             self._make_room(len(chunk))
@@ -44,9 +44,9 @@ class CachedText:
         return logits
 
     def answer(self, question: Sequence[int], max_tokens: int) -> tuple[str, list[int]]:
-        """Read the question and go on greedily; the answer, and the tokens kept when it began.
+        """Read the question and decode greedily: the answer, and the tokens kept when it began.
 
-        The cache is afterwards as if nothing had been asked.
+        The cache is left unchanged.
         """
         before, ids = self._layers(), self.ids
         logits = self.read(question)
@@ -58,7 +58,7 @@ class CachedText:
 
     @torch.inference_mode()
     def _forward(self, ids: list[int]) -> Tensor:
-        """Some tokens more; transformers gives them the positions behind those in the cache."""
+        """Read more tokens; transformers gives them the positions after those in the cache."""
         self.ids = self.ids + ids
         row = torch.tensor([ids], device=self.model.model.device)
         logits = forward(self.model.model, self.cache, row)
@@ -69,7 +69,7 @@ class CachedText:
         return logits
 
     def _continue(self, logits: Tensor, max_tokens: int) -> str:
-        """What `LanguageModel.generate` does, on this cache."""
+        """Greedy decoding like `LanguageModel.generate`, on this cache."""
         answer, ends = list[int](), self.model.eos_token_ids
         while len(answer) < max_tokens:
             token = int(logits.argmax())
@@ -82,7 +82,7 @@ class CachedText:
         return self.model.decode(answer).strip()
 
     def _make_room(self, tokens: int) -> None:
-        """Drop what stands right behind the sinks, and move up what comes after.
+        """Drop tokens right after the sinks, and move the later ones to their positions.
 
         s s s s x x x r r r   ->   s s s s r r r
         0 1 2 3 4 5 6 7 8 9        0 1 2 3 4 5 6
@@ -98,7 +98,7 @@ class CachedText:
         self.ids = self.ids[: self.sinks] + self.ids[rest:]
 
     def _layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values as they are; not held where cutting them off will do."""
+        """The keys and values of now; empty if truncating the cache restores them."""
         return [] if self.size is None else [(x.keys, x.values) for x in self.cache.layers]
 
     def _restore(self, layers: list[tuple[Tensor, Tensor]]) -> None:
@@ -110,7 +110,7 @@ class CachedText:
 
 
 def in_chunks(ids: Iterable[int], size: int) -> Iterator[list[int]]:
-    """The ids, so many at a time."""
+    """The ids in lists of `size`; the last one may be shorter."""
     left = iter(ids)
     while chunk := [token for _, token in zip(range(size), left, strict=False)]:
         yield chunk
@@ -120,7 +120,7 @@ def in_chunks(ids: Iterable[int], size: int) -> Iterator[list[int]]:
 
 
 def moved_up(model: LanguageModel, keys: Tensor, by: int) -> Tensor:
-    """Keys (..., T, D) as they would be so many positions earlier."""
+    """Keys (..., T, D) as they would be `by` positions earlier."""
     angles = by * _rotary(model)[1].inv_freq.float()
     cos, sin = (torch.cat([wave, wave]) for wave in (angles.cos(), angles.sin()))
     turned, rest = keys[..., : len(cos)].float(), keys[..., len(cos) :]
@@ -130,7 +130,7 @@ def moved_up(model: LanguageModel, keys: Tensor, by: int) -> Tensor:
 
 
 def extend(model: LanguageModel, kind: str, tokens: int) -> None:
-    """Rescale the model's RoPE for a text so long: "default" (as it was), "dynamic" or "yarn"."""
+    """Rescale RoPE for that many tokens: "default" (unchanged), "dynamic" or "yarn"."""
     window, config = model.window, copy.deepcopy(model.config)
     was = dict(config.rope_parameters)
     factor = tokens / window
@@ -146,9 +146,9 @@ def extend(model: LanguageModel, kind: str, tokens: int) -> None:
 
 
 def dynamic_base(config: Any, factor: float) -> float:
-    """The base that transformers' "dynamic" RoPE has at a length of `factor` windows.
+    """The base of transformers' "dynamic" RoPE at a length of `factor` windows.
 
-    Set for the whole text: growing with it, it would leave keys of many bases in one cache.
+    It is set once for the whole text: if it grew, the cache would hold keys of many bases.
     """
     rope = config.rope_parameters
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -158,7 +158,7 @@ def dynamic_base(config: Any, factor: float) -> float:
 
 
 def _rotary(model: LanguageModel) -> tuple[str, Any]:
-    """The one module that rotates, and its name."""
+    """The name of the model's only rotary module, and the module. Raises ModelError without one."""
     found: list[tuple[str, Any]] = [
         pair for pair in model.model.named_modules() if hasattr(pair[1], "inv_freq")
     ]
@@ -169,7 +169,7 @@ def _rotary(model: LanguageModel) -> tuple[str, Any]:
 
 @torch.inference_mode()
 def _check_moves(model: LanguageModel) -> None:
-    """Whether keys move as `moved_up` says: asked of the model's first layer, not believed."""
+    """Check `moved_up` against the model's first layer. Raises ModelError if they differ."""
     cache: Any = DynamicCache()
     row = torch.tensor([[1, 2, 3, 1, 2, 3]], device=model.model.device)
     model.model(row, past_key_values=cache, use_cache=True)
@@ -180,11 +180,11 @@ def _check_moves(model: LanguageModel) -> None:
         raise ModelError(f"{model.config.model_type} rotates its keys in a way unknown here")
 
 
-# --- as generate does it ------------------------------------------------------------------
+# --- prompts ------------------------------------------------------------------------------
 
 
 def frame(model: LanguageModel) -> tuple[list[int], list[int]]:
-    """What the model's prompt puts before and behind any content."""
+    """The token ids that the model's prompt puts before and after its content."""
     one, other = model.prompt("0"), model.prompt("x")
     head = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
     return head, one[len(head) + len(model.encode(["0"])[0]) :]

@@ -20,14 +20,14 @@ from benchmarks.harness.timing import Ratio
 from stream_app.scoring.prefilter import BLOCK, PREFILTER_SHARE, best
 from xl3m_core import XL3M, Engine, Segment, TopK
 
-LENGTHS, SHORT_LENGTHS = (256_000,), (200_000,)  # shorter ones are scored as they lie
+LENGTHS, SHORT_LENGTHS = (256_000,), (200_000,)  # shorter ones are scored in order
 SHORT_VARIANTS = VARIANTS[:1]
 ENOUGH = 33  # questions
-TEXTS, SHORT_TEXTS = 3, 1  # of each length, with a question a depth
+TEXTS, SHORT_TEXTS = 3, 1  # of each length, with a question per depth
 
 
 class Outcome(NamedTuple):
-    """Of one question: the share of the log scored first, and when the evidence was found."""
+    """One question: the share of the log scored first, and when the evidence was found."""
 
     share: float
     early: bool
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a variant and length."""
+    """One row per variant and length."""
     engine = XL3M.load(args.model).engine
     lengths = args.lengths or (SHORT_LENGTHS if args.short else LENGTHS)
     texts = args.texts or (SHORT_TEXTS if args.short else TEXTS)
@@ -78,7 +78,7 @@ def _outcomes(engine: Engine, haystack: Haystack) -> Iterator[Outcome]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """Evidence found, of all there is; of fewer than ENOUGH questions it says little."""
+    """The share of evidence found; fewer than ENOUGH questions decide nothing."""
     return [
         Ratio(
             f"{r['variant']}, {r['tokens']:,} tokens, found early",
@@ -92,7 +92,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 def found(
     segments: Sequence[Segment], scores: Sequence[float], scored: Iterable[int], k: int
 ) -> list[str]:
-    """The k most certain of the segments that were scored."""
+    """The texts of the k most certain of the segments that were scored."""
     top = TopK(k)
     for place in scored:
         top.add(place, scores[place])

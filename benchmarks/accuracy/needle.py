@@ -27,23 +27,23 @@ SHORT = (1_000, 4_000, 16_000)
 DEPTHS = tuple(i / 10 for i in range(11))
 SEGMENTS = 128  # scored in one call
 ALONE = 32_000
-"""Texts up to so many tokens have one needle each."""
+"""Texts of up to this many tokens have one needle each."""
 TEXTS = {length: 3 for length in LENGTHS if length < 100_000}
-"""Texts of a length, at every depth; of longer ones there is one."""
+"""How many texts of each length, at every depth; one of each longer length."""
 RANKERS = (*MEASURES, "rank_sum")
 KS = (1, 2, 4)
-"""Segments that a question is answered from as well, to tell what finding costs from reading."""
+"""Other numbers of segments to answer from: they tell errors of retrieval from those of reading."""
 
 
 def add_arguments(parser: Any) -> None:
-    """What this benchmark alone takes."""
+    """The options of this benchmark."""
     parser.add_argument("--measure", choices=MEASURES, default=MEASURES[0], help="to answer by")
     parser.add_argument("--k", type=int, help="segments in the key context, at most")
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a variant and length."""
+    """One row per variant and length."""
     engine = XL3M.load(args.model, measure=args.measure, k=args.k).engine
     lengths, k = args.lengths or (SHORT if args.short else LENGTHS), engine.method.k
     rows = []
@@ -63,7 +63,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 @dataclass(slots=True)
 class Trial:
-    """One needle, every segment's scores for it, and where its evidence and answer came out."""
+    """One needle: the scores of all segments, the ranks of its evidence, and the answers."""
 
     needle: Needle
     scores: dict[Measure, list[float]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Trial:
     ranks: dict[str, int] = field(default_factory=dict)
     recalled: bool = False
     exact: dict[int, bool] = field(default_factory=dict)
-    """Whether the answer was right, by how many segments it was read from."""
+    """Whether the answer was exact, by the number of segments in the prompt."""
 
 
 def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace) -> Iterator[Trial]:
@@ -89,7 +89,7 @@ def _trials(engine: Engine, tokens: int, variant: str, args: argparse.Namespace)
 
 
 def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) -> None:
-    """Score all segments for all needles, keeping texts of the likely ones only."""
+    """Score all segments for all needles, and keep the texts of the best ones only."""
     for trial in trials:
         trial.evidence = [[] for _ in trial.needle.lines]
     bar = tqdm(
@@ -108,7 +108,7 @@ def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) ->
 
 
 def _keep(engine: Engine, trial: Trial, batch: list[Segment]) -> None:
-    """Note where the evidence is; hold on to what the method's measure ranks highest, in order."""
+    """Record where the evidence is, and keep the best segments by the method's measure, sorted."""
     trial.best |= {segment.index: segment for segment in batch}
     scores = trial.scores[engine.method.measure]
     best = sorted(trial.best, key=lambda i: (-scores[i], i))[: max(engine.method.k, *KS)]
@@ -118,7 +118,7 @@ def _keep(engine: Engine, trial: Trial, batch: list[Segment]) -> None:
 
 
 def _judge(engine: Engine, trial: Trial) -> None:
-    """Rank the evidence by every measure; answer by the method's."""
+    """Rank the evidence by every measure; answer by the method's own."""
     arrays: dict[str, Any] = {name: np.array(trial.scores[name]) for name in MEASURES}
     places = {name: _places(scores) for name, scores in arrays.items()}
     places["rank_sum"] = _places(-(places["entropy"] + places["likelihood"]).astype(float))
@@ -138,7 +138,7 @@ def _answered(engine: Engine, trial: Trial, k: int) -> bool:
 
 
 def _places(scores: Any) -> Any:
-    """Each segment's place among all, 0 the most certain, the earlier first."""
+    """Each segment's rank, 0 for the most certain; the earlier segment wins a tie."""
     places = np.empty(len(scores), dtype=np.int64)
     places[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
     return places

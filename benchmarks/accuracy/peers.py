@@ -36,7 +36,7 @@ MOST_TOKENS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A row to measure: a peer, on so many texts of a length and a variant."""
+    """A row to measure: a peer on texts of one length and variant, one for each seed."""
 
     peer: str
     variant: str
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One text read and its needles asked: what came, and the seconds it took."""
+    """The results of one text and the questions about its needles, with the seconds it took."""
 
     tokens: int
     exact: tuple[bool, ...]
@@ -57,7 +57,7 @@ class Run:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this benchmark can be told."""
+    """The options of this benchmark."""
     parser.add_argument("--peers", nargs="+", choices=PEERS, help="default: all")
     parser.add_argument(
         "--most-tokens", type=int, default=MOST_TOKENS,
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a peer, variant and length, and a plot of exact answers over the length."""
+    """One row per peer, variant and length, and a plot of exact answers over the length."""
     tasks = _tasks(args)
     rows = []
     with tqdm(total=sum(map(len, tasks.values())), desc="peers", disable=None) as bar:
@@ -80,7 +80,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _tasks(args: argparse.Namespace) -> dict[str, list[Task]]:
-    """By peer, its rows in the order of length."""
+    """The rows of each peer, by rising length."""
     peers = [name for name in available() if name in (args.peers or PEERS)]
     variants = args.variants or (SHORT_VARIANTS if args.short else VARIANTS)
     lengths = sorted(args.lengths or (SHORT_LENGTHS if args.short else LENGTHS))
@@ -92,15 +92,15 @@ def _tasks(args: argparse.Namespace) -> dict[str, list[Task]]:
     }
 
 
-# --- one process a peer -------------------------------------------------------------------
+# --- one process per peer -----------------------------------------------------------------
 
 _engine: Engine
 
 
 def run(model: str | None, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
-    """The rows of one peer, each as it comes, from a process that begins and ends with it.
+    """The rows of one peer, each as soon as it is measured, in a process of the peer's own.
 
-    The server it is forked from has PyTorch imported and nothing else done.
+    The process is forked from a server that has imported PyTorch and done nothing else.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.accuracy.peers"])
@@ -119,12 +119,12 @@ def _load(model: str | None, threads: int) -> None:
 
 
 def _row(task: Task) -> dict[str, Any]:
-    """Measure it; where that cannot be, a row that says why."""
+    """The measured row, or a row whose note says why it could not be measured."""
     if task.peer in WHOLE_INPUT and task.tokens > task.most_tokens:
         return _empty(task, f"more than --most-tokens {task.most_tokens}")
     try:
         return row(task, [run_text(_engine, task, seed) for seed in task.seeds])
-    except (XL3MError, RuntimeError, IndexError) as error:  # no such position, or no memory for it
+    except (XL3MError, RuntimeError, IndexError) as error:  # position or memory out of range
         return _empty(task, str(error).strip().partition("\n")[0])
 
 
@@ -144,7 +144,7 @@ def run_text(engine: Engine, task: Task, seed: int) -> Run:
 
 
 def _read(peer: Peer, text: Iterable[str], questions: list[str]) -> float:
-    """Seconds to read it, those to make the text up not counted."""
+    """Seconds to read the text, without the time to generate it."""
     chunks = _Timed(text)
     started = time.perf_counter()
     peer.read(chunks, questions)
@@ -152,7 +152,7 @@ def _read(peer: Peer, text: Iterable[str], questions: list[str]) -> float:
 
 
 class _Timed:
-    """A text that knows how long it took to make."""
+    """A text that measures how long it took to generate."""
 
     def __init__(self, text: Iterable[str]) -> None:
         self.text, self.seconds = text, 0.0
@@ -169,7 +169,7 @@ class _Timed:
 
 
 def found(needle: Needle, reply: Reply) -> bool | None:
-    """Whether the needle's lines, whole, were among what the model read; None: it read all."""
+    """Whether the model's input had all the needle's lines, whole; None if it had all the text."""
     if reply.seen is None:
         return None
     seen = f"\n{reply.seen}\n"
@@ -210,7 +210,7 @@ def _empty(task: Task, note: str) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """The most this process held, on the machine and on the GPU."""
+    """Peak memory of this process in MiB: resident, and on the GPU."""
     unit = 1 if sys.platform == "darwin" else 1024
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return float(held + torch.cuda.max_memory_allocated()) / 2**20

@@ -29,17 +29,19 @@ SEED = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this benchmark can be told."""
+    """The options of this benchmark."""
     parser.add_argument("--data", type=Path, help="a folder with logqa/ and qmsum/")
-    parser.add_argument("--questions", type=int, help="questions a set, sampled with a fixed seed")
     parser.add_argument(
-        "--segment-words", type=int, help="cut every so many words; default: as the method does"
+        "--questions", type=int, help="questions per set, sampled with a fixed seed"
+    )
+    parser.add_argument(
+        "--segment-words", type=int, help="words per segment; default: segments of the method"
     )
     parser.add_argument("--rankers", nargs="+", choices=RANKERS, default=RANKERS)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a set and ranker, and a plot of recall over k."""
+    """One row per set and ranker, and a plot of recall over k."""
     sets = _sets(args)
     needs_model = not args.segment_words or set(args.rankers) != {"bm25"}
     engine = XL3M.load(args.model).engine if needs_model else None
@@ -68,12 +70,12 @@ def _sets(args: argparse.Namespace) -> dict[str, list[Document]]:
 
 
 def sample(documents: Sequence[Document], questions: int) -> list[Document]:
-    """So many questions over all documents, those without any left out."""
-    every = [(i, asked) for i, document in enumerate(documents) for asked in document.asked]
+    """The documents with that many questions in all; documents without any are left out."""
+    every = [(i, each) for i, document in enumerate(documents) for each in document.questions]
     chosen = random.Random(SEED).sample(every, min(questions, len(every)))
-    kept = [tuple(a for j, a in chosen if i == j) for i in range(len(documents))]
+    kept = [tuple(each for j, each in chosen if i == j) for i in range(len(documents))]
     pairs = zip(documents, kept, strict=True)
-    return [replace(document, asked=asked) for document, asked in pairs if asked]
+    return [replace(document, questions=some) for document, some in pairs if some]
 
 
 # --- ranking ------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ def sample(documents: Sequence[Document], questions: int) -> list[Document]:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Of one question: the rank, from 0, at which each character of its evidence is found."""
+    """One question: the rank, from 0, of the segment that holds each character of its evidence."""
 
     ranks: np.ndarray[Any, np.dtype[np.int64]]
     segments: int
@@ -96,20 +98,20 @@ def _ranks(
 ) -> dict[str, list[Found]]:
     found: dict[str, list[Found]] = {ranker: [] for ranker in rankers}
     for document in tqdm(documents, desc=name, disable=None):
-        if not document.asked:
+        if not document.questions:
             continue
         tail, segments = segmenter.push(Tail(), document.text)
         segments += segmenter.flush(tail)
         for ranker, orders in rank(document, segments, engine, rankers).items():
-            for asked, order in zip(document.asked, orders, strict=True):
-                found[ranker].append(find(document.evidence(asked), segments, order))
+            for question, order in zip(document.questions, orders, strict=True):
+                found[ranker].append(find(document.evidence(question), segments, order))
     return found
 
 
 def find(
     evidence: np.ndarray[Any, np.dtype[np.bool_]], segments: Sequence[Segment], order: Sequence[int]
 ) -> Found:
-    """Where the segments in that order hold the evidence first."""
+    """The rank of the first segment, in that order, that holds each character of the evidence."""
     first = np.full(len(evidence), len(order), dtype=np.int64)
     for place in reversed(range(len(order))):
         segment = segments[order[place]]
@@ -120,9 +122,9 @@ def find(
 def rank(
     document: Document, segments: Sequence[Segment], engine: Engine | None, rankers: Sequence[str]
 ) -> dict[str, list[list[int]]]:
-    """By ranker, the order of the segments for each question of the document."""
+    """The order of the segments for each question of the document, by ranker."""
     texts = [segment.text for segment in segments]
-    questions = [asked.question for asked in document.asked]
+    questions = [question.text for question in document.questions]
     orders = {}
     if "bm25" in rankers:
         index = Bm25(texts)
@@ -135,7 +137,8 @@ def rank(
 def _by_model(
     engine: Engine, texts: Sequence[str], questions: Sequence[str]
 ) -> dict[str, list[list[int]]]:
-    """Every measure's order; two measures' ranks added; entropy against a question on nothing."""
+    """The orders by each measure, by the sum of two measures' ranks, and by entropy minus that of
+    a content-free question."""
     _check_fit(engine, texts, questions)
     measured = [*questions, CONTENT_FREE]
     pairs = [(text, question) for text in texts for question in measured]
@@ -158,9 +161,9 @@ def _order(scores: np.ndarray[Any, Any]) -> list[int]:
 
 
 def _fitting(document: Document, engine: Engine | None) -> Document:
-    """Without the questions too long for the method: no ranker is asked those."""
-    kept = tuple(a for a in document.asked if engine is None or _fits(engine, a.question))
-    return replace(document, asked=kept)
+    """The document without questions too long for the method: no ranker gets those."""
+    kept = tuple(a for a in document.questions if engine is None or _fits(engine, a.text))
+    return replace(document, questions=kept)
 
 
 def _fits(engine: Engine, question: str) -> bool:
@@ -172,13 +175,13 @@ def _fits(engine: Engine, question: str) -> bool:
 
 
 def _questions(documents: Sequence[Document]) -> int:
-    return sum(len(document.asked) for document in documents)
+    return sum(len(document.questions) for document in documents)
 
 
 def _check_fit(engine: Engine, texts: Sequence[str], questions: Sequence[str]) -> None:
-    """A segment that gave way to its question would be ranked by what is left of it."""
-    asked = max(len(engine.suffix(question)) for question in questions)
-    longest = max(engine.model.count_tokens(texts)) + asked + len(engine.model.bos)
+    """Raises SystemExit if a segment would be truncated to leave room for its question."""
+    suffix = max(len(engine.suffix(question)) for question in questions)
+    longest = max(engine.model.count_tokens(texts)) + suffix + len(engine.model.bos)
     if longest > engine.model.window:
         raise SystemExit(
             f"retrieval: a segment and its question take {longest} tokens of a window of "

@@ -50,7 +50,7 @@ def _product_flops(size: int, device: str, dtype: torch.dtype) -> float:
 
 
 def seconds(call: Callable[[], Any], device: str = "cpu") -> float:
-    """How long the call takes, until the device has done what it was told."""
+    """Seconds the call takes, until the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -61,11 +61,11 @@ def seconds(call: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def forward_flops(model: Any, lengths: Sequence[int], keep: int) -> float:
-    """Multiplications and additions that rows of these lengths need, `keep` logits each.
+    """FLOPs of a forward pass over rows of these lengths, with `keep` logits each.
 
-    Two for each weight of a linear layer and token, and what attention needs where every token
-    looks at itself and those before it: the PaLM paper's count (arXiv 2204.02311, appendix B)
-    for the forward pass, but nothing for what the mask hides. Padding does not count.
+    Two per weight of a linear layer and token, plus those of causal attention: the PaLM paper's
+    count (arXiv 2204.02311, appendix B) for the forward pass, but without masked positions. Padding
+    does not count.
     """
     inner = sum(p.numel() for p in model.model.layers.parameters() if p.ndim == 2)
     config = model.config

@@ -21,14 +21,14 @@ VARIANTS = ("multikey", "multivalue", "two", "other_words")
 LEVEL = Level(0, ALL, stamps=0.6, phrasings=99, paired=0.3)
 BRIEF = ("sshd", "spark", "systemd", *PAIRS[1:])  # two questions in one must fit the window
 NOISE = 0.3
-LOOK_ALIKES = 8  # lines a needle that share an entity, or all but a letter of one, with it
+LOOK_ALIKES = 8  # lines per needle that share an entity with it, or one with a letter changed
 CHUNK_LINES = 100
-LINE_TOKENS = 60  # a long line: so many are written as surely find room
+LINE_TOKENS = 60  # of a long line; only lines that surely fit are written
 
 
 @dataclass(frozen=True)
 class Needle:
-    """A question, its exact answer, and the whole lines it is answered by; depth from 0 to 1."""
+    """A question, its exact answer, and the whole lines that tell it; depth from 0 to 1."""
 
     question: str
     answer: str
@@ -41,11 +41,11 @@ class Needle:
 
 
 class Haystack:
-    """Text of so many tokens, less a line at most, in chunks of whole lines; a needle a depth.
+    """Text of that many tokens, at most a line less, in chunks of whole lines; a needle per depth.
 
-    count: the lengths of texts in tokens. The second line of a needle of the variants
-    "multivalue" and "two" stands as far from the end as the first from the beginning. Look-alikes
-    take half of what the needles leave at most, so that a short text has fewer of them.
+    count: returns the lengths of texts in tokens. Needles of the variants "multivalue" and "two"
+    have a second line, as far from the end as the first is from the beginning. Look-alikes take
+    at most half of the tokens besides the needles, so a short text has fewer of them.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class Haystack:
         spread = [((i + source.rng.random()) / fitting, alike[i]) for i in range(fitting)]
         self.planted = sorted(planted + spread)
         if self.noise < 0:
-            raise ValueError(f"the lines asked for do not fit {tokens} tokens: ask fewer a text")
+            raise ValueError(
+                f"the needles' lines do not fit {tokens} tokens: give fewer depths per text"
+            )
 
     def __iter__(self) -> Iterator[str]:
         """The same chunks each time."""
@@ -89,7 +91,7 @@ class Haystack:
             yield line
 
     def _line(self, source: Source) -> str:
-        """Noise, or a line that tells what no needle asks for."""
+        """Noise, or a line without the facts of any needle or look-alike."""
         if source.rng.random() < NOISE:
             return source.rng.choice(FILLERS)(source.rng) + "\n"
         while True:
@@ -99,7 +101,7 @@ class Haystack:
 
 
 def _look_alikes(source: Source, records: list[Record]) -> Iterator[str]:
-    """Lines that share something with the records; one of each before a second of any."""
+    """Lines that share something with the records, in rounds of one line per record."""
     for _ in range(LOOK_ALIKES):
         for record in records:
             yield fresh(source, replace(LEVEL, shapes=(record.format,)), records, 1.0).line
@@ -108,7 +110,7 @@ def _look_alikes(source: Source, records: list[Record]) -> Iterator[str]:
 def _needle(
     source: Source, variant: str, depth: float, records: list[Record]
 ) -> tuple[Needle, list[Record]]:
-    """A needle, and the records it stands in."""
+    """A needle, and the records of its lines."""
     if variant == "two":
         return _two(source, depth, records)
     if variant == "multikey":
@@ -127,7 +129,7 @@ def _needle(
 
 
 def _two(source: Source, depth: float, records: list[Record]) -> tuple[Needle, list[Record]]:
-    """A question for two facts of different lines."""
+    """A question about two facts of different lines."""
     level = replace(LEVEL, shapes=BRIEF)
     one = fresh(source, level, records, 0.0)
     other = fresh(source, level, [*records, one], 0.0)
@@ -140,7 +142,7 @@ def _two(source: Source, depth: float, records: list[Record]) -> tuple[Needle, l
 def _several(
     source: Source, level: Level, depth: float, records: list[Record]
 ) -> tuple[Needle, list[Record]]:
-    """A question whose field of a subject is told twice, with different values."""
+    """A question about a field that two lines give different values."""
     while True:
         one = fresh(source, level, records, 0.0)
         if "subject" in one.entities:

@@ -1,8 +1,8 @@
 """A live stream to measure: one `xl3m worker` process reads text with standing questions.
 
-Sends through the project's feeder, never more than a megabyte ahead of the worker, so that the cost
-of a text is constant. How much is scored is read from the stream's state in Redis, not derived from
-what was sent.
+Sends through the project's feeder, which keeps at most a megabyte unread, so that the cost of a
+text is constant. How much is scored is read from the stream's state in Redis, not derived from what
+was sent.
 """
 
 import asyncio
@@ -41,19 +41,19 @@ MEGABYTE = 1 << 20
 READY_SECONDS = 300.0  # to load a large model
 STALL_SECONDS = 300.0
 STOP_SECONDS = 15.0
-READY_LOOK = ClientTimeout(total=5.0)
+READY_TIMEOUT = ClientTimeout(total=5.0)
 ANSWER_SECONDS = 60.0
 LOG_LINES = 15
 T = TypeVar("T")
 
 
 class LiveError(XL3MError):
-    """The stream did not get to its end; the message says why."""
+    """The stream did not reach its end; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the stream: seconds since the feed began, tokens scored for every question,
+    """A sample of the stream: seconds since the feed began, tokens scored for every question,
     resident memory of the worker and memory used by Redis, in MiB."""
 
     seconds: float
@@ -73,11 +73,11 @@ class Live:
     log: Path
 
     async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the work returns; a LiveError with the end of its log if the worker dies first."""
+        """The result of the work. Raises LiveError with the end of the log if the worker dies."""
         return await guarded(self.worker, self.log, work)
 
     async def ready(self) -> None:
-        """Return when the worker listens."""
+        """Wait until the worker listens for queries."""
         try:
             async with asyncio.timeout(READY_SECONDS):
                 while True:
@@ -88,7 +88,7 @@ class Live:
             raise LiveError(f"the worker does not listen:\n{_words(self.log)}") from None
 
     async def stand(self, questions: Sequence[str]) -> None:
-        """Set the questions, and return when they all stand: before the first token is read."""
+        """Set standing questions, and wait until all are stored."""
         topic, key = self.settings.questions_topic, STREAM.encode()
         async with AIOKafkaProducer(bootstrap_servers=self.settings.broker_address) as producer:
             for question in questions:
@@ -101,7 +101,7 @@ class Live:
     async def read(
         self, text: Iterable[str], every: float, on_sample: Callable[[Sample], None]
     ) -> list[Sample]:
-        """Feed the text; samples so many seconds apart, the last when all of it is scored."""
+        """Feed the text, and sample it every `every` seconds; the last time when all is scored."""
         samples = [await self.sample(started := time.perf_counter())]
         progress = samples[0]
         feed = asyncio.create_task(self._feed(text))
@@ -117,7 +117,7 @@ class Live:
             await asyncio.gather(feed, return_exceptions=True)
 
     async def _feed(self, text: Iterable[str]) -> int:
-        """Send the text; how many characters it has."""
+        """Send the text, and return its length in characters."""
         characters = 0
 
         async def events() -> AsyncIterator[str]:
@@ -133,14 +133,15 @@ class Live:
         return characters
 
     async def _scored_all(self, characters: int) -> bool:
-        """Whether the stream holds so many characters and all its segments are scored."""
+        """Whether the stream has that many characters and all its segments are scored."""
         state = await self.store.load(STREAM)
         if state.cursor.gaps:
-            raise LiveError(f"the broker dropped {state.cursor.gaps} events before they were read")
+            missing = state.cursor.gaps
+            raise LiveError(f"{missing} offsets are missing: the broker dropped unread events")
         return state.tail.end >= characters and await self._scored() == state.cursor.head
 
     async def _scored(self) -> int:
-        """The segments from the first one on that are scored for every question."""
+        """How many segments, from the first, are scored for every question."""
         ends = []
         for qid in await self.store.questions.load(STREAM):
             scored = await self.store.scored_range(STREAM, qid)
@@ -150,8 +151,8 @@ class Live:
         return min(ends)
 
     async def sample(self, started: float) -> Sample:
-        """A look at it now. Tokens: where the last segment that is scored for every question
-        ends, counted from the stream's start in the model's tokens, so overlap counts once."""
+        """A sample of now. Tokens: the end of the last segment that is scored for every question,
+        counted from the stream's start in the model's tokens, so overlap counts once."""
         scored = await self._scored()
         last = await self.store.segments(STREAM, max(0, scored - 1), scored)
         tokens = last[0].end_token if last else 0
@@ -160,7 +161,7 @@ class Live:
         return Sample(time.perf_counter() - started, tokens, rss, used)
 
     async def ask(self, question: str) -> dict[str, Any]:
-        """The answer, as any client gets it."""
+        """The answer, through the public client."""
         async for message in client.ask(self.store, STREAM, question, ANSWER_SECONDS):
             if message["type"] == "answer":
                 return message
@@ -168,16 +169,16 @@ class Live:
 
 
 async def is_ready(http: ClientSession, port: int) -> bool:
-    """Whether the worker with that port is there, and has partitions."""
+    """Whether the worker at that port runs and has partitions."""
     try:
-        async with http.get(f"http://127.0.0.1:{port}/readyz", timeout=READY_LOOK) as reply:
+        async with http.get(f"http://127.0.0.1:{port}/readyz", timeout=READY_TIMEOUT) as reply:
             return reply.status == 200
     except (ClientError, TimeoutError):
         return False
 
 
 async def guarded(child: Process, log: Path, work: Coroutine[Any, Any, T]) -> T:
-    """What the work returns; a LiveError with the end of the log if the process dies first."""
+    """The result of the work. Raises LiveError with the end of the log if the process dies."""
     task, died = asyncio.create_task(work), asyncio.create_task(child.wait())
     try:
         await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -211,7 +212,7 @@ def _worker(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Pro
 def process(
     settings: Settings, log: Path, command: Sequence[str], env: Mapping[str, str] | None = None
 ) -> AbstractAsyncContextManager[Process]:
-    """A Python process with these settings; its output goes to the log. It ends with the block."""
+    """A Python process with these settings, stopped at the end; its output goes to the log."""
     return worker(settings, log, command=command, env=env)
 
 
@@ -226,8 +227,8 @@ def in_events(text: Iterable[str]) -> Iterator[str]:
 
 
 def stored(text: Iterable[str], path: Path) -> Iterator[str]:
-    """The text in chunks of whole lines from a file it is written to now, so that making it
-    takes nothing from the worker while it reads."""
+    """The text in chunks of whole lines, first written to a file, so that generating it takes no
+    CPU time from the worker."""
     with path.open("w", newline="") as file:
         file.writelines(text)
     return _lines(path)
@@ -240,7 +241,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def resident_mb(pid: int) -> float:
-    """A process's resident memory in MiB, as Linux tells it; 0 for one that has ended."""
+    """A process's resident memory in MiB, from Linux's /proc; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
@@ -250,7 +251,8 @@ def resident_mb(pid: int) -> float:
 
 
 def _progress(before: Sample, now: Sample) -> Sample:
-    """The first of the latest samples with as many tokens."""
+    """The earlier sample if there was no progress since, else the later one. Raises LiveError if
+    there was none for STALL_SECONDS."""
     if now.tokens > before.tokens:
         return now
     if now.seconds - before.seconds > STALL_SECONDS:

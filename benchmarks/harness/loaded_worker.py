@@ -34,13 +34,13 @@ from xl3m_core import Engine, Segment, Tail
 
 QUESTION = "Which host fails?"
 PARTITIONS = 4  # of every topic
-AT_ONCE = 20  # streams asked for, or looked at
+AT_ONCE = 20  # streams set or checked concurrently
 POLL_SECONDS = 0.1
 STALL_SECONDS = 600.0
 
 
 class Seen(NamedTuple):
-    """The worker at one moment, as /metrics has it."""
+    """A sample of the worker's /metrics."""
 
     seconds: float
     rss_mb: float
@@ -67,19 +67,19 @@ class Loaded:
         return QuestionLoader(self.engine, self.store).question_id(QUESTION)
 
     def names(self, count: int) -> list[str]:
-        """Streams nobody else has."""
+        """Fresh stream names."""
         return [f"{self.settings.group}/{i}" for i in range(count)]
 
     async def ask(self, streams: Collection[str]) -> None:
-        """Have the question stand on each."""
-        asked, waiting = QuestionRecord(QUESTION, set_at=time.time()), iter(streams)
+        """Set the standing question on each stream."""
+        record, waiting = QuestionRecord(QUESTION, set_at=time.time()), iter(streams)
         while some := list(islice(waiting, AT_ONCE)):
             await asyncio.gather(
-                *(self.store.questions.ask(stream, self.qid, asked) for stream in some)
+                *(self.store.questions.ask(stream, self.qid, record) for stream in some)
             )
 
     async def send(self, stream: str, text: str, partition: int) -> float:
-        """An event, stamped with the time now, which is returned; the producer may hold it back a
+        """Send an event, and return its timestamp, the time now. The producer may delay it by a
         few milliseconds."""
         now = time.time()
         self.texts[stream].append(text)
@@ -91,7 +91,7 @@ class Loaded:
         return now
 
     async def read(self, *partitions: int) -> int:
-        """Events whose text is in Redis, of these partitions or of all."""
+        """How many events are in Redis, of these partitions or of all."""
         topic, numbers = self.settings.tokens_topic, partitions or range(PARTITIONS)
         positions = await self.store.partitions.positions(
             [f"{topic}/{number}" for number in numbers]
@@ -99,14 +99,14 @@ class Loaded:
         return sum(position or 0 for position, _ in positions)
 
     async def reached(self, streams: Sequence[str]) -> list[int]:
-        """Where the range of each ends now, in one round trip."""
+        """The end of each stream's scored range, in one round trip."""
         async with self.store.redis.pipeline(transaction=False) as pipe:
             for stream in streams:
                 pipe.hget(self.store.keys.scored_range(stream, self.qid), "hi")
             return [int(hi or 0) for hi in await pipe.execute()]
 
     async def look(self) -> Seen:
-        """At the worker now. It does not answer before its model is loaded."""
+        """Sample the worker; it answers once its model is loaded."""
         async with self.http.get(f"http://127.0.0.1:{self.settings.http_port}/metrics") as reply:
             families = text_string_to_metric_families(await reply.text())
         values = {s.name: s.value for family in families for s in family.samples}
@@ -114,23 +114,23 @@ class Loaded:
         return Seen(time.perf_counter(), rss, values["xl3m_lag_tokens"])
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Wait for it to become true."""
+        """Wait until the condition holds. Raises LiveError, which names `what`, on a timeout."""
         try:
             await until(condition, what, seconds=STALL_SECONDS, poll=POLL_SECONDS)
         except TimeoutError as error:
             raise LiveError(f"{error}") from None
 
     async def is_ready(self) -> bool:
-        """Whether it is there, and has partitions."""
+        """Whether the worker runs and has partitions."""
         return await is_ready(self.http, self.settings.http_port)
 
     async def is_done(self) -> bool:
-        """Whether all that was sent is read and scored."""
+        """Whether all events that were sent are read and scored."""
         return await self.read() == self.sent and not (await self.look()).unscored
 
     async def complete(self, streams: Collection[str]) -> int:
-        """Wait until each is what an offline run makes of its text, log, tail and range; how many
-        segments these are."""
+        """Wait until each stream's log, tail and range equal an offline run's; the number of
+        segments."""
         waiting, count = iter(streams), 0
         while some := list(islice(waiting, AT_ONCE)):
             count += sum(await asyncio.gather(*map(self._complete, some)))
@@ -149,12 +149,12 @@ class Loaded:
         return await self.store.scored_range(stream, self.qid) == ScoredRange(0, segments)
 
     def offline(self, texts: list[str]) -> tuple[Tail, list[Segment]]:
-        """What a stream of these events comes to."""
+        """The tail and the segments of an offline run over these events."""
         return offline_segments(self.engine, *texts)
 
 
 def _said(segment: Segment) -> tuple[str, int, int, int, int]:
-    """All that a segment is but its times."""
+    """The segment without its times."""
     return segment.text, segment.start, segment.end, segment.start_token, segment.end_token
 
 
@@ -162,7 +162,7 @@ def _said(segment: Segment) -> tuple[str, int, int, int, int]:
 async def loaded(
     settings: Settings, folder: Path, model: list[str], **changes: int
 ) -> AsyncIterator[Loaded]:
-    """A worker that answers, on topics of its own. model: as `stub_workers` is told."""
+    """A ready worker on topics of its own. model: the arguments of `stub_workers`."""
     name = uuid4().hex[:8]
     topics = {f"{t}_topic": f"{t}-{name}" for t in ("tokens", "questions", "queries")}
     here = settings.replace(group=f"load-{name}", http_port=free_port(), **topics, **changes)
@@ -183,7 +183,7 @@ async def loaded(
 
 
 def lines(stream: str, number: int, count: int) -> str:
-    """The text of a stream's event: so many records, like nobody else's."""
+    """The text of an event: `count` records that differ from those of all other events."""
     what = f"{stream} event {number}"
     return "".join(
         f"{what} line {i} INFO mailer request done in {i + 7} ms\n" for i in range(count)

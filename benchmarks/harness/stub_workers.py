@@ -24,20 +24,20 @@ from xl3m_core.scoring import Scores
 
 
 class Free(Engine):
-    """Tokenises and segments as the model would, and scores everything alike."""
+    """Tokenises and segments with the model's tokenizer, and gives every pair the same score."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Nothing is certain."""
         return [-1.0] * len(pairs)
 
     def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
-        """`score`, and how long it took."""
+        """`score`, and the seconds it took."""
         started = perf_counter()
         return Scores(self.score(pairs), perf_counter() - started)
 
 
 class Paced(Free):
-    """Takes its time: that of the segments' tokens."""
+    """Sleeps as long as the segments' tokens take at its speed."""
 
     speed = math.inf
 
@@ -48,7 +48,7 @@ class Paced(Free):
 
 
 def bare(settings: Settings, skipped: int, count: int) -> faust.App:
-    """An app that acknowledges."""
+    """An app whose agent only acknowledges events."""
     app = create_faust(settings)
 
     async def handle(events: AsyncIterator[Any]) -> None:
@@ -59,7 +59,7 @@ def bare(settings: Settings, skipped: int, count: int) -> faust.App:
 
 
 async def acknowledge(events: AsyncIterator[Any], skipped: int, count: int) -> None:
-    """All of them; the clock runs while those between the two counts are."""
+    """Acknowledge all events; print the seconds from event `skipped` to event `count`."""
     seen, started = 0, perf_counter()
     async for event in events:
         event.ack()
@@ -71,13 +71,13 @@ async def acknowledge(events: AsyncIterator[Any], skipped: int, count: int) -> N
 
 
 def free(settings: Settings) -> faust.App:
-    """The whole worker."""
+    """The complete worker, with constant scores."""
     real = create_engine(settings)
     return create_app(settings, Free(real.model, real.method, real.batch_tokens))
 
 
 def paced(settings: Settings, speed: float) -> faust.App:
-    """The whole worker, at so many tokens a second."""
+    """The complete worker, at `speed` tokens per second."""
     real = create_engine(settings)
     engine = Paced(real.model, real.method, real.batch_tokens)
     engine.speed = speed
@@ -85,7 +85,7 @@ def paced(settings: Settings, speed: float) -> faust.App:
 
 
 def main() -> None:
-    """Run one until it is told to stop."""
+    """Run one of them until it is stopped."""
     configure_malloc()
     settings, (kind, *numbers) = Settings.from_env(), sys.argv[1:]
     if kind == "bare":

@@ -1,4 +1,4 @@
-"""Interleaved timing: calls take turns, so that a change of the machine's speed affects them alike.
+"""Interleaved timing: calls alternate, so that a change of the machine's speed affects all alike.
 
 `Ratio` is a figure of a benchmark that does not depend on how fast the machine is.
 """
@@ -25,8 +25,8 @@ def interleaved(
 ) -> dict[T, list[float]]:
     """The seconds of each call in each round, after one round of warm-up.
 
-    Every other round runs in reverse order: the first call of every round would find the caches
-    colder than the rest.
+    Every other round runs in reverse order, since the first call of a round has the coldest CPU
+    caches.
     """
     for call in calls.values():
         call()
@@ -38,5 +38,5 @@ def interleaved(
 
 
 def ratio(times: Sequence[float], baseline: Sequence[float]) -> float:
-    """The median over the rounds of each round's ratio."""
+    """The median of the ratios within each round."""
     return median(time / base for time, base in zip(times, baseline, strict=True))

@@ -23,16 +23,16 @@ TOKENS = 290  # of an event, about
 async def measure(
     settings: Settings, folder: Path, seconds: float, speed: float, backlog: int
 ) -> dict[str, Any]:
-    """So many seconds of TIMES what the model scores, in tokens a second."""
+    """The figures of a burst of `seconds`, TIMES as fast as the model's `speed` in tokens/s."""
     async with loaded(settings, folder, ["paced", f"{speed}"], max_lag_tokens=backlog) as here:
         return await guarded(here.worker, here.log, run(here, seconds, speed))
 
 
 async def run(here: Loaded, seconds: float, speed: float) -> dict[str, Any]:
-    """The burst, on a worker whose model has that speed."""
+    """Send the burst to a worker whose model has that speed."""
     streams, events = here.names(STREAMS), round(seconds * TIMES * speed / TOKENS)
     await here.ask(streams)
-    await _send(here, streams, STREAMS, 0)  # the first events are not looked at
+    await _send(here, streams, STREAMS, 0)  # warm-up, not measured
     await here.until(here.is_done, "the first events scored")
     seen = [await here.look()]
     sending = asyncio.create_task(_send(here, streams, events, seconds))
@@ -43,7 +43,7 @@ async def run(here: Loaded, seconds: float, speed: float) -> dict[str, Any]:
 
 
 async def _send(here: Loaded, streams: list[str], events: int, seconds: float) -> float:
-    """Evenly over the seconds; when the last one was in Kafka."""
+    """Send the events evenly over the seconds; the time when the last one was in Kafka."""
     began = time.perf_counter()
     for number in range(events):
         await asyncio.sleep(max(0.0, began + seconds * number / events - time.perf_counter()))
@@ -54,8 +54,8 @@ async def _send(here: Loaded, streams: list[str], events: int, seconds: float) -
 
 
 def bound(backlog: int) -> int:
-    """Tokens that may be read and not scored: of each partition the backlog and a batch beyond it,
-    of which a token has a byte at least."""
+    """The most tokens that may be read but not scored: per partition, the backlog and one batch
+    more. A token has at least one byte."""
     return PARTITIONS * backlog * (1 + BYTES_PER_TOKEN)
 
 

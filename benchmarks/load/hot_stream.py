@@ -30,8 +30,8 @@ WAITS = "alone", "beside the hot stream", "behind it in its partition"
 
 @dataclass(slots=True)
 class Expected:
-    """Events whose segments are to be scored: by stream, the head each leads to, when it came and
-    under which name its wait is noted."""
+    """Events whose segments are not scored yet. By stream: the head after the event, its timestamp,
+    and the name its wait is recorded under."""
 
     tails: dict[str, Tail] = field(default_factory=lambda: defaultdict(Tail))
     events: dict[str, deque[tuple[int, float, str]]] = field(
@@ -40,25 +40,25 @@ class Expected:
     waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def came(self, here: Loaded, stream: str, text: str, at: float, name: str) -> None:
-        """An event; one that completes no segment is not waited for."""
+        """Record an event, unless it completes no segment."""
         self.tails[stream], new = here.engine.segmenter().push(self.tails[stream], text)
         if new:
             self.events[stream].append((new[-1].index + 1, at, name))
 
     def scored(self, stream: str, hi: int, now: float) -> None:
-        """The stream's range reaches that far now."""
+        """Record the waits of the events that a range up to `hi` covers."""
         waiting = self.events[stream]
         while waiting and waiting[0][0] <= hi:
             _, at, name = waiting.popleft()
             self.waits[name].append(now - at)
 
     def left(self, name: str) -> list[float]:
-        """When those came that are not scored yet."""
+        """The timestamps of events that are not scored yet."""
         return [at for waiting in self.events.values() for _, at, n in waiting if n == name]
 
 
 async def measure(settings: Settings, folder: Path, slow: int, seconds: float) -> dict[str, Any]:
-    """So long without the hot stream, and so long with it."""
+    """The figures of `seconds` without the hot stream, and as many with it."""
     traffic = SLOW_A_SECOND * TOKENS / (1 - SHARE)
     changes = {"max_lag_tokens": 16_384}
     async with loaded(settings, folder, ["paced", f"{SCORED_SHARE * traffic}"], **changes) as here:
@@ -87,7 +87,7 @@ async def _is_through(expected: Expected) -> bool:
 
 
 async def _look(here: Loaded, expected: Expected) -> None:
-    """Note what is scored, until cancelled."""
+    """Record what is scored, until cancelled."""
     while True:
         await asyncio.sleep(POLL_SECONDS)
         waiting = [stream for stream, events in expected.events.items() if events]
@@ -98,7 +98,7 @@ async def _look(here: Loaded, expected: Expected) -> None:
 async def _slow(
     here: Loaded, streams: Sequence[str], expected: Expected, seconds: float, beside: bool
 ) -> None:
-    """The slow streams' events, in turn and evenly."""
+    """Send the slow streams' events, round robin and evenly."""
     began = time.perf_counter()
     for number in range(round(seconds * SLOW_A_SECOND)):
         await asyncio.sleep(max(0.0, began + number / SLOW_A_SECOND - time.perf_counter()))
@@ -110,7 +110,7 @@ async def _slow(
 
 
 async def _flood(here: Loaded, stream: str) -> None:
-    """The hot stream's events, until cancelled."""
+    """Send the hot stream's events, until cancelled."""
     began, number = time.perf_counter(), 0
     every = (1 - SHARE) / SHARE / SLOW_A_SECOND
     while True:
@@ -120,8 +120,8 @@ async def _flood(here: Loaded, stream: str) -> None:
 
 
 def _figures(expected: Expected) -> dict[str, Any]:
-    """Half, all but a hundredth, and all wait no longer than so long; what waits still counts
-    as having waited until now."""
+    """p50, p99 and maximum of the waits; an event that is not scored yet counts with its wait so
+    far."""
     figures, now = dict[str, Any](), time.time()
     for name in WAITS:
         waits = sorted(expected.waits[name] + [now - at for at in expected.left(name)])

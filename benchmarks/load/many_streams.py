@@ -19,7 +19,7 @@ HALF = 0.5  # of the events: by then every stream has its first
 
 
 async def measure(settings: Settings, folder: Path, streams: int, each: int) -> dict[str, Any]:
-    """Figures of `streams` streams with `each` events, beside those of FEW with as many in all."""
+    """The figures of `streams` streams with `each` events, and of FEW with as many in all."""
     figures = dict[str, Any]()
     for count in (FEW, streams):
         async with loaded(settings, folder, ["free"]) as here:

@@ -27,7 +27,7 @@ SAMPLES = 300
 
 
 async def measure(settings: Settings, folder: Path, seconds: float, plot: Path) -> dict[str, Any]:
-    """Figures, and the plot."""
+    """The figures, and the plot."""
     async with loaded(settings, folder, ["paced", f"{SPEED}"]) as here:
         return await guarded(here.worker, here.log, _run(here, seconds, plot))
 
@@ -61,7 +61,7 @@ async def _send(here: Loaded, streams: Sequence[str], seconds: float) -> None:
 
 
 def growth(seen: Sequence[Seen]) -> dict[str, Any]:
-    """What of the samples is to be flat."""
+    """The figures that should be flat, from the samples."""
     quarter = max(1, len(seen) // 4)
     second, last = seen[quarter : 2 * quarter], seen[-quarter:]
     rss = [median(each.rss_mb for each in some) for some in (second, last)]
@@ -77,7 +77,7 @@ def growth(seen: Sequence[Seen]) -> dict[str, Any]:
 
 
 def draw(path: Path, seen: Sequence[Seen]) -> Path:
-    """Both against the minutes."""
+    """Plot memory and unscored tokens over the minutes."""
     minutes = [(each.seconds - seen[0].seconds) / 60 for each in seen]
     rss = [(at, each.rss_mb) for at, each in zip(minutes, seen, strict=True)]
     lag = [(at, each.unscored) for at, each in zip(minutes, seen, strict=True)]

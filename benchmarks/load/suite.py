@@ -33,7 +33,7 @@ def add_arguments(group: Any) -> None:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a figure."""
+    """One row per figure."""
     if not kafka_home():
         print("load needs a real Kafka: set KAFKA_HOME to an unpacked distribution")
         return []
@@ -64,7 +64,7 @@ async def _rows(settings: Settings, folder: Path, args: argparse.Namespace) -> l
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """What does not depend on how fast the machine is."""
+    """The figures that do not depend on the machine's speed."""
     found = {(row["load"], row["figure"]): row["value"] for row in rows}
     goals = {("streams", "many over few"): "1: flat", ("soak", "rss growth"): "0: flat"}
     made = [Ratio(" ".join(key), found[key], goal) for key, goal in goals.items() if key in found]

@@ -17,18 +17,18 @@ from benchmarks.speed.scoring import ROWS, WINDOW, engine_of_full_rows, scored
 from xl3m_core import Engine, LanguageModel, Method
 
 TOKENS = 20_000_000
-ASKED = (1, 8, 32)
+QUESTION_COUNTS = (1, 8, 32)
 LLAMA_2_WINDOW = 4096
-WARM_BYTES = 8 << 30  # a prompt of that window takes 2 GiB of keys and values
+PREFIX_CACHE_BYTES = 8 << 30  # a prompt of that window takes 2 GiB of keys and values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this benchmark alone takes."""
+    """The options of this benchmark."""
     parser.add_argument("--shape", choices=[*SHAPES], help="default: 7B, on an accelerator only")
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a figure."""
+    """One row per figure."""
     there = torch.cuda.is_available()
     if not (there or args.shape):
         print("no accelerator here; --shape 100M tries this benchmark on the CPU")
@@ -38,7 +38,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     network = random_llama(shape, device, dtype)
     model = LanguageModel(network, tokenizer, WINDOW)
     rows = _scoring(model, shape, device, dtype) + _questions(model, shape, device)
-    reader = LanguageModel(network, tokenizer, LLAMA_2_WINDOW, prefix_cache_bytes=WARM_BYTES)
+    reader = LanguageModel(
+        network, tokenizer, LLAMA_2_WINDOW, prefix_cache_bytes=PREFIX_CACHE_BYTES
+    )
     query = Engine(reader, Method.fit(LLAMA_2_WINDOW))
     prompts = SHORT_PROMPTS if args.short else PROMPTS
     return rows + [
@@ -61,8 +63,11 @@ def _scoring(
 
 def _questions(model: LanguageModel, shape: str, device: str) -> list[dict[str, Any]]:
     """The same segments under more questions."""
-    cost = costs(engine_of_full_rows(model), ROWS[shape], ASKED, seed=0, device=device)
-    return [_row(f"{n} questions, s", cost[n].seconds, cost[n].of_one, "one") for n in ASKED[1:]]
+    cost = costs(engine_of_full_rows(model), ROWS[shape], QUESTION_COUNTS, seed=0, device=device)
+    return [
+        _row(f"{n} questions, s", cost[n].seconds, cost[n].of_one, "one")
+        for n in QUESTION_COUNTS[1:]
+    ]
 
 
 def _row(what: str, figure: float, ratio: float, baseline: str) -> dict[str, Any]:

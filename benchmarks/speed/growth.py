@@ -44,7 +44,7 @@ KS, READS = (1, 2, 4, 8, 16), 500
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a size, and a plot of each kind."""
+    """One row per size, and a plot of each kind."""
     engine = Engine(model := LanguageModel.load(args.model or BUNDLED_MODEL))
     rows = by_length(engine, SHORT_LENGTHS if args.short else LENGTHS)
     with tempfile.TemporaryDirectory() as folder, services.redis(Path(folder)) as redis:
@@ -62,8 +62,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """From the smallest to the largest of each kind; of length, the cost of a token; of streams
-    from 100 on, where each has few segments of the traffic."""
+    """The cost at the largest size over that at the smallest; for `length`, the cost per token;
+    for `streams`, from 100 on, where each stream has few segments of the traffic."""
     found = list[Ratio]()
     for kind, goal in (("length", "1: linear"), ("streams", "1: flat"), ("k", "1: flat")):
         first, *_, last = (
@@ -78,7 +78,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 
 def by_length(engine: Engine, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a length, their reading interleaved; resident memory is that after the first round."""
+    """A row per length, timed interleaved; resident memory is that after the first round."""
     calls, resident = dict[int, partial[None]](), dict[int, float]()
 
     def read(tokens: int, text: list[str], question: str) -> None:
@@ -101,7 +101,7 @@ def _streams(url: str, engine: Engine, count: int) -> dict[str, Any]:
 
 
 async def _spread(url: str, engine: Engine, count: int) -> float:
-    """Milliseconds from a segment's being cut to its score's being written."""
+    """Milliseconds per segment, from the commit of its text to that of its score."""
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
         store = StreamStore(redis)
@@ -124,14 +124,14 @@ async def _spread(url: str, engine: Engine, count: int) -> float:
 
 
 async def _traffic(scoring: Scorer, names: Sequence[str], segments: list[Segment]) -> None:
-    """The segments as the next of these streams, in equal parts, until all are scored."""
+    """Commit the segments to these streams, in equal parts, and wait until all are scored."""
     store, each = scoring.store, iter(segments)
     commits = [
         _commit(name, state, [*islice(each, len(segments) // len(names))])
         for name, state in zip(names, await store.load_all(names), strict=True)
     ]
     for commit, result in zip(commits, await store.commit(commits), strict=True):
-        assert isinstance(result, Committed), "nobody else writes"
+        assert isinstance(result, Committed), "this is the only writer"
         scoring.streams.on_commit(commit.stream, result.state.cursor)
     while await scoring.step():
         pass
@@ -148,7 +148,7 @@ def _k(url: str, model: LanguageModel, k: int) -> dict[str, Any]:
 
 
 async def _assembled(url: str, engine: Engine) -> float:
-    """Milliseconds to read a stream's state and splice its k best segments."""
+    """Milliseconds to read a stream's state and assemble its k best segments."""
     async with Redis.from_url(url) as redis:
         store, spent = StreamStore(redis), list[float]()
         name = f"of {engine.method.k}"

@@ -38,15 +38,15 @@ QUESTION = "What is the port of host web-137?"
 QID = "question"
 STREAMS, SHORT_STREAMS = 1000, 100
 READS, PROMPTS, SHORT_PROMPTS = 2000, 100, 20
-ORDERS = ("bare", "cold", "warm"), ("cold", "warm", "bare")  # warm is what cold left behind
+ORDERS = ("bare", "cold", "warm"), ("cold", "warm", "bare")  # warm: the prefix cache that cold left
 SEGMENTS = 20  # of a stream
-BREATH = 0.2  # seconds between answers
+PAUSE_SECONDS = 0.2  # seconds between answers
 STEPS = 5  # before the first of them
 PLENTY = 1 << 40
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a thing that is waited for."""
+    """One row per step that a query waits for."""
     engine = Engine(model := LanguageModel.load(args.model or BUNDLED_MODEL))
     streams = SHORT_STREAMS if args.short else STREAMS
     with tempfile.TemporaryDirectory() as folder, services.redis(Path(folder)) as redis:
@@ -60,7 +60,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """Of what each is held against."""
+    """Each row's time over its baseline's."""
     goals = {
         "key": "at most 2",
         "cold": "at most 1.1",
@@ -79,7 +79,7 @@ async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, An
     async with Redis.from_url(url) as redis:
         store = StreamStore(redis)
         names = [f"stream {i}" for i in range(streams)]
-        segments = made_up(engine, SEGMENTS + streams)  # no two streams say the same
+        segments = made_up(engine, SEGMENTS + streams)  # all streams differ
         for i, name in enumerate(tqdm(names, desc="streams", disable=None)):
             await fill(store, name, segments[i : i + SEGMENTS], engine.method.k)
         texts: Any = await redis.hvals(store.keys.text(names[0], QID))
@@ -109,7 +109,7 @@ async def _assembly(url: str, engine: Engine, streams: int) -> list[dict[str, An
 
 
 async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -> None:
-    """A stream of those segments, the first k of them the best."""
+    """Store a stream of those segments, with the first k as its best."""
     base = await store.load(name)
     await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
     await store.questions.ask(name, QID, QuestionRecord(QUESTION))
@@ -124,14 +124,14 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
 def first_token(
     shape: str, engine: Engine, prompts: int, device: str = "cpu"
 ) -> list[dict[str, Any]]:
-    """The prompt grows a new start each time, so that nothing of it was read before."""
+    """The time to the first token. Every prompt starts differently: none shares a prefix."""
     segments, k = made_up(engine, prompts + 1 + engine.method.k), engine.method.k
     waits = list[dict[str, float]]()
     for i in range(prompts + 1):
         context = engine.assemble(segments[i : i + k], QUESTION)
         prompt = engine.prompt(context.text, QUESTION)
-        waits.append(waited(engine.model, prompt, ORDERS[i % 2], device))
-    del waits[0]  # it warmed up
+        waits.append(seconds_to_token(engine.model, prompt, ORDERS[i % 2], device))
+    del waits[0]  # warm-up
     spent = {what: [each[what] for each in waits] for what in ORDERS[0]}
     return [
         _row(
@@ -144,10 +144,10 @@ def first_token(
     ]
 
 
-def waited(
+def seconds_to_token(
     model: LanguageModel, prompt: list[int], order: Sequence[str], device: str
 ) -> dict[str, float]:
-    """The seconds to the prompt's next token each way."""
+    """Seconds to the prompt's next token: bare, with a cold prefix cache, with a warm one."""
     spent = dict[str, float]()
     for what in order:
         if what == "cold":
@@ -158,8 +158,8 @@ def waited(
 
 
 def first_words(engine: Engine, prompts: int) -> dict[str, Any]:
-    """How long answers from prompts that nobody has read wait for their first words, the highest
-    held against what a batch takes of the steps that are scored meanwhile."""
+    """The time to an answer's first words with an empty prefix cache, while steps are scored; the
+    p99 is compared with the time of a scoring step."""
     method, spent = engine.method, list[float]()
     k, row = method.k, method.segment_tokens + method.question_tokens
     step = engine.executor.workers * engine.batch_tokens // row
@@ -168,23 +168,25 @@ def first_words(engine: Engine, prompts: int) -> dict[str, Any]:
         for i in range(prompts + 1):
             context = engine.assemble(segments[i : i + k], QUESTION)
             engine.model.prefix_cache.entries.clear()
-            spent.append(_heard(engine, context))
-            sleep(BREATH * (0.5 + i / prompts))  # so that batches have come to any point
-    del spent[0]  # it warmed up
+            spent.append(_seconds_to_words(engine, context))
+            sleep(
+                PAUSE_SECONDS * (0.5 + i / prompts)
+            )  # queries start at different points of a step
+    del spent[0]  # warm-up
     return _row("first words while it scores", spent, p99(spent) / batch, "a batch")
 
 
-def _heard(engine: Engine, context: KeyContext) -> float:
-    """The seconds to the first words, or to the end of an answer without any."""
-    heard, started = list[float](), perf_counter()
-    engine.answer(context, QUESTION, lambda _: heard.append(perf_counter() - started))
-    return [*heard, perf_counter() - started][0]
+def _seconds_to_words(engine: Engine, context: KeyContext) -> float:
+    """Seconds to the first words, or to the end of an empty answer."""
+    times, started = list[float](), perf_counter()
+    engine.answer(context, QUESTION, lambda _: times.append(perf_counter() - started))
+    return [*times, perf_counter() - started][0]
 
 
 @contextmanager
 def scoring(engine: Engine, segments: Sequence[Segment]) -> Iterator[float]:
-    """Step after step of these segments, each queued behind the one in progress; yields the
-    seconds that one took with nothing beside it."""
+    """Score these segments again and again, one step queued behind the one in progress; yields the
+    seconds a step takes while nothing else runs."""
     took, over = list[float](), Event()
     pairs = [(segment.text, QUESTION) for segment in segments]
 
@@ -200,7 +202,7 @@ def scoring(engine: Engine, segments: Sequence[Segment]) -> Iterator[float]:
         running = pool.submit(steps)
         try:
             while not (len(took) >= STEPS or running.done()):
-                sleep(BREATH)
+                sleep(PAUSE_SECONDS)
             yield median(took)
         finally:
             over.set()
@@ -218,7 +220,7 @@ def _generated(model: LanguageModel, prompt: list[int]) -> None:
 
 
 def p99(times: Sequence[float]) -> float:
-    """What 99 of 100 do not exceed; of fewer than a hundred that is the largest."""
+    """The 99th percentile; of fewer than a hundred times, the largest."""
     return sorted(times)[math.ceil(0.99 * len(times)) - 1]
 
 

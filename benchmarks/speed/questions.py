@@ -27,14 +27,14 @@ SEGMENTS, ROUNDS = 64, 4
 
 
 class Cost(NamedTuple):
-    """What so many questions cost together."""
+    """The cost of a number of questions: seconds, and the ratio to one question."""
 
     seconds: float
     of_one: float
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a length of segments and count of questions, and a plot."""
+    """One row per length of segments and number of questions, and a plot."""
     model = LanguageModel.load(args.model or BUNDLED_MODEL)
     engines = {
         "short segments": Engine(model),
@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """Of one question's cost."""
+    """The cost over that of one question."""
     goals = {8: "at most 1.6", 32: "at most 3.5"}
     return [
         Ratio(f"{row['questions']} questions, {row['segments']}", row["of_one"], goal)
@@ -64,8 +64,8 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
     ]
 
 
-def asked(count: int, seed: int) -> list[str]:
-    """So many different questions about lines of a log."""
+def made_up_questions(count: int, seed: int) -> list[str]:
+    """`count` different questions about lines of a log."""
     source, level = Source(Random(seed), held_out=True), Level(0, ("app", "sshd", "kafka"))
     records = [draw(source, level) for _ in range(count)]
     return [question(source, level, record.facts[0]) for record in records]
@@ -74,8 +74,8 @@ def asked(count: int, seed: int) -> list[str]:
 def costs(
     engine: Engine, segments: int, counts: Sequence[int], seed: int, device: str = "cpu"
 ) -> dict[int, Cost]:
-    """The cost of each count of questions about so many segments; one of the counts is 1."""
-    texts, questions = made_up(engine, segments), asked(max(counts), seed)
+    """The cost of each number of questions about that many segments; `counts` must include 1."""
+    texts, questions = made_up(engine, segments), made_up_questions(max(counts), seed)
     calls = {
         count: partial(engine.score, [(s.text, each) for s in texts for each in questions[:count]])
         for count in counts

@@ -31,14 +31,14 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # ids and mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this benchmark alone takes."""
+    """The options of this benchmark."""
     parser.add_argument(
         "--shapes", nargs="+", choices=[*ROWS], help="default: model, 100M and, without --short, 1B"
     )
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a shape."""
+    """One row per shape."""
     small = LanguageModel.load(args.model or BUNDLED_MODEL)
     device, dtype = str(small.model.device).split(":")[0], small.model.dtype
     peak = peak_flops(device, dtype)
@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """Of the hardware, and of the bare forward."""
+    """Speed over the hardware's peak, and over the bare forward."""
     goals = {"model": "0.40", "100M": "0.65", "1B": "0.75"}
     peak = [Ratio(f"{r['shape']} of peak", r["of_peak"], goals.get(r["shape"], "")) for r in rows]
     bare = [Ratio(f"{r['shape']} of bare forward", r["of_bare_forward"], "0.97") for r in rows]
@@ -60,7 +60,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 
 def engine_of_full_rows(model: LanguageModel) -> Engine:
-    """One whose rows fill a window of 512 tokens."""
+    """An engine whose rows fill a window of 512 tokens."""
     segment = WINDOW - QUESTION_TOKENS - ANSWER_TOKENS - 1
     return Engine(
         model,
@@ -82,7 +82,7 @@ def made_up(engine: Engine, count: int) -> list[Segment]:
 
 
 def scored(model: LanguageModel, count: int, peak: float, device: str) -> dict[str, Any]:
-    """What scoring so many segments comes to; peak in FLOP/s."""
+    """The figures of scoring `count` segments; peak in FLOP/s."""
     engine = engine_of_full_rows(model)
     pairs = [(segment.text, QUESTION) for segment in made_up(engine, count)]
     rows = rows_of(engine, [text for text, _ in pairs])
@@ -104,13 +104,13 @@ def scored(model: LanguageModel, count: int, peak: float, device: str) -> dict[s
 
 
 def rows_of(engine: Engine, texts: list[str]) -> list[list[int]]:
-    """What the engine reads of each: the text, and the question behind it."""
+    """The engine's rows: the token ids of each text with the question after it."""
     bos, suffix = engine.model.bos, engine.suffix(QUESTION)
     return [[*bos, *ids, *suffix] for ids in engine.model.encode(texts)]
 
 
 def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
-    """The engine's batches, on the device already."""
+    """The engine's batches of these rows, on the device."""
     lengths = [*map(len, rows)]
     plan = batches(lengths, engine.budget(lengths), even=not engine.model.can_pad)
     return [engine.model.padded([rows[i] for i in chosen], 1) for chosen in plan]
@@ -118,5 +118,5 @@ def batched(engine: Engine, rows: list[list[int]]) -> list[Batch]:
 
 @torch.inference_mode()
 def _forward(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor) -> None:
-    """The model as its users call it."""
+    """A plain forward pass of the transformers model."""
     model.model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)

@@ -67,7 +67,7 @@ Watched = Callable[[Coroutine[Any, Any, float]], Coroutine[Any, Any, float]]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is read under one question and then another: several streams of their own."""
+    """The streams' text, read with one standing question and then with another."""
 
     parts: dict[str, Haystack]
     question: str
@@ -75,7 +75,7 @@ class Text:
 
     @classmethod
     def made(cls, engine: Engine, tokens: int, seed: int) -> "Text":
-        """A text of about so many tokens in all."""
+        """Generate about that many tokens in all."""
         each = tokens // PARTITIONS
         parts = [
             Haystack(engine.model.count_tokens, each, seed=seed + i) for i in range(PARTITIONS)
@@ -90,7 +90,7 @@ class Text:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row each."""
+    """One row per comparison."""
     settings = Settings.from_env(model=args.model)
     engine = create_engine(settings)
     text = Text.made(engine, SHORT_TOKENS if args.short else TOKENS, args.seed)
@@ -104,7 +104,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """Of scoring alone, of one worker, and of a bare agent."""
+    """Speed over scoring alone, over one worker, and over a bare agent."""
     goals = {"scoring": "0.95", "late": "0.95", "two workers": "0.95", "carrying": "0.80"}
     return [Ratio(r["what"], r["ratio"], goals[r["what"].split(",")[0]]) for r in rows]
 
@@ -134,8 +134,7 @@ def _row(what: str, speed: float, baseline: float) -> dict[str, Any]:
 
 
 def _alone(engine: Engine, text: Text, parts: Sequence[Sequence[Segment]]) -> list[float]:
-    """Tokens of the text a second under each of its questions, each token counted once however
-    often segments overlap."""
+    """Tokens/s of `Engine.score` with each of the text's questions; overlap counts once."""
     speeds = list[float]()
     for question in (text.question, text.late_question):
         pairs = [(segment.text, question) for part in parts for segment in part]
@@ -154,8 +153,8 @@ async def _streamed(
     workers: int,
     folder: Path,
 ) -> tuple[float, float]:
-    """Tokens a second by so many workers, which share the cores: under the question, and back
-    over it all for the one that comes when that is done."""
+    """Tokens per second of that many workers, which share the cores: with the question set before
+    the text, and for the late question afterwards."""
     here, count = await _fresh(settings), sum(map(len, parts))
     speeds = list[float]()
     async with _reader(here) as store:
@@ -170,7 +169,7 @@ async def _streamed(
 
 
 async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) -> str:
-    """Let the question stand on each stream too; its id."""
+    """Add the standing question to each stream, and return its id."""
     qid = QuestionLoader(engine, store).question_id(question)
     for stream in text.parts:
         await store.questions.ask(
@@ -182,8 +181,8 @@ async def _stand(store: StreamStore, engine: Engine, text: Text, question: str) 
 
 @asynccontextmanager
 async def _working(settings: Settings, workers: int, folder: Path) -> AsyncIterator[Watched]:
-    """So many workers, each with its share of the threads and of the partitions. What is awaited
-    as the block is told to ends when one of them does."""
+    """Run workers that share the threads and the partitions. Yields a wrapper for what the block
+    awaits: it raises LiveError if a worker dies meanwhile."""
     threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
     outputs = {free_port(): folder / f"{settings.group}-{i}.log" for i in range(workers)}
     async with AsyncExitStack() as running, ClientSession() as http:
@@ -219,7 +218,7 @@ def _tokens(parts: Sequence[Sequence[Segment]]) -> int:
 
 
 async def _send(settings: Settings, text: Text) -> None:
-    """Each stream into a partition of its own."""
+    """Send each stream to a partition of its own."""
     async with AIOKafkaProducer(bootstrap_servers=settings.broker_address) as to:
         for partition, (stream, part) in enumerate(text.parts.items()):
             for event in in_events(part):
@@ -229,13 +228,13 @@ async def _send(settings: Settings, text: Text) -> None:
 
 
 async def _scored(store: StreamStore, qid: str, text: Text) -> int:
-    """Segments scored of all streams."""
+    """How many segments of all streams are scored."""
     ranges = [await store.scored_range(stream, qid) for stream in text.parts]
     return sum(each.hi - each.lo for each in ranges if each)
 
 
 async def _fresh(settings: Settings) -> Settings:
-    """With a tokens topic and a group that nobody used before."""
+    """The settings with a fresh tokens topic and group."""
     name = uuid4().hex[:8]
     here = settings.replace(tokens_topic=f"tokens-{name}", group=f"group-{name}")
     await ensure_topics(here)
@@ -243,7 +242,7 @@ async def _fresh(settings: Settings) -> Settings:
 
 
 async def _carried(settings: Settings, count: int, folder: Path, command: list[str]) -> float:
-    """Events a second of a topic that is full before the worker starts."""
+    """Events per second of a topic that is filled before the worker starts."""
     here = await _fresh(settings)
     await _fill(here, count)
     output = folder / f"{here.group}.log"
@@ -257,7 +256,7 @@ async def _carried(settings: Settings, count: int, folder: Path, command: list[s
 
 
 async def _told(output: Path) -> float:
-    """The seconds a process says it took, once it does."""
+    """Wait until a process prints the seconds it took, and return them."""
     while True:
         if said := re.search(r"took ([\d.]+)\s", output.read_text()):
             return float(said[1])
@@ -265,7 +264,7 @@ async def _told(output: Path) -> float:
 
 
 async def _fill(settings: Settings, count: int) -> None:
-    """Events of a few whole lines each, about 200 bytes."""
+    """Send events of a few whole lines each, about 200 bytes."""
     lines = service_log(LINES, seed=1)[0]
     each = round(EVENT_BYTES * len(lines) / len("\n".join(lines)))
     starts = range(0, len(lines) - each, each)
@@ -284,13 +283,13 @@ async def _reader(settings: Settings) -> AsyncIterator[StreamStore]:
 
 
 async def _read(store: StreamStore) -> int:
-    """Events whose text is in Redis."""
+    """How many events are in Redis."""
     return sum((await store.load(STREAM)).cursor.next.values())
 
 
 async def _rate(done: Callable[[], Awaitable[int]], count: int) -> float:
-    """So many a second, from the look at which the warm-up was over to the one at which all was
-    done. Looks are further apart, up to 0.8 s, the more is left until either."""
+    """The rate per second from the end of the warm-up to the end. The polling interval is longer,
+    up to 0.8 s, while either end is far."""
     first, begun = 0.0, 0
     deadline = time.perf_counter() + STALL_SECONDS
     while True:

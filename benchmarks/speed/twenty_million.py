@@ -1,7 +1,7 @@
 """Twenty million tokens through the stream: Kafka, one worker, Redis, and standing questions.
 
 Every question is set before the first token is read; a token counts once it is scored for all of
-them. Speed and memory are sampled meanwhile, and each question is asked at the end. Retention is
+them. Speed and memory are sampled meanwhile, and each question is answered at the end. Retention is
 raised so that the whole text is kept: `redis_mb` includes it.
 """
 
@@ -31,13 +31,13 @@ TOKENS = 20_000_000
 SHORT = 300_000
 MILLION = 1_000_000
 BYTES_PER_TOKEN = 16
-"""Room in the log for a token: twice what the segmenter takes for the longest."""
+"""Retention in bytes per token: twice the longest token that the segmenter expects."""
 POINTS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one question."""
+    """The result of one question."""
 
     question: str
     expected: str
@@ -47,13 +47,15 @@ class Outcome:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this benchmark alone takes."""
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="how long the text is")
-    parser.add_argument("--standing", type=int, default=5, help="how many stand, evenly deep")
+    """The options of this benchmark."""
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="length of the text")
+    parser.add_argument(
+        "--standing", type=int, default=5, help="standing questions, at evenly spaced depths"
+    )
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row; the samples go to a CSV file and two plots in args.out."""
+    """One row; writes the samples to a CSV file and two plots in args.out."""
     given = Settings.from_env(model=args.model)
     model = LanguageModel.load(given.model or BUNDLED_MODEL, window=given.context_window or None)
     tokens = SHORT if args.short else args.tokens
@@ -71,12 +73,12 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def depths(count: int) -> tuple[float, ...]:
-    """So many depths, evenly from the start of the text to its end."""
+    """`count` evenly spaced depths, from the start of the text to its end."""
     return tuple(i / (count - 1) for i in range(count)) if count > 1 else (0.5,)
 
 
 def _retaining(settings: Settings, tokens: int) -> Settings:
-    """The settings, with room in the log for the whole text."""
+    """The settings with retention for the whole text."""
     most = max(settings.retention_segments, tokens)
     size = max(settings.retention_bytes, tokens * BYTES_PER_TOKEN)
     segments, log = variable("retention_segments"), variable("retention_bytes")
@@ -110,7 +112,7 @@ async def _read_and_ask(
 
 
 async def _ask(here: Live, needle: Needle) -> Outcome:
-    """Ask for one needle; its evidence is there if all its lines are in the key context."""
+    """Ask one needle's question. Evidence counts as found if all its lines are in the context."""
     answer = await here.ask(needle.question)
     texts = [evidence["text"] for evidence in answer.get("evidence", ())]
     found = needle.told_by(texts)
@@ -123,7 +125,7 @@ async def _ask(here: Live, needle: Needle) -> Outcome:
 
 
 def row(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The figures of one run. A "million" is a fifth of the text where that is less."""
+    """The figures of one run. A "million" is a fifth of the text if that is less."""
     end, part = samples[-1], part_tokens(samples)
     second = speed(samples, part, 2 * part)
     last = speed(samples, end.tokens - part, end.tokens)
@@ -147,17 +149,18 @@ def row(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, Any
 
 
 def part_tokens(samples: Sequence[Sample]) -> int:
-    """The tokens that `million` stands for in a run of this length."""
+    """How many tokens `million` means in a run of this length."""
     return min(MILLION, samples[-1].tokens // 5)
 
 
 def speed(samples: Sequence[Sample], start: float, end: float) -> float:
-    """Tokens a second between two counts of tokens scored."""
+    """Tokens per second between two counts of scored tokens."""
     return (end - start) / (seconds_at(samples, end) - seconds_at(samples, start))
 
 
 def seconds_at(samples: Sequence[Sample], tokens: float) -> float:
-    """When so many tokens were scored: on the line between the two samples around it."""
+    """When that many tokens were scored, interpolated between two samples. Raises ValueError if
+    they never were."""
     for before, after in pairwise(samples):
         if before.tokens <= tokens <= after.tokens and after.tokens > before.tokens:
             share = (tokens - before.tokens) / (after.tokens - before.tokens)
@@ -166,7 +169,7 @@ def seconds_at(samples: Sequence[Sample], tokens: float) -> float:
 
 
 def save(samples: Sequence[Sample], folder: Path) -> None:
-    """The samples as CSV, and memory and speed against tokens read as plots."""
+    """Write the samples as CSV, and plots of memory and speed over tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "twenty_million.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -179,7 +182,7 @@ def save(samples: Sequence[Sample], folder: Path) -> None:
 
 
 def memory(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
-    """Memory of worker and Redis by tokens."""
+    """Memory of worker and Redis, by tokens."""
     return {
         "worker, resident": [(sample.tokens, sample.rss_mb) for sample in samples],
         "Redis, used": [(sample.tokens, sample.redis_mb) for sample in samples],
@@ -187,7 +190,7 @@ def memory(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
 
 
 def speeds(samples: Sequence[Sample]) -> list[tuple[float, float]]:
-    """Speed by tokens, over parts of one length."""
+    """Speed by tokens, over parts of equal length."""
     step = samples[-1].tokens / POINTS
     starts = [step * i for i in range(POINTS)]
     return [(start + step / 2, speed(samples, start, start + step)) for start in starts]

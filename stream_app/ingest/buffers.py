@@ -15,7 +15,7 @@ from stream_app.kafka.records import Event, Message, unbundle
 BATCH_EVENTS = 512
 """Events in a batch at most."""
 BUFFER_EVENTS = 2048
-"""A buffer with so many events is full."""
+"""The number of events at which a buffer is full."""
 
 
 @dataclass(eq=False, slots=True)

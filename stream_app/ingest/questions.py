@@ -92,7 +92,7 @@ class QuestionsAgent:
             await self._reject(question, str(error))
 
     async def _reject(self, question: Question | Sender, error: str) -> None:
-        """Tell those who watch the stream that the question was rejected."""
+        """Notify subscribers of the stream that the question was rejected."""
         message = {"stream": question.stream, "question": question.question, "error": error}
         channel = self.store.keys.update_channel(question.stream)
         await self.store.publish([(channel, encode(message))])
@@ -120,7 +120,7 @@ class QuestionsAgent:
 
     async def _publish_range(self, stream: str, question: str, qid: str) -> None:
         """Publish the range of a question that is scored already. Its top-k does not change now,
-        and those who watch the stream would wait for the next change."""
+        and subscribers of the stream would wait for the next change."""
         if scored := await self.store.scored_range(stream, qid):
             message = update_message(stream, question, qid, scored.lo, scored.hi)
             await self.store.publish([(self.store.keys.update_channel(stream), message)])

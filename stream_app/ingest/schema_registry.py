@@ -164,7 +164,7 @@ class Registry:
         raise ValueError(f"it is {kind}, and not AVRO, PROTOBUF or JSON")
 
     def _get(self, ref: SchemaRef, form: str | None = None) -> Any:
-        if form is not None:  # the client caches a schema by its id, whatever its form
+        if form is not None:  # the client caches a schema by its id only, in any form
             self.client.clear_caches()
         if isinstance(ref, int):
             return self.client.get_schema(ref, fmt=form)

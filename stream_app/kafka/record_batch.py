@@ -234,6 +234,6 @@ class Cursor:
         return self.data[self.at - size : self.at]
 
     def nullable(self) -> bytes | None:
-        """A length and so many bytes; None for the length -1. Raises ValueError."""
+        """A length and that many bytes; None for the length -1. Raises ValueError."""
         size = self.varint()
         return None if size == -1 else bytes(self.take(size))

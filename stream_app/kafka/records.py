@@ -1,6 +1,6 @@
 """Records between aiokafka, Faust and the agents.
 
-Faust spends about 90 microseconds on a message, whatever its size. So all records that one poll
+Faust spends about 90 microseconds on a message of any size. So all records that one poll
 returns for a partition travel through Faust as one message, a bundle: the cost is paid once per
 poll, not once per record. A bundle has the offset of its last record and is acknowledged together
 with the last of its events.

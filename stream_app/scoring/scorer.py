@@ -243,7 +243,7 @@ class Scorer:
             self.streams.refresh_lag(job.stream)
 
     async def _publish(self, changes: list[tuple[ScoringJob, RangeUpdate]]) -> None:
-        """Tell those who watch the streams, and `on_change`, whose top-k changed."""
+        """Notify subscribers of the streams, and `on_change`, of each top-k that changed."""
         messages = [
             (
                 self.store.keys.update_channel(job.stream),
@@ -264,7 +264,7 @@ class Scorer:
 
 
 def update_message(stream: str, question: str, qid: str, lo: int, hi: int) -> bytes:
-    """The message that a question's top-k changed, for those who watch the stream: it is now that
-    of segments [lo, hi)."""
+    """The message to subscribers of the stream that a question's top-k changed: it is now that of
+    segments [lo, hi)."""
     fields = {"stream": stream, "question": question, "question_id": qid, "range": [lo, hi]}
     return encode(fields)

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and each of them once in small on the small model."""
+"""The benchmarks' arithmetic, and a short run of several of them on the bundled model."""
 
 import inspect
 import json
@@ -63,7 +63,7 @@ def test_needle_gives_a_row_a_length_and_draws_its_map(variant: str, tmp_path: P
     json.dumps(found)
 
 
-def test_late_gives_a_row_a_length_of_as_many_texts_as_told(
+def test_late_gives_a_row_for_each_length_over_the_given_number_of_texts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(late, "DEPTHS", (0.0, 0.5, 1.0))
@@ -98,13 +98,13 @@ def test_both_kinds_of_segments_have_an_aim_in_the_table(
 
 
 @pytest.mark.parametrize("option", ["model", "short", "seed", "out"])
-def test_help_names_the_benchmarks_that_do_not_hear_an_option(option: str) -> None:
+def test_help_names_the_benchmarks_that_ignore_an_option(option: str) -> None:
     named = benchmarks.EVERY[f"--{option}"]["help"].partition("ignored by ")[2]
     assert set(filter(None, named.split(", "))) == {*benchmarks.ALL} - readers(option)
 
 
 @pytest.mark.parametrize("option", ["variants", "lengths", "texts"])
-def test_help_groups_an_option_under_the_benchmarks_that_hear_it(option: str) -> None:
+def test_help_groups_an_option_under_the_benchmarks_that_read_it(option: str) -> None:
     groups = benchmarks.parser()._action_groups
     (group,) = (g for g in groups if option in {action.dest for action in g._group_actions})
     assert set(str(group.title).split(", ")) == readers(option)

@@ -1,4 +1,4 @@
-"""The made-up text of the benchmarks: as long as asked for, each needle once and in its place."""
+"""The benchmarks' generated text: it has the given length, and each needle once, in its place."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The peers' benchmark: each baseline does what it is named after, and every one fills a row."""
+"""The peers benchmark: each baseline does what its name says, and gives a row."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def small() -> Engine:
 
 
 def fresh(name: str = "llama") -> LanguageModel:
-    """One whose RoPE may be changed."""
+    """A model whose RoPE may be changed: it is not shared with other tests."""
     return LanguageModel(tiny.make(name), tiny.tokenizer(), tiny.WINDOW)
 
 

@@ -1,4 +1,4 @@
-"""The retrieval benchmark on made-up files of its formats: loading, ranking, recall."""
+"""The retrieval benchmark on generated files in its formats: loading, ranking, recall."""
 
 import argparse
 import json
@@ -27,9 +27,9 @@ def data(tmp_path: Path) -> Path:
     contents[SPECIAL] = "host=web-17, port=8123"
     table = [f'{i},081109,INFO,mail.Box,"{text}",E1,x' for i, text in enumerate(contents)]
     (log / "made.log_structured.csv").write_text("\n".join([HEADER, *table]) + "\n")
-    asked = {"Question": "Which port has web-17?", "RawLog": contents[SPECIAL], "Answer": "8123"}
-    gone = {"Question": "Which port has web-18?", "RawLog": "no such line", "Answer": "1"}
-    (log / "qa.json.train").write_text(json.dumps(asked) + "\n" + json.dumps(gone) + "\n")
+    found = {"Question": "Which port has web-17?", "RawLog": contents[SPECIAL], "Answer": "8123"}
+    missing = {"Question": "Which port has web-18?", "RawLog": "no such line", "Answer": "1"}
+    (log / "qa.json.train").write_text(json.dumps(found) + "\n" + json.dumps(missing) + "\n")
     meeting = {
         "meeting_transcripts": [{"speaker": "A", "content": f"turn\n{i}"} for i in range(20)],
         "general_query_list": [{"query": "Sum up", "answer": "x"}],
@@ -42,7 +42,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def arguments(data: Path | None, *more: str) -> argparse.Namespace:
-    """What the command line would give."""
+    """The arguments as the command line would give them."""
     parser = argparse.ArgumentParser()
     retrieval.add_arguments(parser)
     chosen = parser.parse_args(["--data", str(data), *more] if data else list(more))
@@ -55,12 +55,12 @@ def test_a_log_is_read_with_the_place_of_its_evidence(data: Path) -> None:
     (log,) = datasets.load(data)["logqa/Made"]
     assert len(log.lines) == LINES
     assert log.lines[SPECIAL] == "081109 INFO mail.Box: host=web-17, port=8123"
-    assert log.asked == (datasets.Asked("Which port has web-17?", ((SPECIAL, SPECIAL),)),)
+    assert log.questions == (datasets.Question("Which port has web-17?", ((SPECIAL, SPECIAL),)),)
 
 
 def test_evidence_is_the_whole_line_and_nothing_else(data: Path) -> None:
     (log,) = datasets.load(data)["logqa/Made"]
-    mask = log.evidence(log.asked[0])
+    mask = log.evidence(log.questions[0])
     assert len(mask) == len(log.text)
     assert "".join(np.array(list(log.text))[mask]) == log.lines[SPECIAL]
 
@@ -68,22 +68,24 @@ def test_evidence_is_the_whole_line_and_nothing_else(data: Path) -> None:
 def test_a_meeting_is_read_with_both_ends_of_its_spans(data: Path) -> None:
     (meeting,) = datasets.load(data)["qmsum/val"]
     assert meeting.lines[3] == "A: turn 3"
-    assert meeting.asked == (datasets.Asked("What of 3?", ((3, 4), (9, 9))),)
-    told = "".join(np.array(list(meeting.text))[meeting.evidence(meeting.asked[0])])
+    assert meeting.questions == (datasets.Question("What of 3?", ((3, 4), (9, 9))),)
+    told = "".join(np.array(list(meeting.text))[meeting.evidence(meeting.questions[0])])
     assert told == "A: turn 3\nA: turn 4A: turn 9"
 
 
 def test_the_head_keeps_only_questions_it_can_answer(data: Path) -> None:
     (meeting,) = datasets.load(data)["qmsum/val"]
-    assert meeting.head(9).asked == ()
-    assert meeting.head(10).asked == meeting.asked
+    assert meeting.head(9).questions == ()
+    assert meeting.head(10).questions == meeting.questions
 
 
 def test_a_sample_is_the_same_each_time_and_no_larger(data: Path) -> None:
-    document = datasets.Document("d", ("x",), tuple(datasets.Asked(str(i), ()) for i in range(9)))
+    document = datasets.Document(
+        "d", ("x",), tuple(datasets.Question(str(i), ()) for i in range(9))
+    )
     samples = [retrieval.sample([document, document], 5) for _ in range(2)]
     assert samples[0] == samples[1]
-    assert sum(len(d.asked) for d in samples[0]) == 5
+    assert sum(len(d.questions) for d in samples[0]) == 5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the benchmarks' clocks are held to: in which order they run, and over what."""
+"""The benchmarks' timing: the order of the calls, and what the clock covers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,16 +31,16 @@ def test_a_ratio_is_taken_within_each_round() -> None:
     assert timing.ratio([1.0, 10.0, 300.0], [2.0, 20.0, 100.0]) == 0.5
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
-def test_the_bare_forward_reads_the_batches_that_the_engine_reads(lanes: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_bare_forward_reads_the_batches_that_the_engine_reads(workers: int) -> None:
     model = tiny.Watched()
     engine = tiny.engine(model, batch_tokens=300)
-    engine.executor = ModelExecutor(lanes)
+    engine.executor = ModelExecutor(workers)
     texts = [f"pump {n} is down" + " again" * (n % 7) for n in range(20)]
     engine.score([(text, scoring.QUESTION) for text in texts])
     read = scoring.batched(engine, scoring.rows_of(engine, texts))
     bare = [unpadded(ids, mask) for ids, mask in read]
-    assert len(bare) > lanes
+    assert len(bare) > workers
     assert sorted(bare) == sorted(model.batches)
 
 
@@ -49,7 +49,7 @@ def unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
 
 
 class Event:
-    """Remembers that it was acknowledged."""
+    """An event that remembers whether it was acknowledged."""
 
     acked = False
 
@@ -75,12 +75,12 @@ async def test_a_bare_agent_acknowledges_all_and_is_timed_without_its_warm_up(
 
 
 @pytest.mark.parametrize("order", query.ORDERS)
-def test_a_cold_prompt_finds_nothing_read_and_a_warm_one_what_cold_read(
+def test_a_cold_prompt_finds_an_empty_prefix_cache_and_a_warm_one_a_filled_one(
     order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, clock, found = tiny.model(), count(), dict[int, int]()
     prompt = model.prompt("Which pump is down?")
-    model.generate(prompt, 1)  # as a prompt before it would
+    model.generate(prompt, 1)  # leaves an entry in the cache, as an earlier prompt would
 
     def seconds(call: Callable[[], Any], _: str) -> float:
         found[turn := next(clock)] = len(model.prefix_cache.entries)
@@ -88,7 +88,7 @@ def test_a_cold_prompt_finds_nothing_read_and_a_warm_one_what_cold_read(
         return turn
 
     monkeypatch.setattr(query, "seconds", seconds)
-    spent = query.waited(model, prompt, order, "cpu")
+    spent = query.seconds_to_token(model, prompt, order, "cpu")
     assert sorted(spent, key=spent.__getitem__) == [*order]
     caches = {what: found[int(turn)] for what, turn in spent.items()}
     assert (caches["cold"], caches["warm"]) == (0, 1)
@@ -111,10 +111,10 @@ def test_first_token_says_of_how_many_prompts_its_figures_are() -> None:
     assert [row["of"] for row in rows] == ["bare", "cold"]
 
 
-def test_first_words_are_held_against_a_batch_of_what_is_scored_meanwhile(
+def test_the_time_to_first_words_is_compared_with_a_batch_scored_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(query, "BREATH", 0)
+    monkeypatch.setattr(query, "PAUSE_SECONDS", 0)
     engine, begun = roomy(), list[int]()
     submit = engine.submit
 
@@ -135,7 +135,7 @@ def test_costs_are_those_of_each_count_over_one_question() -> None:
 
 
 def roomy() -> Engine:
-    """An engine of the small model, whose tokens are longer than the tiny ones'."""
+    """An engine on the bundled model, whose tokens are longer than the tiny models'."""
     return Engine(LanguageModel.load(BUNDLED_MODEL))
 
 

@@ -1,5 +1,5 @@
-"""The key context is in chronological order, has overlapping text once, keeps to its budget and
-cuts nothing that fits."""
+"""The key context is chronological, has overlapping text once, keeps to its budget, and leaves
+out nothing that fits."""
 
 from collections.abc import Sequence
 

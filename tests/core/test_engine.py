@@ -1,6 +1,6 @@
-"""The engine's batches and the whole method on one text: same result however it is cut up.
+"""The engine's batches and the whole method on one text: the same result for any chunks.
 
-The model is tiny and its weights are random, so answers mean nothing; that they are equal does.
+The model is tiny and its weights are random: the answers are meaningless, but must be equal.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""A fitted method fits its window; one that does not is refused, with its numbers."""
+"""A fitted method fits its window; a method that does not is refused, and the error has numbers."""
 
 import re
 from typing import Any

@@ -89,7 +89,7 @@ def segments_of(segmenter: Segmenter, chunks: Sequence[str]) -> list[Segment]:
 
 
 def grouped(lines: Sequence[str]) -> list[list[str]]:
-    """The lines of each record, by the slow twin."""
+    """The lines of each record, by a slow reference implementation."""
     begins, records = record_start("auto"), list[list[str]]()
     for line in lines:
         if begins(line) or not records:
@@ -232,7 +232,7 @@ def test_a_pattern_sees_the_start_of_a_line_only() -> None:
 
 @pytest.mark.parametrize("rule", ["(", "a{2", "[z-a]", "*", "x*", "^", "(?<=a+)b", ""])
 def test_what_is_no_pattern_is_refused_with_the_reason(rule: str) -> None:
-    if rule == "a{2":  # which Python takes for text
+    if rule == "a{2":  # valid in Python: a literal
         assert record_start(rule)("a{2")
         return
     with pytest.raises(ValueError, match=re.escape(repr(rule))):

@@ -1,4 +1,4 @@
-"""The running top-k is that of sorting everything at the end, in any order of arrival."""
+"""The running top-k equals sorting all scores at the end, for any order of arrival."""
 
 import math
 
@@ -14,7 +14,7 @@ SIZES = st.integers(1, 8)
 
 
 def best_of(k: int, scores: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """All of them sorted: the best first, of equals the lower index first."""
+    """All scores sorted, best first; the lower index wins a tie."""
     known = [(index, score) for index, score in scores if score > -math.inf]
     return sorted(known, key=lambda pair: (-pair[1], pair[0]))[:k]
 

@@ -1,4 +1,4 @@
-"""Blocked attention gives the results of torch's own, whatever is masked, cached or shared."""
+"""Blocked attention equals torch's own, with any mask, cache or shared prefix."""
 
 import copy
 from collections.abc import Sequence

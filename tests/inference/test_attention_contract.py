@@ -1,8 +1,8 @@
-"""Contract: what the fast attention path needs of the pinned torch and transformers, name by name.
+"""Contract: names of torch and transformers that the fast attention path needs.
 
-A model that cannot take the fast path keeps torch's own attention, and every result stays right: an
-upgrade that renames one of these would only make scoring two to three times slower. So it fails
-here, by the name.
+A model that cannot use the fast path keeps torch's own attention, with correct results: an upgrade
+that renames one of these would only make scoring two to three times slower. So this test fails,
+with the name.
 """
 
 import inspect
@@ -38,7 +38,7 @@ def model() -> LanguageModel:
 
 
 def off_fast_path(model: LanguageModel) -> list[str]:
-    """What the model can not do, of all that makes it fast."""
+    """The fast paths that the model does not support."""
     abilities = {
         "blocked attention": attention.uses_blocked_attention(model.model),
         "padded rows": model.can_pad,
@@ -74,7 +74,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def reads(model: LanguageModel) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Every way in which several tokens are read at once."""
+    """Every kind of forward pass with several tokens."""
     yield "packed rows", lambda: model.packed_logits(ROWS, 2)
     yield "shared prefixes", lambda: [*model.suffix_logits(ROWS, SUFFIXES, [2, 2])]
     yield "prefill", lambda: model.prefill(PROMPT)
@@ -162,7 +162,7 @@ def test_an_attention_gets_five_positions_and_the_rest_by_name() -> None:
         input_ids=ids, attention_mask=mask, position_ids=positions, packed="handed through",
         use_cache=False, logits_to_keep=keep,
     )  # fmt: skip
-    assert output.logits.shape == (1, 2, tiny.VOCAB), "the logits of the positions asked for"
+    assert output.logits.shape == (1, 2, tiny.VOCAB), "the logits of the requested positions only"
     for call in seen:
         assert call["shapes"] == [(1, 4, 6, 8), (1, 2, 6, 8), (1, 2, 6, 8)]
         assert call["mask"] is mask, "a mask of four dimensions goes through as it is"

@@ -1,4 +1,4 @@
-"""Chat models: a turn ends where the template ends it, and no thought comes before an answer."""
+"""Chat models: an answer ends at the template's end of turn, and has no reasoning before it."""
 
 import math
 import threading
@@ -56,7 +56,7 @@ def test_the_template_says_what_closes_a_turn(template: str, end: str | None) ->
 @pytest.mark.guarantee("Answer contents")
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_an_answer_ends_with_its_turn_though_the_files_name_the_bases_end(by_hand: bool) -> None:
-    """In the loop here and in transformers', which alone stops only at the config's tokens."""
+    """In our decoding loop and in transformers', which by default stops at the config's tokens."""
     made = tokenizer(CHATML)
     foot, end, a = id_of(made, "\n"), id_of(made, "<|im_end|>"), id_of(made, "8")
     scripted = tiny.bigrams(made, {foot: {a: 9}, a: {end: 9}, end: {foot: 9}})
@@ -86,8 +86,8 @@ def test_a_prompt_ends_behind_a_thought_that_is_closed(template: str) -> None:
 
 
 def reasoning(template: str, special: bool, opens: str) -> tuple[LanguageModel, float]:
-    """A model that opens a thought behind a colon and never ends it; behind an empty thought it
-    answers with one of two digits. And its certainty of them."""
+    """A model that begins to reason after a colon and never ends; after empty reasoning it answers
+    with one of two digits. And its certainty of them."""
     made = tokenizer(template, special)
     ids = {c: id_of(made, c) for c in ("\n", "a", "8", "9")}
     last = ChatTemplate(made, threading.Lock()).prompt_frame()[1][-1]

@@ -1,4 +1,4 @@
-"""The executor: calls side by side, their threads, their order, their priority and their errors."""
+"""The executor: concurrent calls, their threads, their order, their priority and their errors."""
 
 import gc
 import threading
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def begun(executor: ModelExecutor, calls: Sequence[Callable[[], T]], size: int = 1) -> Job[T]:
-    """A job of no more calls than there are workers, when all of them have begun."""
+    """A job whose calls, at most one per worker, are all running."""
     going = threading.Barrier(len(calls) + 1, timeout=30)
 
     def begin(call: Callable[[], T]) -> T:
@@ -155,9 +155,9 @@ def test_a_small_call_runs_beside_large_ones_in_progress_and_before_queued_ones(
     with executor.priority(5):
         done.set()
         assert large.results() == [True, True]
-        order.append("ahead")
+        order.append("priority")
     later.join(30)
-    assert order == ["ahead", "queued", "queued"]
+    assert order == ["priority", "queued", "queued"]
 
 
 def test_a_single_worker_has_nothing_beside_it_however_small() -> None:
@@ -169,7 +169,7 @@ def test_a_single_worker_has_nothing_beside_it_however_small() -> None:
 
 @pytest.fixture
 def four_threads() -> Iterator[None]:
-    """Torch has four threads, whatever the machine has."""
+    """Torch has four threads on any machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield
@@ -238,7 +238,7 @@ def test_an_error_is_raised_when_all_calls_have_ended_and_the_threads_are_as_bef
     def last() -> None:
         going.set()
         failed.wait(30)
-        gc.collect()  # goes on for a while after the other has failed
+        gc.collect()  # still runs for a while after the other has failed
         ended.set()
 
     with pytest.raises(ZeroDivisionError):

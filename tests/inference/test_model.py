@@ -1,6 +1,6 @@
-"""Every kind of causal LM: the fast path gives what a slow twin gives, whatever else is in a batch.
+"""Every kind of causal LM: the fast path equals a slow reference, with any other rows in a batch.
 
-The twin is written here once more, naively: one unpadded row, one full forward, plain formulas.
+The reference is written here, naively: one unpadded row, one full forward pass, plain formulas.
 """
 
 import math
@@ -35,15 +35,15 @@ PROMPT = "pump seven is down"
 def twin(name: str, text: str, question: str, measure: Measure) -> float:
     """The certainty of one row, by plain formulas."""
     encode = tiny.model(name).encode
-    asked = encode([f"\nQuestion: {question}\nAnswer:"])[0]
-    row = [0, *encode([text])[0], *asked]
+    suffix = encode([f"\nQuestion: {question}\nAnswer:"])[0]
+    row = [0, *encode([text])[0], *suffix]
     with torch.no_grad():
         logits = tiny.network(name)(input_ids=torch.tensor([row])).logits[0].double()
     p = torch.softmax(logits, dim=-1).tolist()
     certain = sum(q * math.log(q) for q in p[-1] if q > 0)
-    before = range(len(row) - len(asked) - 1, len(row) - 1)
-    likely = sum(math.log(p[i][row[i + 1]]) for i in before) / len(asked)
-    return (certain, likely, certain + likely * len(asked))[MEASURES.index(measure)]
+    before = range(len(row) - len(suffix) - 1, len(row) - 1)
+    likely = sum(math.log(p[i][row[i + 1]]) for i in before) / len(suffix)
+    return (certain, likely, certain + likely * len(suffix))[MEASURES.index(measure)]
 
 
 def greedy(network: Any, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
@@ -240,9 +240,9 @@ def test_names_of_special_tokens_in_a_text_stay_text(chat: str | None) -> None:
     hostile = "a </s> b <s> c <pad><|im_end|>"
     assert not {0, 1, 2} & set(model.encode([hostile])[0])
     assert model.decode(model.encode([hostile])[0]) == hostile
-    asked, frame = model.prompt(hostile), model.prompt("")
-    assert [i for i in asked if i < 3] == [i for i in frame if i < 3]
-    assert len(asked) == len(frame) + len(model.encode([hostile])[0])
+    prompt, frame = model.prompt(hostile), model.prompt("")
+    assert [i for i in prompt if i < 3] == [i for i in frame if i < 3]
+    assert len(prompt) == len(frame) + len(model.encode([hostile])[0])
 
 
 def test_a_chat_prompt_is_the_template_with_the_content_in_it() -> None:

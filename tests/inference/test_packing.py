@@ -1,4 +1,4 @@
-"""Packed rows: each has the logits it has alone, whatever else is in the batch."""
+"""Packed rows: each has the same logits as alone, with any other rows in the batch."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The prefix cache: it changes how fast an answer comes, and not the answer."""
+"""The prefix cache changes the speed of an answer, not the answer."""
 
 import itertools
 from typing import Any
@@ -27,18 +27,18 @@ def fresh(name: str, prefix_cache_bytes: int) -> LanguageModel:
 @pytest.mark.parametrize("name", SHARING)
 @given(st.lists(st.tuples(PARTS, PARTS, st.booleans()), min_size=2, max_size=5))
 @settings(max_examples=15, deadline=None)
-def test_an_answer_is_the_same_whatever_was_read_before(name: str, asked: Any) -> None:
-    warm, cold, start = fresh(name, 1 << 20), fresh(name, 0), list[int]()
-    for more, question, ahead in asked:
+def test_an_answer_is_the_same_with_any_earlier_prompts(name: str, prompts: Any) -> None:
+    cached, uncached, start = fresh(name, 1 << 20), fresh(name, 0), list[int]()
+    for more, question, prefetch in prompts:
         start = [*start[: len(more)], *more]
         prompt = [0, *start, *question]
-        if ahead:
-            warm.prefill(prompt)
-        text, first = warm.generate(prompt, 8)
-        expected, logits = cold.generate(prompt, 8)
+        if prefetch:
+            cached.prefill(prompt)
+        text, first = cached.generate(prompt, 8)
+        expected, logits = uncached.generate(prompt, 8)
         assert text == expected
         torch.testing.assert_close(first, logits, rtol=1e-3, atol=1e-3)
-    assert warm.prefix_cache.entries and not cold.prefix_cache.entries
+    assert cached.prefix_cache.entries and not uncached.prefix_cache.entries
 
 
 @pytest.mark.parametrize("name", SHARING)
@@ -53,9 +53,9 @@ def test_of_a_prefilled_prompt_nothing_is_left_to_read(name: str) -> None:
     model.prefill(prompt)
     assert not read
     model.generate(prompt, 4)
-    assert read == [1] * len(read) and len(read) < 4  # what it wrote itself
+    assert read == [1] * len(read) and len(read) < 4  # its own generated tokens
     model.prefill([*prompt[:60], 7, 8])
-    model.prefill([*prompt[:40]])  # what was read, but not what is said next
+    model.prefill([*prompt[:40]])  # cached, but not the logits of its last token
     hook.remove()
     assert read[-2:] == [2, 1]
 

@@ -1,4 +1,4 @@
-"""Control tokens: no text contains one, whatever the tokenizer, and the text stays as it is."""
+"""Control tokens: with any tokenizer no text contains one, and the text is not changed."""
 
 from typing import Any
 
@@ -112,11 +112,11 @@ def test_a_prompt_has_the_control_tokens_of_its_template_alone(kind: str) -> Non
     KINDS[kind].chat_template = tiny.CHAT
     model, hostile = MODELS[kind], "".join(NAMES + SPECIAL)
     try:
-        asked, frame = model.prompt(hostile), model.prompt("")
+        prompt, frame = model.prompt(hostile), model.prompt("")
     finally:
         KINDS[kind].chat_template = None
     controls = control_ids(KINDS[kind])
-    assert [i for i in asked if i in controls] == [i for i in frame if i in controls] != []
+    assert [i for i in prompt if i in controls] == [i for i in frame if i in controls] != []
 
 
 @pytest.mark.guarantee("Answer contents")

@@ -1,4 +1,4 @@
-"""Streamed text: the same, token by token, as decoding all tokens again, but decoded once."""
+"""Streamed text: each token is decoded once, and the text equals decoding all tokens again."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from xl3m_core.inference.tokenization import IncrementalDecoder, TokenCodec
 
 
 def cleaning() -> Any:
-    """One whose text is cleaned up behind its fast part: no space before a comma."""
+    """A tokenizer that cleans up its text after the fast part: no space before a comma."""
     words = ["<unk>", *["it", "'s", "a", ",", "b", ".", "c", "?", "d", "three"]]
     level = Tokenizer(WordLevel({f"▁{w}" if i else w: i for i, w in enumerate(words)}, "<unk>"))
     level.pre_tokenizer, level.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()

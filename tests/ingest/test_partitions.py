@@ -1,4 +1,4 @@
-"""Assignment: reading continues at the positions in Redis, whatever Kafka has committed."""
+"""Assignment: reading continues at the positions in Redis, not at Kafka's committed offsets."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -493,7 +493,7 @@ async def test_streams_are_listed_under_their_partition(here: Site, fresh: Fresh
 
 
 async def full(store: StreamStore, left: int) -> int:
-    """The limit of streams that admits so many more."""
+    """The limit of streams that admits `left` more."""
     return int(await store.redis.scard(keys.streams())) + left
 
 
@@ -608,7 +608,7 @@ async def test_run_ingests_every_event(here: Site) -> None:
 # -- events of several records -------------------------------------------------------------------
 
 TEXTS = st.text("ab é\t", min_size=1, max_size=20)
-# Each record says whose it is: the streams are those of the test, by number.
+# Records of three streams: (number of the stream, text).
 FANNED = st.lists(st.lists(st.tuples(st.integers(0, 2), TEXTS), max_size=5), min_size=1, max_size=8)
 
 
@@ -650,7 +650,7 @@ async def test_records_of_events_are_the_streams_of_the_records_one_by_one(
     for name, other, state in zip(names, one_by_one, states, strict=True):
         assert state.tail == (await there.state(other)).tail
         assert await store.segments(name, 0, 99) == await store.segments(other, 0, 99)
-    for start, count in again:  # whoever gets them again
+    for start, count in again:  # redelivered to any worker
         taker = await site(store, here.topic, 0, **FAN_OUT)
         values = fanned(events, names)
         redelivered = [taker.event(i, value) for i, value in enumerate(values)]

@@ -1,5 +1,5 @@
-"""Dead letters: every one is sent and marks what it leaves out; their log is limited and counts the
-others.
+"""Dead letters: every one is sent and marks what was truncated; the log lines are limited, and
+further ones are counted.
 """
 
 import asyncio

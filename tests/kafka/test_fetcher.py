@@ -60,7 +60,7 @@ def offsets(records: Sequence[Any]) -> list[int]:
 
 
 def assert_accounted(records: Sequence[Any], begin: int, end: int) -> None:
-    """In order they stand for every offset."""
+    """Assert that the records, in order, account for every offset."""
     for record in records:
         assert first_offset(record) <= begin <= record.offset
         begin = record.offset + 1

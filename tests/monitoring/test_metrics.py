@@ -62,9 +62,9 @@ async def test_missing_offsets_are_those_of_owned_streams(
     world: MonitoredWorker, fresh: Fresh
 ) -> None:
     one, other = fresh("stream"), fresh("stream")
-    await world.grow(one, 1, gaps=3)
-    await world.grow(one, 1, gaps=2)
-    await world.grow(other, 1, gaps=1)
+    await world.grow(one, 1, missing_offsets=3)
+    await world.grow(one, 1, missing_offsets=2)
+    await world.grow(other, 1, missing_offsets=1)
     assert world.value("xl3m_missing_offsets") == 6
     world.scorer.streams.tracked[one].waiters = 1
     world.scorer.streams.disown([one])
@@ -80,7 +80,7 @@ async def test_totals_equal_a_walk_over_all_streams(world: MonitoredWorker, fres
         stream = rng.choice(names)
         match turn % 5:
             case 0 | 1:
-                await world.grow(stream, rng.randint(1, 5), gaps=rng.randint(0, 2))
+                await world.grow(stream, rng.randint(1, 5), missing_offsets=rng.randint(0, 2))
             case 2:
                 await world.set(stream, rng.choice(["q?", "r?"]))
             case 3:

@@ -10,7 +10,7 @@ from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
 
 SEGMENT, QUESTION = 12, 5
 STREAM = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))
-"""Segments before the ranges of a stream's questions, segments behind them, and questions."""
+"""Numbers: segments before the ranges of a stream's questions, segments after them, questions."""
 
 
 def tracked(history: int, live: int, questions: int, name: str = "s") -> TrackedStream:

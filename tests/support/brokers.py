@@ -1,7 +1,7 @@
-"""Which Kafka the tests run on: the best one at hand.
+"""Chooses the Kafka that the tests run on.
 
-In this order: `KAFKA_HOME`, one that Maven brings into the cache, a running one that
-`XL3M_TEST_BROKER` names, the embedded mock cluster. The only reader of these variables.
+In this order: `KAFKA_HOME`, one that Maven downloads into the cache, a running one at
+`XL3M_TEST_BROKER`, the embedded mock cluster. No other module reads these variables.
 """
 
 import os
@@ -24,7 +24,7 @@ _FROM_MAVEN = f"Apache Kafka {VERSION} (Maven)"
 
 @contextmanager
 def best(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[services.Service]:
-    """The best broker at hand, started in the folder if it has to be."""
+    """The best available broker; started in the folder unless it already runs."""
     if found := home(environment):
         with services.kafka(folder, kafka_home=found) as service:
             kind = service.kind if environment.get("KAFKA_HOME") else _FROM_MAVEN
@@ -37,7 +37,7 @@ def best(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The home of a Kafka that can be started."""
+    """The home of a Kafka distribution, if there is one."""
     named = environment.get("KAFKA_HOME")
     return Path(named) if named else from_maven(_cache(environment))
 
@@ -48,7 +48,7 @@ def is_real_required(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def running(address: str) -> services.Service:
-    """The broker that already runs at the address, `host:port` with or without `kafka://`."""
+    """The running broker at the address, `host:port` with or without `kafka://`."""
     parts = urlsplit(address if "://" in address else f"kafka://{address}")
     host, port = parts.hostname or "127.0.0.1", parts.port or 9092
     if not kafka_server.is_broker_up(host, port):
@@ -57,7 +57,7 @@ def running(address: str) -> services.Service:
 
 
 def from_maven(home: Path) -> Path | None:
-    """The Kafka home in the cache, brought by Maven if it is not there; None if it can't be."""
+    """The Kafka home in the cache, downloaded by Maven if missing; None if that fails."""
     if home.is_dir():
         return home
     maven = shutil.which("mvn")
@@ -71,12 +71,12 @@ def from_maven(home: Path) -> Path | None:
             return None
         for part in ("bin", "config"):
             shutil.copytree(_PROJECT / part, building / part)
-        building.rename(home)  # whole or not at all, should this be cut short
+        building.rename(home)  # atomic: an interrupted download leaves no home
     return home
 
 
 def _download(maven: str, libs: Path) -> bool:
-    """Whether Maven could copy Kafka's jars into libs; without a network it says no in seconds."""
+    """Whether Maven could copy Kafka's jars into libs; without a network it fails in seconds."""
     goals = ["--batch-mode", "--quiet", "--update-snapshots", "package", f"-Dlibs={libs}"]
     limits = ["-Daether.connector.connectTimeout=3000", "-Dmaven.wagon.http.retryHandler.count=0"]
     command = [maven, "--file", str(_PROJECT / "pom.xml"), *goals, *limits]

@@ -1,4 +1,4 @@
-"""Decoders of the tokens topic that count what is odd about the events they are given."""
+"""Decoders of the tokens topic that count skipped records, missing keys and unparsed times."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ T0 = 1_796_032_800_000
 
 
 class Counted(Notes):
-    """Counts what it is told."""
+    """Counts the notes."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class Counted(Notes):
 
 
 class Counting(TokenDecoder):
-    """Whose notes count."""
+    """A decoder whose notes are counted."""
 
     notes: Counted
 
@@ -36,20 +36,20 @@ class Counting(TokenDecoder):
 
 
 def decoder(**settings: Any) -> Counting:
-    """One that counts."""
+    """A counting decoder with these settings."""
     return Counting(Settings.from_env({}, **settings), lambda ids: "")
 
 
 def decoded(
     made: TokenDecoder, value: Any, key: bytes | None = b"key", headers: Any = ()
 ) -> tuple[list[Chunk], str]:
-    """What it makes of an event."""
+    """The chunks of an event, and the reason if it is unusable."""
     value = value if isinstance(value, bytes) else json.dumps(value).encode()
     return made.decode(key, value, source="t/0", time_ms=KAFKA_MS, headers=headers)
 
 
 def chunks(value: Any, key: bytes | None = b"key", headers: Any = (), **settings: Any) -> list[Any]:
-    """(stream, text, time) of an event of which all can be used."""
+    """(stream, text, time) of each chunk of an event that is usable as a whole."""
     found, reason = decoded(decoder(**settings), value, key, headers)
     assert not reason
     return [(chunk.stream, chunk.text, chunk.time_ms) for chunk in found]

@@ -1,7 +1,7 @@
-"""Stand-ins for what a test is not about: events, a broker, a model, a Redis that fails.
+"""Fakes: events, a broker, an engine without a model, a store whose Redis fails.
 
-The engine scores by a hash of text and question: cheap, always the same, and with ties. The
-store is the real one, but for the calls it is told to fail.
+The engine scores by a hash of text and question: cheap, deterministic, and with ties. The store is
+the real one, except for the calls that it is configured to fail.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from xl3m_core.scoring import Scores
 WAIT_SECONDS = 20.0
 PLENTY = 1 << 40
 
-# Names are fresh in every example, so a fixture that lives through all of them does no harm.
+# Every example uses fresh names, so a fixture shared by all examples does no harm.
 on_redis = hypothesis_settings(
     deadline=None,
     max_examples=25,
@@ -38,7 +38,7 @@ on_redis = hypothesis_settings(
 
 @asynccontextmanager
 async def running(*services: Any) -> AsyncIterator[None]:
-    """The services' `run` beside the test; what one of them dies of is the test's failure."""
+    """Run the services beside the test; the test fails if one of them does."""
     tasks = [asyncio.create_task(service.run()) for service in services]
     try:
         yield
@@ -53,7 +53,7 @@ async def running(*services: Any) -> AsyncIterator[None]:
 
 
 class Letters:
-    """In place of a language model: a token a character."""
+    """A language model without a network: one token per character."""
 
     window = 192
     template = "\nQ: {question}\nA:"
@@ -76,17 +76,17 @@ class Letters:
         return "".join(map(chr, ids))
 
     def decode_fragment(self, ids: Sequence[int]) -> str:
-        """The same within a text."""
+        """The characters of code points, as a part of a text."""
         return self.decode(ids)
 
     def prompt(self, text: str) -> list[int]:
-        """A prompt without any frame."""
+        """The text's tokens, without a chat template."""
         return self.encode([text])[0]
 
 
 class HashEngine(Engine):
-    """Scores by a hash, answers with the number of segments it was given. A batch: so many
-    segments behind the question `q?`."""
+    """Scores by a hash; answers with the number of segments in the context. A batch has
+    `batch_segments` segments with the question `q?`."""
 
     def __init__(self, k: int = 3, segment_tokens: int = 12, batch_segments: int = 8) -> None:
         method = Method.fit(
@@ -107,7 +107,7 @@ class HashEngine(Engine):
         return [hash_score(text, question) for text, question in pairs]
 
     def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
-        """`score`, in no time."""
+        """`score`, with a duration of zero."""
         return Scores(self.score(pairs), 0.0)
 
     def answer(
@@ -125,7 +125,7 @@ def hash_score(text: str, question: str) -> float:
 
 
 def batch(engine: Engine, text: str) -> tuple[Tail, list[Segment]]:
-    """The tail and the segments of a text in one event."""
+    """The tail and the segments of a text that came in one event."""
     return offline_segments(engine, text)
 
 
@@ -138,8 +138,7 @@ NOW = time.time()
 
 
 class Message(NamedTuple):
-    """What Kafka knows of an event; timestamp in seconds, or in milliseconds where it was polled
-    past Faust."""
+    """A Kafka record; timestamp in seconds from Faust, in milliseconds if polled around it."""
 
     topic: str
     partition: int
@@ -152,26 +151,26 @@ class Message(NamedTuple):
 
 @dataclass(eq=False)
 class Event:
-    """An event that notes when it is acknowledged."""
+    """An event that records its acknowledgement."""
 
     message: Message
     acked: "list[Event]" = field(default_factory=list, repr=False)
 
     def ack(self) -> bool:
-        """Note it."""
+        """Record the acknowledgement."""
         assert self not in self.acked, "acknowledged twice"
         self.acked.append(self)
         return True
 
 
 async def coming(events: Sequence[Event]) -> AsyncIterator[Event]:
-    """As Faust gives them."""
+    """The events as a Faust stream."""
     for event in events:
         yield event
 
 
 def poll(events: Sequence[Event]) -> Event:
-    """What the agent is given when one poll brought them all."""
+    """The bundle that an agent gets of one poll."""
     messages = [event.message for event in events]
     return Event(messages[-1]._replace(value=messages), events[-1].acked)
 
@@ -185,7 +184,7 @@ class TP(NamedTuple):
 
 @dataclass
 class FakeBroker:
-    """What Kafka knows of partitions, and what it was told to."""
+    """Committed offsets and ends of partitions; records the calls."""
 
     committed: dict[TP, int] = field(default_factory=dict)
     ends: dict[TP, int] = field(default_factory=dict)
@@ -194,7 +193,7 @@ class FakeBroker:
     ids: dict[str, str] = field(default_factory=dict)
 
     async def topic_ids(self, names: Any) -> Mapping[str, str]:
-        """Those that were given."""
+        """The ids given to the constructor."""
         return {name: self.ids[name] for name in names if name in self.ids}
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
@@ -202,7 +201,7 @@ class FakeBroker:
         return self.committed
 
     async def earliest_offsets(self, *partitions: Any) -> Mapping[Any, int]:
-        """The first offsets, 0 if nothing else was said."""
+        """The first offsets; 0 by default."""
         return {tp: self.begins.get(tp, 0) for tp in partitions}
 
     async def highwaters(self, *partitions: Any) -> Mapping[Any, int]:
@@ -210,7 +209,7 @@ class FakeBroker:
         return {tp: self.ends[tp] for tp in partitions if tp in self.ends}
 
     async def offsets_at(self, start: Any, *partitions: Any) -> Mapping[Any, int]:
-        """The ends; of a time, half way to them."""
+        """The ends for "latest"; half of them for a time."""
         return {tp: self.ends[tp] // (1 if start == "latest" else 2) for tp in partitions}
 
     async def commit_offsets(self, offsets: Mapping[Any, int]) -> bool:
@@ -220,8 +219,8 @@ class FakeBroker:
 
 
 class FailingStore(StreamStore):
-    """A store that retries, whose connection breaks so many times `before` or `after` a call takes
-    effect."""
+    """A retrying store whose connection breaks `before` or `after` a call takes effect, the given
+    number of times."""
 
     def __init__(self, redis: Redis, before: int = 0, after: int = 0) -> None:
         super().__init__(redis, health=Health())

@@ -40,8 +40,8 @@ class MonitoredWorker:
             on_answer=self.metrics.observe_answer,
         )
 
-    async def grow(self, stream: str, segments: int, gaps: int = 0) -> None:
-        """Add segments to a stream that this worker owns; gaps: missing offsets before them."""
+    async def grow(self, stream: str, segments: int, missing_offsets: int = 0) -> None:
+        """Add segments to a stream that this worker owns, after that many missing offsets."""
         base = await self.store.load(stream)
         width, count = self.engine.method.segment_tokens, segments + (base.cursor.version == 0)
         text = "".join(f"{i}".rjust(width - 1, ".") + "\n" for i in range(count))
@@ -49,7 +49,7 @@ class MonitoredWorker:
         assert len(new) == segments
         offset = base.cursor.version + 1
         (result,) = await self.store.commit(
-            [Commit(stream, base, new, tail, "t/0", 1, offset, gaps)]
+            [Commit(stream, base, new, tail, "t/0", 1, offset, missing_offsets)]
         )
         assert isinstance(result, Committed)
         self.scorer.streams.on_commit(stream, result.state.cursor)

@@ -1,4 +1,4 @@
-"""What other people's producers write: Confluent's own serializers, against any registry."""
+"""Events from Confluent's own serializers, with a schema registry."""
 
 import datetime
 import decimal
@@ -63,19 +63,19 @@ class Producer:
         self.topic = topic
 
     def on(self, topic: str) -> "Producer":
-        """The same for another topic."""
+        """Switch to another topic; returns itself."""
         self.topic = topic
         return self
 
     def avro(self, schema: str, value: Any, field: str = "value", guid: bool = False) -> Any:
-        """By a schema that is registered meanwhile, or is there with its references; with the
-        headers if those name the schema."""
+        """Avro, with a schema that is registered unless it exists. guid: also returns the headers,
+        which then name the schema."""
         conf = self._conf(guid)
         serializer = AvroSerializer(self.client, schema, conf=conf)
         return self._written(serializer, value, field, guid)
 
     def avro_with_reference(self, value: Any) -> Any:
-        """LOG, whose host is a schema of its own."""
+        """A value of LOG, whose host is a schema of its own."""
         self.client.register_schema("host", RegistrySchema(json.dumps(HOST), "AVRO"))
         reference = SchemaReference("com.acme.Host", "host", 1)
         schema = RegistrySchema(json.dumps(LOG), "AVRO", [reference])
@@ -102,7 +102,7 @@ class Producer:
 
 
 def messages() -> dict[str, Any]:
-    """Classes of a file that imports another and Google's Timestamp, and nests its messages."""
+    """Message classes of a file with nested messages, which imports another and Timestamp."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(_common())

@@ -25,9 +25,9 @@ from tests.support.fakes import PLENTY, HashEngine, running, until
 
 
 class Worker:
-    """A server, what answers its queries, and what keeps its questions up to date, on one client of
-    Redis. answered: ids of the queries that this worker answered; gate: no query is answered while
-    it is closed."""
+    """The pub/sub server, the answering and the change listener of a worker, on one Redis client.
+    answered: ids of the queries that this worker answered; gate: no query is answered while it is
+    closed."""
 
     def __init__(self, redis: Redis, prefix: str = "xl3m") -> None:
         settings = Settings(max_event_bytes=4096, prefix=prefix)
@@ -51,7 +51,7 @@ class Worker:
 
     @property
     def services(self) -> list[Any]:
-        """All that has to run."""
+        """The services to run."""
         return [self.server, self.changes, self.scorer]
 
     async def answer(self, query: Any, on_text: Any = None) -> Any:
@@ -89,7 +89,7 @@ class PubSubClient:
 
 @asynccontextmanager
 async def workers_on(redis_url: str, count: int) -> AsyncIterator[PubSubClient]:
-    """A client of so many running workers."""
+    """A client, and `count` running workers."""
     workers = [Worker(Redis.from_url(redis_url)) for _ in range(count)]
     async with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
         pubsub.ignore_subscribe_messages = True
@@ -102,14 +102,14 @@ async def workers_on(redis_url: str, count: int) -> AsyncIterator[PubSubClient]:
 
 
 async def listening(redis: Any, count: int) -> bool:
-    """Whether so many workers listen for queries and for changes of questions."""
+    """Whether `count` workers listen for queries and for changes of questions."""
     channels = keys.query_channel(), keys.question_channel()
     subscribers = await redis.pubsub_numsub(*channels)
     return all(number == count for _, number in subscribers)
 
 
 async def is_idle(worker: Worker) -> bool:
-    """Whether the worker answers no query."""
+    """Whether the worker is answering no query."""
     return worker.server.turns._value == MAX_CONCURRENT_QUERIES
 
 

@@ -1,6 +1,6 @@
-"""Raw batches: records as no producer would write them, byte by byte, and a way into Kafka.
+"""Raw record batches (format version 2), built byte by byte, and sent to Kafka unchecked.
 
-Whoever may write to a topic may write these. Knows Kafka's record format, version 2.
+A normal producer would not write them, but any client with write access to a topic can.
 """
 
 import struct
@@ -21,7 +21,7 @@ CONTROL, TRANSACTIONAL, LOG_APPEND_TIME = 0x20, 0x10, 0x08
 
 @dataclass(frozen=True)
 class Raw:
-    """A record. extra: bytes behind its fields, which should not be there."""
+    """A record. extra: invalid bytes after its fields; delta: a false offset delta."""
 
     value: bytes | None
     key: bytes | None = None
@@ -30,7 +30,7 @@ class Raw:
     delta: int | None = None
 
     def encoded(self, index: int) -> bytes:
-        """As it stands in a batch, at that place of it."""
+        """The record's bytes at that index of a batch."""
         out = bytearray(b"\0")
         number(out, 0)
         number(out, index if self.delta is None else self.delta)
@@ -47,12 +47,12 @@ class Raw:
 
 
 def number(out: bytearray, value: int) -> None:
-    """A varint more."""
+    """Append a varint."""
     encode_varint(value, out.append)
 
 
 def sized(out: bytearray, part: "bytes | bytearray | None") -> None:
-    """Bytes behind their length; None is -1."""
+    """Append the length and the bytes; None is -1."""
     number(out, -1 if part is None else len(part))
     out += part or b""
 
@@ -68,7 +68,7 @@ def batch(
     count: int | None = None,
     time_ms: int = 1_700_000_000_000,
 ) -> bytes:
-    """They as a batch. body: what to put in their place; count: how many it is to claim."""
+    """The records as a batch. body: replaces the records; count: the number the header claims."""
     if body is None:
         body = b"".join(record.encoded(i) for i, record in enumerate(records))
     if codec in _COMPRESS:
@@ -83,7 +83,7 @@ def batch(
 
 
 async def produce(producer: AIOKafkaProducer, topic: str, data: bytes, partition: int = 0) -> None:
-    """The batch as it is. Raises AssertionError if the broker does not take it."""
+    """Send the batch unchanged. Raises AssertionError if the broker rejects it."""
     await producer.partitions_for(topic)
     node = producer.client.cluster.leader_for_partition(TopicPartition(topic, partition))
     request = ProduceRequest(None, -1, 30_000, [(topic, [(partition, data)])])

@@ -1,6 +1,6 @@
-"""A schema registry to test against: the paths of Confluent's that a reader needs, in a thread.
+"""A schema registry for tests, in a thread: the paths of Confluent's that a reader needs.
 
-What is registered comes from the real serializers; what it answers may be changed to an error.
+The real serializers register their schemas here. It can be set to answer with errors.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ HOST = "127.0.0.1"
 
 @dataclass
 class Schemas:
-    """By id, and by subject and version. failing: a status to answer all requests with; auth: user
-    and password that are asked for; guids: whether it has a path for them."""
+    """Schemas by id, and by subject and version. failing: the status of all responses; auth:
+    required user and password; guids: whether schemas can be read by GUID."""
 
     url: str
     auth: tuple[str, str] | None = None
@@ -37,7 +37,7 @@ class Schemas:
     next_id: int = 1
 
     def add(self, subject: str, schema: dict[str, Any], id: int = 0) -> int:
-        """The schema's id, which may be given."""
+        """Register a schema, and return its id; `id` sets it."""
         known = [i for i, each in self.by_id.items() if _same(each, schema)]
         if known and not id:
             number = known[0]
@@ -51,7 +51,7 @@ class Schemas:
         return number
 
     def guid(self, id: int) -> str:
-        """That of a schema."""
+        """The GUID of a schema."""
         return str(uuid.UUID(int=id))
 
 
@@ -59,8 +59,8 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in ("schema", "schemaType", "references"))
 
 
-class _Door:
-    """Answers as the registry does."""
+class _RegistryApp:
+    """The registry's HTTP API."""
 
     def __init__(self, schemas: Schemas) -> None:
         self.schemas = schemas
@@ -121,12 +121,12 @@ class _Door:
         self, request: web.Request, id: int, more: dict[str, Any] | None = None
     ) -> web.Response:
         if id not in self.schemas.by_id:
-            said = {"error_code": 40403, "message": f"Schema {id} not found"}
-            return web.json_response(said, status=404)
+            error = {"error_code": 40403, "message": f"Schema {id} not found"}
+            return web.json_response(error, status=404)
         schema = self.schemas.by_id[id] | (more or {}) | {"guid": self.schemas.guid(id)}
         wants = request.query.get("format") == "serialized"
         if schema.get("schemaType") == "PROTOBUF" and not (wants and self.schemas.serialized):
-            # As the registry does, which shows the text unless it is asked for the descriptor.
+            # Like the registry, which returns the source text unless format=serialized is given.
             schema["schema"] = 'syntax = "proto3"; // as text'
         return web.json_response(schema)
 
@@ -135,7 +135,7 @@ class _Door:
 def registry(
     certificate: Path | None = None, auth: tuple[str, str] | None = None, port: int = 0
 ) -> Iterator[Schemas]:
-    """One that answers inside the block."""
+    """A registry that runs within the block."""
     port = port or free_port()
     scheme = "https" if certificate else "http"
     schemas = Schemas(f"{scheme}://{HOST}:{port}", auth)
@@ -145,7 +145,7 @@ def registry(
 
 @contextmanager
 def serving(schemas: Schemas, certificate: Path | None = None) -> Iterator[None]:
-    """The same schemas, at their URL; it may be away before and after."""
+    """Serve the schemas at their URL within the block; before and after it is unreachable."""
     context = None
     if certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -154,14 +154,14 @@ def serving(schemas: Schemas, certificate: Path | None = None) -> Iterator[None]
     loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        runner = web.AppRunner(_Door(schemas).app(), access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(_RegistryApp(schemas).app(), access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, HOST, port, ssl_context=context, reuse_address=True)
         await site.start()
         ready.set()
         await done.wait()
         await runner.cleanup()
-        await asyncio.sleep(0)  # connections that were aborted close in the next turn
+        await asyncio.sleep(0)  # aborted connections close in the next iteration of the loop
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()

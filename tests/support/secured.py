@@ -1,7 +1,7 @@
-"""Servers that let in only whom they know: a Kafka and a Redis with certificates and users.
+"""A Kafka and a Redis with TLS and users.
 
-Certificates are made by the `openssl` on the PATH, for this run alone. Both servers listen on
-loopback, and passwords are marks that can be looked for in what is written.
+Certificates are made by the `openssl` on the PATH, for this run only. Both servers listen on
+loopback. The passwords are unique words, so that a test can search for them in logs and output.
 """
 
 import base64
@@ -30,7 +30,7 @@ _LOGIN = "org.apache.kafka.common.security"
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files: an authority, a server and a client it vouches for, another authority."""
+    """PEM files: a CA, a server and a client certificate signed by it, and another CA."""
 
     ca: Path
     server: Path
@@ -40,7 +40,7 @@ class Certificates:
 
 
 def certificates(folder: Path) -> Certificates:
-    """Fresh ones; the server's file holds its key as well."""
+    """New certificates; the server's file has its key as well."""
     if not shutil.which("openssl"):
         pytest.skip("needs openssl, to make certificates")
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +73,12 @@ def _vouched_for(folder: Path, ca: Path, name: str) -> tuple[Path, Path]:
 
 
 def openssl(folder: Path, *words: str) -> None:
-    """Run it in the folder."""
+    """Run openssl in the folder."""
     subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
 
 def token(user: str = USER) -> str:
-    """An unsigned token, as Kafka takes it when it is told nothing else; for an hour."""
+    """An unsigned token, which Kafka accepts by default; valid for an hour."""
     now = int(time.time())
     parts = {"alg": "none"}, {"sub": user, "iat": now, "exp": now + 3600}
     texts = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
@@ -95,7 +95,7 @@ class Kafka:
 
 @contextmanager
 def kafka(home: Path, folder: Path) -> Iterator[Kafka]:
-    """One node with SASL, SASL over TLS, and TLS with client certificates."""
+    """A one-node Kafka with SASL, SASL over TLS, and TLS with client certificates."""
     made, plain = certificates(folder / "certificates"), free_port()
     listeners = {"SASL_SSL": free_port(), "SSL": free_port(), "SASL_PLAINTEXT": free_port()}
     stores = {
@@ -108,13 +108,13 @@ def kafka(home: Path, folder: Path) -> Iterator[Kafka]:
     }
     scram = f'[name="{USER}",password="{PASSWORD}"]'
     users = [f"{mechanism}={scram}" for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")]
-    properties = stores | _logins("sasl_ssl") | _logins("sasl_plaintext")
+    properties = stores | _login_modules("sasl_ssl") | _login_modules("sasl_plaintext")
     ports = {"listeners": listeners, "properties": properties}
     with kafka_server.node(home, folder, partitions=2, port=plain, users=users, **ports):  # type: ignore[arg-type]
         yield Kafka({name: f"kafka://{HOST}:{port}" for name, port in listeners.items()}, made)
 
 
-def _logins(door: str) -> dict[str, object]:
+def _login_modules(listener: str) -> dict[str, object]:
     scram = f"{_LOGIN}.scram.ScramLoginModule required;"
     modules = {
         "plain": f'{_LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";',
@@ -123,12 +123,12 @@ def _logins(door: str) -> dict[str, object]:
         "oauthbearer": f"{_LOGIN}.oauthbearer.OAuthBearerLoginModule required "
         'unsecuredLoginStringClaim_sub="broker";',
     }
-    return {f"listener.name.{door}.{name}.sasl.jaas.config": to for name, to in modules.items()}
+    return {f"listener.name.{listener}.{name}.sasl.jaas.config": to for name, to in modules.items()}
 
 
 @dataclass(frozen=True)
 class SecuredRedis:
-    """URLs of its users, of whom `admin` may do all."""
+    """The URLs of its users; `admin` has all rights."""
 
     users: dict[str, str]
     certificates: Certificates
@@ -136,7 +136,7 @@ class SecuredRedis:
 
 @contextmanager
 def redis(folder: Path, rights: dict[str, str]) -> Iterator[SecuredRedis]:
-    """A Redis that speaks TLS alone and knows these users, and an admin; rights: by user."""
+    """A Redis with TLS only, these users, and an admin. rights: ACL rules by user."""
     servers = services.redis_servers()
     server = max(servers, key=lambda path: servers[path], default="")
     if servers.get(server, ()) < (7,):

@@ -1,7 +1,7 @@
-"""Tiny models with random weights and a tiny tokenizer, one of each architecture, made in memory.
+"""Tiny models with random weights, one of each architecture, and a tiny tokenizer, all in memory.
 
 Weights are large on purpose: the distributions are far from uniform, so a wrong position, mask
-or slice shows in the numbers. Nothing is loaded or downloaded.
+or slice changes the numbers visibly. Nothing is loaded or downloaded.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from xl3m_core import Engine, LanguageModel, Measure, Method
 
-# On matrices this small a second thread costs more than it does.
+# On matrices this small a second thread costs more than it gains.
 torch.set_num_threads(1)
 
 WINDOW = 192
@@ -82,7 +82,7 @@ def _wrapped(tokenizer: Tokenizer, **options: Any) -> Any:
 
 
 def tokenizer(chat: str | None = None, **options: Any) -> Any:
-    """A byte-level BPE of a few merges: any text is its own decoding."""
+    """A byte-level BPE with few merges: decoding returns the text exactly."""
     bos, eos, pad = SPECIAL
     names = {"bos_token": bos, "eos_token": eos, "pad_token": pad} | options
     made = _wrapped(Tokenizer.from_str(_bpe()), **names)
@@ -91,7 +91,7 @@ def tokenizer(chat: str | None = None, **options: Any) -> Any:
 
 
 def spaced_tokenizer() -> Any:
-    """One that writes a space as part of the word behind it, as Llama 2's does."""
+    """A tokenizer that joins a space to the following word, as Llama 2's does."""
     byte = {f"<0x{i:02X}>": 3 + i for i in range(256)}
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **byte, "▁": 259} | {
         chr(c): 260 + c - 97 for c in range(97, 123)
@@ -111,18 +111,18 @@ def spaced_tokenizer() -> Any:
 
 @lru_cache
 def network(name: str) -> Any:
-    """The bare transformers model of an architecture, float32."""
+    """The transformers model of an architecture, float32; shared, so do not change it."""
     return make(name)
 
 
 def make(name: str, **changes: Any) -> Any:
-    """Such a model anew, with other numbers in its config."""
+    """A new model of an architecture, with changes to its config."""
     kind, numbers = CONFIGS[name]
     return made(getattr(transformers, kind)(**numbers | changes))
 
 
 def made(config: Any) -> Any:
-    """The model of a config, its matrices large enough for it to have an opinion."""
+    """The model of a config, with matrices large enough for clear preferences."""
     torch.manual_seed(7)
     auto: Any = AutoModelForCausalLM
     network = auto.from_config(config).eval().requires_grad_(False)
@@ -133,7 +133,7 @@ def made(config: Any) -> Any:
 
 
 def save(network: Any, folder: Path) -> None:
-    """A folder such as the hub has."""
+    """Save the model and the tokenizer in the layout of the hub."""
     network.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
 
@@ -147,14 +147,14 @@ def model(name: str = "llama") -> LanguageModel:
 def engine(
     model: LanguageModel, measure: Measure = "entropy", batch_tokens: int = 4096, **sizes: int
 ) -> Engine:
-    """An engine on a model, with room for questions in this tokenizer's short tokens."""
+    """An engine on a model; questions may be long, since this tokenizer's tokens are short."""
     sized: dict[str, Any] = {"question_tokens": 64} | sizes
     method = Method.fit(WINDOW, measure=measure, **sized)
     return Engine(model, method, batch_tokens)
 
 
 class Maskless(torch.nn.Module):
-    """A causal LM that knows no attention mask: it looks at every id it is given."""
+    """A causal LM without an attention mask: it attends to padding, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Maskless(torch.nn.Module):
 
 
 class Watched(LanguageModel):
-    """A language model that notes the rows of every batch it is given."""
+    """A language model that records the rows of every batch."""
 
     def __init__(self, name: str = "llama") -> None:
         self.batches: list[list[list[int]]] = []
@@ -179,7 +179,7 @@ class Watched(LanguageModel):
 
 
 def bigrams(tokenizer: Any, follows: dict[int, dict[int, float]]) -> Any:
-    """A Llama that writes by its last token alone: behind each, what may follow with its logit."""
+    """A Llama whose next token depends on the last one only. follows: last -> next -> logit."""
     size = len(tokenizer) + -len(tokenizer) % 4
     network = make("llama", vocab_size=size, hidden_size=size)
     with torch.no_grad():
@@ -190,6 +190,6 @@ def bigrams(tokenizer: Any, follows: dict[int, dict[int, float]]) -> Any:
                 torch.nn.init.zeros_(weights)
         for last, found in follows.items():
             for following, logit in found.items():
-                # RMSNorm makes a one of so many numbers its square root.
+                # RMSNorm turns a one-hot vector of that size into the square root of the size.
                 network.lm_head.weight[following, last] = logit / network.config.hidden_size**0.5
     return network

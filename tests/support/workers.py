@@ -1,6 +1,6 @@
-"""Real worker processes on real services, and a way to wait for what they do.
+"""Real worker processes on real services, and helpers that wait for their effects.
 
-Every `Site` has its own topics, group and streams, so that tests do not see each other.
+Every `Site` has its own topics, group and streams, so that tests do not affect each other.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ WAIT_SECONDS = 60.0
 
 @dataclass
 class Site:
-    """Workers and everything they need."""
+    """Workers, and all that they need."""
 
     settings: Settings
     folder: Path
@@ -51,45 +51,45 @@ class Site:
 
     @property
     def engine(self) -> Engine:
-        """The engine the workers have, for runs without them."""
+        """An engine like the workers', for offline runs."""
         model = LanguageModel.load(self.settings.model, dtype=self.settings.dtype)
         return Engine(model, self.settings.method(model.window, model.k))
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a command of this site is started with."""
+        """The environment for commands on this site."""
         return os.environ | self.settings.to_env() | {"OMP_NUM_THREADS": "1"}
 
     async def start(self, *options: str, port: int | None = None) -> Process:
-        """One more worker, with a port of its own if one is given."""
+        """Start a worker; port: of its monitoring endpoint."""
         settings = self.settings if port is None else self.settings.replace(http_port=port)
         return await self.run(settings, *WORKER, *options)
 
     async def run(self, settings: Settings, *command: str) -> Process:
-        """One more process of Python; command: its arguments."""
+        """Start a Python process; command: its arguments."""
         log, env = self.folder / "workers.log", {"OMP_NUM_THREADS": "1"}
         worker = await start_worker(settings, log, command=command, env=env)
         self.workers.append(worker)
         return worker
 
     async def stop(self, worker: Process, how: int = signal.SIGTERM) -> int:
-        """Ask a worker to end, and see that it does."""
+        """Send a signal to a worker and wait for it to end; its exit code."""
         if worker.returncode is None:
             worker.send_signal(how)
         return await asyncio.wait_for(worker.wait(), WAIT_SECONDS)
 
     async def send(self, topic: str, stream: str | None, value: bytes | None) -> Any:
-        """An event, by any producer."""
+        """Send an event with a plain producer."""
         name = getattr(self.settings, f"{topic}_topic")
         key = stream.encode() if stream else None
         return await self.producer.send_and_wait(name, value, key=key)
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Wait for it to become true; a worker that died meanwhile is shown instead."""
+        """Wait until the condition holds; fails with the log if a worker died."""
         await until(lambda: self._holds(condition), seconds=WAIT_SECONDS, poll=0.1)
 
     async def _holds(self, condition: Callable[[], Awaitable[bool]]) -> bool:
-        """False also while Redis is away."""
+        """The condition; False while Redis is unreachable."""
         died = [w for w in self.workers if w.returncode not in (None, 0, -signal.SIGKILL)]
         assert not died, (self.folder / "workers.log").read_text()[-4000:]
         try:
@@ -108,7 +108,7 @@ class Site:
 
 
 def fresh_topics(fresh: Callable[[str], str]) -> dict[str, Any]:
-    """Settings of topics that nobody has used."""
+    """Settings with unused topics."""
     return {f"{topic}_topic": fresh(topic) for topic in TOPICS}
 
 
@@ -116,10 +116,10 @@ def fresh_topics(fresh: Callable[[str], str]) -> dict[str, Any]:
 async def site(
     broker: str, redis_url: str, folder: Path, fresh: Callable[[str], str], **changes: Any
 ) -> AsyncIterator[Site]:
-    """A site without workers yet; those started are stopped at the end."""
+    """A site without workers; those that are started are killed at the end."""
     model = folder / "model"
     tiny.save(tiny.make("llama"), model)
-    # In bfloat16 a score depends on what is scored beside it: equality would be a matter of luck.
+    # In bfloat16 a score depends on the rest of its batch, so equality would be a matter of luck.
     settings = Settings(
         broker=broker, redis=redis_url, model=str(model), dtype="float32", group=fresh("group"),
         **fresh_topics(fresh), **changes,

@@ -1,5 +1,5 @@
-"""Bad input at every door of a worker: refused with its reason, or taken for what it is, and what
-comes behind it is answered. The Redis is real; the model is not what this is about.
+"""Bad input at every endpoint of a worker is rejected with a reason, odd input is kept unchanged,
+and the next input is processed. With a real Redis and a fake model.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ MILLION = "q" * 1_000_000
 TOO_LONG = f"1000000 characters, more than the {QUESTION_CHARS} allowed"
 LIMIT = 1 << 20
 
-# What is odd and still text, or a name: nothing of it may be taken for anything else.
+# Odd, but valid as text and as names: no part of it may be interpreted.
 ODD = [
     "a{b}c",
     " a b ",
@@ -90,7 +90,7 @@ BAD_TOKENS: dict[str, list[tuple[bytes, str]]] = {
         (msgpack.packb({"ids": [1.5, True]}), "list of token ids"),
     ],
 }
-# What is odd about an event and costs nothing of its text.
+# Odd events that lose no text.
 ODD_EVENTS = {
     nested(500): "[" * 500 + "]" * 500 + "\n",
     b'{"text": "half \\ud800"}': "half \N{REPLACEMENT CHARACTER}\n",
@@ -127,7 +127,7 @@ async def test_bad_tokens_are_dead_letters_with_their_reason(
     assert (await here.state()).tail.end == len("good\n")
 
 
-async def test_what_is_odd_costs_no_text(redis_client: Redis, fresh: Fresh) -> None:
+async def test_odd_events_lose_no_text(redis_client: Redis, fresh: Fresh) -> None:
     here = await site(StreamStore(redis_client), fresh("topic"), 0, input_format="json")
     events = [here.event(i, value) for i, value in enumerate(ODD_EVENTS)]
     await here.ingest.apply(events)
@@ -137,7 +137,7 @@ async def test_what_is_odd_costs_no_text(redis_client: Redis, fresh: Fresh) -> N
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_a_name_is_taken_letter_by_letter_up_to_its_limit(
+async def test_a_stream_name_is_kept_exactly_up_to_its_limit(
     redis_client: Redis, fresh: Fresh
 ) -> None:
     here = await site(StreamStore(redis_client), fresh("topic"), 0)
@@ -159,7 +159,7 @@ def _end(state: Any) -> str:
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_odd_text_is_kept_to_the_letter(redis_client: Redis, fresh: Fresh) -> None:
+async def test_odd_text_is_kept_exactly(redis_client: Redis, fresh: Fresh) -> None:
     store = StreamStore(redis_client)
     here = await site(store, fresh("topic"), 0, input_format="json")
     values = [json.dumps({"text": odd}) for odd in ODD]
@@ -171,7 +171,7 @@ async def test_odd_text_is_kept_to_the_letter(redis_client: Redis, fresh: Fresh)
 
 
 async def _text_of(here: Site) -> str:
-    """All the stream holds, put together from its segments and its tail."""
+    """All text of the stream, from its segments and its tail."""
     tail = (await here.state()).tail
     segments = list[Segment]()
     for first in range(0, tail.index, 10_000):
@@ -182,7 +182,7 @@ async def _text_of(here: Site) -> str:
 
 
 def joined(segments: list[Segment]) -> str:
-    """The text that they cover."""
+    """The text that the segments cover."""
     parts, end = list[str](), 0
     for segment in segments:
         assert segment.start <= end < segment.end
@@ -218,7 +218,7 @@ async def test_an_empty_text_changes_nothing_but_the_position(
     assert _end(await here.state()) == "ab"
 
 
-BAD_ASKING = [
+BAD_QUESTIONS = [
     (MILLION.encode(), TOO_LONG),
     (encode({"question": MILLION}), TOO_LONG),
     (encode({"question": MILLION}, as_json=False), TOO_LONG),
@@ -234,7 +234,7 @@ BAD_ASKING = [
     (b"x" * (LIMIT + 1), "1048577 bytes, more than the 1048576 allowed"),
 ]
 BAD_QUERIES = [
-    *BAD_ASKING,
+    *BAD_QUESTIONS,
     (b'{"question": "q?", "deadline": NaN}', "seconds from 0 to 90"),
     (b'{"question": "q?", "deadline": -1}', "seconds from 0 to 90"),
     (b'{"question": "q?", "deadline": 1e999}', "seconds from 0 to 90"),
@@ -245,8 +245,8 @@ BAD_QUERIES = [
 ]
 
 
-class Doors:
-    """Events that come in turn, and what becomes of them."""
+class AgentInputs:
+    """Events for an agent, and their acknowledgements, dead letters and answers."""
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
@@ -254,7 +254,7 @@ class Doors:
         self.letters: list[str] = []
         self.sent: list[dict[str, Any]] = []
 
-    async def bury(self, event: Any, reason: str) -> None:
+    async def send_dead_letter(self, event: Any, reason: str) -> None:
         self.letters.append(reason)
 
     async def send(self, key: bytes | None, value: bytes) -> None:
@@ -274,37 +274,37 @@ def assert_reasons(said: list[str], wanted: list[tuple[bytes, str]]) -> None:
 async def test_bad_questions_are_dead_letters_and_the_next_is_set(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    store, doors = StreamStore(redis_client), Doors(fresh("s"))
+    store, inputs = StreamStore(redis_client), AgentInputs(fresh("s"))
     scoring = Scorer(HashEngine(), store, PLENTY)
-    partitions, tp = Assignment(store, doors.stream), TP(doors.stream, 0)
+    partitions, tp = Assignment(store, inputs.stream), TP(inputs.stream, 0)
     await partitions.assign([tp], FakeBroker({tp: 0}, {tp: 0}))
-    questions = QuestionsAgent(Settings(), partitions, scoring, doors.bury)
+    questions = QuestionsAgent(Settings(), partitions, scoring, inputs.send_dead_letter)
     last = ("</s>" + ODD[3]).encode()
-    values = [*(value for value, _ in BAD_ASKING), last]
+    values = [*(value for value, _ in BAD_QUESTIONS), last]
     async with redis_client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(keys.update_channel(doors.stream))
-        await questions.run(doors.events([*values, b"x" * 100]))
-        async for message in pubsub.listen():  # of those before, too, whose stream can be made out
-            if (told := decode(message["data"]))["question"] == "x" * 100:
+        await pubsub.subscribe(keys.update_channel(inputs.stream))
+        await questions.run(inputs.events([*values, b"x" * 100]))
+        async for message in pubsub.listen():  # also errors of earlier events with a known stream
+            if (update := decode(message["data"]))["question"] == "x" * 100:
                 break
-    assert len(doors.acked) == len(values) + 1
-    assert_reasons(doors.letters, [*BAD_ASKING, (b"", "107 tokens")])
-    assert "the method leaves it 40" in told["error"]
-    asked = await store.questions.load(doors.stream)
-    assert [a.question.encode() for a in asked.values()] == [last]
+    assert len(inputs.acked) == len(values) + 1
+    assert_reasons(inputs.letters, [*BAD_QUESTIONS, (b"", "107 tokens")])
+    assert "the method leaves it 40" in update["error"]
+    questions_ = await store.questions.load(inputs.stream)
+    assert [each.question.encode() for each in questions_.values()] == [last]
 
 
 @pytest.fixture
 async def one(redis_url: str) -> AsyncIterator[PubSubClient]:
-    """One worker behind the pub/sub door."""
-    async with workers_on(redis_url, 1) as asker:
-        asker.workers[0].server.settings = Settings()
-        yield asker
+    """A client of one worker's pub/sub endpoint."""
+    async with workers_on(redis_url, 1) as client_:
+        client_.workers[0].server.settings = Settings()
+        yield client_
 
 
 @pytest.fixture
 async def stream(redis_client: Redis, fresh: Fresh) -> str:
-    """A stream with something in it."""
+    """A stream with a few lines."""
     name, engine = fresh("stream"), HashEngine()
     store = StreamStore(redis_client)
     tail, segments = batch(engine, "one pump\ntwo pumps\nthree")
@@ -321,36 +321,40 @@ async def test_bad_queries_are_dead_letters_and_the_next_is_answered(
     one: PubSubClient, stream: str
 ) -> None:
     worker: Worker = one.workers[0]
-    doors = Doors(stream)
+    inputs = AgentInputs(stream)
     queries = QueriesAgent(
-        Settings(), worker.server.publisher.answering, doors.send, doors.bury, Shutdown(60.0)
+        Settings(),
+        worker.server.publisher.answering,
+        inputs.send,
+        inputs.send_dead_letter,
+        Shutdown(60.0),
     )
     values = [*(value for value, _ in BAD_QUERIES), encode({"id": "../{x}\x00", "question": "q?"})]
 
-    running = asyncio.create_task(queries.run(doors.events(values)))
-    await until(lambda: len(doors.acked) == len(values) or running.done())
+    running = asyncio.create_task(queries.run(inputs.events(values)))
+    await until(lambda: len(inputs.acked) == len(values) or running.done())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert [event.message.offset for event in doors.acked] == [*range(len(values))]
+    assert [event.message.offset for event in inputs.acked] == [*range(len(values))]
     for _, part in BAD_QUERIES:
-        assert any(part in reason for reason in doors.letters)
-    assert len(doors.letters) == len(BAD_QUERIES)
-    [answer] = doors.sent
+        assert any(part in reason for reason in inputs.letters)
+    assert len(inputs.letters) == len(BAD_QUERIES)
+    [answer] = inputs.sent
     assert (answer["id"], answer["answer"].split()[0]) == ("../{x}\x00", "q?")
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_bad_queries_through_pubsub_are_told_why_and_the_next_is_answered(
+async def test_bad_queries_through_pubsub_get_a_reason_and_the_next_is_answered(
     one: PubSubClient, stream: str, fresh: Fresh
 ) -> None:
-    told = [(v, r) for v, r in BAD_QUERIES if v[:13] == b'{"question": ' and b'"id"' not in v]
-    assert len(told) > 6
-    for value, reason in told:
+    queries = [(v, r) for v, r in BAD_QUERIES if v[:13] == b'{"question": ' and b'"id"' not in v]
+    assert len(queries) > 6
+    for value, reason in queries:
         name = fresh("query")
         stream_ = b"" if b'"stream"' in value else b'"stream": "%s", ' % stream.encode()
         await one.ask(b'{"id": "%s", ' % name.encode() + stream_ + value[1:])
-        heard, data = await one.next_answer()
-        assert heard == name and reason in decode(data)["error"]
+        answered, data = await one.next_answer()
+        assert answered == name and reason in decode(data)["error"]
     last = fresh("../{x} \x00")
     await one.ask({"id": last, "stream": stream, "question": "q?"})
     assert "error" not in decode((await one.next_answer())[1])

@@ -1,4 +1,4 @@
-"""Prefixes: two groups on one Redis never see, hear or delete what is the other's."""
+"""Key prefixes: two groups on one Redis never read, receive or delete each other's data."""
 
 import asyncio
 import sys
@@ -39,7 +39,7 @@ QUESTION = "which pump?"
 
 
 def names_of(keys: Keys, stream: str, query_id: str, qid: str = "0" * 16) -> list[str]:
-    """A name by every method there is."""
+    """A name from every method of Keys."""
     return [
         keys.schema(), keys.streams(), keys.streams(stream), keys.partition(stream),
         *(make(stream) for make in (keys.log, keys.tail, keys.cursor, keys.questions)),
@@ -80,14 +80,14 @@ def test_a_usable_prefix_is_taken(prefix: str) -> None:
 
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
-    """A Redis with nothing in it."""
+    """An empty Redis."""
     with services.redis(tmp_path / "redis") as service:
         async with Redis.from_url(service.url) as client:
             yield client
 
 
 async def held(redis: Any, keys: Keys) -> dict[bytes, bytes]:
-    """All that begins with the prefix and a colon, but not with one of the longer ones."""
+    """All keys of the prefix, without those of longer prefixes that begin with it."""
     begins, longer = f"{keys.prefix}:", [f"{each}:" for each in NESTED if each != keys.prefix]
     longer = [each for each in longer if each.startswith(begins)]
     names = [name.decode() async for name in redis.scan_iter()]
@@ -96,7 +96,7 @@ async def held(redis: Any, keys: Keys) -> dict[bytes, bytes]:
 
 
 async def filled(redis: Redis, keys: Keys) -> StreamStore:
-    """One stream, everything that can be there of it, and its schema noted."""
+    """A stream with every kind of key, and the schema's version."""
     store = StreamStore(redis, keys=keys)
     await ensure_schema(redis, keys)
     tail, segments = batch(HashEngine(), LINES)
@@ -180,7 +180,7 @@ async def test_changes_are_told_to_who_watches_that_group(redis: Redis) -> None:
 
 @asynccontextmanager
 async def commands_of(redis: Redis) -> AsyncIterator[list[bytes]]:
-    """Every command that Redis is sent while the block runs, as MONITOR writes it."""
+    """Every command that Redis receives during the block, as MONITOR prints it."""
     where, lines = redis.connection_pool.connection_kwargs, list[bytes]()
     reader, writer = await asyncio.open_connection(where["host"], where["port"])
     writer.write(b"MONITOR\r\n")
@@ -201,7 +201,7 @@ async def commands_of(redis: Redis) -> AsyncIterator[list[bytes]]:
 
 
 async def xl3m(here: Site, *words: str) -> str:
-    """What the command says, which goes well."""
+    """The output of a command, which must succeed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "stream_app", *words, env=here.environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

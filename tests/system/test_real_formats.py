@@ -1,5 +1,5 @@
-"""What producers write, through a real Kafka: by every preset into a real Redis, and through whole
-workers to an answer.
+"""Events of real producers, through a real Kafka: with every preset into a real Redis, and through
+complete workers to an answer.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ Fresh = Callable[[str], str]
 
 
 def events_of(preset: str) -> list[bytes]:
-    """All that the tests know of a producer."""
+    """All test events for a preset."""
     files = [name for format, name, _ in RIGHT if format.removeprefix("json:") == preset]
     lines = [line for name in files for line in (CASES / name).read_bytes().splitlines()]
     return lines + [json.dumps(record).encode() for name, record, _ in PRODUCED if name == preset]
 
 
 async def through_kafka(broker: str, topic: str, values: list[bytes]) -> list[Any]:
-    """The values as a consumer gets them."""
+    """The values as records of a consumer."""
     address = broker.removeprefix("kafka://")
     async with AIOKafkaProducer(bootstrap_servers=address) as producer:
         for value in values:
@@ -47,7 +47,7 @@ async def through_kafka(broker: str, topic: str, values: list[bytes]) -> list[An
 
 
 async def assert_holds(here: test_tokens.Site, chunks: list[Chunk], prefix: str) -> None:
-    """Each stream is what its texts come to when they are read at once."""
+    """Assert that each stream equals its texts, segmented at once."""
     for stream in {chunk.stream for chunk in chunks}:
         text = "".join(chunk.text for chunk in chunks if chunk.stream == stream)
         tail, segments = batch(here.ingest.scorer.engine, text)
@@ -65,7 +65,7 @@ async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
 ) -> None:
     store, topic, format = StreamStore(redis_client), fresh("t"), f"json:{preset}"
     here = await test_tokens.site(store, topic, 0, input_format=format)
-    prefix = fresh("s")  # streams of one name in several tests are not one
+    prefix = fresh("s")  # other tests have streams of the same names
     here.ingest.decoder = renamed(here.ingest.decoder, prefix)
     values = events_of(preset)
     records = await through_kafka(durable_broker.url, topic, values)
@@ -77,7 +77,7 @@ async def test_what_a_producer_writes_is_in_redis_as_it_was_meant(
 
 
 def renamed(decoder: Any, prefix: str) -> Any:
-    """The decoder, with a word before the name of each stream."""
+    """The decoder, with a prefix for the name of each stream."""
     decode = decoder.decode
 
     def decode_renamed(*event: Any, **at: Any) -> tuple[list[Chunk], str]:
@@ -137,12 +137,12 @@ async def test_a_worker_answers_from_what_a_producer_writes(
 
 
 async def holds(here: Site, stream: str, text: str) -> bool:
-    """Whether so much was read."""
+    """Whether the stream has all of the text."""
     return (await here.store.load(stream)).tail.end >= len(text)
 
 
 async def text_of(here: Site, stream: str) -> str:
-    """All that the stream holds."""
+    """All text of the stream."""
     tail = (await here.store.load(stream)).tail
     segments = await here.store.segments(stream, 0, tail.index)
     return joined([*segments, *here.engine.segmenter().flush(tail)])

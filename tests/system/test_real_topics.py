@@ -1,5 +1,5 @@
-"""What people's producers write, on the real path: producer, Kafka, worker, Redis, answer. The
-producers of tests/cases run as they are, but for the name of their topic.
+"""Real producers, end to end: producer, Kafka, worker, Redis, answer. The producers of tests/cases
+run unchanged, except for the name of their topic.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ CASES = Path(__file__).parents[1] / "cases"
 def place(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> Callable[..., Any]:
-    """A site on a real Kafka, with settings and streams of its own."""
+    """A function that makes a site on a real Kafka, with the given settings and a fresh prefix."""
 
     @asynccontextmanager
     async def made(**changes: Any) -> AsyncIterator[Site]:
@@ -42,7 +42,7 @@ def place(
 
 
 async def produce(here: Site, case: str, topic: str) -> None:
-    """Run a producer of the cases."""
+    """Run a producer of tests/cases."""
     text = (CASES / case).read_text()
     assert repr(topic) in text
     text = text.replace(repr(topic), repr(here.settings.tokens_topic))
@@ -53,7 +53,7 @@ async def produce(here: Site, case: str, topic: str) -> None:
 
 
 async def text_of(here: Site, stream: str) -> str:
-    """All that a stream holds."""
+    """All text of a stream."""
     tail = (await here.store.load(stream)).tail
     segments = await here.store.segments(stream, 0, tail.index)
     text = ""
@@ -67,7 +67,7 @@ async def texts(here: Site, *streams: str) -> list[str]:
 
 
 async def read_to_the_end(here: Site, offsets: int) -> bool:
-    """Whether all partitions of the topic are read, so many offsets together."""
+    """Whether all partitions of the topic are read: `offsets` in all."""
     topic = here.settings.tokens_topic
     partitions = await here.producer.partitions_for(topic)
     positions = await here.store.partitions.positions(
@@ -77,7 +77,7 @@ async def read_to_the_end(here: Site, offsets: int) -> bool:
 
 
 async def letters_of(here: Site, count: int) -> dict[bytes, list[str]]:
-    """The reasons of the dead letters, by key."""
+    """The reasons of the first `count` dead letters, by key."""
     found: dict[bytes, list[str]] = {}
     for _, value in await here.received("dead_letters", count):
         letter = json.loads(value)
@@ -194,7 +194,7 @@ async def test_encoding_replace_reads_what_strict_refuses(place: Callable[..., A
 async def test_a_registry_that_is_away_is_waited_for_and_nothing_is_lost(
     place: Callable[..., Any], fresh: Fresh, tmp_path: Path
 ) -> None:
-    """With TLS and a password; the serializers are Confluent's own."""
+    """With TLS and a password, and Confluent's own serializers."""
     made, outer = secured.certificates(tmp_path / "tls"), messages()["acme.Outer"]
     with registries.registry() as schemas:
         producer = Producer(schemas.url)
@@ -225,7 +225,7 @@ async def test_a_registry_that_is_away_is_waited_for_and_nothing_is_lost(
 
 
 async def _waits(port: int) -> bool:
-    """Whether the worker says of itself that it waits for the registry."""
+    """Whether the worker's readiness names the registry that it waits for."""
     url = f"http://127.0.0.1:{port}/readyz"
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as reply:
@@ -236,10 +236,10 @@ async def _waits(port: int) -> bool:
 
 
 @pytest.mark.guarantee("Dead letters")
-async def test_whoever_asks_wrongly_through_kafka_or_redis_hears_of_it(
+async def test_an_invalid_query_through_kafka_or_redis_gets_an_error(
     place: Callable[..., Any], fresh: Fresh
 ) -> None:
-    """The queries of the cases' README, and those of the project's own."""
+    """The queries of tests/cases' README, and of the project's own."""
     async with place(question_tokens=40) as here:
         stream = fresh("stream")
         await here.send("tokens", stream, b"web-1 fails")
@@ -274,7 +274,7 @@ async def test_whoever_asks_wrongly_through_kafka_or_redis_hears_of_it(
             await here.redis.publish(here.store.keys.query_channel(), json.dumps(query).encode())
             async with asyncio.timeout(60):
                 async for message in pubsub.listen():
-                    told = json.loads(message["data"])
-                    if told["id"] == query["id"]:
+                    answer = json.loads(message["data"])
+                    if answer["id"] == query["id"]:
                         break
-        assert "unknown field 'window'" in told["error"]
+        assert "unknown field 'window'" in answer["error"]

@@ -1,7 +1,8 @@
-"""Servers that ask who comes in: workers and commands get in with what they need, and not without.
+"""Kafka and Redis with authentication: workers and commands connect with the right credentials, and
+only with those.
 
-The rights of Redis users are those that SECURITY.md lists. What is secret is looked for in all
-that a worker and the commands write, at debug level.
+Redis users have the rights that SECURITY.md lists. All output of a worker and of the commands, at
+debug level, is searched for secrets.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ WAYS = ("SCRAM-SHA-512", "OAUTHBEARER", "certificate")
 
 
 def way(name: str, kafka: secured.Kafka, folder: Path) -> dict[str, Any]:
-    """The settings of one way in."""
+    """The settings of one way to authenticate."""
     security = "SSL" if name == "certificate" else "SASL_SSL"
     made: dict[str, Any] = {
         "broker": kafka.listeners[security],
@@ -56,7 +57,7 @@ def way(name: str, kafka: secured.Kafka, folder: Path) -> dict[str, Any]:
 
 
 def env(settings: dict[str, Any]) -> dict[str, str]:
-    """The settings as a process is given them."""
+    """The settings as environment variables."""
     return {variable(name): str(value) for name, value in settings.items()}
 
 
@@ -66,7 +67,7 @@ async def command(here: Site, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def rights() -> dict[str, str]:
-    """Of each Redis user of SECURITY.md what it may."""
+    """The ACL rules of each Redis user in SECURITY.md."""
     text = (ROOT / "SECURITY.md").read_text()
     found = re.findall(r"ACL SETUSER (\w+) on >PASSWORD(.*?)\n\n", text, re.S)
     return {name: " ".join(may.split()) for name, may in found}
@@ -76,7 +77,7 @@ def rights() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", WAYS)
-async def test_a_worker_and_the_commands_get_in(
+async def test_a_worker_and_the_commands_connect_to_a_secured_kafka(
     name: str, secured_kafka: secured.Kafka, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     stream, text, log = fresh("stream"), log_text(4, 60), tmp_path / "log"
@@ -146,7 +147,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def refusal(why: str, kafka: secured.Kafka, folder: Path) -> tuple[dict[str, Any], str]:
-    """Settings that do not get in, and the variable to be named."""
+    """Settings that Kafka rejects, and the variable that the message must name."""
     name, wrong, named = REFUSALS[why]
     (folder / "stale").write_text("hunter2")
     meant = {
@@ -159,7 +160,7 @@ def refusal(why: str, kafka: secured.Kafka, folder: Path) -> tuple[dict[str, Any
 
 
 @pytest.mark.parametrize("why", REFUSALS)
-async def test_who_may_not_come_in_is_told_what_to_look_at(
+async def test_a_rejected_login_names_the_setting_to_check(
     why: str, secured_kafka: secured.Kafka, tmp_path: Path
 ) -> None:
     given, named = refusal(why, secured_kafka, tmp_path)
@@ -170,7 +171,7 @@ async def test_who_may_not_come_in_is_told_what_to_look_at(
 
 @pytest.mark.parametrize("words", [("feed", __file__), ("worker",)])
 @pytest.mark.parametrize("why", ["a wrong password", "a stranger's certificate"])
-def test_who_may_not_come_in_is_told_in_one_line(
+def test_a_rejected_login_is_reported_in_one_line(
     why: str,
     words: tuple[str, ...],
     secured_kafka: secured.Kafka,
@@ -179,7 +180,7 @@ def test_who_may_not_come_in_is_told_in_one_line(
     fresh: Fresh,
 ) -> None:
     given, named = refusal(why, secured_kafka, tmp_path)
-    # Under a prefix of its own, so that no other group's streams are worth a warning.
+    # A fresh prefix avoids the warning about another group's streams.
     done = xl3m(*words, **env(given | {"redis": redis_url, "prefix": fresh("prefix")}))
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.strip().splitlines()
@@ -212,23 +213,23 @@ def redis(tmp_path: Path) -> Any:
 
 @pytest.fixture
 async def admin(redis: secured.SecuredRedis) -> AsyncIterator[Redis]:
-    """Its admin."""
+    """A client with all rights."""
     async with Redis.from_url(redis.users["admin"]) as client_:
         yield client_
 
 
-async def told(client_: Any, *words: str) -> Any:
-    """What Redis says to a command; redis-py types none of these."""
+async def execute(client_: Any, *words: str) -> Any:
+    """Redis's reply to a command that redis-py does not type."""
     return await client_.execute_command(*words)
 
 
-async def refused(admin: Redis) -> list[Any]:
-    """What was asked for without a right; that of a client to tell its name matters to nobody."""
+async def denied(admin: Redis) -> list[Any]:
+    """The commands that were denied, except CLIENT SETINFO and the like, which are optional."""
     log: Any = await admin.acl_log()
     return [entry for entry in log if not str(entry["object"]).startswith("client")]
 
 
-async def test_a_worker_and_who_asks_have_the_rights_they_need(
+async def test_a_worker_and_a_client_have_the_rights_they_need(
     broker: Service, redis: secured.SecuredRedis, admin: Redis, tmp_path: Path, fresh: Fresh
 ) -> None:
     stream, text, kept = fresh("stream"), log_text(5, 200), 40
@@ -263,16 +264,16 @@ async def test_a_worker_and_who_asks_have_the_rights_they_need(
         assert await here.stop(running) == 0
         done = await command(here, "rebuild", "--stream", stream, "--yes")
         assert done.returncode == 0, done.stdout + done.stderr
-    assert await refused(admin) == []
+    assert await denied(admin) == []
 
 
-async def test_a_worker_and_who_asks_have_no_other_rights(redis: secured.SecuredRedis) -> None:
+async def test_a_worker_and_a_client_have_no_other_rights(redis: secured.SecuredRedis) -> None:
     others = [("get", "theirs"), ("publish", "theirs", "x"), ("flushdb",), ("config", "get", "*")]
     for user in ("worker", "asker"):
         async with Redis.from_url(redis.users[user]) as client_:
             for words in others + [("get", "xl3m:schema")] * (user == "asker"):
                 with pytest.raises(NoPermissionError):
-                    await told(client_, *words)
+                    await execute(client_, *words)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ async def test_a_worker_and_who_asks_have_no_other_rights(redis: secured.Secured
         ("ssl_ca_certs=", "ssl_nonsense=", 2, "XL3M_REDIS"),
     ],
 )
-def test_whom_redis_refuses_is_told_why_in_one_line(
+def test_a_login_that_redis_rejects_is_reported_in_one_line(
     redis: secured.SecuredRedis, was: str, now: str, code: int, named: str
 ) -> None:
     done = xl3m("streams", XL3M_REDIS=redis.users["worker"].replace(was, now))
@@ -335,7 +336,7 @@ async def test_secrets_are_written_nowhere(
             assert secret not in text
 
 
-async def test_a_worker_that_is_not_let_in_any_more_writes_no_secrets(
+async def test_a_worker_whose_password_was_changed_writes_no_secrets(
     broker: Service,
     redis: secured.SecuredRedis,
     admin: Redis,
@@ -349,16 +350,16 @@ async def test_a_worker_that_is_not_let_in_any_more_writes_no_secrets(
     ):
         await here.start("--loglevel", "debug")
         await here.until(lambda: answers(session, port, "readyz"))
-        await told(admin, "ACL", "SETUSER", "worker", "resetpass", ">changed")
+        await execute(admin, "ACL", "SETUSER", "worker", "resetpass", ">changed")
         await admin.client_kill_filter(user="worker")
-        said = ""
+        replies = ""
 
         async def names_redis() -> bool:
-            nonlocal said
+            nonlocal replies
             async with session.get(f"http://127.0.0.1:{port}/readyz") as reply:
-                said += await reply.text()
+                replies += await reply.text()
                 reasons = (await reply.json()).get("reasons", {})
             return reply.status == 503 and "redis" in reasons
 
         await here.until(names_redis)
-    assert secured.REDIS_PASSWORD not in said + (tmp_path / "workers.log").read_text()
+    assert secured.REDIS_PASSWORD not in replies + (tmp_path / "workers.log").read_text()

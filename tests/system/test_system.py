@@ -1,5 +1,5 @@
-"""The whole system on a real broker and a real Redis: workers are processes, doors are used as
-anybody would. What streams come to is held against an offline run of the same text.
+"""The whole system on a real broker and a real Redis: workers are processes, and tests use the
+public endpoints. Streams must equal an offline run over the same text.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def chunks(text: str, seed: int) -> list[str]:
 async def anywhere(
     broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> AsyncIterator[Site]:
-    """A site on whatever broker is at hand, for what needs no durability."""
+    """A site on the best available broker, for tests that need no durability."""
     async with site(broker.url, redis_url, tmp_path, fresh) as made:
         yield made
 
@@ -61,7 +61,7 @@ async def finished(here: Site, stream: str, question: str, segments: int) -> boo
 
 
 async def assert_equals_offline(here: Site, stream: str, question: str, text: str) -> None:
-    """The log to the byte, the top-k by index, their scores within 1e-3."""
+    """Compare the log exactly, the top-k by index, and their scores within 1e-3."""
     engine = here.engine
     segments, scores = offline(engine, text, question)
     await here.until(lambda: finished(here, stream, question, len(segments)))
@@ -108,9 +108,8 @@ async def has_begun(here: Site, stream: str) -> bool:
 
 @pytest.mark.guarantee("Failover")
 async def test_a_killed_worker_costs_nothing(here: Site, fresh: Fresh) -> None:
-    here.settings = here.settings.replace(
-        session_timeout_seconds=6.0
-    )  # so long nobody has its partitions
+    # The partitions are reassigned after the session timeout.
+    here.settings = here.settings.replace(session_timeout_seconds=6.0)
     stream, question, text = fresh("stream"), "is the valve ok?", log_text(9, 300)
     await here.send("questions", stream, question.encode())
     pieces = chunks(text, 2)
@@ -195,7 +194,7 @@ async def test_a_query_through_kafka_is_answered_on_the_answers_topic(
     query = {"id": "q1", "question": "which valve?"}
     await anywhere.send("queries", stream, json.dumps(query).encode())
     await anywhere.send("queries", stream, msgpack.packb(query | {"id": "q2"}))
-    received = await anywhere.received("answers", 2)  # in any order: they are answered at once
+    received = await anywhere.received("answers", 2)  # in any order: they are answered concurrently
     assert {key for key, _ in received} == {stream.encode()}
     answers = {fields["id"]: (fields, value) for _, value in received if (fields := decode(value))}
     (answer, text), (packed, blob) = answers["q1"], answers["q2"]
@@ -287,15 +286,15 @@ async def test_a_question_that_redis_lost_in_a_restart_is_set_again(
             record = await here.send("questions", stream, lost.encode())
             await assert_equals_offline(here, stream, lost, text)
             await forget(here, stream, f"{record.topic}/{record.partition}", record.offset)
-            await asyncio.wait_for(worker.wait(), 60)  # it saw that something is missing
+            await asyncio.wait_for(worker.wait(), 60)  # it detected the lost question
             here.workers.clear()
             await here.start()
             await assert_equals_offline(here, stream, lost, text)
 
 
 async def forget(here: Site, stream: str, partition: str, offset: int) -> None:
-    """As a Redis that was killed before it saved this question, and came back: all of it but for
-    the process, which is told apart by a connection that broke."""
+    """Simulate a Redis that was killed before it saved this question and restarted; its clients see
+    a broken connection."""
     await here.redis.delete(keys.questions(stream))
     await here.redis.hset(keys.partition(partition), "next", str(offset))
     await here.redis.client_kill_filter(_type="pubsub")

@@ -1,5 +1,5 @@
-"""A tokens topic that is deleted and recreated while its worker lives, on the real Kafka: the
-worker reads the new topic from its first record, behind what the streams hold, and says so.
+"""A tokens topic that is deleted and recreated while its worker runs, on a real Kafka: the worker
+reads the new topic from its first record, appends it to the streams, and logs a warning.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from tests.support.workers import Site
 
 Fresh = Callable[[str], str]
 PARTITIONS = 4
-"""As the broker gives to topics that it creates by itself."""
+"""As in topics that the broker creates automatically."""
 
 
 async def recreate(here: Site, topic: str) -> None:
@@ -25,7 +25,7 @@ async def recreate(here: Site, topic: str) -> None:
     await admin.start()
     try:
         await admin.delete_topics([topic])
-        # By now the worker may have had it created, by asking for it.
+        # The worker may have created it meanwhile, by requesting its metadata.
         await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
     finally:
         await admin.close()
@@ -37,7 +37,7 @@ async def write(here: Site, topic: str, stream: str, word: str, lines: int) -> N
 
 
 async def put(here: Site, topic: str, stream: str, value: bytes) -> None:
-    """As soon as the topic is there."""
+    """Send a record as soon as the topic exists."""
     while True:
         try:
             await here.producer.send_and_wait(topic, value, key=stream.encode(), partition=0)
@@ -86,7 +86,7 @@ async def test_a_topic_recreated_under_a_living_worker_is_read_whole(
     old = "".join(f"old line {i}\n" for i in range(8))
 
     async def holds(text: str) -> bool:
-        """Nothing is missing. What the old position let through at first comes once more."""
+        """Whether all of the text is there. Records read at the old position may come twice."""
         held = await text_of(here, stream)
         return held.startswith(old) and held.endswith(text)
 

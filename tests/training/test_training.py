@@ -1,6 +1,7 @@
-"""The made-up data, the tokenizer, and the small model that comes with the package.
+"""The generated training data, the tokenizer, and the bundled model.
 
-What the model can do is measured by training.evaluate; here only that it is the one shipped.
+`training.evaluate` measures how good the model is; here only a sample shows that it is the trained
+one.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ from training.corpus.generate import TEMPLATE, Level, draw
 from training.corpus.passages import Passage, any_fact, dense, single
 from training.curriculum import BEFORE, DRILL, HARD, HARD_AT, STEPS, TEXTS, chosen
 from training.curves import read
-from training.evaluate import ASKED, BACKWARD, LENGTHS, level, passages, score
+from training.evaluate import BACKWARD, LENGTHS, QUESTION_TOKENS, level, passages, score
 from training.optimizers import HeadMuon
-from training.random_pairs import ASKED as ASKED_AT_ONCE
-from training.random_pairs import Pairs
+from training.random_pairs import MAX_QUESTIONS, Pairs
 from training.tokenizer import in_pieces
 from training.train import new_model
 from training.writer import KINDS, Writer
@@ -73,10 +73,12 @@ def test_the_generator_is_deterministic(level: Level) -> None:
 @given(st.integers(), st.sampled_from(LEVELS), st.booleans())
 def test_an_answer_stands_in_its_evidence(seed: int, level: Level, held_out: bool) -> None:
     level = replace(level, joint=0.0, several=0.0)
-    *told, asked, answer = single(Source(Random(seed), held_out), level, ten, False).pieces
+    *context, question, answer = single(Source(Random(seed), held_out), level, ten, False).pieces
     value = answer.text.rstrip("\n")
     assert answer.kind == "answer"
-    assert any(value in piece.text and _share_a_name(asked.text, piece.text) for piece in told)
+    assert any(
+        value in piece.text and _share_a_name(question.text, piece.text) for piece in context
+    )
 
 
 @given(st.integers(), st.sampled_from(BACKWARD))
@@ -99,7 +101,7 @@ def test_of_pairs_every_value_asked_for_stands_in_its_keys_line(seed: int, pairs
     start, *ends = Writer(TOKENIZER, seed).pairs(pairs).parts()
     newline = ends[0].ids[0]
     told = [_words(line) for line in _split(start.ids[1:], newline)]
-    assert len(ends) == min(len(told), ASKED_AT_ONCE)
+    assert len(ends) == min(len(told), MAX_QUESTIONS)
     for end in ends:
         place = end.kinds.index(1)
         key, value = end.ids[1 : place - 1], _words(end.ids[place:-1])
@@ -135,20 +137,20 @@ def test_a_step_is_read_with_easier_ones_and_never_with_harder(seed: int, number
 
 @given(st.integers())
 @settings(max_examples=5, deadline=None)
-def test_batches_written_ahead_are_of_the_step_come_to(seed: int) -> None:
-    here, ahead = (BatchLoader(TOKENIZER, seed, (), 2) for _ in range(2))
-    for lesson in (here, ahead):
-        lesson.set_step(REPEATS)
-    one, other = here.batches(0), ahead.batches(1)
+def test_prefetched_batches_follow_the_current_step(seed: int) -> None:
+    in_process, prefetching = (BatchLoader(TOKENIZER, seed, (), 2) for _ in range(2))
+    for loader in (in_process, prefetching):
+        loader.set_step(REPEATS)
+    one, other = in_process.batches(0), prefetching.batches(1)
     for _ in range(3):
         torch.testing.assert_close(next(one).ids, next(other).ids)
-    ahead.set_step(0)
-    while next(other).suffixes == (0, 0):  # repeats, which ask nothing; pairs do
+    prefetching.set_step(0)
+    while next(other).suffixes == (0, 0):  # repeats have no questions; pairs have some
         pass
 
 
-def _share_a_name(asked: str, line: str) -> bool:
-    words = set(WORDS.findall(asked)) - set(WORDS.findall(TEMPLATE))
+def _share_a_name(question: str, line: str) -> bool:
+    words = set(WORDS.findall(question)) - set(WORDS.findall(TEMPLATE))
     return any(word.strip(".") in line for word in words)
 
 
@@ -298,7 +300,9 @@ def test_a_passage_to_measure_on_fills_its_length(tokens: int, absent: bool) -> 
     for shape in ALL:
         for row in passages(writer, level(shape, tokens), 3, absent):
             assert len(row.ids) <= tokens
-            assert tokens - ASKED <= row.kinds.index(KINDS["guess" if absent else "answer"])
+            assert tokens - QUESTION_TOKENS <= row.kinds.index(
+                KINDS["guess" if absent else "answer"]
+            )
 
 
 def test_the_small_model_answers_and_knows_when_it_cannot(model: LanguageModel) -> None:

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from stream_app.sample_log import FIELDS, host, number, pool, value, version, word
 
-HELD_OUT = 8  # one value in so many
+HELD_OUT = 8  # one value in eight
 MONTHS = pool("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 STATUSES = pool("200 301 404 500")
 DAYS = pool("Monday Tuesday Wednesday Thursday Friday")
@@ -30,7 +30,7 @@ def date(rng: Random) -> str:
 
 
 def stamp(rng: Random) -> str:
-    """A time, mostly without its date, which would take half the line's tokens."""
+    """A time, mostly without its date, which would take half of the line's tokens."""
     choice = rng.random()
     if choice < 0.6:
         return clock(rng)
@@ -145,7 +145,7 @@ class Source:
                 return drawn
 
     def field(self) -> str:
-        """A field; one in five is a made-up word, so that no list of them is learnt."""
+        """A field's name; one in five is a made-up word, so that no list of them is learned."""
         return self.draw("word") if self.rng.random() < 0.2 else self.rng.choice(FIELDS)
 
     def value(self, name: str) -> str:
@@ -159,7 +159,7 @@ class Source:
                 return drawn
 
     def near(self, text: str) -> str:
-        """The same text with one digit, or else letter, of its last word changed; same half."""
+        """The text with a digit, or else a letter, of its last word changed; of the same half."""
         places = [at for at in range(text.rfind(" ") + 1, len(text)) if text[at].isalnum()]
         places = [at for at in places if text[at].isdigit()] or places
         for at in self.rng.sample(places, len(places)):

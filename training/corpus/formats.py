@@ -1,7 +1,7 @@
 """The line formats that the bundled model is trained on, and what can be asked about each.
 
-`{slot}` stands for a random entity. A phrase with slots describes how the line is found; one that
-ends in "?" is a whole question, any other is the name of what is asked for.
+`{slot}` stands for a random entity. The slots of a phrase identify the line. A phrase that ends in
+"?" is a whole question; any other names the wanted value.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kind:
         return tuple(dict.fromkeys(SLOT.findall(self.line)))
 
     def backward(self, ask: Ask) -> bool:
-        """Whether what is asked for stands before that by which it is found."""
+        """Whether the wanted value is before all that identifies it."""
         return self.slots.index(ask.answer) < min(map(self.slots.index, ask.keys))
 
 
@@ -184,11 +184,11 @@ KINDS = (
         ("word", "the code name of {name} 's team", "What is {name} 's team called?"),
     ),
 )
-# Fields of a subject, by shape: "bare" is the shortest, and only used to begin with.
+# Fields of a subject, by shape: "bare" is the shortest, and only used in the first steps.
 PAIRS = ("bare", "app", "json", "syslog", "talk")
 FORMATS = ("sshd", "nginx", "kafka", "hdfs", "spark", "dpkg", "systemd", "app", "json", "syslog")
 ALL = (*FORMATS, "talk")
-# The same thing in words that stand nowhere in the line.
+# Synonyms of fields that never occur in a line.
 OTHER_WORDS = {
     "port": ("Where does {} listen?", "On what does {} accept connections?"),
     "latency": ("How slow is {}?", "How long does {} take to respond?"),

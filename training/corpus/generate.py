@@ -18,7 +18,7 @@ SUBJECTS = ("host", "host", "order", "order", "order", "user", "service", "proje
 
 @dataclass(frozen=True)
 class Fact:
-    """What a line tells: its key, ways to ask for it, and the answer."""
+    """A fact of a line: its key, phrases that ask for it, and the answer."""
 
     key: tuple[str, ...]
     phrases: tuple[str, ...]
@@ -60,14 +60,13 @@ class Level:
 
 
 def known(records: list[Record]) -> set[tuple[str, ...]]:
-    """The keys of all that the records tell."""
+    """The keys of all facts of the records."""
     return {fact.key for record in records for fact in record.facts}
 
 
 def fresh(source: Source, level: Level, records: list[Record], shared: float) -> Record:
-    """A record that tells nothing the others do; with the chance `shared` it is like one of them.
-
-    Like: of the same format with one entity taken over, or one changed in a single letter.
+    """A record with new facts only; with the probability `shared` it resembles one of the others:
+    it has the same format and an entity of it, or one with a single letter changed.
     """
     taken = known(records)
     while True:
@@ -114,7 +113,7 @@ def _line(source: Source, level: Level, kind: Kind, like: Record | None) -> Reco
 
 
 def _fact(kind: Kind, ask: Ask, found: dict[str, str]) -> Fact:
-    """The key leaves the wording out: two kinds of line never tell the same."""
+    """A fact; its key has the kind of line but no wording, so kinds never share a fact."""
     key = (kind.line, ask.answer, *(found[slot] for slot in ask.keys))
     phrases = tuple(phrase.format(**found) for phrase in ask.phrases)
     return Fact(key, phrases, found[ask.answer], backward=kind.backward(ask))
@@ -149,8 +148,8 @@ def again(source: Source, level: Level, record: Record) -> Record:
 def pair_fact(subject: str, name: str, value: str) -> Fact:
     """The fact that a field of a subject has a value."""
     bare = subject.split(" ")[1]
-    asked = f"Which {name} does {bare} have?"
-    phrases = (f"the {name} of {bare}", f"the {name} of {subject}", asked)
+    whole = f"Which {name} does {bare} have?"
+    phrases = (f"the {name} of {bare}", f"the {name} of {subject}", whole)
     others = tuple(
         phrase.format(each) for phrase in OTHER_WORDS.get(name, ()) for each in (subject, bare)
     )
@@ -178,7 +177,7 @@ def _paired_line(source: Source, shape: str, time: str, subject: str, told: dict
 
 
 def question(source: Source, level: Level, fact: Fact) -> str:
-    """One of the ways to ask for the fact, some in words that are not the line's."""
+    """A question for the fact, sometimes in words that do not occur in the line."""
     if fact.others and source.rng.random() < level.others:
         return wrap(source, source.rng.choice(fact.others), level.phrasings)
     phrases = fact.phrases if level.phrasings > 1 else fact.phrases[:1]

@@ -1,4 +1,4 @@
-"""Lines without any answer: talk and plain prose between the records."""
+"""Lines without any answer, as noise between the records: requests, talk and plain prose."""
 
 from __future__ import annotations
 

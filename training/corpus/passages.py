@@ -27,9 +27,9 @@ QUESTIONS = 14
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text: `text`, an `answer`, or a `guess` that nothing before it tells.
+    """A piece of text: `text`, an `answer`, or a `guess` without evidence before it.
 
-    Of questions that stand side by side each has its `turn`, from 1; the rest is turn 0.
+    turn: the number of the question suffix it belongs to, from 1; 0 for the context.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Passage:
 
 
 def noise(source: Source, level: Level) -> str:
-    """A line that answers nothing: made up, or real where there is real text."""
+    """A line without any answer: generated, or real if the level has real text."""
     if level.real and source.rng.random() < 0.4:
         return source.rng.choice(level.real)
     return source.rng.choice(FILLERS)(source.rng)
@@ -67,7 +67,7 @@ def add_record(source: Source, level: Level, passage: Passage) -> None:
 
 
 def ask(source: Source, level: Level, passage: Passage, fact: Fact | None) -> None:
-    """Asks for a fact, or else for one that nothing tells: then any value is right."""
+    """Asks for a fact; without one, asks for an absent fact, whose answer is a guess."""
     kind = "answer" if fact else "guess"
     if fact is None:
         told = fresh(source, level, passage.records, level.near).facts
@@ -76,25 +76,25 @@ def ask(source: Source, level: Level, passage: Passage, fact: Fact | None) -> No
         _ask_two(source, level, passage, fact, kind)
         return
     if source.rng.random() < level.terse and fact.key[0] == "pair":
-        asked = f"{fact.key[1].split(' ')[1]} {fact.key[2]}? "
+        text = f"{fact.key[1].split(' ')[1]} {fact.key[2]}? "
     else:
-        asked = _framed(source, question(source, level, fact))
-    passage.pieces += [Piece(asked), Piece(all_of(passage, fact) + "\n", kind)]
+        text = _framed(source, question(source, level, fact))
+    passage.pieces += [Piece(text), Piece(all_of(passage, fact) + "\n", kind)]
 
 
 def all_of(passage: Passage, fact: Fact) -> str:
-    """The fact's answer; where the passage tells several, all of them in its order."""
+    """The fact's answer; if the passage has several values, all of them in its order."""
     told = [each for record in passage.records for each in record.facts if each.key == fact.key]
     return ", ".join(dict.fromkeys(each.answer for each in told)) or fact.answer
 
 
-def _framed(source: Source, asked: str) -> str:
-    framed = TEMPLATE.format(question=asked)
+def _framed(source: Source, question: str) -> str:
+    framed = TEMPLATE.format(question=question)
     return framed[1:] if source.rng.random() < 0.5 else framed
 
 
 def _ask_two(source: Source, level: Level, passage: Passage, fact: Fact, kind: str) -> None:
-    """Asks for two facts at once; the answer holds those that are told, in that order."""
+    """Asks for two facts at once; the answer has the present ones, in that order."""
     told = [each for record in passage.records for each in record.facts if each.key != fact.key]
     if told and source.rng.random() < 0.7:
         pair = [(fact, kind == "answer"), (source.rng.choice(told), True)]
@@ -102,15 +102,15 @@ def _ask_two(source: Source, level: Level, passage: Passage, fact: Fact, kind: s
         absent = fresh(source, level, passage.records, level.near).facts[0]
         pair = [(fact, kind == "answer"), (absent, False)]
     source.rng.shuffle(pair)
-    asked = _framed(source, joint_question(source, pair[0][0], pair[1][0]))
+    framed = _framed(source, joint_question(source, pair[0][0], pair[1][0]))
     answers = [all_of(passage, each) for each, present in pair if present]
     sure = "answer" if answers else "guess"
     text = ", ".join(answers) if answers else fact.answer
-    passage.pieces += [Piece(asked), Piece(text + "\n", sure)]
+    passage.pieces += [Piece(framed), Piece(text + "\n", sure)]
 
 
 def any_fact(source: Source, level: Level, passage: Passage) -> Fact:
-    """One of the facts the passage tells, with the chance `backward` one told before its key."""
+    """A fact of the passage; with the probability `backward`, one whose value is before its key."""
     if level.backward and source.rng.random() < level.backward:
         told = [fact for record in passage.records for fact in record.facts if fact.backward]
         if told:
@@ -119,7 +119,7 @@ def any_fact(source: Source, level: Level, passage: Passage) -> Fact:
 
 
 def dense(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
-    """Records and questions interleaved, until there is enough of them."""
+    """Records and questions interleaved, until it is enough."""
     passage = Passage()
     for _ in range(source.rng.randint(1, 3)):
         add_record(source, level, passage)
@@ -133,7 +133,7 @@ def dense(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Pa
 
 
 def context(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
-    """Records and noise, until there is enough; some begin in the middle of a line."""
+    """Records and noise, until it is enough; some passages begin in the middle of a line."""
     passage = Passage()
     if source.rng.random() < 0.3:
         cut = noise(source, level)
@@ -146,14 +146,14 @@ def context(source: Source, level: Level, enough: Callable[[Passage], bool]) -> 
 def single(
     source: Source, level: Level, enough: Callable[[Passage], bool], absent: bool
 ) -> Passage:
-    """A context with one question behind it, as the method asks it."""
+    """A context and one question, as in the method's prompt."""
     passage = context(source, level, enough)
     ask(source, level, passage, None if absent else any_fact(source, level, passage))
     return passage
 
 
 def exam(source: Source, level: Level, enough: Callable[[Passage], bool]) -> Passage:
-    """A context with questions about it side by side behind it: more to learn per token."""
+    """A context and several question suffixes: more to learn per token."""
     passage = context(source, level, enough)
     told = len(passage.pieces)
     for _ in range(QUESTIONS):

@@ -1,4 +1,4 @@
-"""Question wordings, around the name of what is asked for or around a whole question.
+"""Question wordings, around the name of a value or around a whole question.
 
 Some wordings are held out of the training, for measuring.
 """
@@ -47,7 +47,7 @@ ASKING_HELD_OUT = ("Look here: {}", "One thing: {}", "{} Thanks.")
 
 
 def wrap(source: Source, phrase: str, wrappings: int = 99) -> str:
-    """The phrase as a question; one in four among words that mean nothing."""
+    """The phrase as a question; one in four is among meaningless words."""
     whole = phrase.endswith("?")
     if source.held_out:
         return source.rng.choice(ASKING_HELD_OUT if whole else NAMING_HELD_OUT).format(phrase)
@@ -58,5 +58,5 @@ def wrap(source: Source, phrase: str, wrappings: int = 99) -> str:
 
 
 def _babble(source: Source) -> str:
-    """Up to three words of no language."""
+    """Up to three meaningless words."""
     return "".join(source.draw("word") + " " for _ in range(source.rng.randint(0, 3)))

@@ -196,7 +196,7 @@ def enable_blocked_attention(model: Any) -> None:
         before = model(input_ids=ids, use_cache=False).logits
         model.set_attn_implementation(NAME)
         is_same = logits_close(before, model(input_ids=ids, use_cache=False).logits)
-    except Exception:  # whatever a foreign model raises
+    except Exception:  # a foreign model may raise anything
         is_same = False
     if not is_same:
         model.set_attn_implementation(SDPA)

@@ -29,7 +29,7 @@ def can_pack(logits: Logits, packed_logits: Logits) -> bool:
         alone = [logits([row], 2)[0] for row in rows]
         try:
             packed = [*packed_logits(rows, 2)]
-        except Exception:  # whatever a foreign model raises: padded rows are always right
+        except Exception:  # a foreign model may raise anything; padded rows are always right
             return False
         if not all(map(logits_close, alone, packed)):
             return False

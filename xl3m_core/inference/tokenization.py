@@ -72,7 +72,7 @@ class TokenCodec:
         ids, stream = self.encode([PROBE])[0], DecodeStream(skip_special_tokens=True)
         try:
             return "".join(self.decode_next(stream, token) for token in ids) == self.decode(ids)
-        except Exception:  # no fast part, or whatever a foreign one raises
+        except Exception:  # no fast part; a foreign one may raise anything
             return False
 
 

@@ -1,6 +1,6 @@
-"""What must hold when nothing is broken any more: all of it, and no more than once.
+"""The checks after the last fault: every record was processed, exactly once.
 
-Reads the topics and the streams' state; knows nothing of what was done to the workers.
+Reads the topics and the streams' state only.
 """
 
 import json
@@ -13,8 +13,8 @@ from tests.system.chaos.world import BAD, World
 from xl3m_core import Segment
 
 
-async def settle(world: World) -> Counter[str]:
-    """Wait for the end state and hold it against an undisturbed run's; how much was checked."""
+async def check_everything(world: World) -> Counter[str]:
+    """Wait for the end state and compare it with an undisturbed run's; the number of checks."""
     checks = Counter[str]()
     texts = await world.texts()
     for stream in world.streams:
@@ -24,7 +24,7 @@ async def settle(world: World) -> Counter[str]:
 
 
 async def _stream(world: World, stream: str, text: str) -> Counter[str]:
-    """The log to the byte, and the k best segments."""
+    """Compare the log exactly, and the k best segments."""
     store, engine, question = world.site.store, world.site.engine, world.questions[stream]
     segments, scores = offline(engine, text, question)
 
@@ -44,33 +44,33 @@ async def _stream(world: World, stream: str, text: str) -> Counter[str]:
 
 
 def _said(segment: Segment) -> tuple[str, int, int, int, int]:
-    """All that a segment is but its times: those of a record sent twice are two."""
+    """The segment without its times: a record that was sent twice has two."""
     return segment.text, segment.start, segment.end, segment.start_token, segment.end_token
 
 
 async def _dead_letters(world: World) -> Counter[str]:
-    """Every bad event is there with its place, and nothing else is."""
+    """Every bad event is a dead letter with its partition and offset, and no other event is."""
     sent = {(r.partition, r.offset) for r in await world.topic("tokens") if r.value == BAD}
-    buried = set[tuple[int, int]]()
+    found = set[tuple[int, int]]()
 
-    async def all_buried() -> bool:
+    async def all_found() -> bool:
         letters = [json.loads(record.value) for record in await world.topic("dead_letters")]
-        buried.update((letter["partition"], letter["offset"]) for letter in letters)
-        return buried >= sent
+        found.update((letter["partition"], letter["offset"]) for letter in letters)
+        return found >= sent
 
-    await world.until(all_buried, f"{len(sent)} dead letters")
-    assert buried == sent, f"wrongly buried: {buried - sent}"
+    await world.until(all_found, f"{len(sent)} dead letters")
+    assert found == sent, f"good events among the dead letters: {found - sent}"
     return Counter({"dead letters": len(sent)})
 
 
 async def _answers(world: World) -> Counter[str]:
-    """Every query has its answer, whatever it says; through Kafka perhaps the same one twice."""
+    """Every query has an answer of any content; Kafka may deliver it twice."""
     ids = list[str]()
 
     async def answered() -> bool:
         ids[:] = [json.loads(record.value)["id"] for record in await world.topic("answers")]
-        return set(ids) >= set(world.asked)
+        return set(ids) >= set(world.query_ids)
 
-    await world.until(answered, f"answers to {len(world.asked)} queries")
-    assert set(ids) == set(world.asked)
-    return Counter({"queries": len(world.asked), "answered twice": len(ids) - len(set(ids))})
+    await world.until(answered, f"answers to {len(world.query_ids)} queries")
+    assert set(ids) == set(world.query_ids)
+    return Counter({"queries": len(world.query_ids), "answered twice": len(ids) - len(set(ids))})

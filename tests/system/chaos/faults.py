@@ -1,7 +1,4 @@
-"""Faults: what may happen to a system that runs. Each ends with the world whole again.
-
-Knows the world's handles; nothing of what the workers do about it.
-"""
+"""The faults: each breaks one part of the system and leaves it working again."""
 
 import asyncio
 import os
@@ -19,14 +16,14 @@ FULL_SECONDS = 3.0
 
 
 async def kill(world: World) -> None:
-    """A worker that has partitions dies."""
+    """Kill a worker that has partitions."""
     worker = await world.victim()
     if worker.returncode is None:
         worker.kill()
 
 
 async def zombie(world: World) -> None:
-    """A worker that has partitions stands still until others have them, and wakes up."""
+    """Stop a worker that has partitions until they are reassigned, and let it continue."""
     worker = await world.victim()
     if worker.returncode is None:
         worker.send_signal(signal.SIGSTOP)
@@ -36,13 +33,13 @@ async def zombie(world: World) -> None:
 
 
 async def scale(world: World) -> None:
-    """Partitions move: there are more workers, or fewer."""
+    """Change the number of workers, so that partitions move."""
     world.wanted = world.rng.choice([n for n in (1, 2, 4) if n != world.wanted])
 
 
 async def redis_dies(world: World) -> None:
-    """Redis dies as with its machine and comes back a while later: of what it confirmed in its last
-    second, which it syncs once a second, some is lost."""
+    """Kill Redis as in a crash of its machine, and restart it a little later. It syncs once a
+    second, so some of the writes of its last second are lost."""
     _, synced = services.written(world.redis.folder)
     await asyncio.sleep(SYNC_SECONDS)
     world.redis.kill()
@@ -53,38 +50,38 @@ async def redis_dies(world: World) -> None:
 
 
 async def broker_dies(world: World) -> None:
-    """The broker is killed, and comes back a while later."""
+    """Kill the broker, and restart it a little later."""
     world.kafka.kill()
     await asyncio.sleep(world.rng.uniform(0, AWAY_SECONDS))
     await asyncio.to_thread(world.kafka.start)
 
 
 async def cut(world: World) -> None:
-    """Every connection to Redis is reset."""
+    """Reset every connection to Redis."""
     world.proxy.cut()
 
 
 async def fill(world: World) -> None:
-    """Redis has no memory left for a while."""
-    config = world.site.redis.config_set  # its connections may be those of an earlier life
+    """Let Redis be out of memory for a while."""
+    config = world.site.redis.config_set  # its connections may be from before a restart
     await world.until(lambda: config("maxmemory", 1), "a Redis that is full")
     await asyncio.sleep(FULL_SECONDS)
     await world.until(lambda: config("maxmemory", 0), "a Redis that is not full")
 
 
 async def duplicate(world: World) -> None:
-    """A stretch of the topic is there once more, at new offsets: it is text like any other."""
+    """Send the last records again: at new offsets they are new text."""
     for record in (await world.topic("tokens"))[-20:]:
         await world.send("tokens", record.key.decode(), record.value)
 
 
 async def another_question(world: World) -> None:
-    """A stream's question is changed in mid-stream, perhaps to one it had before."""
+    """Change a stream's question, perhaps to one that it had before."""
     await world.ask(world.rng.choice(world.streams), world.rng.choice(QUESTIONS))
 
 
 async def query(world: World) -> None:
-    """Somebody wants an answer now."""
+    """Send a query."""
     await world.query()
 
 

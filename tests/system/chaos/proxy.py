@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can all be cut at once. Knows bytes only."""
+"""A TCP proxy on loopback whose connections can all be reset at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ CHUNK = 1 << 16
 
 
 class Proxy:
-    """In front of a port; what it stands before may come and go."""
+    """A proxy in front of a port, whose server may stop and restart."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -22,7 +22,7 @@ class Proxy:
         self.open.clear()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, both ways, until either side ends it."""
+        """Forward one connection in both directions, until either side ends it."""
         try:
             onward = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
@@ -50,7 +50,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def proxied(target: int) -> AsyncIterator[Proxy]:
-    """A proxy before the port."""
+    """A running proxy in front of the port."""
     proxy = Proxy(target)
     async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
         proxy.port = server.sockets[0].getsockname()[1]

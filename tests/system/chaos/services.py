@@ -1,7 +1,4 @@
-"""A Redis and a Kafka that can be killed and started again where they were.
-
-Knows how to find and kill their processes; not what is kept in them.
-"""
+"""A Redis and a Kafka that can be killed and restarted on the same port and data."""
 
 import os
 import signal
@@ -15,8 +12,8 @@ from stream_app.embedded.services import Service
 
 
 class Restartable:
-    """A service on one port and one folder through all its lives. mark: what its process's
-    command line holds, and no other's."""
+    """A service with a fixed port and folder. mark: a text that only its process's command line
+    has."""
 
     def __init__(
         self, folder: Path, start: Callable[[], AbstractContextManager[Service]], mark: str
@@ -25,16 +22,16 @@ class Restartable:
         self.life = ExitStack()
 
     def start(self) -> Service:
-        """Run, and be ready."""
+        """Start, and wait until it is ready."""
         return self.life.enter_context(self.start_it())
 
     def kill(self) -> None:
-        """End at once, with whatever is in memory lost."""
+        """Kill the process; its memory is lost."""
         os.kill(self.pid(), signal.SIGKILL)
         self.life.close()
 
     def pid(self) -> int:
-        """The process: a child of this one, which may have children by the same name."""
+        """The process id, of a child of this process that has the mark."""
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
@@ -45,7 +42,7 @@ class Restartable:
 
 
 def redis(folder: Path) -> Restartable:
-    """With an append-only file."""
+    """A Redis with an append-only file."""
     port = free_port()
     return Restartable(
         folder, lambda: services.redis(folder, appendonly=True, port=port), f"127.0.0.1:{port}"
@@ -53,13 +50,13 @@ def redis(folder: Path) -> Restartable:
 
 
 def written(folder: Path) -> tuple[Path, int]:
-    """The file that this Redis appends to now, and its size."""
+    """The append-only file that is written now, and its size."""
     path = max(folder.rglob("*.incr.aof"), key=lambda file: file.stat().st_mtime_ns)
     return path, path.stat().st_size
 
 
 def kafka(folder: Path, home: Path) -> Restartable:
-    """One node."""
+    """A one-node Kafka."""
     port = free_port()
     return Restartable(
         folder,

@@ -1,7 +1,7 @@
-"""Faults at random while streams are fed: the end is that of a run nobody disturbed.
+"""Random faults while streams are fed: the result equals that of an undisturbed run.
 
-`--chaos-seed` draws another schedule, `--faults` says how many, `--kills` how many more of them are
-a worker's death: `make chaos` is the long form.
+`--chaos-seed` chooses the schedule, `--faults` the number of faults, `--kills` that of additional
+kills of workers. `make chaos` is the long form.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stream_app.settings import kafka_home
-from tests.system.chaos.checks import settle
+from tests.system.chaos.checks import check_everything
 from tests.system.chaos.faults import ALL, QUESTIONS, Fault, kill
 from tests.system.chaos.world import World, world
 
@@ -22,14 +22,14 @@ PACE = 0.02  # and between two events
 
 
 def schedule(seed: int, faults: int, kills: int) -> list[Fault]:
-    """Every kind in turn, as far as it goes, and the kills among them, in random order."""
+    """The kinds of faults round robin, and the kills, in random order."""
     drawn = [ALL[i % len(ALL)] for i in range(faults)] + [kill] * kills
     random.Random(seed).shuffle(drawn)
     return drawn
 
 
 async def disturb(world: World, plan: list[Fault]) -> None:
-    """One fault after another while records come."""
+    """Cause one fault after another while records are sent."""
     for stream in world.streams:
         await world.ask(stream, world.rng.choice(QUESTIONS))
     feeding = asyncio.create_task(world.feed(PACE))
@@ -49,7 +49,7 @@ async def disturb(world: World, plan: list[Fault]) -> None:
 @pytest.mark.guarantee("Kafka outages")
 @pytest.mark.guarantee("Kafka queries")
 @pytest.mark.timeout(7200)
-async def test_faults_cost_time_and_nothing_else(
+async def test_faults_cost_time_but_no_data(
     pytestconfig: pytest.Config, tmp_path: Path, fresh: Callable[[str], str]
 ) -> None:
     if not (home := kafka_home()):
@@ -60,6 +60,6 @@ async def test_faults_cost_time_and_nothing_else(
     print(f"seed {seed}:", *(fault.__name__ for fault in plan))
     async with world(tmp_path, home, seed, fresh) as made:
         await disturb(made, plan)
-        checks = await settle(made)
+        checks = await check_everything(made)
     done, ended = dict(made.done), dict(Counter(made.ended))
-    print(f"faults: {done}; workers ended: {ended}; held: {dict(checks)}")
+    print(f"faults: {done}; exit codes of workers: {ended}; checked: {dict(checks)}")

@@ -1,7 +1,7 @@
-"""The world that faults are done to: services, workers that are kept alive, streams that are fed.
+"""The system under test: services, supervised workers, and streams that are fed.
 
-What went into the topics is read back from them at the end, so that the expectation does not rest
-on what a producer believes. Knows how to feed and to ask; not what is broken, nor when.
+The expected text is read back from the topics at the end, since a producer cannot know which of its
+retried records arrived.
 """
 
 import asyncio
@@ -34,8 +34,8 @@ WORDS = ("pump", "valve", "pressure", "low", "ok", "Übertrag", "気圧", "x" * 
 
 @dataclass
 class World:
-    """One run. wanted: how many workers there are to be; ports: theirs; asked: ids of queries sent;
-    done: faults by name."""
+    """One run. wanted: the number of workers; ports: of their monitoring endpoints; ended: exit
+    codes; done: the number of faults, by name."""
 
     site: Site
     redis: services.Restartable
@@ -45,14 +45,14 @@ class World:
     streams: list[str]
     wanted: int = 2
     fed: bool = False
-    asked: list[str] = field(default_factory=list)
+    query_ids: list[str] = field(default_factory=list)
     ports: dict[asyncio.subprocess.Process, int] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     questions: dict[str, str] = field(default_factory=dict)
 
     def alive(self) -> list[asyncio.subprocess.Process]:
-        """The workers that run."""
+        """The running workers."""
         return [worker for worker in self.site.workers if worker.returncode is None]
 
     async def victim(self) -> asyncio.subprocess.Process:
@@ -70,7 +70,7 @@ class World:
         return self.rng.choice(found)
 
     async def keep(self) -> None:
-        """Do what a supervisor does: start what ended, stop what is too many."""
+        """Restart workers that ended and stop surplus ones, as a supervisor does."""
         while True:
             for worker in set(self.site.workers) - set(self.alive()):
                 self.ended.append(worker.returncode or 0)
@@ -84,7 +84,7 @@ class World:
             await asyncio.sleep(0.2)
 
     async def feed(self, pace: float) -> None:
-        """Records of every stream, some of them bad, until told that it is enough."""
+        """Send records of all streams, some of them bad, until `fed` is set."""
         while not self.fed:
             stream = self.rng.choice(self.streams)
             bad = self.rng.random() < 0.02
@@ -93,18 +93,18 @@ class World:
             await asyncio.sleep(pace * self.rng.random())
 
     async def ask(self, stream: str, question: str) -> None:
-        """Make it the stream's only question."""
+        """Set the stream's only question."""
         self.questions[stream] = question
         await self.send("questions", stream, question.encode())
 
     async def query(self) -> None:
-        """Ask something once."""
-        self.asked.append(f"query-{len(self.asked)}")
-        value = {"id": self.asked[-1], "question": "is the valve ok?", "deadline": 5}
+        """Send a query."""
+        self.query_ids.append(f"query-{len(self.query_ids)}")
+        value = {"id": self.query_ids[-1], "question": "is the valve ok?", "deadline": 5}
         await self.send("queries", self.rng.choice(self.streams), json.dumps(value).encode())
 
     async def send(self, topic: str, stream: str, value: bytes) -> None:
-        """Until the broker has it, or has it twice: what is expected is read from the topic."""
+        """Send until the broker confirms; duplicates do no harm, since `texts` reads the topic."""
         while True:
             try:
                 await self.site.send(topic, stream, value)
@@ -113,15 +113,17 @@ class World:
                 await asyncio.sleep(0.2)
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Wait for what must come true once nothing is broken any more."""
+        """Wait until the condition holds; fails with the workers' log on a timeout."""
         try:
             await until(lambda: _holds(condition), seconds=END_SECONDS, poll=0.2)
         except TimeoutError:
             log = (self.site.folder / "workers.log").read_text(errors="replace")[-6000:]
-            raise AssertionError(f"{what} did not come true; the workers said:\n{log}") from None
+            raise AssertionError(
+                f"timed out waiting for: {what}; the workers' log:\n{log}"
+            ) from None
 
     async def topic(self, name: str) -> list[Any]:
-        """All records of a topic now, in the order of their offsets."""
+        """All records of a topic, by partition in the order of their offsets."""
         settings = self.site.settings
         topic = getattr(settings, f"{name}_topic")
         numbers = await self.site.producer.partitions_for(topic)
@@ -138,7 +140,7 @@ class World:
         return records
 
     async def texts(self) -> dict[str, str]:
-        """What each stream was fed, by the topic."""
+        """The text of each stream, from the topic."""
         texts = defaultdict[str, str](str)
         for record in await self.topic("tokens"):
             if record.value != BAD:
@@ -157,7 +159,7 @@ async def _holds(condition: Callable[[], Awaitable[bool]]) -> bool:
 async def world(
     folder: Path, home: Path, seed: int, fresh: Callable[[str], str]
 ) -> AsyncIterator[World]:
-    """Services of its own; workers reach Redis through the proxy."""
+    """A world with its own services; its workers reach Redis through the proxy."""
     redis, kafka = services.redis(folder / "redis"), services.kafka(folder / "kafka", home)
     try:
         at, broker = redis.start(), kafka.start()

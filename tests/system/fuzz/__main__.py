@@ -1,7 +1,7 @@
-"""`python -m tests.system.fuzz`: many inputs over all targets, a line each; `make fuzz`: a million.
+"""`python -m tests.system.fuzz`: fuzzes all targets and prints a line for each (`make fuzz`).
 
-Every target has a process of its own, one after the other: a crash of the interpreter is a
-fault like any other, and libFuzzer ends its process.
+Every target runs in its own process, one after another, so that a crash of the interpreter counts
+as a fault; libFuzzer also ends its process.
 """
 
 import argparse
@@ -19,25 +19,29 @@ GUIDED = importlib.util.find_spec("atheris") is not None
 
 
 def main() -> int:
-    """Run all targets, or the one that is named."""
+    """Run all targets, or the given one."""
     given = argparse.ArgumentParser(prog="python -m tests.system.fuzz", description=__doc__)
-    given.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
+    given.add_argument(
+        "--inputs", type=int, default=1_000_000, help="number of inputs over all targets"
+    )
     given.add_argument("--seed", type=int, default=0)
-    given.add_argument("--target", help="this one alone")
-    given.add_argument("--plain", action="store_true", help="by mutation alone")
+    given.add_argument("--target", help="run only this target")
+    given.add_argument(
+        "--plain", action="store_true", help="mutation only, even if atheris is installed"
+    )
     args = given.parse_args()
     guided = GUIDED and not args.plain
     with _watched(guided):
         from tests.system.fuzz.targets import TARGETS, engine
-    engine()  # once, before the processes part
-    how = "guided by coverage (atheris)" if guided else "by mutation alone"
+    engine()  # load it once, before the forks
+    how = "guided by coverage (atheris)" if guided else "by mutation only"
     print(f"{args.inputs:,} inputs, seed {args.seed}, {how}", flush=True)
     chosen = [target for target in TARGETS if args.target in (None, target.name)]
     return every(chosen, args.inputs, args.seed, guided)
 
 
 def _watched(guided: bool) -> AbstractContextManager[Any]:
-    """What is imported within reports which of its code is reached."""
+    """Instruments the modules imported within the block for coverage."""
     if not guided:
         return nullcontext()
     import atheris
@@ -49,14 +53,14 @@ def _watched(guided: bool) -> AbstractContextManager[Any]:
 
 
 def every(targets: list[Any], inputs: int, seed: int, guided: bool) -> int:
-    """The targets in turn, each with its share."""
+    """Run the targets, each with its share of the inputs; the exit code."""
     began, total, failed = time.perf_counter(), 0, list[str]()
     share = inputs / sum(target.weight for target in targets)
     for target in targets:
-        with tempfile.TemporaryFile("w+", errors="replace") as said:
-            code = _apart(target, int(share * target.weight) + 1, seed, guided, said)
-            said.seek(0)
-            text = said.read()
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            code = _forked(target, int(share * target.weight) + 1, seed, guided, output)
+            output.seek(0)
+            text = output.read()
         line = re.search(rf"^{re.escape(target.name)} .*?([\d,]+) inputs.*$", text, re.M)
         if code or not line:
             failed.append(target.name)
@@ -68,13 +72,13 @@ def every(targets: list[Any], inputs: int, seed: int, guided: bool) -> int:
     return 1 if failed else 0
 
 
-def _apart(target: Any, inputs: int, seed: int, guided: bool, said: IO[str]) -> int:
-    """One target in a process of its own; its exit code, and what it said."""
+def _forked(target: Any, inputs: int, seed: int, guided: bool, output: IO[str]) -> int:
+    """Run one target in a forked process that writes to `output`; its exit code."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.dup2(said.fileno(), 1)
-    os.dup2(said.fileno(), 2)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
     try:
         _one(target, inputs, seed, guided)
     except BaseException as end:  # libFuzzer ends in a SystemExit

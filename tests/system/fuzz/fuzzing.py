@@ -1,7 +1,7 @@
-"""Fuzzing: gives a target many inputs, counts what it makes of them, and fails on a fault.
+"""Fuzzing: gives a target many inputs, counts accepted and refused ones, and fails on a fault.
 
-A fault is any exception but a refusal, or an input that takes longer than `SLOWEST`. Guided by
-coverage where atheris is installed; else by mutation alone.
+A fault is any exception that is not a refusal, or an input that takes longer than `SLOWEST`. Guided
+by coverage if atheris is installed; else by mutation only.
 """
 
 import faulthandler
@@ -17,14 +17,14 @@ from typing import Any
 from tests.system.fuzz.mutate import LONGEST, mutated
 
 SLOWEST = 5.0
-"""Seconds; most inputs take some microseconds."""
+"""Seconds an input may take; most take microseconds."""
 HUNG = 60
-"""Seconds after which a process that is still at one input shows where, and ends."""
+"""Seconds per input after which the process prints its stack and exits."""
 
 
 @dataclass
 class Tally:
-    """What came of a target's inputs so far."""
+    """Counts of a target's inputs so far."""
 
     name: str
     call: Callable[[bytes], object]
@@ -35,7 +35,7 @@ class Tally:
     slowest: float = 0.0
 
     def take(self, data: bytes) -> None:
-        """One input. Raises what the target dies of, with the input in its notes."""
+        """Run one input. Raises the target's fault, with the input in its notes."""
         began = time.perf_counter()
         try:
             self.call(data)
@@ -60,7 +60,7 @@ class Tally:
 
 
 def by_mutation(target: Any, tally: Tally, inputs: int, seed: int) -> None:
-    """The seeds, then mutations of them."""
+    """Run the seeds, then mutations of them."""
     random = Random(f"{seed} {target.name}")
     for data in target.seeds:
         tally.take(data)
@@ -71,8 +71,8 @@ def by_mutation(target: Any, tally: Tally, inputs: int, seed: int) -> None:
 def by_coverage(
     target: Any, tally: Tally, inputs: int, seed: int, done: Callable[[], None]
 ) -> None:
-    """As libFuzzer goes: what reaches new code is changed further, half of it our way. Ends the
-    process, after `done`."""
+    """Run libFuzzer, which mutates inputs that reach new code; half of the mutations are ours. It
+    calls `done`, then ends the process."""
     import atheris
 
     def one(data: bytes) -> None:

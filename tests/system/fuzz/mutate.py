@@ -1,6 +1,6 @@
-"""Mutations of bytes: small changes, pieces of other inputs, and what tends to hurt.
+"""Mutations of bytes: small changes, pieces of other inputs, and values that often break parsers.
 
-The same seed gives the same inputs. Knows nothing of what they are for.
+The same seed gives the same inputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Change = Callable[[Random, bytes, Sequence[bytes]], bytes]
 
 
 def mutated(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """The input with one to four changes, mostly one."""
+    """The input with one, two or four changes, mostly one."""
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         data = random.choice(CHANGES)(random, data, others)
     return data[:LONGEST]

@@ -1,7 +1,7 @@
-"""What is fuzzed: every way in, as a function of bytes.
+"""The fuzz targets: every kind of input, as a function of bytes.
 
-A target returns if it accepts its input, raises an XL3MError (or click's own) if it refuses
-it with a reason, and anything else is a fault. Knows no fuzzing engine.
+A target returns if it accepts its input, and raises an XL3MError (or a click error) with a reason
+if it refuses it; any other exception is a fault.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ EVENTS = [
     b"\x81\xa4text\xdf\xff\xff\xff\xff",
 ]
 CASES = Path(__file__).parents[2] / "cases"
-# What real producers write, whole and line by line.
+# Events of real producers, whole and line by line.
 PRODUCED = [
     part
     for file in sorted(CASES.glob("*.json*"))
@@ -104,7 +104,7 @@ MISNAMED = [
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A way in, inputs to begin with, and what share of the inputs it should have."""
+    """A function to fuzz, its first inputs, and its weight in the share of all inputs."""
 
     name: str
     call: Callable[[bytes], object]
@@ -114,23 +114,23 @@ class Target:
 
 @lru_cache
 def engine() -> Engine:
-    """The small model, for its tokenizer."""
+    """An engine on the bundled model, for its tokenizer."""
     return Engine(LanguageModel.load())
 
 
 def _keyed(data: bytes) -> tuple[bytes | None, bytes | None]:
-    """Key and value: the first byte says how long the key is, 255 that there is none."""
+    """Key and value: the first byte is the key's length, 255 means no key."""
     size = data[0] if data else 255
     return (None, data[1:]) if size == 255 else (data[1 : 1 + size], data[1 + size :])
 
 
 def _text(data: bytes) -> str:
-    """Any text, lone surrogates among it."""
+    """Any text, including lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def chunk_in(format: Any, **changes: Any) -> Callable[[bytes], None]:
-    """An event of the tokens topic, in that form."""
+    """A target: an event of the tokens topic, in that format."""
     settings = Settings(input_format=format, max_event_bytes=LIMIT, **changes)
     decoder = TokenDecoder(settings, lambda ids: engine().model.decode_fragment(ids))
 
@@ -159,7 +159,7 @@ def a_time(data: bytes) -> None:
 
 
 def a_layout(data: bytes) -> None:
-    """A setting and its text: refused at start, or good for any record."""
+    """A format setting: rejected at start, or usable for any record."""
     name, _, text = _text(data).partition("\n")
     if name not in LAYOUT:
         name = LAYOUT[len(name) % len(LAYOUT)]
@@ -174,10 +174,10 @@ def a_layout(data: bytes) -> None:
 
 
 def fetched(data: bytes) -> None:
-    """What a broker sent of a partition: a byte that says whether checksums are to be mended, so
-    that what is behind them is reached, and batches. All of it is a record, or one that says why
-    it is none, in the order of offsets."""
-    sent = _mended(data[1:]) if data[:1] > b"\x01" else data[1:]
+    """A fetched part of a partition: a byte that says whether to repair checksums, so that the
+    code after the check is reached, then batches. The result is records, or placeholders with
+    the reason they are unreadable, in the order of offsets."""
+    sent = _repair_checksums(data[1:]) if data[:1] > b"\x01" else data[1:]
     state = FetchState(max_batch_bytes=1 << 20, isolation_level="read_committed")
     tp, aborted = TopicPartition("t", 0), [(3, 9)]
     records = PartitionRecords(state, tp, FetchedRecords(sent), aborted, 7, None, None, True, 1)
@@ -191,26 +191,26 @@ def fetched(data: bytes) -> None:
             unreadable_reason(record).encode()
 
 
-def _mended(data: bytes) -> bytes:
-    """The batches with right checksums, and lengths if the first one's is wrong."""
-    mended, at = bytearray(data), 0
-    while at + 61 <= len(mended):
-        [length] = struct.unpack_from(">i", mended, at + 8)
-        if not 49 <= length <= len(mended) - at - 12:
-            length = len(mended) - at - 12
-            struct.pack_into(">i", mended, at + 8, length)
-        if mended[at + 16] >= 2:
-            checksum = calc_crc32c(bytes(mended[at + 21 : at + 12 + length]))
-            struct.pack_into(">I", mended, at + 17, checksum)
+def _repair_checksums(data: bytes) -> bytes:
+    """The batches with valid checksums, and with a valid length where it was not."""
+    repaired, at = bytearray(data), 0
+    while at + 61 <= len(repaired):
+        [length] = struct.unpack_from(">i", repaired, at + 8)
+        if not 49 <= length <= len(repaired) - at - 12:
+            length = len(repaired) - at - 12
+            struct.pack_into(">i", repaired, at + 8, length)
+        if repaired[at + 16] >= 2:
+            checksum = calc_crc32c(bytes(repaired[at + 21 : at + 12 + length]))
+            struct.pack_into(">I", repaired, at + 17, checksum)
         else:
-            checksum = zlib.crc32(mended[at + 16 : at + 12 + length])
-            struct.pack_into(">I", mended, at + 12, checksum)
+            checksum = zlib.crc32(repaired[at + 16 : at + 12 + length])
+            struct.pack_into(">I", repaired, at + 12, checksum)
         at += 12 + length
-    return bytes(mended)
+    return bytes(repaired)
 
 
 def _batches() -> list[bytes]:
-    """Valid ones, of each codec and format, with and without a checksum to be mended."""
+    """Valid batches of each codec and format, with and without the flag to repair checksums."""
     odd = Raw(b"odd", None, [(b"\xff", b"\xff"), (b"", None)])
     records = [Raw(b"a line\n" * 9, b"key", [(b"name", b"v")]), Raw(None), odd]
     made = [
@@ -233,32 +233,32 @@ def _batches() -> list[bytes]:
 
 def question(data: bytes) -> None:
     """An event of the questions topic."""
-    asked = decode_question(*_keyed(data), LIMIT)
-    assert 1 <= len(asked.stream.encode()) <= STREAM_BYTES
-    if asked.question is not None:
-        assert asked.question.strip()
-        engine().suffix.__wrapped__(asked.question)  # as the agent does; not remembered here
+    found = decode_question(*_keyed(data), LIMIT)
+    assert 1 <= len(found.stream.encode()) <= STREAM_BYTES
+    if found.question is not None:
+        assert found.question.strip()
+        engine().suffix.__wrapped__(found.question)  # as the agent does, but without its cache
 
 
 def query(data: bytes) -> None:
     """An event of the queries topic."""
-    asked = decode_query(*_keyed(data), LIMIT, "t/0/1")
-    assert 1 <= len(asked.stream.encode()) <= STREAM_BYTES
-    assert 1 <= len(asked.id.encode()) <= STREAM_BYTES
-    assert asked.deadline is None or 0 <= asked.deadline <= 90
-    encode({"id": asked.id, "stream": asked.stream, "question": asked.question}, asked.as_json)
+    found = decode_query(*_keyed(data), LIMIT, "t/0/1")
+    assert 1 <= len(found.stream.encode()) <= STREAM_BYTES
+    assert 1 <= len(found.id.encode()) <= STREAM_BYTES
+    assert found.deadline is None or 0 <= found.deadline <= 90
+    encode({"id": found.id, "stream": found.stream, "question": found.question}, found.as_json)
 
 
 def query_of_any_text(data: bytes) -> None:
-    """An event of the queries topic, and what is no UTF-8 replaced; whoever sent a bad one is told,
-    if that can be made out."""
+    """An event of the queries topic, with invalid UTF-8 replaced. The sender of a bad one gets an
+    error if its id can be read."""
     key, value = _keyed(data)
     sender = sender_of(key, value, LIMIT)
     encode({"id": sender.id, "stream": sender.stream, "question": sender.question})
     fields = [*decode_fields(value)]
-    asked = decode_query(key, value, LIMIT, "t/0/1", "replace")
+    found = decode_query(key, value, LIMIT, "t/0/1", "replace")
     assert not {*fields} - {"id", "stream", "question", "deadline"}
-    (asked.question or "").encode()
+    (found.question or "").encode()
 
 
 def decode_fields(value: bytes | None) -> dict[str, Any]:
@@ -270,37 +270,37 @@ def decode_fields(value: bytes | None) -> dict[str, Any]:
 
 
 def pubsub(data: bytes) -> None:
-    """A message on the pub/sub door: refused, its asker must be told where it may be heard."""
+    """A message to the pub/sub endpoint; a rejected one still has a channel for the error."""
     keys.answer_channel(id_of(data, LIMIT)).encode()
-    asked = decode_query(None, data, LIMIT)
-    keys.lease(asked.id).encode("ascii")
+    found = decode_query(None, data, LIMIT)
+    keys.lease(found.id).encode("ascii")
 
 
 def any_map(data: bytes) -> None:
-    """An answer, or news of a stream, as a client reads it."""
+    """An answer, or an update of a stream, as a client decodes it."""
     assert isinstance(decode(data), dict)
 
 
 def letter(data: bytes) -> None:
-    """What becomes of the unusable: it must always be a dead letter."""
+    """An unusable event, which must always make a dead letter."""
     key, value = _keyed(data)
     reason = data.decode("utf-8", "replace")
     assert len(json.loads(dead_letter("t", 0, 7, key, value, reason))["reason"]) <= STREAM_BYTES
 
 
 def key_names(data: bytes) -> None:
-    """A stream's name and a question's, in the names of Redis."""
+    """The names of a stream and a question in Redis keys."""
     stream, other = _keyed(data)
-    asked = decode_question(stream, b"q?", LIMIT)
-    name = keys.log(asked.stream)
+    found = decode_question(stream, b"q?", LIMIT)
+    name = keys.log(found.stream)
     assert re.fullmatch(r"xl3m:1:\{[A-Za-z0-9._:/~%-]+\}:log", name)
     words = (other or b"").decode("utf-8", "replace")
-    qid = question_id(words, asked.stream)
+    qid = question_id(words, found.stream)
     assert re.fullmatch("[0-9a-f]{16}", qid)
 
 
 def settings(data: bytes) -> None:
-    """The environment: a byte that names the setting, its value, and so on by lines."""
+    """The environment: per line, a byte that chooses the setting, and its value."""
     names = [*map(variable, Settings.model_fields)]
     lines = [line for line in data.split(b"\n") if line]
     made = Settings.from_env({names[line[0] % len(names)]: _text(line[1:]) for line in lines})
@@ -309,7 +309,7 @@ def settings(data: bytes) -> None:
 
 
 def arguments(data: bytes) -> None:
-    """A command line: words by lines, of which the first picks the command."""
+    """A command line: one word per line; the first one chooses the command."""
     words = _text(data.replace(b"\0", b"")).split("\n")
     names = sorted(main.cli.commands)
     name = names[len(words[0]) % len(names)]
@@ -326,7 +326,7 @@ _LOOP = asyncio.new_event_loop()
 
 
 def reader(data: bytes) -> None:
-    """A file of any bytes, read in chunks of any size: of a text nothing is lost or added."""
+    """A file of any bytes, read in chunks of any size: the text is complete."""
     size, longest, data = (data[0] + 1, data[1] + 1, data[2:]) if len(data) > 1 else (7, 9, data)
     before = open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES
     open_file.CHUNK_BYTES, chunking.MAX_RECORD_BYTES = size, longest
@@ -351,9 +351,9 @@ def _bytes_of(texts: Sequence[str]) -> list[int]:
 
 
 def segments(data: bytes) -> None:
-    """Any text in any chunks: the same segments, which cover it, and a tail that can be kept."""
+    """Any text in any chunks: the segments are the same and cover it; the tail can be stored."""
     size, overlap, cut = (data[0] % 40 + 1, data[1], data[2] + 1) if len(data) > 2 else (5, 1, 3)
-    text = _text(data[3:1500])  # a letter at a time, more would take a tenth of a second
+    text = _text(data[3:1500])  # one character per chunk: more would take a tenth of a second
     counted = engine().model.count_tokens if data[:1] > b"\x80" else _bytes_of
     segmenter = Segmenter(counted, size, overlap % size)
     whole, tail = _cut(segmenter, [text])
@@ -378,7 +378,7 @@ def _cut(segmenter: Segmenter, chunks: list[str]) -> tuple[list[Segment], Tail]:
 
 
 def tokenizer(data: bytes) -> None:
-    """Any text as token ids, none of them special, and back."""
+    """Any text as token ids, none of them special, and decoded again."""
     model, text = engine().model, _text(data)
     ids = model.encode([text])[0]
     assert not set(ids) & set(model.tokenizer.all_special_ids)

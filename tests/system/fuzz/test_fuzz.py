@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`: every way in takes or refuses what comes, and a fault is seen."""
+"""The short form of `make fuzz`: every target accepts or refuses its inputs; faults are seen."""
 
 import time
 from random import Random
@@ -17,7 +17,7 @@ INPUTS = 1000
 
 @pytest.mark.guarantee("Dead letters")
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: str(target.name))
-def test_whatever_comes_in_is_taken_or_refused_with_a_reason(target: Target) -> None:
+def test_every_input_is_accepted_or_refused_with_a_reason(target: Target) -> None:
     tally = Tally(target.name, target.call, REFUSALS)
     inputs = len(target.seeds) + round(INPUTS * target.weight)
     by_mutation(target, tally, inputs, seed=0)
@@ -49,7 +49,7 @@ def target_of(call: Any) -> tuple[Target, Tally]:
     return Target("it", call, [b"seed"]), Tally("it", call, REFUSALS)
 
 
-def test_what_is_no_refusal_is_a_fault_and_shows_its_input() -> None:
+def test_any_other_exception_is_a_fault_that_shows_its_input() -> None:
     def call(data: bytes) -> None:
         raise KeyError("x")
 

@@ -1,7 +1,7 @@
-"""Fuzzed: values and keys in the wire format of a schema registry, as a worker decodes them.
+"""Fuzz targets: values and keys in the wire format of a schema registry, as a worker decodes them.
 
-The schemas are at hand, as after a batch was prepared: Avro, one that holds itself, Protobuf with
-nested messages and JSON Schema, by ids from 1 on; id 9 is unknown.
+The schemas are already loaded, as after the preparation of a batch: Avro (one of them recursive),
+Protobuf with nested messages, and JSON Schema, with ids from 1; id 9 is unknown.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ UNKNOWN = 9
 
 @dataclass
 class _Schema:
-    """As the registry's client has it."""
+    """A schema as the registry's client returns it."""
 
     schema_str: str
     schema_type: str = "AVRO"
@@ -53,7 +53,7 @@ class _Version:
 
 
 class _Client:
-    """A registry that needs no network."""
+    """A client of a registry, without a network."""
 
     def __init__(self) -> None:
         files = {f.name: f for f in (m.DESCRIPTOR.file for m in messages().values())}
@@ -83,12 +83,12 @@ class _Client:
         return _Version(found or _Schema(json.dumps(HOST)))
 
     def clear_caches(self) -> None:
-        """It has none."""
+        """There are no caches."""
 
 
 @lru_cache
 def decoder(format: str) -> TokenDecoder:
-    """With all schemas at hand, and without any network."""
+    """A decoder with all schemas loaded, without a network."""
     made = TokenDecoder(Settings(input_format=format, max_event_bytes=4096), lambda ids: "")
     registry = made.registry
     registry.client, registry.is_asked = _Client(), True
@@ -102,12 +102,12 @@ KEY = b"\0" + (4).to_bytes(4) + b"\x08text"
 
 
 def framed_value(data: bytes) -> None:
-    """A value, whose first byte picks its schema."""
+    """A value; its first byte chooses the schema."""
     _take(decoder("json"), KEY, _framed(data), ())
 
 
 def framed_line(data: bytes) -> None:
-    """The same where values are lines, so that it has to be a text."""
+    """A value where events are lines of text; its first byte chooses the schema."""
     _take(decoder("lines"), KEY, _framed(data), ())
 
 
@@ -117,19 +117,19 @@ def framed_key(data: bytes) -> None:
 
 
 def headed_value(data: bytes) -> None:
-    """A value whose schema a header names."""
+    """A value whose schema is named by a header."""
     size = data[0] % 32 if data else 0
     _take(decoder("json"), b"key", data[1 + size :], [(HEADERS["value"], data[1 : 1 + size])])
 
 
 @lru_cache
 def plain_decoder() -> TokenDecoder:
-    """One that asks no registry."""
+    """A decoder without a registry."""
     return TokenDecoder(Settings(input_format="lines", max_event_bytes=4096), lambda ids: "")
 
 
 def without_registry(data: bytes) -> None:
-    """Any value and key, where no registry is set: recognised or not."""
+    """Any value and key without a registry, in the wire format or not."""
     _take(plain_decoder(), data[:9], b"\0" + data, ())
 
 
@@ -161,7 +161,7 @@ def _seeds() -> list[bytes]:
 
 
 SEEDS = _seeds()
-assert len(decoder("json").registry.readers) == 6  # a target without schemas would refuse all
-# The header of a Protobuf value holds its indexes, too.
+assert len(decoder("json").registry.readers) == 6  # without schemas all inputs would be refused
+# The header of a Protobuf value has the message's indexes, too.
 HEADED = [bytes([6]) + b"\0" + s[:1].rjust(4, b"\0") + b"\0" + s[1:] for s in SEEDS]
 HEADED += [bytes([17]) + b"\1" * 17 + b"\x00\x08\x07"]

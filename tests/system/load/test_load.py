@@ -1,7 +1,7 @@
-"""A worker under load, in small: `python -m benchmarks load` is the long form, with the figures.
+"""A worker under load; `python -m benchmarks load` is the long form, with figures.
 
-Real workers on a real Kafka and a real Redis, with a model as fast as each test needs it. What
-streams come to is held against an offline run.
+Real workers on a real Kafka and a real Redis, with a model of the speed that each test needs.
+Streams must equal an offline run.
 """
 
 from dataclasses import replace
@@ -25,12 +25,12 @@ CRAWLING = ["paced", "800"]  # tokens a second: eight segments
 
 @pytest.fixture
 def settings(durable_broker: Service, redis_url: str) -> Settings:
-    """Those of a real Kafka and a Redis."""
+    """Settings for a real Kafka and a real Redis."""
     return Settings(broker=durable_broker.url, redis=redis_url)
 
 
 async def send(here: Loaded, streams: list[str], partitions: list[int], each: int) -> None:
-    """So many events of every stream, in turns."""
+    """Send `each` events of every stream, round robin."""
     for number in range(each):
         for stream, partition in zip(streams, partitions, strict=True):
             await here.send(stream, lines(stream, number, LINES), partition)
@@ -50,7 +50,7 @@ async def test_each_of_many_streams_is_complete_and_right(
 
 
 async def is_held(here: Loaded) -> bool:
-    """Whether more is unscored than one partition may have."""
+    """Whether more tokens are unscored than one partition may have, so that it is paused."""
     return (await here.look()).unscored > here.settings.max_lag_tokens
 
 
@@ -58,7 +58,8 @@ async def is_held(here: Loaded) -> bool:
 async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """All of the flood is in Kafka, and its partition held, when the slow ones' events come."""
+    """The slow streams' events come when all of the hot one's are in Kafka and its partition is
+    paused."""
     async with loaded_worker.loaded(settings, tmp_path, CRAWLING, max_lag_tokens=4096) as here:
         hot, *slow = here.names(7)
         await here.ask([hot, *slow])
@@ -77,7 +78,8 @@ async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
 async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_read_again(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """It would take minutes to score what it has read; the one that joins takes no time at all."""
+    """The first worker would need minutes to score what it has read; the second one's model costs
+    nothing."""
     async with loaded_worker.loaded(settings, tmp_path, CRAWLING, max_lag_tokens=4096) as here:
         streams, log = here.names(PARTITIONS), tmp_path / "second.log"
         await here.ask(streams)
