@@ -1,4 +1,4 @@
-"""create_app: builds the parts of a worker and connects them. The only module that wires.
+"""create_app: builds the parts of a worker and connects them. No other module does.
 
 Parts get their callbacks in their constructors. A `lambda` stands for a part that is built later.
 """
@@ -64,7 +64,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         blocked=health.blocked,
     )
     topics = {name: raw_topic(app, *names) for name, names in _names(settings).items()}
-    # Its buffers limit what is in memory: Faust's own limit blocks all partitions for one.
+    # PartitionBuffers limit memory by partition; Faust's own limit would block all for one.
     topics["tokens"].maxsize = sys.maxsize
 
     scorer = Scorer(

@@ -2,10 +2,10 @@
 
 XL3MError
 ├── SettingsError       a setting that cannot be used
-├── SchemaError         what lies in Redis was laid out by another version
+├── SchemaError         the keys in Redis have the layout of another version
 ├── UnreachableError    the broker, Redis or a worker does not answer
-│   └── RegistryError   the schema registry gives no schemas, or does not let us in
-├── EmbeddedError       a service that was to be started here did not start
+│   └── RegistryError   the schema registry is down, or refuses this worker
+├── EmbeddedError       an embedded service did not start
 └── BadEvent            an event that cannot be used
 """
 
@@ -13,30 +13,30 @@ from xl3m_core.errors import XL3MError
 
 
 class SettingsError(XL3MError):
-    """A setting that cannot be used; the message names its variable. It is no ValueError, which
-    pydantic would wrap in an error of its own."""
+    """A setting that cannot be used; the message names its variable. Not a ValueError, which
+    pydantic would wrap in its own error."""
 
 
 class SchemaError(XL3MError, RuntimeError):
-    """What lies in Redis was laid out by another version of this program."""
+    """The keys in Redis have the layout of another version of this program."""
 
 
 class UnreachableError(XL3MError, ConnectionError):
-    """The broker, Redis or a worker does not answer where it was looked for."""
+    """The broker, Redis or a worker does not answer at its address."""
 
     service = "Redis"
-    """What a step waits for that is tried again."""
+    """The name of the service in the log line of a retry."""
 
 
 class RegistryError(UnreachableError):
-    """The schema registry gives no schemas: it is away, is none, or does not let us in."""
+    """The schema registry gives no schemas: it is down, it is another server, or it refuses us."""
 
     service = "the schema registry"
 
 
 class EmbeddedError(XL3MError, RuntimeError):
-    """A service that was to be started here did not start."""
+    """An embedded service did not start."""
 
 
 class BadEvent(XL3MError, ValueError):
-    """An event that cannot be used; the message is the reason its sender is given."""
+    """An event that cannot be used; the message is the reason that its sender gets."""

@@ -102,7 +102,7 @@ def decode_query(
         raise BadEvent(unknown)
     query_id = _id(fields["id"]) if "id" in fields else id
     if not query_id:
-        raise BadEvent("field 'id' is missing: the answer is heard under it")
+        raise BadEvent("field 'id' is missing: the answer is sent under it")
     deadline = fields.get("deadline")
     if deadline is not None and not (is_number(deadline) and 0 <= deadline <= MAX_DEADLINE):
         raise BadEvent(f"field 'deadline' must be seconds from 0 to {MAX_DEADLINE:.0f}")
@@ -203,7 +203,7 @@ def _stream(fields: dict[str, Any], key: bytes | None) -> str:
         return stream_name(_key(key) if key else None)
     stream = fields["stream"]
     if isinstance(stream, list):
-        raise BadEvent("field 'stream': a list is not (yet) taken: ask each stream by itself")
+        raise BadEvent("field 'stream' must not be a list: ask each stream by itself")
     if not isinstance(stream, str) or not stream:
         found = "empty" if stream == "" else _kind(stream)
         raise BadEvent(f"no stream: field 'stream' must be a stream's name, and is {found}")

@@ -9,7 +9,7 @@ from xl3m_core.segment import Segment
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A segment of the key context; `score` is its certainty in nats, offsets are in characters."""
+    """A segment of the key context; `score` is in nats, `start` and `end` are in characters."""
 
     stream: str
     index: int

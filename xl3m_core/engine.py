@@ -86,10 +86,10 @@ class Engine:
         )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The certainty of each (segment text, question) pair, in nats; see `measure.certainty`.
+        """The score of each (segment text, question) pair, in nats, by the method's measure.
 
-        Rounded to 1e-4: a finer difference comes from the rows that shared a batch, and would
-        decide between segments that say the same. Equal scores are ordered by segment index.
+        Rounded to 1e-4: a smaller difference comes from the other rows of the batch, and must not
+        decide between segments with the same text. Equal scores are ordered by segment index.
 
         Raises QuestionError for a question that is empty or too long.
         """
@@ -124,7 +124,7 @@ class Engine:
     def _score(
         self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure], at_once: bool
     ) -> tuple[dict[Measure, list[float]], float]:
-        """The scores by measure, and how many seconds the workers took, side by side.
+        """The scores by measure, and the seconds of work, divided by the workers that shared it.
 
         at_once: all batches are one call, which takes priority over those that wait.
         """
@@ -137,12 +137,12 @@ class Engine:
             parts = [batches] if at_once and batches else [[batch] for batch in batches]
             calls = [partial(score_batches, self.model, part, scores) for part in parts]
             size = tokens // max(1, len(calls))
-            job = None if len(calls) == 1 else self.executor.submit(calls, size)
+            job = None if at_once else self.executor.submit(calls, size)
         seconds = job.results() if job else self.executor.run(calls, size)
         return scores, sum(seconds) / max(1, min(self.executor.workers, len(calls)))
 
     def budget(self, lengths: Sequence[int]) -> int:
-        """How many tokens a batch of rows of these lengths has."""
+        """How many tokens each batch gets if rows of these lengths are scored."""
         return balanced_budget(lengths, self.batch_tokens, self.executor.workers)
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
@@ -171,8 +171,8 @@ class Engine:
         """
         if not context.text:
             raise ModelError(
-                "no segment can be read: its logits are NaN for all of them, or the question and "
-                f"the answer leave no room in its window of {self.model.window} tokens"
+                "no segment can be read: the logits are NaN for all of them, or the question and "
+                f"the answer leave no room in the model's window of {self.model.window} tokens"
             )
         prompt = self.prompt(context.text, question)
         with self._priority(prompt) as claim_idle_threads:
@@ -185,7 +185,7 @@ class Engine:
             text, first = self.model.generate(prompt, self.method.answer_tokens, give)
         certainty = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
         if math.isnan(certainty):
-            raise ModelError("its logits for the first token of an answer are NaN")
+            raise ModelError("the logits for the first token of the answer are NaN")
         return Generated(text.strip(), certainty)
 
     def _priority(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
@@ -193,16 +193,17 @@ class Engine:
         return self.executor.priority(len(prompt) if self.model.can_extend_cache else math.inf)
 
     def _prompt(self, context: str, question: str) -> list[int]:
-        """Token ids of a key context's text with the question behind it. `prompt` caches them:
+        """Token ids of a key context's text with the question after it. `prompt` caches them:
         `assemble` counts the tokens of the same prompt that `answer` needs."""
         return self.model.prompt(context + self.render_question(question))
 
     def render_question(self, question: str) -> str:
-        """The question in the model's template, as it stands behind a segment or a context."""
+        """The question in the model's template, as it stands after a segment or a context."""
         return self.model.template.replace("{question}", question)
 
     def _suffix(self, question: str) -> tuple[int, ...]:
-        """The ids of a question, with which all of its rows end. Raises QuestionError."""
+        """The ids of a question in its template: all of its rows end with them. Raises
+        QuestionError."""
         if not question.strip():
             raise QuestionError("the question is empty")
         ids = self.model.encode([self.render_question(question)])[0]
@@ -236,5 +237,5 @@ class Engine:
         if self.shortened == 1:
             logger.warning(
                 "a segment of %d tokens was cut for another model: this one reads only its last %d "
-                "tokens beside the question. Later ones are not logged", tokens, room,
+                "tokens beside the question. Further cases are not logged", tokens, room,
             )  # fmt: skip

@@ -3,7 +3,7 @@
 XL3MError
 ├── MethodError       sizes that do not fit the window (segment, question, answer, k)
 ├── QuestionError     a question that is empty or longer than the method leaves room for
-└── ModelError        a model that cannot be loaded or cannot be scored
+└── ModelError        a model that cannot be loaded or run
 """
 
 
@@ -20,4 +20,4 @@ class QuestionError(XL3MError, ValueError):
 
 
 class ModelError(XL3MError, RuntimeError):
-    """The model cannot be loaded, or cannot be scored."""
+    """The model cannot be loaded, or gives no usable logits."""

@@ -19,19 +19,19 @@ TOP_P = 0.95
 
 
 def logits_needed(measures: Iterable[Measure], question_tokens: int) -> int:
-    """The logits of how many last positions of a row the measures need."""
+    """How many last positions of a row the measures need the logits of."""
     return 1 if set(measures) <= {"entropy", "top_p"} else question_tokens + 1
 
 
 def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") -> Tensor:
-    """The certainty of each row (B,), in nats: at most 0, and higher is more certain.
+    """The score of each row (B,), in nats: at most 0, and higher is more certain.
 
         row      ... segment | q1  q2 ... qm        logits[:, -1] predicts the answer,
         logits            p0 | p1  p2 ... pm        logits[:, -1-i] predicts question[:, -i]
 
     logits: (B, P, V), the last P positions of left-padded rows. question: (B, m), the
     question's token ids against the right edge, IGNORE_INDEX where a row's question is shorter.
-    A row whose logits are NaN gets -inf, the lowest certainty.
+    A row whose logits are NaN gets -inf, the lowest score.
     """
     if measure == "entropy":
         score = -entropy(logits[:, -1])
@@ -54,7 +54,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 def nucleus(logits: Tensor, p: float = TOP_P) -> Tensor:
     """Log probabilities (B, V) of logits (B, V), the most likely first: the fewest whose sum is at
-    least p, and -inf behind them."""
+    least p, and -inf after them."""
     log_p = torch.log_softmax(logits.float(), dim=-1).sort(dim=-1, descending=True).values
     before = log_p.exp().cumsum(dim=-1) - log_p.exp()
     return log_p.masked_fill(before >= p, -torch.inf)

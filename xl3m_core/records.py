@@ -44,8 +44,8 @@ _CONTINUED = re.compile(
 
 @lru_cache(maxsize=16)
 def record_start(rule: str) -> RecordStart:
-    """The rule of this name, `auto` or `line`, or for a regular expression that matches in lines
-    that begin a record. Raises ValueError, with the reason, if it is neither."""
+    """The rule with this name, `auto` or `line`; or that of a regular expression, which is found in
+    the first line of each record. Raises ValueError, with the reason, if it is neither."""
     if rule == AUTO:
         return _is_no_continuation
     if rule == LINE:
@@ -53,7 +53,7 @@ def record_start(rule: str) -> RecordStart:
     try:
         pattern = re.compile(rule)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{rule!r} is no regular expression: {error}") from error
+        raise ValueError(f"{rule!r} is not a regular expression: {error}") from error
     if pattern.search(""):
         raise ValueError(f"{rule!r} matches every line, even an empty one: use `{LINE}`")
     return lambda line: pattern.search(line[:EXAMINED_CHARS]) is not None

@@ -22,14 +22,22 @@ from stream_app.kafka.topics import (
     topic_names,
 )
 from stream_app.settings import Settings, unknown_variables
-from stream_app.store import groups, server_check
-from stream_app.store.connection import AnyRedis, open_redis
-from stream_app.store.keys import Keys
+from stream_app.store.connection import open_redis
 from stream_app.store.schema import check_schema
+from stream_app.store.server_check import (
+    NO_EVICTION,
+    TESTED,
+    DataFacts,
+    ServerFacts,
+    data_facts,
+    info,
+    server_facts,
+)
 from xl3m_core.errors import XL3MError
 
 PARTITIONS = 4
 """Partitions in the suggested command for a missing topic: as many workers can share it."""
+NOT_NOTED = "not recorded yet: the first worker does"
 if TYPE_CHECKING:
     from xl3m_core import Engine
 
@@ -90,60 +98,55 @@ async def redis_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Check Redis: connection, eviction policy, persistence, schema and consumer group."""
     try:
         async with open_redis(settings.redis) as redis:
-            info = await server_check.info(redis)
-            for finding in _redis_info(info):
+            server = server_facts(await info(redis))
+            for finding in (_redis_server(server), _eviction(server), _persistence(server)):
                 yield finding
-            if not server_check.fault_of(info):  # a cluster cannot answer these checks
-                yield await _schema(redis, Keys(settings.prefix))
-                yield await _redis_group(redis, settings)
+            if not server.fault:
+                data = await data_facts(redis, settings)
+                yield _schema(data)
+                yield _redis_group(data, settings)
     except (UnreachableError, SettingsError) as error:
         yield Finding("FAIL", "Redis", str(error))
 
 
-def _redis_info(info: dict[str, Any]) -> Iterator[Finding]:
-    yield _redis_kind(info)
-    policy = info.get("maxmemory_policy", "unknown")
-    if policy == "noeviction":
-        yield Finding("ok", "Redis maxmemory-policy", policy)
-    else:
-        message = f"it is {policy}, so keys may be evicted: set it to noeviction"
-        yield Finding("FAIL", "Redis maxmemory-policy", message)
-    if info.get("aof_enabled"):
-        yield Finding("ok", "Redis appendonly", "on")
-    else:
-        message = (
-            "it is off: a Redis restart may lose recent writes, which Kafka then supplies again"
-        )
-        yield Finding("WARN", "Redis appendonly", message)
-
-
-def _redis_kind(info: dict[str, Any]) -> Finding:
-    if fault := server_check.fault_of(info) or server_check.replica_fault(info):
+def _redis_server(server: ServerFacts) -> Finding:
+    if fault := server.fault or server.replica_fault:
         return Finding("FAIL", "Redis", fault)
-    message = f"answers, version {info['redis_version']}"
-    if server_check.version(info) < server_check.TESTED:
-        return Finding("WARN", "Redis", f"{message}: older than 6.2, which is the oldest tested")
+    message = f"answers, version {server.version}"
+    if not server.is_tested:
+        oldest = ".".join(map(str, TESTED))
+        return Finding("WARN", "Redis", f"{message}: older than {oldest}, the oldest tested")
     return Finding("ok", "Redis", message)
 
 
-async def _redis_group(redis: AnyRedis, settings: Settings) -> Finding:
-    noted = await groups.noted_groups(redis, settings)
-    if fault := groups.fault_of(noted, settings):
-        return Finding("FAIL", "Redis group", fault)
-    if warning := groups.warning_of(noted, settings):
-        return Finding("WARN", "Redis group", warning)
-    message = (
-        f"{settings.group}, and no other" if noted else "not recorded yet: the first worker does"
-    )
+def _eviction(server: ServerFacts) -> Finding:
+    subject, policy = "Redis maxmemory-policy", server.eviction_policy
+    if server.may_evict:
+        message = f"it is {policy}, so keys may be evicted: set it to {NO_EVICTION}"
+        return Finding("FAIL", subject, message)
+    return Finding("ok", subject, policy)
+
+
+def _persistence(server: ServerFacts) -> Finding:
+    if server.is_append_only:
+        return Finding("ok", "Redis appendonly", "on")
+    message = "it is off: a Redis restart may lose recent writes, which Kafka then supplies again"
+    return Finding("WARN", "Redis appendonly", message)
+
+
+def _schema(data: DataFacts) -> Finding:
+    if data.schema_fault:
+        return Finding("FAIL", "schema", data.schema_fault)
+    return Finding("ok", "schema", str(data.schema or NOT_NOTED))
+
+
+def _redis_group(data: DataFacts, settings: Settings) -> Finding:
+    if data.group_fault:
+        return Finding("FAIL", "Redis group", data.group_fault)
+    if data.group_warning:
+        return Finding("WARN", "Redis group", data.group_warning)
+    message = f"{settings.group}, and no other" if data.has_groups else NOT_NOTED
     return Finding("ok", "Redis group", message)
-
-
-async def _schema(redis: AnyRedis, keys: Keys) -> Finding:
-    try:
-        noted = await check_schema(redis, keys)
-    except SchemaError as error:
-        return Finding("FAIL", "schema", str(error))
-    return Finding("ok", "schema", str(noted or "not recorded yet: the first worker does"))
 
 
 async def kafka_findings(settings: Settings) -> AsyncIterator[Finding]:

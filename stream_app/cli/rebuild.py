@@ -13,7 +13,8 @@ from stream_app.kafka.topics import retained
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
 from stream_app.store.connection import open_redis
-from stream_app.store.rebuild import RebuildError, RebuildPlan, Rebuilt, rebuild
+from stream_app.store.rebuild import RebuildError, Rebuilt, rebuild
+from stream_app.store.rebuild_plan import RebuildPlan
 from stream_app.store.store import StreamStore
 
 

@@ -110,7 +110,10 @@ async def set_question(
 async def ensure_worker(store: StreamStore) -> None:
     """Raise UnreachableError if no worker listens."""
     if not await workers(store):
-        raise UnreachableError("no worker listens on this Redis: start one with `xl3m worker`")
+        raise UnreachableError(
+            "no worker listens on this Redis: start one with `xl3m worker`, or wait until it has "
+            "loaded its model"
+        )
 
 
 async def workers(store: StreamStore) -> int:

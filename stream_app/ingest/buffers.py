@@ -70,7 +70,7 @@ class PartitionBuffers:
         self.pause = pause
         self.resume = resume
         self.discard = discard
-        # None is empty; the one that waits longest for its turn comes first.
+        # No buffer in here is empty; the next one to be served comes first.
         self.buffers: dict[str, PartitionBuffer] = {}
         self._throttled: Container[str] = ()
         self._wake = asyncio.Event()
@@ -133,7 +133,7 @@ class PartitionBuffers:
         return [name for name in self.buffers if name not in self._throttled]
 
     def _pop(self, name: str) -> Event:
-        """The first event of a buffer, which then moves behind all others."""
+        """The first event of a buffer, which then moves after all others."""
         buffer = self.buffers.pop(name)
         event = buffer.popleft()
         if buffer.events:

@@ -5,15 +5,13 @@ records of an event are reported together in one reason; the others are used.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from stream_app.errors import BadEvent
-from stream_app.events import STREAM_BYTES, Chunk, stream_name
+from stream_app.events import Chunk
 from stream_app.formats.documents import Bad, documents
 from stream_app.formats.framing import Framed
-from stream_app.formats.keys import looks_binary, stream_of_header, stream_of_key
 from stream_app.formats.layout import Layout
 from stream_app.formats.lines import Piece, cri_pieces, is_cri, timed
 from stream_app.formats.notes import Notes
@@ -23,10 +21,9 @@ from stream_app.formats.paths import Scopes
 from stream_app.formats.text import is_compressed, text_of
 from stream_app.formats.times import parse_time
 from stream_app.ingest.schema_registry import Registry
+from stream_app.ingest.stream_names import Headers, Source, StreamNames
 from stream_app.settings import Settings
 
-CACHED_NAMES = 4096
-"""Stream names that are cached by their keys."""
 MAX_RECORDS = 100_000
 """Records of an event at most."""
 GROWTH = 4
@@ -36,22 +33,8 @@ TOO_LARGE = f"the event's texts have more than {GROWTH} times its bytes and {EXT
 REASON_CHARS = 160
 """Length of the reason for one record of several."""
 
-Headers = Sequence[tuple[str, bytes | None]]
 Decoded = tuple[list[Chunk], str]
 """The chunks of an event in order, and why some of its records are unusable; empty if none is."""
-
-
-@dataclass(slots=True)
-class Source:
-    """An event without its value. name: the stream's, if nothing else names it; time_ms: Kafka's
-    timestamp; size: of the value; found: the stream's name in a header, once it was looked up."""
-
-    key: bytes | None
-    name: str
-    time_ms: int
-    headers: Headers
-    size: int
-    found: str | None = field(default=None, repr=False)
 
 
 class TokenDecoder:
@@ -66,7 +49,7 @@ class TokenDecoder:
         self.notes = notes or Notes()
         self.errors = settings.encoding
         self.registry = Registry(settings)
-        self._names: dict[bytes | str, str] = {}
+        self._streams = StreamNames(settings, self.layout, self.registry, self.notes)
         forms = {"lines": self._lines, "cri": self._cri, "json": self._json}
         self._read = forms.get(self.layout.form, self._msgpack)
 
@@ -116,7 +99,7 @@ class TokenDecoder:
 
     def _line(self, text: str, source: Source) -> Decoded:
         text = text if text[-1:] == "\n" else text + "\n"
-        stream, rule = self._stream(source), self.layout.rule
+        stream, rule = self._streams.of_event(source), self.layout.rule
         if rule is None:
             return [Chunk(stream, text, source.time_ms)], ""
         pieces = [*timed(text, rule, source.time_ms)]
@@ -125,13 +108,13 @@ class TokenDecoder:
         return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
 
     def _cri(self, value: bytes, source: Source) -> Decoded:
-        stream = self._stream(source)
+        stream = self._streams.of_event(source)
         pieces = cri_pieces(self._text(value), source.time_ms)
         return [_chunk(stream, piece, source.time_ms) for piece in pieces], ""
 
     def _msgpack(self, value: bytes, source: Source) -> Decoded:
         fields = map_of(value, self.errors)
-        stream = self._stream_in((fields,), source)
+        stream = self._streams.of_record((fields,), source)
         time_ms = self._own_time((fields,), stream, source) or source.time_ms
         if "ids" in fields:
             text = text_of_ids(fields["ids"], self.decode_ids)
@@ -221,7 +204,7 @@ class TokenDecoder:
                 self.notes.on_skipped()
                 return []
             text = ""
-        stream = self._stream_in(scopes, source)
+        stream = self._streams.of_record(scopes, source)
         own_ms = self._own_time(scopes, stream, source)
         if not layout.joins:
             text = text if text[-1] == "\n" else text + "\n"
@@ -236,43 +219,7 @@ class TokenDecoder:
             return [Piece(text, None)]
         return [Piece(text if text[-1:] == "\n" else text + "\n", None)]
 
-    # -- streams, times and texts ------------------------------------------------------------
-
-    def _stream_in(self, scopes: Scopes, source: Source) -> str:
-        """The stream's name in a record, else that of the event."""
-        if self.layout.key is None:
-            return self._stream(source)
-        if name := self.layout.key(scopes):
-            return stream_name(name)
-        self.notes.on_missing_key()
-        return self._of_key(source)
-
-    def _stream(self, source: Source) -> str:
-        """The stream's name for all records of an event."""
-        if not self.layout.header:
-            return self._of_key(source)
-        if source.found is None:
-            if name := stream_of_header(source.headers, self.layout.header):
-                source.found = stream_name(name)
-            else:
-                self.notes.on_missing_key()
-        return source.found or self._of_key(source)
-
-    def _of_key(self, source: Source) -> str:
-        if (name := self.registry.name(source.key, source.headers)) is not None:
-            return stream_name(name)
-        if (known := self._names.get(source.key or source.name)) is not None:
-            return known
-        name = stream_of_key(source.key, self.settings.key_format)
-        if self.settings.key_format == "utf8" and looks_binary(source.key):
-            self.notes.binary_key(source.key or b"")
-        name = stream_name(name or source.name)
-        if self.settings.key_format == "none" or len(source.key or b"") > STREAM_BYTES:
-            return name
-        if len(self._names) == CACHED_NAMES:
-            self._names.clear()
-        self._names[source.key or source.name] = name
-        return name
+    # -- times and texts ---------------------------------------------------------------------
 
     def _own_time(self, scopes: Scopes, stream: str, source: Source) -> int | None:
         """The first of a record's times that can be parsed."""

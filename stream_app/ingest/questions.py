@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 from stream_app.errors import BadEvent
 from stream_app.events import encode
-from stream_app.ingest.partitions import Assignment, OwnedPartition
+from stream_app.ingest.owned_partition import OwnedPartition
+from stream_app.ingest.partitions import Assignment
 from stream_app.kafka.dead_letters import DeadLetter
 from stream_app.kafka.missing_keys import MissingKeyWarning
 from stream_app.kafka.records import Event, check_readable, first_offset, is_empty
@@ -56,7 +57,7 @@ class QuestionsAgent:
                 event.ack()
 
     async def _advance(self, owned: OwnedPartition, event: Event) -> None:
-        """Move the position behind the event. If Redis was restarted, its effect may be lost: then
+        """Move the position after the event. If Redis was restarted, its effect may be lost: then
         the position stays."""
         if not self.assignment.owns(owned):
             return

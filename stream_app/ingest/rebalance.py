@@ -4,7 +4,8 @@ import logging
 from functools import partial
 from typing import cast
 
-from stream_app.ingest.partitions import Assignment, Broker
+from stream_app.ingest.partitions import Assignment
+from stream_app.ingest.takeover import Broker
 from stream_app.ingest.tokens import Ingest
 from stream_app.kafka.consumer import Consumer
 from stream_app.kafka.faust_app import App

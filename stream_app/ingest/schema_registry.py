@@ -30,7 +30,9 @@ Reader = Callable[[Framed], Any]
 
 
 class Registry:
-    """One per worker; without a URL it only recognises framed values. Raises SettingsError if a
+    """One per worker; without a URL it only recognises framed values. is_asked: whether there is a
+    URL; is_on: whether values may be framed at all; has_keys: whether keys may be; readers,
+    unknown: the schemas that were fetched, and those that do not exist. Raises SettingsError if a
     package it needs is not installed."""
 
     def __init__(self, settings: Settings) -> None:
@@ -101,7 +103,7 @@ class Registry:
         if isinstance(value, str):
             return encodable(value, "the value", self.encoding)
         raise BadEvent(
-            f"the value, of schema id {frame.schema}, is no text but a record: set "
+            f"the value, of schema id {frame.schema}, is a record, not a text: set "
             f"{variable('input_format')}=json, and which of its fields is the text"
         )
 
@@ -134,7 +136,8 @@ class Registry:
         return ref in self.unknown and self.clock() < self.unknown[ref][0]
 
     def _reader(self, ref: SchemaRef) -> Reader:
-        """Runs on a thread. Raises BadEvent if the schema does not exist or cannot be used."""
+        """Fetch a schema and make its reader; runs on a thread. Raises BadEvent if the schema does
+        not exist or cannot be used, and RegistryError."""
         if isinstance(ref, int) and not 0 < ref <= LARGEST_ID:
             raise BadEvent(f"schema id {ref} is none: ids go from 1 to {LARGEST_ID}")
         schema = self._ask(ref, self._get, ref)
@@ -168,8 +171,8 @@ class Registry:
         return self.client.get_schema_by_guid(ref, fmt=form)
 
     def _references(self, ref: SchemaRef, schema: Any, form: str | None = None) -> dict[str, str]:
-        """The schemas it refers to, directly or not, by name; each before those that refer to
-        it."""
+        """The schemas that a schema refers to, directly or not, by name; each before those that
+        refer to it."""
         found: dict[str, str] = {}
         for each in schema.references or ():
             if each.name not in found and not _is_built_in(each.name):

@@ -80,13 +80,13 @@ def _difference(cut: Segmentation, method: Method, ours: Segmentation) -> str:
     if cut.segment_tokens > room:
         return (
             f"hold segments of {cut.segment_tokens} tokens, but this model reads {room} beside a "
-            "question and its answer: only the end of longer ones is read. `xl3m rebuild` "
-            "segments them again"
+            "question and its answer: of longer ones only the end is read. `xl3m rebuild` cuts "
+            "them again"
         )
     if cut.tokenizer != ours.tokenizer:
         return (
-            "hold segments of another model's tokenizer, which may have more tokens in this one. "
-            "`xl3m rebuild` segments them again"
+            "hold segments cut with another model's tokenizer: they may have more tokens in this "
+            "model's. `xl3m rebuild` cuts them again"
         )
     return ""
 

@@ -8,18 +8,15 @@ text, but Redis is the truth, and another worker may be the one that scores it.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 
-from stream_app.errors import BadEvent
-from stream_app.events import Chunk
 from stream_app.formats.notes import Notes
-from stream_app.ingest.buffers import PartitionBuffers, size
-from stream_app.ingest.decoder import Decoded, TokenDecoder
-from stream_app.ingest.partitions import Assignment, OwnedPartition
+from stream_app.ingest.arrivals import Arrivals, DecodedEvent, OwnedEvent, decode_batch
+from stream_app.ingest.buffers import PartitionBuffers
+from stream_app.ingest.decoder import TokenDecoder
+from stream_app.ingest.partitions import Assignment
 from stream_app.ingest.segmentation import Segmentation
 from stream_app.kafka.dead_letters import DeadLetter, headers_of
-from stream_app.kafka.records import Event, check_readable, first_offset, is_empty, time_ms
+from stream_app.kafka.records import Event
 from stream_app.runtime.retry import Health, retry_forever
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import Settings
@@ -39,35 +36,8 @@ logger = logging.getLogger("xl3m")
 BYTES_PER_TOKEN = 4
 """Bytes that are buffered for each token that scoring may lag."""
 CACHED_STREAMS = 20_000
-INLINE_BYTES = 65_536
-"""Larger events are decoded on a thread: a megabyte of hard JSON takes two seconds."""
 STREAMS_PER_COMMIT = 1024
 """Streams in one round trip at most: one event may have records of many streams."""
-
-OwnedEvent = tuple[OwnedPartition, Event]
-Arrivals = dict[str, list["DecodedEvent"]]
-"""Decoded events by stream, each stream's in the order of offsets."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedEvent:
-    """The chunks of one stream in an event. missing: number of offsets missing before it, if this
-    stream counts them."""
-
-    source: OwnedPartition
-    event: Event
-    chunks: list[Chunk]
-    missing: int
-
-    @property
-    def offset(self) -> int:
-        """The event's offset."""
-        return int(self.event.message.offset)
-
-    @property
-    def partition(self) -> str:
-        """The name of the event's partition in Redis."""
-        return self.source.name
 
 
 def max_buffer_bytes(settings: Settings) -> int:
@@ -146,7 +116,7 @@ class Ingest:
             (source, event) for event in batch if (source := self.assignment.of(event.message))
         ]
         await self._fetch_schemas(owned)
-        arrivals = await self._arrivals(owned)
+        arrivals = await decode_batch(self.decoder, self.dead_letter, owned)
         while (written := await self._commit_batch(arrivals, owned)) is None:
             self.states.clear()
             await self.assignment.trust()
@@ -176,40 +146,6 @@ class Ingest:
         if self.decoder.registry.is_asked:
             records = [(e.message.key, e.message.value, headers_of(e.message)) for _, e in batch]
             await retry_forever(self.health, "registry", self.decoder.registry.prepare, records)
-
-    async def _arrivals(self, batch: Sequence[OwnedEvent]) -> Arrivals:
-        """Decode the batch. All chunks of a stream in an event are one DecodedEvent, which is
-        written to Redis as a whole or not at all."""
-        arrivals: Arrivals = {}
-        for source, event in batch:
-            message = event.message
-            source.observe(message.offset, first_offset(message))
-            if is_empty(message):
-                continue
-            try:
-                chunks, reason = await self._decode(event)
-            except BadEvent as error:
-                chunks, reason = [], str(error)
-            if reason:
-                await self.dead_letter(event, reason)
-            for chunk in chunks:
-                events = arrivals.setdefault(chunk.stream, [])
-                if events and events[-1].event is event:
-                    events[-1].chunks.append(chunk)
-                    continue
-                # The first stream of an event counts the missing offsets; a redelivered event is
-                # before them.
-                missing = 0 if source.has(message.offset) else source.pop_missing()
-                events.append(DecodedEvent(source, event, [chunk], missing))
-        return arrivals
-
-    async def _decode(self, event: Event) -> Decoded:
-        message = event.message
-        check_readable(message)
-        source, headers = f"{message.topic}/{message.partition}", headers_of(message)
-        decode = partial(self.decoder.decode, message.key, message.value, headers=headers)
-        decode = partial(decode, source=source, time_ms=time_ms(message))
-        return decode() if size(event) <= INLINE_BYTES else await asyncio.to_thread(decode)
 
     async def _admit(self, arrivals: Arrivals) -> None:
         """Register new streams, and remove those beyond the limit: their events become dead

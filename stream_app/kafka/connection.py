@@ -1,6 +1,6 @@
 """Connects to a broker once to test access, and turns its errors into advice.
 
-aiokafka's own clients write the reason of a failure to their log only.
+aiokafka's clients give the reason of a failure in their log only.
 """
 
 import ssl
@@ -77,7 +77,7 @@ def unreachable(settings: Settings, error: Exception) -> UnreachableError:
             reason = f"{broker} refuses {_who(settings)}"
         case UnsupportedSaslMechanismError():
             mechanism = variable("kafka_sasl_mechanism")
-            reason = f"{broker} does not take {settings.kafka_sasl_mechanism}: see {mechanism}"
+            reason = f"{broker} does not support {settings.kafka_sasl_mechanism}: see {mechanism}"
         case (
             TopicAuthorizationFailedError()
             | GroupAuthorizationFailedError()
@@ -107,20 +107,20 @@ def explain_refusal(settings: Settings, error: Exception) -> str:
             return f"the Kafka broker at {settings.broker_address} {_not_to(topics)}"
         case InconsistentGroupProtocolError():
             return (
-                f"{group} is in use by a program that is no worker of this kind: end that one, or "
-                "name another group"
+                f"{group} is in use by another kind of program: stop that program, or name another "
+                "group"
             )
         case InvalidSessionTimeoutError():
             name, seconds = variable("session_timeout_seconds"), settings.session_timeout_seconds
             return (
-                f"the broker takes no {name}={seconds:g}: "
+                f"the broker rejects {name}={seconds:g}: "
                 "set it within its group.min.session.timeout.ms and group.max.session.timeout.ms"
             )
         case InvalidGroupIdError():
-            return f"the broker takes no {variable('group')}={settings.group!r}: name another"
+            return f"the broker rejects {variable('group')}={settings.group!r}: name another group"
         case _:
             details = f" ({error})" if str(error) else ""
-            return f"{group} does not take this worker: {type(error).__name__}{details}"
+            return f"{group} refuses this worker: {type(error).__name__}{details}"
 
 
 def _not_to(what: str) -> str:

@@ -172,8 +172,9 @@ class Consumer(aiokafka.Consumer):
         self.check(generation)
 
     async def _restart_truncated(self) -> None:
-        """Read partitions that ended before the committed offset from their first record, if the
-        assignment did not reset them: that is so for queries, of which Redis holds no position."""
+        """Read partitions that end before the committed offset from their first record, unless the
+        assignment has reset them already; it does not for queries, which have no position in
+        Redis."""
         thread, assigned = cast(ConsumerThread, self._thread), self.assignment()
         ended, thread.ended = thread.ended, {}
         truncated = {

@@ -15,7 +15,8 @@ from faust.transport.drivers import aiokafka
 from faust.types import TP
 
 from stream_app.kafka.connection import FATAL
-from stream_app.kafka.fetcher import POLL_BYTES, FetchState, install, read_uncommitted, resume_at
+from stream_app.kafka.fetch_state import POLL_BYTES, FetchState
+from stream_app.kafka.fetcher import install, read_uncommitted, resume_at
 from stream_app.kafka.topic_monitor import TopicMonitor
 
 logger = logging.getLogger("xl3m")

@@ -1,4 +1,4 @@
-"""The Faust app: settings, topics, agents and services. An app without agents of its own.
+"""The Faust app: settings, topics, and functions that add agents and services.
 
 `create_faust(settings)` returns an App that acknowledges nothing by itself. What it runs is added
 by `add_agent`, `add_service`, `add_early_service` and `on_assigned`; `stream_app.app` does that.
@@ -19,7 +19,7 @@ from stream_app.errors import SettingsError
 from stream_app.kafka import auth, connection
 from stream_app.kafka.consumer import BETWEEN_GENERATIONS, Consumer
 from stream_app.kafka.dead_letters import Send
-from stream_app.kafka.fetcher import FetchState
+from stream_app.kafka.fetch_state import FetchState
 from stream_app.kafka.records import BundledEvent, Event
 from stream_app.runtime.shutdown import Shutdown
 from stream_app.settings import Settings
@@ -189,7 +189,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "broker_session_timeout": settings.session_timeout_seconds,
         "broker_heartbeat_interval": settings.session_timeout_seconds / 10,
         "broker_request_timeout": 160.0,
-        # A slow model is no reason to be evicted from the group; the watchdog detects a stuck one.
+        # A worker with a slow model must stay in the group; the watchdog ends a stuck one.
         "broker_max_poll_interval": 1_000_000.0,
         "broker_max_poll_records": POLL_RECORDS,
         # Shorter than a request: joining waits for all members to rejoin.
@@ -270,7 +270,7 @@ def on_assigned(app: faust.App, listener: Callable[[], Awaitable[None]]) -> None
 
 
 class _StartBeforeAssignment(Service):
-    """A service as a dependency of the app."""
+    """Makes a service a dependency of the app, which Faust starts first."""
 
     def __init__(self, service: Runnable) -> None:
         super().__init__()

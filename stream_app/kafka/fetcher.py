@@ -2,15 +2,13 @@
 
 `install` gives aiokafka's fetcher our classes for decoding. A batch or record that cannot be read
 becomes one RangeRecord with the reason, or, by a setting, its partition waits. Transaction markers
-and aborted records are skipped, but RangeRecords stand for their offsets: so they are not missing,
-and the group can reach the end of the partition.
+and aborted records are skipped, but RangeRecords cover their offsets: so they are not missing, and
+the group can reach the end of the partition.
 """
 
-import asyncio
 import copy
-import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -19,6 +17,7 @@ from aiokafka.consumer import fetcher as upstream
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_app.kafka.decompression import Buffer
+from stream_app.kafka.fetch_state import FetchState
 from stream_app.kafka.record_batch import (
     DecodedRecord,
     FetchedRecords,
@@ -27,75 +26,12 @@ from stream_app.kafka.record_batch import (
     UnreadableRange,
 )
 from stream_app.kafka.records import RangeRecord, Record
-from stream_app.settings import IsolationLevel, Unreadable
-from stream_app.settings.variables import variable
-
-logger = logging.getLogger("xl3m")
 
 KEPT_BYTES = 65_536
 """Bytes of unreadable data that are kept for the dead letter."""
-POLL_BYTES = 16 << 20
-"""After this many decompressed bytes a poll decompresses no further batch."""
-RETRY_SECONDS = 30.0
-"""Time after which a waiting partition is fetched again."""
-TOPICS = "topics"
-"""Key in `blocked` for missing topics; the other keys are partitions and "group"."""
 _PAUSE: Any = object()
 _EARLIEST = upstream.OffsetResetStrategy.EARLIEST
 _NONE = upstream.OffsetResetStrategy.NONE
-
-
-@dataclass
-class FetchState:
-    """A worker's fetch settings and state; used on the consumer's thread.
-
-    blocked: partitions that wait for an operator, with the reason. out_of_range: called with an
-    offset that a partition does not have. decompression_budget: bytes that the current poll may
-    still decompress.
-    """
-
-    max_batch_bytes: int = 64 << 20
-    isolation_level: IsolationLevel = "read_committed"
-    unreadable: Unreadable = "skip"
-    blocked: dict[str, str] = field(default_factory=dict)
-    out_of_range: Callable[[Any, int], None] = lambda tp, offset: None
-    decompression_budget: int = POLL_BYTES
-    assignment: Callable[[], Any] = lambda: None
-
-    def partition_state(self, tp: Any) -> Any:
-        """aiokafka's state of a partition; None if it is not assigned."""
-        assignment = self.assignment()
-        return assignment.state_value(tp) if assignment and tp in assignment.tps else None
-
-    def highwater(self, tp: Any) -> int | None:
-        """The end of the partition at the last fetch."""
-        state = self.partition_state(tp)
-        return None if state is None else state.highwater
-
-    def block(self, tp: Any, unreadable: UnreadableRange) -> None:
-        """Pause a partition at an unreadable range, and fetch it again after RETRY_SECONDS."""
-        name, state = f"{tp.topic}/{tp.partition}", self.partition_state(tp)
-        self.blocked[name] = f"waits at offset {unreadable.begin}: {unreadable.reason}"
-        logger.error(
-            "%s %s; other partitions are not affected. %s=skip skips the offset.",
-            name, self.blocked[name], variable("unreadable"),
-        )  # fmt: skip
-        if state is not None:
-            state.pause()
-            loop = asyncio.get_running_loop()
-            loop.call_later(RETRY_SECONDS, lambda: state.paused and state.resume())
-
-    def unblock(self, tp: Any) -> None:
-        """Note that the partition no longer waits."""
-        if self.blocked.pop(f"{tp.topic}/{tp.partition}", None):
-            logger.warning("%s/%d continues", tp.topic, tp.partition)
-
-    def forget_others(self, assigned: Any) -> None:
-        """Unblock partitions that are no longer assigned."""
-        names = {f"{tp.topic}/{tp.partition}" for tp in assigned}
-        blocked = {*list(self.blocked)}  # a copy: another thread may add to it meanwhile
-        for name in blocked - names - {TOPICS}:
-            self.blocked.pop(name, None)
 
 
 class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
@@ -210,7 +146,7 @@ class PartitionRecords(upstream.PartitionRecords):  # type: ignore[misc]  # aiok
         return record if self.skipped_from is None else self._with_range(record)
 
     def _with_range(self, record: Record) -> RangeRecord:
-        """The record, which now also stands for the offsets skipped before it."""
+        """The record as one that also covers the offsets skipped before it."""
         first_offset, self.skipped_from = self.skipped_from or 0, None
         return RangeRecord(**vars(record) | {"first_offset": first_offset})
 
@@ -274,7 +210,8 @@ REBOUND = ("_proc_fetch_request", "fetched_records")
 
 
 def _on_fetch_error(fetcher: Any, fetch_state: FetchState, tp: Any, error: Exception) -> None:
-    """In place of the fetcher's `_set_error`: a missing or out-of-range offset is no error."""
+    """In place of the fetcher's `_set_error`: a missing or out-of-range offset is handled here and
+    is not an error."""
     state = fetch_state.partition_state(tp)
     if state is not None and isinstance(error, NoOffsetForPartitionError):
         state.await_reset(_EARLIEST)

@@ -21,7 +21,7 @@ from stream_app.settings.variables import variable
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _PREFIX = struct.Struct(">qi")
 _MAGIC_AT, _ATTRIBUTES_AT = 16, 21
-_LEGACY_VALUE_AT = {0: 18, 1: 26}  # of a message set's message: behind its attributes and time
+_LEGACY_VALUE_AT = {0: 18, 1: 26}  # of a message set's message: after its attributes and time
 _CODECS, _LOG_APPEND_TIME = 7, 8
 _LEGACY_MIN_BYTES = 26
 

@@ -59,7 +59,7 @@ class Event(Protocol):
 
 @dataclass
 class RangeRecord(ConsumerRecord[bytes, Any]):  # type: ignore[misc]  # aiokafka has no types
-    """A record that stands for all offsets from `first_offset` to its own.
+    """A record that covers all offsets from `first_offset` to its own.
 
     unreadable: why these offsets cannot be read. empty: there is nothing to read at them, for
     example transaction markers. Both are acknowledged like any other record.
@@ -102,7 +102,7 @@ def unbundle(event: Event) -> list[BundledEvent]:
 
 
 def first_offset(message: Message) -> int:
-    """The first offset that a message stands for: usually its own."""
+    """The first offset that a message covers: usually its own."""
     return int(getattr(message, "first_offset", message.offset))
 
 

@@ -1,4 +1,4 @@
-"""Topic ids: tell a recreated topic from the one before.
+"""Topic ids: tell a recreated topic from the deleted one.
 
 Since 2.8 Kafka gives each topic an id at its creation. The id is part of metadata version 10, which
 aiokafka does not have: this module defines that one request.

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from stream_app.kafka.fetcher import TOPICS
+from stream_app.kafka.fetch_state import TOPICS
 from stream_app.kafka.topic_ids import is_other_topic, topic_ids
 
 logger = logging.getLogger("xl3m")

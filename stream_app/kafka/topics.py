@@ -89,7 +89,8 @@ async def auto_creates_topics(settings: Settings) -> bool:
 
 
 async def matching(settings: Settings) -> list[str]:
-    """The topics that the pattern names, if they are named by one. Raises UnreachableError."""
+    """The topics that match the configured pattern; none without a pattern. Raises
+    UnreachableError."""
     async with open_admin(settings) as admin:
         return matches_pattern(settings, await admin.list_topics())
 
@@ -125,7 +126,7 @@ async def retained(settings: Settings) -> dict[str, tuple[int, int]]:
             ends = await consumer.end_offsets(partitions)
     except (KafkaError, TimeoutError) as error:
         raise UnreachableError(
-            f"the broker at {settings.broker_address} does not say what it holds of "
+            f"the broker at {settings.broker_address} does not tell the offsets of "
             f"{settings.tokens_topic} "
             f"({type(error).__name__}): try again"
         ) from error

@@ -25,8 +25,10 @@ OnAnswer = Callable[[Answer, float], None]
 """Called with each answer and the seconds it took."""
 T = TypeVar("T")
 
+EXPIRY_MARGIN = 5.0
+"""Seconds that scores outlive the longest deadline, so that the query can still read them."""
 STEPS = ("cover", "read", "tail", "generate")
-"""The steps an answer gives its timings for; "cover" is 0 for a question that was covered."""
+"""The steps of an answer's timings; "cover" is 0 if the range covered the log already."""
 
 
 class RefusedError(Exception):
@@ -137,8 +139,8 @@ class Answering:
     async def _register(self, stream: str, qid: str, question: str, now: float) -> None:
         """Register an ad hoc question, or renew its time to live; a standing one stays as it is.
 
-        Its scores are kept at least for as long as any query may wait for them."""
-        ttl = max(self.settings.adhoc_ttl_seconds, MAX_DEADLINE)
+        Its scores are kept for longer than any query may wait for them."""
+        ttl = max(self.settings.adhoc_ttl_seconds, MAX_DEADLINE + EXPIRY_MARGIN)
         record = QuestionRecord(question, expires_at=now + ttl, set_at=now)
         limit = self.settings.max_adhoc_questions
         await self.store.questions.ask(stream, qid, record, most=limit)

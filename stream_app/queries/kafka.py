@@ -30,8 +30,8 @@ from xl3m_core import Answer
 logger = logging.getLogger("xl3m")
 
 MAX_AGE_SECONDS = 3600.0
-"""Nobody waits for the answer to an older query: a new group, or one whose offsets expired,
-receives all queries that were ever sent. Producers' clocks may be wrong by as much."""
+"""Older queries are not answered, since nobody waits for them: a new group, or one whose offsets
+expired, receives all queries that the topic still has. Clocks of producers may be as wrong."""
 
 
 class QueriesAgent:
@@ -98,7 +98,7 @@ class QueriesAgent:
         await self._send(query, answer.to_dict())
 
     def _decode(self, message: Message) -> Query:
-        """The query; where the event lies is the id of one that has none. Raises BadEvent."""
+        """The query; without an id it gets TOPIC/PARTITION/OFFSET as its id. Raises BadEvent."""
         check_readable(message)
         place = f"{message.topic}/{message.partition}/{message.offset}"
         limit, encoding = self.settings.max_event_bytes, self.settings.encoding

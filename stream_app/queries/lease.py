@@ -1,7 +1,8 @@
-"""Query leases: of the workers that receive a query through pub/sub, one answers it.
+"""Query leases: only one of the workers that receive a pub/sub query answers it.
 
 The lease is renewed while the query is being answered. Then the answer takes its place in Redis,
-for clients that send the query again.
+for clients that send the query again. This module decides when and for how long; the steps in Redis
+are those of `store.leases`.
 """
 
 import asyncio
@@ -9,11 +10,10 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import uuid4
 
 from stream_app.runtime.retry import raise_if_cancelled
 from stream_app.store.connection import RedisError
-from stream_app.store.leases import LEASED, LeaseStore
+from stream_app.store.leases import LeaseStore, new_token
 
 logger = logging.getLogger("xl3m")
 
@@ -50,7 +50,11 @@ class QueryLeases:
         self.answers[query_id] = (time.monotonic() + seconds, size)
         self.bytes += size
         if self.bytes > self.max_bytes and (evicted := self._evict()):
-            await self.store.delete(evicted)
+            try:
+                await self.store.delete(evicted)
+            except (RedisError, OSError) as error:  # the answer at hand does not wait for it
+                logger.warning("old answers were not deleted, and expire by themselves: %s", error)
+            raise_if_cancelled()
 
     def _evict(self) -> list[str]:
         """Forget the answers that have expired, then the oldest ones; returns those to delete."""
@@ -75,15 +79,14 @@ class QueryLease:
 
     def __init__(self, leases: QueryLeases, query_id: str) -> None:
         self.leases, self.query_id = leases, query_id
-        self.token = b"%s by %s" % (LEASED, uuid4().hex.encode())
+        self.token = new_token()
         self.held = False
         self.answer: bytes | None = None
 
     async def acquire(self, lease_ms: int = LEASE_MS) -> bool:
         """True for one worker only; else `answer` is set if the query was answered."""
-        value = await self.leases.store.acquire(self.query_id, self.token, lease_ms)
-        self.held = value == self.token
-        self.answer = None if value is None or value.startswith(LEASED) else value
+        store = self.leases.store
+        self.held, self.answer = await store.acquire(self.query_id, self.token, lease_ms)
         return self.held
 
     @asynccontextmanager
@@ -104,7 +107,8 @@ class QueryLease:
         return True
 
     async def release(self) -> None:
-        """Let the query be sent again; also if it is not known whether the lease was acquired."""
+        """Free the lease, so that the query can be sent again. Safe if it is not known whether the
+        lease was acquired."""
         await self._put(b"", 0)
         self.held = False
 

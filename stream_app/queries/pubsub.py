@@ -123,7 +123,7 @@ class PubSubServer:
                 self.waiting.pop(query).cancel()
 
     async def _refuse(self, data: bytes, why: str) -> None:
-        """Tell the client why its message is no query, if the message names an id to reply to."""
+        """Tell the client why its message is not a query, if the message has an id to reply to."""
         self.log.note("pub/sub", "a query through pub/sub was refused", why)
         if query_id := id_of(data, self.settings.max_event_bytes):
             await self.publisher.refuse(query_id, why, is_json(data))

@@ -1,8 +1,8 @@
 """Watchdog: ends a worker that has work and makes no progress.
 
-Faust's own livelock detection is switched off: its limit on the time between two polls would remove
-a worker from the group for good that only waits for a slow model. The interpreter's timer is used,
-so it fires even if the event loop is stuck.
+Faust's own livelock detection is switched off: its limit on the time between two polls would
+permanently remove from the group a worker that only waits for a slow model. The interpreter's timer
+is used here, which fires even if the event loop is stuck.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What the scorer knows of a stream and its questions, and the jobs it makes of what is unscored.
 
 `TrackedQuestion.next_job` marks the job's segments as planned, so that the next call continues
-behind them. `range_update` turns a job's scores into a change of the question's range. No I/O.
+after them. `range_update` turns a job's scores into a change of the question's range. No I/O.
 """
 
 from array import array
@@ -44,7 +44,7 @@ class TrackedQuestion:
         return max(0, cursor.head - self.planned.hi) + before
 
     def unplanned(self, cursor: Cursor) -> tuple[range, range]:
-        """The retained segments that no job has yet: behind the planned range, and before it."""
+        """The retained segments that no job has yet: after the planned range, and before it."""
         first = cursor.first
         behind = range(max(self.planned.hi, first), cursor.head)
         return behind, range(first, max(self.planned.lo, first))
@@ -133,7 +133,7 @@ class ScoringJob:
 
     @property
     def stream(self) -> str:
-        """The stream's id."""
+        """The stream's name."""
         return self.question.stream
 
     @property

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from stream_app.scoring.bm25 import Bm25
@@ -37,7 +38,7 @@ PREFILTER_SEGMENTS = 2000
 """Logs with fewer unscored segments are scored in their own order."""
 PREFILTER_SHARE = 0.05
 BLOCK = 10_000
-"""Segments that are indexed at once, which bounds the memory; word frequencies are a block's."""
+"""Segments that are indexed at a time, to bound memory; word frequencies are those of a block."""
 NICE = 10
 ATTEMPTS = 2
 
@@ -47,7 +48,7 @@ class PrefilterScheduler:
 
     def __init__(self, prefilter: "Prefilter | None") -> None:
         self.prefilter = prefilter
-        self._running: set[tuple[str, str]] = set()
+        self._searches: dict[tuple[str, str], _Search] = {}
 
     async def find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
         """Give the question candidates, if much of the log is unscored for it and it has none."""
@@ -55,19 +56,45 @@ class PrefilterScheduler:
         if not (self.prefilter and question) or question.candidates:
             return
         parts = [part for part in question.unplanned(tracked.cursor) if part]
-        if (stream, qid) in self._running or sum(map(len, parts)) < PREFILTER_SEGMENTS:
+        if sum(map(len, parts)) < PREFILTER_SEGMENTS:
             return
-        self._running.add((stream, qid))
-        try:
-            found = list[int]()
-            for part in parts:
-                limit = math.ceil(PREFILTER_SHARE * len(part))
-                text = question.record.question
-                found += await self.prefilter.candidates(stream, text, part.start, part.stop, limit)
-        finally:
-            self._running.discard((stream, qid))
+        found = await self._shared_search(stream, qid, question.record.question, parts)
         if current := tracked.questions.get(qid):  # it may have been read again meanwhile
             current.candidates = deque(found)
+
+    async def _shared_search(
+        self, stream: str, qid: str, text: str, parts: Sequence[range]
+    ) -> list[int]:
+        """One search for all queries that wait for the question; the last one that leaves cancels
+        it."""
+        key = stream, qid
+        if (search := self._searches.get(key)) is None:
+            task = asyncio.create_task(self._search_parts(stream, text, parts))
+            search = self._searches[key] = _Search(task)
+        search.waiters += 1
+        try:
+            return await asyncio.shield(search.task)
+        finally:
+            search.waiters -= 1
+            if not search.waiters:
+                search.task.cancel()
+                self._searches.pop(key, None)
+
+    async def _search_parts(self, stream: str, text: str, parts: Sequence[range]) -> list[int]:
+        assert self.prefilter is not None
+        found = list[int]()
+        for part in parts:
+            limit = math.ceil(PREFILTER_SHARE * len(part))
+            found += await self.prefilter.candidates(stream, text, part.start, part.stop, limit)
+        return found
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search that queries share, and how many of them wait for it."""
+
+    task: "asyncio.Task[list[int]]"
+    waiters: int = 0
 
 
 class Prefilter:

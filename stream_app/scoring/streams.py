@@ -27,9 +27,8 @@ LOADS_AT_ONCE = 64
 
 
 class StreamTotals(NamedTuple):
-    """Of one stream: segments that are unscored for its standing questions, summed over them;
-    missing offsets; the least coverage of a standing question (NaN without a question, or without
-    a segment)."""
+    """The totals of one stream. lag: segments unscored for its standing questions, summed over
+    them; coverage: the lowest of these questions (NaN without a question or without a segment)."""
 
     lag: int
     missing_offsets: int
@@ -42,8 +41,8 @@ NOTHING = StreamTotals(0, 0, math.nan)
 class Totals:
     """Sums over all owned streams, updated as each of them changes.
 
-    There may be ten thousand streams, and the lag is read at every batch, so it is not summed up
-    each time.
+    There may be ten thousand streams, and the lag is read at every batch: summing it up each time
+    would be slow.
     """
 
     def __init__(self) -> None:
@@ -139,7 +138,7 @@ class QuestionLoader:
 
 
 class StreamRegistry:
-    """tracked: streams by their ids. lagging: those with a standing question that is behind, next
+    """tracked: streams by their names. lagging: those with a standing question that is behind, next
     one first. stale: those to be read again. wake: called when there may be something to do."""
 
     def __init__(
@@ -242,7 +241,7 @@ class StreamRegistry:
             self.lagging.pop(stream, None)
 
     def rotate(self, streams: set[str]) -> None:
-        """Move these behind all others that lag, in their present order."""
+        """Move these after all others that lag, in their present order."""
         for stream in [name for name in self.lagging if name in streams]:
             self.lagging[stream] = self.lagging.pop(stream)
 

@@ -2,7 +2,8 @@
 
 `Settings` (model.py) has one field per setting with its default, bounds and description.
 variables.py reads the environment, checks.py holds the checks that a type cannot express,
-offset_reset.py reads `XL3M_START`, table.py writes the tables of docs/settings.md.
+types.py has the types with their bounds, faults.py words the errors, offset_reset.py reads
+`XL3M_START`. scripts/settings_table.py writes docs/settings.md.
 """
 
 from stream_app.settings.model import Settings, unknown_variables

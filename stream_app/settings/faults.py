@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from stream_app.settings.variables import variable
 
 EXACT = 2**53 - 1
-"""The bound that reads as 2^53."""
+"""This bound is shown as 2^53."""
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
@@ -52,7 +52,7 @@ def choices(field: FieldInfo) -> list[str]:
 
 
 def bounds(field: FieldInfo) -> tuple[float, float] | None:
-    """The least and the largest value, both included; None for what is no number."""
+    """The smallest and the largest value allowed; None for a setting that is not a number."""
     least = [limit.ge for limit in field.metadata if isinstance(limit, Ge)]
     most = [limit.le for limit in field.metadata if isinstance(limit, Le)]
     return (least[0], most[0]) if least and most else None  # type: ignore[return-value]

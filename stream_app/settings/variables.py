@@ -1,7 +1,7 @@
 """Variables: from the environment to values of the settings, and back to names for messages.
 
-The only module that reads the environment. A secret may come from a file instead: `XL3M_REDIS_FILE`
-names the file that holds the value of `XL3M_REDIS`.
+The only module that reads settings from the environment. A secret may come from a file instead:
+`XL3M_REDIS_FILE` names the file that holds the value of `XL3M_REDIS`.
 """
 
 import difflib
@@ -78,8 +78,8 @@ def _read_secret(name: str, path: str) -> str:
 
 
 def read_private(path: Path, encoding: str) -> str:
-    """The content of a file with a secret. Raises OSError without the path: somebody may have put
-    the secret itself in its place."""
+    """The content of a file with a secret. The OSError it raises does not name the path: a user may
+    have put the secret itself there."""
     try:
         return path.read_text(encoding)
     except (OSError, ValueError) as error:

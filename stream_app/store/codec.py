@@ -1,7 +1,7 @@
-"""Codec: segments, tails, questions and ranges, between Python and the form they have in Redis.
+"""Codec: converts segments, tails, questions and ranges to and from their form in Redis.
 
-Values are msgpack; fields of hashes are plain numbers. The version of all of it, the schema, is in
-the keys' prefix. `pack_…` and `unpack_…` are for values, `to_…` for replies.
+Values are msgpack; fields of hashes are plain numbers. The schema's number, which every key has,
+stands for this form. `pack_…` and `unpack_…` convert values, `to_…` convert replies.
 """
 
 import time
@@ -39,19 +39,19 @@ def unpack(blob: bytes) -> Any:
 
 
 def pack_segment(s: Segment) -> bytes:
-    """A segment without its index, which is its name in the log."""
+    """A segment without its index, which is its id in the log."""
     return pack((s.text, s.start, s.end, s.start_token, s.end_token, s.start_ms, s.end_ms))
 
 
 def unpack_segment(index: int, blob: bytes) -> Segment:
-    """The segment of that index."""
+    """A segment from its index and value."""
     return Segment(index, *unpack(blob))
 
 
 def pack_tail(tail: Tail) -> bytes:
-    """A tail with its units."""
+    """A tail as msgpack."""
     units = [(unit.text, unit.tokens, unit.time_ms) for unit in tail.units]
-    rest = (
+    fields = (
         tail.index,
         tail.start,
         tail.start_token,
@@ -59,36 +59,36 @@ def pack_tail(tail: Tail) -> bytes:
         tail.partial,
         tail.partial_ms,
     )
-    return pack((units, *rest))
+    return pack((units, *fields))
 
 
 def unpack_tail(blob: bytes | None) -> Tail:
-    """The tail, or that of a stream that has not begun."""
+    """A tail; that of a new stream if there is no value."""
     if blob is None:
         return Tail()
-    units, index, start, start_token, seen, partial, partial_ms = unpack(blob)
+    units, index, start, start_token, overlap, partial, partial_ms = unpack(blob)
     units = tuple(Unit(*unit) for unit in units)
-    return Tail(index, start, start_token, units, seen, partial, partial_ms)
+    return Tail(index, start, start_token, units, overlap, partial, partial_ms)
 
 
 def to_segments(entries: Any) -> list[Segment]:
-    """Entries of the log."""
+    """Segments from entries of the log."""
     return [unpack_segment(int(id.split(b"-")[0]), fields[b"s"]) for id, fields in entries]
 
 
 def to_pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """What Redis gives as a list of names and values in turn."""
-    each = iter(flat)
-    return dict(zip(each, each, strict=True))
+    """A dict from a flat list of names and values."""
+    items = iter(flat)
+    return dict(zip(items, items, strict=True))
 
 
 def to_question(fields: dict[bytes, bytes]) -> dict[str, QuestionRecord]:
-    """A stream's questions by id."""
+    """A stream's questions by id, from its hash."""
     return {qid.decode(): QuestionRecord(*unpack(blob)) for qid, blob in fields.items()}
 
 
 def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
-    """Where a stream stands; a new one if there is nothing."""
+    """A stream's cursor from its hash; that of a new stream if it is empty."""
     named = {name.decode(): int(value) for name, value in fields.items()}
     plain = {f: named.get(f, 0) for f in _NUMBERS}
     next_ = {n.removeprefix("next:"): v for n, v in named.items() if n.startswith("next:")}
@@ -97,7 +97,7 @@ def to_cursor(fields: dict[bytes, bytes]) -> Cursor:
 
 
 def to_committed(commit: Commit, reply: Mapping[str, Any]) -> Committed | Conflict:
-    """The reply of commit.lua. Raises FencedError and RestartedError."""
+    """The result in a reply of commit.lua. Raises FencedError and RestartedError."""
     match reply["result"]:
         case "restarted":
             raise RestartedError
@@ -120,7 +120,7 @@ def to_committed(commit: Commit, reply: Mapping[str, Any]) -> Committed | Confli
 
 
 def to_query_view(reply: Sequence[Any]) -> QueryView:
-    """The reply of read_view.lua."""
+    """The view in a reply of read_view.lua."""
     qid, record, time_, cursor, tail, edges, top, texts = reply
     state = State(to_cursor(to_pairs(cursor)), unpack_tail(tail))
     scored = to_range(to_pairs(edges))
@@ -142,12 +142,12 @@ def _to_top(scores: Sequence[bytes], texts: Sequence[bytes]) -> list[tuple[Segme
 
 
 def to_seconds(reply: Sequence[Any] | None) -> float:
-    """The time that Redis' TIME gave; this machine's if Redis does not let us ask."""
+    """Seconds from the reply of TIME; this machine's time if the user may not call it."""
     return float(reply[0]) + float(reply[1]) / 1e6 if reply else time.time()
 
 
 def to_range(fields: dict[bytes, bytes]) -> ScoredRange | None:
-    """A question's range, None if it has none."""
+    """A question's range from its hash; None if it is empty."""
     if not fields:
         return None
     return ScoredRange(

@@ -1,6 +1,6 @@
 """Connections to Redis: the client, its type, and the errors that callers may catch.
 
-No module outside this package imports redis-py; what others need of it is here.
+Only this package and `runtime.retry`, which classifies its errors, import redis-py.
 """
 
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def connect(url: str) -> AnyRedis:
         pool.make_connection()  # validates the URL's options
     except (TypeError, ValueError):
         raise SettingsError(
-            f"{variable('redis')} has an option behind its ? that redis-py does not take there: "
+            f"{variable('redis')} has an option after its ? that redis-py does not take there: "
             "see `Redis.from_url`; those that begin with ssl_ go with rediss://"
         ) from None
     return redis

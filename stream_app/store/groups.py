@@ -1,7 +1,7 @@
-"""Redis groups: whose streams a Redis holds under a prefix, noted for each topic that is read.
+"""Groups: which consumer group reads each topic into a Redis, noted there under the prefix.
 
-Two groups that read one topic into one Redis would take each other's partitions for ever; of two
-topics streams of one name would be mixed. Knows names of groups and topics; no Kafka.
+Two groups that read the same topic into one Redis would fence each other's partitions without end.
+Two groups that read different topics would mix streams of the same name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from stream_app.store.keys import Keys
 
 
 async def note_group(redis: AnyRedis, settings: Settings) -> str:
-    """Note that the group reads its topics, and return what is to be warned of, if anything is.
+    """Note that the group reads its topics; returns a warning, or "".
 
     Raises SettingsError if another group reads one of them into this Redis.
     """
@@ -22,7 +22,7 @@ async def note_group(redis: AnyRedis, settings: Settings) -> str:
     for topic in _topics(settings):
         await redis.hsetnx(Keys(settings.prefix).groups(), topic, settings.group)
     noted = await noted_groups(redis, settings)
-    _check(noted, settings)  # another may have noted itself meanwhile
+    _check(noted, settings)  # another group may have noted itself meanwhile
     return warning_of(noted, settings)
 
 
@@ -32,37 +32,37 @@ def _check(noted: Mapping[str, str], settings: Settings) -> None:
 
 
 async def noted_groups(redis: AnyRedis, settings: Settings) -> dict[str, str]:
-    """Of each topic the group that reads it into this Redis, under the settings' prefix."""
+    """The group that reads each topic into this Redis, under the settings' prefix."""
     noted = await redis.hgetall(Keys(settings.prefix).groups())
     return {topic.decode(): group.decode() for topic, group in noted.items()}
 
 
 def fault_of(noted: Mapping[str, str], settings: Settings) -> str:
-    """Why a worker of these settings must not write here; empty if it may."""
+    """Why a worker with these settings must not write here; empty if it may."""
     for topic in _topics(settings):
         if (group := noted.get(topic, settings.group)) != settings.group:
             key = Keys(settings.prefix).groups()
             return (
                 f"Redis holds what group {group!r} read of {topic}; this worker is of "
-                f"{settings.group!r}: set {variable('prefix')} or another Redis for it. If "
-                f"{group!r} is gone for good, `redis-cli del {key}` hands all over"
+                f"{settings.group!r}: give it another {variable('prefix')} or another Redis. If "
+                f"{group!r} no longer runs, `redis-cli del {key}` lets this group take over"
             )
     return ""
 
 
 def warning_of(noted: Mapping[str, str], settings: Settings) -> str:
-    """What may go wrong here; empty if nothing may."""
+    """A warning that streams may be mixed; empty if there is no other group."""
     others = sorted({group for group in noted.values() if group != settings.group})
     if not others:
         return ""
     named = ", ".join(map(repr, others))
     return (
         f"Redis also holds streams of group {named}; this worker is of {settings.group!r}, and "
-        f"streams of one name are mixed: set {variable('prefix')} or another Redis"
+        f"streams of the same name are mixed: set another {variable('prefix')} or another Redis"
     )
 
 
 def _topics(settings: Settings) -> Iterator[str]:
-    """Those whose partitions a group owns in Redis; a pattern stands for its topics."""
+    """The topics whose partitions a group owns in Redis. A pattern is noted as it is."""
     yield from settings.tokens_topics or (settings.tokens_topic,)
     yield settings.questions_topic

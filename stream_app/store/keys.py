@@ -1,7 +1,7 @@
-"""Keys: every name this project uses in Redis, keys and channels, one method each.
+"""Keys: the name of every key and channel in Redis, one method each.
 
-All begin with a prefix, so that groups may share one Redis. The schema's version comes next, and
-braces put all of a stream in one slot of a Redis Cluster. Knows names only.
+All names begin with a prefix, so that several groups can share one Redis. In keys, the number of
+the schema follows. Braces around the stream's name put all its keys in one slot of a Redis Cluster.
 """
 
 import re
@@ -17,8 +17,8 @@ SCORE_BYTES = 4
 PREFIX_LENGTH = 64
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*")
 _TAKEN = re.compile(r"[0-9]+|schema|query|question|answer|update")
-"""What stands behind the prefix in a name. If a prefix went on with one of these, its names could
-be those of the group with the shorter prefix."""
+"""What follows the prefix in a name. If a prefix had such a part, its names could equal those of a
+group with a shorter prefix."""
 
 
 def prefix_fault(prefix: str) -> str:
@@ -26,7 +26,7 @@ def prefix_fault(prefix: str) -> str:
     if len(prefix) > PREFIX_LENGTH or not _PREFIX.fullmatch(prefix):
         return f"must be 1 to {PREFIX_LENGTH} of a-z, A-Z, 0-9, . _ - and : between them"
     if taken := [part for part in prefix.split(":")[1:] if _TAKEN.fullmatch(part)]:
-        return f"must not have {taken[0]!r} behind a colon: keys are named so"
+        return f"must not contain :{taken[0]}, which follows the prefix in names of keys"
     return ""
 
 
@@ -37,12 +37,12 @@ def _quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names that begin with the prefix, which no other prefix's names equal."""
+    """The names of one prefix. Names of different prefixes are never equal."""
 
     prefix: str = "xl3m"
 
     def of_schema(self, number: int) -> str:
-        """What all keys of a schema begin with."""
+        """The beginning of all keys of a schema."""
         return f"{self.prefix}:{number}"
 
     def _named(self, what: str) -> str:
@@ -51,74 +51,74 @@ class Keys:
     def _of_stream(self, stream: str, what: str) -> str:
         return f"{self.prefix}:{SCHEMA}:{{{_quoted(stream)}}}:{what}"
 
-    # -- patterns and what is no stream's ------------------------------------------------------
+    # -- patterns, and keys that belong to no stream -------------------------------------------
 
     def schema(self) -> str:
-        """The number of the schema in which a worker wrote here; the same name in every schema."""
+        """The number of the schema that workers write in; its name is the same in every schema."""
         return f"{self.prefix}:schema"
 
     def of_stream(self, stream: str) -> str:
-        """A pattern that all names of the stream match, and no other."""
+        """A pattern that matches all keys of the stream, and no others."""
         return self._of_stream(stream, "*")
 
     def of_streams(self) -> str:
-        """A pattern that all names of any stream match, and no other."""
+        """A pattern that matches all keys of all streams, and no others."""
         return self._named("{*}:*")
 
     def streams(self, partition: str = "") -> str:
-        """All streams, or those a topic/partition feeds."""
+        """The set of all streams, or of those with events from a topic/partition."""
         return self._named(f"streams:{partition}" if partition else "streams")
 
     def partition(self, topic_partition: str) -> str:
-        """Where a partition stands: epoch, position, generation of the topic."""
+        """A partition's epoch, position and incarnation, in a hash."""
         return self._named(f"partition:{topic_partition}")
 
     def groups(self) -> str:
-        """Of each topic that is read the consumer group that reads it."""
+        """The consumer group that reads each topic, in a hash."""
         return self._named("groups")
 
     # -- a stream -------------------------------------------------------------------------------
 
     def log(self, stream: str) -> str:
-        """The segment log: a Redis Stream, ids are segment indices."""
+        """The segment log: a Redis Stream whose ids are segment indices."""
         return self._of_stream(stream, "log")
 
     def tail(self, stream: str) -> str:
-        """What is read and not yet a segment."""
+        """The tail: text that is not part of a complete segment yet."""
         return self._of_stream(stream, "tail")
 
     def cursor(self, stream: str) -> str:
-        """The stream's cursor: version, head, first, offsets, missing offsets (`gaps`)."""
+        """The cursor, in a hash: version, head, first, offsets, missing offsets."""
         return self._of_stream(stream, "cursor")
 
     def questions(self, stream: str) -> str:
-        """Question id -> its text and whether it is current."""
+        """The questions by id, in a hash."""
         return self._of_stream(stream, "questions")
 
     # -- a question of a stream -----------------------------------------------------------------
 
     def scored_range(self, stream: str, qid: str) -> str:
-        """What of the log is scored for a question: lo, hi, skipped."""
+        """The question's scored range, in a hash: lo, hi, skipped."""
         return self._of_stream(stream, f"range:{qid}")
 
     def top(self, stream: str, qid: str) -> str:
-        """The question's top-k: segment index by certainty."""
+        """The question's top-k: segment indices sorted by certainty."""
         return self._of_stream(stream, f"top:{qid}")
 
     def text(self, stream: str, qid: str) -> str:
-        """Segments of the top-k, which outlive the log."""
+        """The segments of the top-k, in a hash; they are kept when the log is trimmed."""
         return self._of_stream(stream, f"text:{qid}")
 
     def scores(self, stream: str, qid: str, block: int) -> str:
-        """A block of every score computed for the question, float32."""
+        """A block of the question's scores, one float32 for each segment."""
         return self._of_stream(stream, f"scores:{qid}:{block}")
 
     def all_scores(self, stream: str, qid: str) -> str:
-        """What the names of the question's score blocks begin with, a colon behind it."""
+        """The beginning of the keys of a question's score blocks; a colon and the block follow."""
         return self._of_stream(stream, f"scores:{qid}")
 
     def question_keys(self, stream: str, qid: str, head: int) -> list[str]:
-        """All keys of a question, and one more block of scores: the head may move meanwhile."""
+        """All keys of a question, with one score block more in case the head moves meanwhile."""
         named = [make(stream, qid) for make in (self.scored_range, self.top, self.text)]
         blocks = range(head // SCORES_PER_BLOCK + 2)
         return named + [self.scores(stream, qid, block) for block in blocks]
@@ -126,29 +126,29 @@ class Keys:
     # -- queries ----------------------------------------------------------------------------------
 
     def lease(self, query_id: str) -> str:
-        """The lease of the worker that answers a query, then the answer."""
+        """The query's lease, and later its answer."""
         return self._named(f"query:{_quoted(query_id)}")
 
     def repeated(self, query_id: str) -> str:
-        """That a query's answer was just published once more."""
+        """Exists for a while after the query's answer was published again."""
         return self._named(f"repeated:{_quoted(query_id)}")
 
-    # -- channels; Redis has them in common for all its databases ---------------------------------
+    # -- channels, which all databases of a Redis server share -----------------------------------
 
     def query_channel(self) -> str:
-        """Where queries are published."""
+        """Clients publish queries here."""
         return f"{self.prefix}:query"
 
     def question_channel(self) -> str:
-        """Where the name of a stream is published whose questions changed."""
+        """The name of a stream is published here when its questions change."""
         return f"{self.prefix}:question"
 
     def answer_channel(self, query_id: str) -> str:
-        """Where the answer to a query is published."""
+        """The text of a query's answer and the answer are published here."""
         return f"{self.prefix}:answer:{query_id}"
 
     def update_channel(self, stream: str) -> str:
-        """Where changes of a stream's top-k are published."""
+        """Changes of a stream's top-k are published here."""
         return f"{self.prefix}:update:{_quoted(stream)}"
 
 
@@ -156,5 +156,5 @@ DEFAULT_KEYS = Keys()
 
 
 def question_id(question: str, *scored_by: str) -> str:
-    """Names a question and what scores it: other model, other scores, other id."""
+    """An id of a question and what scores it: another model gives other scores, and another id."""
     return blake2b("\0".join((question, *scored_by)).encode(), digest_size=8).hexdigest()

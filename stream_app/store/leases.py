@@ -1,10 +1,13 @@
-"""LeaseStore: of the workers that receive a query through pub/sub, the one that answers it.
+"""LeaseStore: the lease of each query that workers receive through pub/sub.
 
-A query's key holds the token of the worker that has the lease, and later the answer, for clients
-that ask again. How long leases and answers stay is the caller's to say: see `queries.lease`.
+A query's key holds the token of the worker that answers it, and later the answer, for clients that
+send the query again. Each method is one step in Redis. When leases are renewed, and how long and
+how many answers are kept, is decided by `queries.lease`.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import uuid4
 
 from stream_app.runtime.retry import Health
 from stream_app.store.connection import AnyRedis
@@ -13,7 +16,19 @@ from stream_app.store.retrying import retried
 from stream_app.store.scripts import Script
 
 LEASED = b"claimed"
-"""What a lease's token begins with, and no answer."""
+"""The beginning of every token, and of no answer."""
+
+
+class Acquisition(NamedTuple):
+    """held: whether the caller has the lease; answer: the query's answer, if there is one."""
+
+    held: bool
+    answer: bytes | None
+
+
+def new_token() -> bytes:
+    """A token that no other lease has."""
+    return b"%s by %s" % (LEASED, uuid4().hex.encode())
 
 
 class LeaseStore:
@@ -25,28 +40,29 @@ class LeaseStore:
         self.health = health
         self._put_lease = Script(redis, "put_lease.lua")
 
-    async def acquire(self, query_id: str, token: bytes, lease_ms: int) -> bytes | None:
-        """Put the token there if the key is free. Returns what is there then: the token, another
-        worker's, or an answer; None if that expired meanwhile. Raises at once if Redis is away:
-        the client asks again."""
+    async def acquire(self, query_id: str, token: bytes, lease_ms: int) -> Acquisition:
+        """Acquire the query's lease if no worker has it and there is no answer. Errors are raised
+        at once: the client sends the query again."""
         name = self.keys.lease(query_id)
         if await self.redis.set(name, token, nx=True, px=lease_ms):
-            return token
+            return Acquisition(True, None)
         value: bytes | None = await self.redis.get(name)
-        return value
+        if value is None or value.startswith(LEASED):
+            return Acquisition(value == token, None)  # an earlier try's reply may have been lost
+        return Acquisition(False, value)
 
     @retried
     async def replace(self, query_id: str, token: bytes, value: bytes, lease_ms: int) -> bool:
-        """Replace the token by the value (empty: delete it), or renew it; False if the key holds
-        another worker's token or answer."""
+        """Replace the token by a value: the answer, the token itself (which renews the lease), or
+        nothing (b"", which deletes the key). False if the key holds another worker's token or
+        answer."""
         reply = await self._put_lease(
             [self.keys.lease(query_id)], token=token, value=value, ttl_ms=lease_ms
         )
         return bool(reply["result"] == "put")
 
-    @retried
     async def delete(self, query_ids: Sequence[str]) -> None:
-        """Delete what is there for these queries."""
+        """Delete the leases or answers of these queries."""
         await self.redis.unlink(*map(self.keys.lease, query_ids))
 
     async def are_taken(self, query_ids: Sequence[str]) -> list[bool]:
@@ -57,6 +73,7 @@ class LeaseStore:
             return [bool(exists) for exists in await pipe.execute()]
 
     async def may_repeat(self, query_id: str, interval_ms: int) -> bool:
-        """Whether no worker has repeated the query's answer within the interval: True for one."""
+        """Whether the caller may publish the query's answer again: True for one worker in each
+        interval."""
         name = self.keys.repeated(query_id)
         return bool(await self.redis.set(name, LEASED, nx=True, px=interval_ms))

@@ -1,7 +1,7 @@
-"""PartitionStore: for each partition its owner's epoch, its position, and the topic it is of.
+"""PartitionStore: the epoch, position and topic id of each partition.
 
-The epoch is a fencing token: a write that names an older one is refused. Positions are written
-last, so if a partition's position is there, so is everything before it.
+The epoch is a fencing token: writes with an older epoch are refused. A position is written last, so
+everything before it is in Redis.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ async def check_fence(pipe: AnyRedis, keys: Keys, fence: Fence) -> None:
 
 
 def name_of(partition: str, incarnation: int) -> str:
-    """The name under which a partition's offsets are kept: other offsets, other name, if its topic
-    was recreated."""
+    """The name of a partition's offsets in Redis: a recreated topic has other offsets, so they have
+    another name."""
     return f"{partition}#{incarnation}" if incarnation else partition
 
 
@@ -61,7 +61,7 @@ class PartitionStore:
 
     @retried
     async def run_id(self) -> str:
-        """The id of the running Redis process: another one after each start."""
+        """The id of the running Redis process, which changes at each start."""
         return str((await self.redis.info("server"))["run_id"])
 
     @retried
@@ -98,8 +98,8 @@ class PartitionStore:
 
     @retried
     async def move(self, moves: Sequence[PositionUpdate], trusted: str = ANY_REDIS) -> None:
-        """Note for each partition that everything before its new position is in Redis, all in one
-        round trip. Raises FencedError if the partition has a later owner, RestartedError if Redis
+        """Move each partition's position: everything before it is in Redis. All in one round trip.
+        Raises FencedError if the partition has a later owner, RestartedError if Redis
         is not the `trusted` process, and LostWritesError if the position is not where its owner
         left it: Redis lost that write, and may have lost others."""
         replies = await self._move_position.each([self._call(move, trusted) for move in moves])
@@ -112,18 +112,18 @@ class PartitionStore:
 
     @retried
     async def topic_id(self, partition: str) -> str:
-        """The id of the topic that the partition's offsets are of; empty if not known."""
+        """The id of the topic that the partition's offsets belong to; empty if unknown."""
         return (await self.redis.hget(self.keys.partition(partition), "topic") or b"").decode()
 
     @retried
     async def note_topic_id(self, partition: str, epoch: int, topic_id: str) -> None:
-        """Note the id of the topic that the partition's offsets are of. Raises FencedError."""
+        """Note the id of the topic that the partition's offsets belong to. Raises FencedError."""
         await self._set(partition, epoch, {"topic": topic_id})
 
     @retried
     async def reset(self, partition: str, epoch: int, incarnation: int, topic_id: str = "") -> None:
-        """Nothing is read of the partition, whose topic was recreated for the `incarnation`th time.
-        Raises FencedError."""
+        """Set the partition of a recreated topic to its first offset. incarnation: how often the
+        topic was recreated. Raises FencedError."""
         fields: dict[str, int | str] = {"next": 0, "made": incarnation, "gap": 0, "topic": topic_id}
         await self._set(partition, epoch, fields)
 

@@ -1,4 +1,4 @@
-"""QuestionStore: the questions of streams: set, replaced and ended together with their scores.
+"""QuestionStore: sets, replaces and ends the questions of streams, with their scores.
 
 Every change is one atomic step on a stream's questions.
 """
@@ -34,7 +34,7 @@ from stream_app.store.state import (
 )
 
 TrackedRecord = tuple[QuestionRecord, ScoredRange | None]
-"""A question and what of the log is scored for it."""
+"""A question and its scored range; None if it has none."""
 
 
 class QuestionStore:
@@ -78,12 +78,12 @@ class QuestionStore:
         most: int = NO_LIMIT,
         fence: Fence | None = None,
     ) -> None:
-        """Give the stream a question. Its range starts empty at the head, unless it has one.
+        """Add a question to the stream. Its range starts empty at the head, unless it has one.
 
-        keep: the stream's other standing questions stay; else they end. most: limit of the
-        questions of its kind: one standing question more raises LimitError, one ad hoc question
-        more evicts the one that was asked least recently. fence: of the partition that the question
-        was read from; raises FencedError if that has a later owner."""
+        keep: whether the stream's other standing questions stay; if not, they end. most: the limit
+        of questions of its kind: one more standing question raises LimitError, one more ad hoc
+        question evicts the one asked least recently. fence: that of the partition which the
+        question was read from; raises FencedError if the partition has a later owner."""
         k = self.keys
         names = [k.cursor(stream), k.questions(stream)]
         names += [name(stream, "") for name in (k.scored_range, k.top, k.text, k.all_scores)]
@@ -105,8 +105,8 @@ class QuestionStore:
 
     @retried
     async def tracked(self, stream: str) -> tuple[Cursor, dict[str, TrackedRecord]]:
-        """Where the stream stands, and its questions that have not expired with their ranges, in
-        one round trip."""
+        """The stream's cursor, and its questions that have not expired with their ranges, in one
+        round trip."""
         k = self.keys
         names = [k.cursor(stream), k.questions(stream), k.scored_range(stream, "")]
         time_, cursor, questions, ranges = await self._read_questions(names)
@@ -151,7 +151,7 @@ class QuestionStore:
         fence: Fence | None = None,
     ) -> None:
         """Change the stream's questions in one transaction, which is repeated if another client
-        changes them, or the fence's partition, meanwhile. `change` gets the transaction, the
+        changes them or the fence's partition meanwhile. `change` gets the transaction, the
         questions and the log's head, and returns whether it changed anything: if not, nothing is
         written, and no stream is created."""
 
@@ -170,7 +170,7 @@ class QuestionStore:
     def _put(
         self, pipe: AnyRedis, stream: str, qid: str, record: QuestionRecord, head: int
     ) -> None:
-        """Write a standing question, whose scores stay."""
+        """Write a standing question; its scores do not expire."""
         for edge in ("lo", "hi"):
             pipe.hsetnx(self.keys.scored_range(stream, qid), edge, head)
         for name in self.keys.question_keys(stream, qid, head):
@@ -183,7 +183,7 @@ class QuestionStore:
 
 
 def _seconds(reply: Any) -> float:
-    """The time that Redis replied with; this machine's, if the user has no right to ask for it."""
+    """Seconds from the reply of TIME; this machine's time if the user may not call it."""
     if isinstance(reply, NoPermissionError):
         return time.time()
     if isinstance(reply, Exception):

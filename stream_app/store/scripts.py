@@ -33,7 +33,7 @@ class Script:
 
     async def each(self, calls: Sequence[Call], expired: Sequence[str] = ()) -> list[Any]:
         """What the script returns for each call, in one round trip; the expired keys are deleted
-        behind the calls."""
+        after the calls."""
         return [*map(_decoded, await self._with_script(lambda: self._execute(calls, expired)))]
 
     async def _execute(self, calls: Sequence[Call], expired: Sequence[str]) -> list[Any]:

@@ -17,13 +17,13 @@ from xl3m_core import Segment, Tail
 NO_LIMIT = 1 << 40
 
 ANY_REDIS = ""
-"""In place of the run id of the Redis process that may be written to. A Redis that was started
-again has another id and may have lost its last writes: it refuses with a RestartedError."""
+"""In place of a run id: write to any Redis process. A restarted Redis has another run id and may
+have lost its last writes, so writes that name the old one are refused with RestartedError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The most segments, and the most bytes, that are kept of each stream's log."""
+    """The maximum size of each stream's log, in segments and in bytes."""
 
     segments: int = NO_LIMIT
     bytes: int = NO_LIMIT
@@ -33,7 +33,7 @@ UNLIMITED = Retention()
 
 
 class LimitError(RuntimeError):
-    """A limit is reached. The message names the setting, and is sent to the client."""
+    """A limit is reached. The message names the setting and is sent to the client."""
 
 
 class FencedError(RuntimeError):
@@ -57,12 +57,12 @@ class RestartedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The version and the positions of a stream.
+    """How far a stream is read.
 
-    version: of the stream, one more with every commit; head: index of the next segment; first: of
-    the oldest one retained; gaps: missing offsets; questions: version of the questions; next: the
-    next offset to be read by topic/partition; rebuilt: how often the log was rebuilt; cuts: how
-    segments were cut, by the index of the first one that was cut so."""
+    version: of the stream, incremented by every commit; head: index of the next segment; first:
+    index of the oldest retained segment; gaps: missing offsets; questions: version of the
+    questions; next: the next offset to be read by topic/partition; rebuilt: how often the log was
+    rebuilt; cuts: how segments were cut, by the index of the first one that was cut so."""
 
     version: int = 0
     head: int = 0
@@ -81,7 +81,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A stream as one commit left it: the next commit starts from here."""
+    """A stream after a commit, from which the next commit starts."""
 
     cursor: Cursor = field(default_factory=Cursor)
     tail: Tail = field(default_factory=Tail)
@@ -89,9 +89,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is read of one partition for one stream, to be written in one step. base: the state that
-    it starts from; segments, tail: the new ones; epoch: of the partition's owner; next_offset: the
-    first that is not read; gaps: missing offsets; cut: how segments are cut, 0 if not known."""
+    """Text of one stream that was read from one partition, to be written in one step. base: the
+    state that it starts from; segments, tail: the new ones; epoch: of the partition's owner;
+    next_offset: the first offset that was not read; gaps: missing offsets; cut: how segments are
+    cut, 0 if unknown."""
 
     stream: str
     base: State
@@ -111,7 +112,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit was written; state: the stream's from now on."""
+    """A commit was written; state: the stream's new state."""
 
     state: State
 
@@ -170,7 +171,7 @@ class RangeUpdate:
 
     start, scores: float32 scores of the segments from `start` on; best: (index, score) of those
     that may enter the top-k; skipped: segments that were deleted before they could be scored;
-    first: where the log begins: no score is kept of segments before it."""
+    first: index of the log's first segment; scores of earlier segments are not kept."""
 
     stream: str
     qid: str
@@ -184,7 +185,7 @@ class RangeUpdate:
     first: int = 0
 
     def as_script_call(self, keys: Keys, k: int) -> Call:
-        """The call of extend_range.lua that writes it, for a top-k of k."""
+        """The arguments of extend_range.lua. k: size of the top-k."""
         question = (keys.scored_range, keys.top, keys.text)
         names = [name(self.stream, self.qid) for name in question]
         names += [keys.cursor(self.stream), keys.log(self.stream)]
@@ -201,14 +202,14 @@ class RangeUpdate:
         }
 
     def expired_block(self, keys: Keys) -> str | None:
-        """The key of the last block of scores that lies before the log's start. The blocks before
-        it were deleted in their turn: a log loses less than a block between two updates."""
+        """The key of the last block of scores before the log's first segment. Earlier blocks were
+        deleted by earlier updates: a log loses less than a block between two updates."""
         block = self.first // layout.SCORES_PER_BLOCK - 1
         return keys.scores(self.stream, self.qid, block) if block >= 0 else None
 
 
 def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
-    """The scores from segment `start` on, cut at the blocks: (block, byte offset in it, bytes)."""
+    """The scores from segment `start` on, by block: (block, byte offset in it, bytes)."""
     size = layout.SCORES_PER_BLOCK * layout.SCORE_BYTES
     at, blocks = start * layout.SCORE_BYTES, []
     while scores:
@@ -219,14 +220,14 @@ def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
 
 
 class RangeResult(Enum):
-    """What became of a RangeUpdate."""
+    """The result of a RangeUpdate."""
 
     TOP_CHANGED = "top_changed"
     """It was written, and the top-k has other segments or scores."""
     EXTENDED = "extended"
-    """It was written, and the top-k is as it was."""
+    """It was written, and the top-k is unchanged."""
     CONFLICT = "conflict"
-    """It was refused: the range is not as it was seen, or Redis has lost segments of the log."""
+    """It was refused: the range has changed since it was read, or Redis has lost segments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Subscription: messages on channels of Redis, and a signal whenever some may have been missed.
+"""Subscription: the messages on channels of Redis, and when some may have been missed.
 
-Pub/sub keeps no messages: what is published during a reconnect is lost. So a subscriber gets None
-each time that a subscription begins.
+Pub/sub is not durable: messages that are published while a client reconnects are lost. So a
+subscription yields None each time that it begins.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from stream_app.store.connection import AnyRedis
 logger = logging.getLogger("xl3m")
 
 RECONNECT_SECONDS = 30.0
-"""How long a client tries to reconnect."""
+"""A client tries to reconnect for this time."""
 PAUSE_SECONDS = 0.5
 
 Message = dict[str, Any]
@@ -26,10 +26,9 @@ Message = dict[str, Any]
 
 
 async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """None, then each message; None again after every reconnect, since messages may be missing.
-
-    Only ends by an error: raises ConnectionError also if redis-py ends the iteration silently, as
-    some versions do after a time without messages."""
+    """Yield None, then each message; None again whenever redis-py has reconnected. Ends with an
+    error only: ConnectionError also if redis-py ends without one, as some versions do after
+    silence."""
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
         async for message in pubsub.listen():
@@ -41,20 +40,20 @@ async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | 
 
 
 async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:
-    """Like `messages`, but reconnects, such as after a restart of Redis, or if Redis dropped a slow
-    client. Raises the connection's error after RECONNECT_SECONDS, and AuthenticationError at
-    once."""
-    broken: float | None = None
+    """As `messages`, but reconnects after a restart of Redis, or if Redis drops a client that reads
+    too slowly. Raises the error if that fails for RECONNECT_SECONDS, or if Redis refuses the
+    user."""
+    broken_at: float | None = None
     while True:
         try:
-            async with aclosing(messages(redis, *channels)) as received:
-                async for message in received:
-                    broken = None
+            async with aclosing(messages(redis, *channels)) as subscription:
+                async for message in subscription:
+                    broken_at = None
                     yield message
         except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-            broken = broken or time.monotonic()
+            broken_at = broken_at or time.monotonic()
             refused = isinstance(error, exceptions.AuthenticationError)
-            if refused or time.monotonic() - broken > RECONNECT_SECONDS:
+            if refused or time.monotonic() - broken_at > RECONNECT_SECONDS:
                 raise
-            logger.debug("listening again: %s", error)
+            logger.debug("the subscription ended, subscribing again: %s", error)
             await asyncio.sleep(PAUSE_SECONDS)

@@ -20,7 +20,6 @@ from stream_app.embedded import services
 from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.kafka.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from stream_app.settings import Settings
-from stream_app.store import server_check
 from stream_app.store.groups import note_group
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.schema import check_schema, ensure_schema
@@ -102,15 +101,6 @@ async def test_a_replica_and_a_cluster_are_failures_and_no_worker_starts_on_them
     assert seen["Redis"].mark == "FAIL" and "replica of 127.0.0.1" in seen["Redis"].message
     (line,) = started.stderr.splitlines()
     assert started.returncode == 3 and "replica of 127.0.0.1" in line
-
-
-def test_what_no_worker_can_use_is_told_by_what_redis_says_of_itself() -> None:
-    well = {"redis_version": "7.4.6", "role": "master", "redis_mode": "standalone"}
-    assert server_check.fault_of(well) == server_check.replica_fault(well) == ""
-    assert "cluster" in server_check.fault_of(well | {"redis_mode": "cluster"})
-    assert "cluster" in server_check.fault_of(well | {"cluster_enabled": 1})
-    assert "older than 6.0" in server_check.fault_of(well | {"redis_version": "5.0.14"})
-    assert server_check.fault_of(well | {"redis_version": "6.0.0"}) == ""
 
 
 # -- the group ---------------------------------------------------------------------------------

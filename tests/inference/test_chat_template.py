@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken
 
 from tests.support import tiny
-from xl3m_core import Engine, KeyContext, LanguageModel, Method, Segment
+from xl3m_core import Engine, KeyContext, LanguageModel, Method, ModelError, Segment
 from xl3m_core.inference.chat_template import CONTENT, ChatTemplate
 
 CHATML = (
@@ -140,3 +140,9 @@ def test_a_base_model_may_write_what_it_likes() -> None:
     model = LanguageModel(network, made, tiny.WINDOW)
     assert model.generate([0, colon], 9)[0] == "<think>8"
     assert torch.is_tensor(model.generate([0, colon], 1)[1])
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "always the same:"])
+def test_a_template_that_cannot_frame_a_message_is_refused(template: str) -> None:
+    with pytest.raises(ModelError, match="its chat template"):
+        chat(template).prompt_frame()

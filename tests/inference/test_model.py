@@ -303,7 +303,7 @@ def test_an_encoder_decoder_is_refused(config: Any, tmp_path: Path) -> None:
 def test_a_model_that_reads_what_follows_is_refused(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=tiny.VOCAB, hidden_size=32, num_attention_heads=4)
     tiny.save(tiny.made(config), tmp_path)
-    assert "no causal LM" in refusal(tmp_path)
+    assert "not a causal LM" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

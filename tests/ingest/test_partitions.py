@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from stream_app.ingest.partitions import Assignment, OwnedPartition
+from stream_app.ingest.owned_partition import OwnedPartition
+from stream_app.ingest.partitions import Assignment
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import FencedError, LostWritesError, PositionUpdate
 from stream_app.store.store import StreamStore

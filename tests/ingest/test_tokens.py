@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 
 from stream_app.ingest import tokens as ingest_module
 from stream_app.ingest.buffers import BATCH_EVENTS, PartitionBuffers
-from stream_app.ingest.partitions import Assignment, OwnedPartition
+from stream_app.ingest.owned_partition import OwnedPartition
+from stream_app.ingest.partitions import Assignment
 from stream_app.ingest.tokens import Ingest, max_buffer_bytes
 from stream_app.runtime import retry
 from stream_app.runtime.retry import Health

@@ -30,7 +30,8 @@ from stream_app.kafka.decompression import (
     decompress,
     missing_codecs,
 )
-from stream_app.kafka.fetcher import REBOUND, FetchResult, FetchState, PartitionRecords
+from stream_app.kafka.fetch_state import FetchState
+from stream_app.kafka.fetcher import REBOUND, FetchResult, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.kafka.records import first_offset, is_empty, unreadable_reason
 from tests.support import raw

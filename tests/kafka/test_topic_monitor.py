@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stream_app.kafka import topic_monitor
-from stream_app.kafka.fetcher import TOPICS
+from stream_app.kafka.fetch_state import TOPICS
 from stream_app.kafka.topic_monitor import MISSING_CHECKS, TopicMonitor
 
 

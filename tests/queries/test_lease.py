@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from stream_app.events import decode
 from stream_app.queries.lease import LEASE_MS, QueryLease, QueryLeases
+from stream_app.requests import Query
 from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.leases import LEASED, LeaseStore
 from tests.support.fakes import until
@@ -196,3 +197,16 @@ async def test_expired_answers_are_forgotten_first(redis_client: Redis) -> None:
     await leases.keep("kept", 100, 600)
     await leases.keep("new", 100, 600)
     assert [*leases.answers] == ["kept", "new"]
+
+
+async def test_a_worker_that_stops_releases_the_lease_of_a_query_it_leaves(
+    one: PubSubClient, stream: str, fresh: Fresh
+) -> None:
+    (worker,), query = one.workers, Query(fresh("query"), stream, "q?")
+    worker.gate.clear()
+    publishing = asyncio.create_task(worker.server.publisher.answer(query))
+    await until(lambda: exist(one.redis, [keys.lease(query.id)]))
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    assert not await exist(one.redis, [keys.lease(query.id)])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,14 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.scoring.bm25 import words
-from stream_app.scoring.prefilter import Prefilter, best
-from stream_app.store.state import Commit
+from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
+from stream_app.scoring.prefilter import (
+    PREFILTER_SEGMENTS,
+    Prefilter,
+    PrefilterScheduler,
+    best,
+)
+from stream_app.store.state import Commit, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine, batch, until
 from xl3m_core import Segment
@@ -179,3 +186,32 @@ async def test_the_process_ends_with_a_worker_that_is_killed(
         assert is_running(pid)
         process.kill()
     await until(lambda: not is_running(pid))
+
+
+class Endless:
+    """A prefilter whose search ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.searches, self.may_end = 0, asyncio.Event()
+
+    async def candidates(
+        self, stream: str, question: str, lo: int, hi: int, limit: int
+    ) -> list[int]:
+        """The first segment."""
+        self.searches += 1
+        await self.may_end.wait()
+        return [lo]
+
+
+async def test_a_query_that_leaves_does_not_end_the_search_another_one_waits_for() -> None:
+    prefilter, head = Endless(), PREFILTER_SEGMENTS
+    scheduler = PrefilterScheduler(cast(Prefilter, prefilter))
+    question = TrackedQuestion("s", "q", QuestionRecord("q?"), ScoredRange(head, head))
+    tracked = TrackedStream(Cursor(head=head), questions={"q": question})
+    waiting = [asyncio.create_task(scheduler.find_candidates(tracked, "s", "q")) for _ in range(2)]
+    await until(lambda: prefilter.searches)
+    waiting[0].cancel()
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    prefilter.may_end.set()
+    await waiting[1]
+    assert (prefilter.searches, list(question.candidates)) == (1, [0])

@@ -1,4 +1,4 @@
-"""Key names: each stream, with any name, has all its keys in one slot and shares none."""
+"""Key names: all keys of a stream are in one slot of a Redis Cluster, and no two are equal."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ OF_QUESTION: list[Callable[[str, str], str]] = [keys.scored_range, keys.top, key
 
 
 def names_of(stream: str, qid: str) -> list[str]:
-    """All keys of a stream and one of its questions."""
+    """All names of a stream and of one of its questions."""
     return [
         *(make(stream) for make in OF_STREAM),
         *(make(stream, qid) for make in OF_QUESTION),
@@ -27,7 +27,7 @@ def names_of(stream: str, qid: str) -> list[str]:
 
 
 @given(NAME, QID)
-def test_a_stream_lies_in_one_slot(stream: str, qid: str) -> None:
+def test_all_keys_of_a_stream_are_in_one_slot(stream: str, qid: str) -> None:
     slots = {key_slot(name.encode()) for name in names_of(stream, qid)}
     assert len(slots) == 1
 
@@ -48,18 +48,18 @@ def test_only_plain_letters_reach_a_key(stream: str, qid: str) -> None:
 
 
 @given(NAME, NAME)
-def test_channels_and_claims_are_told_apart(one: str, other: str) -> None:
+def test_channels_and_leases_have_distinct_names(one: str, other: str) -> None:
     assert (keys.update_channel(one) == keys.update_channel(other)) == (one == other)
     assert (keys.lease(one) == keys.lease(other)) == (one == other)
     assert keys.repeated(one) != keys.lease(other)
     assert keys.update_channel(one).isprintable()
 
 
-def test_what_needs_no_quoting_stays_readable() -> None:
+def test_names_that_need_no_quoting_stay_readable() -> None:
     assert keys.log("app/web-1:a_b.c") == "xl3m:1:{app/web-1:a_b.c}:log"
     assert keys.log("a b{}ü") == "xl3m:1:{a%20b%7B%7D%C3%BC}:log"
 
 
-def test_a_question_is_named_by_what_scores_it_too() -> None:
+def test_the_id_of_a_question_depends_on_what_scores_it() -> None:
     assert question_id("q", "m", "t") == question_id("q", "m", "t")
     assert len({question_id("q", "m", t) for t in "tu"} | {question_id("q", "n")}) == 3

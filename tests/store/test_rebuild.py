@@ -1,4 +1,4 @@
-"""A rebuilt stream equals the original, also beside running workers; others are untouched."""
+"""A rebuilt stream ends in the same state, also beside running workers; others do not change."""
 
 import asyncio
 import sys
@@ -17,20 +17,18 @@ from stream_app.client import client
 from stream_app.embedded import services
 from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
-from stream_app.store import rebuild
+from stream_app.store import schema
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.rebuild import (
+from stream_app.store.rebuild_apply import apply, find_keys, set_back
+from stream_app.store.rebuild_plan import (
     Retained,
     RetainedOffsets,
-    apply,
-    delete_old_schema,
-    find_keys,
     partition_states,
     plan,
     retained_offsets,
-    set_back,
     unread,
 )
+from stream_app.store.schema import delete_old_schema
 from stream_app.store.state import (
     Commit,
     FencedError,
@@ -47,7 +45,7 @@ from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
 from tests.support.workers import Site, offline, site
 from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
 
-# Workers and Kafka are restarted, which takes long on a busy machine.
+# Workers and Kafka are started and stopped: that takes long on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 Fresh = Callable[[str], str]
@@ -56,24 +54,24 @@ QUESTION = "which pump?"
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """A store without limits."""
+    """A store without retention limits."""
     return StreamStore(redis_client)
 
 
 async def begin(store: StreamStore, stream: str, retained: Retained) -> None:
-    """Rebuild the stream."""
+    """Plan and apply a rebuild of one stream."""
     planned = await plan(store, stream, retained)
     assert planned
     await apply(store, planned, retained, await find_keys(store, stream))
 
 
 async def kept(redis: Any, stream: str) -> dict[bytes, bytes]:
-    """All keys of a stream, with their serialized values."""
+    """All keys of a stream in Redis, with their serialised values."""
     names = sorted([name async for name in redis.scan_iter(keys.of_stream(stream))])
     return {name: await redis.dump(name) for name in names}
 
 
-# -- beside running workers ------------------------------------------------------------------
+# -- beside workers --------------------------------------------------------------------------
 
 TEXTS = st.lists(st.text("ab é", max_size=12).map(lambda t: t + "\n"), min_size=2, max_size=12)
 
@@ -81,16 +79,16 @@ TEXTS = st.lists(st.text("ab é", max_size=12).map(lambda t: t + "\n"), min_size
 @pytest.mark.guarantee("Rebuild")
 @given(texts=TEXTS, cut=st.integers(0, 12), forgets=st.booleans())
 @on_redis
-async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
+async def test_a_stream_rebuilt_at_any_instant_ends_in_the_same_state(
     redis_client: Redis, fresh: Fresh, texts: list[str], cut: int, forgets: bool
 ) -> None:
     topic = fresh("topic")
     store = StreamStore(redis_client)
     first = await reader(store, topic, 0)
     key = topic.encode()
-    said = [(text.encode(), key) for text in texts]
-    said.insert(1, (b"another's\n", b"other " + key))
-    events = [first.event(i, value, of) for i, (value, of) in enumerate(said)]
+    records = [(text.encode(), key) for text in texts]
+    records.insert(1, (b"another's\n", b"other " + key))
+    events = [first.event(i, value, of) for i, (value, of) in enumerate(records)]
     cut = 1 + cut % (len(events) - 1)
     await first.ingest.apply(events[:cut])
     before = await kept(redis_client, f"other {topic}")
@@ -109,7 +107,7 @@ async def test_rebuilt_at_any_instant_it_comes_to_what_it_was(
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_its_partition_is_read_from_the_start_by_the_next_owner(
+async def test_the_next_owner_reads_the_partition_from_the_start(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic = fresh("topic")
@@ -122,7 +120,7 @@ async def test_its_partition_is_read_from_the_start_by_the_next_owner(
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_a_partition_of_dead_letters_alone_is_read_again(
+async def test_a_partition_with_dead_letters_only_is_read_again(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic = fresh("topic")
@@ -142,7 +140,7 @@ async def test_a_partition_of_dead_letters_alone_is_read_again(
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_after_a_mistyped_field_all_is_read_again(
+async def test_everything_is_read_again_after_a_mistyped_field(
     durable_broker: Service, redis_url: str, tmp_path: Path, fresh: Fresh
 ) -> None:
     stream, prefix = fresh("stream"), fresh("prefix")
@@ -152,17 +150,17 @@ async def test_after_a_mistyped_field_all_is_read_again(
         for number in range(3):
             sent = await here.send("tokens", stream, b'{"message": "line %d"}' % number)
 
-        async def is_buried() -> bool:
+        async def is_dead_lettered() -> bool:
             return await here.store.partitions.position(f"{sent.topic}/{sent.partition}") == (3, 0)
 
-        await here.until(is_buried)
+        await here.until(is_dead_lettered)
         await here.stop(worker)
-        code, said = await xl3m_rebuild(here, "--stream", stream)
-        assert code == 2 and "xl3m rebuild --all" in said
-        code, said = await xl3m_rebuild(here, "--all")
-        assert code == 0 and said.startswith("3 offsets of ") and "next one that starts" in said
-        code, said = await xl3m_rebuild(here, "--all")
-        assert code == 0 and "nothing to rebuild" in said
+        code, output = await xl3m_rebuild(here, "--stream", stream)
+        assert code == 2 and "xl3m rebuild --all" in output
+        code, output = await xl3m_rebuild(here, "--all")
+        assert code == 0 and output.startswith("3 offsets of ") and "next one that starts" in output
+        code, output = await xl3m_rebuild(here, "--all")
+        assert code == 0 and "nothing to rebuild" in output
         here.settings = here.settings.replace(text_field="message")
         await here.start()
 
@@ -173,9 +171,7 @@ async def test_after_a_mistyped_field_all_is_read_again(
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_an_owner_from_before_is_refused_by_the_stream_itself(
-    store: StreamStore, fresh: Fresh
-) -> None:
+async def test_the_stream_fences_an_earlier_owner(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines("a\n"))
@@ -187,7 +183,7 @@ async def test_an_owner_from_before_is_refused_by_the_stream_itself(
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_the_owner_is_told_and_ends_though_nothing_comes(
+async def test_the_owner_is_notified_and_ends_without_new_events(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic = fresh("topic")
@@ -196,13 +192,13 @@ async def test_the_owner_is_told_and_ends_though_nothing_comes(
     streams = here.ingest.scorer.streams
     await streams.refresh()
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 1)})
-    streams.on_questions_changed(topic)  # as the change listener does
+    streams.on_questions_changed(topic)  # as on a message about it
     with pytest.raises(LostWritesError, match="rebuilt"):
         await streams.refresh()
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh: Fresh) -> None:
+async def test_scores_of_the_deleted_log_are_refused(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await store.questions.ask(topic, "q", QuestionRecord("q?"))
@@ -221,7 +217,7 @@ async def test_scores_of_the_log_before_do_not_get_in(store: StreamStore, fresh:
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: Fresh) -> None:
+async def test_only_questions_are_kept(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await store.questions.ask(topic, "q", QuestionRecord("q?"))
@@ -244,7 +240,7 @@ async def test_questions_stay_and_nothing_else_does(store: StreamStore, fresh: F
     assert (await store.load(topic)).tail.end == 0
 
 
-async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh) -> None:
+async def test_keys_are_found_by_their_stream(store: StreamStore, fresh: Fresh) -> None:
     here = [await reader(store, fresh("a {b}: *")) for _ in range(2)]
     for one in here:
         await store.questions.ask(one.topic, "q", QuestionRecord("q?"))
@@ -255,11 +251,13 @@ async def test_names_are_found_by_their_stream(store: StreamStore, fresh: Fresh)
         assert sorted(names) in [sorted(some) for some in every.values()]
 
 
-# -- what Kafka no longer has ----------------------------------------------------------------
+# -- offsets that Kafka no longer has --------------------------------------------------------
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fresh) -> None:
+async def test_offsets_that_kafka_no_longer_has_are_missing(
+    store: StreamStore, fresh: Fresh
+) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abcdef"))
@@ -274,7 +272,7 @@ async def test_what_kafka_no_longer_has_is_missing(store: StreamStore, fresh: Fr
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fresh: Fresh) -> None:
+async def test_offsets_of_a_deleted_topic_are_missing(store: StreamStore, fresh: Fresh) -> None:
     topic = fresh("topic")
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*"abcdef"))
@@ -289,7 +287,7 @@ async def test_what_a_topic_held_that_is_gone_is_missing(store: StreamStore, fre
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
+async def test_a_worker_that_reads_meanwhile_does_not_look_like_a_recreated_topic(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic = fresh("topic")
@@ -308,7 +306,7 @@ async def test_a_worker_that_goes_on_meanwhile_makes_no_topic_anew(
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
+async def test_a_recreated_topic_counts_once_if_its_next_owner_noticed_it_too(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic = fresh("topic")
@@ -323,7 +321,7 @@ async def test_a_topic_made_again_counts_once_though_its_next_owner_saw_it_too(
     assert await store.partitions.position(partition) == (0, 1)
 
 
-async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fresh: Fresh) -> None:
+async def test_an_unknown_stream_has_no_plan(store: StreamStore, fresh: Fresh) -> None:
     assert await plan(store, fresh("stream"), {"t/0": RetainedOffsets(0, 9)}) is None
 
 
@@ -331,10 +329,10 @@ async def test_of_a_stream_nobody_knows_there_is_no_plan(store: StreamStore, fre
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_an_older_schema_goes_with_its_keys_and_no_others(
+async def test_an_older_schema_is_deleted_with_its_keys_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "BATCH_SIZE", 3)
+    monkeypatch.setattr(schema, "BATCH_SIZE", 3)
     others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
     with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
@@ -355,17 +353,17 @@ async def test_an_older_schema_goes_with_its_keys_and_no_others(
 
 
 async def xl3m_rebuild(here: Site, *words: str) -> tuple[int, str]:
-    """The command's exit code and output."""
+    """Run the command; returns its exit code and its output."""
     addresses = ["--broker", here.settings.broker, "--redis", here.settings.redis]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "stream_app", "rebuild", *words, *addresses,
         env=here.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
 
 
-async def scored_streams(here: Site, fresh: Fresh, count: int) -> dict[str, str]:
+async def fed(here: Site, fresh: Fresh, count: int) -> dict[str, str]:
     """`count` streams with a question, read and scored by a worker that keeps running."""
     texts = {fresh(f"stream {i}/ü"): log_text(i, 80) for i in range(count)}
     for stream in texts:
@@ -375,37 +373,37 @@ async def scored_streams(here: Site, fresh: Fresh, count: int) -> dict[str, str]
         for piece in chunks(text, 1):
             await here.send("tokens", stream, piece.encode())
     for stream, text in texts.items():
-        await until_scored(here, stream, text)
+        await settled(here, stream, text)
     return texts
 
 
-async def until_scored(here: Site, stream: str, text: str) -> None:
-    """Wait until all of the text is read and scored."""
+async def settled(here: Site, stream: str, text: str) -> None:
+    """Return when the stream is read and scored to its end."""
     segments, _ = offline(here.engine, text, QUESTION)
     await here.until(lambda: finished(here, stream, QUESTION, len(segments)))
 
 
 async def entries(here: Site, stream: str) -> Any:
-    """The raw log in Redis."""
+    """The entries of the stream's log in Redis."""
     return await here.store.redis.xrange(keys.log(stream))
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouched(
+async def test_a_rebuilt_stream_has_the_same_log_and_top_k_and_others_are_unchanged(
     here: Site, fresh: Fresh
 ) -> None:
-    texts = await scored_streams(here, fresh, 6)
+    texts = await fed(here, fresh, 6)
     (worker,) = here.workers
     await here.stop(worker)
     one, *others = texts
     before = {stream: await kept(here.redis, stream) for stream in others}
     log, top = await entries(here, one), await client.top(here.store, one, QUESTION)
-    code, said = await xl3m_rebuild(here, "--stream", one)
-    assert code == 0, said
-    assert "will be read again" in said and "No worker listens" in said
+    code, output = await xl3m_rebuild(here, "--stream", one)
+    assert code == 0, output
+    assert "will be read again" in output and "No worker listens" in output
     assert await entries(here, one) == []
     await here.start()
-    await until_scored(here, one, texts[one])
+    await settled(here, one, texts[one])
     assert await entries(here, one) == log
     assert await client.top(here.store, one, QUESTION) == top
     await here.stop(here.workers[-1])
@@ -413,13 +411,15 @@ async def test_rebuilt_from_kafka_log_and_top_k_are_the_same_and_others_untouche
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh: Fresh) -> None:
-    texts = await scored_streams(here, fresh, 3)
+async def test_a_stream_rebuilt_under_a_worker_equals_what_was_fed(
+    here: Site, fresh: Fresh
+) -> None:
+    texts = await fed(here, fresh, 3)
     (worker,) = here.workers
     one = next(iter(texts))
-    code, said = await xl3m_rebuild(here, "--stream", one)
-    assert code == 0, said
-    assert "those that own these partitions end" in said
+    code, output = await xl3m_rebuild(here, "--stream", one)
+    assert code == 0, output
+    assert "those that own these partitions end" in output
     assert await asyncio.wait_for(worker.wait(), 60) != 0
     here.workers.remove(worker)
     await here.start()
@@ -431,10 +431,10 @@ async def test_rebuilt_under_a_worker_it_comes_to_what_is_fed(here: Site, fresh:
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to_be_right(
+async def test_nothing_is_done_without_yes_if_kafka_lost_the_start(
     here: Site, fresh: Fresh
 ) -> None:
-    (one,) = texts = await scored_streams(here, fresh, 1)
+    (one,) = texts = await fed(here, fresh, 1)
     await here.stop(here.workers[0])
     (feeding,) = (await here.store.load(one)).cursor.next
     topic, _, number = feeding.rpartition("/")
@@ -443,11 +443,11 @@ async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to
     await admin.delete_records({TopicPartition(topic, int(number)): RecordsToDelete(5)})
     await admin.close()
     before = await kept(here.redis, one)
-    code, said = await xl3m_rebuild(here, "--stream", one)
-    assert code == 2 and "no longer has 5 of the offsets" in said and "--yes" in said
+    code, output = await xl3m_rebuild(here, "--stream", one)
+    assert code == 2 and "no longer has 5 of the offsets" in output and "--yes" in output
     assert await kept(here.redis, one) == before
-    code, said = await xl3m_rebuild(here, "--stream", one, "--yes")
-    assert code == 0 and "5 are missing" in said
+    code, output = await xl3m_rebuild(here, "--stream", one, "--yes")
+    assert code == 0 and "5 are missing" in output
     await here.start()
     left = "".join(chunks(texts[one], 1)[5:])
     await assert_equals_offline(here, one, QUESTION, left)
@@ -455,7 +455,7 @@ async def test_where_kafka_lost_the_start_nothing_is_done_unless_that_is_said_to
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_an_older_schema_stays_while_workers_listen(
+async def test_an_older_schema_is_kept_while_workers_listen(
     broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
     with services.redis(tmp_path / "r") as redis:
@@ -463,30 +463,30 @@ async def test_an_older_schema_stays_while_workers_listen(
             await here.redis.mset({keys.schema(): 0, "xl3m:0:{s}:log": 1})
             async with here.redis.pubsub() as worker:
                 await worker.subscribe(keys.query_channel())
-                code, said = await xl3m_rebuild(here, "--all")
-            assert code == 2 and "stop them first" in said
+                code, output = await xl3m_rebuild(here, "--all")
+            assert code == 2 and "stop them first" in output
             assert await here.redis.get(keys.schema()) == b"0"
-            code, said = await xl3m_rebuild(here, "--stream", "s")
-            assert code == 2 and "xl3m rebuild --all" in said
-            code, said = await xl3m_rebuild(here, "--all")
-            assert code == 0 and "1 keys of an older version are gone" in said
+            code, output = await xl3m_rebuild(here, "--stream", "s")
+            assert code == 2 and "xl3m rebuild --all" in output
+            code, output = await xl3m_rebuild(here, "--all")
+            assert code == 0 and "1 keys of an older version are gone" in output
             names: list[Any] = await here.redis.keys()
             assert names == [keys.schema().encode()]
 
 
 @pytest.mark.guarantee("Rebuild")
-async def test_all_streams_at_once_come_to_what_they_were(
+async def test_all_streams_rebuilt_at_once_end_in_the_same_state(
     durable_broker: Service, tmp_path: Path, fresh: Fresh
 ) -> None:
     with services.redis(tmp_path / "r") as redis:
         async with site(durable_broker.url, redis.url, tmp_path, fresh) as here:
-            texts = await scored_streams(here, fresh, 4)
+            texts = await fed(here, fresh, 4)
             await here.stop(here.workers[0])
             logs = {stream: await entries(here, stream) for stream in texts}
             await here.store.register_streams([(fresh("asked and never fed"), "")], PLENTY)
-            code, said = await xl3m_rebuild(here, "--all")
-            assert code == 0 and len(said.splitlines()) == 6
+            code, output = await xl3m_rebuild(here, "--all")
+            assert code == 0 and len(output.splitlines()) == 6
             await here.start()
             for stream, text in texts.items():
-                await until_scored(here, stream, text)
+                await settled(here, stream, text)
                 assert await entries(here, stream) == logs[stream]

@@ -1,4 +1,4 @@
-"""A store with a `Health` waits for an unreachable Redis; other errors are raised at once."""
+"""A store with a `Health` waits while Redis is unavailable; it raises other errors at once."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.01,))
 
 
-async def test_calls_on_a_redis_that_is_away_are_done_when_it_returns(tmp_path: Path) -> None:
+async def test_calls_wait_for_redis_and_succeed_when_it_returns(tmp_path: Path) -> None:
     port, health = free_port(), Health()
     async with Redis.from_url(f"redis://127.0.0.1:{port}") as redis:
         store = StreamStore(redis, health=health)
@@ -67,7 +67,7 @@ async def test_without_a_health_the_error_is_raised_at_once() -> None:
     assert health.ok
 
 
-async def test_a_script_that_is_not_there_is_raised_at_once(
+async def test_a_missing_script_is_raised_at_once(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: Any) -> None:

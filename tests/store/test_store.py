@@ -1,4 +1,4 @@
-"""The store: every step is applied as a whole or refused, for any writers, retries and order."""
+"""The store: every step is applied as a whole or refused, also if repeated or concurrent."""
 
 import asyncio
 import struct
@@ -43,7 +43,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """A store without limits."""
+    """A store without retention limits."""
     return StreamStore(redis_client)
 
 
@@ -52,7 +52,7 @@ def segment(index: int, text: str = "x") -> Segment:
 
 
 def step(stream: str, base: State, count: int = 1, **changes: Any) -> Commit:
-    """A commit of the next `count` segments of a stream, one offset of its partition further."""
+    """A commit of the next `count` segments of a stream, from the next offset of one partition."""
     head = base.cursor.head
     offset = base.cursor.next.get("t/0", 0)
     commit = Commit(
@@ -69,7 +69,7 @@ async def written(store: StreamStore, commit: Commit) -> State:
 
 
 async def grown(store: StreamStore, stream: str, segments: int) -> State:
-    """A stream with that many segments."""
+    """The state of a stream with this number of segments."""
     return await written(store, step(stream, State(), segments))
 
 
@@ -90,7 +90,7 @@ async def test_segments_tail_and_offset_move_together(store: StreamStore, fresh:
     ]  # fmt: skip
 
 
-async def test_a_stream_that_is_not_there_is_empty(store: StreamStore, fresh: Fresh) -> None:
+async def test_an_unknown_stream_is_empty(store: StreamStore, fresh: Fresh) -> None:
     assert await store.load(fresh("stream")) == State()
     assert await store.load_all([]) == []
     assert await store.segments(fresh("stream"), 0, 0) == []
@@ -107,7 +107,7 @@ async def test_many_streams_are_loaded_and_written_at_once(
 
 
 @pytest.mark.guarantee("Exactly-once effect")
-async def test_a_step_repeated_changes_nothing(store: StreamStore, fresh: Fresh) -> None:
+async def test_a_repeated_commit_changes_nothing(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     commit = step(stream, await grown(store, stream, 1), 2, gaps=3)
     state = await written(store, commit)
@@ -142,7 +142,7 @@ async def test_epochs_of_partitions_do_not_fence_each_other(
 @pytest.mark.guarantee("Exactly-once effect")
 @on_redis
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=6))
-async def test_of_writers_from_one_state_exactly_one_wins(
+async def test_exactly_one_of_several_writers_from_one_state_succeeds(
     redis_client: Redis, fresh: Fresh, counts: list[int]
 ) -> None:
     store, stream = StreamStore(redis_client), fresh("stream")
@@ -155,7 +155,7 @@ async def test_of_writers_from_one_state_exactly_one_wins(
 
 
 @pytest.mark.guarantee("Exactly-once effect")
-async def test_of_writers_at_the_same_time_exactly_one_wins(
+async def test_exactly_one_of_several_concurrent_writers_succeeds(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -173,7 +173,7 @@ async def test_of_writers_at_the_same_time_exactly_one_wins(
     st.integers(1, 8),
     st.integers(1, 400),
 )
-async def test_the_log_is_never_over_its_bounds(
+async def test_the_log_never_exceeds_its_retention(
     redis_client: Redis, fresh: Fresh, steps: list[list[int]], most: int, most_bytes: int
 ) -> None:
     store, stream = StreamStore(redis_client, Retention(most, most_bytes)), fresh("stream")
@@ -189,7 +189,7 @@ async def test_the_log_is_never_over_its_bounds(
 
 
 def retained(log: list[Segment], most: int, most_bytes: int) -> list[Segment]:
-    """The longest end of the log within both bounds."""
+    """The longest suffix of the log within both bounds."""
     kept = len(log) and min(len(log), most)
     while sum(len(pack_segment(s)) for s in log[len(log) - kept :]) > most_bytes:
         kept -= 1
@@ -220,12 +220,12 @@ TAIL = st.builds(
 
 
 @given(SEGMENT)
-def test_a_segment_comes_back_as_it_was(segment: Segment) -> None:
+def test_a_packed_segment_is_unpacked_unchanged(segment: Segment) -> None:
     assert unpack_segment(segment.index, pack_segment(segment)) == segment
 
 
 @given(TAIL)
-def test_a_tail_comes_back_as_it_was(tail: Tail) -> None:
+def test_a_packed_tail_is_unpacked_unchanged(tail: Tail) -> None:
     assert unpack_tail(pack_tail(tail)) == tail
     assert unpack_tail(None) == Tail()
 
@@ -233,7 +233,7 @@ def test_a_tail_comes_back_as_it_was(tail: Tail) -> None:
 # -- partitions ----------------------------------------------------------------------------------
 
 
-async def test_epochs_rise_and_positions_are_kept(store: StreamStore, fresh: Fresh) -> None:
+async def test_epochs_increase_and_positions_are_kept(store: StreamStore, fresh: Fresh) -> None:
     partition = f"{fresh('topic')}/0"
     assert await store.partitions.position(partition) == (None, 0)
     assert [await store.partitions.draw_epoch(partition) for _ in range(3)] == [1, 2, 3]
@@ -257,7 +257,7 @@ async def test_streams_are_listed_by_the_partition_that_feeds_them(
 
 
 @pytest.mark.guarantee("Bounded counts")
-async def test_one_stream_too_many_is_left_out_and_those_listed_go_on(
+async def test_a_stream_beyond_the_limit_is_refused_and_listed_ones_are_not(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic, streams = fresh("topic"), [fresh("strëam") for _ in range(4)]
@@ -273,7 +273,7 @@ async def test_one_stream_too_many_is_left_out_and_those_listed_go_on(
 
 
 @pytest.mark.guarantee("Bounded counts")
-async def test_however_many_list_streams_at_once_there_are_never_too_many(
+async def test_concurrent_registrations_never_exceed_the_limit(
     store: StreamStore, fresh: Fresh
 ) -> None:
     topic, streams = fresh("topic"), [fresh("stream") for _ in range(40)]
@@ -304,12 +304,13 @@ async def extended(
     skipped: int = 0,
     first: int = 0,
 ) -> RangeResult:
-    """Write scores of the segments from `start` on; first append segments that the log lacks."""
+    """Write scores of the segments from `start` on. Segments that the log does not have are
+    appended to it first."""
     end = start + len(scores)
     head = (await store.load(stream)).cursor.head
     for index in range(max(head, start), end):
         fields = {"s": pack_segment(segment(index))}
-        with suppress(ResponseError):  # another call has appended it meanwhile
+        with suppress(ResponseError):  # another call appended it meanwhile
             await store.redis.xadd(keys.log(stream), fields, id=f"{index}-1")
         await store.redis.hset(keys.cursor(stream), "head", index + 1)
     best = [(start + i, score) for i, score in enumerate(scores)]
@@ -326,7 +327,7 @@ async def block(store: StreamStore, stream: str, number: int) -> list[float]:
 
 
 @pytest.mark.guarantee("Bounded memory")
-async def test_scores_go_with_the_segments_they_are_of(store: StreamStore, fresh: Fresh) -> None:
+async def test_scores_are_deleted_with_their_segments(store: StreamStore, fresh: Fresh) -> None:
     stream, size = fresh("stream"), layout.SCORES_PER_BLOCK
     end, held = 0, []
     for number, first in enumerate((0, size - 1, size, 2 * size + 5)):
@@ -351,7 +352,7 @@ async def test_a_question_starts_with_nothing_scored_at_the_head(
 
 
 @pytest.mark.guarantee("Standing questions")
-async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh: Fresh) -> None:
+async def test_a_question_asked_again_keeps_its_range(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
     await grown(store, stream, 2)
@@ -361,7 +362,7 @@ async def test_asked_again_a_question_keeps_its_range(store: StreamStore, fresh:
 
 
 @pytest.mark.guarantee("Exactly-once effect")
-async def test_a_range_that_moved_or_is_gone_is_not_extended(
+async def test_a_range_that_moved_or_was_deleted_is_not_extended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -377,7 +378,7 @@ async def test_a_range_that_moved_or_is_gone_is_not_extended(
 
 
 @pytest.mark.guarantee("Exactly-once effect")
-async def test_of_extensions_at_the_same_time_exactly_one_is_taken(
+async def test_exactly_one_of_several_concurrent_extensions_is_written(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -396,7 +397,7 @@ SCORES = st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=30)
 @pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(SCORES, st.lists(st.integers(1, 29), max_size=4), st.integers(0, 29))
-async def test_score_blocks_read_back_exactly(
+async def test_score_blocks_hold_the_exact_scores(
     redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int
 ) -> None:
     store, stream = StreamStore(redis_client), fresh("stream")
@@ -432,7 +433,7 @@ async def extend_in_pieces(
     st.integers(0, 29),
     st.integers(1, 6),
 )
-async def test_the_top_k_equals_the_cores_in_any_order_and_with_ties(
+async def test_the_top_k_equals_that_of_the_core_in_any_order_and_with_ties(
     redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int, k: int
 ) -> None:
     store, stream = StreamStore(redis_client), fresh("stream")
@@ -464,7 +465,7 @@ async def test_a_smaller_k_trims_what_a_larger_one_kept(store: StreamStore, fres
 
 
 async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
-    """The TTL of each key of the question; -1: it does not expire."""
+    """The time to live of every key of the question; -1: it does not expire."""
     names = [n async for n in store.redis.scan_iter(match="*", count=1000)]
     prefix = keys.scored_range(stream, qid).split("range:")[0].encode()
     own = [n for n in names if n.startswith(prefix) and f":{qid}:".encode() in n + b":"]
@@ -473,13 +474,13 @@ async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four scores per block."""
+    """Blocks of four scores."""
     monkeypatch.setattr(layout, "SCORES_PER_BLOCK", 4)
 
 
 @pytest.mark.guarantee("Bounded memory")
 @pytest.mark.usefixtures("small_blocks")
-async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fresh: Fresh) -> None:
+async def test_all_keys_of_an_ad_hoc_question_expire(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await grown(store, stream, 6)
     await store.questions.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
@@ -492,7 +493,7 @@ async def test_all_keys_of_a_question_asked_once_expire(store: StreamStore, fres
 
 @pytest.mark.guarantee("Standing questions")
 @pytest.mark.usefixtures("small_blocks")
-async def test_asked_as_current_it_stays_whatever_was_under_way(
+async def test_an_ad_hoc_question_that_becomes_standing_does_not_expire(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -504,7 +505,7 @@ async def test_asked_as_current_it_stays_whatever_was_under_way(
     assert await ttls(store, stream) == [-1] * 7
 
 
-async def test_a_current_question_asked_once_more_stays_current(
+async def test_a_standing_question_asked_ad_hoc_stays_standing(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -516,19 +517,19 @@ async def test_a_current_question_asked_once_more_stays_current(
 
 
 @pytest.mark.guarantee("Standing questions")
-async def test_set_and_asked_at_the_same_time_it_is_current(
+async def test_a_question_set_and_asked_concurrently_is_standing(
     store: StreamStore, fresh: Fresh
 ) -> None:
     for _ in range(10):
         stream = fresh("stream")
         once = [QuestionRecord("q?", time.time() + HOUR) for _ in range(4)]
         asks = [*once[:2], QuestionRecord("q?"), *once[2:]]
-        await asyncio.gather(*(store.questions.ask(stream, "q", record) for record in asks))
+        await asyncio.gather(*(store.questions.ask(stream, "q", asked) for asked in asks))
         assert await store.questions.load(stream) == {"q": QuestionRecord("q?")}
         assert await ttls(store, stream) == [-1]
 
 
-async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: Fresh) -> None:
+async def test_an_expired_question_is_deleted(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await store.questions.ask(stream, "over", QuestionRecord("over?", time.time() - 1))
     await store.questions.ask(stream, "q", QuestionRecord("q?", time.time() + HOUR))
@@ -540,7 +541,7 @@ async def test_a_question_whose_time_is_over_is_gone(store: StreamStore, fresh: 
 @pytest.mark.guarantee("Bounded memory")
 @pytest.mark.guarantee("Standing questions")
 @pytest.mark.usefixtures("small_blocks")
-async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fresh: Fresh) -> None:
+async def test_a_replaced_question_leaves_no_keys(store: StreamStore, fresh: Fresh) -> None:
     stream = fresh("stream")
     await store.questions.ask(stream, "old", QuestionRecord("old?"))
     await store.questions.ask(stream, "once", QuestionRecord("once?", time.time() + HOUR))
@@ -554,7 +555,9 @@ async def test_a_question_replaced_leaves_nothing_behind(store: StreamStore, fre
 
 
 @pytest.mark.guarantee("Standing questions")
-async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fresh) -> None:
+async def test_an_added_question_leaves_the_others_unchanged(
+    store: StreamStore, fresh: Fresh
+) -> None:
     stream = fresh("stream")
     await store.questions.ask(stream, "one", QuestionRecord("1?"))
     await store.questions.ask(stream, "two", QuestionRecord("2?"), keep=True)
@@ -562,7 +565,7 @@ async def test_a_question_added_leaves_the_others(store: StreamStore, fresh: Fre
 
 
 @pytest.mark.guarantee("Bounded counts")
-async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
+async def test_a_standing_question_beyond_the_limit_is_refused_and_changes_nothing(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -578,13 +581,13 @@ async def test_one_standing_question_too_many_is_refused_and_changes_nothing(
     assert await store.scored_range(stream, "more") is None
     await store.questions.ask(
         stream, "1", QuestionRecord("1?", set_at=9.0), most=2
-    )  # an existing one
+    )  # it exists already
     await store.questions.ask(stream, "new", QuestionRecord("new?"), keep=False, most=1)
     assert set(await store.questions.load(stream)) == {"once", "new"}
 
 
 @pytest.mark.guarantee("Bounded counts")
-async def test_of_questions_asked_once_the_one_asked_longest_ago_gives_way(
+async def test_the_ad_hoc_question_asked_least_recently_is_evicted(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream, soon = fresh("stream"), time.time() + HOUR
@@ -595,14 +598,14 @@ async def test_of_questions_asked_once_the_one_asked_longest_ago_gives_way(
         )
     await store.questions.ask(
         stream, "0", QuestionRecord("0?", soon + 10), most=3
-    )  # asked again: 1 is the oldest now
+    )  # now 1 was asked least recently
     await store.questions.ask(stream, "3", QuestionRecord("3?", soon + 11), most=3)
     assert set(await store.questions.load(stream)) == {"standing", "0", "2", "3"}
     found = [key async for key in store.redis.scan_iter(match=f"*{stream}*:range:*")]
     assert sorted(key.decode().rpartition(":")[2] for key in found) == ["0", "2", "3", "standing"]
 
 
-async def test_ending_the_questions_of_a_stream_that_is_none_leaves_none(
+async def test_ending_the_questions_of_an_unknown_stream_creates_none(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -611,7 +614,7 @@ async def test_ending_the_questions_of_a_stream_that_is_none_leaves_none(
 
 
 @pytest.mark.guarantee("Standing questions")
-async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
+async def test_a_question_is_reissued_with_nothing_scored_unless_it_was_ended(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -629,11 +632,11 @@ async def test_a_question_is_adopted_with_nothing_scored_unless_it_has_ended(
     assert await store.scored_range(stream, "theirs") is None
     await store.questions.ask(stream, "another's", QuestionRecord("q?", set_at=2.0))
     await store.questions.reissue(stream, "another's", "mine, theirs")
-    assert await store.questions.load(stream) == known, "what is there stays as it is"
+    assert await store.questions.load(stream) == known, "an existing question stays as it is"
 
 
 @pytest.mark.guarantee("Bounded memory")
-async def test_questions_that_are_ended_take_their_scores_along(
+async def test_ended_questions_are_deleted_with_their_scores(
     store: StreamStore, fresh: Fresh
 ) -> None:
     stream = fresh("stream")
@@ -647,7 +650,7 @@ async def test_questions_that_are_ended_take_their_scores_along(
 
 
 @pytest.mark.guarantee("Answer contents")
-async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> None:
+async def test_a_snapshot_is_of_one_instant(store: StreamStore, fresh: Fresh) -> None:
     stream, stop = fresh("stream"), asyncio.Event()
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
 
@@ -669,10 +672,10 @@ async def test_a_view_is_of_one_instant(store: StreamStore, fresh: Fresh) -> Non
             assert [s.index for s, _ in view.top] == list(range(hi))[::-1][:3]
 
 
-async def test_questions_go_by_the_clock_of_redis(
+async def test_questions_expire_by_the_clock_of_redis(
     store: StreamStore, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker's clock does not matter, even if it is hours slow or fast."""
+    """The clock of a worker may be hours slow or fast."""
     real = time.time
     for off in (-7200.0, 7200.0):
         stream = fresh("stream")
@@ -698,7 +701,7 @@ async def scored(store: StreamStore, stream: str, count: int, k: int = 3) -> Ran
 
 
 async def received_bytes(store: StreamStore) -> int:
-    """How many bytes Redis has received from its clients so far."""
+    """The number of bytes that Redis has received from its clients."""
     return int((await store.redis.info("stats"))["total_net_input_bytes"])
 
 
@@ -730,6 +733,8 @@ async def test_a_segment_deleted_since_it_was_read_does_not_enter_the_top_k(
     await store.redis.delete(keys.log(stream))
     seen = ScoredRange(0, 4)
     update = RangeUpdate(stream, "q", seen, 0, 4, 4, b"", [(1, -0.5), (3, 0.0)])
-    assert await store.extend_range([update], 3) == [TOP_CHANGED], "a text that is kept stays"
+    assert await store.extend_range([update], 3) == [TOP_CHANGED], (
+        "a text already in the top-k stays"
+    )
     view = await store.snapshot(stream, "q")
     assert view is not None and [(s.index, x) for s, x in view.top] == [(1, -0.5), (2, -2.0)]

@@ -1,4 +1,4 @@
-"""Subscriptions survive silence and broken connections, and signal that messages may be missing."""
+"""Subscriptions survive silence and lost connections, and report when messages may be missed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,32 +28,32 @@ SILENCE = 0.2
 
 @pytest.fixture
 def service(tmp_path: Path) -> Any:
-    """A Redis of the test's own, whose clients may all be dropped."""
+    """A Redis for this test alone: all its clients can be dropped."""
     with services.redis(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 async def impatient(service: services.Service) -> AsyncIterator[Redis]:
-    """A client with a very short timeout for replies."""
+    """A client with a short timeout for replies."""
     async with Redis.from_url(f"{service.url}?socket_timeout={SILENCE / 4}") as redis:
         yield redis
 
 
 @pytest.fixture
 async def other(service: services.Service) -> AsyncIterator[Any]:
-    """A client that publishes, and drops the other clients."""
+    """A client that publishes, and drops the others."""
     async with Redis.from_url(service.url) as redis:
         yield redis
 
 
 async def next_of(heard: Any) -> Any:
-    """The next message, within a time limit."""
+    """The next message."""
     return await asyncio.wait_for(anext(heard), 20)
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> None:
+async def test_silence_does_not_end_a_subscription(impatient: Redis, other: Any) -> None:
     async with aclosing(messages(impatient, "a", "b")) as heard:
         assert await next_of(heard) is None
         hearing = asyncio.create_task(next_of(heard))
@@ -64,7 +64,7 @@ async def test_silence_ends_no_subscription(impatient: Redis, other: Any) -> Non
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_a_reconnect_is_signalled_and_later_messages_are_received(
+async def test_a_reconnect_is_reported_and_later_messages_arrive(
     impatient: Redis, other: Any
 ) -> None:
     async with aclosing(follow(impatient, "a", "b")) as heard:
@@ -77,9 +77,7 @@ async def test_a_reconnect_is_signalled_and_later_messages_are_received(
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_a_slow_client_is_dropped_and_the_reconnect_is_signalled(
-    impatient: Redis, other: Any
-) -> None:
+async def test_a_slow_reader_is_dropped_and_notified(impatient: Redis, other: Any) -> None:
     await other.config_set("client-output-buffer-limit", "pubsub 100000 0 0")
     async with aclosing(follow(impatient, "a")) as heard:
         assert await next_of(heard) is None
@@ -95,7 +93,7 @@ async def test_a_slow_client_is_dropped_and_the_reconnect_is_signalled(
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_listening_that_ends_without_a_word_is_an_error(
+async def test_a_subscription_that_ends_silently_is_an_error(
     impatient: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ends(self: Any) -> AsyncIterator[Any]:
@@ -121,34 +119,34 @@ async def test_a_client_gives_up_when_redis_stays_away(
             await next_of(heard)
 
 
-# -- users of subscriptions ------------------------------------------------------------------------
+# -- the users of subscriptions --------------------------------------------------------------------
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_a_door_hears_queries_after_silence_and_breaks(
+async def test_a_worker_receives_queries_after_silence_and_reconnects(
     impatient: Redis, other: Any, fresh: Fresh
 ) -> None:
     store, worker = await filled(other, keys), Worker(impatient)
-    looks: list[int] = []
+    resets: list[int] = []
 
-    async def look() -> None:
-        looks.append(1)
+    async def on_reset() -> None:
+        resets.append(1)
 
-    worker.changes.on_reset = (look,)
+    worker.changes.on_reset = (on_reset,)
     async with running(*worker.services):
         await until(lambda: listening(other, 1))
         await asyncio.sleep(SILENCE)  # real silence is what is tested
         for n in range(3):
-            said = [each async for each in client.ask(store, "s", "which pump?", 20)]
-            assert said[-1]["type"] == "answer" and "error" not in said[-1]
+            replies = [reply async for reply in client.ask(store, "s", "which pump?", 20)]
+            assert replies[-1]["type"] == "answer" and "error" not in replies[-1]
             await other.client_kill_filter(_type="pubsub")
-            await until(partial(_is_over, looks, n + 1))
+            await until(partial(_is_over, resets, n + 1))
             await until(lambda: listening(other, 1))
     assert len(worker.answered) == 3
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_who_asks_hears_all_of_the_answer_through_a_break(
+async def test_a_client_receives_the_whole_answer_through_a_reconnect(
     impatient: Redis, other: Any
 ) -> None:
     store, worker = await filled(other, keys), Worker(impatient)
@@ -160,23 +158,23 @@ async def test_who_asks_hears_all_of_the_answer_through_a_break(
         await other.client_kill_filter(_type="pubsub")
         await until(lambda: listening(other, 1))
         worker.gate.set()
-        said = await asyncio.wait_for(asking, 20)
-    answer = said[-1]["answer"]
-    assert "".join(each["text"] for each in said[:-1]) == answer and len(said) > 1
+        replies = await asyncio.wait_for(asking, 20)
+    answer = replies[-1]["answer"]
+    assert "".join(piece["text"] for piece in replies[:-1]) == answer and len(replies) > 1
     assert len(worker.answered) == 1
 
 
-def _is_over(looks: list[int], count: int) -> bool:
-    return len(looks) > count
+def _is_over(resets: list[int], count: int) -> bool:
+    return len(resets) > count
 
 
 async def _all(store: StreamStore) -> list[dict[str, Any]]:
-    return [each async for each in client.ask(store, "s", "which pump?", 20)]
+    return [reply async for reply in client.ask(store, "s", "which pump?", 20)]
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_pieces_that_were_missed_are_made_up_for(impatient: Redis, other: Any) -> None:
-    """The piece between two breaks is lost, but the answer contains its text."""
+async def test_missed_pieces_are_taken_from_the_answer(impatient: Redis, other: Any) -> None:
+    """A piece is published while the client reconnects; its text is in the answer."""
     store = StreamStore(impatient)
     async with aclosing(messages(other, keys.query_channel())) as queries:
         assert await next_of(queries) is None
@@ -189,8 +187,8 @@ async def test_pieces_that_were_missed_are_made_up_for(impatient: Redis, other: 
         assert await next_of_again(queries, other) == query
         answer = {"type": "answer", "answer": "pump seven"}
         await other.publish(channel, encode(answer))
-        said = await asyncio.wait_for(asking, 20)
-    assert [each["text"] for each in said[:-1]] == ["pump ", "seven"] and said[-1] == answer
+        *pieces, last = await asyncio.wait_for(asking, 20)
+    assert [piece["text"] for piece in pieces] == ["pump ", "seven"] and last == answer
 
 
 async def _has_read(redis: Any, channel: str) -> bool:
@@ -198,14 +196,14 @@ async def _has_read(redis: Any, channel: str) -> bool:
 
 
 async def next_of_again(heard: Any, redis: Any) -> Any:
-    """The next query; the test's own subscription was dropped as well."""
+    """The next query. The test's own subscription was dropped as well."""
     async with aclosing(messages(redis, keys.query_channel())) as again:
         assert await next_of(again) is None
         return decode((await next_of(again))["data"])
 
 
 @pytest.mark.guarantee("Pub/sub queries")
-async def test_updates_go_on_through_a_break(impatient: Redis, other: Any) -> None:
+async def test_updates_continue_through_a_reconnect(impatient: Redis, other: Any) -> None:
     store = StreamStore(impatient)
     updates = client.updates(store, "s")
     assert await next_of(updates) == {}

@@ -19,8 +19,9 @@ from stream_app.events import encode
 from stream_app.scoring.prefilter import Prefilter
 from stream_app.settings import Settings
 from stream_app.store.keys import Keys, prefix_fault
-from stream_app.store.rebuild import RetainedOffsets, apply, delete_old_schema, find_keys, plan
-from stream_app.store.schema import check_schema, ensure_schema
+from stream_app.store.rebuild_apply import apply, find_keys
+from stream_app.store.rebuild_plan import RetainedOffsets, plan
+from stream_app.store.schema import check_schema, delete_old_schema, ensure_schema
 from stream_app.store.state import Commit, PositionUpdate, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine, batch, running, until

@@ -4,9 +4,9 @@
     queries    . . . .             only the keys up to its own last one; and as few rows at a
     a .. stop  . . . . .           time that their scores stay in the CPU's cache
 
-torch's own attention on CPU is two to three times slower in bfloat16 (docs/speed.md). On a GPU it
-is torch's own, without cuDNN. Registered with transformers under `NAME`; the private attributes of
-transformers used here are listed in tests/inference/test_attention_contract.py.
+torch's own attention on CPU is 2 to 2.5 times slower in bfloat16 (docs/experiments.md). On a GPU
+torch's own is used, without cuDNN. Registered with transformers under `NAME`; the private
+attributes of transformers used here are listed in tests/inference/test_attention_contract.py.
 """
 
 import logging
@@ -187,7 +187,7 @@ def disable_cudnn_attention(model: Any) -> None:
 def enable_blocked_attention(model: Any) -> None:
     """Switch the model to blocked attention where that is faster, if its logits stay the same.
 
-    Found out by running the model both ways on more tokens than a block has.
+    They are compared by running the model both ways on more tokens than one block has.
     """
     if not _is_candidate(model):
         return
@@ -200,7 +200,7 @@ def enable_blocked_attention(model: Any) -> None:
         is_same = False
     if not is_same:
         model.set_attn_implementation(SDPA)
-        logger.info("the model keeps torch's attention: in blocks its logits are different")
+        logger.info("the model keeps torch's attention: blocked attention changes its logits")
 
 
 def uses_blocked_attention(model: Any) -> bool:

@@ -36,11 +36,11 @@ class RowBatch:
 
 @dataclass(frozen=True, slots=True)
 class SharedBatch:
-    """Segments that go through the model once, with the same questions behind each of them.
+    """Segments that go through the model once, with the same questions after each of them.
 
     segments   [BOS] segment common     `common`: what all questions begin with
     suffixes   the rest of each question
-    rows       rows[i][j] is segments[i] with suffixes[j] behind it
+    rows       rows[i][j] is segments[i] with suffixes[j] after it
     """
 
     segments: Sequence[TokenIds]
@@ -113,7 +113,7 @@ def split_by_budget(items: Sequence[T], size: Callable[[T], int], budget: int) -
 
 
 def pad_right(rows: Sequence[Sequence[int]], widths: Sequence[int]) -> Iterator[list[int]]:
-    """Each row's ids with zeros behind them up to its width."""
+    """Each row's ids with zeros after them up to its width."""
     for row, width in zip(rows, widths, strict=True):
         yield [*row, *[0] * (width - len(row))]
 

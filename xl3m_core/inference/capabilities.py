@@ -37,7 +37,7 @@ def can_pack(logits: Logits, packed_logits: Logits) -> bool:
 
 
 def can_share_prefix(logits: Logits, suffix_logits: SuffixLogits) -> bool:
-    """Whether suffixes behind a shared prefix have the logits of whole rows."""
+    """Whether suffixes after a shared prefix have the logits of whole rows."""
     prefixes, suffixes = [[3, 1], [1, 2, 3, 4]], [[3, 2], [2, 4, 3]]
     try:
         shared = [*suffix_logits(prefixes, suffixes, [4, 4])]

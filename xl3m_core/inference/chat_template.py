@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from xl3m_core.errors import ModelError
+
 CONTENT, REPLY = "XL3M-CONTENT-GOES-HERE", "XL3M-REPLY-GOES-HERE"
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -26,9 +28,16 @@ class ChatTemplate:
         return bool(self.tokenizer.chat_template)
 
     def prompt_frame(self) -> tuple[list[int], list[int]]:
-        """The ids before and behind a user's message, up to where the model begins its answer."""
+        """The ids before and after a user's message, up to where the model begins its answer.
+        Raises ModelError if the template cannot be rendered, or leaves the message out."""
         turn = [{"role": "user", "content": CONTENT}]
-        before, _, after = self._rendered(turn, add_generation_prompt=True).partition(CONTENT)
+        try:
+            text = self._rendered(turn, add_generation_prompt=True)
+        except Exception as error:  # a template may raise anything
+            raise ModelError(f"its chat template cannot be rendered: {error}") from error
+        before, message, after = text.partition(CONTENT)
+        if not message:
+            raise ModelError("its chat template does not contain the user's message as it is")
         if after.rfind(OPEN) > after.rfind(CLOSE):  # the answer would begin inside a thought
             after = f"{after.rstrip()}\n\n{CLOSE}\n\n"
         return self._ids(before), self._ids(after)

@@ -2,8 +2,8 @@
 
 Two threads that share a batch wait for each other at every matrix product, and longest where
 another program uses one of the cores. Two threads with a batch each do not, and the faster one
-takes the next batch. Answers take priority over scoring batches: no batch begins meanwhile, and
-those in progress are waited for only if the answer is not small beside them.
+takes the next batch. Answers take priority over scoring batches: no batch begins meanwhile. An
+answer that is small compared with the batches in progress runs beside them; others wait for them.
 """
 
 import math
@@ -35,13 +35,13 @@ class ModelExecutor:
 
     @classmethod
     def on(cls, device: torch.device) -> "ModelExecutor":
-        """As many workers as are faster than one: one, except on a CPU with several threads."""
+        """On a CPU one worker for each of torch's threads, at most MAX_WORKERS; else one."""
         return cls(min(torch.get_num_threads(), MAX_WORKERS) if device.type == "cpu" else 1)
 
     def run(self, calls: Sequence[Callable[[], T]], size: int = 1) -> list[T]:
         """The result of each call, in their order. size: tokens of one call, about.
 
-        A single call takes priority and runs in this thread; several run as `submit` has it.
+        A single call takes priority and runs in this thread; several are queued by `submit`.
         """
         if len(calls) != 1:
             return self.submit(calls, size).results()
@@ -49,9 +49,9 @@ class ModelExecutor:
             return [calls[0]()]
 
     def submit(self, calls: Sequence[Callable[[], T]], size: int = 1) -> "Job[T]":
-        """Queue the calls for the workers, behind those that were submitted before.
+        """Queue the calls for the workers, after those that were submitted before.
 
-        Raises RuntimeError inside a `priority` block, which they would wait for.
+        Raises RuntimeError inside a `priority` block: the calls would wait for its end.
         """
         self.gate.check_outside()
         is_stopped = threading.Event()
@@ -100,14 +100,15 @@ class ModelExecutor:
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
-    """Calls that were submitted together: their futures in order, and whether no other begins."""
+    """Calls that were submitted together: their futures in order. is_stopped: set once no further
+    call may begin."""
 
     futures: Sequence[Future[T]]
     is_stopped: threading.Event
 
     def results(self) -> list[T]:
-        """Wait for all calls. If one fails, no other begins; raises its error when those in
-        progress have ended."""
+        """Wait for all calls. If one fails, no further call begins; its error is raised when those
+        in progress have ended."""
         try:
             wait(self.futures)
         except BaseException:
@@ -139,7 +140,8 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _set_threads(threads: int) -> None:
-    """Set this thread's number only if it differs: other threads inherit the last one set."""
+    """Set this thread's number of torch threads, only if it differs: new threads inherit the number
+    that was set last."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 

@@ -16,18 +16,18 @@ from xl3m_core.inference.prefix_cache import CachedPrefix
 from xl3m_core.inference.tokenization import IncrementalDecoder
 
 ShouldStop = Callable[[list[int]], bool]
-"""Called with all tokens so far after each one; whether that was the last."""
+"""Called after each token with all tokens so far; True if that was the last one."""
 
 
 def forward(model: Any, cache: Any, ids: Tensor) -> Tensor:
-    """The logits (V,) behind ids (1, N), which extend the cache."""
+    """The logits (V,) after ids (1, N), which extend the cache."""
     output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits: Tensor = output.logits[0, -1]
     return logits
 
 
 def prefill(model: Any, cached: CachedPrefix, prompt: Tensor) -> Tensor:
-    """The logits (V,) behind a prompt (1, N); tokens that are not in the cache are read."""
+    """The logits (V,) after a prompt (1, N); tokens that are not in the cache are read."""
     if cached.logits is None:
         cached.logits = forward(model, cached.cache, prompt[:, cached.cache.get_seq_length() :])
     return cached.logits
@@ -41,7 +41,7 @@ def greedy_decode(
     eos_token_ids: Collection[int],
     should_stop: ShouldStop,
 ) -> tuple[list[int], Tensor]:
-    """One to `max_tokens` tokens behind a prompt (1, N), and the logits (V,) of the first.
+    """One to `max_tokens` tokens after a prompt (1, N), and the logits (V,) of the first.
 
     The cache may hold a part of the prompt or all of it; afterwards it holds all that was read.
     """
@@ -62,8 +62,8 @@ def generate_with_transformers(
     eos_token_ids: Collection[int] = (),
     use_cache: bool = True,
 ) -> tuple[list[int], Tensor]:
-    """`greedy_decode` for any model; what else its generation config asks for (a minimum length,
-    for example) is respected. use_cache: whether it can extend what it has read."""
+    """`greedy_decode` for any model. Other options of its generation config, such as a minimum
+    length, apply. use_cache: whether the model can extend its cache."""
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -100,7 +100,7 @@ class TextStreamer:
 
     def __init__(self, on_text: Callable[[str], None] | None) -> None:
         self.on_text = on_text
-        self.has_line_break = False  # behind the first character that is not blank
+        self.has_line_break = False  # after the first character that is not blank
         self._given = 0
         self._blanks = ""
 

@@ -1,7 +1,7 @@
-"""Padding, and attention masks: of padded rows, and of several suffixes behind one prefix.
+"""Padding, and attention masks: of padded rows, and of several suffixes after one prefix.
 
 branch_ids    0  0  0  1  1  2  2     a suffix attends to the prefix and to itself, and has
-position_ids  0  1  2  3  4  3  4     the positions right behind the prefix, as if alone
+position_ids  0  1  2  3  4  3  4     the positions right after the prefix, as if alone
 """
 
 from collections.abc import Sequence

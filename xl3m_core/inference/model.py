@@ -49,8 +49,8 @@ class LanguageModel:
     """A causal LM and its tokenizer.
 
     Any thread may encode and decode. Several threads may call `logits` and `suffix_logits` at once
-    if the model is `thread_safe`. One thread at a time may call `generate` and `prefill`: beside
-    those if the model `can_extend_cache`, else alone.
+    if the model is `thread_safe`. One thread at a time may call `generate` and `prefill`: at the
+    same time as those if the model `can_extend_cache`, else while none of them runs.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LanguageModel:
         self.can_pad = self._probe_padding()
         if capabilities.is_bidirectional(self.logits):
             raise ModelError(
-                f"{self.config.model_type} is no causal LM: tokens change predictions before them"
+                f"{self.config.model_type} is not a causal LM: tokens change earlier predictions"
             )
         self.can_pack = self._probe_packing()
         self.can_share_prefix = self._probe_shared_prefix()
@@ -146,7 +146,7 @@ class LanguageModel:
     def suffix_logits(
         self, rows: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]], keep: Sequence[int]
     ) -> Iterator[Tensor]:
-        """`logits` of every row with each suffix behind it, the row read once.
+        """`logits` of every row with each suffix after it, the row read once.
 
         Yields for each suffix the logits of its last `keep` positions: (B, keep, V).
         """
@@ -188,7 +188,7 @@ class LanguageModel:
 
         on_text is called with each piece of the text. Without a chat template the answer ends with
         its line, because a base model would go on with a next question. If a chat model begins with
-        a thought, the thought is closed and left out, and the answer begins behind it.
+        a thought, the thought is closed and left out, and the answer begins after it.
         """
         streamer = TextStreamer(on_text)
         written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))
@@ -247,9 +247,9 @@ class LanguageModel:
         return self.chat.is_available
 
     def prompt(self, content: str) -> list[int]:
-        """The prompt of a content: in the chat template, or behind BOS.
+        """The prompt for a text: in the chat template, or after BOS.
 
-        Only the template's own parts may contain special tokens, never the content.
+        Only the template's own parts may contain special tokens, never the text.
         """
         if not self.has_chat_template:
             return self.bos + self.encode([content])[0]

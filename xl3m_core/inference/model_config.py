@@ -9,7 +9,7 @@ from typing import Any
 from xl3m_core.errors import ModelError
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
-"""The text behind a segment, unless the model's config has its own under `TEMPLATE_KEY`."""
+"""The text after a segment, unless the model's config has its own under `TEMPLATE_KEY`."""
 
 TEMPLATE_KEY = "xl3m_question_template"
 K_KEY = "xl3m_k"

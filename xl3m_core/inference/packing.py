@@ -1,13 +1,13 @@
-"""PackedBatch: rows of any length one behind the other, separated only where they attend.
+"""PackedBatch: rows of any length in one sequence, separated only within attention.
 
     ids           a1 a2 a3 b1 c1 c2     layers that work token by token see one row of all
     position_ids  0  1  2  0  0  1      tokens
 
     groups        a1 a2 a3    c1 c2     attention sees a few padded rows at a time; no token
-                  b1 .  .               attends to the padding, which is behind its row
+                  b1 .  .               attends to the padding, which is after its row
 
-Rows of about one length are padded in the one row already: that costs less than copying them into
-groups, and they still need no mask.
+Rows of about the same length are padded within that sequence instead: that costs less than copying
+them into groups, and they need no mask either.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 MIN_SHARED_TOKENS = 16
-"""An entry is not used for fewer tokens, or for less than half of it: using it removes it."""
+"""An entry is not used for fewer shared tokens, or for less than half of its own: using it removes
+it from the cache."""
 
 
 @dataclass(slots=True)
@@ -39,8 +40,8 @@ class PrefixCache:
 
     def pop_longest(self, prompt: Sequence[int]) -> CachedPrefix:
         """Remove and return the entry that shares the longest beginning with the prompt, cropped to
-        it; or an empty one. A prompt that was read completely keeps its logits, any other at least
-        one token to be read. See `insert`."""
+        that; or an empty one. If the whole prompt was read before, its logits are returned, too;
+        else at least one token is left to read. See `insert`."""
         ids = tuple(prompt)
         shared = {entry: shared_tokens(entry, ids) for entry in self.entries}
         best = max(shared, key=lambda entry: (shared[entry], -len(entry)), default=())
@@ -52,7 +53,7 @@ class PrefixCache:
         return CachedPrefix(_cropped(cached.cache, min(shared[best], len(ids) - 1)))
 
     def insert(self, prompt: Sequence[int], cached: CachedPrefix) -> None:
-        """Keep the cache of a prompt that was read; generated tokens behind it are cropped."""
+        """Keep the cache of a prompt that was read; generated tokens after it are cropped."""
         if not all(type(layer) is DynamicLayer for layer in cached.cache.layers):
             return
         _cropped(cached.cache, len(prompt))

@@ -1,7 +1,7 @@
-"""SharedPrefix: rows that are read once, and suffixes read behind them, each as if it were alone.
+"""SharedPrefix: rows that are read once, and suffixes read after them, each as if it were alone.
 
     BOS s1  s2 pad | q1 q2 | p1 p2 p3     a suffix attends to its row and to itself, and has
-    BOS s1  s2 s3  | q1 q2 | p1 p2 p3     the positions right behind the row
+    BOS s1  s2 s3  | q1 q2 | p1 p2 p3     the positions right after the row
 
 The rows are padded on the right, where none of their tokens attends, so they need no mask. Their
 keys and values are cached until all suffixes are read.
@@ -19,8 +19,8 @@ from xl3m_core.inference.masks import shared_prefix_mask
 
 
 class SharedPrefix:
-    """Rows of token ids, none of them empty, which are read on creation. keep_prefix: of how many
-    of each row's last positions the logits are kept."""
+    """Rows of token ids, none of them empty, which are read on creation. keep_prefix: the number of
+    last positions of each row whose logits are kept."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class SharedPrefix:
 
 def _last_columns(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
     """The columns of the last `count` tokens of each suffix, where suffixes of these sizes stand
-    one behind the other."""
+    one after the other."""
     columns, stop = list[int](), 0
     for size, count in zip(sizes, counts, strict=True):
         stop += size

@@ -52,7 +52,7 @@ def _is_special(name: str, special: bool) -> bool:
 
 
 def _rename(model: dict[str, Any], names: dict[str, str]) -> None:
-    """Rename pieces of a vocabulary, and drop the merges that have them."""
+    """Rename pieces of a vocabulary, and drop the merges that produce or use them."""
     vocab = model["vocab"]
     if isinstance(vocab, list):
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocab]
@@ -80,7 +80,7 @@ class TextSplitter:
         self._name = re.compile("|".join(map(re.escape, sorted(names)))) if names else None
 
     def parts(self, text: str) -> list[str]:
-        """The text, split behind the first character of each name."""
+        """The text, split after the first character of each name."""
         cuts, start = [0], 0
         while self._name and (match := self._name.search(text, start)):
             start = match.start() + 1

@@ -1,19 +1,19 @@
--- Gives a stream a question. Its range starts empty at the head, unless it has one. Questions that have expired, that it
--- replaces, or that it evicts because there may be no more of its kind are deleted with all their keys.
+-- Gives a stream a question. Its range starts empty at the head, unless it has one. Expired, replaced and evicted
+-- questions are deleted with all their keys.
 --
 -- KEYS     cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of
 --          a stream are in one slot); then, if the question is fenced, the partition
 -- ARGV[1]  msgpack map:
 --            qid         the question's id
 --            record      the question as it is kept
---            keep        whether the stream's other standing questions stay; else they end
+--            keep        whether the stream's other standing questions stay; if not, they end
 --            limit       how many questions of its kind (standing, ad hoc) there may be
---            now         the time in seconds, for a Redis that does not tell it
+--            now         the time in seconds, in case this user has no right to TIME
 --            block_size  segments in a block of scores
---            epoch       of the fence, if there is one
+--            epoch       the caller's, if the question is fenced
 -- Returns  msgpack map with `result`:
 --            set       the stream has the question
---            standing  an ad hoc question is a standing one already, which it stays
+--            standing  the ad hoc question is a standing one already, and stays so
 --            fenced    the partition has a later owner
 --            full      there are as many standing questions as there may be
 local cursor, questions = KEYS[1], KEYS[2]
@@ -27,7 +27,7 @@ local time, now = redis.pcall('TIME'), args.now
 if not time.err then now = time[1] + time[2] / 1000000 end
 local blocks = math.floor(tonumber(redis.call('HGET', cursor, 'head') or 0) / args.block_size) + 1
 
--- One block more than there is, should the head move on meanwhile.
+-- One block more than the head needs, in case it moves meanwhile.
 local function keys_of(id)
   local keys = { KEYS[3] .. id, KEYS[4] .. id, KEYS[5] .. id }
   for block = 0, blocks do
@@ -63,7 +63,7 @@ if not is_known and excess > 0 then
   end
 end
 
--- Written before anything is deleted: a full Redis refuses the first write, and then nothing was done.
+-- Written before anything is deleted: if Redis is full, it refuses this first write, and nothing has changed.
 local head = redis.call('HGET', cursor, 'head') or '0'
 redis.call('HSETNX', KEYS[3] .. qid, 'lo', head)
 redis.call('HSETNX', KEYS[3] .. qid, 'hi', head)

@@ -1,16 +1,16 @@
--- Appends segments to a stream's log, replaces its tail and moves its offset: all of it, or nothing.
+-- Appends segments to a stream's log, replaces its tail and moves its offset, or changes nothing.
 --
 -- KEYS     log, tail, cursor
 -- ARGV[1]  msgpack map:
 --            version       the stream's version that the caller started from
---            partition     the topic/partition that was read; epoch: its owner's
+--            partition     the topic/partition that was read; epoch: that of its owner
 --            next_offset   the first offset of the partition that is not part of the stream yet
 --            gaps          missing offsets that were found before it
 --            tail          the new tail
 --            segments      the new segments, in order
---            max_segments  the log's retention; max_bytes: the same, of segments as they lie there
+--            max_segments  the log's retention; max_bytes: the same in bytes of packed segments
 --            run_id        the Redis process that may be written to; '' for any
---            cut           how segments are cut from here on; 0: as before
+--            cut           how segments are cut from here on (see ingest/segmentation.py); 0: as before
 -- Returns  msgpack map with `result`:
 --            committed     written; with version, head, first, and questions (the questions' version)
 --            conflict      another worker has written the stream since `version`

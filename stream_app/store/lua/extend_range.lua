@@ -1,7 +1,7 @@
--- Extends a question's scored range and its top-k, if the range is still as the caller saw it.
+-- Extends a question's scored range and its top-k, unless the range has changed since the caller read it.
 --
--- The text of a segment that enters the top-k is copied here from the log to the question's texts, where it outlives
--- the log's retention. A segment that was deleted from the log since it was read does not enter the top-k; its score is
+-- The text of a segment that enters the top-k is copied from the log to the question's texts, where it is kept
+-- after the log is trimmed. A segment that was deleted from the log since it was read does not enter the top-k; its score is
 -- written, and the range covers it.
 --
 -- KEYS     range, top, text, cursor, log, then the score blocks that are written to
@@ -28,7 +28,7 @@ local function is_as_seen()
     and args.hi <= tonumber(redis.call('HGET', cursor, 'head') or 0)
 end
 
--- The least certain of the top-k; of several the latest, which is the last by name: names are zero-padded indices.
+-- The least certain segment of the top-k; of equally certain ones the latest. Names are zero-padded indices.
 local function weakest()
   local score = redis.call('ZRANGE', top, 0, 0, 'WITHSCORES')[2]
   return redis.call('ZREVRANGEBYSCORE', top, score, score, 'LIMIT', 0, 1)[1]
@@ -39,7 +39,7 @@ local function drop(name)
   redis.call('HDEL', text, name)
 end
 
--- Whether the text of the segment is among the question's texts, to which it is copied from the log.
+-- Copies the segment's text from the log to the question's texts; false if neither has it.
 local function has_text(name, index)
   if redis.call('HEXISTS', text, name) == 1 then return true end
   local id = string.format('%d-1', index)
@@ -76,7 +76,7 @@ for i, block in ipairs(args.blocks) do
   redis.call('SETRANGE', KEYS[FIRST_BLOCK + i], block[1], block[2])
 end
 
--- What is written for a question expires with its range.
+-- All keys of a question expire with its range.
 local ttl = redis.call('PTTL', range)
 if ttl > 0 then
   redis.call('PEXPIRE', top, ttl)

@@ -1,4 +1,4 @@
--- Moves a partition's position, if it is where its owner left it, or already where it is to go.
+-- Moves a partition's position, if it is where its owner left it, or has been moved there already.
 --
 -- KEYS     partition
 -- ARGV[1]  msgpack map:

@@ -1,4 +1,4 @@
--- Puts a value in the place of a query's lease, if that is the caller's, or expired, or the value already.
+-- Replaces a query's lease by a value, if the lease is the caller's or has expired, or if the value is there already.
 --
 -- KEYS     lease
 -- ARGV[1]  msgpack map:

@@ -1,7 +1,7 @@
 -- Reads a stream's cursor and its questions with their ranges, as of one instant and in one reply.
 --
 -- KEYS  cursor, questions; then range as a prefix that a question's id completes (all keys of a stream are in one slot)
--- Returns the time as Redis' TIME gives it (false without the right to ask), the hashes of cursor and questions as flat
+-- Returns the reply of TIME (false without the right to it), the hashes of cursor and questions as flat
 -- lists, and for each question, in that order, the hash of its range as a flat list.
 local time = redis.pcall('TIME')
 local questions, ranges = redis.call('HGETALL', KEYS[2]), {}

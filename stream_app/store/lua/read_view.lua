@@ -5,7 +5,7 @@
 -- ARGV[1]  msgpack map:
 --            qid  the question's id; '' for the standing question that was set last
 -- Returns  the question's id ('' if there is no standing question), its record (false if the stream does not have it),
--- the time as Redis' TIME gives it (false without the right to ask), then, in the order of the keys, the hash of the
+-- the reply of TIME (false without the right to it), then, in the order of the keys, the hash of the
 -- cursor, the tail (false if there is none), the hash of the range, the top with its scores and the hash of the texts,
 -- hashes and top as flat lists.
 local qid, record = cmsgpack.unpack(ARGV[1]).qid, false

@@ -1,4 +1,4 @@
--- Puts streams on the lists, if they are there already or there is room for one more.
+-- Adds streams to the lists, unless they are new and the limit is reached.
 --
 -- KEYS     the list of all streams, then for each stream the list of the partition that feeds it
 -- ARGV[1]  msgpack map:

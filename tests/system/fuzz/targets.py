@@ -38,7 +38,8 @@ from stream_app.formats.layout import Layout
 from stream_app.formats.presets import PRESETS
 from stream_app.formats.times import LATEST, parse_time
 from stream_app.ingest.decoder import EXTRA_CHARS, GROWTH, TokenDecoder
-from stream_app.kafka.fetcher import KEPT_BYTES, FetchState, PartitionRecords
+from stream_app.kafka.fetch_state import FetchState
+from stream_app.kafka.fetcher import KEPT_BYTES, PartitionRecords
 from stream_app.kafka.record_batch import FetchedRecords
 from stream_app.kafka.records import first_offset, unreadable_reason
 from stream_app.requests import decode_query, decode_question, id_of, sender_of
