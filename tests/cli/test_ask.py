@@ -1,4 +1,4 @@
-"""`xl3m ask`: progress while the stream is read for the question, and names as they are printed."""
+"""`xl3m ask`: progress while the stream is scored for the question, and escaped stream names."""
 
 import asyncio
 from array import array
@@ -32,12 +32,12 @@ BINARY = "\x00\x01\u2028\n"
 
 @pytest.fixture
 def store(redis_client: Redis) -> StreamStore:
-    """One with room for everything."""
+    """A store without limits."""
     return StreamStore(redis_client)
 
 
 async def half_read(store: StreamStore, stream: str) -> int:
-    """A stream of which half of the segments are scored for the question; how many that are."""
+    """A stream with half of its segments scored for the question; the number of those."""
     tail, segments = HashEngine().segmenter().push(Tail(), "pump\n" * 90)
     await store.register_streams([(stream, "t/0")])
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
@@ -55,7 +55,7 @@ async def test_what_is_read_for_a_question_is_known(store: StreamStore, fresh: F
     head = (await store.load(stream)).cursor.head
     assert await client.scored_segments(store, stream, QUESTION) == (scored, head)
     assert await client.scored_segments(store, stream, "another?") is None
-    assert await client.scored_segments(store, stream, None) is None  # it is not a current one
+    assert await client.scored_segments(store, stream, None) is None  # no standing question
     assert await client.scored_segments(store, fresh("stream"), QUESTION) is None
 
 
@@ -77,8 +77,8 @@ async def test_progress_is_shown_until_the_answer_comes(
         looked.set()
         return known
 
-    async def ask(_: Any, asked: str, *__: Any) -> AsyncIterator[dict[str, Any]]:
-        assert asked == stream
+    async def ask(_: Any, name: str, *__: Any) -> AsyncIterator[dict[str, Any]]:
+        assert name == stream
         if wanted:
             await looked.wait()
             await asyncio.sleep(0)
@@ -100,7 +100,7 @@ async def test_a_name_is_taken_literally_if_there_is_such_a_stream(
 ) -> None:
     stream = fresh("stream") + BINARY
     shown = escape_name(stream)
-    assert await client.resolve(store, shown) == shown  # neither is there
+    assert await client.resolve(store, shown) == shown  # no such stream
     await store.register_streams([(stream, "t/0")])
     assert await client.resolve(store, shown) == stream
     await store.register_streams([(shown, "t/0")])

@@ -1,4 +1,4 @@
-"""What a person sees of an answer: a list of offsets, what is missing, and what is not in it."""
+"""The printed answer: offsets, missing offsets, and warnings."""
 
 from typing import Any
 

@@ -40,13 +40,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def topics(fresh: Fresh) -> dict[str, Any]:
-    """Names of topics that are not there yet."""
+    """Names of topics that do not exist yet."""
     return fresh_topics(fresh)
 
 
 @pytest.fixture
 async def empty(redis_url: str) -> AsyncIterator[tuple[str, Redis]]:
-    """A database of the Redis that holds nothing, for what there is one of in each."""
+    """An empty database of the Redis, for keys that exist once per database."""
     url = f"{redis_url.rpartition('/')[0]}/9"
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
@@ -114,7 +114,7 @@ async def test_another_group_on_the_same_topics_is_refused_and_on_others_warned_
     mine = Settings(redis=url, group="a")
     theirs = mine.replace(group="b")
     assert (await found(redis_findings(mine)))["Redis group"].mark == "ok"
-    assert not await redis.exists(keys.groups())  # the doctor notes nothing
+    assert not await redis.exists(keys.groups())  # the doctor writes nothing
     assert await note_group(redis, mine) == await note_group(redis, mine) == ""
     with pytest.raises(SettingsError, match=r"group 'a'.*of 'b'.*XL3M_PREFIX"):
         await note_group(redis, theirs)
@@ -248,7 +248,7 @@ def test_all_is_a_line_each_and_the_verdict(
         monkeypatch.setenv(f"XL3M_{name.upper()}", value)
     given = {"broker": broker.url, "redis": redis_url, "model": model}
     monkeypatch.setenv("XL3M_TEXT_FEILD", "hunter2")
-    assert run(**given)  # the broker makes them
+    assert run(**given)  # the broker creates them
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("WARN: topic ")]) == len(TOPICS)
     assert "WARN: settings: XL3M_TEXT_FEILD is not a setting: XL3M_TEXT_FIELD?" in lines

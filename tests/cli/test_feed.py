@@ -46,7 +46,7 @@ def start(
 
 
 def wait_for(process: subprocess.Popen[str], word: str) -> str:
-    """What it says, up to the line with the word."""
+    """Its output, up to the line with the word."""
     assert process.stderr is not None
     said = ""
     for line in process.stderr:
@@ -64,7 +64,7 @@ def test_one_signal_ends_a_feed_of_an_open_pipe(
     missing = str(tmp_path / "later.log")
     for name in ("-", str(tmp_path / "pipe")):
         with start(durable_broker, "-f", name, missing) as process:
-            wait_for(process, "waiting for it")  # it is at work by then
+            wait_for(process, "waiting for it")  # by then it runs
             process.send_signal(number)
             assert process.wait(60) == 128 + number
             assert process.stderr is not None and "Traceback" not in process.stderr.read()
@@ -83,7 +83,7 @@ def positions(path: Path) -> dict[str, Any]:
 
 
 def noted(path: Path) -> int:
-    """The number of bytes that Kafka has by the checkpoint file."""
+    """The number of bytes that Kafka has, by the checkpoint file."""
     return sum(each["sent"] for each in positions(path)["files"])
 
 
@@ -96,7 +96,7 @@ def test_a_signal_ends_a_feed_as_an_interrupt_does_with_all_noted(
     words = ["-f", str(log), "--positions", str(book)]
     topic = fresh("tokens")
     with start(durable_broker, *words, XL3M_TOKENS_TOPIC=topic) as process:
-        until(lambda: noted(book) == 4, process)  # while nothing more comes
+        until(lambda: noted(book) == 4, process)  # also without new text
         with log.open("a") as file:
             file.write("two\n")
         until(lambda: noted(book) == 8, process)

@@ -1,6 +1,6 @@
-"""Commands that need no model load none of its libraries, and none that they have no use for.
+"""Commands that need no model load no model libraries, and no command loads unneeded ones.
 
-What a command imports is looked at in a process of its own: what other tests loaded says nothing.
+Each command runs in a new process, since other tests have loaded libraries here.
 """
 
 import os
@@ -69,7 +69,7 @@ def test_a_command_loads_what_it_uses(words: tuple[str, ...], unused: set[str]) 
     ],
 )
 def test_a_module_of_the_commands_loads_no_model(module: str) -> None:
-    """All that a command may come to, further than one that finds no Redis gets."""
+    """All modules that a command may import later, also those not reached without a Redis."""
     code = f"import sys, stream_app.{module}; print(*sys.modules, file=sys.stderr)"
     assert not imported(code) & (MODEL | {"faust"})
 

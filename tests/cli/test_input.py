@@ -1,5 +1,5 @@
-"""Odd words and odd files on the command line: one line that says what to do, the exit code the
-README names, and no traceback; or the file's text, whatever the file is.
+"""Odd arguments and odd files on the command line: a one-line message that says what to do, the
+documented exit code, and no traceback; or the text of any kind of file.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from stream_app.settings.variables import variable
 from tests.support.files import read_file
 
 NOWHERE = {"XL3M_REDIS": "redis://127.0.0.1:1", "XL3M_BROKER": "kafka://127.0.0.1:1"}
-LINES_OF_CLICK = 3  # "Usage: …", "Try …", and what click breaks off from them
+LINES_OF_CLICK = 3  # "Usage: …", "Try …", and their continuation
 
 
 def xl3m(*words: str | bytes, **env: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +31,7 @@ def xl3m(*words: str | bytes, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def _as_anybody() -> None:
-    """Root loses the right to read what is forbidden, where there is such a thing."""
+    """Drop root's right to read files without permission, if the system has such rights."""
     if sys.platform == "linux":
         for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
             ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP
@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_named_without_a_traceback(
     for name in ("socket", "secret"):
         done = xl3m("feed", str(tmp_path / name), **here)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-        assert name in done.stderr.splitlines()[-1]  # what was fed so far stands before it
+        assert name in done.stderr.splitlines()[-1]  # after the message about what was fed so far
     (tmp_path / "nothing").mkdir()
     assert_one_mistake(xl3m("feed", str(tmp_path / "nothing"), **here), "no file in")
     assert_one_mistake(xl3m("run", str(tmp_path / "nothing"), "-q", "q?"), "nothing")

@@ -1,4 +1,4 @@
-"""The terminal: what is printed of a stream commands nothing and forges no line."""
+"""Output: printed text of a stream cannot control the terminal or forge a line."""
 
 import ast
 import json
@@ -30,13 +30,13 @@ from xl3m_core import Tail
 Fresh = Callable[[str], str]
 HOSTILE = "\x1b[2J\x1b]0;title\x07\x9b31m\r\b\x7f\u2028\u202eevil\u2066\u2069 \t ok"
 BIDI = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-# Unsafe characters in most texts, where any character would hardly ever be one.
+# Most texts get unsafe characters, which are rare among all characters.
 UNSAFE = st.sampled_from([*map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)), *BIDI])
 TEXTS = st.text(st.one_of(UNSAFE, st.characters(), st.characters(categories=["Cs"])))
 
 
 def unsafe(text: str) -> set[str]:
-    """What no terminal should be sent, by the standard's own categories."""
+    """Characters that no terminal should get, by their Unicode categories."""
     kinds = {"Cc", "Cs", "Zl", "Zp"}
     return {c for c in text if (unicodedata.category(c) in kinds and c != "\n") or c in BIDI}
 

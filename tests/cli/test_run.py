@@ -1,4 +1,4 @@
-"""`xl3m run`: the file's text as a stream has it, read once, from whatever can be read."""
+"""`xl3m run`: the file's text is read once, as a stream would have it, from any readable source."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(model: str, command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`xl3m run` with these words of a shell's."""
+    """`xl3m run` with these arguments, in a shell."""
     return subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m stream_app run {command} --model '{model}'"],
         env=os.environ | env, capture_output=True, text=True, timeout=100,
@@ -95,12 +95,12 @@ def test_line_breaks_stay_and_offsets_are_the_files(model: str, tmp_path: Path) 
 @pytest.mark.guarantee("Chunking")
 @pytest.mark.parametrize("kind", ["substitution", "fifo"])
 def test_a_pipe_is_read_once_for_all_questions(kind: str, model: str, tmp_path: Path) -> None:
-    log, asked = CASES / "java.log", f"-q a? -q b? --json --model '{model}'"
+    log, options = CASES / "java.log", f"-q a? -q b? --json --model '{model}'"
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     words = {
-        "substitution": f"<(cat '{log}') {asked}",
-        "fifo": f"'{fifo}' {asked} & cat '{log}' > '{fifo}'; wait; true",
+        "substitution": f"<(cat '{log}') {options}",
+        "fifo": f"'{fifo}' {options} & cat '{log}' > '{fifo}'; wait; true",
     }
     done = run(model, words[kind])
     found = [json.loads(line) for line in done.stdout.splitlines()]

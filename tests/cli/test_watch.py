@@ -1,4 +1,4 @@
-"""`xl3m watch`: it ends by a refusal of its own question, and by nobody else's."""
+"""`xl3m watch`: it ends if its own question is rejected, not if another's is."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ Fresh = Callable[[str], str]
 
 @pytest.fixture
 async def listening(redis_client: Redis) -> AsyncIterator[None]:
-    """Somebody hears queries, as a worker would."""
+    """A subscriber of the query channel, in place of a worker."""
     async with redis_client.pubsub() as pubsub:
         await pubsub.subscribe(keys.query_channel())
         yield
@@ -81,7 +81,7 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     )
 
     async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
-        """It stands already: nothing changes, and nobody tells."""
+        """The question exists already: nothing changes, and no message is sent."""
 
     monkeypatch.setattr(client, "set_question", set_question)
     watching = asyncio.create_task(
@@ -100,7 +100,7 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
 async def assert_says_and_waits(
     settings: Settings, stream: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On standard error, and nothing on standard output."""
+    """Assert that it prints to standard error only, and waits."""
     watching = asyncio.create_task(watch.watch(settings, stream, None, as_json=True))
     errors = ""
     async with asyncio.timeout(20):

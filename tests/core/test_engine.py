@@ -46,7 +46,7 @@ def xl3m(batch_tokens: int = 4096) -> XL3M:
     return XL3M(tiny.engine(tiny.model(), batch_tokens=batch_tokens))
 
 
-def settled(answer: Answer) -> Answer:
+def without_timings(answer: Answer) -> Answer:
     """The answer without its timings."""
     answer.timings.clear()
     return answer
@@ -271,7 +271,9 @@ def test_a_row_never_exceeds_the_window_and_keeps_the_whole_question() -> None:
 @pytest.mark.parametrize("cut", [1, 7, 10**6])
 def test_a_text_in_chunks_gives_the_answer_of_the_whole_text(cut: int) -> None:
     chunks = (TEXT[start : start + cut] for start in range(0, len(TEXT), cut))
-    assert settled(xl3m().answer(chunks, QUESTION)) == settled(xl3m().answer(TEXT, QUESTION))
+    assert without_timings(xl3m().answer(chunks, QUESTION)) == without_timings(
+        xl3m().answer(TEXT, QUESTION)
+    )
 
 
 def test_the_batch_budget_changes_no_evidence() -> None:

@@ -1,4 +1,4 @@
-"""A feeder that is killed at any moment, on the real Kafka, while its file is rotated and cut.
+"""A feeder that is killed at any time, on the real Kafka, while its file is rotated and truncated.
 
 With a position file the topic has each line of the file once, in order.
 """
@@ -30,7 +30,7 @@ SEEDS = range(2)
 
 
 class Feed:
-    """`xl3m feed -f` on one file, as a process that can be killed, and what came of it."""
+    """`xl3m feed -f` on one file, as a process that can be killed, and its topic."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
@@ -64,7 +64,7 @@ class Feed:
         return code
 
     async def lines(self) -> list[str]:
-        """All that the topic has, in order."""
+        """All lines of the topic, in order."""
         topic, found = self.settings.tokens_topic, list[str]()
         async with AIOKafkaConsumer(**auth.kafka(self.settings)) as consumer:
             await consumer._client.force_metadata_update()
@@ -79,7 +79,7 @@ class Feed:
         return found
 
     async def until(self, count: int) -> list[str]:
-        """The topic's lines, when there are so many."""
+        """Wait until the topic has `count` lines, and return them."""
         async with asyncio.timeout(WAIT_SECONDS):
             while len(found := await self.lines()) < count:
                 assert self.process is None or self.process.returncode is None, (
@@ -116,7 +116,7 @@ class Writer:
             file.write("".join(f"{line}\n" for line in new))
 
     def _make_room(self) -> None:
-        for number in range(60, 0, -1):  # none is thrown away
+        for number in range(60, 0, -1):  # none is deleted
             old = self.log.with_name(f"app.log.{number}")
             if old.exists():
                 old.rename(self.log.with_name(f"app.log.{number + 1}"))
@@ -132,7 +132,7 @@ class Writer:
         os.truncate(self.log, 0)
 
     def step(self) -> None:
-        """Something that happens to a log."""
+        """One change of the log."""
         match self.dice.randrange(6):
             case 0:
                 self.rename()

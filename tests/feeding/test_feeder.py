@@ -1,4 +1,4 @@
-"""The feeder: what is read is what the file holds, in whole records, whatever happens to it."""
+"""The feeder: it sends the file's content in whole records, also when the file is changed."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ Fresh = Callable[[str], str]
 
 
 class Sent(NamedTuple):
-    """What a producer says of an event that the broker has."""
+    """The metadata of an event that the broker has confirmed."""
 
     topic: str
     partition: int
@@ -199,7 +199,7 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
 async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_whole(
     tmp_path: Path,
 ) -> None:
-    """Cut without a copy at any moment: what was not read yet is lost, and nothing else is."""
+    """Truncated without a copy at any time: only unread text is lost."""
     path, written, last = tmp_path / "log", list[str](), "the last\n"
     path.touch()
 
@@ -219,7 +219,7 @@ async def test_a_busy_writer_that_cuts_its_log_has_each_record_sent_once_and_who
         read += await asyncio.wait_for(anext(chunks), 60)
     await writing
     places = {line: number for number, line in enumerate([*written, last])}
-    found = [places[line] for line in read.splitlines(keepends=True)]  # none is torn
+    found = [places[line] for line in read.splitlines(keepends=True)]  # all are whole
     assert found == sorted(set(found))
 
 
@@ -244,7 +244,7 @@ async def test_what_takes_nothing_for_too_long_is_given_up_with_what_was_sent(
 
 
 class Later:
-    """A client whose broker confirms an event when it is told to."""
+    """A client whose broker confirms an event when the test resolves its future."""
 
     def __init__(self) -> None:
         self.events = list[asyncio.Future[Any]]()
@@ -275,7 +275,7 @@ async def test_a_feed_that_is_told_to_end_notes_what_kafka_confirms_in_time(
     running = asyncio.create_task(run())
     await until(lambda: bool(client.events))
     running.cancel()
-    await asyncio.sleep(0)  # it is told, and waits
+    await asyncio.sleep(0)  # it was informed, and waits
     if is_confirmed:
         client.events[0].set_result(None)
     with pytest.raises(asyncio.CancelledError):
@@ -305,7 +305,7 @@ async def test_what_is_confirmed_is_taken_down_in_order_while_nothing_more_comes
 
     client.events[1].set_result(None)
     await asyncio.sleep(0.01)
-    assert sent() == 0  # what comes before it is not confirmed
+    assert sent() == 0  # earlier events are not confirmed
     client.events[0].set_result(None)
     await until(lambda: sent() == path.stat().st_size)
     feeding.cancel()
@@ -331,7 +331,7 @@ def test_a_piece_has_the_time_of_its_first_line() -> None:
 
 
 class Taking:
-    """A client whose broker has all at once; it keeps the headers."""
+    """A client whose broker confirms everything at once; keeps the headers."""
 
     def __init__(self) -> None:
         self.headers = list[list[tuple[str, bytes]]]()

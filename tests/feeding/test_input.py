@@ -1,4 +1,4 @@
-"""What `feed` reads: archives, encodings, transcripts, patterns; and what it makes of each line."""
+"""Input of `feed`: archives, encodings, transcripts, patterns, and the event of each line."""
 
 import bz2
 import contextlib
@@ -44,7 +44,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 async def text_of(path: Path, **how: Any) -> tuple[str, list[str]]:
-    """A file's text, and what was complained of."""
+    """A file's text, and the warnings."""
     said = list[str]()
     pieces = read(Source(path, "s"), ReadOptions(report_error=said.append, **how))
     return "".join([piece.text() async for piece in pieces]), said
@@ -91,7 +91,7 @@ async def test_what_can_be_read_of_a_damaged_archive_is_read_and_the_damage_name
         assert text.startswith(got)
     if damage == "followed":
         assert got == text and "behind its end" in complaint
-    elif packed in ("gzip", "zstd"):  # the others give whole blocks, of 900 kB and more
+    elif packed in ("gzip", "zstd"):  # the other formats have blocks of 900 kB and more
         assert len(got) > len(text) // 4
 
 
@@ -428,7 +428,7 @@ async def test_a_restart_goes_on_behind_what_was_confirmed(tmp_path: Path) -> No
 
 
 async def confirmed(book: Checkpoints, path: Path) -> str:
-    """What is read of the path, all of it confirmed."""
+    """The text that is read from the path, with all of it confirmed."""
     text = ""
     async for piece in read(Source(path, "s"), ReadOptions(book)):
         book.confirm(piece)

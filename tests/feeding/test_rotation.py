@@ -1,8 +1,8 @@
-"""A followed file under every order of writing, renaming, copying and cutting, without a Kafka.
+"""A followed file under every order of writing, renaming, copying and truncating, without a Kafka.
 
-The log is changed wherever the reader may be at work, in the middle of looking for a file too, and
-the reader is killed there. What a Kafka would hold has each line once, in order. All of it follows
-from a seed, so that a schedule that fails can be run again.
+The log is changed, and the reader killed, at any point of the reader's work. Afterwards a simulated
+Kafka has each line once, in order. Everything follows from a seed, so that a failing schedule can
+be repeated.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ PATIENCE = 8
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 class Log:
-    """A log that somebody writes and rotates. head: what each new one begins with; appends: the
-    writer goes on at the end, not at the place where it was before the file was cut."""
+    """A log that is written and rotated. head: the first lines of each new file; appends: after a
+    truncation the writer continues at the end of the file, not at its old offset."""
 
     def __init__(self, path: Path, dice: random.Random) -> None:
         self.path, self.dice = path, dice
@@ -51,7 +51,7 @@ class Log:
         self._begin()
 
     def step(self) -> None:
-        """The next thing that happens; what takes several steps is done before others."""
+        """The next change; a change with several steps is completed before others."""
         if next(self._work, self) is not self:
             return
         match self.dice.randrange(8):
@@ -65,7 +65,7 @@ class Log:
                 self.write(self.dice.choice([1, 1, 2, 30, 400]))
 
     def finish(self) -> None:
-        """What was begun is done."""
+        """Complete a change that has begun."""
         for _ in self._work:
             pass
 
@@ -86,12 +86,12 @@ class Log:
             self._put([self.head.rstrip()])
 
     def _old(self) -> list[Path]:
-        """The oldest first."""
+        """Rotated files, oldest first."""
         return rotation.rotated_files(self.path)
 
     def _make_room(self) -> None:
         if self.head and self.lines[-1] == self.head.rstrip():
-            self.write(1)  # nothing tells one that has its head alone from the next
+            self.write(1)  # files with nothing but a head cannot be told apart
         for old in self._old():
             old.rename(self.path.with_name(f"log.{int(old.suffix[1:]) + 1}"))
 
@@ -113,7 +113,7 @@ class Log:
             self._put([self.head.rstrip()])
 
     def _delete(self) -> None:
-        """The oldest goes, once all of it is in Kafka; its inode is free then."""
+        """Delete the oldest file, once all of it is in Kafka, so that its inode can be reused."""
         old = self._old()
         if old and set(old[0].read_text().strip("\0").splitlines()) <= {*self.sent(), *self.past}:
             old[0].unlink()
@@ -122,7 +122,7 @@ class Log:
 
 
 class Kafka:
-    """What it holds: of each event its header and its text."""
+    """A simulated Kafka: the header and the text of each event."""
 
     def __init__(self) -> None:
         self.events = list[tuple[bytes, str]]()
@@ -132,7 +132,7 @@ class Kafka:
 
 
 class World:
-    """A log, a Kafka, and a feeder that is killed at some moment of those at which it is met."""
+    """A log, a Kafka, and a feeder that is killed at one of the patched calls."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
@@ -145,7 +145,7 @@ class World:
         self.book = Checkpoints()
 
     def moment(self) -> None:
-        """The feeder is at work, and anything may happen."""
+        """A patched call of the running feeder: change the log, or kill the feeder."""
         if self.moments == 0:
             raise Killed
         self.moments -= 1
@@ -156,7 +156,7 @@ class World:
             self.log.step()
 
     def wait(self) -> None:
-        """It has nothing to do."""
+        """The feeder has nothing to do."""
         self.idle += 1
         self.moment()
         if self.steps and self.dice.random() < 0.5:
@@ -167,7 +167,7 @@ class World:
             raise Killed
 
     async def run(self, moments: int, steps: int) -> None:
-        """A feeder from its start until it is killed, or has nothing to do."""
+        """Run a feeder until it is killed, or has nothing to do."""
         self.moments, self.steps, self.idle = moments, steps, 0
         self.book = book = CheckpointFile(self.positions)
         unconfirmed = list[tuple[Chunk, Any]]()
@@ -198,14 +198,14 @@ class World:
                 book.save()
 
     def _arrive(self, unconfirmed: list[tuple[Chunk, Any]]) -> None:
-        """Of what was under way when the feeder was killed, some; all, if it was not."""
+        """Deliver some of the unconfirmed events of a killed feeder; all, if it was not killed."""
         while unconfirmed and (self.moments > 0 or self.dice.random() < 0.6):
             piece, note = unconfirmed.pop(0)
             self.kafka.events.append((checkpoint_header(piece, note)[1], piece.text()))
 
 
 def meet(patch: pytest.MonkeyPatch, world: World) -> None:
-    """Stand at each place where the world may change under the reader."""
+    """Patch every call during which the log may change."""
 
     def around(owner: Any, name: str) -> None:
         inner = getattr(owner, name)
@@ -235,7 +235,7 @@ def meet(patch: pytest.MonkeyPatch, world: World) -> None:
         (rotation, "_TRY_SECONDS"),
     ):  # fmt: skip
         patch.setattr(module, name, 0)
-    patch.setattr(os, "fsync", lambda _: None)  # no power is cut here
+    patch.setattr(os, "fsync", lambda _: None)  # no power failures here
     patch.setattr(open_file, "CHUNK_BYTES", world.dice.choice([64, 1024, 16_384]))
 
 
@@ -250,7 +250,7 @@ def test_each_line_is_sent_once_and_in_order_whatever_happens_to_the_log(
         world.log.write(world.dice.choice([0, 1, 40]))
         for _ in range(6):
             asyncio.run(world.run(world.dice.choice([2, 20, 60, 200, 800]), steps=9))
-            if world.book.entries:  # what happens before the first start is the past
+            if world.book.entries:  # earlier changes are before the first start
                 for _ in range(world.dice.randrange(4)):
                     world.log.step()
         world.log.finish()

@@ -1,4 +1,4 @@
-"""Answers rest on the segments that the offline run would choose, or say why there is none."""
+"""Answers use the segments that an offline run would choose, or give the reason for an error."""
 
 import json
 import time

@@ -88,15 +88,15 @@ async def test_the_number_of_concurrent_queries_is_limited() -> None:
 
 
 class InstantAnswering:
-    """Answers at once; asked: the queries; counted: the errors of answers given elsewhere."""
+    """Answers at once; queries: those it got; counted: the errors of answers given elsewhere."""
 
     def __init__(self) -> None:
-        self.asked: list[Query] = []
+        self.queries: list[Query] = []
         self.counted: list[str | None] = []
 
     async def answer(self, query: Query) -> Answer:
         """The same answer to all."""
-        self.asked.append(query)
+        self.queries.append(query)
         return Answer(question=query.question or "", answer="so it is")
 
     def on_answer(self, answer: Answer, seconds: float) -> None:
@@ -138,7 +138,7 @@ async def test_a_bad_query_through_kafka_has_an_answer_and_a_dead_letter(
     instant = await answer_all(site, [event])
     ((dead_letter, why),) = site.dead_letters
     [answer] = site.sent
-    assert dead_letter is event and reason in why and not instant.asked
+    assert dead_letter is event and reason in why and not instant.queries
     assert answer == {"id": id, "stream": stream or None, "error": why}
 
 
@@ -158,7 +158,7 @@ async def test_empty_queries_are_skipped_counted_and_acknowledged() -> None:
     events = [site.event(0, "s", None), site.event(1, "s", b""), site.event(2, "s", b"q?")]
     instant = await answer_all(site, events)
     assert (site.skipped, site.dead_letters, len(site.sent)) == (2, [], 1)
-    assert [query.question for query in instant.asked] == ["q?"]
+    assert [query.question for query in instant.queries] == ["q?"]
 
 
 @pytest.mark.guarantee("Kafka queries")
@@ -169,7 +169,7 @@ async def test_a_query_that_is_too_old_is_answered_with_that() -> None:
     events[1].message = events[1].message._replace(timestamp=old)
     events[2].message = events[2].message._replace(timestamp=-0.001)
     instant = await answer_all(site, events)
-    assert [query.id for query in instant.asked] == ["0", "2"]
+    assert [query.id for query in instant.queries] == ["0", "2"]
     (refused,) = [answer for answer in site.sent if answer["id"] == "1"]
     assert "too old" in refused["error"] and "asked at 20" in refused["error"]
     assert instant.counted == [refused["error"]] and not site.dead_letters

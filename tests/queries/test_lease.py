@@ -1,4 +1,4 @@
-"""Query leases: of several workers one answers, and its answer can be had again."""
+"""Query leases: one of several workers answers, and its answer is returned to repeated queries."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ async def test_a_lease_whose_reply_was_lost_is_still_the_workers(
     first = redis.set
 
     async def again(*args: Any, **options: Any) -> Any:
-        """As a client that retries by itself."""
+        """Like a client that retries by itself."""
         await first(*args, **options)
         return await first(*args, **options)
 

@@ -1,6 +1,6 @@
-"""A command leaves no temporary files and no processes, however it is ended.
+"""A command leaves no temporary files and no processes, for each way to end it.
 
-Real processes, ended by real signals: while they start, while the model loads, and when they work.
+Real processes, ended by real signals: while they start, while the model loads, and while they work.
 """
 
 import os

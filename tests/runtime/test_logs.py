@@ -1,4 +1,4 @@
-"""With XL3M_LOG_FORMAT=json every line of a worker's log is a JSON object, whoever wrote it."""
+"""With XL3M_LOG_FORMAT=json every line of a worker's log is a JSON object, also a library's."""
 
 import json
 import logging

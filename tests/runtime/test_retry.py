@@ -1,4 +1,4 @@
-"""Retries: transient errors are retried, on every Redis version at hand; the rest is raised."""
+"""Retries: transient errors are retried, on every available Redis version; others are raised."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ SERVERS = {version: path for path, version in services.redis_servers().items()}
 
 @pytest.fixture(params=SERVERS, ids=lambda version: "v" + ".".join(map(str, version)))
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[services.Service]:
-    """Every version of Redis at hand."""
+    """Every available version of Redis."""
     with services.redis(tmp_path / "redis", executable=SERVERS[request.param]) as service:
         yield service
 
@@ -44,7 +44,7 @@ async def redis(server: services.Service) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries follow each other at once."""
+    """Retries without pauses."""
     monkeypatch.setattr(retry, "BACKOFF_SECONDS", (0.01,))
 
 
@@ -232,7 +232,7 @@ def test_a_library_that_repeats_itself_is_cut_short_and_others_are_not() -> None
 
 
 async def full(redis: Redis) -> None:
-    """It takes nothing more."""
+    """Set a memory limit, so that Redis rejects writes."""
     await redis.config_set("maxmemory", 1)
 
 
@@ -284,7 +284,7 @@ async def test_a_redis_that_became_a_replica_is_waited_for(
     health = Health()
     store = StreamStore(redis, health=health)
     await store.register_streams([("s", "")])  # the script is known
-    await redis.replicaof("127.0.0.1", "1")  # of a master that is away
+    await redis.replicaof("127.0.0.1", "1")  # of an unreachable master
     listing = asyncio.create_task(store.register_streams([("t", "")]))
     drawing = asyncio.create_task(store.partitions.draw_epoch("t/0"))
     await until(lambda: len(health.retrying) == 2)

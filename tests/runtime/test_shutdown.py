@@ -32,7 +32,7 @@ QUESTION = "which pump?"
 
 
 async def ended(here: Site, worker: Any, since: float) -> int:
-    """The worker's exit code; it has ended by the limit, and the time a process needs to end."""
+    """The worker's exit code; asserts that it ended within the limit and some time to exit."""
     code: int = await here.stop(worker)
     assert time.monotonic() - since < BOUND + 3
     return code
@@ -103,14 +103,14 @@ async def test_queries_that_were_started_are_answered(
         await here.until(lambda: has_begun(here, stream))
         query = {"id": "q1", "question": "which valve?", "deadline": 3}
         await here.send("queries", stream, json.dumps(query).encode())
-        await here.until(lambda: asked(here, stream))
+        await here.until(lambda: is_registered(here, stream))
         assert await here.stop(worker) == 0
         ((_, value),) = await here.received("answers", 1)
         assert json.loads(value)["id"] == "q1" and "error" not in json.loads(value)
         assert not await says(log, "Traceback")
 
 
-async def asked(here: Site, stream: str) -> bool:
+async def is_registered(here: Site, stream: str) -> bool:
     """Whether the query was started: its question is registered."""
     return bool(await here.store.questions.load(stream))
 
@@ -157,7 +157,7 @@ async def test_a_second_signal_ends_it_at_once(
         await here.until(lambda: has_begun(here, stream))
         query = {"question": "which valve?", "deadline": 80}
         await here.send("queries", stream, json.dumps(query).encode())
-        await here.until(lambda: asked(here, stream))
+        await here.until(lambda: is_registered(here, stream))
         worker.send_signal(signal.SIGTERM)
         await here.until(lambda: says(tmp_path / "workers.log", "stopping (SIGTERM)"))
         worker.send_signal(second)

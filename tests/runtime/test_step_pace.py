@@ -1,4 +1,4 @@
-"""A slow model's forwards stay far below the time after which a worker counts as stuck."""
+"""A slow model's forward passes take far less time than the watchdog allows."""
 
 import logging
 

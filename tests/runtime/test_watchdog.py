@@ -1,4 +1,4 @@
-"""The watchdog ends a process that makes no progress, and no other."""
+"""The watchdog ends a process that makes no progress, but not an idle one."""
 
 import asyncio
 import subprocess
@@ -87,7 +87,7 @@ Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_co
 
 
 async def start(here: Site, seconds: float) -> asyncio.subprocess.Process:
-    """A worker whose model takes so many seconds for each step."""
+    """Start a worker whose model takes `seconds` for each step."""
     return await here.run(here.settings, "-c", WORKER.format(seconds=seconds))
 
 
