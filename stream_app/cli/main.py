@@ -201,7 +201,7 @@ def watch(stream: str, question: str | None, replace: bool, as_json: bool, **giv
 @click.option("--memory", is_flag=True, help="Also show each stream's memory in Redis.")
 @options("redis", "json")
 def streams(memory: bool, as_json: bool, **given: Any) -> None:
-    """List streams with their segments, gaps and questions.
+    """List streams with their segments, missing offsets and questions.
 
     \b
     Example: xl3m streams --memory

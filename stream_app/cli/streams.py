@@ -9,7 +9,7 @@ from stream_app.store.store import StreamStore
 
 
 async def streams(settings: Settings, as_json: bool, memory: bool = False) -> None:
-    """Print each stream's segments, gaps and questions; memory: also its bytes in Redis."""
+    """Print each stream's segments, missing offsets and questions; memory: also its bytes."""
     async with open_redis(settings.redis) as redis:
         store = StreamStore.from_settings(settings, redis)
         for stream in await store.streams():
