@@ -9,13 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    ModelWrapValidatorHandler,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream_app.errors import SettingsError
@@ -33,7 +27,11 @@ class Settings(BaseSettings):
     secrets stay out of `repr`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     # -- Kafka ---------------------------------------------------------------------------------
@@ -133,7 +131,7 @@ class Settings(BaseSettings):
     record_start: types.RecordStart = "auto"
     """Where a record begins: `auto` joins stack traces and indented lines to the line before,
     `line` makes each line a record; or a regular expression found in first lines."""
-    schema_registry: str = ""
+    schema_registry: str = Field(default="", repr=False)
     """URL of a Confluent schema registry, for Avro, Protobuf and JSON Schema (`pip install
     xl3m-stream[registry]`)."""
     schema_registry_user: str = ""

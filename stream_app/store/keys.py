@@ -4,7 +4,6 @@ All names begin with a prefix, so that several groups can share one Redis. In ke
 the schema follows. Braces around the stream's name put all its keys in one slot of a Redis Cluster.
 """
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -13,21 +12,6 @@ from urllib.parse import quote
 SCHEMA = 1
 SCORES_PER_BLOCK = 65_536
 SCORE_BYTES = 4
-
-PREFIX_LENGTH = 64
-_PREFIX = re.compile(r"[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*")
-_TAKEN = re.compile(r"[0-9]+|schema|query|question|answer|update")
-"""What follows the prefix in a name. If a prefix had such a part, its names could equal those of a
-group with a shorter prefix."""
-
-
-def prefix_fault(prefix: str) -> str:
-    """Why the prefix cannot be used; empty if it can."""
-    if len(prefix) > PREFIX_LENGTH or not _PREFIX.fullmatch(prefix):
-        return f"must be 1 to {PREFIX_LENGTH} of a-z, A-Z, 0-9, . _ - and : between them"
-    if taken := [part for part in prefix.split(":")[1:] if _TAKEN.fullmatch(part)]:
-        return f"must not contain :{taken[0]}, which follows the prefix in names of keys"
-    return ""
 
 
 @lru_cache(maxsize=4096)
