@@ -1,6 +1,7 @@
 """`xl3m watch`: print a question's running top-k segments whenever they change."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from stream_app.settings import Settings
 from stream_app.store.connection import open_redis
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
+from stream_app.store.subscription import retry_briefly
 
 
 async def watch(
@@ -57,17 +59,14 @@ async def _follow(
                 raise click.UsageError(update["error"])
             continue
         if question:
-            standing = {
-                record.question
-                for record in (await store.questions.load(stream)).values()
-                if not record.expires_at
-            }
+            records = await retry_briefly(lambda: store.questions.load(stream))
+            standing = {record.question for record in records.values() if record.is_standing}
             if was_standing and question not in standing:
                 echo("another client ended this question: showing the standing one", err=True)
                 question = None
             was_standing = question in standing
         if question in (None, update.get("question")):
-            await _show(store, stream, question, as_json)
+            await retry_briefly(partial(_show, store, stream, question, as_json))
 
 
 async def _explain_waiting(store: StreamStore, stream: str, question: str | None) -> None:

@@ -21,6 +21,7 @@ from stream_app.settings import Settings
 from stream_app.store.connection import NoPermissionError
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
+from stream_app.store.subscription import retry_briefly
 
 # Waited beyond the query's deadline: for the batch in progress and for generating the answer.
 ANSWER_SECONDS = 60.0
@@ -78,9 +79,10 @@ async def _replies(
 async def _publish_again(store: StreamStore, query: dict[str, Any]) -> None:
     """Publish the query once more after a lost subscription, under the same id: a worker that
     answered it meanwhile repeats its answer. Workers resubscribe, too, so wait for one."""
-    while not await workers(store):
+    while not await retry_briefly(lambda: workers(store)):
         await asyncio.sleep(POLL_SECONDS)
-    await store.publish([(store.keys.query_channel(), encode(query))])
+    message = store.keys.query_channel(), encode(query)
+    await retry_briefly(lambda: store.publish([message]))
 
 
 def _unstreamed(streamed: str, answer: Any) -> str:

@@ -64,5 +64,5 @@ class RepeatFilter(logging.Filter):
         omitted = throttle.due()
         if omitted:
             record.msg = f"{record.getMessage()} ({omitted} lines like this were omitted)"
-            record.args = None
+            record.args = ()  # not None, of which the formatter of mode makes an argument
         return omitted is not None

@@ -7,15 +7,17 @@ subscription yields None each time that it begins.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import exceptions
 
+from stream_app.runtime.retry import TRANSIENT_ERRORS, is_transient
 from stream_app.store.connection import AnyRedis
 
 logger = logging.getLogger("xl3m")
+T = TypeVar("T")
 
 RECONNECT_SECONDS = 30.0
 """A client tries to reconnect for this time."""
@@ -37,6 +39,20 @@ async def messages(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | 
             elif message["type"] == "subscribe" and message["channel"].decode() == channels[-1]:
                 yield None
     raise exceptions.ConnectionError("Redis ended the subscription")
+
+
+async def retry_briefly(call: Callable[[], Awaitable[T]]) -> T:
+    """The result of an idempotent call on a store, made again for RECONNECT_SECONDS while Redis is
+    away: for the time after a reconnection, when other connections are still broken."""
+    end = time.monotonic() + RECONNECT_SECONDS
+    while True:
+        try:
+            return await call()
+        except TRANSIENT_ERRORS as error:
+            if not is_transient(error) or time.monotonic() > end:
+                raise
+            logger.debug("Redis is away, trying again: %s", error)
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def follow(redis: AnyRedis, *channels: str) -> AsyncGenerator[Message | None, None]:

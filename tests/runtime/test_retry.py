@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from mode.utils.logging import ExtensionFormatter
 from redis import exceptions
 from redis.asyncio import Redis
 
@@ -209,7 +210,10 @@ def test_a_library_that_repeats_itself_is_cut_short_and_others_are_not() -> None
 
     def goes_through(name: str, message: str, level: int = logging.ERROR) -> str | None:
         record = logging.LogRecord(name, level, "", 0, message, (1,), None)
-        return record.getMessage() if repeats.filter(record) else None
+        if not repeats.filter(record):
+            return None
+        ExtensionFormatter()._format_args(record)  # as Faust's log does
+        return record.getMessage()
 
     def lines(count: int) -> list[str]:
         clock[0] += 1

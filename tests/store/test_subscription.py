@@ -1,7 +1,7 @@
 """Subscriptions survive silence and lost connections, and report when messages may be missed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -146,16 +146,19 @@ async def test_a_worker_receives_queries_after_silence_and_reconnects(
 
 
 @pytest.mark.guarantee("Pub/sub queries")
+@pytest.mark.parametrize("broken", [("pubsub",), ("pubsub", "normal")])
 async def test_a_client_receives_the_whole_answer_through_a_reconnect(
-    impatient: Redis, other: Any
+    broken: Sequence[str], impatient: Redis, other: Any
 ) -> None:
-    store, worker = await filled(other, keys), Worker(impatient)
+    await filled(other, keys)
+    worker = Worker(impatient)
     worker.gate.clear()
     async with running(*worker.services):
         await until(lambda: listening(other, 1))
-        asking = asyncio.create_task(_all(store))
+        asking = asyncio.create_task(_all(StreamStore(impatient)))
         await until(lambda: worker.server.turns._value < 16)
-        await other.client_kill_filter(_type="pubsub")
+        for kind in broken:
+            await other.client_kill_filter(_type=kind)
         await until(lambda: listening(other, 1))
         worker.gate.set()
         replies = await asyncio.wait_for(asking, 20)
