@@ -13,7 +13,7 @@ from stream_app.settings.variables import variable
 logger = logging.getLogger("xl3m")
 
 POLL_BYTES = 16 << 20
-"""A poll decompresses no further batch after so many bytes."""
+"""After this many decompressed bytes a poll decompresses no further batch."""
 RETRY_SECONDS = 30.0
 """Time after which a waiting partition is fetched again."""
 TOPICS = "topics"
