@@ -113,7 +113,10 @@ def sized(value: bytes | None, limit: int) -> bytes:
     if not value:
         raise BadEvent("the value is empty")
     if len(value) > limit:
-        raise BadEvent(f"the value has {len(value)} bytes, more than the {limit} allowed")
+        raise BadEvent(
+            f"the value has {len(value)} bytes, more than the {limit} allowed "
+            "(XL3M_MAX_EVENT_BYTES)"
+        )
     return value
 
 

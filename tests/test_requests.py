@@ -153,8 +153,8 @@ def test_a_number_as_id_is_taken_as_text(given_: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("stream", "reason"),
     [
-        (["a", "b"], "'stream': a list is not .yet. taken: ask each stream"),
-        ([], "a list is not"),
+        (["a", "b"], "'stream' must not be a list: ask each stream"),
+        ([], "must not be a list"),
         (7, "'stream' must be a stream's name, and is a number"),
         (None, "'stream' must be a stream's name, and is null"),
         (True, "and is a boolean"),

@@ -68,7 +68,9 @@ class TokenDecoder:
             self.notes.on_skipped()
             return [], ""
         if (size := len(value)) > (limit := self.settings.max_event_bytes):
-            raise BadEvent(f"the value has {size} bytes, more than the {limit} allowed")
+            raise BadEvent(
+                f"the value has {size} bytes, more than the {limit} allowed (XL3M_MAX_EVENT_BYTES)"
+            )
         event = Source(key, source, time_ms, headers, size)
         if (value[0] == 0 or headers) and (frame := self.registry.frame(value, headers)):
             return self._framed(frame, event)
