@@ -43,9 +43,9 @@ async def test_a_worker_waits_for_another_kind_of_program_to_leave_its_group(
             while not other.assignment():
                 await other.getmany(timeout_ms=100)
         mark, line = (await marks(here))[f"group {settings.group}"]
-        assert mark == "FAIL" and "no worker of this kind" in line
+        assert mark == "FAIL" and "another kind of program" in line
         await here.start()
-        await here.until(lambda: says(log, "no worker of this kind"))
+        await here.until(lambda: says(log, "another kind of program"))
     await here.send("tokens", stream, b"read after all\n")
     await here.until(lambda: reads(here, stream, "read after all"))
     assert (await marks(here))[f"group {settings.group}"][0] == "ok"
