@@ -29,6 +29,11 @@ WAIT_SECONDS = 60.0
 SEEDS = range(2)
 
 
+def _heed_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so do the processes that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Feed:
     """`xl3m feed -f` on one file, as a process that can be killed, and its topic."""
 
@@ -51,7 +56,7 @@ class Feed:
         with self.said.open("ab") as said:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "stream_app", "feed", *self.words,
-                env=env, stdout=said, stderr=said,
+                env=env, stdout=said, stderr=said, preexec_fn=_heed_interrupts,
             )  # fmt: skip
 
     async def end(self, how: int = signal.SIGKILL) -> int:
