@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from stream_app.scoring.bm25 import Bm25
-from stream_app.scoring.jobs import TrackedStream
+from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
 from stream_app.store.connection import open_redis
 from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.store import StreamStore
@@ -51,49 +51,49 @@ class PrefilterScheduler:
         self._searches: dict[tuple[str, str], _Search] = {}
 
     async def find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
-        """Give the question candidates, if much of the log is unscored for it and it has none."""
+        """Give the question candidates, if much of the log is unscored for it and it has none.
+        Queries for one question share a search."""
         question = tracked.questions.get(qid)
         if not (self.prefilter and question) or question.candidates:
             return
         parts = [part for part in question.unplanned(tracked.cursor) if part]
         if sum(map(len, parts)) < PREFILTER_SEGMENTS:
             return
-        found = await self._shared_search(stream, qid, question.record.question, parts)
-        if current := tracked.questions.get(qid):  # it may have been read again meanwhile
-            current.candidates = deque(found)
+        if (key := (stream, qid)) not in self._searches:
+            searching = _give_candidates(self.prefilter, tracked, question, parts)
+            self._searches[key] = _Search(asyncio.create_task(searching))
+        await self._wait(key)
 
-    async def _shared_search(
-        self, stream: str, qid: str, text: str, parts: Sequence[range]
-    ) -> list[int]:
-        """One search for all queries that wait for the question; the last one that leaves cancels
-        it."""
-        key = stream, qid
-        if (search := self._searches.get(key)) is None:
-            task = asyncio.create_task(self._search_parts(stream, text, parts))
-            search = self._searches[key] = _Search(task)
+    async def _wait(self, key: tuple[str, str]) -> None:
+        """Wait for the search; the last query that leaves cancels it."""
+        search = self._searches[key]
         search.waiters += 1
         try:
-            return await asyncio.shield(search.task)
+            await asyncio.shield(search.task)
         finally:
             search.waiters -= 1
             if not search.waiters:
                 search.task.cancel()
-                self._searches.pop(key, None)
+                del self._searches[key]
 
-    async def _search_parts(self, stream: str, text: str, parts: Sequence[range]) -> list[int]:
-        assert self.prefilter is not None
-        found = list[int]()
-        for part in parts:
-            limit = math.ceil(PREFILTER_SHARE * len(part))
-            found += await self.prefilter.candidates(stream, text, part.start, part.stop, limit)
-        return found
+
+async def _give_candidates(
+    prefilter: "Prefilter", tracked: TrackedStream, question: TrackedQuestion, parts: list[range]
+) -> None:
+    found = list[int]()
+    for part in parts:
+        limit = math.ceil(PREFILTER_SHARE * len(part))
+        text = question.record.question
+        found += await prefilter.candidates(question.stream, text, part.start, part.stop, limit)
+    if current := tracked.questions.get(question.qid):  # it may have been read again meanwhile
+        current.candidates = deque(found)
 
 
 @dataclass(slots=True)
 class _Search:
     """A search that queries share, and how many of them wait for it."""
 
-    task: "asyncio.Task[list[int]]"
+    task: "asyncio.Task[None]"
     waiters: int = 0
 
 
