@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
+from stream_app.scoring.jobs import ScoringJob, Step, range_update
 from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
@@ -52,9 +52,9 @@ class Scorer:
     ) -> None:
         self.engine = engine
         self.store = store
-        self.prefilter = PrefilterScheduler(prefilter)
         self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
         least = engine.method.segment_tokens + engine.method.question_tokens
+        self.prefilter = PrefilterScheduler(prefilter, store, engine.method.k, least)
         self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
         self._wake = asyncio.Event()
         questions = QuestionLoader(engine, store)
@@ -82,7 +82,7 @@ class Scorer:
             waiter.head = tracked.cursor.head
             self.waiters.release()
             self._wake.set()
-            prefiltering = asyncio.create_task(self._find_candidates(tracked, stream, qid))
+            prefiltering = asyncio.create_task(self.prefilter.find_candidates(tracked, stream, qid))
             try:
                 await asyncio.wait_for(waiter.covered, until - time.monotonic())
             except TimeoutError:
@@ -91,11 +91,6 @@ class Scorer:
                 )
             finally:
                 prefiltering.cancel()
-
-    async def _find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
-        """Prefilter the log while scoring goes on."""
-        await self.prefilter.find_candidates(tracked, stream, qid)
-        self._wake.set()
 
     def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Run a call other than scoring, one at a time. Answers take priority over scoring batches
@@ -117,6 +112,13 @@ class Scorer:
         The next step is planned on the ranges as they will be once this one is written. If that
         write is refused, the next one's is refused, too, and the ranges are read again.
         """
+        warming = asyncio.create_task(self.prefilter.warm())
+        try:
+            await self._run()
+        finally:
+            warming.cancel()
+
+    async def _run(self) -> None:
         while True:
             self._wake.clear()
             step = await self._next()
@@ -195,7 +197,9 @@ class Scorer:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
         share = len(scores.values) / sum(len(job.indices) for job in step.jobs)
-        self.size.observe(round(step.tokens * share), scores.seconds)
+        tokens = round(step.tokens * share)
+        self.size.observe(tokens, scores.seconds)
+        self.prefilter.observe(tokens, scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
     async def _commit(self, step: Step, scores: Scores) -> None:
