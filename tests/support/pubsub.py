@@ -54,11 +54,11 @@ class Worker:
         """The services to run."""
         return [self.server, self.changes, self.scorer]
 
-    async def answer(self, query: Any, on_text: Any = None) -> Any:
+    async def answer(self, query: Any, *more: Any) -> Any:
         """The answer, once the gate is open."""
         await self.gate.wait()
         self.answered.append(query.id)
-        return await self._answer(query, on_text)
+        return await self._answer(query, *more)
 
 
 class PubSubClient:
