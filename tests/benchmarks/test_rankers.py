@@ -5,10 +5,23 @@ import pytest
 
 from benchmarks.accuracy.ranking import rankers
 from benchmarks.accuracy.ranking.rankers import CONTENT_FREE, RANK_OFFSET, Text
-from xl3m_core import XL3M, Engine, Method, Segment
+from xl3m_core import XL3M, Engine, Method, Segment, TopK
 from xl3m_core.method import MEASURES
 from xl3m_core.smoothing import DIGITS, smoothed
+from xl3m_core.xl3m import RunningTopK
 
+WORDS = [
+    "budget",
+    "remote",
+    "button",
+    "cost",
+    "market",
+    "design",
+    "rubber",
+    "speech",
+    "panel",
+    "battery",
+]
 QUESTIONS = ("Which host failed?", "What was said about the budget?")
 
 
@@ -46,6 +59,18 @@ def test_the_product_smooths_running_text_alone(engine: Engine) -> None:
         given = text(contents, engine)
         final, same = (rankers.scores(given, each, engine) for each in ("xl3m", name))
         assert final == pytest.approx(same, abs=10**-DIGITS)
+
+
+@pytest.mark.parametrize("digits", ["", " 1234567890"])
+def test_the_product_keeps_the_best_that_it_is_said_to_rank(engine: Engine, digits: str) -> None:
+    contents = [f"{word} was said about the {word} host{digits}" for word in WORDS]
+    given = text(contents, engine)
+    for question, row in zip(QUESTIONS, rankers.scores(given, "xl3m", engine), strict=True):
+        top = RunningTopK(TopK(4))
+        local = engine.score([(segment.text, question) for segment in given.segments])
+        for segment, score in zip(given.segments, local, strict=True):
+            top.add(segment, score, engine.is_smoothed(segment.text))
+        assert [segment.index for segment, _ in top.ranked()] == rankers.order(row)[:4]
 
 
 def test_words_are_smoothed_by_their_ranks() -> None:
