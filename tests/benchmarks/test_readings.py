@@ -94,6 +94,15 @@ def test_numbers_of_another_version_are_refused(engine: Engine, tmp_path: Path) 
         read(engine, tmp_path, QUESTIONS)
 
 
+def test_words_are_counted_anew(engine: Engine, tmp_path: Path) -> None:
+    found = read(engine, tmp_path, QUESTIONS)
+    (file,) = tmp_path.iterdir()
+    records = np.fromfile(file, dtype=RECORD)
+    records["numbers"][:, readings.LEXICAL] = 7
+    file.write_bytes(records.tobytes())
+    np.testing.assert_array_equal(read(engine, tmp_path, QUESTIONS), found)
+
+
 def test_other_measures_have_a_file_of_their_own(engine: Engine, tmp_path: Path) -> None:
     for measures in (MEASURES, MEASURES[:1]):
         Readings(engine, measures, tmp_path).read(TEXTS, QUESTIONS, progress())

@@ -23,8 +23,11 @@ STEP_TOKENS = 30_000
 """So many tokens, half a minute of a small real model on two cores, are read between two writes."""
 CHECKED = 4
 """So many kept pairs are read again before others are taken as they are."""
-TOLERANCE = 0.05
-"""Relative; in bfloat16 a pair's numbers differ by so much with what shares its batch."""
+TOLERANCE, HALF_TOLERANCE = 0.005, 0.05
+"""A pair's numbers differ by so much, in float32 and in types of half its size, with what shares
+its batch."""
+LEXICAL = Features._fields.index("lexical")
+"""The field that needs no model: it is computed anew, since its weights may have changed."""
 RECORD = np.dtype([("pair", "S32"), ("numbers", "<f8", (len(Features._fields),))])
 
 
@@ -54,7 +57,11 @@ class Readings:
         for tokens, pairs in _steps(self._unread(texts, questions)):
             self._keep(pairs, self._features(pairs))
             progress.add(tokens)
-        return np.array([[self.kept[_hash((t, q))] for t in texts] for q in questions])
+        numbers = np.array([[self.kept[_hash((t, q))] for t in texts] for q in questions])
+        if "fused" in self.measures:
+            words = [self.engine.words(question) for question in questions]
+            numbers[..., LEXICAL] = [[each.match(text) for text in texts] for each in words]
+        return numbers
 
     def _unread(
         self, texts: Sequence[str], questions: Sequence[str]
@@ -91,8 +98,11 @@ class Readings:
         known = [pair for pair in pairs if _hash(pair) in self.kept][:CHECKED]
         if not known or not self.file:
             return
-        kept = np.array([self.kept[_hash(pair)] for pair in known])
-        if not np.allclose(kept, self._features(known), TOLERANCE, TOLERANCE, equal_nan=True):
+        kept = np.delete([self.kept[_hash(pair)] for pair in known], LEXICAL, axis=1)
+        now = np.delete(self._features(known), LEXICAL, axis=1)
+        full = self.engine.model.model.dtype.itemsize >= 4
+        tolerance = TOLERANCE if full else HALF_TOLERANCE
+        if not np.allclose(kept, now, tolerance, tolerance, equal_nan=True):
             raise SystemExit(
                 f"retrieval: {self.file} was read by another version: give another --cache, or "
                 "delete this file"
