@@ -82,7 +82,8 @@ class RevisionPace:
         return max(PAUSE_SECONDS, self._free_at - time.monotonic())
 
     def generated(self, seconds: float) -> None:
-        """A revision was generated in so many seconds: now scoring has its time."""
+        """A revision took so many seconds, or was found to be the last one again: now scoring has
+        its time."""
         self._free_at = time.monotonic() + SCORING_SHARE * seconds
 
 
@@ -121,9 +122,9 @@ class Revisions:
                 return
             started = time.monotonic()
             made = await self.revise(self.count + 1, self.last)
+            self.pace.generated(time.monotonic() - started)
             if made is None:
                 return
-            self.pace.generated(time.monotonic() - started)
         self.last, answer = made
         self.count += 1
         self.reader.revised(self.count, answer)

@@ -23,6 +23,7 @@ from stream_app.scoring.search_ranking import SearchRanking, search_block
 from stream_app.store.state import Commit, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine, batch, until
+from tests.support.searching import found_in
 from xl3m_core import Segment
 
 LINES = [f"{word} {i} pump of hall {i % 7}\n" for i in range(60) for word in ("red", "blue")]
@@ -45,14 +46,6 @@ if __name__ == "__main__":
 
 def segments(texts: Sequence[str]) -> list[Segment]:
     return [Segment(i, text, i, i + 1, 0, 1) for i, text in enumerate(texts)]
-
-
-async def found_in(prefilter: Prefilter, stream: str, part: range) -> list[int]:
-    """The ten best segments of a part of the log."""
-    best = list[int]()
-    async for ranking in prefilter.search(stream, QUESTION, [part], 10):
-        best = ranking.best()
-    return best
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ async def test_the_process_finds_what_the_function_does(
     log: tuple[str, list[Segment]], redis_url: str
 ) -> None:
     stream, written = log
-    found = await found_in(Prefilter(redis_url), stream, range(5, 90))
+    found = await found_in(Prefilter(redis_url), stream, QUESTION, range(5, 90))
     ranking = SearchRanking(10)
     ranking.add(search_block(written[5:90], QUESTION, 10))
     assert found == ranking.best()
@@ -97,7 +90,7 @@ async def test_a_search_that_fails_finds_nothing_and_is_logged(
     caplog: pytest.LogCaptureFixture, fresh: Callable[[str], str]
 ) -> None:
     secret = "redis://user:hunter2@127.0.0.1:1/0"
-    assert await found_in(Prefilter(secret), fresh("stream"), range(9)) == []
+    assert await found_in(Prefilter(secret), fresh("stream"), QUESTION, range(9)) == []
     assert "in the order of its log" in caplog.text and "hunter2" not in caplog.text
 
 
@@ -106,7 +99,7 @@ async def test_the_process_is_kept_at_a_low_priority_and_loads_no_model(
 ) -> None:
     prefilter = Prefilter(redis_url)
     pid = await prefilter._process.run(os.getpid)
-    assert await found_in(prefilter, log[0], range(5, 90))
+    assert await found_in(prefilter, log[0], QUESTION, range(5, 90))
     assert await prefilter._process.run(os.getpid) == pid != os.getpid()
     assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.nice(0) + 10)
     assert await prefilter._process.run(eval, LOADED) == set()
@@ -118,7 +111,7 @@ async def test_a_process_that_dies_is_started_again_and_that_is_logged(
     prefilter = Prefilter(redis_url)
     pid = await prefilter._process.run(os.getpid)
     os.kill(pid, signal.SIGKILL)
-    assert len(await found_in(prefilter, log[0], range(5, 90))) == 10
+    assert len(await found_in(prefilter, log[0], QUESTION, range(5, 90))) == 10
     assert "the prefilter's process died" in caplog.text
     assert await prefilter._process.run(os.getpid) != pid
 
@@ -135,14 +128,14 @@ async def test_a_search_that_is_cancelled_ends_and_the_next_one_is_made(
 
     prefilter, endless, before = Prefilter(redis_url), range(10**15), await reads()
     pid = await prefilter._process.run(os.getpid)
-    search = asyncio.create_task(found_in(prefilter, log[0], endless))
+    search = asyncio.create_task(found_in(prefilter, log[0], QUESTION, endless))
     await until(is_searching)
     search.cancel()
     with pytest.raises(asyncio.CancelledError):
         await search
-    assert len(await found_in(prefilter, log[0], range(5, 90))) == 10
+    assert len(await found_in(prefilter, log[0], QUESTION, range(5, 90))) == 10
     at_end = await reads()
-    assert len(await found_in(prefilter, log[0], range(5, 90))) == 10
+    assert len(await found_in(prefilter, log[0], QUESTION, range(5, 90))) == 10
     assert await reads() == at_end + 1
     assert await prefilter._process.run(os.getpid) == pid
 
