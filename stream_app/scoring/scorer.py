@@ -188,13 +188,17 @@ class Scorer:
         return [read[job.stream, job.indices] for job in jobs]
 
     def _submit(self, step: Step) -> "asyncio.Future[Scores]":
-        """Queue the step for the model."""
-        return asyncio.wrap_future(self.engine.submit(step.pairs))
+        """Queue the step for the model, if it has anything for it."""
+        if step.pairs:
+            return asyncio.wrap_future(self.engine.submit(step.pairs))
+        nothing = asyncio.get_running_loop().create_future()
+        nothing.set_result(Scores([], 0.0))
+        return nothing
 
     def _observe(self, step: Step, scores: Scores) -> None:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.values) / sum(len(job.indices) for job in step.jobs)
+        share = len(scores.values) / max(1, sum(len(job.indices) for job in step.jobs))
         self.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
@@ -237,9 +241,8 @@ class Scorer:
             question.reset_plan()
             self.streams.mark_stale(job.stream)
         else:
-            scored = question.scored_range
-            scored.lo, scored.hi = update.lo, update.hi
-            scored.skipped += update.skipped
+            question.written(job)
+            question.scored_range.skipped += update.skipped
             self.streams.refresh_lag(job.stream)
 
     async def _publish(self, changes: list[tuple[ScoringJob, RangeUpdate]]) -> None:

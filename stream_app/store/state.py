@@ -3,7 +3,7 @@
 A change names the state that it starts from, and is refused if that is not the state in Redis.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Self
@@ -169,17 +169,17 @@ class ScoredRange:
 class RangeUpdate:
     """Scores that turn a question's range `seen` into [lo, hi).
 
-    start, scores: float32 scores of the segments from `start` on; best: (index, score) of those
-    that may enter the top-k; skipped: segments that were deleted before they could be scored;
-    first: index of the log's first segment; scores of earlier segments are not kept."""
+    scores: (index, float32 scores of the segments from there on) for each run of segments; best:
+    (index, score) of those that may enter the top-k; skipped: segments that were deleted before
+    they could be scored; first: index of the log's first segment; scores of earlier segments are
+    not kept."""
 
     stream: str
     qid: str
     seen: ScoredRange
     lo: int
     hi: int
-    start: int
-    scores: bytes
+    scores: Sequence[tuple[int, bytes]]
     best: Sequence[tuple[int, float]]
     skipped: int = 0
     first: int = 0
@@ -189,7 +189,7 @@ class RangeUpdate:
         question = (keys.scored_range, keys.top, keys.text)
         names = [name(self.stream, self.qid) for name in question]
         names += [keys.cursor(self.stream), keys.log(self.stream)]
-        blocks = _blocks(self.start, self.scores)
+        blocks = [block for start, scores in self.scores for block in _blocks(start, scores)]
         names += [keys.scores(self.stream, self.qid, block) for block, _, _ in blocks]
         return names, {
             "seen": (self.seen.lo, self.seen.hi, self.seen.rebuilt),
@@ -217,6 +217,17 @@ def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
         blocks.append((at // size, at % size, scores[:room]))
         at, scores = at + room, scores[room:]
     return blocks
+
+
+def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending indices as contiguous ranges [lo, hi)."""
+    found = list[tuple[int, int]]()
+    for index in indices:
+        if found and found[-1][1] == index:
+            found[-1] = (found[-1][0], index + 1)
+        else:
+            found.append((index, index + 1))
+    return found
 
 
 class RangeResult(Enum):

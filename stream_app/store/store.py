@@ -41,6 +41,7 @@ from stream_app.store.state import (
     ScoredRange,
     Snapshot,
     State,
+    spans,
 )
 from stream_app.store.subscription import Message, follow, messages
 from xl3m_core import Segment
@@ -136,13 +137,14 @@ class StreamStore:
 
     @retried
     async def logs(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[Segment]]:
-        """The segments of each (stream, indices) that are still retained, in one round trip."""
+        """The segments of each (stream, ascending indices) that are still retained, in one round
+        trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for stream, indices in wanted:
-                for lo, hi in _spans(indices):
+                for lo, hi in spans(indices):
                     pipe.xrange(self.keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
             replies = map(to_segments, await pipe.execute())
-        return [[s for _ in _spans(indices) for s in next(replies)] for _, indices in wanted]
+        return [[s for _ in spans(indices) for s in next(replies)] for _, indices in wanted]
 
     # -- the lists of streams ---------------------------------------------------------------
 
@@ -252,10 +254,3 @@ class StreamStore:
             for name in names:
                 pipe.memory_usage(name)
             return sum(filter(None, await pipe.execute())), len(names) + 2
-
-
-def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """The indices as contiguous ranges [lo, hi)."""
-    if isinstance(indices, range):
-        return [(indices.start, indices.stop)] if indices else []
-    return [(index, index + 1) for index in indices]
