@@ -19,6 +19,15 @@ class IndexSet:
         made.base, made.bits = self.base, self.bits
         return made
 
+    def __or__(self, other: "IndexSet") -> "IndexSet":
+        """The indices of both."""
+        if not other.bits:
+            return self.copy()
+        made, also = other.copy(), self.copy()
+        made._move_base(min(made.base, also.base) if also.bits else made.base)
+        made.bits |= also.bits << max(0, also.base - made.base)
+        return made
+
     def __bool__(self) -> bool:
         return bool(self.bits)
 
@@ -56,20 +65,34 @@ class IndexSet:
 
     def count(self, lo: int, hi: int) -> int:
         """How many of [lo, hi) are in the set."""
-        return self._between(lo, hi).bit_count()
+        return self._between(lo, hi).bit_count() if self.bits else 0
 
     def end_of_run(self, lo: int) -> int:
         """The first index from `lo` on that is not in the set."""
         bits = self._between(lo, self.base + self.bits.bit_length())
         return lo + (~bits & (bits + 1)).bit_length() - 1
 
-    def start_of_run(self, hi: int) -> int:
-        """The lowest index from which all up to `hi` are in the set; `hi` if `hi - 1` is not."""
-        last = self.newest_missing(self.base, hi, 1)
-        return min(last[0] + 1 if last else self.base, hi)
+    def start_of_run(self, hi: int, least: int) -> int:
+        """The lowest index, but not below `least`, from which all up to `hi` are in the set; `hi`
+        if `hi - 1` is not."""
+        last = self.newest_missing(least, hi, 1)
+        return last[0] + 1 if last else least
+
+    def oldest_missing(self, lo: int, hi: int, limit: int) -> list[int]:
+        """At most `limit` of [lo, hi) that are not in the set, the first one first."""
+        if not self.bits:
+            return [*range(lo, min(hi, lo + limit))]
+        missing, found = _ones(lo, hi) & ~self._between(lo, hi), list[int]()
+        while missing and len(found) < limit:
+            lowest = missing & -missing
+            found.append(lo + lowest.bit_length() - 1)
+            missing ^= lowest
+        return found
 
     def newest_missing(self, lo: int, hi: int, limit: int) -> list[int]:
         """At most `limit` of [lo, hi) that are not in the set, the last one first."""
+        if not self.bits:
+            return [*range(hi - 1, max(lo, hi - limit) - 1, -1)]
         missing, found = _ones(lo, hi) & ~self._between(lo, hi), list[int]()
         while missing and len(found) < limit:
             top = missing.bit_length() - 1

@@ -1,7 +1,7 @@
-"""What the scorer knows of a stream and its questions, and the jobs it makes of what is unread.
+"""What the scorer knows of a stream and its questions, and the jobs it makes of what is unscored.
 
 `TrackedQuestion.next_job` marks the job's segments as planned, so that the next call continues
-after them. `range_update` turns a job's rows into a change of the question's range. No I/O.
+after them. `range_update` turns a job's scores into a change of the question's range. No I/O.
 """
 
 from collections import deque
@@ -10,8 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from stream_app.scoring.index_set import IndexSet
-from stream_app.store.rows import SKIPPED_ROW, flag_of, pack_row, spans
-from stream_app.store.state import Cursor, Extended, QuestionRecord, RangeUpdate, ScoredRange
+from stream_app.store.range_update import Extended, RangeUpdate, spans
+from stream_app.store.rows import SKIPPED_ROW, flag_of, pack_row
+from stream_app.store.state import (
+    Cursor,
+    QuestionRecord,
+    ScoredRange,
+)
 from xl3m_core import Segment
 from xl3m_core.features import Features
 from xl3m_core.smoothing import is_running_text
@@ -24,18 +29,19 @@ if TYPE_CHECKING:
 class TrackedQuestion:
     """A question of a stream and its scored range.
 
-    ahead: segments outside the range that are read; planned, planned_ahead: both once every job in
-    flight is written. candidates: segments to score before the rest of the history, the most
-    promising first. refused: a write was, so that what is known here may be wrong.
+    planned: the range once every job in flight is written. ahead: segments outside the scored range
+    that are scored; in_flight: those of jobs in flight. candidates: segments to score before the
+    rest of the history, the most promising first. refused: a write was, so that what is known here
+    may be wrong.
     """
 
     stream: str
     qid: str
     record: QuestionRecord
     scored_range: ScoredRange
-    ahead: IndexSet = field(default_factory=IndexSet)
     planned: ScoredRange = field(init=False)
-    planned_ahead: IndexSet = field(init=False)
+    ahead: IndexSet = field(default_factory=IndexSet)
+    in_flight: IndexSet = field(default_factory=IndexSet)
     candidates: deque[int] = field(default_factory=deque)
     refused: bool = False
 
@@ -43,68 +49,82 @@ class TrackedQuestion:
         self.reset_plan()
 
     def reset_plan(self) -> None:
-        """Forget the jobs in flight: the next ones start from what is read."""
-        self.planned, self.planned_ahead = replace(self.scored_range), self.ahead.copy()
-
-    def set_ahead(self, indices: Iterable[int]) -> None:
-        """These are the segments outside the range that are read."""
-        self.ahead = IndexSet(indices)
-        self.reset_plan()
-
-    def unread(self, head: int) -> int:
-        """Segments after the range, up to `head`, that are not read."""
-        hi = self.scored_range.hi
-        return max(0, head - hi) - self.ahead.count(hi, head)
+        """Forget the jobs in flight: the next ones start from the scored range."""
+        self.planned = replace(self.scored_range)
+        self.in_flight = IndexSet()
 
     def unscored(self, cursor: Cursor, history: bool) -> int:
         """Segments of the live edge that no job has yet; with `history`, of the whole retained
-        log. At least 1 if the range has to be moved."""
-        behind, before = self.unplanned(cursor)
-        return self._count(behind) + (self._count(before) if history else 0)
+        log. At least 1 if the range is to be extended, though only by what is scored or deleted."""
+        live, before = self.unplanned(cursor)
+        count = self._count(live)
+        if not count and self.planned.hi < cursor.head:
+            count = 1
+        return count + self._count(before) if history else count
 
-    def _count(self, part: range) -> int:
-        missing = len(part) - self.planned_ahead.count(part.start, part.stop)
-        return max(missing, 1) if part else 0
+    def _count(self, indices: range) -> int:
+        """How many of these no job has yet."""
+        planned = self._planned_ahead()
+        return len(indices) - planned.count(indices.start, indices.stop)
+
+    def _planned_ahead(self) -> IndexSet:
+        """The segments outside the planned range that are scored once all jobs in flight are
+        written."""
+        return self.ahead | self.in_flight
 
     def unplanned(self, cursor: Cursor) -> tuple[range, range]:
         """The retained segments after the planned range, and before it."""
         first = cursor.first
-        behind = range(max(self.planned.hi, first), cursor.head)
+        behind = range(max(self.planned.hi, first), max(cursor.head, first))
         return behind, range(first, max(self.planned.lo, first))
 
     def is_behind(self, head: int, first: int) -> bool:
-        """Whether the range lacks any segment from `first` up to `head`."""
+        """Whether any segment from `first` up to `head` is unscored."""
         return self.scored_range.hi < head or self.scored_range.lo > first
 
-    def next_job(self, cursor: Cursor, limit: int, history: bool) -> "ScoringJob | None":
-        """At most `limit` segments of the live edge; with `history`, candidates come before it
-        and the log before the range comes after it. Marks them as planned; None if there are
-        none."""
-        behind, before = self.unplanned(cursor)
-        if history and (candidates := self._pop_candidates(limit)):
-            return self.plan(candidates, cursor)
-        if behind:
-            return self.plan(self._oldest(behind, limit), cursor)
+    def next_job(
+        self, cursor: Cursor, limit: int, history: bool, picks: Sequence[int] = ()
+    ) -> "ScoringJob | None":
+        """At most `limit` segments of the live edge, `picks` in place of the oldest ones; with
+        `history`, candidates come before it and the log before the range comes after it. Marks them
+        as planned; None if there are none."""
+        ahead = self._planned_ahead()
+        live, before = self.unplanned(cursor)
+        if history and (candidates := self._pop_candidates(limit, ahead)):
+            return self._plan(candidates, cursor)
+        if self.planned.hi < cursor.head:
+            if not picks:
+                return self._plan(ahead.oldest_missing(live.start, live.stop, limit), cursor)
+            if picks := [i for i in picks if i in live and i not in ahead]:
+                return self._plan(picks, cursor)
         if history and before:
-            return self.plan(self._newest(before, limit), cursor)
+            return self._plan(ahead.newest_missing(before.start, before.stop, limit), cursor)
         return None
 
-    def plan(self, indices: Sequence[int], cursor: Cursor) -> "ScoringJob":
-        """A job for these segments, in the order of the log, which are in flight from now on. With
-        it the range moves over all that are read next to it, and over those deleted from the log
-        before they were."""
-        seen, ahead = self.planned, self.planned_ahead
-        ahead.add(indices)
-        hi = ahead.end_of_run(min(max(seen.hi, cursor.first), cursor.head))
-        lo = ahead.start_of_run(seen.lo)
-        ahead.discard_between(lo, hi)
-        self.planned = replace(seen, lo=lo, hi=hi)
-        return ScoringJob(self, seen, lo, hi, indices)
+    def _pop_candidates(self, limit: int, ahead: IndexSet) -> list[int]:
+        """At most `limit` candidates that no job has yet."""
+        popped = list[int]()
+        while self.candidates and len(popped) < limit:
+            index = self.candidates.popleft()
+            if not self.planned.lo <= index < self.planned.hi and index not in ahead:
+                popped.append(index)
+        return popped
 
-    def note_written(self, job: "ScoringJob", reply: Extended) -> None:
+    def _plan(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
+        """A job for these. The range then covers what is scored next to it, and what is deleted."""
+        seen, ahead, chosen = self.planned, self._planned_ahead(), sorted({*indices})
+        self.in_flight.add(chosen)
+        ahead.add(chosen)
+        lo = ahead.start_of_run(seen.lo, min(cursor.first, seen.lo))
+        hi = ahead.end_of_run(min(max(seen.hi, cursor.first), cursor.head))
+        self.planned = replace(seen, lo=lo, hi=hi)
+        return ScoringJob(self, seen, lo, hi, tuple(chosen))
+
+    def written(self, job: "ScoringJob", reply: Extended) -> None:
         """The job's rows are in Redis, and the range has moved."""
         scored = self.scored_range
         scored.lo, scored.hi, scored.read, scored.skipped = job.lo, job.hi, *reply[1:]
+        self.in_flight.discard(job.indices)
         self.ahead.add(job.indices)
         self.ahead.discard_between(job.lo, job.hi)
 
@@ -113,32 +133,14 @@ class TrackedQuestion:
         self.reset_plan()
         self.refused = True
 
-    def _pop_candidates(self, limit: int) -> tuple[int, ...]:
-        """At most `limit` candidates that no job has, in the order of the log."""
-        popped = set[int]()
-        while self.candidates and len(popped) < limit:
-            index = self.candidates.popleft()
-            if not (self.planned.lo <= index < self.planned.hi or index in self.planned_ahead):
-                popped.add(index)
-        return tuple(sorted(popped))
+    def set_ahead(self, indices: Iterable[int]) -> None:
+        """These are the segments outside the range that are read."""
+        self.ahead = IndexSet(indices)
 
-    def _oldest(self, part: range, limit: int) -> Sequence[int]:
-        """At most `limit` segments of the part that no job has, the first ones."""
-        ahead = self.planned_ahead
-        if not ahead.count(part.start, part.stop):
-            return part[:limit]
-        found, index = list[int](), ahead.end_of_run(part.start)
-        while index < part.stop and len(found) < limit:
-            found.append(index)
-            index = ahead.end_of_run(index + 1)
-        return tuple(found)
-
-    def _newest(self, part: range, limit: int) -> Sequence[int]:
-        """At most `limit` segments of the part that no job has, the last ones."""
-        ahead = self.planned_ahead
-        if not ahead.count(part.start, part.stop):
-            return part[-limit:]
-        return tuple(reversed(ahead.newest_missing(part.start, part.stop, limit)))
+    def unread(self, head: int) -> int:
+        """Segments after the range, up to `head`, that are not read."""
+        hi = self.scored_range.hi
+        return max(0, head - hi) - self.ahead.count(hi, head)
 
 
 @dataclass(slots=True)
@@ -192,17 +194,17 @@ class TrackedStream:
 
 @dataclass(frozen=True, slots=True)
 class ScoringJob:
-    """Segments to score for a question.
+    """Segments to score for a question, `indices` in their order, and its range [lo, hi) from then
+    on: it covers those of them that are next to it, and what is scored beside these.
 
-    seen: the question's range once all jobs planned before this one are written; [lo, hi): once
-    this one is. There may be no segments, if others were read before or are deleted.
+    seen: the question's range once all jobs planned before this one are written.
     """
 
     question: TrackedQuestion
     seen: ScoredRange
     lo: int
     hi: int
-    indices: Sequence[int]
+    indices: tuple[int, ...]
 
     @property
     def stream(self) -> str:
@@ -243,7 +245,7 @@ def row_of(segment: Segment, features: Features, engine: "Engine") -> bytes:
 def range_update(job: ScoringJob, rows: Mapping[int, bytes]) -> RangeUpdate:
     """The job's rows, by index, as a change of its range. Segments without one were deleted."""
     runs = [
-        (span.start, b"".join(rows.get(index, SKIPPED_ROW) for index in span))
-        for span in spans(job.indices)
+        (lo, b"".join(rows.get(index, SKIPPED_ROW) for index in range(lo, hi)))
+        for lo, hi in spans(job.indices)
     ]
     return RangeUpdate(job.stream, job.qid, job.seen, job.lo, job.hi, runs)

@@ -19,7 +19,7 @@ from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
 from stream_app.scoring.waiters import Waiters
-from stream_app.store.state import Extended, RangeResult, RangeUpdate
+from stream_app.store.range_update import Extended, RangeResult, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
 from xl3m_core.features import Features
@@ -189,8 +189,12 @@ class Scorer:
         return [read[job.stream, job.indices] for job in jobs]
 
     def _submit(self, step: Step) -> "asyncio.Future[Scores]":
-        """Queue the step for the model."""
-        return asyncio.wrap_future(self.engine.submit(step.pairs))
+        """Queue the step for the model, if it has anything for it."""
+        if step.pairs:
+            return asyncio.wrap_future(self.engine.submit(step.pairs))
+        nothing = asyncio.get_running_loop().create_future()
+        nothing.set_result(Scores([], 0.0))
+        return nothing
 
     def _observe(self, step: Step, scores: Scores) -> None:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
@@ -232,7 +236,7 @@ class Scorer:
             question.reset_plan()
             self.streams.mark_stale(job.stream)
         else:
-            question.note_written(job, reply)
+            question.written(job, reply)
             self.streams.refresh_lag(job.stream)
 
     async def _publish(self, changes: list[tuple[ScoringJob, RangeUpdate]]) -> None:

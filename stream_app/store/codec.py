@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from stream_app.store.range_update import Extended, RangeResult
 from stream_app.store.rows import Rows
 from stream_app.store.state import (
     Commit,
@@ -17,11 +18,9 @@ from stream_app.store.state import (
     Conflict,
     Cursor,
     Edge,
-    Extended,
     FencedError,
     QueryView,
     QuestionRecord,
-    RangeResult,
     RestartedError,
     ScoredRange,
     Snapshot,

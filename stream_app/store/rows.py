@@ -7,7 +7,7 @@ lua/rows.lua reads the same form within Redis.
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -129,12 +129,3 @@ class Rows:
         if not 0 <= at < len(self.data):
             return _LEAST, Flag.UNREAD
         return _HEAD.unpack_from(self.data, at)
-
-
-def spans(indices: Sequence[int]) -> list[range]:
-    """Increasing indices as runs of consecutive ones."""
-    if isinstance(indices, range) and indices.step == 1:
-        return [indices] if indices else []
-    starts = [i for i, index in enumerate(indices) if not i or index != indices[i - 1] + 1]
-    ends = [*starts[1:], len(indices)] if starts else []
-    return [range(indices[a], indices[b - 1] + 1) for a, b in zip(starts, ends, strict=True)]

@@ -5,13 +5,10 @@ A change names the state that it starts from, and is refused if that is not the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import NamedTuple, Self
 
 from stream_app.settings.variables import variable
-from stream_app.store.keys import Keys
-from stream_app.store.rows import Rows, row_arguments
-from stream_app.store.scripts import Call
+from stream_app.store.rows import Rows
 from xl3m_core import Segment, Tail
 
 NO_LIMIT = 1 << 40
@@ -175,58 +172,6 @@ class ScoredRange:
     def coverage(self, head: int, tail: int = 0) -> float:
         """The share of all segments ever that was read. tail: scored segments after the head."""
         return (self.read + tail) / max(1, head + tail)
-
-
-Run = tuple[int, bytes]
-"""The index of the first of some consecutive segments, and their rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class RangeUpdate:
-    """Rows of a question's segments, anywhere in the log, that turn its range `seen` into [lo, hi).
-    Every segment in between that the log still has must be read: by one of the runs, or before."""
-
-    stream: str
-    qid: str
-    seen: ScoredRange
-    lo: int
-    hi: int
-    runs: Sequence[Run]
-
-    def as_script_call(self, keys: Keys, k: int) -> Call:
-        """The arguments of extend_range.lua. k: size of the top-k."""
-        question = (keys.scored_range, keys.top, keys.text)
-        names = [name(self.stream, self.qid) for name in question]
-        names += [keys.cursor(self.stream), keys.log(self.stream)]
-        names += [keys.all_rows(self.stream, self.qid)]
-        return names, {
-            **row_arguments(),
-            "seen": (self.seen.lo, self.seen.hi, self.seen.rebuilt),
-            "lo": self.lo,
-            "hi": self.hi,
-            "k": k,
-            "runs": self.runs,
-        }
-
-
-class RangeResult(Enum):
-    """The result of a RangeUpdate."""
-
-    TOP_CHANGED = "top_changed"
-    """It was written, and the top-k has other segments or scores."""
-    EXTENDED = "extended"
-    """It was written, and the top-k is unchanged."""
-    CONFLICT = "conflict"
-    """It was refused: the range has changed since it was read, or Redis has lost segments or rows.
-    Rows may have been written."""
-
-
-class Extended(NamedTuple):
-    """The reply to a RangeUpdate. read, skipped: of the range after it, 0 if it was refused."""
-
-    result: RangeResult
-    read: int = 0
-    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,10 @@ from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.leases import LeaseStore
 from stream_app.store.partitions import PartitionStore
 from stream_app.store.questions import QuestionStore
+from stream_app.store.range_update import Extended, RangeUpdate, spans
 from stream_app.store.ranking import best_unsettled
 from stream_app.store.retrying import retried
-from stream_app.store.rows import ROW_BYTES, Flag, Rows, row_arguments, spans
+from stream_app.store.rows import ROW_BYTES, Flag, Rows, row_arguments
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (
     ANY_REDIS,
@@ -41,9 +42,7 @@ from stream_app.store.state import (
     Conflict,
     Cursor,
     Edge,
-    Extended,
     QueryView,
-    RangeUpdate,
     Retention,
     ScoredRange,
     Snapshot,
@@ -151,8 +150,8 @@ class StreamStore:
         """The segments of each (stream, indices) that are still retained, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for stream, indices in wanted:
-                for span in spans(indices):
-                    pipe.xrange(self.keys.log(stream), f"{span.start}-1", f"{span.stop - 1}-1")
+                for lo, hi in spans(indices):
+                    pipe.xrange(self.keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
             replies = map(to_segments, await pipe.execute())
         return [[s for _ in spans(indices) for s in next(replies)] for _, indices in wanted]
 

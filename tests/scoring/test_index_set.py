@@ -37,8 +37,16 @@ def test_runs_and_gaps_are_those_of_the_set(indices: list[int], lo: int, hi: int
     missing = [index for index in range(lo, hi) if index not in expected]
     assert made.count(lo, hi) == max(0, hi - lo) - len(missing)
     assert made.newest_missing(lo, hi, 3) == missing[::-1][:3]
+    assert made.oldest_missing(lo, hi, 3) == missing[:3]
     assert made.end_of_run(lo) == next(i for i in range(lo, 200) if i not in expected)
     run = hi
-    while run - 1 in expected:
+    while run - 1 in expected and run > lo:
         run -= 1
-    assert made.start_of_run(hi) == run
+    assert made.start_of_run(hi, min(lo, hi)) == run
+
+
+@given(INDICES, INDICES)
+def test_the_union_holds_both(first: list[int], second: list[int]) -> None:
+    one, two = IndexSet(first), IndexSet(second)
+    assert set(one | two) == set(first) | set(second)
+    assert (set(one), set(two)) == (set(first), set(second))

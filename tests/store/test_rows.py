@@ -2,7 +2,7 @@
 all rows at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,13 @@ from redis.asyncio import Redis
 
 from stream_app.scoring.jobs import TrackedQuestion, range_update
 from stream_app.store import keys as layout
+from stream_app.store.range_update import RangeResult
 from stream_app.store.ranking import ranked
-from stream_app.store.rows import ROW_BYTES, SKIPPED_ROW, Flag, Rows, flag_of, pack_row, spans
+from stream_app.store.rows import flag_of, pack_row
 from stream_app.store.state import (
     Commit,
     Committed,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     Retention,
     ScoredRange,
     State,
@@ -100,9 +99,7 @@ class World:
 
     async def start(self) -> None:
         await self.store.questions.ask(self.stream, "q", QuestionRecord("q?"))
-        self.question = TrackedQuestion(
-            self.stream, "q", QuestionRecord("q?"), ScoredRange(0, 0)
-        )
+        self.question = TrackedQuestion(self.stream, "q", QuestionRecord("q?"), ScoredRange(0, 0))
 
     @property
     def first(self) -> int:
@@ -128,11 +125,11 @@ class World:
         """Read these segments, as far as the log has them. first: the log's first segment as it
         was when they were planned."""
         wanted = tuple(sorted({i for i in indices if i < self.head}))
-        job = self.question.plan(wanted, self.state.cursor)
+        job = self.question._plan(wanted, self.state.cursor)
         rows = {i: self.twin.scored[i].row(i) for i in wanted}
         (reply,) = await self.store.extend_range([range_update(job, rows)], K)
         assert reply.result is not RangeResult.CONFLICT
-        self.question.note_written(job, reply)
+        self.question.written(job, reply)
         self.twin.write(wanted, self.first)
 
     async def check(self) -> None:
