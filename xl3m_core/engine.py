@@ -264,10 +264,10 @@ class Engine:
         if not question.strip():
             raise QuestionError("the question is empty")
         encoded = EncodedQuestion.of(self.model, question)
-        if len(encoded.suffix) > self.method.question_tokens:
+        if (tokens := len(encoded.suffix)) > self.method.question_tokens:
             raise QuestionError(
-                f"the question takes {len(encoded.suffix)} tokens with its template, and the method "
-                f"leaves it {self.method.question_tokens} of the window's {self.model.window}: "
+                f"the question takes {tokens} tokens with its template, and the method leaves it "
+                f"{self.method.question_tokens} of the window's {self.model.window}: "
                 "shorten it, or leave more for questions"
             )
         return encoded

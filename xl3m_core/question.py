@@ -26,8 +26,9 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """suffix: the ids with which each row ends: the question in its template. labels: the ids of the suffix that belong to the
-    question, IGNORED in the place of others. offsets: start and end of these in `text`."""
+    """suffix: the ids with which each row ends: the question in its template. labels: those that
+    belong to the question, IGNORED in the place of others. offsets: start and end of these in
+    `text`, in characters."""
 
     text: str
     suffix: tuple[int, ...]
