@@ -220,7 +220,7 @@ def _check_fit(engine: Engine, documents: Sequence[Prepared]) -> None:
     for texts, questions in (_pairs(each.text) for each in documents):
         suffix = max(len(engine.suffix(question)) for question in questions)
         longest = max(longest, suffix + max(engine.model.count_tokens(texts)))
-    longest += len(engine.frame[0])
+    longest += len(engine.model.bos)
     if longest > engine.model.window:
         raise SystemExit(
             f"retrieval: a segment and its question take {longest} tokens of a window of "

@@ -24,11 +24,14 @@ from stream_app.queries.revisions import (
     same_segments,
 )
 from stream_app.requests import Query
+from stream_app.scoring.jobs import row_of
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import MAX_DEADLINE, Settings
+from stream_app.store.ranking import Ranked, ranked
 from stream_app.store.state import QueryView, QuestionRecord, Snapshot
 from stream_app.store.store import StreamStore
-from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
+from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError
+from xl3m_core.relevance import SMOOTHED_MEASURES
 
 logger = logging.getLogger("xl3m")
 OnText = Callable[[str], None]
@@ -93,9 +96,9 @@ class Answering:
         stopwatch = Stopwatch(STEPS)
         subject = await self._read(query, stopwatch, reader)
         qid, question, snapshot, _ = subject
-        ranked, tail = await self._on_model(lambda: self._rank(snapshot, question))
+        best, tail = await self._on_model(lambda: self._rank(snapshot, question))
         stopwatch.lap("tail")
-        _, answer = await self._compose(query, subject, ranked, tail, stopwatch, on_text)
+        _, answer = await self._compose(query, subject, best, tail, stopwatch, on_text)
         self.prefetcher.note_query(query.stream, qid, question)
         return answer
 
@@ -103,21 +106,21 @@ class Answering:
         self,
         query: Query,
         subject: Subject,
-        ranked: list[tuple[Segment, float]],
+        best: Ranked,
         tail: int,
         stopwatch: "Stopwatch",
         on_text: OnText | None,
     ) -> tuple[Draft, Answer]:
         """Generate the answer from the ranked segments, unless the last draft is from the same."""
-        segments, last = [segment for segment, _ in ranked], subject.last
+        segments, last = [segment for segment, _ in best], subject.last
         if last and last.ranked == segments:
             context, generated = last.context, last.generated
             if on_text:
                 on_text(generated.text)
         else:
-            context, generated = await self._generate(ranked, subject.question, on_text)
+            context, generated = await self._generate(best, subject.question, on_text)
         stopwatch.lap("generate")
-        scores = {segment.index: score for segment, score in ranked}
+        scores = {segment.index: score for segment, score in best}
         answer = Answer(
             question=subject.question,
             answer=generated.text,
@@ -145,7 +148,7 @@ class Answering:
         if not (is_covered and view.record and view.record.is_standing):
             await self._register(query.stream, qid, question, view.now)
         if not is_covered:
-            has_scores = view.qid == qid and bool(view.snapshot and view.snapshot.top)
+            has_scores = view.qid == qid and _has_scores(view.snapshot)
             revisions = self._revisions(query, qid, question, reader)
             last = await self._cover(query.stream, qid, deadline, revisions, has_scores)
             stopwatch.lap("cover")
@@ -153,7 +156,8 @@ class Answering:
         stopwatch.lap("read")
         if view.snapshot is None:
             raise RefusedError(f"the question on stream {query.stream!r} was ended: ask again")
-        return Subject(qid, question, view.snapshot, last)
+        snapshot = await self._complete(query.stream, view, view.snapshot)
+        return Subject(qid, question, snapshot, last)
 
     def _revisions(
         self, query: Query, qid: str, question: str, reader: Reader | None
@@ -178,19 +182,30 @@ class Answering:
         segments are those of the last draft."""
         stopwatch = Stopwatch(STEPS, started)
         stopwatch.lap("cover")
-        snapshot = (await self._view(query.stream, qid)).snapshot
-        stopwatch.lap("read")
-        if not (snapshot and snapshot.top) or (last and last.basis == _basis(snapshot)):
+        view = await self._view(query.stream, qid)
+        if view.snapshot is None or not _has_scores(view.snapshot):
             return None
+        if last and last.basis == _basis(view.snapshot):
+            return None
+        snapshot = await self._complete(query.stream, view, view.snapshot)
+        stopwatch.lap("read")
         began = time.perf_counter()
-        ranked, tail = await self._on_model(partial(self._rank, snapshot, question))
+        best, tail = await self._on_model(partial(self._rank, snapshot, question))
         stopwatch.lap("tail")
-        if same_segments([segment for segment, _ in ranked], last):
+        if same_segments([segment for segment, _ in best], last):
             return None
         subject, on_text = Subject(qid, question, snapshot), partial(reader.draft, revision)
-        made = await self._compose(query, subject, ranked, tail, stopwatch, on_text)
+        made = await self._compose(query, subject, best, tail, stopwatch, on_text)
         self.pace.observe(time.perf_counter() - began)
         return made
+
+    async def _complete(self, stream: str, view: QueryView, snapshot: Snapshot) -> Snapshot:
+        """With the segments that are not settled, which the view of a covered question has."""
+        method = self.engine.method
+        is_settled = method.measure not in SMOOTHED_MEASURES or not snapshot.scored_range.read
+        if view.is_covered or is_settled:
+            return snapshot
+        return await self.store.with_unsettled(stream, view.qid, snapshot, method.k)
 
     async def _view(self, stream: str, qid: str) -> QueryView:
         return await self.store.query_view(stream, qid)
@@ -244,20 +259,17 @@ class Answering:
             covering.cancel()
             await asyncio.gather(covering, return_exceptions=True)
 
-    def _rank(self, snapshot: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:
-        """The k most certain segments of the top-k and the tail, and the tail's size in segments;
-        the tail is scored here."""
+    def _rank(self, snapshot: Snapshot, question: str) -> tuple[Ranked, int]:
+        """The k best segments of the snapshot and the tail, and the tail's size in segments; the
+        tail is scored here."""
         tail = self.engine.segmenter().flush(snapshot.state.tail)
-        scores = self.engine.score([(segment.text, question) for segment in tail])
-        scored = {segment.index: (segment, score) for segment, score in snapshot.top}
-        scored |= {s.index: (s, score) for s, score in zip(tail, scores, strict=True)}
-        top = TopK(self.engine.method.k)
-        for segment, score in scored.values():
-            top.add(segment.index, score)
-        return [scored[index] for index, _ in top.best()], len(tail)
+        features = self.engine.features([(segment.text, question) for segment in tail])
+        scored = zip(tail, features, strict=True)
+        rows = [(segment, row_of(segment, found, self.engine)) for segment, found in scored]
+        return ranked(snapshot, self.engine.method.k, rows), len(tail)
 
     async def _generate(
-        self, ranked: list[tuple[Segment, float]], question: str, on_text: OnText | None
+        self, best: Ranked, question: str, on_text: OnText | None
     ) -> tuple[KeyContext, Generated]:
         loop = asyncio.get_running_loop()
 
@@ -266,7 +278,7 @@ class Answering:
                 loop.call_soon_threadsafe(on_text, text)
 
         def generate() -> tuple[KeyContext, Generated]:
-            context = self.engine.assemble([segment for segment, _ in ranked], question)
+            context = self.engine.assemble([segment for segment, _ in best], question)
             return context, self.engine.answer(context, question, forward)
 
         return await self._on_model(generate)
@@ -284,7 +296,11 @@ class Answering:
 
 def _basis(snapshot: Snapshot) -> Basis:
     """What a ranking follows from."""
-    return frozenset(segment.index for segment, _ in snapshot.top), snapshot.state.tail.end
+    return snapshot.scored_range.read, snapshot.state.tail.end
+
+
+def _has_scores(snapshot: Snapshot | None) -> bool:
+    return snapshot is not None and snapshot.scored_range.read > 0
 
 
 class Stopwatch:

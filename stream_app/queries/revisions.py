@@ -21,8 +21,8 @@ POLL_SECONDS = 0.25
 """How often it is checked whether any segment was scored, before the first answer."""
 SMOOTHING = 0.5
 
-Basis = tuple[frozenset[int], int]
-"""The segments of a top-k, and where the stream's text ends."""
+Basis = tuple[int, int]
+"""How many segments were read, and where the stream's text ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from stream_app.scoring.search_process import SearchProcess
 from stream_app.scoring.search_ranking import BlockHits, SearchRanking, search_block
 from stream_app.store.connection import open_redis
 from stream_app.store.keys import DEFAULT_KEYS, Keys
+from stream_app.store.ranking import ranked
 from stream_app.store.store import StreamStore
 
 logger = logging.getLogger("xl3m")
@@ -123,12 +124,16 @@ class PrefilterScheduler:
         parts: Sequence[range],
         is_talk: bool,
     ) -> None:
-        """Neighbours of the top-k come before other candidates in talk, after them in logs."""
+        """Offer the neighbours of the best segments before the other candidates, once few of these
+        are left: in a log none, in talk not enough for another top-k."""
         stream, qid = key
-        snapshot = await self.store.snapshot(stream, qid)
         question = tracked.questions.get(qid)
-        if snapshot and question and (is_talk or not question.candidates):
-            near = around([segment.index for segment, _ in snapshot.top], parts)
+        if question is None or len(question.candidates) > (self.k if is_talk else 0):
+            return
+        if snapshot := await self.store.snapshot(stream, qid):
+            if is_talk:
+                snapshot = await self.store.with_unsettled(stream, qid, snapshot, self.k)
+            near = around([segment.index for segment, _ in ranked(snapshot, self.k)], parts)
             offer.put(question, dict.fromkeys([*near, *question.candidates]))
 
 

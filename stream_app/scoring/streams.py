@@ -68,9 +68,9 @@ class Totals:
 def stream_totals(tracked: TrackedStream) -> StreamTotals:
     """The sums over one stream's standing questions."""
     head = tracked.cursor.head
-    ranges = [question.scored_range for question in tracked.standing_questions()]
-    shares = [scored.coverage(head) for scored in ranges] if head else []
-    lag = sum(max(0, head - scored.hi) for scored in ranges)
+    questions = tracked.standing_questions()
+    shares = [question.scored_range.coverage(head) for question in questions] if head else []
+    lag = sum(question.unread(head) for question in questions)
     return StreamTotals(lag, tracked.cursor.gaps, min(shares, default=math.nan))
 
 
@@ -223,11 +223,22 @@ class StreamRegistry:
             cursor, records = await self.store.questions.tracked(stream)
             _check_not_older(stream, cursor, known, tracked.owned)
             questions = await self.questions.load(stream, tracked.owned, records)
+            await self._read_ahead(cursor, tracked.changed(questions))
         if cursor.version >= tracked.cursor.version:
             tracked.cursor = cursor
         tracked.update_questions(questions)
         if self.tracked.get(stream) is tracked:
             self.refresh_lag(stream)
+
+    async def _read_ahead(self, cursor: Cursor, questions: Iterable[TrackedQuestion]) -> None:
+        """Find the segments outside the ranges of these questions that were read."""
+        for question in questions:
+            scored = question.scored_range
+            if scored.scattered > 0:
+                rows = await self.store.rows(
+                    question.stream, question.qid, cursor.first, cursor.head
+                )
+                question.set_ahead(i for i in rows.read() if not scored.lo <= i < scored.hi)
 
     def refresh_lag(self, stream: str) -> None:
         """Update the totals, and whether the stream has anything to score."""

@@ -27,8 +27,8 @@ class Terms:
     whole and in parts."""
 
     def __init__(self, question: str) -> None:
-        needles = dict.fromkeys(_normalized(word) for word in words(question))
-        self._needles = [needle for needle in needles if needle.strip()]
+        bare = dict.fromkeys(_normalized(word).strip() for word in words(question))
+        self._needles = [b" " + word + b" " for word in bare if word]
 
     def __len__(self) -> int:
         return len(self._needles)

@@ -67,7 +67,7 @@ def test_step_by_step_everything_is_planned_once(
         step.add(select(streams), room, history=True)
         if not step.jobs:
             break
-        planned += [(job.stream, job.qid, i) for job in step.jobs for i in range(job.lo, job.hi)]
+        planned += [(job.stream, job.qid, i) for job in step.jobs for i in job.indices]
     assert sorted(planned) == [
         (f"s{i}", qid, index)
         for i, stream in enumerate(streams)
@@ -102,7 +102,7 @@ def test_a_step_is_filled_by_the_questions_that_have_unscored_segments() -> None
     for qid in ("q1", "q2"):
         stream.questions[qid].planned.hi = 30
     step.add(select([stream]), step.room, history=True)
-    assert [(job.qid, job.lo, job.hi) for job in step.jobs] == [("q0", 0, 10)]
+    assert [(job.qid, job.indices) for job in step.jobs] == [("q0", (*range(10),))]
     assert step.fill == 1
 
 
@@ -113,9 +113,9 @@ def test_candidates_come_first_and_are_scored_once() -> None:
     question.candidates.extend([3, 19, 25])
     step.add(select([stream]), step.room, history=True)
     assert [job.indices for job in step.jobs] == [(3, 25)], "19 is planned already"
-    assert question.planned == ScoredRange(18, 20), "candidates leave the range as it is"
+    assert question.planned == ScoredRange(18, 20), "no candidate is next to the range"
     step.add(select([stream]), step.size, history=True)
-    assert list(step.jobs[1].indices) == [20, 21, 22, 23]
+    assert step.jobs[1].indices == (20, 21, 22, 23)
     assert step.jobs[1].seen == ScoredRange(18, 20)
 
 

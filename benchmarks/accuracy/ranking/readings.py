@@ -130,5 +130,5 @@ def _name(engine: Engine, measures: Collection[Measure]) -> str:
     """What the numbers depend on beside the pair: weights, how a question is asked, which are
     wanted."""
     model = engine.model
-    asked = (model.fingerprint, model.template, engine.frame, Features._fields, sorted(measures))
+    asked = (model.fingerprint, model.template, model.bos, Features._fields, sorted(measures))
     return blake2b(repr(asked).encode(), digest_size=8).hexdigest()
