@@ -6,10 +6,11 @@ after them. `range_update` turns a job's scores into a change of the question's 
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from stream_app.scoring.index_set import IndexSet
+from stream_app.scoring.pending import PendingSegments
 from stream_app.store.state import Cursor, QuestionRecord, RangeUpdate, ScoredRange, spans
 from xl3m_core import Segment, TopK
 
@@ -22,7 +23,8 @@ class TrackedQuestion:
 
     planned: the range once every job in flight is written. ahead: segments outside the scored range
     that are scored; in_flight: those of jobs in flight. candidates: segments to score before the
-    rest of the history, the most promising first.
+    rest of the history, the most promising first. pending: lexical scores of the live edge, while
+    it is far behind.
     """
 
     stream: str
@@ -33,6 +35,7 @@ class TrackedQuestion:
     ahead: IndexSet = field(default_factory=IndexSet)
     in_flight: IndexSet = field(default_factory=IndexSet)
     candidates: deque[int] = field(default_factory=deque)
+    pending: PendingSegments = field(default_factory=PendingSegments)
 
     def __post_init__(self) -> None:
         self.reset_plan()
@@ -41,6 +44,7 @@ class TrackedQuestion:
         """Forget the jobs in flight: the next ones start from the scored range."""
         self.planned = replace(self.scored_range)
         self.in_flight = IndexSet()
+        self.pending = PendingSegments()
 
     def unscored(self, cursor: Cursor, history: bool) -> int:
         """Segments of the live edge that no job has yet; with `history`, of the whole retained
@@ -90,6 +94,25 @@ class TrackedQuestion:
             return self._plan(ahead.newest_missing(before.start, before.stop, limit), cursor)
         return None
 
+    def unmatched(self, cursor: Cursor, limit: int) -> list[int]:
+        """At most `limit` of the newest unread segments of the live edge without a lexical score;
+        scores of those that are read are forgotten."""
+        live, _ = self.unplanned(cursor)
+        self.pending.forget_before(live.start)
+        known = self._planned_ahead() | self.pending.matched
+        return known.newest_missing(live.start, live.stop, limit)
+
+    def newest_unread(self, cursor: Cursor, limit: int) -> list[int]:
+        """At most `limit` segments of the live edge that no job has yet, the last one first."""
+        live, _ = self.unplanned(cursor)
+        return self._planned_ahead().newest_missing(live.start, live.stop, limit)
+
+    def promising(self, cursor: Cursor) -> Iterator[int]:
+        """Segments of the live edge that no job has yet, the one with most of the question's words
+        first."""
+        live, ahead = self.unplanned(cursor)[0], self._planned_ahead()
+        return self.pending.best(lambda index: index in live and index not in ahead)
+
     def _pop_candidates(self, limit: int, ahead: IndexSet) -> list[int]:
         """At most `limit` candidates that no job has yet."""
         popped = list[int]()
@@ -123,11 +146,12 @@ class TrackedQuestion:
 @dataclass(slots=True)
 class TrackedStream:
     """A stream as the scorer knows it. owned: this worker scores its live edge; waiters: how many
-    queries wait for it here; questions: by their ids."""
+    queries wait for it here; turn: counts the picks of `triage`; questions: by their ids."""
 
     cursor: Cursor
     owned: bool = False
     waiters: int = 0
+    turn: int = 0
     questions: dict[str, TrackedQuestion] = field(default_factory=dict)
 
     def standing_questions(self) -> list[TrackedQuestion]:
@@ -144,6 +168,7 @@ class TrackedStream:
                 loaded[qid] = known
             elif known:
                 question.candidates, question.ahead = known.candidates, known.ahead
+                question.pending = known.pending
         self.questions = loaded
 
     def unscored(self, questions: Iterable[TrackedQuestion], history: bool) -> int:

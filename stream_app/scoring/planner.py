@@ -5,13 +5,17 @@ the tracked questions: the segments of a planned job are marked as in flight, so
 planned twice (see `TrackedQuestion.next_job`). No I/O.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stream_app.scoring.jobs import ScoringJob, TrackedQuestion, TrackedStream
+from stream_app.scoring.triage import picks
 
 MAX_BATCHES = 16
 SMOOTHING = 0.7
+TRIAGE_STEPS = 2
+"""A live edge that takes more steps than this is in triage."""
 
 Selection = tuple[TrackedStream, Sequence[TrackedQuestion]]
 """A stream, and those of its questions that are to be scored."""
@@ -20,13 +24,15 @@ Selection = tuple[TrackedStream, Sequence[TrackedQuestion]]
 @dataclass(slots=True)
 class StepPlan:
     """The jobs of one step. size: its budget in tokens; segment_tokens: the most in a segment;
-    question_tokens: how many a question has."""
+    question_tokens: how many a question has; triage_above: of a live edge with more unread segments
+    the most promising are read first, of another the oldest."""
 
     size: int
     segment_tokens: int
     question_tokens: Callable[[str], int]
     jobs: list[ScoringJob] = field(default_factory=list)
     tokens: int = 0
+    triage_above: float = math.inf
 
     @property
     def room(self) -> int:
@@ -80,22 +86,30 @@ class StepPlan:
     ) -> int:
         """Plan jobs within `share` tokens, one segment at least; returns the tokens planned.
 
-        Questions with equal ranges get the same segments, which the model then reads once. If the
-        ranges differ, questions with the most unscored segments come first, and the others wait
-        when the share is used up.
+        Questions with equal ranges get the same segments, which the model then reads once, and so
+        do all questions in triage. If the ranges differ, questions with the most unscored segments
+        come first, and the others wait when the share is used up.
         """
         unscored = stream.with_unscored(questions, history)
         share = max(share, cost := self._cost(unscored))
         limit = share // cost
+        chosen = self._picks(stream, unscored, limit)
         spent, segments = 0, set[int]()
         for question in unscored:
             if spent + self.segment_tokens * len(segments) >= share:
                 break
-            if job := question.next_job(stream.cursor, limit, history):
+            if job := question.next_job(stream.cursor, limit, history, chosen):
                 self.jobs.append(job)
                 segments.update(job.indices)
                 spent += self.question_tokens(question.record.question) * len(job.indices)
         return spent + self.segment_tokens * len(segments)
+
+    def _picks(
+        self, stream: TrackedStream, questions: Sequence[TrackedQuestion], limit: int
+    ) -> Sequence[int]:
+        """The segments to read in triage; none if the stream is not far behind."""
+        behind = [q for q in questions if q.unscored(stream.cursor, False) > self.triage_above]
+        return picks(stream, behind, limit) if behind else ()
 
 
 class AdaptiveStepSize:
@@ -119,3 +133,7 @@ class AdaptiveStepSize:
             speed = SMOOTHING * self._tokens_per_second + (1 - SMOOTHING) * speed
         self._tokens_per_second = speed
         self.tokens = min(max(self.least, int(speed * self.seconds)), self.most)
+
+    def triage_above(self, segment_tokens: int, streams: int) -> float:
+        """How many unread segments each of so many streams may have before it is in triage."""
+        return TRIAGE_STEPS * max(1.0, self.tokens / segment_tokens / max(1, streams))
