@@ -78,7 +78,7 @@ class TrackedQuestion:
     def next_job(
         self, cursor: Cursor, limit: int, history: bool, picks: Sequence[int] = ()
     ) -> "ScoringJob | None":
-        """At most `limit` segments of the live edge, `picks` in place of the oldest ones; with
+        """At most `limit` segments of the live edge, those of `picks` or else the oldest ones; with
         `history`, candidates come before it and the log before the range comes after it. Marks them
         as planned; None if there are none."""
         ahead = self._planned_ahead()
@@ -86,10 +86,9 @@ class TrackedQuestion:
         if history and (candidates := self._pop_candidates(limit, ahead)):
             return self._plan(candidates, cursor)
         if self.planned.hi < cursor.head:
-            if not picks:
-                return self._plan(ahead.oldest_missing(live.start, live.stop, limit), cursor)
-            if picks := [i for i in picks if i in live and i not in ahead]:
-                return self._plan(picks, cursor)
+            chosen = [i for i in picks if i in live and i not in ahead]
+            chosen = chosen or ahead.oldest_missing(live.start, live.stop, limit)
+            return self._plan(chosen, cursor)
         if history and before:
             return self._plan(ahead.newest_missing(before.start, before.stop, limit), cursor)
         return None

@@ -8,9 +8,11 @@ that the model's threads do not run idle between two steps.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar
 
 from stream_app.events import encode
@@ -18,6 +20,7 @@ from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_updat
 from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
+from stream_app.scoring.triage import Triage
 from stream_app.scoring.waiters import Waiters
 from stream_app.store.state import RangeResult, RangeUpdate
 from stream_app.store.store import StreamStore
@@ -32,7 +35,8 @@ T = TypeVar("T")
 class Scorer:
     """One per worker.
 
-    max_lag_tokens: partitions with more unscored tokens are throttled. step_seconds: about how
+    max_lag_tokens: partitions with more unscored tokens are throttled. triage: none is; the most
+    promising segments are scored first where scoring is far behind. step_seconds: about how
     long the model may be busy with a step; 0: a step is one batch. prefilter: finds candidates in
     long logs; None: logs are scored in their order. on_step: called with each step's fill and
     seconds. on_change: called with the stream and the question's id when its top-k has changed.
@@ -49,6 +53,8 @@ class Scorer:
         on_step: Callable[[float, float], None] = lambda fill, seconds: None,
         on_change: Callable[[str, str], None] = lambda stream, qid: None,
         on_room: Callable[[], None] = lambda: None,
+        *,
+        triage: bool = False,
     ) -> None:
         self.engine = engine
         self.store = store
@@ -61,6 +67,7 @@ class Scorer:
         self.question_id = questions.question_id
         self.streams = StreamRegistry(store, questions, self._wake.set)
         self.waiters = Waiters(self.streams)
+        self.triage = Triage(store, self._lexical_score) if triage else None
         self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
         self.steps = 0
         self.model_calls = 0
@@ -68,8 +75,9 @@ class Scorer:
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
 
     def throttled_partitions(self) -> set[str]:
-        """Partitions with more unscored segments than the limit on the lag allows."""
-        if self.streams.lag() <= self.max_lag_segments:
+        """Partitions with more unscored segments than the limit on the lag allows; none in
+        triage."""
+        if self.triage or self.streams.lag() <= self.max_lag_segments:
             return set()  # not even their sum is: there may be thousands of streams
         lag = self.streams.lag_by_partition()
         return {name for name, unscored in lag.items() if unscored > self.max_lag_segments}
@@ -146,6 +154,9 @@ class Scorer:
         """Plan a step and read its segments; None if nothing is unscored."""
         await self.streams.refresh()
         self._notify()
+        if self.triage:
+            selections = chain(self.waiters.selections(), self._lagging())
+            await self.triage.match_new(selections, self._triage_above())
         plan = self._plan()
         self._rotate(plan.jobs)
         if not plan.jobs:
@@ -160,7 +171,12 @@ class Scorer:
         Queries get three quarters of a step, so that they do not hold up the live edges.
         """
         method, suffix = self.engine.method, self.engine.suffix
-        plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
+        plan = StepPlan(
+            self.size.tokens,
+            method.segment_tokens,
+            lambda q: len(suffix(q)),
+            triage_above=self._triage_above(),
+        )
         any_lagging = next(self._lagging(), None) is not None
         plan.add(
             self.waiters.selections(), plan.room * (3 if any_lagging else 4) // 4, history=True
@@ -168,6 +184,16 @@ class Scorer:
         plan.add(self._lagging(), plan.room, history=False, at_least_one=True)
         plan.add(self._lagging(), plan.room, history=True)
         return plan
+
+    def _triage_above(self) -> float:
+        """The unread segments of a live edge from which on it is in triage."""
+        if not self.triage:
+            return math.inf
+        segment_tokens = self.engine.method.segment_tokens
+        return self.size.triage_above(segment_tokens, len(self.streams.lagging))
+
+    def _lexical_score(self, question: str, text: str) -> float:
+        return self.engine.words(question).match(text)
 
     def _rotate(self, jobs: list[ScoringJob]) -> None:
         """Round robin: streams that got jobs, and the first waiter, come last in the next step."""
@@ -198,14 +224,14 @@ class Scorer:
     def _observe(self, step: Step, scores: Scores) -> None:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.values) / max(1, sum(len(job.indices) for job in step.jobs))
+        share = len(scores.features) / max(1, sum(len(job.indices) for job in step.jobs))
         self.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
     async def _commit(self, step: Step, scores: Scores) -> None:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
-        updates = self._range_updates(step, scores.values)
+        updates = self._range_updates(step, [*map(self.engine.relevance, scores.features)])
         results = await self.store.extend_range(updates, self.engine.method.k)
         for job, update, result in zip(step.jobs, updates, results, strict=True):
             self._apply(job, update, is_written=result is not RangeResult.CONFLICT)

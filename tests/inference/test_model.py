@@ -261,9 +261,10 @@ def test_a_tokenizer_without_start_token_scores_rows_without_one() -> None:
     engine = tiny.engine(bare, "likelihood")
     pairs = [("", "which pump?"), ("pump seven is down", "which?"), ("", "why?")]
     assert engine.score(pairs) == pytest.approx([engine.score([pair])[0] for pair in pairs])
-    row = list(engine.suffix("which pump?"))
+    row, labels = list(engine.suffix("which pump?")), engine.encoded("which pump?").labels
     log_p = tiny.network("qwen2")(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
-    following = [float(log_p[i, row[i + 1]]) for i in range(len(row) - 1)]
+    own = [i for i in range(1, len(row)) if labels[i] == row[i]]
+    following = [float(log_p[i - 1, row[i]]) for i in own]
     assert engine.score(pairs)[0] == pytest.approx(sum(following) / len(following), abs=2e-4)
 
 
