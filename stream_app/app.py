@@ -77,6 +77,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         on_step=lambda fill, seconds: metrics.observe_step(fill, seconds),
         on_room=lambda: buffers.wake(),
         triage=settings.on_lag == "triage",
+        on_skipped=lambda count: metrics.skipped_segments(count),
     )
     memory = MemorySampler(store, scorer.streams)
     metrics = Metrics(scorer, health, memory)

@@ -71,6 +71,13 @@ class TrackedQuestion:
         behind = range(max(self.planned.hi, first), max(cursor.head, first))
         return behind, range(first, max(self.planned.lo, first))
 
+    def unread(self, cursor: Cursor) -> tuple[int, int]:
+        """How many retained segments have no score yet: of the live edge, and before the range."""
+        first, head, scored = cursor.first, cursor.head, self.scored_range
+        behind, before = (max(scored.hi, first), head), (first, scored.lo)
+        live, history = (max(0, hi - lo) - self.ahead.count(lo, hi) for lo, hi in (behind, before))
+        return live, history
+
     def is_behind(self, head: int, first: int) -> bool:
         """Whether any segment from `first` up to `head` is unscored."""
         return self.scored_range.hi < head or self.scored_range.lo > first

@@ -1,4 +1,4 @@
-"""StepPlan: which segments the next scoring step takes, within a budget of tokens.
+"""Planner: which segments the next scoring step takes, within a budget of tokens.
 
 Streams get equal shares, and what one of them does not need goes to the others. Planning changes
 the tracked questions: the segments of a planned job are marked as in flight, so that nothing is
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from stream_app.scoring.jobs import ScoringJob, TrackedQuestion, TrackedStream
 from stream_app.scoring.triage import picks
+from xl3m_core import Engine
 
 MAX_BATCHES = 16
 SMOOTHING = 0.7
@@ -112,6 +113,46 @@ class StepPlan:
         return picks(stream, behind, limit) if behind else ()
 
 
+class Planner:
+    """Plans a worker's steps. seconds: about how long one may take; 0: a step is one batch. triage:
+    whether live edges that are far behind are read in the order of promise."""
+
+    def __init__(self, engine: Engine, seconds: float, triage: bool) -> None:
+        self.engine = engine
+        self.triage = triage
+        least = engine.method.segment_tokens + engine.method.question_tokens
+        self.size = AdaptiveStepSize(engine.batch_tokens, least, seconds)
+
+    def plan(
+        self, waiting: Sequence[Selection], lagging: Callable[[], Iterable[Selection]], streams: int
+    ) -> StepPlan:
+        """The next step's jobs, which are in flight from now on: those that queries wait for, then
+        live edges, then history. lagging: what lags; streams: of about how many streams.
+
+        Queries get three quarters of a step, so that they do not hold up the live edges.
+        """
+        method, suffix = self.engine.method, self.engine.suffix
+        plan = StepPlan(
+            self.size.tokens,
+            method.segment_tokens,
+            lambda question: len(suffix(question)),
+            triage_above=self.triage_above(streams),
+        )
+        any_lagging = next(iter(lagging()), None) is not None
+        plan.add(waiting, plan.room * (3 if any_lagging else 4) // 4, history=True)
+        plan.add(lagging(), plan.room, history=False, at_least_one=True)
+        plan.add(lagging(), plan.room, history=True)
+        return plan
+
+    def triage_above(self, streams: int) -> float:
+        """How many unread segments each of so many lagging streams may have before it is read in
+        the order of promise."""
+        if not self.triage:
+            return math.inf
+        each = self.size.tokens / self.engine.method.segment_tokens / max(1, streams)
+        return TRIAGE_STEPS * max(1.0, each)
+
+
 class AdaptiveStepSize:
     """How many tokens a step may have for the model to be busy for about `seconds`.
 
@@ -133,7 +174,3 @@ class AdaptiveStepSize:
             speed = SMOOTHING * self._tokens_per_second + (1 - SMOOTHING) * speed
         self._tokens_per_second = speed
         self.tokens = min(max(self.least, int(speed * self.seconds)), self.most)
-
-    def triage_above(self, segment_tokens: int, streams: int) -> float:
-        """How many unread segments each of so many streams may have before it is in triage."""
-        return TRIAGE_STEPS * max(1.0, self.tokens / segment_tokens / max(1, streams))
