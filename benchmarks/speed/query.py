@@ -117,7 +117,7 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     best = [(segment.index, -i / 10) for i, segment in enumerate(segments[:k])]
     seen = ScoredRange(count, count)
     await store.extend_range(
-        [RangeUpdate(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k
+        [RangeUpdate(name, QID, seen, 0, count, [(0, b"\0" * 4 * count)], best)], k
     )
 
 
