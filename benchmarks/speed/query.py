@@ -29,7 +29,8 @@ from benchmarks.harness.hardware import random_llama, seconds
 from benchmarks.harness.timing import Ratio, ratio
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
-from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange
+from stream_app.store.range_update import RangeUpdate
+from stream_app.store.state import Commit, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
 from xl3m_core.inference.loading import BUNDLED_MODEL

@@ -4,17 +4,22 @@
 after them. `range_update` turns a job's scores into a change of the question's range. No I/O.
 """
 
-from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from stream_app.scoring.index_set import IndexSet
 from stream_app.scoring.pending import PendingSegments
-from stream_app.store.state import Cursor, QuestionRecord, RangeUpdate, ScoredRange, spans
-from xl3m_core import Segment, TopK
+from stream_app.store.range_update import Extended, RangeUpdate, spans
+from stream_app.store.rows import SKIPPED_ROW, flag_of, pack_row
+from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
+from xl3m_core import Segment
+from xl3m_core.features import Features
+from xl3m_core.smoothing import is_running_text
 
-NAN = float("nan")
+if TYPE_CHECKING:
+    from xl3m_core import Engine
 
 
 @dataclass(slots=True)
@@ -24,7 +29,7 @@ class TrackedQuestion:
     planned: the range once every job in flight is written. ahead: segments outside the scored range
     that are scored; in_flight: those of jobs in flight. candidates: segments to score before the
     rest of the history, the most promising first. pending: lexical scores of the live edge, while
-    it is far behind.
+    it is far behind. refused: a write was, so that what is known here may be wrong.
     """
 
     stream: str
@@ -36,6 +41,7 @@ class TrackedQuestion:
     in_flight: IndexSet = field(default_factory=IndexSet)
     candidates: deque[int] = field(default_factory=deque)
     pending: PendingSegments = field(default_factory=PendingSegments)
+    refused: bool = False
 
     def __post_init__(self) -> None:
         self.reset_plan()
@@ -129,24 +135,31 @@ class TrackedQuestion:
         return popped
 
     def _plan(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
-        """A job for these and for the deleted segments next to the range, which it then covers with
-        all that is scored beside it."""
-        seen, ahead = self.planned, self._planned_ahead()
-        deleted = ahead.oldest_missing(seen.hi, min(cursor.first, cursor.head), cursor.head)
-        chosen = sorted({*indices, *deleted})
+        """A job for these. The range then covers what is scored next to it, and what is deleted."""
+        seen, ahead, chosen = self.planned, self._planned_ahead(), sorted({*indices})
         self.in_flight.add(chosen)
         ahead.add(chosen)
         lo = ahead.start_of_run(seen.lo, min(cursor.first, seen.lo))
-        hi = ahead.end_of_run(seen.hi)
+        hi = ahead.end_of_run(min(max(seen.hi, cursor.first), cursor.head))
         self.planned = replace(seen, lo=lo, hi=hi)
         return ScoringJob(self, seen, lo, hi, tuple(chosen))
 
-    def written(self, job: "ScoringJob") -> None:
-        """The job's scores are in Redis."""
-        self.scored_range.lo, self.scored_range.hi = job.lo, job.hi
+    def written(self, job: "ScoringJob", reply: Extended) -> None:
+        """The job's rows are in Redis, and the range has moved."""
+        scored = self.scored_range
+        scored.lo, scored.hi, scored.read, scored.skipped = job.lo, job.hi, *reply[1:]
         self.in_flight.discard(job.indices)
         self.ahead.add(job.indices)
         self.ahead.discard_between(job.lo, job.hi)
+
+    def note_refused(self) -> None:
+        """A job was not written: forget those in flight, and have the question read again."""
+        self.reset_plan()
+        self.refused = True
+
+    def set_ahead(self, indices: Iterable[int]) -> None:
+        """These are the segments outside the range that are read."""
+        self.ahead = IndexSet(indices)
 
 
 @dataclass(slots=True)
@@ -166,16 +179,25 @@ class TrackedStream:
 
     def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
         """Replace the questions by those just read from Redis. One whose range has not changed
-        keeps its jobs in flight, and every one keeps its candidates and what is scored ahead."""
+        keeps its jobs in flight, and every one keeps its candidates and what is pending."""
+        changed = {question.qid for question in self.changed(loaded)}
         for qid, question in loaded.items():
             known = self.questions.get(qid)
-            if known and known.scored_range == question.scored_range:
+            if known and qid not in changed:
                 known.record = question.record
                 loaded[qid] = known
             elif known:
-                question.candidates, question.ahead = known.candidates, known.ahead
-                question.pending = known.pending
+                question.candidates, question.pending = known.candidates, known.pending
         self.questions = loaded
+
+    def changed(self, loaded: Mapping[str, TrackedQuestion]) -> list[TrackedQuestion]:
+        """Those of the questions just read from Redis that are not as they are known here."""
+        known = {qid: question for qid, question in self.questions.items() if not question.refused}
+        return [
+            question
+            for qid, question in loaded.items()
+            if qid not in known or known[qid].scored_range != question.scored_range
+        ]
 
     def unscored(self, questions: Iterable[TrackedQuestion], history: bool) -> int:
         """Segments that no job has yet, summed over the questions."""
@@ -232,27 +254,18 @@ class Step:
         return [(s.text, job.question.record.question) for job, segments in each for s in segments]
 
 
-def range_update(
-    job: ScoringJob, scores: dict[Segment, float], k: int, first: int = 0
-) -> RangeUpdate:
-    """The job's scores as a change of its range. Segments that are no longer in the log, which
-    starts at `first`, count as skipped and score NaN."""
-    by_index = {segment.index: score for segment, score in scores.items()}
-    top = TopK(k)
-    for index, score in by_index.items():
-        top.add(index, score)
-    return RangeUpdate(
-        stream=job.stream,
-        qid=job.qid,
-        seen=job.seen,
-        lo=job.lo,
-        hi=job.hi,
-        scores=[(lo, _floats(by_index, lo, hi)) for lo, hi in spans(job.indices)],
-        best=top.best(),
-        skipped=len(job.indices) - len(scores),
-        first=first,
+def row_of(segment: Segment, features: Features, engine: "Engine") -> bytes:
+    """The row of a segment with these raw numbers, by the engine's measure."""
+    flag = flag_of(
+        is_running_text=is_running_text(segment.text), is_smoothed=engine.is_smoothed(segment.text)
     )
+    return pack_row(engine.relevance(features), flag, features)
 
 
-def _floats(scores: dict[int, float], lo: int, hi: int) -> bytes:
-    return array("f", [scores.get(i, NAN) for i in range(lo, hi)]).tobytes()
+def range_update(job: ScoringJob, rows: Mapping[int, bytes]) -> RangeUpdate:
+    """The job's rows, by index, as a change of its range. Segments without one were deleted."""
+    runs = [
+        (lo, b"".join(rows.get(index, SKIPPED_ROW) for index in range(lo, hi)))
+        for lo, hi in spans(job.indices)
+    ]
+    return RangeUpdate(job.stream, job.qid, job.seen, job.lo, job.hi, runs)

@@ -9,22 +9,23 @@ that the model's threads do not run idle between two steps.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
+from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update, row_of
 from stream_app.scoring.planner import Planner, Selection
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.skips import SkipWarning
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
 from stream_app.scoring.triage import Triage
 from stream_app.scoring.waiters import Waiters
-from stream_app.store.state import RangeResult, RangeUpdate
+from stream_app.store.range_update import Extended, RangeResult, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
+from xl3m_core.features import Features
 from xl3m_core.scoring import Scores
 
 logger = logging.getLogger("xl3m")
@@ -199,52 +200,46 @@ class Scorer:
     def _observe(self, step: Step, scores: Scores) -> None:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.features) / max(1, sum(len(job.indices) for job in step.jobs))
+        planned = sum(len(job.indices) for job in step.jobs)
+        share = len(scores.features) / max(1, planned)
         self.planner.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
     async def _commit(self, step: Step, scores: Scores) -> None:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
-        updates = self._range_updates(step, [*map(self.engine.relevance, scores.features)])
-        results = await self.store.extend_range(updates, self.engine.method.k)
-        for job, update, result in zip(step.jobs, updates, results, strict=True):
-            self._apply(job, update, is_written=result is not RangeResult.CONFLICT)
+        updates = self._range_updates(step, scores.features)
+        replies = await self.store.extend_range(updates, self.engine.method.k)
+        written = list(zip(step.jobs, updates, replies, strict=True))
+        for job, _, reply in written:
+            self._apply(job, reply)
         self.steps += 1
         self._notify()
-        written = zip(step.jobs, updates, results, strict=True)
-        changes = [(j, u) for j, u, result in written if result is RangeResult.TOP_CHANGED]
+        changes = [(j, u) for j, u, reply in written if reply.result is RangeResult.TOP_CHANGED]
         await self._publish(changes)
 
-    def _range_updates(self, step: Step, scores: list[float]) -> list[RangeUpdate]:
-        """The scores, pair by pair, as one range update a job."""
-        each = iter(scores)
+    def _range_updates(self, step: Step, features: Sequence[Features]) -> list[RangeUpdate]:
+        """The raw numbers, pair by pair, as one range update a job."""
+        each = iter(features)
         return [
-            range_update(
-                job,
-                {segment: next(each) for segment in segments},
-                self.engine.method.k,
-                self._first_retained(job.stream),
-            )
+            range_update(job, {s.index: row_of(s, next(each), self.engine) for s in segments})
             for job, segments in zip(step.jobs, step.segments, strict=True)
         ]
 
-    def _first_retained(self, stream: str) -> int:
-        """The first segment of the log, as far as is known here."""
-        tracked = self.streams.tracked.get(stream)
-        return tracked.cursor.first if tracked else 0
-
-    def _apply(self, job: ScoringJob, update: RangeUpdate, is_written: bool) -> None:
+    def _apply(self, job: ScoringJob, reply: Extended) -> None:
         """Note the range as it was written. If it was refused, since another worker wrote the
         range, or if the question was read again meanwhile, the stream is read again."""
         tracked, question = self.streams.tracked.get(job.stream), job.question
-        if not is_written or tracked is None or tracked.questions.get(job.qid) is not question:
+        if reply.result is RangeResult.CONFLICT:
+            question.note_refused()
+            self.streams.mark_stale(job.stream)
+        elif tracked is None or tracked.questions.get(job.qid) is not question:
             question.reset_plan()
             self.streams.mark_stale(job.stream)
         else:
-            question.written(job)
-            question.scored_range.skipped += update.skipped
-            self.skipping.note(job.stream, update.skipped)
+            skipped = question.scored_range.skipped
+            question.written(job, reply)
+            self.skipping.note(job.stream, question.scored_range.skipped - skipped)
             self.streams.refresh_lag(job.stream)
 
     async def _publish(self, changes: list[tuple[ScoringJob, RangeUpdate]]) -> None:

@@ -230,11 +230,22 @@ class StreamRegistry:
             cursor, records = await self.store.questions.tracked(stream)
             _check_not_older(stream, cursor, known, tracked.owned)
             questions = await self.questions.load(stream, tracked.owned, records)
+            await self._read_ahead(cursor, tracked.changed(questions))
         if cursor.version >= tracked.cursor.version:
             tracked.cursor = cursor
         tracked.update_questions(questions)
         if self.tracked.get(stream) is tracked:
             self.refresh_lag(stream)
+
+    async def _read_ahead(self, cursor: Cursor, questions: Iterable[TrackedQuestion]) -> None:
+        """Find the segments outside the ranges of these questions that were read."""
+        for question in questions:
+            scored = question.scored_range
+            if scored.scattered > 0:
+                rows = await self.store.rows(
+                    question.stream, question.qid, cursor.first, cursor.head
+                )
+                question.set_ahead(i for i in rows.read() if not scored.lo <= i < scored.hi)
 
     def refresh_lag(self, stream: str) -> None:
         """Update the totals, and whether the stream has anything to score."""

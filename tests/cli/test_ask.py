@@ -13,11 +13,10 @@ from stream_app.cli import progress as progress_module
 from stream_app.client import client
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
+from stream_app.store.range_update import RangeResult, RangeUpdate
 from stream_app.store.state import (
     Commit,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     ScoredRange,
     State,
 )

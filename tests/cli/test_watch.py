@@ -19,7 +19,8 @@ from stream_app.events import encode
 from stream_app.requests import decode_question
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
+from stream_app.store.range_update import RangeUpdate
+from stream_app.store.state import Commit, QuestionRecord, ScoredRange, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine
 from tests.support.workers import fresh_topics

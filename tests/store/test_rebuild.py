@@ -19,6 +19,7 @@ from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
 from stream_app.store import schema
 from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.range_update import RangeResult, RangeUpdate
 from stream_app.store.rebuild_apply import apply, find_keys, set_back
 from stream_app.store.rebuild_plan import (
     Retained,
@@ -34,8 +35,6 @@ from stream_app.store.state import (
     FencedError,
     LostWritesError,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     ScoredRange,
 )
 from stream_app.store.store import StreamStore

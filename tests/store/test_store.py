@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 from stream_app.store import keys as layout
 from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.range_update import RangeResult, RangeUpdate
 from stream_app.store.state import (
     Commit,
     Committed,
@@ -26,8 +27,6 @@ from stream_app.store.state import (
     LimitError,
     PositionUpdate,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     Retention,
     ScoredRange,
     State,
