@@ -141,7 +141,7 @@ class TrackedQuestion:
         ahead.add(chosen)
         lo = ahead.start_of_run(seen.lo, min(cursor.first, seen.lo))
         hi = ahead.end_of_run(min(max(seen.hi, cursor.first), cursor.head))
-        self.planned = replace(seen, lo=lo, hi=hi)
+        self.planned = replace(seen, lo=lo, hi=hi, read=-1)
         return ScoringJob(self, seen, lo, hi, tuple(chosen))
 
     def written(self, job: "ScoringJob", reply: Extended) -> None:

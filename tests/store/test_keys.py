@@ -22,7 +22,7 @@ def names_of(stream: str, qid: str) -> list[str]:
     return [
         *(make(stream) for make in OF_STREAM),
         *(make(stream, qid) for make in OF_QUESTION),
-        *(keys.scores(stream, qid, block) for block in range(3)),
+        *(keys.rows(stream, qid, block) for block in range(3)),
     ]
 
 

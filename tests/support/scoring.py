@@ -1,12 +1,10 @@
 """A store, and one or more scorers on it, driven step by step."""
 
-import struct
+import math
 import time
 from collections.abc import Callable
 
 from stream_app.scoring.scorer import Scorer
-from stream_app.store import keys as layout
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit, Committed, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
@@ -85,10 +83,9 @@ class World:
     async def scores(self, stream: str, qid: str) -> list[float]:
         """Every score of the range, as stored in Redis."""
         scored = await self.range(stream, qid)
-        raw = b""
-        for number in range(scored.hi // layout.SCORES_PER_BLOCK + 1):
-            raw += await self.store.redis.get(keys.scores(stream, qid, number)) or b""
-        return list(struct.unpack(f"{len(raw) // 4}f", raw))[scored.lo : scored.hi]
+        rows = await self.store.rows(stream, qid, scored.lo, scored.hi)
+        scores = [rows.score(index) for index in range(scored.lo, scored.hi)]
+        return [math.nan if score is None else score for score in scores]
 
     async def assert_equals_batch(self, stream: str, question: str = "q?") -> None:
         """Assert that top-k and all scores are those of a batch over the whole text."""
