@@ -20,6 +20,7 @@ from stream_app.store.ranking import Ranked, ranked
 from stream_app.store.state import QueryView, QuestionRecord, Snapshot
 from stream_app.store.store import StreamStore
 from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError
+from xl3m_core.relevance import SMOOTHED_MEASURES
 
 logger = logging.getLogger("xl3m")
 OnText = Callable[[str], None]
@@ -120,9 +121,11 @@ class Answering:
 
     async def _complete(self, stream: str, view: QueryView, snapshot: Snapshot) -> Snapshot:
         """With the segments that are not settled, which the view of a covered question has."""
-        if view.is_covered:
+        method = self.engine.method
+        is_settled = method.measure not in SMOOTHED_MEASURES or not snapshot.scored_range.read
+        if view.is_covered or is_settled:
             return snapshot
-        return await self.store.with_unsettled(stream, view.qid, snapshot, self.engine.method.k)
+        return await self.store.with_unsettled(stream, view.qid, snapshot, method.k)
 
     async def _view(self, stream: str, qid: str) -> QueryView:
         return await self.store.query_view(stream, qid)

@@ -44,6 +44,8 @@ class RangeUpdate:
 
 def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
     """Ascending indices as contiguous ranges [lo, hi)."""
+    if isinstance(indices, range):
+        return [(indices.start, indices.stop)] if indices else []
     found = list[tuple[int, int]]()
     for index in indices:
         if found and found[-1][1] == index:

@@ -19,6 +19,7 @@ from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
 from stream_app.store import schema
 from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import SCHEMA
 from stream_app.store.range_update import Extended, RangeResult, RangeUpdate
 from stream_app.store.rebuild_apply import apply, find_keys, set_back
 from stream_app.store.rebuild_plan import (
@@ -327,7 +328,7 @@ async def test_an_older_schema_is_deleted_with_its_keys_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "BATCH_SIZE", 3)
-    others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
+    others = [f"xl3m:{SCHEMA}:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
     with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
             for name in [*(f"xl3m:0:{{s{i}}}:log" for i in range(10)), *others]:
@@ -336,9 +337,9 @@ async def test_an_older_schema_is_deleted_with_its_keys_and_no_others(
             assert await delete_old_schema(redis, keys) == 10
             names: list[Any] = await redis.keys()
             assert {name.decode() for name in names} == {*others, keys.schema()}
-            assert await redis.get(keys.schema()) == b"1"
+            assert await redis.get(keys.schema()) == b"%d" % SCHEMA
             assert await delete_old_schema(redis, keys) == 0
-            await redis.set(keys.schema(), 2)
+            await redis.set(keys.schema(), SCHEMA + 1)
             with pytest.raises(SchemaError, match="newer"):
                 await delete_old_schema(redis, keys)
 
