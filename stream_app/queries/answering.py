@@ -9,7 +9,7 @@ early answers meanwhile.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -23,6 +23,7 @@ from stream_app.queries.revisions import (
     Revisions,
     same_segments,
 )
+from stream_app.queries.stopwatch import Stopwatch
 from stream_app.requests import Query
 from stream_app.scoring.jobs import row_of
 from stream_app.scoring.scorer import Scorer
@@ -108,7 +109,7 @@ class Answering:
         subject: Subject,
         best: Ranked,
         tail: int,
-        stopwatch: "Stopwatch",
+        stopwatch: Stopwatch,
         on_text: OnText | None,
     ) -> tuple[Draft, Answer]:
         """Generate the answer from the ranked segments, unless the last draft is from the same."""
@@ -132,7 +133,7 @@ class Answering:
         )
         return Draft(_basis(subject.snapshot), segments, context, generated), answer
 
-    async def _read(self, query: Query, stopwatch: "Stopwatch", reader: Reader | None) -> Subject:
+    async def _read(self, query: Query, stopwatch: Stopwatch, reader: Reader | None) -> Subject:
         """The question and its top-k, once its range covers the log or the deadline is over.
 
         Round trips to Redis: one for a covered standing question, two for a covered ad hoc
@@ -301,18 +302,3 @@ def _basis(snapshot: Snapshot) -> Basis:
 
 def _has_scores(snapshot: Snapshot | None) -> bool:
     return snapshot is not None and snapshot.scored_range.read > 0
-
-
-class Stopwatch:
-    """Seconds by step; 0 for a step that was left out. started: by `time.perf_counter()`, None for
-    now."""
-
-    def __init__(self, steps: Iterable[str], started: float | None = None) -> None:
-        self.laps = dict.fromkeys(steps, 0.0)
-        self._last = time.perf_counter() if started is None else started
-
-    def lap(self, step: str) -> None:
-        """The step ends now; it began when the last one ended."""
-        now = time.perf_counter()
-        self.laps[step] = round(now - self._last, 6)
-        self._last = now
