@@ -35,7 +35,10 @@ def refusal(call: Callable[..., Any], *args: Any) -> str:
 
 def network(name: str) -> Any:
     """A random network whose logits are far from uniform, norms too."""
-    changes: dict[str, Any] = {"qwen2": {"tie_word_embeddings": True}, "gemma3": {"layer_types": None}}
+    changes: dict[str, Any] = {
+        "qwen2": {"tie_word_embeddings": True},
+        "gemma3": {"layer_types": None},
+    }
     made = tiny.make(name, **changes.get(name, {}))
     for key, weights in made.named_parameters():
         if "norm" in key:

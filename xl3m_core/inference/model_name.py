@@ -52,8 +52,8 @@ def is_gguf(name: str | Path) -> bool:
 
 
 def has_smollm2() -> bool:
-    """Whether the package of SmolLM2 is installed, and has its file."""
-    return bool(_packaged_files())
+    """Whether SmolLM2's file is installed, and what GGUF files need."""
+    return bool(_packaged_files()) and all(map(find_spec, ("gguf", "accelerate")))
 
 
 def smollm2_file() -> Path:
