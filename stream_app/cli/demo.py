@@ -48,7 +48,7 @@ COVER_SECONDS = 45.0
 ASK_SECONDS = 20.0
 LOG = "worker.log"
 SHOWN_EVERY = 2.0
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import struct
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,8 @@ class FastReader(GGUFReader):
                 f"it is cut short: {len(self._bytes):,} bytes, but {name} ends at {start + count:,}"
             )
         plain = _PLAIN.get(type_)
-        data = self.data[start : start + count].view(plain or np.uint8)
+        values = plain or np.dtype(np.uint8)
+        data = np.frombuffer(self._bytes, values, count // values.itemsize, start)
         rows = dims if plain else quant_shape_to_byte_shape(dims, type_)
         return ReaderTensor(
             name, type_, np.array(shape, np.uint64), size, count, start, data.reshape(rows),
@@ -125,15 +128,25 @@ class FastReader(GGUFReader):
 
 @contextmanager
 def read_once(reader: FastReader, path: Path) -> Iterator[None]:
-    """Within the block, `gguf.GGUFReader` of this path is that reader: transformers opens the file
-    for each of its steps. Not for several threads at once."""
+    """Within the block transformers' loader gets this reader, which it would open anew for each of
+    its steps; makes the table of tensor names once, not for every module (400 times for SmolLM2:
+    half of the time); and shows no progress. Not for several threads at once."""
     original = gguf.GGUFReader
 
     def opened(other: Any, *args: Any) -> GGUFReader:
         return reader if Path(other) == path else original(other, *args)
 
-    gguf.GGUFReader = opened  # type: ignore[misc,assignment]
-    try:
+    def quiet(values: Any, **_: Any) -> Any:
+        return values
+
+    with ExitStack() as stack:
+        for place, name, value in (
+            (gguf, "GGUFReader", opened),
+            (gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+            (sys.modules.get("transformers.modeling_gguf_pytorch_utils"), "tqdm", quiet),
+        ):
+            if not hasattr(place, name):
+                continue  # another version of transformers
+            stack.callback(setattr, place, name, getattr(place, name))
+            setattr(place, name, value)
         yield
-    finally:
-        gguf.GGUFReader = original  # type: ignore[misc]
