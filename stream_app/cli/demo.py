@@ -45,7 +45,7 @@ REAL_SIZES = {"segment_tokens": 128, "k": 4}
 """A small reader does better on few short pieces."""
 COVER_SECONDS = 45.0
 """After that the questions are asked, however much is scored; the answers say how much."""
-ASK_SECONDS = 20.0
+ASK_SECONDS = 10.0
 LOG = "worker.log"
 SHOWN_EVERY = 2.0
 READY_SECONDS = 300.0
