@@ -28,7 +28,7 @@ def create_engine(settings: Settings) -> Engine:
         dtype=settings.dtype or None,
         prefix_cache_bytes=settings.prefix_cache_mb << 20,
     )
-    method = settings.method(model.window, model.k)
+    method = settings.method(model.window, model.k, model.measure)
     row = 1 + method.segment_tokens + method.question_tokens
     return Engine(model, method, batch_tokens(settings, row, tokens_per_second(model)))
 

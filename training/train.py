@@ -59,6 +59,7 @@ def new_model(vocabulary: int, width: int, layers: int) -> Any:
         pad_token_id=2,
         xl3m_question_template=TEMPLATE,
         xl3m_k=K,
+        xl3m_measure="entropy",
     )
     return LLAMA(config)
 

@@ -6,22 +6,29 @@ Texts in, scores and answers out: a model with the numbers of a `Method`, and an
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+import torch
+
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, ModelError, QuestionError
+from xl3m_core.features import Features, exact
 from xl3m_core.inference.batching import Row, balanced_budget
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.model import LanguageModel
-from xl3m_core.measure import entropy
+from xl3m_core.lexical import QuestionWords
+from xl3m_core.measure import IGNORE_INDEX, Numbers, entropy, token_log_probs
 from xl3m_core.method import Measure, Method
-from xl3m_core.scoring import SCORE_DIGITS, Scores, plan_batches, score_batches
+from xl3m_core.question import EncodedQuestion
+from xl3m_core.relevance import DIGITS, SMOOTHED_MEASURES, reads_question, relevance
+from xl3m_core.scoring import Scores, plan_batches, score_batches
 from xl3m_core.segment import Segment
 from xl3m_core.segmenter import Segmenter
+from xl3m_core.smoothing import is_running_text
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, with padding. On two cores larger ones are no faster, smaller ones slower."""
@@ -50,26 +57,28 @@ class Engine:
         self, model: LanguageModel, method: Method | None = None, batch_tokens: int = BATCH_TOKENS
     ) -> None:
         self.model = model
-        self.method = method or Method.fit(model.window, k=model.k)
+        self.method = method or Method.fit(model.window, k=model.k, measure=model.measure)
         if self.method.window > model.window:
             raise MethodError(
                 f"the method is for a window of {self.method.window} tokens, "
                 f"but the model's is {model.window}"
             )
+        self.frame = self.model.frame
         self._check_frame()
         self.batch_tokens = batch_tokens
         self.shortened = 0  # segments of which only the last tokens were read
         self._submitted = ThreadPoolExecutor(2, thread_name_prefix="scores")
         self._queueing = threading.Lock()
         self.executor = ModelExecutor.on(model.device) if model.thread_safe else ModelExecutor(1)
-        self.suffix = lru_cache(maxsize=4096)(self._suffix)
+        self.encoded = lru_cache(maxsize=4096)(self._encoded)
+        self.words = lru_cache(maxsize=4096)(self._question_words)
         self.prompt = lru_cache(maxsize=64)(self._prompt)
 
     def _check_frame(self) -> None:
         """Raise MethodError unless a segment fits the window beside the chat template."""
         if not self.model.has_chat_template:
             return
-        method, frame = self.method, len(self.model.prompt(""))
+        method, frame = self.method, sum(map(len, self.frame))
         needed = frame + method.segment_tokens + method.question_tokens + method.answer_tokens
         if needed > self.model.window:
             raise MethodError(
@@ -86,60 +95,106 @@ class Engine:
         )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The score of each (segment text, question) pair, in nats, by the method's measure.
+        """The score of each (segment text, question) pair by the method's measure; higher is more
+        relevant. It is the segment's own score, see `smoothing` for the final one.
 
         Rounded to 1e-4: a smaller difference comes from the other rows of the batch, and must not
         decide between segments with the same text. Equal scores are ordered by segment index.
 
         Raises QuestionError for a question that is empty or too long.
         """
-        return self.scores(pairs, [self.method.measure])[self.method.measure]
+        return [*map(self.relevance, self.features(pairs))]
 
-    def scores(
-        self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure]
-    ) -> dict[Measure, list[float]]:
-        """`score` by several measures at once.
+    def relevance(self, features: Features) -> float:
+        """The score by the method's measure."""
+        return relevance(features, self.method.measure)
+
+    def is_smoothed(self, text: str) -> bool:
+        """Whether the final score of a segment with this text is a mean over its neighbours."""
+        return self.method.measure in SMOOTHED_MEASURES and is_running_text(text)
+
+    def features(
+        self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure] = ()
+    ) -> list[Features]:
+        """The raw numbers of each pair, as far as these measures need them, by default the
+        method's.
 
         Pairs of one text with several questions cost little more than the longest of them: the
         segment goes through the model once. At most as many pairs as there are workers take
         priority over batches that have not begun.
         """
-        return self._score(pairs, measures, len(pairs) <= self.executor.workers)[0]
+        return self._features(pairs, measures, len(pairs) <= self.executor.workers)[0]
 
     def submit(self, pairs: Sequence[tuple[str, str]]) -> Future[Scores]:
-        """`score` in the background. Two calls are in progress at a time, in their order: workers
-        that have no batch left of the first go on with the second.
+        """`features` in the background. Two calls are in progress at a time, in their order:
+        workers that have no batch left of the first go on with the second.
 
-        Raises RuntimeError inside an answer's `on_text`; the future raises what `score` raises.
+        Raises RuntimeError inside an answer's `on_text`; the future raises what `features` raises.
         """
         self.executor.gate.check_outside()
-        return self._submitted.submit(self.timed_score, pairs)
+        return self._submitted.submit(self.timed_features, pairs)
 
-    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
-        """`score`, and how long it took. Fewer pairs than there are workers take priority."""
-        measure = self.method.measure
-        scores, seconds = self._score(pairs, [measure], len(pairs) < self.executor.workers)
-        return Scores(scores[measure], seconds)
+    def timed_features(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """`features`, and how long it took. Fewer pairs than there are workers take priority."""
+        return Scores(*self._features(pairs, (), len(pairs) < self.executor.workers))
 
-    def _score(
-        self, pairs: Sequence[tuple[str, str]], measures: Sequence[Measure], at_once: bool
-    ) -> tuple[dict[Measure, list[float]], float]:
-        """The scores by measure, and the seconds of work, divided by the workers that shared it.
+    def _features(
+        self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure], at_once: bool
+    ) -> tuple[list[Features], float]:
+        """The raw numbers, and the seconds of work, divided by the workers that shared it."""
+        wanted = {*measures} or {self.method.measure}
+        scored, seconds = self._numbers(pairs, wanted, at_once)
+        return [
+            self._pair_features(text, question, found, wanted)
+            for (text, question), found in zip(pairs, scored, strict=True)
+        ], seconds
+
+    def _pair_features(
+        self, text: str, question: str, found: Numbers, wanted: Collection[Measure]
+    ) -> Features:
+        tokens = lexical = math.nan
+        if reads_question(wanted):
+            tokens = len(self.encoded(question).offsets)
+        if "fused" in wanted:
+            lexical = self.words(question).match(text)
+        return exact(Features(*found, tokens=tokens, lexical=lexical))
+
+    def _numbers(
+        self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure], at_once: bool
+    ) -> tuple[list[Numbers], float]:
+        """What the model says of each pair, and the seconds of work.
 
         at_once: all batches are one call, which takes priority over those that wait.
         """
-        scores = {measure: [0.0] * len(pairs) for measure in measures}
+        scored = [Numbers(math.nan, math.nan, math.nan)] * len(pairs)
         with self._queueing:  # otherwise a short call overtakes one that is being tokenized
             workers = 1 if at_once else self.executor.workers
             batches, tokens = plan_batches(
                 self.model, self._rows(pairs), self.batch_tokens, workers
             )
             parts = [batches] if at_once and batches else [[batch] for batch in batches]
-            calls = [partial(score_batches, self.model, part, scores) for part in parts]
+            calls = [partial(score_batches, self.model, part, measures, scored) for part in parts]
             size = tokens // max(1, len(calls))
             job = None if at_once else self.executor.submit(calls, size)
         seconds = job.results() if job else self.executor.run(calls, size)
-        return scores, sum(seconds) / max(1, min(self.executor.workers, len(calls)))
+        return scored, sum(seconds) / max(1, min(self.executor.workers, len(calls)))
+
+    def _question_words(self, question: str) -> QuestionWords:
+        """The question's words, weighted by how little the model expects them without a segment.
+        `words` caches them: the model reads each question once."""
+        encoded, before = self.encoded(question), self.frame[0] or [0]
+        (surprisals,) = self.executor.run(
+            [partial(self._surprisals, tuple(before), encoded)], len(encoded.suffix)
+        )
+        return encoded.words(surprisals)
+
+    def _surprisals(self, before: Sequence[int], question: EncodedQuestion) -> list[float]:
+        """Minus log p, in nats, of each of the question's tokens."""
+        labels = torch.tensor([question.labels])
+        keep = len(question.suffix) + 1
+        predictions = self.model.logits([[*before, *question.suffix]], keep)[:, :-1]
+        log_p = token_log_probs(predictions, labels.to(predictions.device))
+        return (-log_p[labels != IGNORE_INDEX]).tolist()
 
     def budget(self, lengths: Sequence[int]) -> int:
         """How many tokens each batch gets if rows of these lengths are scored."""
@@ -183,7 +238,7 @@ class Engine:
                     on_text(text)
 
             text, first = self.model.generate(prompt, self.method.answer_tokens, give)
-        certainty = round(-float(entropy(first[None])[0]), SCORE_DIGITS)
+        certainty = round(-float(entropy(first[None])[0]), DIGITS)
         if math.isnan(certainty):
             raise ModelError("the logits for the first token of the answer are NaN")
         return Generated(text.strip(), certainty)
@@ -201,32 +256,39 @@ class Engine:
         """The question in the model's template, as it stands after a segment or a context."""
         return self.model.template.replace("{question}", question)
 
-    def _suffix(self, question: str) -> tuple[int, ...]:
-        """The ids of a question in its template: all of its rows end with them. Raises
-        QuestionError."""
+    def suffix(self, question: str) -> tuple[int, ...]:
+        """The ids after a segment: all rows of the question end with them. Raises QuestionError."""
+        return self.encoded(question).suffix
+
+    def _encoded(self, question: str) -> EncodedQuestion:
+        """The question behind a segment; `encoded` caches it. Raises QuestionError."""
         if not question.strip():
             raise QuestionError("the question is empty")
-        ids = self.model.encode([self.render_question(question)])[0]
-        if len(ids) > self.method.question_tokens:
+        encoded = EncodedQuestion.of(self.model, question, self.frame[1])
+        if encoded.rendered > self.method.question_tokens:
             raise QuestionError(
-                f"the question takes {len(ids)} tokens with its template, and the method leaves it "
-                f"{self.method.question_tokens} of the window's {self.model.window}: "
+                f"the question takes {encoded.rendered} tokens with its template, and the method "
+                f"leaves it {self.method.question_tokens} of the window's {self.model.window}: "
                 "shorten it, or leave more for questions"
             )
-        return tuple(ids)
+        return encoded
 
     def _rows(self, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-        """[BOS] segment question, without the segment's first tokens if they do not fit: its
-        records were counted one by one, and joined they may have a few tokens more."""
+        """[BOS] segment question, in the chat template if there is one, without the segment's first
+        tokens if they do not fit: its records were counted one by one, and joined they may have a
+        few tokens more."""
         texts = list(dict.fromkeys(text for text, _ in pairs))
         ids = dict(zip(texts, map(tuple, self.model.encode(texts)), strict=True))
-        bos, rows = tuple(self.model.bos), list[Row]()
+        before, rows = tuple(self.frame[0]), list[Row]()
         for i, (text, question) in enumerate(pairs):
-            suffix = self.suffix(question)
-            room = self.model.window - len(suffix) - len(bos)
+            encoded = self.encoded(question)
+            room = self.model.window - len(encoded.suffix) - len(before)
             if len(ids[text]) > room:
                 self._note_shortened(len(ids[text]), room)
-            rows.append(Row(i, bos + ids[text][-room:], suffix))
+            prefix, labels = before + ids[text][-room:], encoded.labels
+            if not prefix:  # nothing predicts the first token
+                labels = (IGNORE_INDEX, *labels[1:])
+            rows.append(Row(i, prefix, encoded.suffix, labels))
         return rows
 
     def _note_shortened(self, tokens: int, room: int) -> None:

@@ -1,48 +1,55 @@
-"""Logits -> certainty: how sure the model is of what follows the question.
+"""Logits -> raw numbers: how sure the model is of what follows the question, and of the question.
 
-The paper's measure (arXiv 2405.17755) is the Shannon entropy of the next-token distribution
-after the question: low entropy, relevant segment. `top_p` is the entropy of the nucleus, without
-the unlikely tokens (as in NBCE); `likelihood` how well the segment predicts the question itself
-(as in LongLLMLingua); `hybrid` both: log p of the whole question, minus the entropy of the next
-token.
+`relevance` makes a score of them.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from xl3m_core.method import Measure
+from xl3m_core.relevance import reads_question
 
 IGNORE_INDEX = -100
 TOP_P = 0.95
 
 
-def logits_needed(measures: Iterable[Measure], question_tokens: int) -> int:
-    """How many last positions of a row the measures need the logits of."""
-    return 1 if set(measures) <= {"entropy", "top_p"} else question_tokens + 1
+class Numbers(NamedTuple):
+    """Raw numbers of one row, see `Features`; NaN if they were not wanted or the logits are NaN."""
+
+    entropy: float
+    nucleus: float
+    likelihood: float
 
 
-def certainty(logits: Tensor, question: Tensor, measure: Measure = "entropy") -> Tensor:
-    """The score of each row (B,), in nats: at most 0, and higher is more certain.
+def logits_needed(measures: Collection[Measure], labels: Collection[int]) -> int:
+    """How many last positions of a row the measures need the logits of. labels: see `numbers`."""
+    if not reads_question(measures):
+        return 1
+    ignored = next((i for i, label in enumerate(labels) if label != IGNORE_INDEX), len(labels))
+    return len(labels) - ignored + 1
+
+
+def numbers(logits: Tensor, labels: Tensor, measures: Collection[Measure]) -> list[Numbers]:
+    """The raw numbers that the measures need, row by row.
 
         row      ... segment | q1  q2 ... qm        logits[:, -1] predicts the answer,
-        logits            p0 | p1  p2 ... pm        logits[:, -1-i] predicts question[:, -i]
+        logits            p0 | p1  p2 ... pm        logits[:, -1-i] predicts labels[:, -i]
 
-    logits: (B, P, V), the last P positions of left-padded rows. question: (B, m), the
-    question's token ids against the right edge, IGNORE_INDEX where a row's question is shorter.
-    A row whose logits are NaN gets -inf, the lowest score.
+    logits: (B, P, V), the last P positions of left-padded rows. labels: (B, m), the tokens of the
+    suffix against the right edge, IGNORE_INDEX for those that are not the question's.
     """
-    if measure == "entropy":
-        score = -entropy(logits[:, -1])
-    elif measure == "top_p":
-        score = -entropy(nucleus(logits[:, -1]))
-    elif measure == "likelihood":
-        score = likelihood(logits, question)
-    else:
-        whole = likelihood(logits, question) * (question != IGNORE_INDEX).sum(dim=-1)
-        score = whole - entropy(logits[:, -1])
-    return torch.nan_to_num(score, nan=-torch.inf, posinf=0.0, neginf=-torch.inf)
+    last = logits[:, -1]
+    unknown = torch.full(last.shape[:1], math.nan)
+    columns = (
+        entropy(last),
+        entropy(nucleus(last)) if "top_p" in measures else unknown,
+        log_likelihood(logits, labels) if reads_question(measures) else unknown,
+    )
+    return [Numbers(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -60,10 +67,18 @@ def nucleus(logits: Tensor, p: float = TOP_P) -> Tensor:
     return log_p.masked_fill(before >= p, -torch.inf)
 
 
-def likelihood(logits: Tensor, question: Tensor) -> Tensor:
-    """Mean log probability, in nats a token, of question (B, m) in logits (B, >m, V) -> (B,)."""
-    m = question.shape[1]
-    log_p = torch.log_softmax(logits[:, -m - 1 : -1].float(), dim=-1)
-    is_token = question != IGNORE_INDEX
-    picked = log_p.gather(-1, question.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return picked.where(is_token, 0.0).sum(dim=-1) / is_token.sum(dim=-1)
+def log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log probability, in nats, of the labels (B, m) in logits (B, P, V) -> (B,).
+
+    Positions before the first label that counts are not read, and may be missing from the logits.
+    """
+    m = min(labels.shape[1], logits.shape[1] - 1)
+    predictions, labels = logits[:, -m - 1 : -1], labels[:, labels.shape[1] - m :]
+    return token_log_probs(predictions, labels).sum(dim=-1)
+
+
+def token_log_probs(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Log probability of each label (B, m) in predictions (B, m, V); 0 for IGNORE_INDEX."""
+    predictions = predictions.float()
+    picked = predictions.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return (picked - predictions.logsumexp(dim=-1)).where(labels != IGNORE_INDEX, 0.0)

@@ -10,10 +10,15 @@ from typing import Literal, Self, get_args
 from xl3m_core.errors import MethodError
 from xl3m_core.records import AUTO, record_start
 
-Measure = Literal["entropy", "top_p", "likelihood", "hybrid"]
-"""How certainty is computed; see `measure`."""
+Measure = Literal["entropy", "top_p", "likelihood", "hybrid", "fused"]
+"""How a segment is scored; see `relevance`."""
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+AUTO_MEASURE = "auto"
+"""In place of a measure: what the model's config recommends, else `DEFAULT_MEASURE`."""
+DEFAULT_MEASURE: Measure = "fused"
+"""The best measured with real texts and a small language model, see docs/experiments.md."""
 
 
 @dataclass(frozen=True, slots=True)

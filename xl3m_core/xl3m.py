@@ -4,6 +4,7 @@ Reads a text once, keeps the most certain segments, and answers from them.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,9 @@ from xl3m_core.engine import Engine
 from xl3m_core.errors import ModelError
 from xl3m_core.inference.loading import BUNDLED_MODEL
 from xl3m_core.inference.model import LanguageModel
-from xl3m_core.method import Method
+from xl3m_core.method import AUTO_MEASURE, Method
 from xl3m_core.segment import Line, Segment
+from xl3m_core.smoothing import REACH, smoothed
 from xl3m_core.topk import TopK
 
 Text = str | Iterable[str | Sequence[Line]]
@@ -39,6 +41,8 @@ class XL3M:
         """
         model = LanguageModel.load(name or BUNDLED_MODEL, window=window)
         method["k"] = method.get("k") or model.k
+        if method.get("measure", AUTO_MEASURE) == AUTO_MEASURE:
+            method["measure"] = model.measure
         return cls(Engine(model, Method.fit(model.window, **method)))
 
     def answer(
@@ -125,9 +129,10 @@ class XL3M:
         for batch in self.engine.segmenter().batches(chunks, tokens):
             pairs = [(segment.text, question) for question in questions for segment in batch]
             scores = iter(self.engine.score(pairs))
+            is_smoothed = [self.engine.is_smoothed(segment.text) for segment in batch]
             for best in rankings:
-                for segment in batch:
-                    best.add(segment, next(scores))
+                for segment, averaged in zip(batch, is_smoothed, strict=True):
+                    best.add(segment, next(scores), averaged)
             if on_progress:
                 on_progress(batch[-1].end_token)
         return rankings
@@ -135,21 +140,39 @@ class XL3M:
 
 @dataclass(slots=True)
 class RunningTopK:
-    """The most certain segments so far, and the number of all segments."""
+    """The most relevant segments so far, and the number of all segments.
+
+    Segments come in their order. A segment is ranked by its final score, once the neighbours that
+    it is smoothed over are known.
+    """
 
     top: TopK
     kept: dict[int, Segment] = field(default_factory=dict)
     total: int = 0
+    _scores: dict[int, float] = field(default_factory=dict)
+    _pending: deque[tuple[Segment, bool]] = field(default_factory=deque)
 
-    def add(self, segment: Segment, score: float) -> None:
-        """Add a segment; another one may be dropped for it."""
+    def add(self, segment: Segment, score: float, is_smoothed: bool = False) -> None:
+        """Add a segment with its own score; another one may be dropped for it."""
         self.total += 1
-        self.kept[segment.index] = segment
-        self.kept.pop(self.top.add(segment.index, score), None)  # type: ignore[arg-type]
+        self._scores[segment.index] = score
+        self._pending.append((segment, is_smoothed))
+        self._settle(segment.index - REACH)
+        self._scores.pop(segment.index - 2 * REACH, None)
 
     def ranked(self) -> list[tuple[Segment, float]]:
-        """The most certain first."""
+        """The most relevant first, with their final scores."""
+        self._settle(self._pending[-1][0].index if self._pending else -1)
         return [(self.kept[index], score) for index, score in self.top.best()]
+
+    def _settle(self, last: int) -> None:
+        """Rank the pending segments up to this index."""
+        while self._pending and self._pending[0][0].index <= last:
+            segment, is_smoothed = self._pending.popleft()
+            own = self._scores[segment.index]
+            score = smoothed(segment.index, self._scores.get) if is_smoothed else own
+            self.kept[segment.index] = segment
+            self.kept.pop(self.top.add(segment.index, score), None)  # type: ignore[arg-type]
 
 
 def _failed(question: str, error: ModelError) -> Answer:

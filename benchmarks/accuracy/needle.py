@@ -21,6 +21,7 @@ from benchmarks.harness.haystack import VARIANTS, Haystack, Needle
 from training import plots
 from xl3m_core import XL3M, Engine, Measure, Segment
 from xl3m_core.method import MEASURES
+from xl3m_core.relevance import relevance
 
 LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000)
 SHORT = (1_000, 4_000, 16_000)
@@ -98,7 +99,8 @@ def _scan(engine: Engine, haystack: Haystack, trials: list[Trial], name: str) ->
     segments = chain.from_iterable(engine.segmenter().batches(haystack, 1))
     while batch := list(islice(segments, SEGMENTS)):
         pairs = [(segment.text, t.needle.question) for segment in batch for t in trials]
-        scores = engine.scores(pairs, list(MEASURES))
+        features = engine.features(pairs, MEASURES)
+        scores = {each: [relevance(found, each) for found in features] for each in MEASURES}
         for i, trial in enumerate(trials):
             for each in MEASURES:
                 trial.scores[each] += scores[each][i :: len(trials)]

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,8 +18,9 @@ from tqdm import tqdm
 from benchmarks.accuracy.datasets import Document, load
 from stream_app.scoring.bm25 import Bm25
 from training import plots
-from xl3m_core import XL3M, Engine, Measure, QuestionError, Segment, Segmenter, Tail
+from xl3m_core import XL3M, Engine, QuestionError, Segment, Segmenter, Tail
 from xl3m_core.method import MEASURES
+from xl3m_core.relevance import relevance
 
 KS = (1, 4, 8, 16)
 RANKERS = ("bm25", *MEASURES, "rank_sum", "calibrated")
@@ -144,7 +145,7 @@ def _by_model(
     pairs = [(text, question) for text in texts for question in measured]
     scores: dict[str, np.ndarray[Any, Any]] = {
         name: np.array(values, dtype=float).reshape(len(texts), len(measured)).T
-        for name, values in engine.scores(pairs, get_args(Measure)).items()
+        for name, values in _scores(engine, pairs).items()
     }
     orders: dict[str, list[list[int]]] = {
         name: [_order(row) for row in values[:-1]] for name, values in scores.items()
@@ -154,6 +155,11 @@ def _by_model(
     entropy = scores["entropy"]
     orders["calibrated"] = [_order(row - entropy[-1]) for row in entropy[:-1]]
     return orders
+
+
+def _scores(engine: Engine, pairs: Sequence[tuple[str, str]]) -> dict[str, list[float]]:
+    features = engine.features(pairs, MEASURES)
+    return {measure: [relevance(each, measure) for each in features] for measure in MEASURES}
 
 
 def _order(scores: np.ndarray[Any, Any]) -> list[int]:

@@ -8,7 +8,7 @@ the environment. `bare` prints how long all but the first SKIPPED of COUNT event
 
 import math
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
@@ -19,21 +19,24 @@ from stream_app.engine import create_engine
 from stream_app.kafka.faust_app import add_agent, create_faust, raw_topic
 from stream_app.runtime.malloc import configure_malloc
 from stream_app.settings import Settings
-from xl3m_core import Engine
+from xl3m_core import Engine, Measure
+from xl3m_core.features import Features
 from xl3m_core.scoring import Scores
 
 
 class Free(Engine):
     """Tokenises and segments with the model's tokenizer, and gives every pair the same score."""
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def features(
+        self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure] = ()
+    ) -> list[Features]:
         """Nothing is certain."""
-        return [-1.0] * len(pairs)
+        return [Features(1.0)] * len(pairs)
 
-    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
-        """`score`, and the seconds it took."""
+    def timed_features(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """`features`, and the seconds it took."""
         started = perf_counter()
-        return Scores(self.score(pairs), perf_counter() - started)
+        return Scores(self.features(pairs), perf_counter() - started)
 
 
 class Paced(Free):
@@ -41,10 +44,12 @@ class Paced(Free):
 
     speed = math.inf
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def features(
+        self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure] = ()
+    ) -> list[Features]:
         """Nothing is certain."""
         sleep(sum(self.model.count_tokens([text for text, _ in pairs])) / self.speed)
-        return super().score(pairs)
+        return super().features(pairs, measures)
 
 
 def bare(settings: Settings, skipped: int, count: int) -> faust.App:

@@ -194,14 +194,14 @@ class Scorer:
     def _observe(self, step: Step, scores: Scores) -> None:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.values) / sum(len(job.indices) for job in step.jobs)
+        share = len(scores.features) / sum(len(job.indices) for job in step.jobs)
         self.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
     async def _commit(self, step: Step, scores: Scores) -> None:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
-        updates = self._range_updates(step, scores.values)
+        updates = self._range_updates(step, [*map(self.engine.relevance, scores.features)])
         results = await self.store.extend_range(updates, self.engine.method.k)
         for job, update, result in zip(step.jobs, updates, results, strict=True):
             self._apply(job, update, is_written=result is not RangeResult.CONFLICT)

@@ -6,7 +6,7 @@ is `XL3M_` and its name in capitals.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
@@ -18,7 +18,7 @@ from stream_app.formats.presets import form_and_preset
 from stream_app.settings import checks, types
 from stream_app.settings.faults import describe
 from stream_app.settings.variables import PREFIX, SECRETS, VariablesSource, unknown, variable
-from xl3m_core.method import Measure, Method
+from xl3m_core.method import DEFAULT_MEASURE, Measure, Method
 
 
 class Settings(BaseSettings):
@@ -143,10 +143,12 @@ class Settings(BaseSettings):
 
     # -- Scoring -------------------------------------------------------------------------------
 
-    measure: Measure = "entropy"
-    """How relevance is measured: `entropy` of the answer's first token (as in the paper); `top_p`,
-    the entropy of the nucleus (as in NBCE); `likelihood` of the question after the segment;
-    `hybrid`, log p of the whole question less the entropy, for questions in two parts."""
+    measure: Measure | Literal["auto"] = "auto"
+    """How relevance is measured. `auto`: what the model's config says (`xl3m_measure`; `entropy`
+    for the bundled model), else `fused`. `entropy` of the answer's first token (as in the paper);
+    `top_p`, the entropy of the nucleus (NBCE); `likelihood` of the question after the segment;
+    `hybrid`, log p of the whole question less the entropy; `fused`, the likelihood and the share of
+    the question's words that the segment has, in talk and prose averaged over neighbours."""
     k: int = Field(default=0, ge=0, le=types.MAX_TOKENS)
     """Segments in the key context; 0: what the model's config says (`xl3m_k`; 2 for the bundled
     model), else as many as fit, at most 8."""
@@ -252,9 +254,11 @@ class Settings(BaseSettings):
             )
         return self.replace(broker=broker, redis=redis)
 
-    def method(self, window: int, k: int | None = None) -> Method:
-        """The method on a model with this context window; k: what the model's config recommends.
-        Raises MethodError if the sizes do not fit the window."""
+    def method(
+        self, window: int, k: int | None = None, measure: Measure = DEFAULT_MEASURE
+    ) -> Method:
+        """The method on a model with this context window; k, measure: what the model's config
+        recommends. Raises MethodError if the sizes do not fit the window."""
         return Method.fit(
             window,
             segment_tokens=self.segment_tokens or None,
@@ -262,7 +266,7 @@ class Settings(BaseSettings):
             question_tokens=self.question_tokens or None,
             answer_tokens=self.answer_tokens or None,
             k=self.k or k,
-            measure=self.measure,
+            measure=measure if self.measure == "auto" else self.measure,
             records=self.record_start,
         )
 

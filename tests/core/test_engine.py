@@ -32,6 +32,7 @@ from xl3m_core import (
 from xl3m_core.inference.batching import batches
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.method import MEASURES
+from xl3m_core.relevance import relevance
 from xl3m_core.scoring import plan_batches
 
 QUESTION = "which pump is down?"
@@ -104,6 +105,19 @@ MANY += [*PAIRS, ("wet " * 150, ASKED[0]), ("wet " * 150, ASKED[3])]
 ALL: list[Measure] = [*get_args(Measure)]
 
 
+def scores_by_measure(
+    engine: Engine, pairs: Sequence[tuple[str, str]]
+) -> dict[Measure, list[float]]:
+    """The score of each pair by every measure, from one reading."""
+    features = engine.features(pairs, ALL)
+    return {measure: [relevance(each, measure) for each in features] for measure in ALL}
+
+
+def submitted_scores(engine: Engine, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """The scores of pairs that are scored in the background."""
+    return [*map(engine.relevance, engine.submit(pairs).result().features)]
+
+
 @pytest.mark.guarantee("Stream equals batch")
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 @pytest.mark.parametrize("budget", [1, 300, 4096])
@@ -111,8 +125,8 @@ def test_questions_that_share_a_segment_have_the_scores_they_have_alone(
     name: str, budget: int
 ) -> None:
     engine = tiny.engine(tiny.model(name), batch_tokens=budget)
-    together = engine.scores(MANY, ALL)
-    alone = [engine.scores([pair], ALL) for pair in MANY]
+    together = scores_by_measure(engine, MANY)
+    alone = [scores_by_measure(engine, [pair]) for pair in MANY]
     for measure in ALL:
         slow = [scores[measure][0] for scores in alone]
         assert together[measure] == pytest.approx(slow, abs=1e-3)
@@ -122,8 +136,9 @@ def test_questions_that_share_a_segment_have_the_scores_they_have_alone(
 @pytest.mark.parametrize("measure", ALL)
 def test_a_measure_among_others_is_the_measure_alone(measure: Measure) -> None:
     engine = tiny.engine(tiny.model(), measure)
-    assert engine.scores(MANY, ALL)[measure] == pytest.approx(engine.score(MANY), abs=2e-4)
-    assert engine.scores([], ALL)[measure] == []
+    among = scores_by_measure(engine, MANY)[measure]
+    assert among == pytest.approx(engine.score(MANY), abs=2e-4)
+    assert engine.features([], ALL) == []
 
 
 @pytest.mark.guarantee("Stream equals batch")
@@ -143,7 +158,7 @@ def test_scores_are_the_same_with_one_worker_and_with_several(name: str, workers
     one, several = (tiny.engine(tiny.model(name), batch_tokens=300) for _ in range(2))
     one.executor, several.executor = ModelExecutor(1), ModelExecutor(workers)
     assert len(plan_batches(several.model, several._rows(MANY), 300, workers)[0]) > workers
-    slow, fast = one.scores(MANY, ALL), several.scores(MANY, ALL)
+    slow, fast = scores_by_measure(one, MANY), scores_by_measure(several, MANY)
     for measure in ALL:
         assert fast[measure] == pytest.approx(slow[measure], abs=1e-3)
     assert several.score(MANY[:1]) == pytest.approx(one.score(MANY[:1]), abs=1e-3)
@@ -155,7 +170,7 @@ def test_a_pair_for_each_worker_is_one_batch_and_several_if_more_may_follow() ->
     engine.executor = ModelExecutor(2)
     scores = engine.score(PAIRS[:2])
     assert len(watched.batches) == 1
-    assert engine.submit(PAIRS[:2]).result().values == pytest.approx(scores, abs=1e-3)
+    assert submitted_scores(engine, PAIRS[:2]) == pytest.approx(scores, abs=1e-3)
     assert len(watched.batches) == 3
 
 
@@ -200,7 +215,8 @@ def test_scores_submitted_before_others_are_complete_are_those_they_have_alone(
     submitted = [engine.submit(part) for part in parts]
     engine.answer(KeyContext((), "pump seven is down"), QUESTION)
     for n in order:
-        assert submitted[n].result().values == pytest.approx(engine.score(parts[n]), abs=1e-3)
+        found = [*map(engine.relevance, submitted[n].result().features)]
+        assert found == pytest.approx(engine.score(parts[n]), abs=1e-3)
 
 
 @pytest.mark.guarantee("Scheduling")

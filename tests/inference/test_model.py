@@ -41,9 +41,11 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
         logits = tiny.network(name)(input_ids=torch.tensor([row])).logits[0].double()
     p = torch.softmax(logits, dim=-1).tolist()
     certain = sum(q * math.log(q) for q in p[-1] if q > 0)
-    before = range(len(row) - len(suffix) - 1, len(row) - 1)
-    likely = sum(math.log(p[i][row[i + 1]]) for i in before) / len(suffix)
-    return (certain, likely, certain + likely * len(suffix))[MEASURES.index(measure)]
+    labels = tiny.engine(tiny.model(name)).encoded(question).labels
+    own = [i for i, label in enumerate(labels, len(row) - len(suffix)) if label == row[i]]
+    likely = sum(math.log(p[i - 1][row[i]]) for i in own)
+    scores = {"entropy": certain, "likelihood": likely / len(own), "hybrid": certain + likely}
+    return scores[measure]
 
 
 def greedy(network: Any, prompt: list[int], tokens: int, line: bool = True) -> list[int]:
@@ -261,9 +263,10 @@ def test_a_tokenizer_without_start_token_scores_rows_without_one() -> None:
     engine = tiny.engine(bare, "likelihood")
     pairs = [("", "which pump?"), ("pump seven is down", "which?"), ("", "why?")]
     assert engine.score(pairs) == pytest.approx([engine.score([pair])[0] for pair in pairs])
-    row = list(engine.suffix("which pump?"))
+    row, labels = list(engine.suffix("which pump?")), engine.encoded("which pump?").labels
     log_p = tiny.network("qwen2")(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
-    following = [float(log_p[i, row[i + 1]]) for i in range(len(row) - 1)]
+    own = [i for i in range(1, len(row)) if labels[i] == row[i]]
+    following = [float(log_p[i - 1, row[i]]) for i in own]
     assert engine.score(pairs)[0] == pytest.approx(sum(following) / len(following), abs=2e-4)
 
 

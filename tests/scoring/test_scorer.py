@@ -30,8 +30,8 @@ class Overlapping(HashEngine):
         self.loop = asyncio.get_running_loop()
         self.fails = False
 
-    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
-        ended, scores = threading.Event(), self.score(pairs)
+    def timed_features(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        ended, scores = threading.Event(), self.features(pairs)
         self.loop.call_soon_threadsafe(self.begun.put_nowait, ended)
         ended.wait(20)
         if self.fails:

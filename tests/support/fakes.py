@@ -6,7 +6,7 @@ the real one, except for the calls that it is configured to fail.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -22,7 +22,17 @@ from stream_app.store.retrying import retried
 from stream_app.store.store import StreamStore
 from stream_app.testing import offline_scores, offline_segments, top_k
 from stream_app.testing import until as until
-from xl3m_core import Engine, Generated, KeyContext, LanguageModel, Method, Segment, Tail
+from xl3m_core import (
+    Engine,
+    Generated,
+    KeyContext,
+    LanguageModel,
+    Measure,
+    Method,
+    Segment,
+    Tail,
+)
+from xl3m_core.features import Features
 from xl3m_core.scoring import Scores
 
 WAIT_SECONDS = 20.0
@@ -59,6 +69,7 @@ class Letters:
     template = "\nQ: {question}\nA:"
     fingerprint = "letters"
     bos = (0,)
+    frame = ((0,), ())
     can_pad = True
     has_chat_template = False
     thread_safe = False
@@ -66,6 +77,10 @@ class Letters:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Code points."""
         return [[ord(letter) for letter in text] for text in texts]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each character is."""
+        return [(i, i + 1) for i in range(len(text))]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Characters."""
@@ -100,15 +115,17 @@ class HashEngine(Engine):
         super().__init__(cast(LanguageModel, Letters()), method, tokens)
         self.scored: list[tuple[str, str]] = []
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def features(
+        self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure] = ()
+    ) -> list[Features]:
         self.scored += pairs
         for _, question in pairs:
             self.suffix(question)
-        return [hash_score(text, question) for text, question in pairs]
+        return [Features(-hash_score(text, question)) for text, question in pairs]
 
-    def timed_score(self, pairs: Sequence[tuple[str, str]]) -> Scores:
-        """`score`, with a duration of zero."""
-        return Scores(self.score(pairs), 0.0)
+    def timed_features(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        """`features`, with a duration of zero."""
+        return Scores(self.features(pairs), 0.0)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None

@@ -17,11 +17,15 @@ MAX_SUFFIX_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The tokens of pair number `pair`: `prefix` is [BOS] segment, `suffix` the question."""
+    """The tokens of pair number `pair`: `prefix` is [BOS] segment, `suffix` the question.
+
+    labels: the suffix's tokens whose log p is measured, a negative number in the place of others.
+    """
 
     pair: int
     prefix: TokenIds
     suffix: TokenIds
+    labels: TokenIds
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.suffix)

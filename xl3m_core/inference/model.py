@@ -36,6 +36,7 @@ from xl3m_core.inference.model_config import (
     context_window,
     question_template,
     recommended_k,
+    recommended_measure,
 )
 from xl3m_core.inference.packing import PackedBatch, slots_of
 from xl3m_core.inference.prefix_cache import PrefixCache
@@ -69,6 +70,7 @@ class LanguageModel:
         self.window = context_window(self.config, tokenizer, window)
         self.template = question_template(model.config)
         self.k = recommended_k(model.config)
+        self.measure = recommended_measure(model.config)
         self.tokens = TokenCodec(tokenizer)
         self.chat = ChatTemplate(tokenizer, self.tokens.lock)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
@@ -108,6 +110,10 @@ class LanguageModel:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens; names of those in a text stay text."""
         return self.tokens.encode(texts)
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Start and end in the text of each of its tokens, in characters."""
+        return self.tokens.offsets(text)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text."""
@@ -251,10 +257,13 @@ class LanguageModel:
 
         Only the template's own parts may contain special tokens, never the text.
         """
-        if not self.has_chat_template:
-            return self.bos + self.encode([content])[0]
-        before, after = self.chat.prompt_frame()
+        before, after = self.frame
         return before + self.encode([content])[0] + after
+
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The ids before and after a text in a prompt: of the chat template, or BOS alone."""
+        return self.chat.prompt_frame() if self.has_chat_template else (self.bos, [])
 
     def _probe_padding(self) -> bool:
         """A model with a running state (Mamba, RWKV) is never padded: the effect of a pad on the

@@ -4,9 +4,10 @@ A wrong number would show up late, as garbage in an answer or an error deep in t
 function raises ModelError at once.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from xl3m_core.errors import ModelError
+from xl3m_core.method import DEFAULT_MEASURE, MEASURES, Measure
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """The text after a segment, unless the model's config has its own under `TEMPLATE_KEY`."""
@@ -14,6 +15,8 @@ TEMPLATE = "\nQuestion: {question}\nAnswer:"
 TEMPLATE_KEY = "xl3m_question_template"
 K_KEY = "xl3m_k"
 """Config key of the number of segments from which a model answers best."""
+MEASURE_KEY = "xl3m_measure"
+"""Config key of the measure by which a model finds most."""
 
 # Fields with the number of position embeddings; the other names are the training length only.
 _POSITION_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -75,6 +78,16 @@ def recommended_k(config: Any) -> int | None:
     if k is None or (type(k) is int and k > 0):
         return k
     raise ModelError(f"{K_KEY} in the model's config is {k!r}: it must be a number from 1")
+
+
+def recommended_measure(config: Any) -> Measure:
+    """The measure by which a model finds most, if its config says so. Raises ModelError."""
+    measure = getattr(config, MEASURE_KEY, DEFAULT_MEASURE)
+    if measure in MEASURES:
+        return cast(Measure, measure)
+    raise ModelError(
+        f"{MEASURE_KEY} in the model's config is {measure!r}: choose one of {MEASURES}"
+    )
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

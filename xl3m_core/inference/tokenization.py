@@ -47,6 +47,14 @@ class TokenCodec:
             ids = iter(self.tokenizer([*chain.from_iterable(parts)], **plain)["input_ids"])
         return [[*chain.from_iterable(next(ids) for _ in text_parts)] for text_parts in parts]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Start and end in the text of each of its tokens, in characters."""
+        if self._backend:
+            return list(self._backend.encode(text, add_special_tokens=False).offsets)
+        ids = self.encode([text])[0]
+        ends = [len(self.decode_fragment(ids[: i + 1])) for i in range(len(ids))]
+        return [*zip([0, *ends], ends, strict=False)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
         with self.lock:
