@@ -64,7 +64,9 @@ def choose(kinds: Sequence[Sequence[Fact]]) -> list[Fact]:
 
 def is_right(answer: str, value: str) -> bool:
     """Whether the answer states the value, and not as a part of a longer one."""
-    return bool(re.search(rf"(?<![\w.+~-])(?<!\d:){re.escape(value)}(?![\w+~-]|[.:]\d)", answer, re.I))
+    return bool(
+        re.search(rf"(?<![\w.+~-])(?<!\d:){re.escape(value)}(?![\w+~-]|[.:]\d)", answer, re.I)
+    )
 
 
 def _package_facts(lines: Sequence[str]) -> list[list[Fact]]:
