@@ -94,6 +94,7 @@ def test_a_loaded_file_is_an_ordinary_model_that_can_be_saved(tmp_path: Path) ->
     assert other(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
 
 
+@pytest.mark.guarantee("Answer contents")
 @pytest.mark.usefixtures("unchecked")
 def test_special_tokens_chat_template_and_window_are_those_of_the_file(tmp_path: Path) -> None:
     original, made = network("llama"), tiny.tokenizer(chat=tiny.CHAT)
@@ -181,6 +182,23 @@ def test_a_file_cut_short_is_named_for_that(share: float, tmp_path: Path) -> Non
     path.write_bytes(data[: int(len(data) * share)])
     said = refusal(load, str(path))
     assert str(path) in said and ("cut short" in said or "empty" in said)
+
+
+def test_a_damaged_header_is_refused_or_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", "llama", network("llama"))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for at in rng.integers(0, 9000, 3):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            open_gguf(path)
+        except ModelError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 20
 
 
 def test_what_is_no_gguf_file_is_named_for_that(tmp_path: Path) -> None:

@@ -55,9 +55,10 @@ def open_gguf(path: Path) -> "FastReader":
         raise _refusal(path, f"needs the packages gguf and accelerate: {INSTALL}") from error
     try:
         reader = FastReader(path)
-    except (OSError, ValueError) as error:
-        raise _refusal(path, str(error)) from error
-    if problem := _problem(reader):
+        problem = _problem(reader)
+    except Exception as error:  # damage may raise anything
+        raise _refusal(path, error_summary(error)) from error
+    if problem:
         raise _refusal(path, problem)
     return reader
 

@@ -40,8 +40,9 @@ class FastReader(GGUFReader):
         self._at, self._bytes = 0, memoryview(mapped)
         try:
             tensors = self._read_header()
-        except (struct.error, ValueError, KeyError, UnicodeDecodeError) as error:
-            raise ValueError(f"its header is cut short or damaged ({error})") from error
+        except struct.error as error:
+            size = f"{len(self._bytes):,} bytes"
+            raise ValueError(f"it is cut short: {size} do not hold its header") from error
         self.data_offset = self._at + -self._at % self.alignment
         self.tensors = [self._tensor(*each) for each in tensors]
 
@@ -95,13 +96,15 @@ class FastReader(GGUFReader):
         length = self._number("<Q")
         start, self._at = self._at, self._at + length
         if self._at > len(self._bytes):
-            raise ValueError("a text ends beyond the file")
+            raise struct.error
         return self._bytes[start : self._at]
 
     def _text(self) -> str:
         return str(self._string(), "utf-8")
 
     def _take(self, kind: np.dtype[Any], count: int) -> np.ndarray[Any, Any]:
+        if self._at + count * kind.itemsize > len(self._bytes):
+            raise struct.error
         values = np.frombuffer(self._bytes, kind, count, self._at)
         self._at += values.nbytes
         return values
