@@ -80,6 +80,44 @@ def test_a_file_has_the_logits_of_the_same_weights_from_safetensors(
     assert fingerprint(loaded) == fingerprint(twin)
 
 
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ROPES = [
+    ("llama", {"rope_type": "linear", "factor": 4.0}),
+    ("llama", {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 48}),
+    ("llama", {"rope_type": "llama3", "original_max_position_embeddings": 48, **LLAMA3}),
+    ("gemma3", {"rope_type": "linear", "factor": 8.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "rope"), ROPES)
+@pytest.mark.usefixtures("unchecked")
+def test_positions_are_scaled_as_the_file_says(
+    name: str, rope: dict[str, Any], tmp_path: Path
+) -> None:
+    full = {"rope_theta": 10_000.0, **rope}
+    changes: dict[str, Any] = {"rope_parameters": full}
+    if name == "gemma3":
+        local = {"rope_type": "default", "rope_theta": 10_000.0}
+        kinds = {"full_attention": full, "sliding_attention": local}
+        changes = {"rope_parameters": kinds, "layer_types": None, "num_hidden_layers": 6}
+    original = tiny.make(name, **changes)
+    loaded, _ = load_gguf(write(tmp_path / "a.gguf", name, original), torch.float32)
+    assert torch.allclose(logits(loaded), logits(original), atol=1e-3)
+    assert not torch.allclose(logits(loaded), logits(_unscaled(name, changes)), atol=5e-3)
+
+
+def _unscaled(name: str, changes: dict[str, Any]) -> Any:
+    return tiny.make(name, **{key: changes[key] for key in changes if key != "rope_parameters"})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_positions_scaled_in_another_way_are_refused(tmp_path: Path) -> None:
+    original = network("llama")
+    original.config.rope_parameters |= {"rope_type": "longrope", "factor": 4.0}
+    said = refusal(load, str(write(tmp_path / "a.gguf", "llama", original)))
+    assert "'longrope'" in said
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_loaded_file_is_an_ordinary_model_that_can_be_saved(tmp_path: Path) -> None:
     loaded, tokenizer = load_gguf(

@@ -30,6 +30,12 @@ def write(path: Path, name: str, network: Any, tokenizer: Any = None, **ids: int
             target = names.get_name(key, try_suffixes=(".weight", ".bias"))
             assert target
             writer.add_tensor(target, _converted(name, network.config, key, weights).numpy())
+    if network.config.rope_parameters.get("rope_type") == "llama3":
+        rotary = network.model.rotary_emb
+        plain = 1 / rotary.config.rope_parameters["rope_theta"] ** (
+            torch.arange(0, network.config.head_dim, 2) / network.config.head_dim
+        )
+        writer.add_tensor("rope_freqs.weight", (plain / rotary.inv_freq).numpy())
     return finish(writer, path)
 
 
@@ -56,6 +62,12 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_vocab_size(config.vocab_size)
     if config.model_type == "llama":
         writer.add_rope_dimension_count(config.head_dim)
+    scaling = ropes.get("full_attention", ropes)
+    if scaling["rope_type"] in ("linear", "yarn", "longrope"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling["rope_type"]))
+        writer.add_rope_scaling_factor(scaling["factor"])
+    if original := scaling.get("original_max_position_embeddings"):
+        writer.add_rope_scaling_orig_ctx_len(original)
     if config.model_type == "gemma3_text":
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)

@@ -82,6 +82,7 @@ def _problem(reader: "FastReader") -> str:
 def _load(reader: "FastReader", path: Path, dtype: str | torch.dtype) -> tuple[Any, Any]:
     """Model and tokenizer. Raises ValueError for missing weights."""
     from xl3m_core.inference.gguf_reader import read_once
+    from xl3m_core.inference.gguf_rope import divide_frequencies, scale_positions
     from xl3m_core.inference.gguf_tokenizer import gguf_tokenizer, with_file_tokens
 
     place: dict[str, Any] = {
@@ -92,8 +93,10 @@ def _load(reader: "FastReader", path: Path, dtype: str | torch.dtype) -> tuple[A
         config = AutoConfig.from_pretrained(**place)
         if config.is_encoder_decoder:
             raise ValueError("it is an encoder-decoder")
+        scale_positions(config, reader)
         tokenizer = gguf_tokenizer(reader)
         if tokenizer is None:
+            logger.warning("%s: its tokenizer is as transformers converts it", path.name)
             tokenizer = with_file_tokens(AutoTokenizer.from_pretrained(**place), reader)
         _with_end_tokens(config, reader)
         causal: Any = AutoModelForCausalLM
@@ -102,6 +105,7 @@ def _load(reader: "FastReader", path: Path, dtype: str | torch.dtype) -> tuple[A
         )
     if info["missing_keys"]:
         raise ValueError(f"it has no weights for {', '.join(sorted(info['missing_keys'])[:3])}")
+    divide_frequencies(model, reader)
     model.config.name_or_path = str(path)
     return model, tokenizer
 
