@@ -18,6 +18,19 @@ NAMES = {
 }
 
 
+def network(name: str) -> Any:
+    """A random network whose logits are far from uniform, norms too."""
+    changes: dict[str, Any] = {
+        "qwen2": {"tie_word_embeddings": True},
+        "gemma3": {"layer_types": None},
+    }
+    made = tiny.make(name, **changes.get(name, {}))
+    for key, weights in made.named_parameters():
+        if "norm" in key:
+            torch.nn.init.normal_(weights, mean=0.5, std=0.3)
+    return made
+
+
 def write(path: Path, name: str, network: Any, tokenizer: Any = None, **ids: int | None) -> Path:
     """Write a network and a byte-level tokenizer as a file; ids: special tokens as in the file."""
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[NAMES[name]])
