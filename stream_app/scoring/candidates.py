@@ -1,8 +1,7 @@
 """Candidates: which segments of a long log to score first, and in what order.
 
-The best by words come first, in talk each with its neighbours: what answers a question there is
-seldom one segment alone. Where words promise nothing, segments spread over the log stand in for
-them. No I/O.
+The best by words come first, in talk each with the neighbours on which its final score rests. Where
+words promise nothing, segments spread over the log stand in for them. No I/O.
 """
 
 import math
@@ -18,9 +17,6 @@ SHARE = 0.05
 PER_K = 4
 """At least so many for each segment of the top-k: a log of 40 segments has 2 in its twentieth, and
 those could not fill a top-k of 4."""
-TALK_REACH = 1
-"""Neighbours at either side that are scored with a good segment of talk. With 2 k candidates .99 of
-the full scan's evidence is found so on QMSum, without neighbours .91, with two .96 to .99."""
 
 
 def most_candidates(segments: int, k: int) -> int:
@@ -31,7 +27,7 @@ def most_candidates(segments: int, k: int) -> int:
 def candidates(ranked: Sequence[int], is_talk: bool, parts: Sequence[range], k: int) -> list[int]:
     """The segments of the parts to score first, best first. ranked: those that words promise."""
     most = most_candidates(sum(map(len, parts)), k)
-    near = with_neighbours(ranked, TALK_REACH, parts) if is_talk else ranked
+    near = with_neighbours(ranked, REACH, parts) if is_talk else ranked
     chosen = [*islice(near, most)]
     if len(chosen) < (least := min(most, PER_K * k)):
         chosen = [*islice(dict.fromkeys([*chosen, *islice(spread(parts), 2 * least)]), least)]

@@ -12,10 +12,12 @@ import numpy as np
 
 from stream_app.scoring.term_counts import Terms, rarity, saturated
 from xl3m_core import Segment
-from xl3m_core.smoothing import is_running_text
+from xl3m_core.smoothing import REACH, WEIGHTS, is_running_text
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
+DIGITS = 9
+"""Scores that differ by less are equal."""
 SAMPLED_TEXTS = 25
 """Segments of a block that decide whether it is talk."""
 
@@ -34,18 +36,20 @@ class BlockHits:
 
 
 def search_block(segments: Sequence[Segment], question: str, most: int) -> BlockHits:
-    """The block's `most` best segments; fewer if fewer have any word of the question. Of equally
-    good ones the latest comes first."""
+    """The block's `most` best segments; fewer if fewer have any word of the question, or in talk a
+    neighbour that has one. Of equally good ones the latest comes first."""
     segments = segments[::-1]
     terms = Terms(question)
     counts = terms.counts([segment.text for segment in segments])
     weights = saturated(counts, [len(segment.text) for segment in segments])
     containing = np.count_nonzero(counts, axis=0)
+    sampled = segments[:: max(1, len(segments) // SAMPLED_TEXTS)]
+    is_talk = 2 * sum(is_running_text(segment.text) for segment in sampled) > len(sampled)
+    if is_talk:
+        weights = _over_neighbours(weights)
     best = _best(weights @ rarity(containing, len(segments)), most)
     indices = np.array([segments[place].index for place in best], dtype=np.int64)
-    sampled = segments[:: max(1, len(segments) // SAMPLED_TEXTS)]
-    talk = sum(is_running_text(segment.text) for segment in sampled)
-    return BlockHits(len(segments), containing, indices, weights[best], 2 * talk > len(sampled))
+    return BlockHits(len(segments), containing, indices, weights[best], is_talk)
 
 
 class SearchRanking:
@@ -77,7 +81,20 @@ class SearchRanking:
         return best
 
 
+def _over_neighbours(weights: Matrix) -> Matrix:
+    """The mean of each segment's weights (texts, terms) and its neighbours', as final scores are
+    smoothed; segments at either end have fewer."""
+    total, shares = np.zeros_like(weights), np.zeros((len(weights), 1))
+    for offset, share in enumerate(WEIGHTS, -REACH):
+        into = slice(max(0, -offset), len(weights) - max(0, offset))
+        of = slice(max(0, offset), len(weights) - max(0, -offset))
+        total[into] += share * weights[of]
+        shares[into] += share
+    return total / np.maximum(shares, WEIGHTS[REACH])
+
+
 def _best(scores: "np.ndarray[Any, Any]", most: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The places of the `most` best scores above zero, best first; of equal ones the first."""
+    scores = np.round(scores, DIGITS)
     order = np.argsort(-scores, kind="stable")[:most]
     return order[scores[order] > 0]

@@ -42,7 +42,7 @@ def test_candidates_are_unscored_segments_each_once_and_at_least_some(
 
 
 def test_in_talk_a_good_segment_comes_with_its_neighbours_and_in_a_log_alone() -> None:
-    assert candidates([500, 7], True, LOG, 1)[:6] == [500, 499, 501, 7, 6, 8]
+    assert candidates([500, 7], True, LOG, 2)[:6] == [500, 499, 501, 498, 502, 7]
     assert candidates([500, 7], False, LOG, 1)[:2] == [500, 7]
     assert [*with_neighbours([0, 1], 1, [range(0, 2)])] == [0, 1]
 

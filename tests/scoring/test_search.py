@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.scoring import search_ranking
 from stream_app.scoring.bm25 import Bm25
 from stream_app.scoring.search_ranking import SearchRanking, search_block
 from stream_app.scoring.term_counts import SEPARATORS, Terms
 from xl3m_core import Segment
+from xl3m_core.smoothing import REACH, smoothed
 
 LINES = [f"{word} {i} pump of hall {i % 7}\n" for i in range(60) for word in ("red", "blue")]
 TALK = "so I think we should look at the remote control again, it is about the buttons"
@@ -47,11 +49,14 @@ def test_terms_are_counted_as_words_whatever_the_letters(text: str, question: st
 
 @settings(deadline=None)
 @given(st.lists(TEXT, max_size=9), TEXT, st.integers(1, 5))
-def test_every_hit_has_a_word_of_the_question(texts: list[str], question: str, size: int) -> None:
+def test_every_hit_or_a_neighbour_of_it_has_a_word_of_the_question(
+    texts: list[str], question: str, size: int
+) -> None:
     found = ranked(texts, question, 4, size)
     assert len(set(found)) == len(found) <= 4
     for index in found:
-        assert Terms(question).counts([texts[index]]).any()
+        near = texts[max(0, index - REACH) : index + REACH + 1]
+        assert Terms(question).counts(near).any()
 
 
 @settings(deadline=None)
@@ -90,3 +95,18 @@ def test_a_log_knows_whether_it_is_talk(text: str, is_talk: bool) -> None:
 def test_a_question_of_stop_words_and_an_empty_block_find_nothing() -> None:
     assert ranked(LINES, "of the", 5, 50) == []
     assert np.all(search_block([], "pump", 5).indices == np.zeros(0))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_in_talk_words_are_smoothed_as_final_scores_are(counts: list[int]) -> None:
+    weights = np.array(counts, dtype=float)[:, None]
+    known = dict(enumerate(weights[:, 0].tolist()))
+    expected = [smoothed(index, known.get) for index in known]
+    assert search_ranking._over_neighbours(weights)[:, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_in_talk_a_passage_comes_before_a_single_segment() -> None:
+    texts = [TALK.replace("buttons", "case") for _ in range(30)]
+    texts[3] = TALK
+    texts[20] = texts[21] = texts[22] = TALK
+    assert ranked(texts, "buttons", 3, 30)[0] == 21
