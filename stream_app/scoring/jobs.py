@@ -96,7 +96,7 @@ class TrackedQuestion:
         as planned; None if there are none."""
         ahead = self._planned_ahead()
         live, before = self.unplanned(cursor)
-        if history and (candidates := self._pop_candidates(limit, ahead)):
+        if history and (candidates := self._pop_candidates(limit, cursor.first)):
             return self._plan(candidates, cursor)
         if self.planned.hi < cursor.head:
             chosen = [i for i in picks if i in live and i not in ahead]
@@ -125,12 +125,13 @@ class TrackedQuestion:
         live, ahead = self.unplanned(cursor)[0], self._planned_ahead()
         return self.pending.best(lambda index: index in live and index not in ahead)
 
-    def _pop_candidates(self, limit: int, ahead: IndexSet) -> list[int]:
-        """At most `limit` candidates that no job has yet."""
-        popped = list[int]()
+    def _pop_candidates(self, limit: int, first: int) -> list[int]:
+        """At most `limit` retained candidates that no job has yet."""
+        popped, ahead = list[int](), self._planned_ahead()
         while self.candidates and len(popped) < limit:
             index = self.candidates.popleft()
-            if not self.planned.lo <= index < self.planned.hi and index not in ahead:
+            is_planned = self.planned.lo <= index < self.planned.hi or index in ahead
+            if index >= first and not is_planned:
                 popped.append(index)
         return popped
 
