@@ -178,6 +178,12 @@ class TrackedStream:
         """The questions that do not expire."""
         return [q for q in self.questions.values() if q.record.is_standing]
 
+    def forget_pending(self) -> None:
+        """No lexical score is needed: all is read."""
+        for question in self.standing_questions():
+            if question.pending.matched:
+                question.pending = PendingSegments()
+
     def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
         """Replace the questions by those just read from Redis. One whose range has not changed
         keeps its jobs in flight, and every one keeps its candidates and what is pending."""

@@ -257,6 +257,7 @@ class StreamRegistry:
             self.wake()
         else:
             self.lagging.pop(stream, None)
+            tracked.forget_pending()
 
     def rotate(self, streams: set[str]) -> None:
         """Move these after all others that lag, in their present order."""

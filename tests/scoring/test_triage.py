@@ -82,7 +82,9 @@ async def test_quiet_times_catch_up_and_nothing_is_read_twice(world: World, fres
     for number in (5, 250):
         assert len(scored(world, f"{number}?")) == BACKLOG
         await world.assert_equals_batch(stream, f"{number}?")
-    assert world.scorer.streams.lag() == 0
+    assert world.scorer.streams.lag() == world.scorer.streams.totals.unread == 0
+    questions = world.scorer.streams.tracked[stream].questions.values()
+    assert not any(question.pending.matched or len(question.pending) for question in questions)
 
 
 @pytest.mark.guarantee("Triage")
