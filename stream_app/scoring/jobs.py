@@ -110,6 +110,10 @@ class TrackedQuestion:
                 popped.append(index)
         return popped
 
+    def scattered_job(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
+        """A job for these segments, which no job has yet, anywhere in the log."""
+        return self._plan(indices, cursor)
+
     def _plan(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
         """A job for these. The range then covers what is scored next to it, and what is deleted."""
         seen, ahead, chosen = self.planned, self._planned_ahead(), sorted({*indices})

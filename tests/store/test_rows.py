@@ -125,7 +125,7 @@ class World:
         """Read these segments, as far as the log has them. first: the log's first segment as it
         was when they were planned."""
         wanted = tuple(sorted({i for i in indices if i < self.head}))
-        job = self.question._plan(wanted, self.state.cursor)
+        job = self.question.scattered_job(wanted, self.state.cursor)
         rows = {i: self.twin.scored[i].row(i) for i in wanted}
         (reply,) = await self.store.extend_range([range_update(job, rows)], K)
         assert reply.result is not RangeResult.CONFLICT
