@@ -5,18 +5,15 @@ after them. `range_update` turns a job's scores into a change of the question's 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from stream_app.scoring.index_set import IndexSet
+from stream_app.scoring.pending import PendingSegments
 from stream_app.store.range_update import Extended, RangeUpdate, spans
 from stream_app.store.rows import SKIPPED_ROW, flag_of, pack_row
-from stream_app.store.state import (
-    Cursor,
-    QuestionRecord,
-    ScoredRange,
-)
+from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
 from xl3m_core import Segment
 from xl3m_core.features import Features
 from xl3m_core.smoothing import is_running_text
@@ -31,8 +28,8 @@ class TrackedQuestion:
 
     planned: the range once every job in flight is written. ahead: segments outside the scored range
     that are scored; in_flight: those of jobs in flight. candidates: segments to score before the
-    rest of the history, the most promising first. refused: a write was, so that what is known here
-    may be wrong.
+    rest of the history, the most promising first. pending: lexical scores of the live edge, while
+    it is far behind. refused: a write was, so that what is known here may be wrong.
     """
 
     stream: str
@@ -43,6 +40,7 @@ class TrackedQuestion:
     ahead: IndexSet = field(default_factory=IndexSet)
     in_flight: IndexSet = field(default_factory=IndexSet)
     candidates: deque[int] = field(default_factory=deque)
+    pending: PendingSegments = field(default_factory=PendingSegments)
     refused: bool = False
 
     def __post_init__(self) -> None:
@@ -52,6 +50,7 @@ class TrackedQuestion:
         """Forget the jobs in flight: the next ones start from the scored range."""
         self.planned = replace(self.scored_range)
         self.in_flight = IndexSet()
+        self.pending = PendingSegments()
 
     def unscored(self, cursor: Cursor, history: bool) -> int:
         """Segments of the live edge that no job has yet; with `history`, of the whole retained
@@ -78,6 +77,13 @@ class TrackedQuestion:
         behind = range(max(self.planned.hi, first), max(cursor.head, first))
         return behind, range(first, max(self.planned.lo, first))
 
+    def unread(self, cursor: Cursor) -> tuple[int, int]:
+        """How many retained segments have no score yet: of the live edge, and before the range."""
+        first, head, scored = cursor.first, cursor.head, self.scored_range
+        behind, before = (max(scored.hi, first), head), (first, scored.lo)
+        live, history = (max(0, hi - lo) - self.ahead.count(lo, hi) for lo, hi in (behind, before))
+        return live, history
+
     def is_behind(self, head: int, first: int) -> bool:
         """Whether any segment from `first` up to `head` is unscored."""
         return self.scored_range.hi < head or self.scored_range.lo > first
@@ -85,7 +91,7 @@ class TrackedQuestion:
     def next_job(
         self, cursor: Cursor, limit: int, history: bool, picks: Sequence[int] = ()
     ) -> "ScoringJob | None":
-        """At most `limit` segments of the live edge, `picks` in place of the oldest ones; with
+        """At most `limit` segments of the live edge, those of `picks` or else the oldest ones; with
         `history`, candidates come before it and the log before the range comes after it. Marks them
         as planned; None if there are none."""
         ahead = self._planned_ahead()
@@ -93,13 +99,31 @@ class TrackedQuestion:
         if history and (candidates := self._pop_candidates(limit, ahead)):
             return self._plan(candidates, cursor)
         if self.planned.hi < cursor.head:
-            if not picks:
-                return self._plan(ahead.oldest_missing(live.start, live.stop, limit), cursor)
-            if picks := [i for i in picks if i in live and i not in ahead]:
-                return self._plan(picks, cursor)
+            chosen = [i for i in picks if i in live and i not in ahead]
+            chosen = chosen or ahead.oldest_missing(live.start, live.stop, limit)
+            return self._plan(chosen, cursor)
         if history and before:
             return self._plan(ahead.newest_missing(before.start, before.stop, limit), cursor)
         return None
+
+    def unmatched(self, cursor: Cursor, limit: int) -> list[int]:
+        """At most `limit` of the newest unread segments of the live edge without a lexical score;
+        scores of those that are read are forgotten."""
+        live, _ = self.unplanned(cursor)
+        self.pending.forget_before(live.start)
+        known = self._planned_ahead() | self.pending.matched
+        return known.newest_missing(live.start, live.stop, limit)
+
+    def newest_unread(self, cursor: Cursor, limit: int) -> list[int]:
+        """At most `limit` segments of the live edge that no job has yet, the last one first."""
+        live, _ = self.unplanned(cursor)
+        return self._planned_ahead().newest_missing(live.start, live.stop, limit)
+
+    def promising(self, cursor: Cursor) -> Iterator[int]:
+        """Segments of the live edge that no job has yet, the one with most of the question's words
+        first."""
+        live, ahead = self.unplanned(cursor)[0], self._planned_ahead()
+        return self.pending.best(lambda index: index in live and index not in ahead)
 
     def _pop_candidates(self, limit: int, ahead: IndexSet) -> list[int]:
         """At most `limit` candidates that no job has yet."""
@@ -141,20 +165,16 @@ class TrackedQuestion:
         """These are the segments outside the range that are read."""
         self.ahead = IndexSet(indices)
 
-    def unread(self, head: int) -> int:
-        """Segments after the range, up to `head`, that are not read."""
-        hi = self.scored_range.hi
-        return max(0, head - hi) - self.ahead.count(hi, head)
-
 
 @dataclass(slots=True)
 class TrackedStream:
     """A stream as the scorer knows it. owned: this worker scores its live edge; waiters: how many
-    queries wait for it here; questions: by their ids."""
+    queries wait for it here; turn: counts the picks of `triage`; questions: by their ids."""
 
     cursor: Cursor
     owned: bool = False
     waiters: int = 0
+    turn: int = 0
     questions: dict[str, TrackedQuestion] = field(default_factory=dict)
 
     def standing_questions(self) -> list[TrackedQuestion]:
@@ -163,7 +183,7 @@ class TrackedStream:
 
     def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
         """Replace the questions by those just read from Redis. One whose range has not changed
-        keeps its jobs in flight, and every one keeps its candidates."""
+        keeps its jobs in flight, and every one keeps its candidates and what is pending."""
         changed = {question.qid for question in self.changed(loaded)}
         for qid, question in loaded.items():
             known = self.questions.get(qid)
@@ -171,7 +191,7 @@ class TrackedStream:
                 known.record = question.record
                 loaded[qid] = known
             elif known:
-                question.candidates = known.candidates
+                question.candidates, question.pending = known.candidates, known.pending
         self.questions = loaded
 
     def changed(self, loaded: Mapping[str, TrackedQuestion]) -> list[TrackedQuestion]:

@@ -1,7 +1,7 @@
 """PendingSegments: unread segments that hold words of a question, the most promising first."""
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from stream_app.scoring.index_set import IndexSet
 
@@ -14,7 +14,7 @@ class PendingSegments:
     fewer: beyond that the least promising ones are dropped. These are still unread, and are read in
     the order of the log.
 
-    matched: the segments whose score was computed, kept or not.
+    matched: the segments whose lexical score was computed, kept or not.
     """
 
     def __init__(self) -> None:
@@ -24,13 +24,9 @@ class PendingSegments:
     def __len__(self) -> int:
         return len(self._sorted)
 
-    def __iter__(self) -> Iterator[int]:
-        """The segments, the most promising first; of equal ones the newest first."""
-        return (index for _, index in reversed(self._sorted))
-
     def add(self, scores: Iterable[tuple[int, float]], most: int = MAX_PENDING) -> None:
         """Note each (index, lexical score); those without a word of the question are dropped, and
-        all but the `most` best."""
+        all but the `most` best. Of equal ones the newest are better."""
         scores = [*scores]
         self.matched.add(index for index, _ in scores)
         for index, score in scores:
@@ -38,12 +34,16 @@ class PendingSegments:
                 insort(self._sorted, (score, index))
         del self._sorted[: max(0, len(self._sorted) - most)]
 
-    def pop(self) -> int | None:
-        """Take out the most promising segment; None if there is none."""
-        return self._sorted.pop()[1] if self._sorted else None
+    def best(self, is_unread: Callable[[int], bool]) -> Iterator[int]:
+        """The segments that are still unread, the most promising first. Those before the first of
+        them are forgotten."""
+        while self._sorted and not is_unread(self._sorted[-1][1]):
+            self._sorted.pop()
+        for _, index in reversed(self._sorted):
+            if is_unread(index):
+                yield index
 
-    def drop_before(self, first: int) -> None:
-        """Forget the segments before `first`."""
+    def forget_before(self, first: int) -> None:
+        """Segments before `first` need no lexical score any more."""
         if first > self.matched.base:
             self.matched.discard_between(0, first)
-            self._sorted = [entry for entry in self._sorted if entry[1] >= first]

@@ -28,15 +28,17 @@ LOADS_AT_ONCE = 64
 
 
 class StreamTotals(NamedTuple):
-    """The totals of one stream. lag: segments unscored for its standing questions, summed over
-    them; coverage: the lowest of these questions (NaN without a question or without a segment)."""
+    """The totals of one stream. lag: segments of its live edge that are unscored for its standing
+    questions, summed over them; unread: the same of all that is retained; coverage: the lowest of
+    these questions (NaN without a question or without a segment)."""
 
     lag: int
+    unread: int
     missing_offsets: int
     coverage: float
 
 
-NOTHING = StreamTotals(0, 0, math.nan)
+NOTHING = StreamTotals(0, 0, 0, math.nan)
 
 
 class Totals:
@@ -49,6 +51,7 @@ class Totals:
     def __init__(self) -> None:
         self.by_stream: dict[str, StreamTotals] = {}
         self.lag = 0
+        self.unread = 0
         self.missing_offsets = 0
 
     def update(self, stream: str, tracked: TrackedStream | None) -> None:
@@ -58,11 +61,12 @@ class Totals:
         if tracked and tracked.owned:
             new = self.by_stream[stream] = stream_totals(tracked)
         self.lag += new.lag - old.lag
+        self.unread += new.unread - old.unread
         self.missing_offsets += new.missing_offsets - old.missing_offsets
 
     def coverage(self) -> float:
         """The least coverage of all streams; NaN if there is none."""
-        shares = [c for _, _, c in self.by_stream.values() if not math.isnan(c)]
+        shares = [t.coverage for t in self.by_stream.values() if not math.isnan(t.coverage)]
         return min(shares, default=math.nan)
 
 
@@ -71,8 +75,11 @@ def stream_totals(tracked: TrackedStream) -> StreamTotals:
     head = tracked.cursor.head
     questions = tracked.standing_questions()
     shares = [question.scored_range.coverage(head) for question in questions] if head else []
-    lag = sum(question.unread(head) for question in questions)
-    return StreamTotals(lag, tracked.cursor.gaps, min(shares, default=math.nan))
+    unread = [question.unread(tracked.cursor) for question in questions]
+    lag = sum(live for live, _ in unread)
+    history = sum(before for _, before in unread)
+    least = min(shares, default=math.nan)
+    return StreamTotals(lag, lag + history, tracked.cursor.gaps, least)
 
 
 class QuestionLoader:

@@ -35,17 +35,28 @@ STEP = st.tuples(st.just("step"), st.just(""), st.integers(1, 3))
 OPS = st.lists(GROW | ASK | ONCE | STEP | STEP, max_size=14)
 
 
+def small_steps(redis: Redis, triage: bool, is_talk: bool = False) -> World:
+    """A world; in triage its steps are so small that its streams are far behind."""
+    size = 2 if triage else 8
+    engine = NumbersEngine(batch_segments=size) if is_talk else HashEngine(batch_segments=size)
+    world = World(StreamStore(redis), engine, triage=triage)
+    world.is_talk = is_talk
+    return world
+
+
 @pytest.mark.guarantee("Stream equals batch")
 @pytest.mark.parametrize("is_talk", [False, True])
 @on_redis
-@given(OPS)
+@given(OPS, st.booleans())
 async def test_any_interleaving_gives_the_result_of_the_batch(
-    redis_client: Redis, fresh: Fresh, is_talk: bool, ops: list[tuple[str, str, Any]]
+    redis_client: Redis,
+    fresh: Fresh,
+    is_talk: bool,
+    ops: list[tuple[str, str, Any]],
+    triage: bool,
 ) -> None:
     """In talk, segments are ranked by means over their neighbours."""
-    engine = NumbersEngine() if is_talk else HashEngine()
-    world, names = World(StreamStore(redis_client), engine), {s: fresh(s) for s in "ab"}
-    world.is_talk = is_talk
+    world, names = small_steps(redis_client, triage, is_talk), {s: fresh(s) for s in "ab"}
     current = set()
     for what, stream, value in ops:
         if what == "step":
@@ -66,11 +77,11 @@ async def test_any_interleaving_gives_the_result_of_the_batch(
 
 @pytest.mark.guarantee("Stream equals batch")
 @on_redis
-@given(st.lists(GROW | ASK, max_size=12))
+@given(st.lists(GROW | ASK, max_size=12), st.booleans())
 async def test_overlapping_steps_give_the_result_of_single_steps(
-    redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]]
+    redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]], triage: bool
 ) -> None:
-    world, names = World(StreamStore(redis_client)), {s: fresh(s) for s in "ab"}
+    world, names = small_steps(redis_client, triage), {s: fresh(s) for s in "ab"}
     current = {(names["a"], "one?")}
     await world.ask(names["a"], "one?")
     async with running(world.scorer):
@@ -96,11 +107,11 @@ async def test_overlapping_steps_give_the_result_of_single_steps(
 
 @pytest.mark.guarantee("Exactly-once effect")
 @on_redis
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(0, 8))
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(0, 8), st.booleans())
 async def test_two_scorers_of_a_stream_lose_and_double_nothing(
-    redis_client: Redis, fresh: Fresh, grows: list[int], asked_after: int
+    redis_client: Redis, fresh: Fresh, grows: list[int], asked_after: int, triage: bool
 ) -> None:
-    world, stream = World(StreamStore(redis_client)), fresh("stream")
+    world, stream = small_steps(redis_client, triage), fresh("stream")
     other = world.another()
     for i, count in enumerate(grows):
         if i == min(asked_after, len(grows) - 1):

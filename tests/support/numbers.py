@@ -17,8 +17,8 @@ TALK = str.maketrans("0123456789", "abcdefghij")
 class NumbersEngine(HashEngine):
     """Ranks by `measure`; gives the raw numbers that it needs, by a hash."""
 
-    def __init__(self, measure: Measure = "fused", k: int = 3) -> None:
-        super().__init__(k)
+    def __init__(self, measure: Measure = "fused", k: int = 3, batch_segments: int = 8) -> None:
+        super().__init__(k, batch_segments=batch_segments)
         self.method = replace(self.method, measure=measure)
         self.calls = list[int]()
         """How many pairs each call of the scorer had."""

@@ -21,7 +21,8 @@ Fresh = Callable[[str], str]
 
 
 class World:
-    """A store, and one or more scorers on it that a test drives. max_lag: in tokens."""
+    """A store, and one or more scorers on it that a test drives. max_lag: in tokens; triage: of all
+    scorers."""
 
     def __init__(
         self,
@@ -29,16 +30,18 @@ class World:
         engine: Engine | None = None,
         max_lag: int = PLENTY,
         on_room: Callable[[], None] = lambda: None,
+        triage: bool = False,
     ):
         self.store = store
         self.engine = engine or HashEngine()
-        self.scorer = Scorer(self.engine, store, max_lag, on_room=on_room)
+        self.scorer = Scorer(self.engine, store, max_lag, on_room=on_room, triage=triage)
+        self.triage = triage
         self.text: dict[str, str] = {}
         self.is_talk = False
 
     def another(self) -> Scorer:
         """One more scorer on the same Redis."""
-        return Scorer(self.engine, self.store, PLENTY)
+        return Scorer(self.engine, self.store, PLENTY, triage=self.triage)
 
     async def grow(
         self, stream: str, segments: int, *also: Scorer, partition: str = "t/0"
@@ -99,7 +102,8 @@ class World:
         assert [(s.index, score) for s, score in top] == best(self.engine, segments, question)
         assert [s.text for s, _ in top] == [segments[s.index].text for s, _ in top]
         pairs = [(segment.text, question) for segment in segments]
-        assert await self.scores(stream, qid) == self.engine.score(pairs)
+        stored = [round(score, 4) for score in await self.scores(stream, qid)]
+        assert stored == self.engine.score(pairs)
 
 
 async def drain(scorer: Scorer) -> None:
