@@ -137,7 +137,7 @@ class Scorer:
             scores = step and self._submit(step)
             while step and scores:
                 self.working = True
-                following = None if self.streams.stale else await self._next()
+                following = await self._next() if self._plans_ahead() else None
                 following_scores = following and self._submit(following)
                 try:
                     await self._commit(step, await scores)
@@ -148,6 +148,13 @@ class Scorer:
                 step, scores = following, following_scores
             self.working = False
             await self._wake.wait()
+
+    def _plans_ahead(self) -> bool:
+        """Whether to plan a step while the last one runs. Not in triage on a slow model, where it
+        would not know of what comes in the seconds of that step."""
+        if self.planner.is_urgent:
+            self._wake.set()
+        return not (self.streams.stale or self.planner.is_urgent)
 
     async def step(self) -> bool:
         """Plan, score and write one step; False if nothing is unscored."""
