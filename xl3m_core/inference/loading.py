@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from xl3m_core.errors import ModelError
+from xl3m_core.inference.dtype import best_dtype
 from xl3m_core.inference.special_tokens import without_special_tokens
 
 BUNDLED_MODEL = Path(__file__).parents[1] / "small"
@@ -22,7 +23,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> tupl
     _check_name(Path(name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model, tokenizer = _load(name, dtype or best_dtype(device))
+        model, tokenizer = _load(name, dtype, device)
         return model.to(device), tokenizer
     except Exception as error:  # the libraries may raise anything for a broken folder
         raise ModelError(
@@ -50,7 +51,7 @@ def error_summary(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
+def _load(name: str, dtype: str | None, device: str) -> tuple[Any, Any]:
     """Model and tokenizer. Raises ValueError for an encoder-decoder and for missing weights."""
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.is_encoder_decoder:
@@ -58,20 +59,15 @@ def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     causal: Any = AutoModelForCausalLM
     model, info = causal.from_pretrained(
-        name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        name,
+        config=config,
+        dtype=dtype or best_dtype(device, config),
+        trust_remote_code=False,
+        output_loading_info=True,
     )
     if info["missing_keys"]:
         raise ValueError(f"it has no weights for {', '.join(sorted(info['missing_keys'])[:3])}")
     return model, tokenizer
-
-
-def best_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the hardware has fast instructions for it, else float32."""
-    if device.startswith("cuda"):
-        return torch.bfloat16
-    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
-    return torch.bfloat16 if fast else torch.float32
 
 
 def fast_tokenizer(tokenizer: Any) -> Any:
