@@ -44,8 +44,9 @@ CORE_LAYERS = (
     ("engine",),
     ("scoring",),
     ("inference",),
-    ("measure",),
-    ("answer", "context", "segmenter"),
+    ("measure", "question", "smoothing"),
+    ("relevance", "lexical"),
+    ("answer", "context", "segmenter", "features"),
     ("method", "segment", "topk", "grounding"),
     ("records", "errors"),
 )

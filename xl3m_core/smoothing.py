@@ -5,6 +5,7 @@ itself. Whether a segment is smoothed follows from its own text, so the order of
 matter.
 """
 
+import math
 from collections.abc import Callable
 
 WEIGHTS = (0.4, 0.7, 1.0, 0.7, 0.4)
@@ -25,11 +26,15 @@ def is_running_text(text: str) -> bool:
 def smoothed(index: int, score: Callable[[int], float | None]) -> float:
     """The weighted mean of the scores of the segment `index` and its neighbours.
 
-    score: of a segment by index; None if it has none. The segment itself must have one.
+    score: of a segment by index; None or -inf if it has none; -inf if the segment itself has none.
     """
+    own = score(index)
+    if own is None or not own > -math.inf:
+        return -math.inf
     total = weight = 0.0
     for offset, share in enumerate(WEIGHTS, -REACH):
-        if (value := score(index + offset)) is not None:
+        value = score(index + offset)
+        if value is not None and value > -math.inf:
             total += share * value
             weight += share
     return round(total / weight, DIGITS)

@@ -19,8 +19,8 @@ SCORES = st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=30)
 FOUND = Features(1.5, 1.0, -30.0, 10.0, 0.25)
 
 
-@given(NUMBER, NUMBER, NUMBER, NUMBER, NUMBER)
-def test_stored_numbers_give_the_scores_of_those_just_read(*numbers: float) -> None:
+@given(st.tuples(*[NUMBER] * 5))
+def test_stored_numbers_give_the_scores_of_those_just_read(numbers: tuple[float, ...]) -> None:
     features = exact(Features(*numbers))
     stored = pack(features)
     assert len(stored) == FEATURE_BYTES

@@ -40,9 +40,11 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
         logits = tiny.network(name)(input_ids=torch.tensor([row])).logits[0].double()
     p = torch.softmax(logits, dim=-1).tolist()
     certain = sum(q * math.log(q) for q in p[-1] if q > 0)
-    before = range(len(row) - len(suffix) - 1, len(row) - 1)
-    likely = sum(math.log(p[i][row[i + 1]]) for i in before) / len(suffix)
-    return (certain, likely, certain + likely * len(suffix))[MEASURES.index(measure)]
+    labels = tiny.engine(tiny.model(name)).encoded(question).labels
+    own = [i for i, label in enumerate(labels, len(row) - len(suffix)) if label == row[i]]
+    likely = sum(math.log(p[i - 1][row[i]]) for i in own)
+    scores = {"entropy": certain, "likelihood": likely / len(own), "hybrid": certain + likely}
+    return scores[measure]
 
 
 def greedy(network: Any, prompt: list[int], tokens: int, line: bool = True) -> list[int]:

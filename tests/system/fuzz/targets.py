@@ -237,7 +237,7 @@ def question(data: bytes) -> None:
     assert 1 <= len(found.stream.encode()) <= STREAM_BYTES
     if found.question is not None:
         assert found.question.strip()
-        engine().suffix.__wrapped__(found.question)  # as the agent does, but without its cache
+        engine().encoded.__wrapped__(found.question)  # as the agent does, but without its cache
 
 
 def query(data: bytes) -> None:
