@@ -65,6 +65,7 @@ class Engine:
             )
         self.frame = self.model.frame
         self._check_frame()
+        self.model.probe_rows(sum(map(len, self.frame)) + self.method.row_tokens + JOINING_TOKENS)
         self.batch_tokens = batch_tokens
         self.shortened = 0  # segments of which only the last tokens were read
         self._submitted = ThreadPoolExecutor(2, thread_name_prefix="scores")

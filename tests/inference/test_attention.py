@@ -106,8 +106,7 @@ def test_a_models_logits_are_the_same_with_each_attention(name: str, kind: str) 
     """Also with a sliding window; a model that cannot be switched stays as it is."""
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
     plain, found = (
-        by_name(model, each, (tiny.WINDOW - 3, tiny.WINDOW // 2))
-        for each in (attention.SDPA, kind)
+        by_name(model, each, (tiny.WINDOW - 3, tiny.WINDOW // 2)) for each in (attention.SDPA, kind)
     )
     torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
 

@@ -97,7 +97,7 @@ def can_share_prefix(
         shared = [*suffix_logits(prefixes, suffixes, [4, 4])]
     except Exception:  # as above: whole rows are always right
         return False
-    whole = [logits([prefix + suffix for prefix in prefixes], 4) for suffix in suffixes]
+    whole = [torch.cat([logits([row + end], 4) for row in prefixes]) for end in suffixes]
     return all(map(probe.is_close, whole, shared))
 
 

@@ -20,13 +20,15 @@ logger = logging.getLogger("xl3m")
 Rows = Sequence[Sequence[int]]
 NEEDED = ("attention_mask", "position_ids", "logits_to_keep")
 """Arguments that a network must take for packed rows and shared prefixes."""
+STATE_NEEDED = ("past_key_values", "logits_to_keep")
+"""The same to continue from a running state."""
 
 
 class FastPaths(ABC):
     """What a language model can do faster than row by row, found out by probes.
 
     can_pad: rows of different lengths go together. can_pack, can_share_prefix: for rows of up to
-    `fast_tokens` tokens.
+    `fast_tokens` tokens. has_state: the network keeps a running state that it returns in its cache.
     """
 
     model: Any
@@ -34,6 +36,7 @@ class FastPaths(ABC):
     window: int
     accepts: set[str]
     probe: Probe
+    has_state: bool
     can_pad = can_pack = can_share_prefix = False
     fast_tokens = 0
 
@@ -51,17 +54,20 @@ class FastPaths(ABC):
 
     def probe_paths(self) -> None:
         """Find out what the model can do with rows of any length."""
+        is_stateful = getattr(self.model, "_is_stateful", False)
+        self.has_state = is_stateful and {*STATE_NEEDED} <= self.accepts
         self.can_pad = self._probe_padding()
         if exact_tokens(self.config, self.window) == self.window:
             self._probe_fast_paths(self.window)
 
     def probe_rows(self, tokens: int) -> None:
         """Let rows of up to this many tokens, or of those in a sliding window, be packed and share
-        a prefix, if such rows keep their logits. Does nothing for a model that sees its whole
-        window. Not while another thread runs the model."""
-        tokens = min(tokens, exact_tokens(self.config, self.window))
+        a prefix, if such rows keep their logits. Does nothing for a model without a window or
+        state, which has been probed. Not while another thread runs the model."""
+        exact = self.window if self.has_state else exact_tokens(self.config, self.window)
+        tokens = min(tokens, exact)
         before = self.fast_tokens, self.can_pack, self.can_share_prefix
-        if tokens <= self.fast_tokens or self._obstacle():
+        if tokens <= self.fast_tokens or (self._obstacle() and not self.has_state):
             return
         self._probe_fast_paths(tokens, tokens)
         if (self.can_pack, self.can_share_prefix) < before[1:]:
@@ -80,12 +86,15 @@ class FastPaths(ABC):
     def _probe_fast_paths(self, tokens: int, probed: int = 0) -> None:
         """Find out whether rows of up to `tokens` can be packed and share a prefix. probed: the
         length of one of the rows that are tried."""
-        if self._obstacle():
+        is_open = not self._obstacle()
+        if not is_open and not self.has_state:
             return
         self.can_pack = self.can_share_prefix = False
         self.fast_tokens = tokens
-        self.can_pack = knows_packed_rows(self.model) and capabilities.can_pack(
-            self.logits, self.packed_logits, self.probe, probed
+        self.can_pack = (
+            is_open
+            and knows_packed_rows(self.model)
+            and capabilities.can_pack(self.logits, self.packed_logits, self.probe, probed)
         )
         self.can_share_prefix = capabilities.can_share_prefix(
             self.logits, self.suffix_logits, self.probe, probed
@@ -108,6 +117,8 @@ class FastPaths(ABC):
             seen = exact_tokens(self.config, self.window)
             why = f"its layers see {seen} tokens: tried for the rows of a method"
         changes = why or "it changes the logits"
+        if self.has_state:
+            changes = "it changes the logits" if self.fast_tokens else "tried for a method's rows"
         unknown = "" if knows_packed_rows(self.model) else "its attention knows no packed rows"
         return {
             "rows padded": "" if self.can_pad else "the logits change",

@@ -43,6 +43,7 @@ from xl3m_core.inference.model_config import (
 from xl3m_core.inference.packing import PackedBatch, slots_of
 from xl3m_core.inference.prefix_cache import PrefixCache
 from xl3m_core.inference.shared_prefix import SharedPrefix
+from xl3m_core.inference.shared_state import SharedState
 from xl3m_core.inference.tokenization import IncrementalDecoder, TokenCodec
 
 PREFIX_CACHE_BYTES = 256 << 20
@@ -164,9 +165,16 @@ class LanguageModel(FastPaths):
         """
         if max(map(len, rows)) + max(map(len, suffixes)) > self.fast_tokens:
             for suffix, positions in zip(suffixes, keep, strict=True):
-                yield self.logits([[*row, *suffix] for row in rows], positions)
+                whole = [[*row, *suffix] for row in rows]
+                parts = [whole] if self.can_pad else [[row] for row in whole]
+                yield torch.cat([self.logits(part, positions) for part in parts])
             return
         keep_prefix = max(0, *(k - len(suffix) for k, suffix in zip(keep, suffixes, strict=True)))
+        if self.has_state:
+            yield from SharedState(self.model, self.device, rows, keep_prefix).suffix_logits(
+                suffixes, keep
+            )
+            return
         shared = SharedPrefix(self.model, self.model.dtype, self.device, rows, keep_prefix)
         yield from shared.suffix_logits(suffixes, keep)
 
