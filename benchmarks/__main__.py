@@ -99,6 +99,8 @@ def table(name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:,.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

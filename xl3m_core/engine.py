@@ -63,7 +63,6 @@ class Engine:
                 f"the method is for a window of {self.method.window} tokens, "
                 f"but the model's is {model.window}"
             )
-        self.frame = self.model.frame
         self._check_frame()
         self.model.probe_rows(sum(map(len, self.frame)) + self.method.row_tokens + JOINING_TOKENS)
         self.batch_tokens = batch_tokens
@@ -79,7 +78,7 @@ class Engine:
         """Raise MethodError unless a segment fits the window beside the chat template."""
         if not self.model.has_chat_template:
             return
-        method, frame = self.method, sum(map(len, self.frame))
+        method, frame = self.method, sum(map(len, self.model.frame))
         needed = frame + method.segment_tokens + method.question_tokens + method.answer_tokens
         if needed > self.model.window:
             raise MethodError(
@@ -183,7 +182,7 @@ class Engine:
     def _question_words(self, question: str) -> QuestionWords:
         """The question's words, weighted by how little the model expects them without a segment.
         `words` caches them: the model reads each question once."""
-        encoded, before = self.encoded(question), self.frame[0] or [0]
+        encoded, before = self.encoded(question), self.model.bos or [0]
         (surprisals,) = self.executor.run(
             [partial(self._surprisals, tuple(before), encoded)], len(encoded.suffix)
         )
@@ -265,22 +264,21 @@ class Engine:
         """The question behind a segment; `encoded` caches it. Raises QuestionError."""
         if not question.strip():
             raise QuestionError("the question is empty")
-        encoded = EncodedQuestion.of(self.model, question, self.frame[1])
-        if encoded.rendered > self.method.question_tokens:
+        encoded = EncodedQuestion.of(self.model, question)
+        if (tokens := len(encoded.suffix)) > self.method.question_tokens:
             raise QuestionError(
-                f"the question takes {encoded.rendered} tokens with its template, and the method "
-                f"leaves it {self.method.question_tokens} of the window's {self.model.window}: "
+                f"the question takes {tokens} tokens with its template, and the method leaves it "
+                f"{self.method.question_tokens} of the window's {self.model.window}: "
                 "shorten it, or leave more for questions"
             )
         return encoded
 
     def _rows(self, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-        """[BOS] segment question, in the chat template if there is one, without the segment's first
-        tokens if they do not fit: its records were counted one by one, and joined they may have a
-        few tokens more."""
+        """[BOS] segment question, without the segment's first tokens if they do not fit: its
+        records were counted one by one, and joined they may have a few tokens more."""
         texts = list(dict.fromkeys(text for text, _ in pairs))
         ids = dict(zip(texts, map(tuple, self.model.encode(texts)), strict=True))
-        before, rows = tuple(self.frame[0]), list[Row]()
+        before, rows = tuple(self.model.bos), list[Row]()
         for i, (text, question) in enumerate(pairs):
             encoded = self.encoded(question)
             room = self.model.window - len(encoded.suffix) - len(before)

@@ -26,19 +26,17 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """suffix: the ids with which each row ends: the question in its template, then `after`, what
-    the chat template puts behind a message. labels: the ids of the suffix that belong to the
-    question, IGNORED in the place of others. offsets: start and end of these in `text`. rendered:
-    how many tokens the question has with its template."""
+    """suffix: the ids with which each row ends: the question in its template. labels: those that
+    belong to the question, IGNORED in the place of others. offsets: start and end of these in
+    `text`, in characters."""
 
     text: str
     suffix: tuple[int, ...]
     labels: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
-    rendered: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, question: str, after: Sequence[int]) -> "EncodedQuestion":
+    def of(cls, tokenizer: Tokenizer, question: str) -> "EncodedQuestion":
         """A question in the model's template."""
         text = tokenizer.template.replace("{question}", question)
         ids, spans = tokenizer.encode([text])[0], tokenizer.offsets(text)
@@ -51,8 +49,7 @@ class EncodedQuestion:
             for (first, last), own in zip(spans, inside, strict=True)
             if own
         ]
-        ignored = [IGNORED] * len(after)
-        return cls(question, (*ids, *after), (*labels, *ignored), (*offsets,), len(ids))
+        return cls(question, (*ids,), (*labels,), (*offsets,))
 
     def words(self, surprisals: Sequence[float]) -> QuestionWords:
         """The question's words, each weighted by the surprisals, in nats, of its tokens: how little

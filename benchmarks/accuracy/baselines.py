@@ -15,6 +15,7 @@ from benchmarks.accuracy.kv_baselines import CHUNK, CachedText, extend, frame
 from stream_app.scoring.bm25 import Bm25
 from xl3m_core import Engine, KeyContext, Measure, Segment, TopK
 from xl3m_core.method import MEASURES
+from xl3m_core.xl3m import RunningTopK
 
 READ_CHUNK = 256
 """Tokens per forward pass of a baseline that keeps the whole text; bounds the activations."""
@@ -135,23 +136,17 @@ class Standing:
 
     def read(self, text: Iterable[str], questions: Sequence[str]) -> None:
         """Score all of the text for all questions."""
-        self.best = {question: TopK(self.engine.method.k) for question in questions}
-        self.kept: dict[str, dict[int, Segment]] = {question: {} for question in questions}
+        self.best = {question: RunningTopK(TopK(self.engine.method.k)) for question in questions}
         for batch in segments(self.engine, text):
             pairs = [(segment, question) for segment in batch for question in questions]
             scores = self.engine.score([(segment.text, question) for segment, question in pairs])
             for (segment, question), score in zip(pairs, scores, strict=True):
-                self._keep(question, segment, score)
-
-    def _keep(self, question: str, segment: Segment, score: float) -> None:
-        self.kept[question][segment.index] = segment
-        out = self.best[question].add(segment.index, score)
-        if out is not None:
-            del self.kept[question][out]
+                smooths = self.engine.is_smoothed(segment.text)
+                self.best[question].add(segment, score, smooths)
 
     def ask(self, question: str) -> Reply:
         """Answer from the running top-k."""
-        best = [self.kept[question][index] for index, _ in self.best[question].best()]
+        best = [segment for segment, _ in self.best[question].ranked()]
         return reply(self.engine, best, question)
 
 

@@ -1,18 +1,28 @@
 """Real texts with annotated evidence: LogQA's logs and QMSum's meetings, read from a local folder.
 
-A text is a list of lines; a question's evidence is spans of them.
+A text is a list of lines; a question's evidence is spans of them. The set paraphrased/NAME asks
+about the log logqa/NAME in other words.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stream_app.scoring.bm25 import words
+
+WHOLE, ENDING, NONE = "whole identifier", "last digits only", "no identifier"
+"""Groups of questions about logs: what a question has of its evidence's words with digits."""
+SUMMARY, OTHER = "summary", "other"
+"""Groups of questions about meetings: whether "Summarize" is asked."""
+LAST_DIGITS = 4
+"""So many digits of an identifier, or more, name it."""
 NOT_OF_THE_LOG = ("LineId", "EventId", "EventTemplate", "Content")
 
 Span = tuple[int, int]
@@ -21,10 +31,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, and the lines of the text that answer it."""
+    """A question, the lines of the text that answer it, and the group it is counted in."""
 
     text: str
     evidence: tuple[Span, ...]
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +65,71 @@ class Document:
         return replace(self, lines=self.lines[:lines], questions=kept)
 
 
-def load(folder: Path) -> dict[str, list[Document]]:
-    """Every set below the folder by its name, such as logqa/HDFS or qmsum/val."""
-    logs = sorted(folder.glob("logqa/*/*_structured.csv"))
-    sets = {f"logqa/{log.parent.name}": [read_log(log)] for log in logs}
+def load(folder: Path, names: Iterable[str] | None = None) -> dict[str, list[Document]]:
+    """Sets below the folder by their names, such as qmsum/val; default: every set. Raises
+    SystemExit for a name that is none of them."""
+    readers = _readers(folder)
+    chosen = list(readers) if names is None else list(names)
+    if unknown := [name for name in chosen if name not in readers]:
+        raise SystemExit(f"{folder} has no set {unknown[0]}; it has {', '.join(readers) or 'none'}")
+    return {name: readers[name]() for name in chosen}
+
+
+def _readers(folder: Path) -> dict[str, Callable[[], list[Document]]]:
+    logs = {log.parent.name: log for log in sorted(folder.glob("logqa/*/*_structured.csv"))}
+    readers: dict[str, Callable[[], list[Document]]] = {
+        f"logqa/{name}": partial(_read_logs, log) for name, log in logs.items()
+    }
     for file in sorted(folder.glob("qmsum/*.jsonl")):
-        sets[f"qmsum/{file.stem}"] = read_meetings(file)
-    return sets
+        readers[f"qmsum/{file.stem}"] = partial(read_meetings, file)
+    for file in sorted(folder.glob("logqa-paraphrased/*.jsonl")):
+        name = file.stem.removesuffix(".dev")
+        if log := logs.get(name.partition(".")[0]):
+            readers[f"paraphrased/{name}"] = partial(_read_logs, log, file)
+    return readers
 
 
-def read_log(log: Path) -> Document:
-    """LogQA: a log as a table, with the questions of all its parts in files beside it."""
+def _read_logs(log: Path, paraphrased: Path | None = None) -> list[Document]:
+    return [read_log(log, paraphrased)]
+
+
+def read_log(log: Path, paraphrased: Path | None = None) -> Document:
+    """LogQA: a log as a table, with the questions of all its parts in files beside it; or with
+    those of a file that asks in other words. A question whose evidence is not in the log is left
+    out."""
     with log.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     lines = tuple(_line(record) for record in records)
     places: dict[str, list[Span]] = {}
     for i, record in enumerate(records):
         places.setdefault(record["Content"], []).append((i, i))
-    questions = [q for part in sorted(log.parent.glob("qa.json.*")) for q in _json_lines(part)]
-    asked = [Question(q["Question"], tuple(places.get(q["RawLog"], ()))) for q in questions]
+    asked = [
+        Question(text, tuple(places.get(line, ())), identifier_group(text, line))
+        for text, line in _asked(log, paraphrased)
+    ]
     return Document(log.parent.name, lines, tuple(a for a in asked if a.evidence))
+
+
+def _asked(log: Path, paraphrased: Path | None) -> Iterator[tuple[str, str]]:
+    """Questions about a log, each with its evidence line."""
+    if paraphrased:
+        yield from ((q["question"], q["evidence"]) for q in _json_lines(paraphrased))
+        return
+    for part in sorted(log.parent.glob("qa.json.*")):
+        yield from ((q["Question"], q["RawLog"]) for q in _json_lines(part))
+
+
+def identifier_group(question: str, evidence: str) -> str:
+    """What the question has of its evidence's identifiers, which are words with a digit."""
+    named, told = _identifiers(question), _identifiers(evidence)
+    if named & told:
+        return WHOLE
+    ends = {word for word in named if word.isdigit() and len(word) >= LAST_DIGITS}
+    return ENDING if any(word.endswith(tuple(ends)) for word in told) else NONE
+
+
+def _identifiers(text: str) -> set[str]:
+    return {word for word in words(text) if any(map(str.isdigit, word))}
 
 
 def read_meetings(file: Path) -> list[Document]:
@@ -84,7 +140,11 @@ def read_meetings(file: Path) -> list[Document]:
 def _meeting(name: str, meeting: dict[str, Any]) -> Document:
     turns = [f"{t['speaker']}: {t['content']}" for t in meeting["meeting_transcripts"]]
     asked = [
-        Question(q["query"], tuple((int(a), int(b)) for a, b in q["relevant_text_span"]))
+        Question(
+            q["query"],
+            tuple((int(a), int(b)) for a, b in q["relevant_text_span"]),
+            SUMMARY if q["query"].lower().startswith("summar") else OTHER,
+        )
         for q in meeting["specific_query_list"]
     ]
     return Document(name, tuple(" ".join(turn.split()) for turn in turns), tuple(asked))

@@ -69,7 +69,6 @@ class Letters:
     template = "\nQ: {question}\nA:"
     fingerprint = "letters"
     bos = (0,)
-    frame = ((0,), ())
     can_pad = True
     has_chat_template = False
     thread_safe = False
