@@ -6,7 +6,7 @@ is `XL3M_` and its name in capitals.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
 
     # -- Scoring -------------------------------------------------------------------------------
 
-    measure: Measure | Literal["auto"] = "auto"
+    measure: types.MeasureName = "auto"
     """How relevance is measured. `auto`: what the model's config says (`xl3m_measure`; `entropy`
     for the bundled model), else `fused`. `entropy` of the answer's first token (as in the paper);
     `top_p`, the entropy of the nucleus (NBCE); `likelihood` of the question after the segment;
