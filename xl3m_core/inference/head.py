@@ -1,7 +1,8 @@
 """Logits in float32 from a network in a shorter type.
 
-A logit of 20 to 40 in bfloat16 is a multiple of 1/8: rounded so, the entropies of SmolLM2-135M are
-off by 5 % (median), and by 1 % if only the last product is in float32. Its inputs stay as they are.
+A logit of 20 to 40 in bfloat16 is a multiple of 1/8 or 1/4. Rounded so, the entropies of
+SmolLM2-135M change with the batch by up to 10 %, with this by up to 4 %. The layer's inputs and
+weights stay as they are.
 """
 
 from functools import partial
