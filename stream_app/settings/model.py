@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     # -- Model ---------------------------------------------------------------------------------
 
     model: str = ""
-    """Folder or Hugging Face Hub id; empty: the bundled model (`--model`)."""
+    """Folder, Hugging Face Hub id, GGUF file, `smollm2`, or `small`, the bundled model and the
+    default: see [models](models.md) (`--model`)."""
     context_window: int = Field(default=0, ge=0, le=types.MAX_TOKENS)
     """Context window in tokens; 0: what the model's config says, which is also the maximum."""
     dtype: types.Dtype = ""
