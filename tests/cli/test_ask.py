@@ -1,7 +1,7 @@
 """`xl3m ask`: progress while the stream is scored for the question, and escaped stream names."""
 
 import asyncio
-from array import array
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,16 +13,16 @@ from stream_app.cli import progress as progress_module
 from stream_app.client import client
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
+from stream_app.store.range_update import RangeResult, RangeUpdate
 from stream_app.store.state import (
     Commit,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     ScoredRange,
     State,
 )
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine
+from tests.support.rows import rows_of
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]
@@ -43,9 +43,11 @@ async def half_read(store: StreamStore, stream: str) -> int:
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     await store.questions.ask(stream, "q", QuestionRecord(QUESTION, expires_at=4e9))
     head, half = len(segments), len(segments) // 2
-    scores = array("f", [-0.5] * (head - half)).tobytes()
-    read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, half, scores, [])
-    assert await store.extend_range([read], 3) == [RangeResult.EXTENDED]
+    rows = rows_of([-0.5] * (head - half))
+    read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, [(half, rows)])
+    assert [reply.result for reply in await store.extend_range([read], 3)] == [
+        RangeResult.TOP_CHANGED
+    ]
     return head - half
 
 
@@ -77,7 +79,7 @@ async def test_progress_is_shown_until_the_answer_comes(
         looked.set()
         return known
 
-    async def ask(_: Any, name: str, *__: Any) -> AsyncIterator[dict[str, Any]]:
+    async def ask(_: Any, name: str, *__: Any, **___: Any) -> AsyncIterator[dict[str, Any]]:
         assert name == stream
         if wanted:
             await looked.wait()
@@ -93,6 +95,34 @@ async def test_progress_is_shown_until_the_answer_comes(
     printed = capsys.readouterr()
     assert (f": {scored} of {2 * scored} segments" in printed.err) == wanted
     assert printed.out == "17"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_early_answers_go_to_standard_error_and_the_answer_to_standard_output(
+    as_json: bool,
+    redis_url: str,
+    fresh: Fresh,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ask(*_: Any, early: bool) -> AsyncIterator[dict[str, Any]]:
+        assert early == (not as_json)
+        if early:
+            yield {"type": "revision_text", "revision": 1, "piece": "8"}
+            yield {"type": "revision", "revision": 1, "answer": "8\x1b1", "coverage": 0.04}
+        yield {"type": "text", "text": "17"}
+        yield {"type": "answer", "error": "enough"}
+
+    monkeypatch.setattr(client, "ask", ask)
+    settings = Settings(redis=redis_url)
+    assert not await ask_command.ask(settings, fresh("stream"), QUESTION, as_json)
+    printed = capsys.readouterr()
+    if as_json:
+        assert json.loads(printed.out) == {"error": "enough"}
+        assert not printed.err
+    else:
+        assert printed.out == "17"
+        assert printed.err.startswith("so far, from 4% of the stream: 8\\x1b1\n")
 
 
 async def test_a_name_is_taken_literally_if_there_is_such_a_stream(
