@@ -7,6 +7,7 @@ after them. `range_update` turns a job's scores into a change of the question's 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stream_app.scoring.index_set import IndexSet
@@ -16,6 +17,7 @@ from stream_app.store.rows import SKIPPED_ROW, flag_of, pack_row
 from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
 from xl3m_core import Segment
 from xl3m_core.features import Features
+from xl3m_core.relevance import SMOOTHED_MEASURES
 from xl3m_core.smoothing import is_running_text
 
 if TYPE_CHECKING:
@@ -134,6 +136,10 @@ class TrackedQuestion:
             if index >= first and not is_planned:
                 popped.append(index)
         return popped
+
+    def scattered_job(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
+        """A job for these segments, which no job has yet, anywhere in the log."""
+        return self._plan(indices, cursor)
 
     def _plan(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
         """A job for these. The range then covers what is scored next to it, and what is deleted."""
@@ -263,10 +269,14 @@ class Step:
 
 def row_of(segment: Segment, features: Features, engine: "Engine") -> bytes:
     """The row of a segment with these raw numbers, by the engine's measure."""
-    flag = flag_of(
-        is_running_text=is_running_text(segment.text), is_smoothed=engine.is_smoothed(segment.text)
-    )
+    is_running_text = _is_running_text(segment.text)
+    is_smoothed = is_running_text and engine.method.measure in SMOOTHED_MEASURES
+    flag = flag_of(is_running_text=is_running_text, is_smoothed=is_smoothed)
     return pack_row(engine.relevance(features), flag, features)
+
+
+_is_running_text = lru_cache(maxsize=4096)(is_running_text)
+"""Cached, since all questions of a stream ask it of the same segments."""
 
 
 def range_update(job: ScoringJob, rows: Mapping[int, bytes]) -> RangeUpdate:
