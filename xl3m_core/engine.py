@@ -64,6 +64,7 @@ class Engine:
                 f"but the model's is {model.window}"
             )
         self._check_frame()
+        self.model.probe_rows(len(model.bos) + self.method.row_tokens + JOINING_TOKENS)
         self.batch_tokens = batch_tokens
         self.shortened = 0  # segments of which only the last tokens were read
         self._submitted = ThreadPoolExecutor(2, thread_name_prefix="scores")

@@ -66,6 +66,11 @@ class Method:
         method.check()
         return method
 
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a segment and a question."""
+        return self.segment_tokens + self.question_tokens
+
     def check(self) -> None:
         """Raise MethodError unless scoring and answering both fit the window."""
         if self.measure not in MEASURES:

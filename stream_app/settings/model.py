@@ -95,8 +95,8 @@ class Settings(BaseSettings):
     context_window: int = Field(default=0, ge=0, le=types.MAX_TOKENS)
     """Context window in tokens; 0: what the model's config says, which is also the maximum."""
     dtype: types.Dtype = ""
-    """Type of the weights; empty: bfloat16 where the hardware multiplies it fast, else float32. In
-    bfloat16 a score varies by up to 5 % with the rows in its batch, in float32 it does not."""
+    """Type of the weights; empty: the faster of float32 and bfloat16, measured at start. In
+    bfloat16 a score depends a little on the rows in its batch, in float32 it does not."""
     batch_tokens: int = Field(default=4096, ge=1, le=types.MAX_TOKENS)
     """Tokens in one forward pass. On CPU up to four run side by side, each up to a quarter larger.
     Lowered at start for a slow model."""

@@ -22,6 +22,7 @@ from xl3m_core import (
     Answer,
     Engine,
     KeyContext,
+    LanguageModel,
     Measure,
     Method,
     MethodError,
@@ -252,9 +253,8 @@ def test_an_answer_beside_batches_in_progress_is_the_one_it_is_alone(
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_models_that_see_all_and_take_places_share(name: str) -> None:
-    assert tiny.model(name).can_share_prefix is (
-        name not in (*tiny.UNPADDED, "bloom", "mistral", "gemma3")
-    )
+    model = LanguageModel(tiny.network(name), tiny.tokenizer(), tiny.WINDOW)
+    assert model.can_share_prefix is (name not in (*tiny.UNPADDED, "bloom", "mistral", "gemma3"))
 
 
 @pytest.mark.parametrize("budget", [1, 300, 1000])

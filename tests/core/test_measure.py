@@ -15,6 +15,7 @@ from xl3m_core.measure import (
     IGNORE_INDEX,
     entropy,
     log_likelihood,
+    log_totals,
     logits_needed,
     nucleus,
     numbers,
@@ -155,3 +156,18 @@ def test_positions_are_those_the_measures_read(labels: list[int]) -> None:
     assert logits_needed(["entropy", "top_p"], labels) == 1
     first = labels.index(3) if 3 in labels else len(labels)
     assert logits_needed(["entropy", "hybrid"], labels) == len(labels) - first + 1
+
+
+@pytest.mark.parametrize("shift", [-1e4, -200.0, -80.0, 0.0, 80.0, 200.0, 1e4])
+@pytest.mark.parametrize("shape", [(1, 1, 7), (3, 4, 500), (2, 0, 5)])
+def test_totals_are_those_of_logsumexp_at_any_height(
+    shape: tuple[int, int, int], shift: float
+) -> None:
+    logits = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(1)) + shift
+    wanted = logits.double().logsumexp(dim=-1)
+    torch.testing.assert_close(log_totals(logits).double(), wanted, rtol=1e-6, atol=1e-5)
+
+
+def test_the_total_of_logits_without_a_number_is_none() -> None:
+    logits = torch.tensor([[[0.0, 1.0], [math.nan, 1.0]], [[2.0, 3.0], [0.0, math.inf]]])
+    assert log_totals(logits).isfinite().tolist() == [[True, False], [True, False]]

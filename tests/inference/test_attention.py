@@ -13,8 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.support import tiny
 from xl3m_core import LanguageModel
-from xl3m_core.inference import attention
-from xl3m_core.inference.capabilities import logits_close
+from xl3m_core.inference import attention, attention_choice
+from xl3m_core.inference.capabilities import Probe
 
 MODULE = torch.nn.Module()
 
@@ -94,18 +94,19 @@ def test_scores_of_any_size_are_weighed_as_torch_does(scale: float, shift: float
 
 def by_name(model: LanguageModel, name: str, lengths: Sequence[int]) -> torch.Tensor:
     """The last logits of rows of these lengths, with the attention of that name."""
+    model.can_pack = False  # torch's own knows no packed rows
     model.model.set_attn_implementation(name)
     rows = [[n % tiny.VOCAB for n in range(3, 3 + length)] for length in lengths]
     return model.logits(rows, keep=min(lengths) // 2)
 
 
+@pytest.mark.parametrize("kind", [attention.NAME, attention.PACKED])
 @pytest.mark.parametrize("name", tiny.PADDED)
-def test_a_models_logits_are_the_same_with_blocked_attention(name: str) -> None:
+def test_a_models_logits_are_the_same_with_each_attention(name: str, kind: str) -> None:
     """Also with a sliding window; a model that cannot be switched stays as it is."""
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
     plain, found = (
-        by_name(model, kind, (tiny.WINDOW - 3, tiny.WINDOW // 2))
-        for kind in (attention.SDPA, attention.NAME)
+        by_name(model, each, (tiny.WINDOW - 3, tiny.WINDOW // 2)) for each in (attention.SDPA, kind)
     )
     torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
 
@@ -125,7 +126,7 @@ def test_there_is_a_mask_only_where_there_is_padding(
 
     monkeypatch.setitem(attention.ATTENTIONS._global_mapping, attention.NAME, noting)
     found = by_name(model, attention.NAME, lengths)
-    assert logits_close(plain, found)
+    assert model.probe.is_close(plain, found)
     assert all((mask is None) == (len(set(lengths)) == 1) for mask in masks) and masks
 
 
@@ -170,19 +171,46 @@ def test_on_a_gpu_torch_attends_without_cudnn(
 ) -> None:
     told = list[bool]()
     monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", told.append)
-    attention.disable_cudnn_attention(SimpleNamespace(device=torch.device(kind)))
+    attention_choice.disable_cudnn_attention(SimpleNamespace(device=torch.device(kind)))
     assert told == said
 
 
-def test_blocked_attention_is_chosen_in_bfloat16_only() -> None:
-    for dtype, name in (("bfloat16", attention.NAME), ("float32", attention.SDPA)):
-        model = LanguageModel.load(dtype=dtype, device="cpu").model
-        assert model.config._attn_implementation == name
+DTYPES = ("float32", "bfloat16", "float16")
 
 
-def test_if_logits_would_change_torchs_attention_stays(
-    monkeypatch: pytest.MonkeyPatch,
+def timed(blocked: float, torchs: float) -> Any:
+    """A measurement of the two attentions, in seconds."""
+    return lambda *shape: (blocked, torchs)
+
+
+@pytest.mark.parametrize(
+    ("blocked", "torchs", "faster"),
+    [(1.0, 3.0, attention.NAME), (3.0, 1.0, attention.PACKED), (0.99, 1.0, attention.PACKED)],
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_faster_attention_is_chosen(
+    dtype: str, blocked: float, torchs: float, faster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "logits_close", lambda one, other: False)
-    model = LanguageModel.load(dtype="bfloat16", device="cpu").model
-    assert model.config._attn_implementation == attention.SDPA
+    """Of about the same speed, torch's: it keeps its scores in float32."""
+    monkeypatch.setattr(attention_choice, "attention_seconds", timed(blocked, torchs))
+    model = LanguageModel.load(dtype=dtype, device="cpu")
+    is_measured = dtype != "float16"  # whose exponents are too small for blocked attention
+    assert model.model.config._attn_implementation == (faster if is_measured else attention.PACKED)
+    assert model.can_pack and model.can_share_prefix
+
+
+def test_both_attentions_are_timed_on_the_models_heads() -> None:
+    assert all(0 < s < 10 for s in attention_choice.attention_seconds(4, 2, 8, torch.float32))
+
+
+@pytest.mark.parametrize("name", [attention.NAME, attention.PACKED])
+def test_if_logits_would_change_torchs_attention_stays(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = (1.0, 3.0) if name == attention.NAME else (3.0, 1.0)
+    monkeypatch.setattr(attention_choice, "attention_seconds", timed(*times))
+    monkeypatch.setattr(Probe, "is_close", lambda *_: False)
+    network = copy.deepcopy(tiny.network("llama"))
+    said = attention_choice.choose_attention(network, Probe.of([0], [*range(20)], network))
+    assert network.config._attn_implementation == attention.SDPA
+    assert said == "torch's attention (the model takes no other)"

@@ -17,7 +17,6 @@ from transformers import BartConfig, BertConfig, PreTrainedTokenizerFast, T5Conf
 from tests.support import tiny
 from xl3m_core import LanguageModel, Measure, ModelError
 from xl3m_core.inference.generation import generate_with_transformers, greedy_decode
-from xl3m_core.inference.loading import best_dtype
 from xl3m_core.inference.prefix_cache import CachedPrefix
 from xl3m_core.measure import entropy
 
@@ -83,7 +82,9 @@ def test_scores_in_a_batch_alone_and_by_the_slow_twin_are_the_same(
 def test_attention_models_take_rows_of_any_length_together(name: str) -> None:
     watched = tiny.Watched(name)
     assert watched.can_pad
-    tiny.engine(watched).score(PAIRS)
+    engine = tiny.engine(watched)
+    watched.batches.clear()
+    engine.score(PAIRS)
     assert [len(batch) for batch in watched.batches] == [len(PAIRS)]
 
 
@@ -190,7 +191,7 @@ def test_generation_is_the_argmax_one_token_after_another(name: str) -> None:
 
 @pytest.mark.parametrize("most", [1, 24])
 @pytest.mark.parametrize(
-    "name", [name for name in tiny.CONFIGS if tiny.model(name).can_share_prefix]
+    "name", [name for name in tiny.CONFIGS if tiny.model(name).can_extend_cache]
 )
 def test_greedy_decoding_is_that_of_transformers(name: str, most: int) -> None:
     model = tiny.model(name)
@@ -341,11 +342,6 @@ def test_a_type_of_numbers_that_does_not_exist_is_refused(tmp_path: Path) -> Non
     tiny.save(tiny.network("llama"), tmp_path)
     with pytest.raises(ModelError):
         LanguageModel.load(tmp_path, dtype="float99")
-
-
-def test_a_graphics_card_multiplies_in_bfloat16() -> None:
-    assert best_dtype("cuda:0") == torch.bfloat16
-    assert best_dtype("cpu") in (torch.bfloat16, torch.float32)
 
 
 def test_ids_from_within_a_text_keep_their_leading_space() -> None:

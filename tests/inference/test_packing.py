@@ -11,7 +11,6 @@ from torch import Tensor
 from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference import attention
-from xl3m_core.inference.capabilities import logits_close
 from xl3m_core.inference.packing import MAX_PADDING_RATIO, PackedBatch, slots_of
 
 NARROW = {"mistral", "gemma3", "bloom"}
@@ -70,18 +69,21 @@ def test_rows_are_filled_only_where_that_is_little(lengths: list[int]) -> None:
     assert (slots_of([90, 89]), slots_of([90, 3])) == ([90, 90], [90, 3])
 
 
+@pytest.mark.parametrize("kind", [attention.NAME, attention.PACKED])
 @pytest.mark.parametrize("name", tiny.PADDED)
 @given(
     st.lists(st.integers(2, tiny.WINDOW), min_size=2, max_size=20)
     | st.lists(st.integers(tiny.WINDOW - 1, tiny.WINDOW), min_size=2, max_size=20)
 )
 @settings(max_examples=8, deadline=None)
-def test_packed_rows_have_the_logits_that_they_have_alone(name: str, lengths: list[int]) -> None:
+def test_packed_rows_have_the_logits_that_they_have_alone(
+    name: str, kind: str, lengths: list[int]
+) -> None:
     model = LanguageModel(copy.deepcopy(tiny.network(name)), tiny.tokenizer())
-    model.model.set_attn_implementation(attention.NAME)
-    assert model._probe_packing() is (name not in NARROW)
+    assert model.can_pack is (name not in NARROW)
     if name in NARROW:
         return
+    model.model.set_attn_implementation(kind)
     rows = [[(n * n + i) % tiny.VOCAB for n in range(length)] for i, length in enumerate(lengths)]
     for row, own in zip(rows, model.packed_logits(rows, 2), strict=True):
         torch.testing.assert_close(own, model.logits([row], 2)[0], rtol=1e-3, atol=1e-3)
@@ -106,4 +108,4 @@ def test_the_small_model_packs_all_rows_but_those_too_short_for_it() -> None:
     model.can_pack = False
     for rows, together in found:
         for row, own in zip(rows, together, strict=True):
-            assert logits_close(model.logits([row], 4)[0], own)
+            assert model.probe.is_close(model.logits([row], 4)[0], own)

@@ -12,7 +12,7 @@ from tests.support import tiny
 from xl3m_core import LanguageModel
 from xl3m_core.inference.prefix_cache import shared_tokens
 
-SHARING = [name for name in tiny.CONFIGS if tiny.model(name).can_share_prefix]
+SHARING = [name for name in tiny.CONFIGS if tiny.model(name).can_extend_cache]
 PER_TOKEN = 256  # two layers' keys and values, two heads of eight float32 each
 LOGITS = 4 * tiny.VOCAB
 PARTS = st.lists(st.integers(3, 30), min_size=1, max_size=40)

@@ -4,35 +4,37 @@
     queries    . . . .             only the keys up to its own last one; and as few rows at a
     a .. stop  . . . . .           time that their scores stay in the CPU's cache
 
-torch's own attention on CPU is 2 to 2.5 times slower in bfloat16 (docs/experiments.md). On a GPU
-torch's own is used, without cuDNN. Registered with transformers under `NAME`; the private
+Where torch's own attention is faster (`attention_choice`), that attends, under the name `PACKED`,
+which knows packed rows as well. Registered with transformers under these two names; the private
 attributes of transformers used here are listed in tests/inference/test_attention_contract.py.
 """
 
-import logging
-from functools import lru_cache, partial
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 
-from xl3m_core.inference.capabilities import logits_close
 from xl3m_core.inference.masks import additive_mask
 from xl3m_core.inference.packing import PackedBatch
-
-logger = logging.getLogger("xl3m")
 
 ATTENTIONS: Any = cast(Any, AttentionInterface)()
 MASKS: Any = cast(Any, AttentionMaskInterface)()
 NAME = "xl3m_blocked"
+PACKED = "xl3m_packed"
+"""torch's own attention, also of packed rows."""
 SDPA = "sdpa"
 """The name transformers has for torch's own attention."""
-LAYER_TYPES = {"full_attention", "sliding_attention"}
 BLOCK = 128  # queries; of 512 tokens, three eighths of all scores are never computed
 MAX_UNMASKED_TOKENS = 4096  # of a row without a mask; longer rows use torch's own attention
 MAX_SCORES = 1 << 20  # scores at a time: two megabytes in bfloat16
 MIN_SUM, MAX_SUM = 1e-20, 1e34  # sums of weights; exponents of 8 bits hold 1e-38 to 3e38
+
+
+Kernel = Callable[[Any, Tensor, Tensor, Tensor, Tensor | None, dict[str, Any]], Tensor]
+"""Attention of padded rows: module, query, key, value, mask, other arguments -> (B, T, H, D)."""
 
 
 def blocked_attention(
@@ -54,12 +56,55 @@ def blocked_attention(
     Scores have the dtype of the values, as in transformers' eager attention; torch's own keeps them
     in float32. Anything but reading several tokens at once is left to torch's own.
     """
-    if packed is not None:
-        if attention_mask is None or attention_mask.shape != packed.no_mask.shape:
-            raise ValueError("rows cannot be packed: this layer masks more than later tokens")
-        attend = partial(_gathered, module, mask=None, named=named)
-        return packed.attended(attend, query, key, value), None
-    return _gathered(module, query, key, value, attention_mask, named), None
+    return _attention(_gathered, module, query, key, value, attention_mask, packed, named), None
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    packed: PackedBatch | None = None,
+    **named: Any,
+) -> tuple[Tensor, Any]:
+    """torch's own attention; arguments and result as in `blocked_attention`."""
+    return _attention(_torchs, module, query, key, value, attention_mask, packed, named), None
+
+
+def _attention(
+    kernel: Kernel,
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    packed: PackedBatch | None,
+    named: dict[str, Any],
+) -> Tensor:
+    """The kernel's attention of padded rows, or of the rows of a packed batch."""
+    if packed is None:
+        return kernel(module, query, key, value, mask, named)
+    if mask is None or mask.shape != packed.no_mask.shape:
+        raise ValueError("rows cannot be packed: this layer masks more than later tokens")
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return kernel(module, query, key, value, None, named)
+
+    return packed.attended(attend, query, key, value)
+
+
+def _torchs(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    named: dict[str, Any],
+) -> Tensor:
+    """torch's own attention; shapes as in `_gathered`."""
+    output: tuple[Tensor, Any] = ATTENTIONS[SDPA](module, query, key, value, mask, **named)
+    return output[0]
 
 
 def _gathered(
@@ -75,8 +120,7 @@ def _gathered(
     query: (B, H, T, D); key, value: (B, h, S, D); mask: (B, 1, T, S) or None -> (B, T, H, D).
     """
     if torch.is_grad_enabled() or not _is_supported(module, query, key, mask, named):
-        output: tuple[Tensor, Any] = ATTENTIONS[SDPA](module, query, key, value, mask, **named)
-        return output[0]
+        return _torchs(module, query, key, value, mask, named)
     scaling = named.get("scaling") or query.shape[-1] ** -0.5
     return _attended(query * scaling, key, value, mask)
 
@@ -176,53 +220,7 @@ def mask(*args: Any, **named: Any) -> Tensor | None:
     return added.masked_fill_(~visible.any(-1, keepdim=True), 0)
 
 
-def disable_cudnn_attention(model: Any) -> None:
-    """On a GPU, keep torch in this process from cuDNN's attention: cuDNN prepares a plan for each
-    new shape, and hardly two batches or prompts have the same."""
-    if model.device.type == "cuda":
-        torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-@torch.inference_mode()
-def enable_blocked_attention(model: Any) -> None:
-    """Switch the model to blocked attention where that is faster, if its logits stay the same.
-
-    They are compared by running the model both ways on more tokens than one block has.
-    """
-    if not _is_candidate(model):
-        return
-    ids = torch.arange(BLOCK + 8)[None] % 8 + 1
-    try:
-        before = model(input_ids=ids, use_cache=False).logits
-        model.set_attn_implementation(NAME)
-        is_same = logits_close(before, model(input_ids=ids, use_cache=False).logits)
-    except Exception:  # a foreign model may raise anything
-        is_same = False
-    if not is_same:
-        model.set_attn_implementation(SDPA)
-        logger.info("the model keeps torch's attention: blocked attention changes its logits")
-
-
-def uses_blocked_attention(model: Any) -> bool:
-    """Whether the model uses blocked attention."""
-    return isinstance(model, PreTrainedModel) and model.config._attn_implementation == NAME
-
-
-def has_known_layers(config: Any) -> bool:
-    """Whether the mask alone decides what each layer attends to, as far as the config tells."""
-    return set(getattr(config, "layer_types", None) or LAYER_TYPES) <= LAYER_TYPES
-
-
-def _is_candidate(model: Any) -> bool:
-    """Whether a model on CPU, in bfloat16, uses torch's own attention and can be switched. Models
-    with `index_topk` choose by the attention's name which tokens they attend to."""
-    if not isinstance(model, PreTrainedModel) or model.config._attn_implementation != SDPA:
-        return False
-    config = model.config.get_text_config()
-    is_faster = model.device.type == "cpu" and model.dtype == torch.bfloat16
-    is_plain = has_known_layers(config) and not hasattr(config, "index_topk")
-    return is_faster and is_plain and bool(model._can_set_attn_implementation())
-
-
 AttentionInterface.register(NAME, blocked_attention)
 AttentionMaskInterface.register(NAME, mask)
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, MASKS[SDPA])

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from xl3m_core.errors import ModelError, error_summary
+from xl3m_core.inference.dtype import best_dtype
 from xl3m_core.inference.gguf import load_gguf
 from xl3m_core.inference.model_name import BUNDLED_MODEL as BUNDLED_MODEL
 from xl3m_core.inference.model_name import is_gguf, locate
@@ -25,7 +26,7 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> tupl
     place = locate(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model, tokenizer = _load(place, dtype or best_dtype(device))
+        model, tokenizer = _load(place, dtype, device)
         return model.to(device), tokenizer
     except ModelError:
         raise
@@ -35,30 +36,25 @@ def load(name: str, device: str | None = None, dtype: str | None = None) -> tupl
         ) from error
 
 
-def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
+def _load(name: str, dtype: str | None, device: str) -> tuple[Any, Any]:
     """Model and tokenizer. Raises ValueError for an encoder-decoder and for missing weights."""
     if is_gguf(name):
-        return load_gguf(Path(name), dtype)
+        return load_gguf(Path(name), dtype or best_dtype(device))
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.is_encoder_decoder:
         raise ValueError(f"{config.model_type} is an encoder-decoder")
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     causal: Any = AutoModelForCausalLM
     model, info = causal.from_pretrained(
-        name, config=config, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        name,
+        config=config,
+        dtype=dtype or best_dtype(device, config),
+        trust_remote_code=False,
+        output_loading_info=True,
     )
     if info["missing_keys"]:
         raise ValueError(f"it has no weights for {', '.join(sorted(info['missing_keys'])[:3])}")
     return model, tokenizer
-
-
-def best_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the hardware has fast instructions for it, else float32."""
-    if device.startswith("cuda"):
-        return torch.bfloat16
-    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
-    return torch.bfloat16 if fast else torch.float32
 
 
 def fast_tokenizer(tokenizer: Any) -> Any:

@@ -5,6 +5,7 @@ padding would change gets rows of one length only. Token ids in, logits and text
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from torch import Tensor
 
 from xl3m_core.errors import ModelError
 from xl3m_core.inference import capabilities
-from xl3m_core.inference.attention import (
+from xl3m_core.inference.attention_choice import (
+    choose_attention,
     disable_cudnn_attention,
-    enable_blocked_attention,
-    has_known_layers,
-    uses_blocked_attention,
 )
+from xl3m_core.inference.capabilities import SAMPLE, Probe
 from xl3m_core.inference.chat_template import ChatTemplate
+from xl3m_core.inference.fast_path import FastPaths, summary
 from xl3m_core.inference.generation import (
     ShouldStop,
     TextStreamer,
@@ -29,6 +30,7 @@ from xl3m_core.inference.generation import (
     prefill,
     stop_rule,
 )
+from xl3m_core.inference.head import use_float32_logits
 from xl3m_core.inference.loading import BUNDLED_MODEL, fingerprint, load
 from xl3m_core.inference.masks import pad_left, position_ids
 from xl3m_core.inference.model_config import (
@@ -41,12 +43,15 @@ from xl3m_core.inference.model_config import (
 from xl3m_core.inference.packing import PackedBatch, slots_of
 from xl3m_core.inference.prefix_cache import PrefixCache
 from xl3m_core.inference.shared_prefix import SharedPrefix
+from xl3m_core.inference.shared_state import SharedState
 from xl3m_core.inference.tokenization import IncrementalDecoder, TokenCodec
 
 PREFIX_CACHE_BYTES = 256 << 20
 
+logger = logging.getLogger("xl3m")
 
-class LanguageModel:
+
+class LanguageModel(FastPaths):
     """A causal LM and its tokenizer.
 
     Any thread may encode and decode. Several threads may call `logits` and `suffix_logits` at once
@@ -63,7 +68,7 @@ class LanguageModel:
     ) -> None:
         self.model = model.eval()
         disable_cudnn_attention(model)
-        enable_blocked_attention(model)
+        use_float32_logits(model)
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
         check_vocabulary(model, tokenizer)
@@ -76,15 +81,15 @@ class LanguageModel:
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         self.fingerprint = fingerprint(model)
         self.thread_safe = not _has_dynamic_rope(self.config)
-        self._accepts = set(inspect.signature(model.forward).parameters)
-        self.can_pack = False
-        self.can_pad = self._probe_padding()
-        if capabilities.is_bidirectional(self.logits):
+        self.accepts = {*inspect.signature(model.forward).parameters}
+        self.probe = Probe.of(self.bos, self.encode([SAMPLE])[0], model)
+        attention = choose_attention(model, self.probe)
+        self.probe_paths()
+        if capabilities.is_bidirectional(self.logits, self.probe):
             raise ModelError(
                 f"{self.config.model_type} is not a causal LM: tokens change earlier predictions"
             )
-        self.can_pack = self._probe_packing()
-        self.can_share_prefix = self._probe_shared_prefix()
+        logger.info(summary(model, attention, self.obstacles()))
         # Dynamic RoPE may rotate new tokens by other factors than those in the cache.
         self.can_extend_cache = self.can_share_prefix and self.thread_safe
         self.prefix_cache = PrefixCache(prefix_cache_bytes if self.can_extend_cache else 0)
@@ -134,16 +139,17 @@ class LanguageModel:
 
         Raises ModelError if the rows differ in length and the model cannot be padded.
         """
-        if self.can_pack and min(map(len, rows)) >= keep:
+        lengths = [*map(len, rows)]
+        if self.can_pack and min(lengths) >= keep and max(lengths) <= self.fast_tokens:
             return self.packed_logits(rows, keep)
         ids, mask = self.padded(rows, keep)
         width = ids.shape[1]
         inputs: dict[str, Any] = {"input_ids": ids}
         if self.can_pad:
             inputs["attention_mask"] = mask
-        if self.can_pad and "position_ids" in self._accepts:
+        if self.can_pad and "position_ids" in self.accepts:
             inputs["position_ids"] = position_ids(mask)
-        if "logits_to_keep" in self._accepts:
+        if "logits_to_keep" in self.accepts:
             inputs["logits_to_keep"] = torch.arange(width - keep, width, device=ids.device)
         logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits[:, -keep:]
@@ -154,9 +160,21 @@ class LanguageModel:
     ) -> Iterator[Tensor]:
         """`logits` of every row with each suffix after it, the row read once.
 
-        Yields for each suffix the logits of its last `keep` positions: (B, keep, V).
+        Yields for each suffix the logits of its last `keep` positions: (B, keep, V). Rows that are
+        too long to share their prefix are read whole.
         """
+        if max(map(len, rows)) + max(map(len, suffixes)) > self.fast_tokens:
+            for suffix, positions in zip(suffixes, keep, strict=True):
+                whole = [[*row, *suffix] for row in rows]
+                parts = [whole] if self.can_pad else [[row] for row in whole]
+                yield torch.cat([self.logits(part, positions) for part in parts])
+            return
         keep_prefix = max(0, *(k - len(suffix) for k, suffix in zip(keep, suffixes, strict=True)))
+        if self.has_state:
+            yield from SharedState(self.model, self.device, rows, keep_prefix).suffix_logits(
+                suffixes, keep
+            )
+            return
         shared = SharedPrefix(self.model, self.model.dtype, self.device, rows, keep_prefix)
         yield from shared.suffix_logits(suffixes, keep)
 
@@ -264,37 +282,6 @@ class LanguageModel:
     def frame(self) -> tuple[list[int], list[int]]:
         """The ids before and after a text in a prompt: of the chat template, or BOS alone."""
         return self.chat.prompt_frame() if self.has_chat_template else (self.bos, [])
-
-    def _probe_padding(self) -> bool:
-        """A model with a running state (Mamba, RWKV) is never padded: the effect of a pad on the
-        state may be too small to measure in a short row, and still matter in a long one."""
-        self.can_pad = True
-        if getattr(self.model, "_is_stateful", False) or "attention_mask" not in self._accepts:
-            return False
-        return capabilities.can_pad(self.logits)
-
-    def _probe_packing(self) -> bool:
-        """Only blocked attention knows where each packed row ends."""
-        return (
-            uses_blocked_attention(self.model)
-            and self._accepts_any_position()
-            and capabilities.can_pack(self.logits, self.packed_logits)
-        )
-
-    def _probe_shared_prefix(self) -> bool:
-        return self._accepts_any_position() and capabilities.can_share_prefix(
-            self.logits, self.suffix_logits
-        )
-
-    def _accepts_any_position(self) -> bool:
-        """Whether tokens may have any position and attend to all before them, and the logits of any
-        position can be requested. False for a sliding window shorter than the model's window."""
-        needed = {"position_ids", "logits_to_keep"}
-        return self.can_pad and needed <= self._accepts and self._has_full_attention()
-
-    def _has_full_attention(self) -> bool:
-        sliding = getattr(self.config, "sliding_window", None) or self.window
-        return has_known_layers(self.config) and sliding >= self.window
 
 
 def _has_dynamic_rope(config: Any) -> bool:
