@@ -169,9 +169,7 @@ def _prompts(model: Reader, record: str, question: str) -> list[list[int]]:
     return []
 
 
-def _logits(
-    model: Reader, prompts: Sequence[list[int]], paths: Sequence[Path]
-) -> Iterator[Tensor]:
+def _logits(model: Reader, prompts: Sequence[list[int]], paths: Sequence[Path]) -> Iterator[Tensor]:
     """For each path the logits (prompts, tokens + 1, V) from the prompts' last token on."""
     suffixes = [path.ids for path in paths]
     keep = [len(suffix) + 1 for suffix in suffixes]

@@ -20,8 +20,36 @@ _WORD = re.compile(r"[^\s=,;()\[\]<>{}'\"|]+")
 _COLON = re.compile(r"(?<=[A-Za-z_]{2}):|:(?=[A-Za-z]{2})")
 _OPENING, _CLOSING = ":*#", ".:!?*"
 _FUNCTION_WORDS = frozenset(
-    "a an and are as at be by for from has have in is it its of on or than that the this to was "
-    "were will with".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "in",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "than",
+        "that",
+        "the",
+        "this",
+        "to",
+        "was",
+        "were",
+        "will",
+        "with",
+    ]
 )
 _ALTERNATIVES = re.compile(r"(\S+)\s+or\s+(\S+)", re.IGNORECASE)
 
