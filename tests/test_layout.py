@@ -37,6 +37,7 @@ STREAM_LAYERS = (
     ("settings",),
     ("formats", "embedded"),
     ("runtime",),
+    ("machine_log",),
     ("errors", "sample_log"),
 )
 CORE_LAYERS = (

@@ -5,7 +5,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -18,10 +18,12 @@ from stream_app.kafka.faust_app import create_faust
 from stream_app.runtime.watchdog import Watchdog
 from stream_app.settings import Settings, kafka_home, unknown_variables
 from stream_app.settings.faults import bounds
+from stream_app.settings.types import MeasureName
 from stream_app.settings.variables import OTHER_VARIABLES, SECRETS, variable
 from stream_app.store.state import QuestionRecord
 from stream_app.store.store import StreamStore
 from xl3m_core.errors import MethodError
+from xl3m_core.method import AUTO_MEASURE, MEASURES
 
 CHOSEN = {
     "broker": "kafka://b:1",
@@ -291,3 +293,9 @@ def test_settings_are_frozen_and_know_the_brokers_address() -> None:
 def test_kafka_home_is_a_folder_or_nothing() -> None:
     assert kafka_home({}) is None and kafka_home({"KAFKA_HOME": ""}) is None
     assert str(kafka_home({"KAFKA_HOME": "/opt/kafka"})) == "/opt/kafka"
+
+
+def test_every_measure_can_be_set() -> None:
+    assert get_args(MeasureName) == (AUTO_MEASURE, *MEASURES)
+    with pytest.raises(SettingsError, match="must be one of auto, entropy"):
+        Settings.from_env({"XL3M_MEASURE": "best"})

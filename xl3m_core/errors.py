@@ -21,3 +21,8 @@ class QuestionError(XL3MError, ValueError):
 
 class ModelError(XL3MError, RuntimeError):
     """The model cannot be loaded, or gives no usable logits."""
+
+
+def error_summary(error: Exception) -> str:
+    """The first line of an error's message, or its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

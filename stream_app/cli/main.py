@@ -262,19 +262,19 @@ def run(file: Path, questions: tuple[str, ...], as_json: bool, **given: Any) -> 
 @click.option(
     "--lines",
     type=click.IntRange(1),
-    default=3000,
-    show_default=True,
-    help="Number of log lines to stream.",
+    help="Number of log lines to stream; by default 200, 3,000 with the model `small`.",
 )
 @options("model")
-def demo(lines: int, **given: Any) -> None:
+def demo(lines: int | None, **given: Any) -> None:
     """Try everything on this machine in two minutes.
 
-    Starts a broker, Redis, a worker and a live log, asks three questions, and deletes everything
-    at the end.
+    Starts a broker, Redis, a worker and a stream of this machine's own log, asks three questions
+    about it, says which answers are right, and deletes everything at the end. The model is SmolLM2
+    if it is installed, else the bundled one.
 
     \b
     Example: xl3m demo
+             xl3m demo --model small
     """
     from stream_app.cli.demo import run_demo
 

@@ -41,7 +41,7 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         ),
         "redis": click.option("--redis", help="Redis URL, redis://host:port/db  [XL3M_REDIS]"),
         "model": click.option(
-            "--model", help="Model folder or Hugging Face model id  [XL3M_MODEL]"
+            "--model", help="Folder, hub id, GGUF file, `smollm2` or `small`  [XL3M_MODEL]"
         ),
         "json": click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
     }  # fmt: skip

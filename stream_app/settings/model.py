@@ -6,7 +6,7 @@ is `XL3M_` and its name in capitals.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     # -- Model ---------------------------------------------------------------------------------
 
     model: str = ""
-    """Folder or Hugging Face Hub id; empty: the bundled model (`--model`)."""
+    """Folder, Hugging Face Hub id, GGUF file, `smollm2`, or `small`, the bundled model and the
+    default: see [models](models.md) (`--model`)."""
     context_window: int = Field(default=0, ge=0, le=types.MAX_TOKENS)
     """Context window in tokens; 0: what the model's config says, which is also the maximum."""
     dtype: types.Dtype = ""
@@ -143,7 +144,7 @@ class Settings(BaseSettings):
 
     # -- Scoring -------------------------------------------------------------------------------
 
-    measure: Measure | Literal["auto"] = "auto"
+    measure: types.MeasureName = "auto"
     """How relevance is measured. `auto`: what the model's config says (`xl3m_measure`; `entropy`
     for the bundled model), else `fused`. `entropy` of the answer's first token (as in the paper);
     `top_p`, the entropy of the nucleus (NBCE); `likelihood` of the question after the segment;

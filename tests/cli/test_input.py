@@ -65,6 +65,8 @@ def assert_one_mistake(done: subprocess.CompletedProcess[str], named: str, code:
         (("feed", "/dev/null/x"), "/dev/null/x"),
         (("run", __file__, "-q", b"\xff"), "UTF-8"),
         (("demo", "--lines", "-5"), "--lines"),
+        (("demo", "--model", "/no/model.gguf"), "/no/model.gguf"),
+        (("run", __file__, "-q", "q?", "--model", f"{Path(__file__).parent}:no.gguf"), "no.gguf"),
         (("worker", "--loglevel", "nonsense"), "--loglevel"),
         (("worker", "--redis", "redis://127.0.0.1:1/0?what=ever"), "XL3M_REDIS"),
         (("worker", "--redis", "redis://127.0.0.1:1/0?socket_timeout=soon"), "XL3M_REDIS"),

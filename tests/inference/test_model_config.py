@@ -74,16 +74,6 @@ def test_a_template_without_the_question_is_refused(template: Any) -> None:
     assert refusal(question_template, network.config)
 
 
-def test_a_gguf_file_is_named_for_what_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "model.Q4_K_M.GGUF"
-    for _ in range(2):  # not there, and there
-        said = refusal(load, str(file))
-        assert str(file) in said and "gguf_file" in said and "safetensors" in said
-        file.write_bytes(b"GGUF")
-    file.rename(tmp_path / "model.gguf")
-    assert "gguf_file" in refusal(load, str(tmp_path))
-
-
 def test_a_file_of_a_model_is_not_the_model(tmp_path: Path) -> None:
     tiny.save(tiny.network("llama"), tmp_path)
     assert "give the folder" in refusal(load, str(tmp_path / "model.safetensors"))

@@ -10,48 +10,35 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from xl3m_core.errors import ModelError
+from xl3m_core.errors import ModelError, error_summary
+from xl3m_core.inference.gguf import load_gguf
+from xl3m_core.inference.model_name import BUNDLED_MODEL as BUNDLED_MODEL
+from xl3m_core.inference.model_name import is_gguf, locate
 from xl3m_core.inference.special_tokens import without_special_tokens
-
-BUNDLED_MODEL = Path(__file__).parents[1] / "small"
-"""The folder of the bundled model."""
 
 
 def load(name: str, device: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
-    """Model and tokenizer on a device, by default a GPU if there is one. Raises ModelError."""
-    _check_name(Path(name))
+    """Model and tokenizer on a device, by default a GPU if there is one. Raises ModelError.
+
+    name: as in `model_name`.
+    """
+    place = locate(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model, tokenizer = _load(name, dtype or best_dtype(device))
+        model, tokenizer = _load(place, dtype or best_dtype(device))
         return model.to(device), tokenizer
+    except ModelError:
+        raise
     except Exception as error:  # the libraries may raise anything for a broken folder
         raise ModelError(
             f"cannot load a causal LM from {name!r}: {error_summary(error)}"
         ) from error
 
 
-def _check_name(path: Path) -> None:
-    """Raise ModelError for a file: a model is a folder, or a name on the hub."""
-    files = [path] if path.is_file() or path.suffix.lower() == ".gguf" else []
-    if path.is_dir() and not (path / "config.json").exists():
-        files = sorted(path.glob("*.gguf"))
-    if files and files[0].suffix.lower() == ".gguf":
-        raise ModelError(
-            f"{str(files[0])!r} is a GGUF file, which is not supported: give the folder or hub id "
-            "of the model it was made from (config.json, tokenizer.json, *.safetensors), or "
-            "convert it: from_pretrained(folder, gguf_file=name) and save_pretrained"
-        )
-    if files:
-        raise ModelError(f"{str(path)!r} is a file: give the folder that contains it")
-
-
-def error_summary(error: Exception) -> str:
-    """The first line of the error's message, or its class if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def _load(name: str, dtype: str | torch.dtype) -> tuple[Any, Any]:
     """Model and tokenizer. Raises ValueError for an encoder-decoder and for missing weights."""
+    if is_gguf(name):
+        return load_gguf(Path(name), dtype)
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.is_encoder_decoder:
         raise ValueError(f"{config.model_type} is an encoder-decoder")
