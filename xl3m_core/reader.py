@@ -92,7 +92,9 @@ class Reader:
             with self._priority(len(prompt)):
                 self.model.prefill(prompt)
 
-    def answer(self, context: KeyContext, question: str, on_text: OnText | None) -> Generated:
+    def answer(
+        self, context: KeyContext, question: str, on_text: OnText | None = None
+    ) -> Generated:
         """The answer; see `Engine.answer`."""
         if not context.text:
             raise ModelError(
