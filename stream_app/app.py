@@ -76,6 +76,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> App:
         on_change=lambda stream, qid: prefetcher.mark_stale(stream, qid),
         on_step=lambda fill, seconds: metrics.observe_step(fill, seconds),
         on_room=lambda: buffers.wake(),
+        triage=settings.on_lag == "triage",
+        on_skipped=lambda count: metrics.skipped_segments(count),
     )
     memory = MemorySampler(store, scorer.streams)
     metrics = Metrics(scorer, health, memory)

@@ -53,7 +53,12 @@ NEEDS: dict[str, dict[str, str]] = {
 }
 CHOSEN |= {"key_format": "hex", "encoding": "replace", "unreadable": "wait"}
 CHOSEN |= {"isolation_level": "read_uncommitted", "start": "latest", "record_start": "line"}
-CHOSEN |= {"log_format": "json", "dtype": "float32", "schema_registry": "https://r:8081"}
+CHOSEN |= {
+    "log_format": "json",
+    "on_lag": "wait",
+    "dtype": "float32",
+    "schema_registry": "https://r:8081",
+}
 NEEDS |= {
     "schema_registry_user": {"schema_registry": "http://r", "schema_registry_password": "secret"},
     "schema_registry_password": {"schema_registry": "http://r", "schema_registry_user": "me"},
@@ -129,6 +134,7 @@ def test_a_number_that_is_none_is_named_by_its_variable(name: str, text: str) ->
         ("redis", "http://localhost"),
         ("input_format", "yaml"),
         ("log_format", "xml"),
+        ("on_lag", "stop"),
         ("shutdown_timeout_seconds", "0"),
         ("measure", "loudness"),
         ("batch_tokens", "0"),

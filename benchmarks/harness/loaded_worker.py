@@ -160,7 +160,7 @@ def _said(segment: Segment) -> tuple[str, int, int, int, int]:
 
 @asynccontextmanager
 async def loaded(
-    settings: Settings, folder: Path, model: list[str], **changes: int
+    settings: Settings, folder: Path, model: list[str], **changes: int | str
 ) -> AsyncIterator[Loaded]:
     """A ready worker on topics of its own. model: the arguments of `stub_workers`."""
     name = uuid4().hex[:8]

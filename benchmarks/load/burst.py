@@ -24,7 +24,8 @@ async def measure(
     settings: Settings, folder: Path, seconds: float, speed: float, backlog: int
 ) -> dict[str, Any]:
     """The figures of a burst of `seconds`, TIMES as fast as the model's `speed` in tokens/s."""
-    async with loaded(settings, folder, ["paced", f"{speed}"], max_lag_tokens=backlog) as here:
+    changes: dict[str, int | str] = {"max_lag_tokens": backlog, "on_lag": "wait"}
+    async with loaded(settings, folder, ["paced", f"{speed}"], **changes) as here:
         return await guarded(here.worker, here.log, run(here, seconds, speed))
 
 

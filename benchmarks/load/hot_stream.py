@@ -60,7 +60,7 @@ class Expected:
 async def measure(settings: Settings, folder: Path, slow: int, seconds: float) -> dict[str, Any]:
     """The figures of `seconds` without the hot stream, and as many with it."""
     traffic = SLOW_A_SECOND * TOKENS / (1 - SHARE)
-    changes = {"max_lag_tokens": 16_384}
+    changes: dict[str, int | str] = {"max_lag_tokens": 16_384, "on_lag": "wait"}
     async with loaded(settings, folder, ["paced", f"{SCORED_SHARE * traffic}"], **changes) as here:
         return await guarded(here.worker, here.log, _run(here, slow, seconds))
 

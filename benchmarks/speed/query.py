@@ -29,9 +29,12 @@ from benchmarks.harness.hardware import random_llama, seconds
 from benchmarks.harness.timing import Ratio, ratio
 from benchmarks.speed.scoring import made_up
 from stream_app.embedded import services
-from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange
+from stream_app.store.range_update import RangeUpdate
+from stream_app.store.rows import Flag, pack_row
+from stream_app.store.state import Commit, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, KeyContext, LanguageModel, Segment, Tail
+from xl3m_core.features import Features
 from xl3m_core.inference.loading import BUNDLED_MODEL
 
 QUESTION = "What is the port of host web-137?"
@@ -114,11 +117,10 @@ async def fill(store: StreamStore, name: str, segments: list[Segment], k: int) -
     await store.commit([Commit(name, base, segments, Tail(len(segments)), "t/0", 1, 1)])
     await store.questions.ask(name, QID, QuestionRecord(QUESTION))
     count = len(segments)
-    best = [(segment.index, -i / 10) for i, segment in enumerate(segments[:k])]
+    scores = [-i / 10 for i in range(count)]
+    rows = b"".join(pack_row(score, Flag.READ, Features(-score)) for score in scores)
     seen = ScoredRange(count, count)
-    await store.extend_range(
-        [RangeUpdate(name, QID, seen, 0, count, 0, b"\0" * 4 * count, best)], k
-    )
+    await store.extend_range([RangeUpdate(name, QID, seen, 0, count, [(0, rows)])], k)
 
 
 def first_token(

@@ -152,7 +152,7 @@ async def scored_segments(
         ranges = [scored for scored in await store.scored_ranges(stream, qids) if scored]
     except NoPermissionError:
         return None
-    scored = max((each.hi - each.lo - each.skipped for each in ranges), default=None)
+    scored = max((each.read for each in ranges), default=None)
     return None if scored is None else (scored, head)
 
 

@@ -44,6 +44,11 @@ class Metrics:
         )
         for label in OUTCOMES:  # exports each outcome at 0 before its first query
             self._queries.labels(label)
+        self._skipped_segments = Counter(
+            "xl3m_skipped_segments",
+            "Segments that retention deleted before the model read them, over all questions",
+            registry=self.registry,
+        )
         self.dead_letter = self._counter("xl3m_dead_letters", "Events that could not be used")
         self.skipped = self._counter(
             "xl3m_skipped_records", "Records without content: null or empty values and texts"
@@ -61,6 +66,10 @@ class Metrics:
         self._step_fill.observe(fill)
         self._step_seconds.observe(seconds)
 
+    def skipped_segments(self, count: int) -> None:
+        """Retention deleted so many segments before the model read them."""
+        self._skipped_segments.inc(count)
+
     def observe_answer(self, answer: Answer, seconds: float) -> None:
         """A query was answered or refused."""
         self._query_seconds.observe(seconds)
@@ -72,6 +81,10 @@ class Metrics:
             "xl3m_lag_tokens": (
                 "Tokens ingested and not yet scored, over all standing questions",
                 lambda: streams.lag() * segment_tokens,
+            ),
+            "xl3m_unread_segments": (
+                "Retained segments that the model has not read, over all standing questions",
+                lambda: streams.totals.unread,
             ),
             "xl3m_streams_tracked": (
                 "Streams this worker owns or answers a query about",

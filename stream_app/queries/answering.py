@@ -13,11 +13,14 @@ from typing import NamedTuple, TypeVar
 
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.requests import Query
+from stream_app.scoring.jobs import row_of
 from stream_app.scoring.scorer import Scorer
 from stream_app.settings import MAX_DEADLINE, Settings
+from stream_app.store.ranking import Ranked, ranked
 from stream_app.store.state import QueryView, QuestionRecord, Snapshot
 from stream_app.store.store import StreamStore
-from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError, Segment, TopK
+from xl3m_core import Answer, Engine, Evidence, Generated, KeyContext, QuestionError
+from xl3m_core.relevance import SMOOTHED_MEASURES
 
 logger = logging.getLogger("xl3m")
 OnText = Callable[[str], None]
@@ -77,12 +80,12 @@ class Answering:
     async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
         stopwatch = Stopwatch(STEPS)
         qid, question, snapshot = await self._read(query, stopwatch)
-        ranked, tail = await self._on_model(lambda: self._rank(snapshot, question))
+        best, tail = await self._on_model(lambda: self._rank(snapshot, question))
         stopwatch.lap("tail")
-        context, generated = await self._generate(ranked, question, on_text)
+        context, generated = await self._generate(best, question, on_text)
         stopwatch.lap("generate")
         self.prefetcher.note_query(query.stream, qid, question)
-        scores = {segment.index: score for segment, score in ranked}
+        scores = {segment.index: score for segment, score in best}
         return Answer(
             question=question,
             answer=generated.text,
@@ -114,7 +117,15 @@ class Answering:
         stopwatch.lap("read")
         if view.snapshot is None:
             raise RefusedError(f"the question on stream {query.stream!r} was ended: ask again")
-        return Subject(qid, question, view.snapshot)
+        return Subject(qid, question, await self._complete(query.stream, view, view.snapshot))
+
+    async def _complete(self, stream: str, view: QueryView, snapshot: Snapshot) -> Snapshot:
+        """With the segments that are not settled, which the view of a covered question has."""
+        method = self.engine.method
+        is_settled = method.measure not in SMOOTHED_MEASURES or not snapshot.scored_range.read
+        if view.is_covered or is_settled:
+            return snapshot
+        return await self.store.with_unsettled(stream, view.qid, snapshot, method.k)
 
     async def _view(self, stream: str, qid: str) -> QueryView:
         return await self.store.query_view(stream, qid)
@@ -149,20 +160,17 @@ class Answering:
         """Wait until the range covers the log; deadline: by `time.monotonic()`."""
         await self.scorer.wait_until_covered(stream, qid, deadline)
 
-    def _rank(self, snapshot: Snapshot, question: str) -> tuple[list[tuple[Segment, float]], int]:
-        """The k most certain segments of the top-k and the tail, and the tail's size in segments;
-        the tail is scored here."""
+    def _rank(self, snapshot: Snapshot, question: str) -> tuple[Ranked, int]:
+        """The k best segments of the snapshot and the tail, and the tail's size in segments; the
+        tail is scored here."""
         tail = self.engine.segmenter().flush(snapshot.state.tail)
-        scores = self.engine.score([(segment.text, question) for segment in tail])
-        scored = {segment.index: (segment, score) for segment, score in snapshot.top}
-        scored |= {s.index: (s, score) for s, score in zip(tail, scores, strict=True)}
-        top = TopK(self.engine.method.k)
-        for segment, score in scored.values():
-            top.add(segment.index, score)
-        return [scored[index] for index, _ in top.best()], len(tail)
+        features = self.engine.features([(segment.text, question) for segment in tail])
+        scored = zip(tail, features, strict=True)
+        rows = [(segment, row_of(segment, found, self.engine)) for segment, found in scored]
+        return ranked(snapshot, self.engine.method.k, rows), len(tail)
 
     async def _generate(
-        self, ranked: list[tuple[Segment, float]], question: str, on_text: OnText | None
+        self, best: Ranked, question: str, on_text: OnText | None
     ) -> tuple[KeyContext, Generated]:
         loop = asyncio.get_running_loop()
 
@@ -171,7 +179,7 @@ class Answering:
                 loop.call_soon_threadsafe(on_text, text)
 
         def generate() -> tuple[KeyContext, Generated]:
-            context = self.engine.assemble([segment for segment, _ in ranked], question)
+            context = self.engine.assemble([segment for segment, _ in best], question)
             return context, self.engine.answer(context, question, forward)
 
         return await self._on_model(generate)

@@ -10,6 +10,7 @@ import time
 from functools import partial
 
 from stream_app.scoring.scorer import Scorer
+from stream_app.store.ranking import ranked
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine
 
@@ -62,7 +63,7 @@ class PromptPrefetcher:
             if snapshot is None or (stream, qid) not in self.recent:
                 continue
             question, _ = self.recent[stream, qid]
-            segments = [segment for segment, _ in snapshot.top]
+            segments = [segment for segment, _ in ranked(snapshot, self.engine.method.k)]
             try:
                 await self.scorer.run_on_model(partial(self.engine.prefill, segments, question))
             except Exception as error:  # such as out of memory: the next query says so

@@ -1,17 +1,22 @@
-"""StepPlan: which segments the next scoring step takes, within a budget of tokens.
+"""Planner: which segments the next scoring step takes, within a budget of tokens.
 
 Streams get equal shares, and what one of them does not need goes to the others. Planning changes
 the tracked questions: the segments of a planned job are marked as in flight, so that nothing is
 planned twice (see `TrackedQuestion.next_job`). No I/O.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stream_app.scoring.jobs import ScoringJob, TrackedQuestion, TrackedStream
+from stream_app.scoring.triage import picks
+from xl3m_core import Engine
 
 MAX_BATCHES = 16
 SMOOTHING = 0.7
+TRIAGE_STEPS = 2
+"""A live edge that takes more steps than this is in triage."""
 
 Selection = tuple[TrackedStream, Sequence[TrackedQuestion]]
 """A stream, and those of its questions that are to be scored."""
@@ -20,13 +25,15 @@ Selection = tuple[TrackedStream, Sequence[TrackedQuestion]]
 @dataclass(slots=True)
 class StepPlan:
     """The jobs of one step. size: its budget in tokens; segment_tokens: the most in a segment;
-    question_tokens: how many a question has."""
+    question_tokens: how many a question has; triage_above: of a live edge with more unread segments
+    the most promising are read first, of another the oldest."""
 
     size: int
     segment_tokens: int
     question_tokens: Callable[[str], int]
     jobs: list[ScoringJob] = field(default_factory=list)
     tokens: int = 0
+    triage_above: float = math.inf
 
     @property
     def room(self) -> int:
@@ -80,22 +87,70 @@ class StepPlan:
     ) -> int:
         """Plan jobs within `share` tokens, one segment at least; returns the tokens planned.
 
-        Questions with equal ranges get the same segments, which the model then reads once. If the
-        ranges differ, questions with the most unscored segments come first, and the others wait
-        when the share is used up.
+        Questions with equal ranges get the same segments, which the model then reads once, and so
+        do all questions in triage. If the ranges differ, questions with the most unscored segments
+        come first, and the others wait when the share is used up.
         """
         unscored = stream.with_unscored(questions, history)
         share = max(share, cost := self._cost(unscored))
         limit = share // cost
+        chosen = self._picks(stream, unscored, limit)
         spent, segments = 0, set[int]()
         for question in unscored:
             if spent + self.segment_tokens * len(segments) >= share:
                 break
-            if job := question.next_job(stream.cursor, limit, history):
+            if job := question.next_job(stream.cursor, limit, history, chosen):
                 self.jobs.append(job)
                 segments.update(job.indices)
                 spent += self.question_tokens(question.record.question) * len(job.indices)
         return spent + self.segment_tokens * len(segments)
+
+    def _picks(
+        self, stream: TrackedStream, questions: Sequence[TrackedQuestion], limit: int
+    ) -> Sequence[int]:
+        """The segments to read in triage; none if the stream is not far behind."""
+        behind = [q for q in questions if q.unscored(stream.cursor, False) > self.triage_above]
+        return picks(stream, behind, limit) if behind else ()
+
+
+class Planner:
+    """Plans a worker's steps. seconds: about how long one may take; 0: a step is one batch. triage:
+    whether live edges that are far behind are read in the order of promise."""
+
+    def __init__(self, engine: Engine, seconds: float, triage: bool) -> None:
+        self.engine = engine
+        self.triage = triage
+        least = engine.method.segment_tokens + engine.method.question_tokens
+        self.size = AdaptiveStepSize(engine.batch_tokens, least, seconds)
+
+    def plan(
+        self, waiting: Sequence[Selection], lagging: Callable[[], Iterable[Selection]], streams: int
+    ) -> StepPlan:
+        """The next step's jobs, which are in flight from now on: those that queries wait for, then
+        live edges, then history. lagging: what lags; streams: of about how many streams.
+
+        Queries get three quarters of a step, so that they do not hold up the live edges.
+        """
+        method, suffix = self.engine.method, self.engine.suffix
+        plan = StepPlan(
+            self.size.tokens,
+            method.segment_tokens,
+            lambda question: len(suffix(question)),
+            triage_above=self.triage_above(streams),
+        )
+        any_lagging = next(iter(lagging()), None) is not None
+        plan.add(waiting, plan.room * (3 if any_lagging else 4) // 4, history=True)
+        plan.add(lagging(), plan.room, history=False, at_least_one=True)
+        plan.add(lagging(), plan.room, history=True)
+        return plan
+
+    def triage_above(self, streams: int) -> float:
+        """How many unread segments each of so many lagging streams may have before it is read in
+        the order of promise."""
+        if not self.triage:
+            return math.inf
+        each = self.size.tokens / self.engine.method.segment_tokens / max(1, streams)
+        return TRIAGE_STEPS * max(1.0, each)
 
 
 class AdaptiveStepSize:

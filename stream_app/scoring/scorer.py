@@ -9,19 +9,23 @@ that the model's threads do not run idle between two steps.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update
-from stream_app.scoring.planner import AdaptiveStepSize, Selection, StepPlan
+from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update, row_of
+from stream_app.scoring.planner import Planner, Selection
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
+from stream_app.scoring.skips import SkipWarning
 from stream_app.scoring.streams import QuestionLoader, StreamRegistry
+from stream_app.scoring.triage import Triage
 from stream_app.scoring.waiters import Waiters
-from stream_app.store.state import RangeResult, RangeUpdate
+from stream_app.store.range_update import Extended, RangeResult, RangeUpdate
 from stream_app.store.store import StreamStore
 from xl3m_core import Engine, Segment
+from xl3m_core.features import Features
 from xl3m_core.scoring import Scores
 
 logger = logging.getLogger("xl3m")
@@ -32,9 +36,11 @@ T = TypeVar("T")
 class Scorer:
     """One per worker.
 
-    max_lag_tokens: partitions with more unscored tokens are throttled. step_seconds: about how
+    max_lag_tokens: partitions with more unscored tokens are throttled. triage: none is; the most
+    promising segments are scored first where scoring is far behind. step_seconds: about how
     long the model may be busy with a step; 0: a step is one batch. prefilter: finds candidates in
-    long logs; None: logs are scored in their order. on_step: called with each step's fill and
+    long logs; None: logs are scored in their order. on_skipped: called with how many segments were
+    deleted before they were scored. on_step: called with each step's fill and
     seconds. on_change: called with the stream and the question's id when its top-k has changed.
     on_room: called when partitions may no longer be throttled.
     """
@@ -49,27 +55,32 @@ class Scorer:
         on_step: Callable[[float, float], None] = lambda fill, seconds: None,
         on_change: Callable[[str, str], None] = lambda stream, qid: None,
         on_room: Callable[[], None] = lambda: None,
+        *,
+        triage: bool = False,
+        on_skipped: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.engine = engine
         self.store = store
         self.prefilter = PrefilterScheduler(prefilter)
         self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
-        least = engine.method.segment_tokens + engine.method.question_tokens
-        self.size = AdaptiveStepSize(engine.batch_tokens, least, step_seconds)
+        self.planner = Planner(engine, step_seconds, triage)
         self._wake = asyncio.Event()
         questions = QuestionLoader(engine, store)
         self.question_id = questions.question_id
         self.streams = StreamRegistry(store, questions, self._wake.set)
         self.waiters = Waiters(self.streams)
+        self.triage = Triage(store, self._lexical_score) if triage else None
         self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
+        self.skipping = SkipWarning(on_skipped)
         self.steps = 0
         self.model_calls = 0
         self.working = False
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="calls")
 
     def throttled_partitions(self) -> set[str]:
-        """Partitions with more unscored segments than the limit on the lag allows."""
-        if self.streams.lag() <= self.max_lag_segments:
+        """Partitions with more unscored segments than the limit on the lag allows; none in
+        triage."""
+        if self.triage or self.streams.lag() <= self.max_lag_segments:
             return set()  # not even their sum is: there may be thousands of streams
         lag = self.streams.lag_by_partition()
         return {name for name, unscored in lag.items() if unscored > self.max_lag_segments}
@@ -146,28 +157,19 @@ class Scorer:
         """Plan a step and read its segments; None if nothing is unscored."""
         await self.streams.refresh()
         self._notify()
-        plan = self._plan()
+        streams = len(self.streams.lagging)
+        if self.triage:
+            selections = chain(self.waiters.selections(), self._lagging())
+            await self.triage.match_new(selections, self.planner.triage_above(streams))
+        plan = self.planner.plan(self.waiters.selections(), self._lagging, streams)
         self._rotate(plan.jobs)
         if not plan.jobs:
             return None
         segments = await self._read(plan.jobs)
         return Step(plan.jobs, segments, plan.tokens, plan.fill)
 
-    def _plan(self) -> StepPlan:
-        """The next step's jobs, which are in flight from now on: those that queries wait for, then
-        live edges, then history.
-
-        Queries get three quarters of a step, so that they do not hold up the live edges.
-        """
-        method, suffix = self.engine.method, self.engine.suffix
-        plan = StepPlan(self.size.tokens, method.segment_tokens, lambda q: len(suffix(q)))
-        any_lagging = next(self._lagging(), None) is not None
-        plan.add(
-            self.waiters.selections(), plan.room * (3 if any_lagging else 4) // 4, history=True
-        )
-        plan.add(self._lagging(), plan.room, history=False, at_least_one=True)
-        plan.add(self._lagging(), plan.room, history=True)
-        return plan
+    def _lexical_score(self, question: str, text: str) -> float:
+        return self.engine.words(question).match(text)
 
     def _rotate(self, jobs: list[ScoringJob]) -> None:
         """Round robin: streams that got jobs, and the first waiter, come last in the next step."""
@@ -188,58 +190,56 @@ class Scorer:
         return [read[job.stream, job.indices] for job in jobs]
 
     def _submit(self, step: Step) -> "asyncio.Future[Scores]":
-        """Queue the step for the model."""
-        return asyncio.wrap_future(self.engine.submit(step.pairs))
+        """Queue the step for the model, if it has anything for it."""
+        if step.pairs:
+            return asyncio.wrap_future(self.engine.submit(step.pairs))
+        nothing = asyncio.get_running_loop().create_future()
+        nothing.set_result(Scores([], 0.0))
+        return nothing
 
     def _observe(self, step: Step, scores: Scores) -> None:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
-        share = len(scores.features) / sum(len(job.indices) for job in step.jobs)
-        self.size.observe(round(step.tokens * share), scores.seconds)
+        planned = sum(len(job.indices) for job in step.jobs)
+        share = len(scores.features) / max(1, planned)
+        self.planner.size.observe(round(step.tokens * share), scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
     async def _commit(self, step: Step, scores: Scores) -> None:
         """Write the step's scores, release the waiters they cover, and publish the changes."""
         self._observe(step, scores)
-        updates = self._range_updates(step, [*map(self.engine.relevance, scores.features)])
-        results = await self.store.extend_range(updates, self.engine.method.k)
-        for job, update, result in zip(step.jobs, updates, results, strict=True):
-            self._apply(job, update, is_written=result is not RangeResult.CONFLICT)
+        updates = self._range_updates(step, scores.features)
+        replies = await self.store.extend_range(updates, self.engine.method.k)
+        written = list(zip(step.jobs, updates, replies, strict=True))
+        for job, _, reply in written:
+            self._apply(job, reply)
         self.steps += 1
         self._notify()
-        written = zip(step.jobs, updates, results, strict=True)
-        changes = [(j, u) for j, u, result in written if result is RangeResult.TOP_CHANGED]
+        changes = [(j, u) for j, u, reply in written if reply.result is RangeResult.TOP_CHANGED]
         await self._publish(changes)
 
-    def _range_updates(self, step: Step, scores: list[float]) -> list[RangeUpdate]:
-        """The scores, pair by pair, as one range update a job."""
-        each = iter(scores)
+    def _range_updates(self, step: Step, features: Sequence[Features]) -> list[RangeUpdate]:
+        """The raw numbers, pair by pair, as one range update a job."""
+        each = iter(features)
         return [
-            range_update(
-                job,
-                {segment: next(each) for segment in segments},
-                self.engine.method.k,
-                self._first_retained(job.stream),
-            )
+            range_update(job, {s.index: row_of(s, next(each), self.engine) for s in segments})
             for job, segments in zip(step.jobs, step.segments, strict=True)
         ]
 
-    def _first_retained(self, stream: str) -> int:
-        """The first segment of the log, as far as is known here."""
-        tracked = self.streams.tracked.get(stream)
-        return tracked.cursor.first if tracked else 0
-
-    def _apply(self, job: ScoringJob, update: RangeUpdate, is_written: bool) -> None:
+    def _apply(self, job: ScoringJob, reply: Extended) -> None:
         """Note the range as it was written. If it was refused, since another worker wrote the
         range, or if the question was read again meanwhile, the stream is read again."""
         tracked, question = self.streams.tracked.get(job.stream), job.question
-        if not is_written or tracked is None or tracked.questions.get(job.qid) is not question:
+        if reply.result is RangeResult.CONFLICT:
+            question.note_refused()
+            self.streams.mark_stale(job.stream)
+        elif tracked is None or tracked.questions.get(job.qid) is not question:
             question.reset_plan()
             self.streams.mark_stale(job.stream)
         else:
-            scored = question.scored_range
-            scored.lo, scored.hi = update.lo, update.hi
-            scored.skipped += update.skipped
+            skipped = question.scored_range.skipped
+            question.written(job, reply)
+            self.skipping.note(job.stream, question.scored_range.skipped - skipped)
             self.streams.refresh_lag(job.stream)
 
     async def _publish(self, changes: list[tuple[ScoringJob, RangeUpdate]]) -> None:

@@ -27,15 +27,17 @@ LOADS_AT_ONCE = 64
 
 
 class StreamTotals(NamedTuple):
-    """The totals of one stream. lag: segments unscored for its standing questions, summed over
-    them; coverage: the lowest of these questions (NaN without a question or without a segment)."""
+    """The totals of one stream. lag: segments of its live edge that are unscored for its standing
+    questions, summed over them; unread: the same of all that is retained; coverage: the lowest of
+    these questions (NaN without a question or without a segment)."""
 
     lag: int
+    unread: int
     missing_offsets: int
     coverage: float
 
 
-NOTHING = StreamTotals(0, 0, math.nan)
+NOTHING = StreamTotals(0, 0, 0, math.nan)
 
 
 class Totals:
@@ -48,6 +50,7 @@ class Totals:
     def __init__(self) -> None:
         self.by_stream: dict[str, StreamTotals] = {}
         self.lag = 0
+        self.unread = 0
         self.missing_offsets = 0
 
     def update(self, stream: str, tracked: TrackedStream | None) -> None:
@@ -57,21 +60,25 @@ class Totals:
         if tracked and tracked.owned:
             new = self.by_stream[stream] = stream_totals(tracked)
         self.lag += new.lag - old.lag
+        self.unread += new.unread - old.unread
         self.missing_offsets += new.missing_offsets - old.missing_offsets
 
     def coverage(self) -> float:
         """The least coverage of all streams; NaN if there is none."""
-        shares = [c for _, _, c in self.by_stream.values() if not math.isnan(c)]
+        shares = [t.coverage for t in self.by_stream.values() if not math.isnan(t.coverage)]
         return min(shares, default=math.nan)
 
 
 def stream_totals(tracked: TrackedStream) -> StreamTotals:
     """The sums over one stream's standing questions."""
     head = tracked.cursor.head
-    ranges = [question.scored_range for question in tracked.standing_questions()]
-    shares = [scored.coverage(head) for scored in ranges] if head else []
-    lag = sum(max(0, head - scored.hi) for scored in ranges)
-    return StreamTotals(lag, tracked.cursor.gaps, min(shares, default=math.nan))
+    questions = tracked.standing_questions()
+    shares = [question.scored_range.coverage(head) for question in questions] if head else []
+    unread = [question.unread(tracked.cursor) for question in questions]
+    lag = sum(live for live, _ in unread)
+    history = sum(before for _, before in unread)
+    least = min(shares, default=math.nan)
+    return StreamTotals(lag, lag + history, tracked.cursor.gaps, least)
 
 
 class QuestionLoader:
@@ -223,11 +230,22 @@ class StreamRegistry:
             cursor, records = await self.store.questions.tracked(stream)
             _check_not_older(stream, cursor, known, tracked.owned)
             questions = await self.questions.load(stream, tracked.owned, records)
+            await self._read_ahead(cursor, tracked.changed(questions))
         if cursor.version >= tracked.cursor.version:
             tracked.cursor = cursor
         tracked.update_questions(questions)
         if self.tracked.get(stream) is tracked:
             self.refresh_lag(stream)
+
+    async def _read_ahead(self, cursor: Cursor, questions: Iterable[TrackedQuestion]) -> None:
+        """Find the segments outside the ranges of these questions that were read."""
+        for question in questions:
+            scored = question.scored_range
+            if scored.scattered > 0:
+                rows = await self.store.rows(
+                    question.stream, question.qid, cursor.first, cursor.head
+                )
+                question.set_ahead(i for i in rows.read() if not scored.lo <= i < scored.hi)
 
     def refresh_lag(self, stream: str) -> None:
         """Update the totals, and whether the stream has anything to score."""

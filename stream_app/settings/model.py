@@ -170,8 +170,13 @@ class Settings(BaseSettings):
     """Room for the answer, a longer one is cut; 0: a sixteenth of the window, at most 64."""
     step_target_ms: int = Field(default=200, ge=1, le=3_600_000)
     """Target duration of a scoring step in milliseconds. Answers take priority over its batches."""
+    on_lag: types.OnLag = "triage"
+    """What to do with a topic that is faster than the model: `triage` reads on, and the model takes
+    the segments with most of a question's words first and the rest in quiet times; `wait` pauses
+    the partition."""
     max_lag_tokens: int = Field(default=65_536, ge=1, le=types.MAX_EXACT)
-    """Pause a partition while more than this many of its ingested tokens are unscored."""
+    """`wait`: pause a partition while more than this many of its ingested tokens are unscored. In
+    both modes it bounds a partition's buffer."""
     query_deadline_seconds: float = Field(default=30.0, ge=0, le=types.MAX_DEADLINE)
     """How long a query may score before it is answered from what is scored (`ask --deadline`)."""
 

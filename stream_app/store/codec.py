@@ -10,11 +10,14 @@ from typing import Any
 
 import msgpack
 
+from stream_app.store.range_update import Extended, RangeResult
+from stream_app.store.rows import Rows
 from stream_app.store.state import (
     Commit,
     Committed,
     Conflict,
     Cursor,
+    Edge,
     FencedError,
     QueryView,
     QuestionRecord,
@@ -119,17 +122,25 @@ def to_committed(commit: Commit, reply: Mapping[str, Any]) -> Committed | Confli
     return Committed(State(cursor, commit.tail))
 
 
+def to_extended(reply: Mapping[str, Any]) -> Extended:
+    """The result in a reply of extend_range.lua."""
+    counts = (reply.get(name, 0) for name in ("read", "skipped"))
+    return Extended(RangeResult(reply["result"]), *counts)
+
+
 def to_query_view(reply: Sequence[Any]) -> QueryView:
     """The view in a reply of read_view.lua."""
-    qid, record, time_, cursor, tail, edges, top, texts = reply
+    qid, record, time_, cursor, tail, range_, top, texts, edges = reply
     state = State(to_cursor(to_pairs(cursor)), unpack_tail(tail))
-    scored = to_range(to_pairs(edges))
+    scored = to_range(to_pairs(range_))
     return QueryView(
         state=state,
         now=to_seconds(time_),
         qid=qid.decode(),
         record=QuestionRecord(*unpack(record)) if record else None,
-        snapshot=Snapshot(state, scored, _to_top(top, texts)) if scored else None,
+        snapshot=Snapshot(state, scored, _to_top(top, texts), [*map(_to_edge, edges)])
+        if scored
+        else None,
     )
 
 
@@ -139,6 +150,11 @@ def _to_top(scores: Sequence[bytes], texts: Sequence[bytes]) -> list[tuple[Segme
     best = [(int(i), float(score), packed[i]) for i, score in to_pairs(scores).items()]
     best.sort(key=lambda item: (-item[1], item[0]))
     return [(unpack_segment(index, blob), score) for index, score, blob in best]
+
+
+def _to_edge(reply: Sequence[Any]) -> Edge:
+    start, rows, entries = reply
+    return Edge(Rows(start, rows), to_segments((id, to_pairs(fields)) for id, fields in entries))
 
 
 def to_seconds(reply: Sequence[Any] | None) -> float:
@@ -152,5 +168,5 @@ def to_range(fields: dict[bytes, bytes]) -> ScoredRange | None:
         return None
     return ScoredRange(
         *(int(fields[name]) for name in (b"lo", b"hi")),
-        *(int(fields.get(name, 0)) for name in (b"skipped", b"rebuilt")),
+        *(int(fields.get(name, 0)) for name in (b"skipped", b"rebuilt", b"read")),
     )

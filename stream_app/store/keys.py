@@ -9,9 +9,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote
 
-SCHEMA = 1
-SCORES_PER_BLOCK = 65_536
-SCORE_BYTES = 4
+SCHEMA = 2
+ROWS_PER_BLOCK = 8192
+"""A block, a Redis string, is then about 200 KB."""
 
 
 @lru_cache(maxsize=4096)
@@ -82,30 +82,31 @@ class Keys:
     # -- a question of a stream -----------------------------------------------------------------
 
     def scored_range(self, stream: str, qid: str) -> str:
-        """The question's scored range, in a hash: lo, hi, skipped."""
+        """The question's scored range, in a hash: lo, hi, read, skipped, rebuilt, and the log's
+        first segment when it was written last."""
         return self._of_stream(stream, f"range:{qid}")
 
     def top(self, stream: str, qid: str) -> str:
-        """The question's top-k: segment indices sorted by certainty."""
+        """The question's top-k: segment indices sorted by their final scores."""
         return self._of_stream(stream, f"top:{qid}")
 
     def text(self, stream: str, qid: str) -> str:
         """The segments of the top-k, in a hash; they are kept when the log is trimmed."""
         return self._of_stream(stream, f"text:{qid}")
 
-    def scores(self, stream: str, qid: str, block: int) -> str:
-        """A block of the question's scores, one float32 for each segment."""
-        return self._of_stream(stream, f"scores:{qid}:{block}")
+    def rows(self, stream: str, qid: str, block: int) -> str:
+        """A block of the question's rows, one for each segment; see `rows`."""
+        return self._of_stream(stream, f"rows:{qid}:{block}")
 
-    def all_scores(self, stream: str, qid: str) -> str:
-        """The beginning of the keys of a question's score blocks; a colon and the block follow."""
-        return self._of_stream(stream, f"scores:{qid}")
+    def all_rows(self, stream: str, qid: str) -> str:
+        """The beginning of the keys of a question's blocks; a colon and the block follow."""
+        return self._of_stream(stream, f"rows:{qid}")
 
     def question_keys(self, stream: str, qid: str, head: int) -> list[str]:
-        """All keys of a question, with one score block more in case the head moves meanwhile."""
+        """All keys of a question, with one block more in case the head moves meanwhile."""
         named = [make(stream, qid) for make in (self.scored_range, self.top, self.text)]
-        blocks = range(head // SCORES_PER_BLOCK + 2)
-        return named + [self.scores(stream, qid, block) for block in blocks]
+        blocks = range(head // ROWS_PER_BLOCK + 2)
+        return named + [self.rows(stream, qid, block) for block in blocks]
 
     # -- queries ----------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class QuestionStore:
         question was read from; raises FencedError if the partition has a later owner."""
         k = self.keys
         names = [k.cursor(stream), k.questions(stream)]
-        names += [name(stream, "") for name in (k.scored_range, k.top, k.text, k.all_scores)]
+        names += [name(stream, "") for name in (k.scored_range, k.top, k.text, k.all_rows)]
         names += [k.partition(fence[0])] if fence else []
         reply = await self._ask_question(
             names,
@@ -95,7 +95,7 @@ class QuestionStore:
             keep=keep,
             limit=most,
             now=time.time(),
-            block_size=layout.SCORES_PER_BLOCK,
+            block_size=layout.ROWS_PER_BLOCK,
             epoch=fence[1] if fence else None,
         )
         if reply["result"] == "fenced" and fence:

@@ -65,7 +65,8 @@ async def apply(
         pipe.hset(cursor_key, mapping=_reset_cursor(cursor, reset, retained))
         for qid, question in questions.items():
             scored = keys.scored_range(stream, qid)
-            pipe.hset(scored, mapping={"lo": 0, "hi": 0, "skipped": 0})
+            fields = ("lo", "hi", "read", "skipped", "first")
+            pipe.hset(scored, mapping=dict.fromkeys(fields, 0))
             pipe.hincrby(scored, "rebuilt", 1)
             if question.expires_at:
                 pipe.expireat(scored, int(question.expires_at))

@@ -19,11 +19,13 @@ Call = tuple[Sequence[str], Mapping[str, Any]]
 
 
 class Script:
-    """One of the Lua files beside this module. Raises FileNotFoundError if it is not there."""
+    """One of the Lua files beside this module, or several of them one behind the other: functions
+    that scripts share come first. Raises FileNotFoundError if one is not there."""
 
-    def __init__(self, redis: AnyRedis, name: str) -> None:
+    def __init__(self, redis: AnyRedis, *names: str) -> None:
         self.redis = redis
-        text = files("stream_app.store").joinpath("lua", name).read_text()
+        folder = files("stream_app.store").joinpath("lua")
+        text = "\n".join(folder.joinpath(name).read_text() for name in names)
         self.registered = redis.register_script(text)
 
     async def __call__(self, keys: Sequence[str], **arguments: Any) -> Any:
@@ -31,18 +33,15 @@ class Script:
         reply = await self._with_script(lambda: self._evaluate(self.redis, keys, arguments))
         return _decoded(reply)
 
-    async def each(self, calls: Sequence[Call], expired: Sequence[str] = ()) -> list[Any]:
-        """What the script returns for each call, in one round trip; the expired keys are deleted
-        after the calls."""
-        return [*map(_decoded, await self._with_script(lambda: self._execute(calls, expired)))]
+    async def each(self, calls: Sequence[Call]) -> list[Any]:
+        """What the script returns for each call, in one round trip."""
+        return [*map(_decoded, await self._with_script(lambda: self._execute(calls)))]
 
-    async def _execute(self, calls: Sequence[Call], expired: Sequence[str]) -> list[Any]:
+    async def _execute(self, calls: Sequence[Call]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
             for keys, arguments in calls:
                 self._evaluate(pipe, keys, arguments)
-            for key in expired:
-                pipe.unlink(key)
-            return list(await pipe.execute())[: len(calls)]
+            return list(await pipe.execute())
 
     def _evaluate(self, redis: AnyRedis, keys: Sequence[str], arguments: Mapping[str, Any]) -> Any:
         """Have Redis, or a pipeline to it, evaluate a call."""

@@ -5,13 +5,10 @@ A change names the state that it starts from, and is refused if that is not the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import NamedTuple, Self
 
 from stream_app.settings.variables import variable
-from stream_app.store import keys as layout
-from stream_app.store.keys import Keys
-from stream_app.store.scripts import Call
+from stream_app.store.rows import Rows
 from xl3m_core import Segment, Tail
 
 NO_LIMIT = 1 << 40
@@ -151,96 +148,54 @@ class QuestionRecord:
 
 @dataclass(slots=True)
 class ScoredRange:
-    """The part [lo, hi) of the log that is scored for a question. skipped: segments of it that were
-    deleted before they could be scored; rebuilt: how often it was reset with its log, so that no
-    score of an earlier log is written to it."""
+    """What is scored of the log for a question: the part [lo, hi), and single segments beyond it.
+
+    skipped: segments of [lo, hi) that were deleted before they were read; rebuilt: how often the
+    range was reset with its log, so that no row of an earlier log is written to it; read: segments
+    that were read, by default all of [lo, hi) but the skipped ones."""
 
     lo: int
     hi: int
     skipped: int = 0
     rebuilt: int = 0
+    read: int = -1
+
+    def __post_init__(self) -> None:
+        if self.read < 0:
+            self.read = self.hi - self.lo - self.skipped
+
+    @property
+    def scattered(self) -> int:
+        """How many segments outside [lo, hi) were read."""
+        return self.read - (self.hi - self.lo - self.skipped)
 
     def coverage(self, head: int, tail: int = 0) -> float:
-        """The scored share of all segments ever. tail: scored segments after the head."""
-        return (self.hi - self.lo - self.skipped + tail) / max(1, head + tail)
+        """The share of all segments ever that was read. tail: scored segments after the head."""
+        return (self.read + tail) / max(1, head + tail)
 
 
 @dataclass(frozen=True, slots=True)
-class RangeUpdate:
-    """Scores that turn a question's range `seen` into [lo, hi).
+class Edge:
+    """The first or the last segments of a log, whose final scores may not be settled yet. rows:
+    theirs and those of their neighbours; segments: those of them that are smoothed."""
 
-    start, scores: float32 scores of the segments from `start` on; best: (index, score) of those
-    that may enter the top-k; skipped: segments that were deleted before they could be scored;
-    first: index of the log's first segment; scores of earlier segments are not kept."""
-
-    stream: str
-    qid: str
-    seen: ScoredRange
-    lo: int
-    hi: int
-    start: int
-    scores: bytes
-    best: Sequence[tuple[int, float]]
-    skipped: int = 0
-    first: int = 0
-
-    def as_script_call(self, keys: Keys, k: int) -> Call:
-        """The arguments of extend_range.lua. k: size of the top-k."""
-        question = (keys.scored_range, keys.top, keys.text)
-        names = [name(self.stream, self.qid) for name in question]
-        names += [keys.cursor(self.stream), keys.log(self.stream)]
-        blocks = _blocks(self.start, self.scores)
-        names += [keys.scores(self.stream, self.qid, block) for block, _, _ in blocks]
-        return names, {
-            "seen": (self.seen.lo, self.seen.hi, self.seen.rebuilt),
-            "lo": self.lo,
-            "hi": self.hi,
-            "skipped": self.skipped,
-            "k": k,
-            "candidates": self.best,
-            "blocks": [(offset, scores) for _, offset, scores in blocks],
-        }
-
-    def expired_block(self, keys: Keys) -> str | None:
-        """The key of the last block of scores before the log's first segment. Earlier blocks were
-        deleted by earlier updates: a log loses less than a block between two updates."""
-        block = self.first // layout.SCORES_PER_BLOCK - 1
-        return keys.scores(self.stream, self.qid, block) if block >= 0 else None
-
-
-def _blocks(start: int, scores: bytes) -> list[tuple[int, int, bytes]]:
-    """The scores from segment `start` on, by block: (block, byte offset in it, bytes)."""
-    size = layout.SCORES_PER_BLOCK * layout.SCORE_BYTES
-    at, blocks = start * layout.SCORE_BYTES, []
-    while scores:
-        room = size - at % size
-        blocks.append((at // size, at % size, scores[:room]))
-        at, scores = at + room, scores[room:]
-    return blocks
-
-
-class RangeResult(Enum):
-    """The result of a RangeUpdate."""
-
-    TOP_CHANGED = "top_changed"
-    """It was written, and the top-k has other segments or scores."""
-    EXTENDED = "extended"
-    """It was written, and the top-k is unchanged."""
-    CONFLICT = "conflict"
-    """It was refused: the range has changed since it was read, or Redis has lost segments."""
+    rows: Rows
+    segments: list[Segment]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A stream, a question's range and its top-k as of one instant; the most certain segment is
-    first."""
+    first. The top-k is that of the settled segments; edges: the others, if the range covers the
+    log, the last one the end of the log; see `ranking`."""
 
     state: State
     scored_range: ScoredRange
     top: list[tuple[Segment, float]]
+    edges: Sequence[Edge] = ()
 
     def coverage(self, tail: int) -> float:
-        """The scored share of the stream. tail: scored segments of its tail."""
+        """The share of the stream that was read. tail: scored segments of its tail."""
         return self.scored_range.coverage(self.state.cursor.head, tail)
 
 

@@ -4,16 +4,20 @@ Every change is one atomic step that names the state it starts from. A step that
 sent by a worker that no longer owns the partition, is refused.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import replace
 from typing import Self
 
 from stream_app.runtime.retry import Health
 from stream_app.settings import Settings
+from stream_app.store import keys as layout
 from stream_app.store.codec import (
     pack_segment,
     pack_tail,
     to_committed,
     to_cursor,
+    to_extended,
     to_query_view,
     to_range,
     to_segments,
@@ -24,7 +28,10 @@ from stream_app.store.keys import DEFAULT_KEYS, Keys
 from stream_app.store.leases import LeaseStore
 from stream_app.store.partitions import PartitionStore
 from stream_app.store.questions import QuestionStore
+from stream_app.store.range_update import Extended, RangeUpdate, spans
+from stream_app.store.ranking import best_unsettled
 from stream_app.store.retrying import retried
+from stream_app.store.rows import ROW_BYTES, Flag, Rows, row_arguments
 from stream_app.store.scripts import Call, Script
 from stream_app.store.state import (
     ANY_REDIS,
@@ -34,9 +41,8 @@ from stream_app.store.state import (
     Committed,
     Conflict,
     Cursor,
+    Edge,
     QueryView,
-    RangeResult,
-    RangeUpdate,
     Retention,
     ScoredRange,
     Snapshot,
@@ -44,6 +50,7 @@ from stream_app.store.state import (
 )
 from stream_app.store.subscription import Message, follow, messages
 from xl3m_core import Segment
+from xl3m_core.smoothing import REACH
 
 
 class StreamStore:
@@ -65,8 +72,8 @@ class StreamStore:
         self.partitions = PartitionStore(redis, keys, health)
         self.leases = LeaseStore(redis, keys, health)
         self._commit = Script(redis, "commit.lua")
-        self._extend_range = Script(redis, "extend_range.lua")
-        self._read_view = Script(redis, "read_view.lua")
+        self._extend_range = Script(redis, "rows.lua", "extend_range.lua")
+        self._read_view = Script(redis, "rows.lua", "read_view.lua")
         self._register_streams = Script(redis, "register_streams.lua")
 
     @classmethod
@@ -134,15 +141,19 @@ class StreamStore:
         """The segments [lo, hi) of the log that are still retained."""
         return (await self.logs([(stream, range(lo, hi))]))[0]
 
+    async def segments_at(self, stream: str, indices: Sequence[int]) -> list[Segment]:
+        """The segments of these increasing indices that are still retained."""
+        return (await self.logs([(stream, indices)]))[0]
+
     @retried
     async def logs(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[Segment]]:
         """The segments of each (stream, indices) that are still retained, in one round trip."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for stream, indices in wanted:
-                for lo, hi in _spans(indices):
+                for lo, hi in spans(indices):
                     pipe.xrange(self.keys.log(stream), f"{lo}-1", f"{hi - 1}-1")
             replies = map(to_segments, await pipe.execute())
-        return [[s for _ in _spans(indices) for s in next(replies)] for _, indices in wanted]
+        return [[s for _ in spans(indices) for s in next(replies)] for _, indices in wanted]
 
     # -- the lists of streams ---------------------------------------------------------------
 
@@ -187,13 +198,25 @@ class StreamStore:
             return [*map(to_range, await pipe.execute())]
 
     @retried
-    async def extend_range(self, updates: Sequence[RangeUpdate], k: int) -> list[RangeResult]:
-        """Write each update and its candidates for the top-k, all in one round trip. The texts of
-        segments that enter a top-k are copied from the log within Redis."""
+    async def extend_range(self, updates: Sequence[RangeUpdate], k: int) -> list[Extended]:
+        """Write each update's rows and what they change of the top-k, all in one round trip. The
+        texts of segments that enter a top-k are copied from the log within Redis."""
         calls = [update.as_script_call(self.keys, k) for update in updates]
-        expired = [block for update in updates if (block := update.expired_block(self.keys))]
-        replies = await self._extend_range.each(calls, expired)
-        return [RangeResult(reply["result"]) for reply in replies]
+        return [*map(to_extended, await self._extend_range.each(calls))]
+
+    @retried
+    async def rows(self, stream: str, qid: str, lo: int, hi: int) -> Rows:
+        """The question's rows of the segments [lo, hi)."""
+        lo = max(lo, 0)
+        size = layout.ROWS_PER_BLOCK
+        numbers = range(lo // size, -(-hi // size))
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for number in numbers:
+                pipe.get(self.keys.rows(stream, qid, number))
+            blocks = await pipe.execute()
+        data = b"".join((block or b"").ljust(size * ROW_BYTES, b"\0") for block in blocks)
+        start = numbers.start * size
+        return Rows(lo, data[(lo - start) * ROW_BYTES : max(hi - start, 0) * ROW_BYTES])
 
     async def snapshot(self, stream: str, qid: str) -> Snapshot | None:
         """The question's top-k and the stream's state in one round trip; None if the question has
@@ -205,9 +228,21 @@ class StreamStore:
         """All that a query needs in one round trip. qid: '' for the standing question that was set
         last."""
         k = self.keys
-        names = [name(stream) for name in (k.cursor, k.tail, k.questions)]
-        prefixes = [name(stream, "") for name in (k.scored_range, k.top, k.text)]
-        return to_query_view(await self._read_view([*names, *prefixes], qid=qid))
+        names = [name(stream) for name in (k.cursor, k.tail, k.questions, k.log)]
+        names += [name(stream, "") for name in (k.scored_range, k.top, k.text, k.all_rows)]
+        return to_query_view(await self._read_view(names, qid=qid, **row_arguments()))
+
+    async def with_unsettled(self, stream: str, qid: str, snapshot: Snapshot, k: int) -> Snapshot:
+        """The snapshot of a range that does not cover the log, with the best of the segments that
+        are read and not settled. Reads all rows, and the texts of the best."""
+        cursor = snapshot.state.cursor
+        rows = await self.rows(stream, qid, cursor.first - REACH, cursor.head)
+        best = dict(await asyncio.to_thread(best_unsettled, rows, cursor.first, k))
+        end = [i for i in range(cursor.head - REACH, cursor.head) if rows.flag(i) is Flag.SMOOTHED]
+        found = await self.segments_at(stream, sorted({*best, *end}))
+        last = [segment for segment in found if segment.index in end]
+        top = [(segment, best[segment.index]) for segment in found if segment.index in best]
+        return replace(snapshot, top=snapshot.top + top, edges=[Edge(rows, last)])
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -252,10 +287,3 @@ class StreamStore:
             for name in names:
                 pipe.memory_usage(name)
             return sum(filter(None, await pipe.execute())), len(names) + 2
-
-
-def _spans(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """The indices as contiguous ranges [lo, hi)."""
-    if isinstance(indices, range):
-        return [(indices.start, indices.stop)] if indices else []
-    return [(index, index + 1) for index in indices]

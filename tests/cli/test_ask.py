@@ -1,7 +1,6 @@
 """`xl3m ask`: progress while the stream is scored for the question, and escaped stream names."""
 
 import asyncio
-from array import array
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,16 +12,16 @@ from stream_app.cli import progress as progress_module
 from stream_app.client import client
 from stream_app.runtime.escape import escape_name
 from stream_app.settings import Settings
+from stream_app.store.range_update import RangeResult, RangeUpdate
 from stream_app.store.state import (
     Commit,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     ScoredRange,
     State,
 )
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine
+from tests.support.rows import rows_of
 from xl3m_core import Tail
 
 Fresh = Callable[[str], str]
@@ -43,9 +42,11 @@ async def half_read(store: StreamStore, stream: str) -> int:
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     await store.questions.ask(stream, "q", QuestionRecord(QUESTION, expires_at=4e9))
     head, half = len(segments), len(segments) // 2
-    scores = array("f", [-0.5] * (head - half)).tobytes()
-    read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, half, scores, [])
-    assert await store.extend_range([read], 3) == [RangeResult.EXTENDED]
+    rows = rows_of([-0.5] * (head - half))
+    read = RangeUpdate(stream, "q", ScoredRange(head, head), half, head, [(half, rows)])
+    assert [reply.result for reply in await store.extend_range([read], 3)] == [
+        RangeResult.TOP_CHANGED
+    ]
     return head - half
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from array import array
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,9 +18,11 @@ from stream_app.events import encode
 from stream_app.requests import decode_question
 from stream_app.settings import Settings
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.state import Commit, QuestionRecord, RangeUpdate, ScoredRange, State
+from stream_app.store.range_update import RangeUpdate
+from stream_app.store.state import Commit, QuestionRecord, ScoredRange, State
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine
+from tests.support.rows import rows_of
 from tests.support.workers import fresh_topics
 from xl3m_core import Tail
 
@@ -74,11 +75,9 @@ async def test_what_is_known_for_a_question_is_shown_at_once(
     tail, segments = HashEngine().segmenter().push(Tail(), "line\n" * 9)
     await store.commit([Commit(stream, State(), segments, tail, "t/0", 1, 1)])
     await store.questions.ask(stream, "q", QuestionRecord("mine?"))
-    head, best = len(segments), [(0, -0.5)]
-    scores = array("f", [-0.5] * head).tobytes()
-    await store.extend_range(
-        [RangeUpdate(stream, "q", ScoredRange(head, head), 0, head, 0, scores, best)], 3
-    )
+    head = len(segments)
+    runs = [(0, rows_of([-0.5] * head))]
+    await store.extend_range([RangeUpdate(stream, "q", ScoredRange(head, head), 0, head, runs)], 3)
 
     async def set_question(settings: Settings, stream: str, question: str, replace: bool) -> None:
         """The question exists already: nothing changes, and no message is sent."""

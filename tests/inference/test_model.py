@@ -44,7 +44,11 @@ def twin(name: str, text: str, question: str, measure: Measure) -> float:
     labels = tiny.engine(tiny.model(name)).encoded(question).labels
     own = [i for i, label in enumerate(labels, len(row) - len(suffix)) if label == row[i]]
     likely = sum(math.log(p[i - 1][row[i]]) for i in own)
-    scores = {"entropy": certain, "likelihood": likely / len(own), "hybrid": certain + likely}
+    scores: dict[str, float] = {
+        "entropy": certain,
+        "likelihood": likely / len(own),
+        "hybrid": certain + likely,
+    }
     return scores[measure]
 
 

@@ -229,7 +229,7 @@ async def test_a_question_that_was_ended_meanwhile_is_refused(
 
 
 @pytest.mark.guarantee("Answer contents")
-@pytest.mark.parametrize("step", ["score", "answer"])
+@pytest.mark.parametrize("step", ["features", "answer"])
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("no memory"), IndexError("no such place"), ValueError("other")]
 )

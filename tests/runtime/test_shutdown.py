@@ -60,6 +60,7 @@ async def busy(
     changes = {
         "shutdown_timeout_seconds": BOUND,
         "max_lag_tokens": 256,
+        "on_lag": "wait",
         "session_timeout_seconds": 6.0,
     }
     async with site(broker, redis, folder, fresh, **changes) as here:

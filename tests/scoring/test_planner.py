@@ -33,6 +33,10 @@ def select(streams: list[TrackedStream]) -> list[Selection]:
     return [(stream, [*stream.questions.values()]) for stream in streams]
 
 
+def reach(scored: ScoredRange) -> tuple[int, int]:
+    return scored.lo, scored.hi
+
+
 def plan(size: int) -> StepPlan:
     return StepPlan(size, SEGMENT, lambda _: QUESTION)
 
@@ -67,7 +71,7 @@ def test_step_by_step_everything_is_planned_once(
         step.add(select(streams), room, history=True)
         if not step.jobs:
             break
-        planned += [(job.stream, job.qid, i) for job in step.jobs for i in range(job.lo, job.hi)]
+        planned += [(job.stream, job.qid, i) for job in step.jobs for i in job.indices]
     assert sorted(planned) == [
         (f"s{i}", qid, index)
         for i, stream in enumerate(streams)
@@ -102,7 +106,7 @@ def test_a_step_is_filled_by_the_questions_that_have_unscored_segments() -> None
     for qid in ("q1", "q2"):
         stream.questions[qid].planned.hi = 30
     step.add(select([stream]), step.room, history=True)
-    assert [(job.qid, job.lo, job.hi) for job in step.jobs] == [("q0", 0, 10)]
+    assert [(job.qid, job.indices) for job in step.jobs] == [("q0", (*range(10),))]
     assert step.fill == 1
 
 
@@ -113,10 +117,35 @@ def test_candidates_come_first_and_are_scored_once() -> None:
     question.candidates.extend([3, 19, 25])
     step.add(select([stream]), step.room, history=True)
     assert [job.indices for job in step.jobs] == [(3, 25)], "19 is planned already"
-    assert question.planned == ScoredRange(18, 20), "candidates leave the range as it is"
+    assert reach(question.planned) == (18, 20), "no candidate is next to the range"
     step.add(select([stream]), step.size, history=True)
-    assert list(step.jobs[1].indices) == [20, 21, 22, 23]
-    assert step.jobs[1].seen == ScoredRange(18, 20)
+    assert step.jobs[1].indices == (20, 21, 22, 23)
+    assert reach(step.jobs[1].seen) == (18, 20)
+
+
+PICKS = st.lists(st.integers(0, 39), max_size=6)
+
+
+@given(st.lists(st.tuples(PICKS, PICKS, st.integers(1, 5)), max_size=12), st.integers(0, 15))
+def test_in_any_order_all_that_is_retained_is_planned_once(
+    steps: list[tuple[list[int], list[int], int]], deleted: int
+) -> None:
+    """Halfway the first segments are deleted."""
+    stream = tracked(20, 20, 1)
+    question, planned = stream.questions["q0"], list[int]()
+    for i, (picks, candidates, limit) in enumerate([*steps, *[([], [], 4)] * 40]):
+        if i == len(steps) // 2:
+            stream.cursor = Cursor(head=40, first=deleted)
+        question.candidates.extend(candidates)
+        is_unscored = bool(stream.with_unscored([question], True))
+        job = question.next_job(stream.cursor, limit, True, picks)
+        assert bool(job) is is_unscored
+        if job:
+            planned += job.indices
+            assert all(job.lo <= j < job.hi or j in question.in_flight for j in job.indices)
+    assert len(planned) == len({*planned})
+    assert {*planned} >= {*range(deleted, 40)}
+    assert question.planned.hi == 40 and question.planned.lo <= deleted
 
 
 @pytest.mark.parametrize("history", [False, True])
@@ -127,10 +156,10 @@ def test_a_job_says_what_its_range_was_planned_to_be(history: bool) -> None:
     while job := question.next_job(stream.cursor, 4, history):
         jobs.append(job)
     assert [(job.seen.lo, job.seen.hi) for job in jobs[:3]] == [(20, 20), (20, 24), (20, 28)]
-    assert question.planned == ScoredRange(0 if history else 20, 30)
-    assert question.scored_range == ScoredRange(20, 20)
+    assert reach(question.planned) == (0 if history else 20, 30)
+    assert reach(question.scored_range) == (20, 20)
     question.reset_plan()
-    assert question.planned == ScoredRange(20, 20)
+    assert reach(question.planned) == (20, 20)
 
 
 @pytest.mark.guarantee("Bounded memory")

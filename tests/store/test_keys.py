@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.keys import question_id
+from stream_app.store.keys import SCHEMA, question_id
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80).filter(
     lambda name: len(name.encode()) <= 256
@@ -22,7 +22,7 @@ def names_of(stream: str, qid: str) -> list[str]:
     return [
         *(make(stream) for make in OF_STREAM),
         *(make(stream, qid) for make in OF_QUESTION),
-        *(keys.scores(stream, qid, block) for block in range(3)),
+        *(keys.rows(stream, qid, block) for block in range(3)),
     ]
 
 
@@ -44,7 +44,7 @@ def test_only_plain_letters_reach_a_key(stream: str, qid: str) -> None:
     for name in names_of(stream, qid):
         assert name.isascii() and name.isprintable() and " " not in name
         assert name.count("{") == name.count("}") == 1
-        assert name.startswith("xl3m:1:{")
+        assert name.startswith(f"xl3m:{SCHEMA}:{{")
 
 
 @given(NAME, NAME)
@@ -56,8 +56,8 @@ def test_channels_and_leases_have_distinct_names(one: str, other: str) -> None:
 
 
 def test_names_that_need_no_quoting_stay_readable() -> None:
-    assert keys.log("app/web-1:a_b.c") == "xl3m:1:{app/web-1:a_b.c}:log"
-    assert keys.log("a b{}ü") == "xl3m:1:{a%20b%7B%7D%C3%BC}:log"
+    assert keys.log("app/web-1:a_b.c") == f"xl3m:{SCHEMA}:{{app/web-1:a_b.c}}:log"
+    assert keys.log("a b{}ü") == f"xl3m:{SCHEMA}:{{a%20b%7B%7D%C3%BC}}:log"
 
 
 def test_the_id_of_a_question_depends_on_what_scores_it() -> None:

@@ -19,6 +19,8 @@ from stream_app.embedded.services import Service
 from stream_app.errors import SchemaError
 from stream_app.store import schema
 from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import SCHEMA
+from stream_app.store.range_update import Extended, RangeResult, RangeUpdate
 from stream_app.store.rebuild_apply import apply, find_keys, set_back
 from stream_app.store.rebuild_plan import (
     Retained,
@@ -34,14 +36,13 @@ from stream_app.store.state import (
     FencedError,
     LostWritesError,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     ScoredRange,
 )
 from stream_app.store.store import StreamStore
 from tests.ingest.test_tokens import assert_holds
 from tests.ingest.test_tokens import site as reader
 from tests.support.fakes import PLENTY, TP, FakeBroker, on_redis
+from tests.support.rows import rows_of
 from tests.support.workers import Site, offline, site
 from tests.system.test_system import assert_equals_offline, chunks, finished, log_text
 
@@ -204,15 +205,12 @@ async def test_scores_of_the_deleted_log_are_refused(store: StreamStore, fresh: 
     await store.questions.ask(topic, "q", QuestionRecord("q?"))
     lines = [f"line {i}\n" for i in range(9)]
     await here.ingest.apply(here.lines(*lines))
-    old = (await store.segments(topic, 0, 2))[:2]
-    scored = RangeUpdate(
-        topic, "q", ScoredRange(0, 0), 0, 2, 0, b"\0" * 8, [(s.index, -1.0) for s in old]
-    )
+    scored = RangeUpdate(topic, "q", ScoredRange(0, 0), 0, 2, [(0, rows_of([-1.0] * 2))])
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 9)})
     here = await reader(store, topic, 0)
     await here.ingest.apply(here.lines(*lines))
     assert (await here.state()).cursor.head >= 2
-    assert await store.extend_range([scored], 3) == [RangeResult.CONFLICT]
+    assert await store.extend_range([scored], 3) == [Extended(RangeResult.CONFLICT)]
     assert await store.scored_range(topic, "q") == ScoredRange(0, 0, rebuilt=1)
 
 
@@ -224,12 +222,9 @@ async def test_only_questions_are_kept(store: StreamStore, fresh: Fresh) -> None
     await store.questions.ask(topic, "once", QuestionRecord("once?", expires_at=4e9))
     await here.ingest.apply(here.lines(*(f"line {i}\n" for i in range(9))))
     for qid in ("q", "once"):
-        some = await store.segments(topic, 0, 1)
-        best = [(some[0].index, -1.0)]
-        await store.extend_range(
-            [RangeUpdate(topic, qid, ScoredRange(0, 0), 0, 1, 0, b"\0" * 4, best)], 3
-        )
-    await store.redis.set(keys.scores(topic, "gone", 7), b"left behind")
+        update = RangeUpdate(topic, qid, ScoredRange(0, 0), 0, 1, [(0, rows_of([-1.0]))])
+        await store.extend_range([update], 3)
+    await store.redis.set(keys.rows(topic, "gone", 7), b"left behind")
     asked = await store.questions.load(topic)
     await begin(store, topic, {f"{topic}/0": RetainedOffsets(0, 9)})
     assert await store.questions.load(topic) == asked
@@ -333,7 +328,7 @@ async def test_an_older_schema_is_deleted_with_its_keys_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "BATCH_SIZE", 3)
-    others = ["xl3m:1:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
+    others = [f"xl3m:{SCHEMA}:streams", "xl3m:00:x", "xl3m:0", "theirs:xl3m:0:x"]
     with services.redis(tmp_path) as service:
         async with Redis.from_url(service.url) as redis:
             for name in [*(f"xl3m:0:{{s{i}}}:log" for i in range(10)), *others]:
@@ -342,9 +337,9 @@ async def test_an_older_schema_is_deleted_with_its_keys_and_no_others(
             assert await delete_old_schema(redis, keys) == 10
             names: list[Any] = await redis.keys()
             assert {name.decode() for name in names} == {*others, keys.schema()}
-            assert await redis.get(keys.schema()) == b"1"
+            assert await redis.get(keys.schema()) == b"%d" % SCHEMA
             assert await delete_old_schema(redis, keys) == 0
-            await redis.set(keys.schema(), 2)
+            await redis.set(keys.schema(), SCHEMA + 1)
             with pytest.raises(SchemaError, match="newer"):
                 await delete_old_schema(redis, keys)
 

@@ -1,7 +1,7 @@
 """The store: every step is applied as a whole or refused, also if repeated or concurrent."""
 
 import asyncio
-import struct
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +18,8 @@ from redis.exceptions import ResponseError
 from stream_app.store import keys as layout
 from stream_app.store.codec import pack_segment, pack_tail, unpack_segment, unpack_tail
 from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.range_update import RangeResult, RangeUpdate
+from stream_app.store.rows import Rows
 from stream_app.store.state import (
     Commit,
     Committed,
@@ -26,15 +28,15 @@ from stream_app.store.state import (
     LimitError,
     PositionUpdate,
     QuestionRecord,
-    RangeResult,
-    RangeUpdate,
     Retention,
     ScoredRange,
     State,
 )
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, on_redis
+from tests.support.rows import rows_of
 from xl3m_core import Segment, Tail, TopK, Unit
+from xl3m_core.smoothing import REACH
 
 TOP_CHANGED, EXTENDED, CONFLICT = RangeResult
 Fresh = Callable[[str], str]
@@ -298,14 +300,12 @@ async def extended(
     stream: str,
     seen: ScoredRange,
     start: int,
-    scores: Sequence[float],
+    scores: Sequence[float | None],
     k: int = 4,
     qid: str = "q",
-    skipped: int = 0,
-    first: int = 0,
 ) -> RangeResult:
-    """Write scores of the segments from `start` on. Segments that the log does not have are
-    appended to it first."""
+    """Write rows of the segments from `start` on; None: it was deleted before it was read. Segments
+    that the log does not have are appended to it first."""
     end = start + len(scores)
     head = (await store.load(stream)).cursor.head
     for index in range(max(head, start), end):
@@ -313,27 +313,29 @@ async def extended(
         with suppress(ResponseError):  # another call appended it meanwhile
             await store.redis.xadd(keys.log(stream), fields, id=f"{index}-1")
         await store.redis.hset(keys.cursor(stream), "head", index + 1)
-    best = [(start + i, score) for i, score in enumerate(scores)]
-    extension = RangeUpdate(
-        stream, qid, seen, min(seen.lo, start), max(seen.hi, end), start,
-        struct.pack(f"{len(scores)}f", *scores), best, skipped, first,
-    )  # fmt: skip
-    return (await store.extend_range([extension], k))[0]
+    update = RangeUpdate(
+        stream, qid, seen, min(seen.lo, start), max(seen.hi, end), [(start, rows_of(scores))]
+    )
+    return (await store.extend_range([update], k))[0].result
 
 
 async def block(store: StreamStore, stream: str, number: int) -> list[float]:
-    raw = await store.redis.get(keys.scores(stream, "q", number)) or b""
-    return list(struct.unpack(f"{len(raw) // 4}f", raw))
+    """The scores in a block; NaN without one."""
+    rows = Rows(0, await store.redis.get(keys.rows(stream, "q", number)) or b"")
+    scores = map(rows.score, range(rows.stop))
+    return [math.nan if score is None else score for score in scores]
 
 
 @pytest.mark.guarantee("Bounded memory")
 async def test_scores_are_deleted_with_their_segments(store: StreamStore, fresh: Fresh) -> None:
-    stream, size = fresh("stream"), layout.SCORES_PER_BLOCK
+    """Those of the few segments before the log's first one stay: its score may depend on them."""
+    stream, size = fresh("stream"), layout.ROWS_PER_BLOCK
     end, held = 0, []
-    for number, first in enumerate((0, size - 1, size, 2 * size + 5)):
+    for number, first in enumerate((0, size, size + 2 * REACH, 2 * size + 5)):
         start, seen = number * size, ScoredRange(0, end)
         await store.redis.hset(keys.scored_range(stream, "q"), mapping={"lo": 0, "hi": end})
-        assert await extended(store, stream, seen, start, [-1.0, -2.0], first=first) is not CONFLICT
+        await store.redis.hset(keys.cursor(stream), "first", first)
+        await extended(store, stream, seen, start, [-1.0, -2.0])
         end = start + 2
         held.append([n for n in range(5) if await block(store, stream, n)])
     assert held == [[0], [0, 1], [1, 2], [2, 3]]
@@ -368,13 +370,11 @@ async def test_a_range_that_moved_or_was_deleted_is_not_extended(
     stream = fresh("stream")
     assert await extended(store, fresh("stream"), ScoredRange(0, 0), 0, [-1.0]) is CONFLICT
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
-    assert (
-        await extended(store, stream, ScoredRange(0, 0), 0, [-1.0, -2.0], skipped=1) is TOP_CHANGED
-    )
+    assert await extended(store, stream, ScoredRange(0, 0), 0, [-2.0, None]) is TOP_CHANGED
     for seen in (ScoredRange(0, 0), ScoredRange(1, 2), ScoredRange(0, 3)):
-        assert await extended(store, stream, seen, 2, [-0.5], skipped=1) is CONFLICT
+        assert await extended(store, stream, seen, 2, [None]) is CONFLICT
     assert await store.scored_range(stream, "q") == ScoredRange(0, 2, 1)
-    assert await block(store, stream, 0) == [-1.0, -2.0]
+    assert str(await block(store, stream, 0)) == "[-2.0, nan]"
 
 
 @pytest.mark.guarantee("Exactly-once effect")
@@ -384,25 +384,27 @@ async def test_exactly_one_of_several_concurrent_extensions_is_written(
     stream = fresh("stream")
     await store.questions.ask(stream, "q", QuestionRecord("q?"))
     tries = [
-        extended(store, stream, ScoredRange(0, 0), 0, [-1.0 * i] * 3, skipped=1) for i in range(9)
+        extended(store, stream, ScoredRange(0, 0), 0, [-1.0 * i, None, -2.0]) for i in range(9)
     ]
     replies = await asyncio.gather(*tries)
     assert sorted(reply is CONFLICT for reply in replies) == [False] + [True] * 8
     assert await store.scored_range(stream, "q") == ScoredRange(0, 3, 1)
 
 
-SCORES = st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=30)
+SCORES = st.lists(
+    st.integers(-(10**8), 10**8).map(lambda units: units / 10_000), min_size=1, max_size=30
+)
 
 
 @pytest.mark.guarantee("Stream equals batch")
 @on_redis
 @given(SCORES, st.lists(st.integers(1, 29), max_size=4), st.integers(0, 29))
-async def test_score_blocks_hold_the_exact_scores(
+async def test_blocks_hold_the_exact_scores(
     redis_client: Redis, fresh: Fresh, scores: list[float], cuts: list[int], begin: int
 ) -> None:
     store, stream = StreamStore(redis_client), fresh("stream")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "SCORES_PER_BLOCK", 4)
+        patch.setattr(layout, "ROWS_PER_BLOCK", 4)
         await extend_in_pieces(store, stream, scores, cuts, min(begin, len(scores)))
         blocks = [await block(store, stream, number) for number in range(8)]
     assert all(len(one) <= 4 for one in blocks)
@@ -474,8 +476,8 @@ async def ttls(store: StreamStore, stream: str, qid: str = "q") -> list[int]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of four scores."""
-    monkeypatch.setattr(layout, "SCORES_PER_BLOCK", 4)
+    """Blocks of four rows."""
+    monkeypatch.setattr(layout, "ROWS_PER_BLOCK", 4)
 
 
 @pytest.mark.guarantee("Bounded memory")
@@ -693,11 +695,9 @@ async def test_questions_expire_by_the_clock_of_redis(
 
 async def scored(store: StreamStore, stream: str, count: int, k: int = 3) -> RangeResult:
     """Score the stream's first segments for its question, the first ones best."""
-    update = RangeUpdate(
-        stream, "q", ScoredRange(0, 0), 0, count, 0, struct.pack(f"{count}f", *[0.0] * count),
-        [(index, -1.0 * index) for index in range(k)],
-    )  # fmt: skip
-    return (await store.extend_range([update], k))[0]
+    rows = rows_of([-1.0 * index for index in range(count)])
+    update = RangeUpdate(stream, "q", ScoredRange(0, 0), 0, count, [(0, rows)])
+    return (await store.extend_range([update], k))[0].result
 
 
 async def received_bytes(store: StreamStore) -> int:
@@ -729,12 +729,4 @@ async def test_a_segment_deleted_since_it_was_read_does_not_enter_the_top_k(
     assert await scored(store, stream, 4) is TOP_CHANGED
     view = await store.snapshot(stream, "q")
     assert view is not None and view.scored_range == ScoredRange(0, 4)
-    assert [s.index for s, _ in view.top] == [1, 2]
-    await store.redis.delete(keys.log(stream))
-    seen = ScoredRange(0, 4)
-    update = RangeUpdate(stream, "q", seen, 0, 4, 4, b"", [(1, -0.5), (3, 0.0)])
-    assert await store.extend_range([update], 3) == [TOP_CHANGED], (
-        "a text already in the top-k stays"
-    )
-    view = await store.snapshot(stream, "q")
-    assert view is not None and [(s.index, x) for s, x in view.top] == [(1, -0.5), (2, -2.0)]
+    assert [s.index for s, _ in view.top] == [1, 2, 3]

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple, cast
 
@@ -33,6 +34,7 @@ from xl3m_core import (
     Tail,
 )
 from xl3m_core.features import Features
+from xl3m_core.lexical import QuestionWords, words
 from xl3m_core.scoring import Scores
 
 WAIT_SECONDS = 20.0
@@ -113,6 +115,7 @@ class HashEngine(Engine):
         )
         tokens = batch_segments * (method.segment_tokens + len("\nQ: q?\nA:"))
         super().__init__(cast(LanguageModel, Letters()), method, tokens)
+        self.words = lru_cache(equal_weights)
         self.scored: list[tuple[str, str]] = []
 
     def features(
@@ -134,6 +137,11 @@ class HashEngine(Engine):
         for piece in pieces if on_text else []:
             on_text(piece)  # type: ignore[misc]
         return Generated("".join(pieces), -0.5)
+
+
+def equal_weights(question: str) -> QuestionWords:
+    """The question's words, each as weighty as the others."""
+    return QuestionWords(dict.fromkeys(words(question), 1.0))
 
 
 def hash_score(text: str, question: str) -> float:

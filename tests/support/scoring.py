@@ -1,12 +1,10 @@
 """A store, and one or more scorers on it, driven step by step."""
 
-import struct
+import math
 import time
 from collections.abc import Callable
 
 from stream_app.scoring.scorer import Scorer
-from stream_app.store import keys as layout
-from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.state import Commit, Committed, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
@@ -21,7 +19,8 @@ Fresh = Callable[[str], str]
 
 
 class World:
-    """A store, and one or more scorers on it that a test drives. max_lag: in tokens."""
+    """A store, and one or more scorers on it that a test drives. max_lag: in tokens; triage: of all
+    scorers."""
 
     def __init__(
         self,
@@ -29,15 +28,17 @@ class World:
         engine: Engine | None = None,
         max_lag: int = PLENTY,
         on_room: Callable[[], None] = lambda: None,
+        triage: bool = False,
     ):
         self.store = store
         self.engine = engine or HashEngine()
-        self.scorer = Scorer(self.engine, store, max_lag, on_room=on_room)
+        self.scorer = Scorer(self.engine, store, max_lag, on_room=on_room, triage=triage)
+        self.triage = triage
         self.text: dict[str, str] = {}
 
     def another(self) -> Scorer:
         """One more scorer on the same Redis."""
-        return Scorer(self.engine, self.store, PLENTY)
+        return Scorer(self.engine, self.store, PLENTY, triage=self.triage)
 
     async def grow(
         self, stream: str, segments: int, *also: Scorer, partition: str = "t/0"
@@ -82,10 +83,9 @@ class World:
     async def scores(self, stream: str, qid: str) -> list[float]:
         """Every score of the range, as stored in Redis."""
         scored = await self.range(stream, qid)
-        raw = b""
-        for number in range(scored.hi // layout.SCORES_PER_BLOCK + 1):
-            raw += await self.store.redis.get(keys.scores(stream, qid, number)) or b""
-        return list(struct.unpack(f"{len(raw) // 4}f", raw))[scored.lo : scored.hi]
+        rows = await self.store.rows(stream, qid, scored.lo, scored.hi)
+        scores = [rows.score(index) for index in range(scored.lo, scored.hi)]
+        return [math.nan if score is None else score for score in scores]
 
     async def assert_equals_batch(self, stream: str, question: str = "q?") -> None:
         """Assert that top-k and all scores are those of a batch over the whole text."""
@@ -97,7 +97,8 @@ class World:
         assert [(s.index, score) for s, score in view.top] == best(self.engine, segments, question)
         assert [s.text for s, _ in view.top] == [segments[s.index].text for s, _ in view.top]
         pairs = [(segment.text, question) for segment in segments]
-        assert await self.scores(stream, qid) == self.engine.score(pairs)
+        stored = [round(score, 4) for score in await self.scores(stream, qid)]
+        assert stored == self.engine.score(pairs)
 
 
 async def drain(scorer: Scorer) -> None:

@@ -1,7 +1,7 @@
 -- Gives a stream a question. Its range starts empty at the head, unless it has one. Expired, replaced and evicted
 -- questions are deleted with all their keys.
 --
--- KEYS     cursor, questions; then range, top, text and scores as prefixes that a question's id completes (all keys of
+-- KEYS     cursor, questions; then range, top, text and rows as prefixes that a question's id completes (all keys of
 --          a stream are in one slot); then, if the question is fenced, the partition
 -- ARGV[1]  msgpack map:
 --            qid         the question's id
@@ -9,7 +9,7 @@
 --            keep        whether the stream's other standing questions stay; if not, they end
 --            limit       how many questions of its kind (standing, ad hoc) there may be
 --            now         the time in seconds, in case this user has no right to TIME
---            block_size  segments in a block of scores
+--            block_size  rows of a block
 --            epoch       the caller's, if the question is fenced
 -- Returns  msgpack map with `result`:
 --            set       the stream has the question

@@ -293,7 +293,7 @@ def key_names(data: bytes) -> None:
     stream, other = _keyed(data)
     found = decode_question(stream, b"q?", LIMIT)
     name = keys.log(found.stream)
-    assert re.fullmatch(r"xl3m:1:\{[A-Za-z0-9._:/~%-]+\}:log", name)
+    assert re.fullmatch(r"xl3m:\d+:\{[A-Za-z0-9._:/~%-]+\}:log", name)
     words = (other or b"").decode("utf-8", "replace")
     qid = question_id(words, found.stream)
     assert re.fullmatch("[0-9a-f]{16}", qid)

@@ -60,7 +60,9 @@ async def test_slow_streams_are_read_and_scored_while_a_hot_one_waits(
 ) -> None:
     """The slow streams' events come when all of the hot one's are in Kafka and its partition is
     paused."""
-    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, max_lag_tokens=4096) as here:
+    async with loaded_worker.loaded(
+        settings, tmp_path, CRAWLING, max_lag_tokens=4096, on_lag="wait"
+    ) as here:
         hot, *slow = here.names(7)
         await here.ask([hot, *slow])
         await send(here, [hot], [0], HOT_EVENTS)
@@ -80,7 +82,9 @@ async def test_a_worker_far_behind_gives_its_partitions_up_and_what_it_held_is_r
 ) -> None:
     """The first worker would need minutes to score what it has read; the second one's model costs
     nothing."""
-    async with loaded_worker.loaded(settings, tmp_path, CRAWLING, max_lag_tokens=4096) as here:
+    async with loaded_worker.loaded(
+        settings, tmp_path, CRAWLING, max_lag_tokens=4096, on_lag="wait"
+    ) as here:
         streams, log = here.names(PARTITIONS), tmp_path / "second.log"
         await here.ask(streams)
         await send(here, streams, [*range(PARTITIONS)], 250)
