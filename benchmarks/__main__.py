@@ -1,7 +1,8 @@
 """`python -m benchmarks [NAME ...] [options]`: runs the given benchmarks, or all of them.
 
 Each prints a table and then one line of JSON; plots are written to a folder. A last table repeats
-the ratios of all benchmarks. "retrieval" and "answers" run by default only if --data names texts to read.
+the ratios of all benchmarks. "retrieval" and "answers" run by default only if --data names texts to
+read.
 """
 
 import argparse
@@ -40,11 +41,12 @@ EVERY: dict[str, dict[str, Any]] = {
     "--seed": {
         "type": int,
         "default": 0,
-        "help": "of generated text; ignored by scoring, query, growth, gpu, retrieval, answers, load",
+        "help": "of generated text; ignored by scoring, query, growth, gpu, retrieval, answers, "
+        "load",
     },
     "--out": {
         "default": "bench-out",
-        "help": "folder for plots and samples; ignored by scoring, stream, query, gpu, late",
+        "help": "folder for plots and samples; ignored by scoring, stream, query, gpu, late, answers",
     },
 }
 
