@@ -25,7 +25,7 @@ from stream_app.formats.values import is_number
 from stream_app.settings import MAX_DEADLINE
 
 QUESTION_FIELDS = ("stream", "question", "add")
-QUERY_FIELDS = ("id", "stream", "question", "deadline")
+QUERY_FIELDS = ("id", "stream", "question", "deadline", "early")
 MAX_NAMED = 3
 """Unknown fields that an error names."""
 NAME_CHARS = 40
@@ -47,13 +47,15 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Query:
     """Requests an answer now. question: None for the stream's standing question; deadline: in
-    seconds; as_json: whether the answer is JSON, else msgpack."""
+    seconds; as_json: whether the answer is JSON, else msgpack; early: whether revisions are wanted
+    while the stream is scored, through pub/sub only."""
 
     id: str
     stream: str
     question: str | None = None
     deadline: float | None = None
     as_json: bool = True
+    early: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,7 @@ def decode_question(
         raise BadEvent("; ".join(filter(None, ["field 'question' is missing", unknown])))
     if unknown:
         raise BadEvent(unknown)
-    add = fields.get("add", False)
-    if not isinstance(add, bool):
-        raise BadEvent(f"field 'add' must be bool, not {_kind(add)}")
+    add = _flag(fields, "add", False)
     return Question(_stream(fields, key), _question(fields, encoding), add)
 
 
@@ -107,7 +107,8 @@ def decode_query(
     if deadline is not None and not (is_number(deadline) and 0 <= deadline <= MAX_DEADLINE):
         raise BadEvent(f"field 'deadline' must be seconds from 0 to {MAX_DEADLINE:.0f}")
     stream, question = _stream(fields, key), _question(fields, encoding)
-    return Query(query_id, stream, question, deadline, is_json(value))
+    early = _flag(fields, "early", True)
+    return Query(query_id, stream, question, deadline, is_json(value), early)
 
 
 def sender_of(key: bytes | None, value: bytes | None, limit: int) -> Sender:
@@ -225,6 +226,13 @@ def _question(fields: dict[str, Any], encoding: str) -> str | None:
     if not isinstance(question, str):
         raise BadEvent(f"field 'question' must be str, not {_kind(question)}")
     return question_text(encodable(question, "field 'question'", encoding))
+
+
+def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise BadEvent(f"field {name!r} must be bool, not {_kind(value)}")
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -104,8 +104,11 @@ def offline_scores(engine: "Engine", segments: Sequence[Segment], question: str)
 def top_k(
     engine: "Engine", segments: Sequence[Segment], scores: Sequence[float]
 ) -> list[tuple[int, float]]:
-    """Index and score of the k best segments, the most certain first."""
-    top = TopK(engine.method.k)
+    """Index and final score of the k best of a stream's segments, the most relevant first. scores:
+    each segment's own."""
+    from xl3m_core.xl3m import RunningTopK  # with PyTorch
+
+    best = RunningTopK(TopK(engine.method.k))
     for segment, score in zip(segments, scores, strict=True):
-        top.add(segment.index, score)
-    return top.best()
+        best.add(segment, score, engine.is_smoothed(segment.text))
+    return [(segment.index, score) for segment, score in best.ranked()]

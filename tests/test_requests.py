@@ -112,7 +112,11 @@ def test_what_is_wrong_with_a_query_is_said(fields: dict[str, Any], reason: str)
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"window": "1h"}, "unknown field 'window': a query has id, stream, question, deadline"),
+        ({"early": 1}, "'early' must be bool, not a number"),
+        (
+            {"window": "1h"},
+            "unknown field 'window': a query has id, stream, question, deadline, early",
+        ),
         ({"k": 10}, "unknown field 'k'"),
         ({"add": True}, "unknown field 'add'"),
         ({"a": 1, "b": 2, "c": 3, "d": 4}, "unknown fields 'a', 'b', 'c' and 1 more: a query has"),

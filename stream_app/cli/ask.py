@@ -1,4 +1,7 @@
-"""`xl3m ask`: ask a stream a question and print the answer with its evidence."""
+"""`xl3m ask`: ask a stream a question and print the answer with its evidence.
+
+Early answers go to standard error: standard output has the answer alone.
+"""
 
 import time
 from dataclasses import fields
@@ -32,13 +35,18 @@ async def ask(
         stream = await client.resolve(store, stream)
         progress = Progress(store, stream, question_text(question))
         async with progress.shown(shows_progress):
-            async for message in client.ask(
-                store, stream, question, settings.query_deadline_seconds
-            ):
-                await progress.stop()
+            messages = client.ask(
+                store, stream, question, settings.query_deadline_seconds, early=not as_json
+            )
+            async for message in messages:
+                match message.get("type"):
+                    case "revision":
+                        progress.show_answer(message)
+                    case "text" | "answer":
+                        await progress.stop()
                 if message.get("type") == "answer":
                     answer = message
-                elif not as_json:
+                elif message.get("type") == "text" and not as_json:
                     echo(message.get("text", ""), nl=False)
     answer = {name: value for name, value in answer.items() if name in FIELDS}
     if as_json:

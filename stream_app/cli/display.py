@@ -96,6 +96,12 @@ def progress(scored: int, segments: int, seconds: float) -> str:
     return f"scored {share} for this question: {scored} of {segments} segments, {seconds:.0f} s"
 
 
+def early_answer(revision: Mapping[str, Any]) -> str:
+    """A revision in one line."""
+    share = _share(revision.get("coverage") or 0.0)
+    return f"so far, from {share} of the stream: {one_line(str(revision.get('answer', '')))}"
+
+
 def known_names(names: Sequence[str], wanted: str) -> str:
     """A few of the sorted names, those most similar to the wanted one first."""
     if not names:

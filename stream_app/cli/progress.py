@@ -1,4 +1,5 @@
-"""Progress: shows how much of a stream is scored for a question until the answer comes.
+"""Progress: shows how much of a stream is scored for a question until the answer comes, and the
+latest early answer.
 
 Polls Redis. A Redis user without the right to read the ranges sees no progress and gets the same
 answer.
@@ -6,11 +7,12 @@ answer.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
-from stream_app.cli.display import progress
-from stream_app.cli.output import StatusLine
+from stream_app.cli.display import early_answer, progress
+from stream_app.cli.output import StatusLine, echo
 from stream_app.client import client
 from stream_app.runtime.retry import raise_if_cancelled
 from stream_app.store.connection import RedisError
@@ -29,6 +31,7 @@ class Progress:
         self.question = question
         self._line = StatusLine()
         self._showing: asyncio.Task[None] | None = None
+        self._early = ""
 
     @asynccontextmanager
     async def shown(self, wanted: bool) -> AsyncIterator[None]:
@@ -39,6 +42,15 @@ class Progress:
             yield
         finally:
             await self.stop()
+
+    def show_answer(self, revision: Mapping[str, Any]) -> None:
+        """Show an early answer in place of the one before, on the line of the progress; on a line
+        of its own if no progress is shown."""
+        self._early = early_answer(revision)
+        if self._showing:
+            self._line.show(self._early)
+        else:
+            echo(self._early, err=True)
 
     async def stop(self) -> None:
         """Stop and clear the line, before the answer is printed."""
@@ -58,4 +70,5 @@ class Progress:
                 return
             raise_if_cancelled()
             if known:
-                self._line.show(progress(*known, time.monotonic() - began))
+                scored = progress(*known, time.monotonic() - began)
+                self._line.show(" | ".join(filter(None, [self._early, scored])))

@@ -29,16 +29,19 @@ POLL_SECONDS = 0.2
 
 
 async def ask(
-    store: StreamStore, stream: str, question: str | None, deadline: float
+    store: StreamStore, stream: str, question: str | None, deadline: float, early: bool = True
 ) -> AsyncIterator[dict[str, Any]]:
     """Ask a stream and yield the reply's messages.
 
-    First maps of `type` "text", each with a piece of the answer's text, then one of `type`
-    "answer" with the whole answer, or with `error`. question: None asks the standing question;
+    Maps of `type` "text", each with a piece of the answer's text, then one of `type` "answer" with
+    the whole answer, or with `error`. early: while the stream is scored, yield before these early
+    answers, each as maps of `type` "revision_text" with a `piece` of it, then one of `type`
+    "revision"; both have its number, `revision`. question: None asks the standing question;
     deadline: seconds for scoring. Raises UnreachableError if no worker listens or none answers.
     """
     query = {"id": uuid.uuid4().hex, "stream": stream, "deadline": deadline}
     query |= {"question": question} if question else {}
+    query |= {} if early else {"early": False}
     channel = store.keys.answer_channel(str(query["id"]))
     try:
         async with (
@@ -72,7 +75,8 @@ async def _replies(
                 yield {"type": "text", "id": query["id"], "text": rest}
             yield fields
             return
-        streamed += str(fields.get("text", ""))
+        if fields.get("type") == "text":
+            streamed += str(fields.get("text", ""))
         yield fields
 
 

@@ -2,16 +2,28 @@
 
 The top-k, the tail and the question are read in one round trip. If the question's range covers the
 log, generation follows at once. Otherwise the question is registered, the scorer extends its range
-until it covers the log or the deadline is over, and all is read again.
+until it covers the log or the deadline is over, and all is read again. A reader of revisions gets
+early answers meanwhile.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from stream_app.queries.prefetch import PromptPrefetcher
+from stream_app.queries.revisions import (
+    Basis,
+    Draft,
+    Reader,
+    RevisionPace,
+    Revisions,
+    same_segments,
+)
+from stream_app.queries.stopwatch import Stopwatch
 from stream_app.requests import Query
 from stream_app.scoring.jobs import row_of
 from stream_app.scoring.scorer import Scorer
@@ -39,11 +51,12 @@ class RefusedError(Exception):
 
 
 class Subject(NamedTuple):
-    """What a query asks, and all that the answer rests on."""
+    """What a query asks, and all that the answer rests on. last: the last revision's draft."""
 
     qid: str
     question: str
     snapshot: Snapshot
+    last: Draft | None = None
 
 
 class Answering:
@@ -65,59 +78,127 @@ class Answering:
         self.scorer = scorer
         self.prefetcher = prefetcher
         self.on_answer = on_answer
+        self.pace = RevisionPace(settings.first_answer_seconds)
 
-    async def answer(self, query: Query, on_text: OnText | None = None) -> Answer:
+    async def answer(
+        self, query: Query, on_text: OnText | None = None, reader: Reader | None = None
+    ) -> Answer:
         """The answer, or one with `error` set to the reason. on_text gets the text as it is
-        generated."""
+        generated; reader: gets revisions until the log is covered."""
         started = time.perf_counter()
         try:
-            answer = await self._answer(query, on_text)
+            answer = await self._answer(query, on_text, reader)
         except (RefusedError, QuestionError) as error:
             answer = Answer(question=query.question or "", error=str(error))
         self.on_answer(answer, time.perf_counter() - started)
         return answer
 
-    async def _answer(self, query: Query, on_text: OnText | None) -> Answer:
+    async def _answer(self, query: Query, on_text: OnText | None, reader: Reader | None) -> Answer:
         stopwatch = Stopwatch(STEPS)
-        qid, question, snapshot = await self._read(query, stopwatch)
+        subject = await self._read(query, stopwatch, reader)
+        qid, question, snapshot, _ = subject
         best, tail = await self._on_model(lambda: self._rank(snapshot, question))
         stopwatch.lap("tail")
-        context, generated = await self._generate(best, question, on_text)
-        stopwatch.lap("generate")
+        _, answer = await self._compose(query, subject, best, tail, stopwatch, on_text)
         self.prefetcher.note_query(query.stream, qid, question)
+        return answer
+
+    async def _compose(
+        self,
+        query: Query,
+        subject: Subject,
+        best: Ranked,
+        tail: int,
+        stopwatch: Stopwatch,
+        on_text: OnText | None,
+    ) -> tuple[Draft, Answer]:
+        """Generate the answer from the ranked segments, unless the last draft is from the same."""
+        segments, last = [segment for segment, _ in best], subject.last
+        if last and last.ranked == segments:
+            context, generated = last.context, last.generated
+            if on_text:
+                on_text(generated.text)
+        else:
+            context, generated = await self._generate(best, subject.question, on_text)
+        stopwatch.lap("generate")
         scores = {segment.index: score for segment, score in best}
-        return Answer(
-            question=question,
+        answer = Answer(
+            question=subject.question,
             answer=generated.text,
             certainty=generated.certainty,
-            coverage=snapshot.coverage(tail),
-            as_of=snapshot.state.cursor.next,
+            coverage=subject.snapshot.coverage(tail),
+            as_of=subject.snapshot.state.cursor.next,
             evidence=tuple(Evidence.of(query.stream, s, scores[s.index]) for s in context.segments),
             timings=stopwatch.laps,
         )
+        return Draft(_basis(subject.snapshot), segments, context, generated), answer
 
-    async def _read(self, query: Query, stopwatch: "Stopwatch") -> Subject:
+    async def _read(self, query: Query, stopwatch: Stopwatch, reader: Reader | None) -> Subject:
         """The question and its top-k, once its range covers the log or the deadline is over.
 
         Round trips to Redis: one for a covered standing question, two for a covered ad hoc
-        question, whose time to live is renewed; else four, without those of the scorer.
+        question, whose time to live is renewed; else four, without those of the scorer and of
+        revisions.
         """
         limit = self.settings.query_deadline_seconds if query.deadline is None else query.deadline
         deadline = time.monotonic() + limit
         view = await self._view(query.stream, (query.question and self._id(query.question)) or "")
         question = self._question(query, view)
-        qid = self._id(question)
+        qid, last = self._id(question), None
         is_covered = view.qid == qid and view.is_covered
         if not (is_covered and view.record and view.record.is_standing):
             await self._register(query.stream, qid, question, view.now)
         if not is_covered:
-            await self._cover(query.stream, qid, deadline)
+            has_scores = view.qid == qid and _has_scores(view.snapshot)
+            revisions = self._revisions(query, qid, question, reader)
+            last = await self._cover(query.stream, qid, deadline, revisions, has_scores)
             stopwatch.lap("cover")
             view = await self._view(query.stream, qid)
         stopwatch.lap("read")
         if view.snapshot is None:
             raise RefusedError(f"the question on stream {query.stream!r} was ended: ask again")
-        return Subject(qid, question, await self._complete(query.stream, view, view.snapshot))
+        snapshot = await self._complete(query.stream, view, view.snapshot)
+        return Subject(qid, question, snapshot, last)
+
+    def _revisions(
+        self, query: Query, qid: str, question: str, reader: Reader | None
+    ) -> Revisions | None:
+        """The revisions of a query; None if nobody wants any."""
+        if reader is None or not (query.early and self.settings.first_answer_seconds):
+            return None
+        revise = partial(self._revise, query, qid, question, reader, time.perf_counter())
+        return Revisions(self.pace, reader, revise)
+
+    async def _revise(
+        self,
+        query: Query,
+        qid: str,
+        question: str,
+        reader: Reader,
+        started: float,
+        revision: int,
+        last: Draft | None,
+    ) -> tuple[Draft, Answer] | None:
+        """A draft from what is scored by now, and its answer; None if nothing was scored, or if the
+        segments are those of the last draft."""
+        stopwatch = Stopwatch(STEPS, started)
+        stopwatch.lap("cover")
+        view = await self._view(query.stream, qid)
+        if view.snapshot is None or not _has_scores(view.snapshot):
+            return None
+        if last and last.basis == _basis(view.snapshot):
+            return None
+        snapshot = await self._complete(query.stream, view, view.snapshot)
+        stopwatch.lap("read")
+        began = time.perf_counter()
+        best, tail = await self._on_model(partial(self._rank, snapshot, question))
+        stopwatch.lap("tail")
+        if same_segments([segment for segment, _ in best], last):
+            return None
+        subject, on_text = Subject(qid, question, snapshot), partial(reader.draft, revision)
+        made = await self._compose(query, subject, best, tail, stopwatch, on_text)
+        self.pace.observe(time.perf_counter() - began)
+        return made
 
     async def _complete(self, stream: str, view: QueryView, snapshot: Snapshot) -> Snapshot:
         """With the segments that are not settled, which the view of a covered question has."""
@@ -156,9 +237,28 @@ class Answering:
         limit = self.settings.max_adhoc_questions
         await self.store.questions.ask(stream, qid, record, most=limit)
 
-    async def _cover(self, stream: str, qid: str, deadline: float) -> None:
-        """Wait until the range covers the log; deadline: by `time.monotonic()`."""
-        await self.scorer.wait_until_covered(stream, qid, deadline)
+    async def _cover(
+        self,
+        stream: str,
+        qid: str,
+        deadline: float,
+        revisions: Revisions | None,
+        has_scores: bool,
+    ) -> Draft | None:
+        """Wait until the range covers the log; deadline: by `time.monotonic()`. Returns the last
+        revision's draft."""
+        if revisions is None:
+            await self.scorer.wait_until_covered(stream, qid, deadline)
+            return None
+        covering = asyncio.create_task(self.scorer.wait_until_covered(stream, qid, deadline))
+        try:
+            with suppress(RefusedError):  # the answer itself says why
+                await revisions.run(covering, deadline, has_scores)
+            await covering
+            return revisions.last
+        finally:
+            covering.cancel()
+            await asyncio.gather(covering, return_exceptions=True)
 
     def _rank(self, snapshot: Snapshot, question: str) -> tuple[Ranked, int]:
         """The k best segments of the snapshot and the tail, and the tail's size in segments; the
@@ -195,15 +295,10 @@ class Answering:
             raise RefusedError(f"the model failed: {error}") from error
 
 
-class Stopwatch:
-    """Seconds by step; 0 for a step that was left out."""
+def _basis(snapshot: Snapshot) -> Basis:
+    """What a ranking follows from."""
+    return snapshot.scored_range.read, snapshot.state.tail.end
 
-    def __init__(self, steps: Iterable[str]) -> None:
-        self.laps = dict.fromkeys(steps, 0.0)
-        self._last = time.perf_counter()
 
-    def lap(self, step: str) -> None:
-        """The step ends now; it began when the last one ended."""
-        now = time.perf_counter()
-        self.laps[step] = round(now - self._last, 6)
-        self._last = now
+def _has_scores(snapshot: Snapshot | None) -> bool:
+    return snapshot is not None and snapshot.scored_range.read > 0

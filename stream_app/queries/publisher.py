@@ -1,11 +1,13 @@
 """Publishing answers through Redis pub/sub: one worker answers a query, and its text is streamed.
 
-Pieces of the text and then the answer go to the query's channel. Publishing does not wait for a
-Redis that is away: a client that missed the answer sends the query again.
+Revisions, pieces of the text and then the answer go to the query's channel. Publishing does not
+wait for a Redis that is away: a client that missed the answer sends the query again.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from stream_app.events import encode
 from stream_app.queries.answering import Answering
@@ -75,33 +77,72 @@ class AnswerPublisher:
         await self._publish(query_id, encode(refusal, as_json))
 
     async def _answer(self, query: Query, lease: QueryLease) -> None:
-        """Publish the text as it is generated, then the answer, which Redis keeps for a while."""
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        streaming = asyncio.create_task(self._stream_text(query, lease, pieces))
-        try:
-            answer = await self.answering.answer(query, pieces.put_nowait)
-            pieces.put_nowait(None)
-            await streaming
-        finally:
-            streaming.cancel()
-            await asyncio.gather(streaming, return_exceptions=True)
+        """Publish revisions and the text as they are generated, then the answer, which Redis keeps
+        for a while. A revision leaves the lease as it is."""
+        async with self._streamed(query, lease) as stream:
+            answer = await self.answering.answer(query, stream.text, stream)
         reply = encode_reply(query, {"type": "answer"} | answer.to_dict())
         ttl = ANSWER_TTL if answer.error is None else REFUSAL_TTL
         if await lease.complete(reply, ttl):
             await self._publish(query.id, reply)
 
-    async def _stream_text(
-        self, query: Query, lease: QueryLease, pieces: "asyncio.Queue[str | None]"
-    ) -> None:
-        """Publish pieces while this worker has the lease and Redis answers: a client that missed
-        some finds the whole text in the answer."""
-        with suppress(RedisError, OSError):
-            while (text := await pieces.get()) is not None:
-                piece = {"type": "text", "id": query.id, "text": text}
-                if lease.held:
-                    await self._publish(query.id, encode(piece, query.as_json))
-                    raise_if_cancelled()
+    @asynccontextmanager
+    async def _streamed(self, query: Query, lease: QueryLease) -> "AsyncIterator[ReplyStream]":
+        """What comes before the answer: all of it is published when the block ends."""
+        stream = ReplyStream(query)
+        streaming = asyncio.create_task(self._publish_all(stream, lease))
+        try:
+            yield stream
+            stream.end()
+            await streaming
+        finally:
+            streaming.cancel()
+            await asyncio.gather(streaming, return_exceptions=True)
 
-    async def _publish(self, query_id: str, message: bytes) -> None:
+    async def _publish_all(self, stream: "ReplyStream", lease: QueryLease) -> None:
+        """Publish messages while this worker has the lease. One that Redis does not take is lost: a
+        client finds the whole text in the answer."""
+        while (message := await stream.messages.get()) is not None:
+            if not lease.held:
+                continue
+            with suppress(RedisError, OSError):
+                listeners = await self._publish(stream.query.id, message)
+                stream.listens = listeners > 0
+            raise_if_cancelled()
+
+    async def _publish(self, query_id: str, message: bytes) -> int:
+        """Publish a message; returns how many clients received it."""
         channel = self.store.keys.answer_channel(query_id)
-        await self._impatient.publish([(channel, message)])
+        return await self._impatient.publish([(channel, message)])
+
+
+class ReplyStream:
+    """The messages of one query before its answer, in their order; None is the last. listens:
+    whether anyone received the last one."""
+
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self.messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.listens = True
+
+    def text(self, text: str) -> None:
+        """A piece of the answer's text."""
+        self._put({"type": "text", "id": self.query.id, "text": text})
+
+    def draft(self, revision: int, text: str) -> None:
+        """A piece of a revision's text. Not in a field `text`, so that no client takes it for a
+        piece of the answer's."""
+        fields = {"id": self.query.id, "revision": revision, "piece": text}
+        self._put({"type": "revision_text"} | fields)
+
+    def revised(self, revision: int, answer: Answer) -> None:
+        """A complete revision: the fields of an answer, which it is not."""
+        fields = {"id": self.query.id, "stream": self.query.stream, "type": "revision"}
+        self._put(fields | {"revision": revision, "final": False} | answer.to_dict())
+
+    def end(self) -> None:
+        """Nothing follows but the answer."""
+        self.messages.put_nowait(None)
+
+    def _put(self, fields: dict[str, Any]) -> None:
+        self.messages.put_nowait(encode(fields, self.query.as_json))

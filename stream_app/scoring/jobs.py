@@ -7,6 +7,7 @@ after them. `range_update` turns a job's scores into a change of the question's 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stream_app.scoring.index_set import IndexSet
@@ -16,6 +17,7 @@ from stream_app.store.rows import SKIPPED_ROW, flag_of, pack_row
 from stream_app.store.state import Cursor, QuestionRecord, ScoredRange
 from xl3m_core import Segment
 from xl3m_core.features import Features
+from xl3m_core.relevance import SMOOTHED_MEASURES
 from xl3m_core.smoothing import is_running_text
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class TrackedQuestion:
         as planned; None if there are none."""
         ahead = self._planned_ahead()
         live, before = self.unplanned(cursor)
-        if history and (candidates := self._pop_candidates(limit, ahead)):
+        if history and (candidates := self._pop_candidates(limit, cursor.first)):
             return self._plan(candidates, cursor)
         if self.planned.hi < cursor.head:
             chosen = [i for i in picks if i in live and i not in ahead]
@@ -125,14 +127,19 @@ class TrackedQuestion:
         live, ahead = self.unplanned(cursor)[0], self._planned_ahead()
         return self.pending.best(lambda index: index in live and index not in ahead)
 
-    def _pop_candidates(self, limit: int, ahead: IndexSet) -> list[int]:
-        """At most `limit` candidates that no job has yet."""
-        popped = list[int]()
+    def _pop_candidates(self, limit: int, first: int) -> list[int]:
+        """At most `limit` retained candidates that no job has yet."""
+        popped, ahead = list[int](), self._planned_ahead()
         while self.candidates and len(popped) < limit:
             index = self.candidates.popleft()
-            if not self.planned.lo <= index < self.planned.hi and index not in ahead:
+            is_planned = self.planned.lo <= index < self.planned.hi or index in ahead
+            if index >= first and not is_planned:
                 popped.append(index)
         return popped
+
+    def scattered_job(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
+        """A job for these segments, which no job has yet, anywhere in the log."""
+        return self._plan(indices, cursor)
 
     def _plan(self, indices: Iterable[int], cursor: Cursor) -> "ScoringJob":
         """A job for these. The range then covers what is scored next to it, and what is deleted."""
@@ -176,6 +183,12 @@ class TrackedStream:
     def standing_questions(self) -> list[TrackedQuestion]:
         """The questions that do not expire."""
         return [q for q in self.questions.values() if q.record.is_standing]
+
+    def forget_pending(self) -> None:
+        """No lexical score is needed: all is read."""
+        for question in self.standing_questions():
+            if question.pending.matched:
+                question.pending = PendingSegments()
 
     def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
         """Replace the questions by those just read from Redis. One whose range has not changed
@@ -256,10 +269,14 @@ class Step:
 
 def row_of(segment: Segment, features: Features, engine: "Engine") -> bytes:
     """The row of a segment with these raw numbers, by the engine's measure."""
-    flag = flag_of(
-        is_running_text=is_running_text(segment.text), is_smoothed=engine.is_smoothed(segment.text)
-    )
+    is_running_text = _is_running_text(segment.text)
+    is_smoothed = is_running_text and engine.method.measure in SMOOTHED_MEASURES
+    flag = flag_of(is_running_text=is_running_text, is_smoothed=is_smoothed)
     return pack_row(engine.relevance(features), flag, features)
+
+
+_is_running_text = lru_cache(maxsize=4096)(is_running_text)
+"""Cached, since all questions of a stream ask it of the same segments."""
 
 
 def range_update(job: ScoringJob, rows: Mapping[int, bytes]) -> RangeUpdate:

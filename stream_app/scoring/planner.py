@@ -26,7 +26,7 @@ Selection = tuple[TrackedStream, Sequence[TrackedQuestion]]
 class StepPlan:
     """The jobs of one step. size: its budget in tokens; segment_tokens: the most in a segment;
     question_tokens: how many a question has; triage_above: of a live edge with more unread segments
-    the most promising are read first, of another the oldest."""
+    the most promising are read first, of another the oldest; in_triage: one of them has more."""
 
     size: int
     segment_tokens: int
@@ -34,6 +34,7 @@ class StepPlan:
     jobs: list[ScoringJob] = field(default_factory=list)
     tokens: int = 0
     triage_above: float = math.inf
+    in_triage: bool = False
 
     @property
     def room(self) -> int:
@@ -110,6 +111,7 @@ class StepPlan:
     ) -> Sequence[int]:
         """The segments to read in triage; none if the stream is not far behind."""
         behind = [q for q in questions if q.unscored(stream.cursor, False) > self.triage_above]
+        self.in_triage |= bool(behind)
         return picks(stream, behind, limit) if behind else ()
 
 
@@ -122,6 +124,13 @@ class Planner:
         self.triage = triage
         least = engine.method.segment_tokens + engine.method.question_tokens
         self.size = AdaptiveStepSize(engine.batch_tokens, least, seconds)
+        self.in_triage = False
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether the last step read the most promising segments of a stream, and was a long one
+        even with a single segment."""
+        return self.in_triage and self.size.is_slow
 
     def plan(
         self, waiting: Sequence[Selection], lagging: Callable[[], Iterable[Selection]], streams: int
@@ -142,6 +151,7 @@ class Planner:
         plan.add(waiting, plan.room * (3 if any_lagging else 4) // 4, history=True)
         plan.add(lagging(), plan.room, history=False, at_least_one=True)
         plan.add(lagging(), plan.room, history=True)
+        self.in_triage = plan.in_triage
         return plan
 
     def triage_above(self, streams: int) -> float:
@@ -164,6 +174,11 @@ class AdaptiveStepSize:
         self.least, self.most = least, max(least, MAX_BATCHES * batch_tokens)
         self.seconds = seconds
         self._tokens_per_second = 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the model needs more than twice the time of a step for one segment."""
+        return 0 < 2 * self.seconds * self._tokens_per_second < self.least
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Take a measurement: a step of `tokens` took `seconds`."""

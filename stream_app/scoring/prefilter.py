@@ -1,66 +1,83 @@
 """Prefilter: which segments of a long log to score first for a late question.
 
-Scoring a day of logs takes minutes, and a query waits for seconds. BM25 ranks the segments by
-their words first, and the model scores the most promising ones before the rest (two-stage
-retrieval). It only decides the order: in the end every segment is scored. The search runs in a
-process of its own, at a lower priority, so that it takes no time from the worker's event loop.
+Scoring a day of logs takes minutes or hours, and a query waits for seconds. BM25 ranks the segments
+by their words first, and the model scores the most promising ones before the rest (two-stage
+retrieval). It only decides the order: in the end every segment is scored. The log is searched from
+its newest block to the oldest, and each block's candidates are scored while the next is searched.
 """
 
 import asyncio
-import heapq
 import logging
-import math
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
-from stream_app.scoring.bm25 import Bm25
-from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
+from stream_app.scoring.candidates import Offer, around, candidates, most_candidates
+from stream_app.scoring.jobs import TrackedStream
+from stream_app.scoring.search_process import SearchProcess
+from stream_app.scoring.search_ranking import BlockHits, SearchRanking, search_block
 from stream_app.store.connection import open_redis
 from stream_app.store.keys import DEFAULT_KEYS, Keys
+from stream_app.store.ranking import ranked
 from stream_app.store.store import StreamStore
-from xl3m_core import Segment
 
 logger = logging.getLogger("xl3m")
-P = ParamSpec("P")
-T = TypeVar("T")
 
-PREFILTER_SEGMENTS = 2000
-"""Logs with fewer unscored segments are scored in their own order."""
-PREFILTER_SHARE = 0.05
-BLOCK = 10_000
-"""Segments that are indexed at a time, to bound memory; word frequencies are those of a block."""
-NICE = 10
+PREFILTER_SECONDS = 1.0
+"""A log that the model reads in less time is scored in its own order."""
+UNKNOWN_SPEED = 1000.0
+"""Tokens a second that are expected of a model that has not been measured yet."""
+SMOOTHING = 0.7
+FIRST_BLOCK, BLOCK = 1_000, 4_000
+"""Segments that are searched at a time: fewer at first, so that there are candidates at once."""
+BLOCK_HITS = 1_000
+"""The best segments of a block that are merged with those of others."""
+AROUND_SECONDS = 1.0
+"""How often the neighbours of the best segments are looked for."""
 ATTEMPTS = 2
 
 
 class PrefilterScheduler:
-    """Finds candidates for the questions that queries wait for; None: never any."""
+    """Finds candidates for the questions that queries wait for. prefilter: None never finds any.
+    k: size of the top-k; segment_tokens: the most in a segment with its question."""
 
-    def __init__(self, prefilter: "Prefilter | None") -> None:
+    def __init__(
+        self, prefilter: "Prefilter | None", store: StreamStore, k: int, segment_tokens: int
+    ) -> None:
         self.prefilter = prefilter
+        self.store = store
+        self.k, self.segment_tokens = k, segment_tokens
+        self.tokens_per_second = 0.0
         self._searches: dict[tuple[str, str], _Search] = {}
 
+    async def warm(self) -> None:
+        """Start the process that searches, so that the first query does not wait for it."""
+        if self.prefilter:
+            await self.prefilter.warm()
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Take a measurement: the model read that many tokens in so many seconds."""
+        if not tokens or seconds <= 0:
+            return
+        speed, known = tokens / seconds, self.tokens_per_second
+        self.tokens_per_second = SMOOTHING * known + (1 - SMOOTHING) * speed if known else speed
+
+    def seconds(self, segments: int) -> float:
+        """About how long the model takes to score so many segments for a question."""
+        return segments * self.segment_tokens / (self.tokens_per_second or UNKNOWN_SPEED)
+
     async def find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
-        """Give the question candidates, if much of the log is unscored for it and it has none.
-        Queries for one question share a search."""
+        """Give the question candidates until this is cancelled, if scoring the unscored part of its
+        log takes long. Queries for one question share a search."""
         question = tracked.questions.get(qid)
-        if not (self.prefilter and question) or question.candidates:
+        if not (self.prefilter and question):
             return
-        parts = [part for part in question.unplanned(tracked.cursor) if part]
-        if sum(map(len, parts)) < PREFILTER_SEGMENTS:
-            return
-        if (key := (stream, qid)) not in self._searches:
-            searching = _give_candidates(self.prefilter, tracked, question, parts)
+        key = stream, qid
+        if key not in self._searches:
+            parts = [part for part in question.unplanned(tracked.cursor) if part]
+            if self.seconds(sum(map(len, parts))) < PREFILTER_SECONDS:
+                return
+            searching = self._give(self.prefilter, tracked, question.record.question, key, parts)
             self._searches[key] = _Search(asyncio.create_task(searching))
         await self._wait(key)
 
@@ -76,17 +93,53 @@ class PrefilterScheduler:
                 search.task.cancel()
                 del self._searches[key]
 
+    async def _give(
+        self,
+        prefilter: "Prefilter",
+        tracked: TrackedStream,
+        text: str,
+        key: tuple[str, str],
+        parts: Sequence[range],
+    ) -> None:
+        """Give the question `text` the best segments found so far, block by block; then what
+        surrounds those that the model finds best."""
+        stream, qid = key
+        offer, is_talk, order = Offer(), False, list[int]()
+        most = most_candidates(sum(map(len, parts)), self.k)
+        async for ranking in prefilter.search(stream, text, parts, most):
+            is_talk = ranking.is_talk
+            order = candidates(ranking.best(), is_talk, parts, self.k)
+            _put(offer, tracked, qid, order)
+        if not order:  # the search failed
+            return
+        while True:
+            await asyncio.sleep(AROUND_SECONDS)
+            await self._give_neighbours(offer, tracked, key, parts, is_talk)
 
-async def _give_candidates(
-    prefilter: "Prefilter", tracked: TrackedStream, question: TrackedQuestion, parts: list[range]
-) -> None:
-    found = list[int]()
-    for part in parts:
-        limit = math.ceil(PREFILTER_SHARE * len(part))
-        text = question.record.question
-        found += await prefilter.candidates(question.stream, text, part.start, part.stop, limit)
-    if current := tracked.questions.get(question.qid):  # it may have been read again meanwhile
-        current.candidates = deque(found)
+    async def _give_neighbours(
+        self,
+        offer: Offer,
+        tracked: TrackedStream,
+        key: tuple[str, str],
+        parts: Sequence[range],
+        is_talk: bool,
+    ) -> None:
+        """Offer the neighbours of the best segments before the other candidates, once few of these
+        are left: in a log none, in talk not enough for another top-k."""
+        stream, qid = key
+        question = tracked.questions.get(qid)
+        if question is None or len(question.candidates) > (self.k if is_talk else 0):
+            return
+        if snapshot := await self.store.snapshot(stream, qid):
+            if is_talk:
+                snapshot = await self.store.with_unsettled(stream, qid, snapshot, self.k)
+            near = around([segment.index for segment, _ in ranked(snapshot, self.k)], parts)
+            offer.put(question, dict.fromkeys([*near, *question.candidates]))
+
+
+def _put(offer: Offer, tracked: TrackedStream, qid: str, order: list[int]) -> None:
+    if question := tracked.questions.get(qid):  # it may have been read again meanwhile
+        offer.put(question, order)
 
 
 @dataclass(slots=True)
@@ -98,20 +151,39 @@ class _Search:
 
 
 class Prefilter:
-    """Searches the logs in the Redis at the URL `redis`, one after the other."""
+    """Searches the logs in the Redis at the URL `redis`, one block at a time."""
 
     def __init__(self, redis: str, keys: Keys = DEFAULT_KEYS) -> None:
         self.redis = redis
         self.keys = keys
-        self._process = _Process()
+        self._process = SearchProcess()
         self._turn = asyncio.Semaphore(1)
 
-    async def candidates(
-        self, stream: str, question: str, lo: int, hi: int, limit: int
-    ) -> list[int]:
-        """At most `limit` of the segments [lo, hi), the most promising first; none on failure,
-        which is logged."""
-        args = (self.redis, self.keys.prefix, stream, question, lo, hi, limit)
+    async def warm(self) -> None:
+        """Start the process. A failure is logged, and tried again at the first search."""
+        try:
+            await self._process.run(_imported)
+        except (BrokenProcessPool, OSError) as error:
+            logger.warning("the prefilter's process could not be started: %s", error)
+
+    async def search(
+        self, stream: str, question: str, parts: Sequence[range], most: int
+    ) -> AsyncIterator[SearchRanking]:
+        """After each block of the parts, from the newest on, the `most` best segments so far. Ends
+        early on failure, which is logged."""
+        ranking = SearchRanking(most)
+        for lo, hi in blocks(parts):
+            hits = await self._search(stream, question, lo, hi, min(most, BLOCK_HITS))
+            if hits is None:
+                return
+            ranking.add(hits)
+            yield ranking
+
+    async def _search(
+        self, stream: str, question: str, lo: int, hi: int, most: int
+    ) -> BlockHits | None:
+        """A block's hits. Searches of several questions take turns, block by block."""
+        args = (self.redis, self.keys.prefix, stream, question, lo, hi, most)
         async with self._turn:
             for _ in range(ATTEMPTS):
                 try:
@@ -120,103 +192,35 @@ class Prefilter:
                     logger.error("the prefilter's process died: it is started again")
                 except Exception as error:
                     logger.warning("stream %r is scored in the order of its log: %s", stream, error)
-                    return []
+                    return None
         logger.error("stream %r is scored in the order of its log", stream)
-        return []
+        return None
 
 
-class _Process:
-    """One process, started at the first call and again when it died. It ends with its parent."""
-
-    def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-
-    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The call's result. If this is cancelled, the process is killed, since the call cannot
-        be interrupted. Raises BrokenProcessPool if the process dies, and what the call raises."""
-        try:
-            pid = await asyncio.wrap_future(self._submit(os.getpid))
-            try:
-                return await asyncio.wrap_future(self._submit(call, *args, **kwargs))
-            except asyncio.CancelledError:
-                with suppress(ProcessLookupError):  # it died meanwhile
-                    os.kill(pid, signal.SIGKILL)
-                self._discard()
-                raise
-        except BrokenProcessPool:
-            self._discard()
-            raise
-
-    def _submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have the process make the call; it is started here if it does not run."""
-        with _safe_path():
-            self._pool = self._pool or ProcessPoolExecutor(
-                1, mp_context=multiprocessing.get_context("spawn"), initializer=_initialize
-            )
-            return self._pool.submit(call, *args, **kwargs)
-
-    def _discard(self) -> None:
-        """Let the next call start a new process."""
-        if self._pool:
-            self._pool.shutdown(wait=False)
-        self._pool = None
+def blocks(parts: Sequence[range]) -> Iterator[tuple[int, int]]:
+    """The parts as blocks [lo, hi), the newest first."""
+    size = FIRST_BLOCK
+    for part in sorted(parts, key=lambda part: -part.stop):
+        hi = part.stop
+        while hi > part.start:
+            lo = max(part.start, hi - size)
+            yield lo, hi
+            hi, size = lo, BLOCK
 
 
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Python processes started within look for no module in the working folder, as with
-    `python -P`. multiprocessing passes our own search path on, but only after they have begun."""
-    if sys.flags.safe_path:  # then multiprocessing gives them -P
-        yield
-        return
-    os.putenv("PYTHONSAFEPATH", "1")
-    try:
-        yield
-    finally:
-        os.unsetenv("PYTHONSAFEPATH")
-
-
-def _initialize() -> None:
-    """In the process: lower its priority, leave Ctrl-C to the worker, and end with the worker."""
-    os.nice(NICE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _imported() -> bool:
+    """In the process: this module, and all that a search needs, has been imported."""
+    return True
 
 
 def _search(
-    redis: str, prefix: str, stream: str, question: str, lo: int, hi: int, limit: int
-) -> list[int]:
+    redis: str, prefix: str, stream: str, question: str, lo: int, hi: int, most: int
+) -> BlockHits:
     """In the process: read the segments [lo, hi) from Redis and rank them."""
 
-    async def search() -> list[int]:
+    async def search() -> BlockHits:
         async with open_redis(redis) as client:
             store = StreamStore(client, keys=Keys(prefix))
-            return await best(_blocks(store, stream, lo, hi), question, limit)
+            return search_block(await store.segments(stream, lo, hi), question, most)
 
     return asyncio.run(search())
-
-
-async def _blocks(
-    store: StreamStore, stream: str, lo: int, hi: int
-) -> AsyncIterator[list[Segment]]:
-    for start in range(lo, hi, BLOCK):
-        if block := await store.segments(stream, start, min(start + BLOCK, hi)):
-            yield block
-
-
-async def best(blocks: AsyncIterator[Sequence[Segment]], question: str, limit: int) -> list[int]:
-    """The segments that rank highest by BM25, at most `limit`; none without a word of the
-    question. Of equal scores the later segment comes first."""
-    found = list[tuple[float, int]]()
-    async for block in blocks:
-        scores = Bm25([segment.text for segment in block]).scores(question)
-        found += [(float(x), -s.index) for s, x in zip(block, scores, strict=True) if x > 0]
-        found = heapq.nlargest(limit, found)
-    return [-index for _, index in found]

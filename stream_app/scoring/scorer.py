@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TypeVar
 
 from stream_app.events import encode
-from stream_app.scoring.jobs import ScoringJob, Step, TrackedStream, range_update, row_of
+from stream_app.scoring.jobs import ScoringJob, Step, range_update, row_of
 from stream_app.scoring.planner import Planner, Selection
 from stream_app.scoring.prefilter import Prefilter, PrefilterScheduler
 from stream_app.scoring.skips import SkipWarning
@@ -61,8 +61,9 @@ class Scorer:
     ) -> None:
         self.engine = engine
         self.store = store
-        self.prefilter = PrefilterScheduler(prefilter)
         self.max_lag_segments = max(1, max_lag_tokens // engine.method.segment_tokens)
+        most = engine.method.segment_tokens + engine.method.question_tokens
+        self.prefilter = PrefilterScheduler(prefilter, store, engine.method.k, most)
         self.planner = Planner(engine, step_seconds, triage)
         self._wake = asyncio.Event()
         questions = QuestionLoader(engine, store)
@@ -93,7 +94,7 @@ class Scorer:
             waiter.head = tracked.cursor.head
             self.waiters.release()
             self._wake.set()
-            prefiltering = asyncio.create_task(self._find_candidates(tracked, stream, qid))
+            prefiltering = asyncio.create_task(self.prefilter.find_candidates(tracked, stream, qid))
             try:
                 await asyncio.wait_for(waiter.covered, until - time.monotonic())
             except TimeoutError:
@@ -102,11 +103,6 @@ class Scorer:
                 )
             finally:
                 prefiltering.cancel()
-
-    async def _find_candidates(self, tracked: TrackedStream, stream: str, qid: str) -> None:
-        """Prefilter the log while scoring goes on."""
-        await self.prefilter.find_candidates(tracked, stream, qid)
-        self._wake.set()
 
     def run_on_model(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Run a call other than scoring, one at a time. Answers take priority over scoring batches
@@ -128,13 +124,20 @@ class Scorer:
         The next step is planned on the ranges as they will be once this one is written. If that
         write is refused, the next one's is refused, too, and the ranges are read again.
         """
+        warming = asyncio.create_task(self.prefilter.warm())
+        try:
+            await self._run()
+        finally:
+            warming.cancel()
+
+    async def _run(self) -> None:
         while True:
             self._wake.clear()
             step = await self._next()
             scores = step and self._submit(step)
             while step and scores:
                 self.working = True
-                following = None if self.streams.stale else await self._next()
+                following = await self._next() if self._plans_ahead() else None
                 following_scores = following and self._submit(following)
                 try:
                     await self._commit(step, await scores)
@@ -145,6 +148,13 @@ class Scorer:
                 step, scores = following, following_scores
             self.working = False
             await self._wake.wait()
+
+    def _plans_ahead(self) -> bool:
+        """Whether to plan a step while the last one runs. Not in triage on a slow model, where it
+        would not know of what comes in the seconds of that step."""
+        if self.planner.is_urgent:
+            self._wake.set()
+        return not (self.streams.stale or self.planner.is_urgent)
 
     async def step(self) -> bool:
         """Plan, score and write one step; False if nothing is unscored."""
@@ -201,8 +211,9 @@ class Scorer:
         """Measure what the step cost. Retention may have deleted some of its segments before."""
         self.model_calls += 1
         planned = sum(len(job.indices) for job in step.jobs)
-        share = len(scores.features) / max(1, planned)
-        self.planner.size.observe(round(step.tokens * share), scores.seconds)
+        tokens = round(step.tokens * len(scores.features) / max(1, planned))
+        self.planner.size.observe(tokens, scores.seconds)
+        self.prefilter.observe(tokens, scores.seconds)
         self.on_step(step.fill, scores.seconds)
 
     async def _commit(self, step: Step, scores: Scores) -> None:

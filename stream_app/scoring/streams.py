@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
-from stream_app.store.keys import question_id
+from stream_app.scoring.reranking import rank_again
+from stream_app.store.keys import have_same_rows, question_id
 from stream_app.store.questions import TrackedRecord
 from stream_app.store.state import Cursor, LostWritesError, QuestionRecord
 from stream_app.store.store import StreamStore
@@ -84,7 +85,8 @@ def stream_totals(tracked: TrackedStream) -> StreamTotals:
 class QuestionLoader:
     """Picks from a stream's questions those that this worker's model can score.
 
-    Scores belong to one model, one measure and one k, so the question's id names them.
+    Rows belong to one model, and their scores to one measure and one k: the question's id names
+    all of them.
     """
 
     def __init__(self, engine: "Engine", store: StreamStore) -> None:
@@ -110,7 +112,7 @@ class QuestionLoader:
         }
 
     def _foreign(self, records: Mapping[str, TrackedRecord]) -> dict[str, QuestionRecord]:
-        """The standing questions that another model, measure or k has scored."""
+        """The standing questions that another model has scored, or another measure or k ranked."""
         return {
             qid: record
             for qid, (record, _) in records.items()
@@ -120,12 +122,20 @@ class QuestionLoader:
         }
 
     async def _reissue(self, stream: str, qid: str, record: QuestionRecord) -> None:
-        """Reset the question, with the id that it has for this worker's model, measure and k."""
+        """Give the question the id that it has for this worker's model, measure and k. Rows of this
+        model stay, ranked anew; those of another one are deleted."""
+        new_qid, question = self.question_id(record.question), record.question[:80]
+        if have_same_rows(qid, new_qid):
+            kept = await rank_again(self.store, self.engine, stream, qid, new_qid)
+            logger.info(
+                "stream %r: %r was ranked by another measure or k: %s of its segments are ranked "
+                "anew without the model", stream, question, kept,
+            )  # fmt: skip
+            return
         logger.warning(
-            "stream %r: %r was scored by another model, measure or k: it is scored again",
-            stream, record.question[:80],
-        )  # fmt: skip
-        await self.store.questions.reissue(stream, qid, self.question_id(record.question))
+            "stream %r: %r was scored by another model: it is scored again", stream, question
+        )
+        await self.store.questions.reissue(stream, qid, new_qid)
 
     def _fits(self, record: QuestionRecord) -> bool:
         """Whether the question fits the window of this worker's model."""
@@ -139,9 +149,8 @@ class QuestionLoader:
     def question_id(self, question: str) -> str:
         """The question's id for this worker's model, its prompt template, the measure and k."""
         model, method = self.engine.model, self.engine.method
-        return question_id(
-            question, model.fingerprint, model.template, method.measure, str(method.k)
-        )
+        ranked_by = (method.measure, str(method.k))
+        return question_id(question, model.fingerprint, model.template, ranked_by=ranked_by)
 
 
 class StreamRegistry:
@@ -257,6 +266,7 @@ class StreamRegistry:
             self.wake()
         else:
             self.lagging.pop(stream, None)
+            tracked.forget_pending()
 
     def rotate(self, streams: set[str]) -> None:
         """Move these after all others that lag, in their present order."""

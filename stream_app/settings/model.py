@@ -179,6 +179,9 @@ class Settings(BaseSettings):
     both modes it bounds a partition's buffer."""
     query_deadline_seconds: float = Field(default=30.0, ge=0, le=types.MAX_DEADLINE)
     """How long a query may score before it is answered from what is scored (`ask --deadline`)."""
+    first_answer_seconds: float = Field(default=3.0, ge=0, le=types.MAX_DEADLINE)
+    """When a query through pub/sub gets a first answer from what is scored by then, if its stream
+    takes longer to score; better ones follow until the answer. 0: only the answer."""
 
     # -- Retention -----------------------------------------------------------------------------
 

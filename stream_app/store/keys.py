@@ -4,6 +4,7 @@ All names begin with a prefix, so that several groups can share one Redis. In ke
 the schema follows. Braces around the stream's name put all its keys in one slot of a Redis Cluster.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -140,6 +141,16 @@ class Keys:
 DEFAULT_KEYS = Keys()
 
 
-def question_id(question: str, *scored_by: str) -> str:
-    """An id of a question and what scores it: another model gives other scores, and another id."""
-    return blake2b("\0".join((question, *scored_by)).encode(), digest_size=8).hexdigest()
+def question_id(question: str, *scored_by: str, ranked_by: Sequence[str] = ()) -> str:
+    """An id of a question, of what scores it, as another model gives other rows, and of what ranks
+    its rows: the measure and k."""
+    return _digest(8, question, *scored_by) + _digest(4, *ranked_by)
+
+
+def have_same_rows(one: str, other: str) -> bool:
+    """Whether these ids are of one question scored by one model, if ranked differently."""
+    return one[:16] == other[:16]
+
+
+def _digest(size: int, *parts: str) -> str:
+    return blake2b("\0".join(parts).encode(), digest_size=size).hexdigest()

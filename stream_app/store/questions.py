@@ -127,8 +127,34 @@ class QuestionStore:
                 return False
             self._delete(pipe, stream, qid, head)
             if new_qid not in known or not known[new_qid].is_standing:
-                self._put(pipe, stream, new_qid, known[qid], head)
+                self._put(pipe, stream, new_qid, known[qid], head, head)
             return True
+
+        await self._change(stream, change)
+
+    @retried
+    async def copy(self, stream: str, qid: str, new_qid: str, start: int) -> bool:
+        """Give a standing question a second id, whose range starts empty at `start`, unless it has
+        one. False if the question has been ended meanwhile."""
+        is_known = False
+
+        def change(pipe: AnyRedis, known: dict[str, QuestionRecord], head: int) -> bool:
+            nonlocal is_known
+            is_known = qid in known and known[qid].is_standing
+            if is_known:
+                self._put(pipe, stream, new_qid, known[qid], head, min(start, head))
+            return is_known
+
+        await self._change(stream, change)
+        return is_known
+
+    @retried
+    async def end(self, stream: str, qid: str) -> None:
+        """End one question of the stream."""
+
+        def change(pipe: AnyRedis, known: dict[str, QuestionRecord], head: int) -> bool:
+            self._delete(pipe, stream, qid, head)
+            return qid in known
 
         await self._change(stream, change)
 
@@ -168,11 +194,12 @@ class QuestionStore:
         await self.redis.transaction(write, self.keys.questions(stream), *watched)
 
     def _put(
-        self, pipe: AnyRedis, stream: str, qid: str, record: QuestionRecord, head: int
+        self, pipe: AnyRedis, stream: str, qid: str, record: QuestionRecord, head: int, start: int
     ) -> None:
-        """Write a standing question; its scores do not expire."""
+        """Write a standing question, whose range starts empty at `start`; its rows do not
+        expire."""
         for edge in ("lo", "hi"):
-            pipe.hsetnx(self.keys.scored_range(stream, qid), edge, head)
+            pipe.hsetnx(self.keys.scored_range(stream, qid), edge, start)
         for name in self.keys.question_keys(stream, qid, head):
             pipe.persist(name)
         pipe.hset(self.keys.questions(stream), qid, _packed(record))

@@ -40,9 +40,8 @@ def best_unsettled(rows: Rows, first: int, k: int) -> list[tuple[int, float]]:
     """The k best of the segments from `first` on that are read and may not be settled, by the
     neighbours there are."""
     top = TopK(k)
-    for index in rows.smoothed():
-        if index < first or rows.is_settled(index, 0):
-            continue
-        if (score := rows.final_score(index)) is not None:
+    for index in rows.unsettled():
+        score = rows.final_score(index) if index >= first else None
+        if score is not None:
             top.add(index, score)
     return top.best()

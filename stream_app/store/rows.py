@@ -42,7 +42,12 @@ class Flag(IntEnum):
 
 
 _READ = re.compile(rb"[\x01\x02\x04]")
-_SMOOTHED = re.compile(rb"\x02")
+_UNSETTLED = re.compile(
+    b"(?:%b)\x02|\x02(?=.{0,%d}(?:\0|\\Z))"
+    % (b"|".join(b"(?<=\0%b)" % (b"." * between) for between in range(REACH)), REACH - 1),
+    re.DOTALL,
+)
+"""A segment that is smoothed, with an unread one within its reach."""
 
 
 def flag_of(*, is_running_text: bool, is_smoothed: bool) -> Flag:
@@ -95,14 +100,6 @@ class Rows:
             return own
         return smoothed(index, self.score)
 
-    def is_settled(self, index: int, first: int) -> bool:
-        """Whether the final score of a segment that is read cannot change any more. first: index of
-        the log's first segment; what is unread before it will never be read."""
-        if self.flag(index) is not Flag.SMOOTHED:
-            return True
-        near = range(max(first, index - REACH), index + REACH + 1)
-        return all(self.flag(neighbour) is not Flag.UNREAD for neighbour in near)
-
     def features(self, index: int) -> Features:
         """The raw numbers of a segment that is read."""
         at = (index - self.start) * ROW_BYTES + _HEAD.size
@@ -112,9 +109,10 @@ class Rows:
         """The segments that are read, in order."""
         return self._with_flag(_READ)
 
-    def smoothed(self) -> Iterator[int]:
-        """The segments that are smoothed, in order."""
-        return self._with_flag(_SMOOTHED)
+    def unsettled(self) -> Iterator[int]:
+        """The segments whose final score may change, in order: those that are smoothed and have a
+        neighbour that is not read. Such a one may also be deleted from the log."""
+        return self._with_flag(_UNSETTLED)
 
     def followed_by(self, rows: Iterable[bytes]) -> "Rows":
         """These rows and more of them."""

@@ -247,14 +247,15 @@ class StreamStore:
     # -- messages ----------------------------------------------------------------------------
 
     @retried
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish each (channel, message), all in one round trip."""
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Publish each (channel, message), all in one round trip; returns how often any was
+        received."""
         if not messages:
-            return
+            return 0
         async with self.redis.pipeline(transaction=False) as pipe:
             for channel, message in messages:
                 pipe.publish(channel, message)
-            await pipe.execute()
+            return sum(await pipe.execute())
 
     def listen(self, *channels: str) -> AsyncGenerator[Message | None, None]:
         """Each message on the channels; see `subscription.messages`."""

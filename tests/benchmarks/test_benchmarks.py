@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.accuracy import certainty, late, needle
+from benchmarks.accuracy import certainty, late, late_texts, needle
 from benchmarks.harness.haystack import VARIANTS
 from benchmarks.harness.live_worker import Sample, in_events
 from benchmarks.speed import questions
@@ -132,3 +133,38 @@ def test_certainty_tells_evidence_from_none(tmp_path: Path) -> None:
     assert rows[0]["rank_correlation"] < -0.3
     assert rows[0]["exact_match"] > rows[-1]["exact_match"]
     assert [row["entropy"] for row in rows] == sorted(row["entropy"] for row in rows)
+
+
+def test_late_on_real_texts_gives_a_row_a_set_with_the_share_of_the_full_scan(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "qmsum"
+    folder.mkdir()
+    turns = [{"speaker": "A", "content": f"we talk about the {i} buttons"} for i in range(60)]
+    asked = [
+        {"query": f"What of the {i} buttons?", "relevant_text_span": [[i, i]]} for i in (3, 50)
+    ]
+    meeting = {"meeting_transcripts": turns, "specific_query_list": asked}
+    (folder / "val.jsonl").write_text(json.dumps(meeting) + "\n")
+    told = ["late", "--data", str(tmp_path), "--sets", "qmsum/val", "--lines", "55"]
+    (row,) = late.measure(benchmarks.parser().parse_args(told))
+    assert (row["questions"], row["variant"].partition(",")[0]) == (2, "qmsum/val")
+    assert 0 < row["share_scored"] <= 1 and row["low"] <= row["high"]
+    (ratio,) = late.ratios([row])
+    assert ratio.ratio == row["of_exact"] or math.isnan(ratio.ratio)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_what_was_not_read_is_not_ranked_and_neighbours_count_in_talk(smooth: bool) -> None:
+    local = [0.0, 1.0, 0.8, 0.9, 5.0]
+    order = late_texts.best(local, {1, 2, 3}, [smooth] * 5)
+    assert order == ([1, 2, 3] if smooth else [1, 3, 2])
+    everything = late_texts.best(local, range(5), [smooth] * 5)
+    assert everything[0] == 4 and sorted(everything) == [*range(5)]
+
+
+def test_an_interval_of_a_ratio_holds_the_ratio() -> None:
+    found = [late_texts.Found(i % 5, 0.1, 0.4 + 0.1 * (i % 2), 0.5) for i in range(20)]
+    low, high = late_texts.interval(found)
+    ratio = sum(f.early for f in found) / sum(f.full for f in found)
+    assert 0.8 <= low <= ratio + 1e-9 and ratio - 1e-9 <= high <= 1.0

@@ -1,6 +1,7 @@
 """`xl3m ask`: progress while the stream is scored for the question, and escaped stream names."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -78,7 +79,7 @@ async def test_progress_is_shown_until_the_answer_comes(
         looked.set()
         return known
 
-    async def ask(_: Any, name: str, *__: Any) -> AsyncIterator[dict[str, Any]]:
+    async def ask(_: Any, name: str, *__: Any, **___: Any) -> AsyncIterator[dict[str, Any]]:
         assert name == stream
         if wanted:
             await looked.wait()
@@ -94,6 +95,34 @@ async def test_progress_is_shown_until_the_answer_comes(
     printed = capsys.readouterr()
     assert (f": {scored} of {2 * scored} segments" in printed.err) == wanted
     assert printed.out == "17"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_early_answers_go_to_standard_error_and_the_answer_to_standard_output(
+    as_json: bool,
+    redis_url: str,
+    fresh: Fresh,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ask(*_: Any, early: bool) -> AsyncIterator[dict[str, Any]]:
+        assert early == (not as_json)
+        if early:
+            yield {"type": "revision_text", "revision": 1, "piece": "8"}
+            yield {"type": "revision", "revision": 1, "answer": "8\x1b1", "coverage": 0.04}
+        yield {"type": "text", "text": "17"}
+        yield {"type": "answer", "error": "enough"}
+
+    monkeypatch.setattr(client, "ask", ask)
+    settings = Settings(redis=redis_url)
+    assert not await ask_command.ask(settings, fresh("stream"), QUESTION, as_json)
+    printed = capsys.readouterr()
+    if as_json:
+        assert json.loads(printed.out) == {"error": "enough"}
+        assert not printed.err
+    else:
+        assert printed.out == "17"
+        assert printed.err.startswith("so far, from 4% of the stream: 8\\x1b1\n")
 
 
 async def test_a_name_is_taken_literally_if_there_is_such_a_stream(

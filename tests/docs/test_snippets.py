@@ -15,7 +15,8 @@ from benchmarks.__main__ import parser as benchmarks_parser
 from stream_app import events
 from stream_app.cli.main import cli
 from stream_app.errors import BadEvent, UnreachableError
-from stream_app.requests import decode_query, decode_question
+from stream_app.queries.publisher import ReplyStream
+from stream_app.requests import Query, decode_query, decode_question
 from stream_app.scoring.scorer import update_message
 from stream_app.settings import Settings
 from stream_app.settings.variables import SECRETS, variable
@@ -155,7 +156,13 @@ def test_the_answer_has_the_fields_of_an_answer() -> None:
 
 
 def test_the_messages_of_pubsub_decode_to_what_they_say() -> None:
-    _, piece, answer, update = json_examples(API)
+    _, piece, answer, update, draft, revision = json_examples(API)
+    reply = ReplyStream(Query("q1", "web-1"))
+    reply.draft(1, "81")
+    reply.revised(1, Answer("Which host fails?", "web-17"))
+    assert events.decode(reply.messages.get_nowait() or b"") == draft
+    made = events.decode(reply.messages.get_nowait() or b"")
+    assert revision.items() <= (made | {"coverage": revision["coverage"]}).items()
     assert list(piece) == ["type", "id", "text"]
     assert list(answer)[:3] == ["id", "stream", "type"]
     assert set(answer) - {"id", "stream", "type"} <= set(Answer("?").to_dict())

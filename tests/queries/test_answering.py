@@ -22,6 +22,7 @@ from stream_app.store.state import Commit, Committed, QuestionRecord, Retention
 from stream_app.store.store import StreamStore
 from tests.support import tiny
 from tests.support.fakes import PLENTY, HashEngine, best, on_redis, running
+from tests.support.numbers import TALK, NumbersEngine
 from xl3m_core import XL3M, Answer, Engine, Tail
 
 Fresh = Callable[[str], str]
@@ -103,6 +104,42 @@ async def test_any_question_rests_on_what_the_offline_run_chooses(
     answer = await world.ask(stream, None if is_standing else "q?")
     assert (answer.question, answer.coverage, answer.error) == ("q?", 1.0, None)
     assert rests_on(answer) == world.best(text, "q?")
+
+
+@pytest.mark.guarantee("Stream equals batch")
+@on_redis
+@given(st.integers(1, 60), st.booleans(), st.text("ab \n", max_size=30))
+async def test_talk_is_ranked_by_means_over_neighbours_up_to_its_tail(
+    redis_client: Redis, fresh: Fresh, count: int, is_standing: bool, rest: str
+) -> None:
+    world, stream = World(redis_client, NumbersEngine()), fresh("stream")
+    text = lines(count).translate(TALK) + rest
+    if is_standing:
+        await world.set(stream, "q?")
+    await world.read(stream, text)
+    answer = await world.ask(stream, None if is_standing else "q?")
+    assert rests_on(answer) == world.best(text, "q?")
+
+
+@pytest.mark.guarantee("Coverage")
+async def test_an_answer_from_a_part_of_talk_ranks_what_is_read(
+    redis_client: Redis, fresh: Fresh
+) -> None:
+    """Its segments have neighbours that are not read: the mean is over those that are."""
+    world, stream = World(redis_client, NumbersEngine()), fresh("stream")
+    text = lines(60).translate(TALK)
+    await world.set(stream, "q?")
+    await world.read(stream, text)
+    await world.scorer.step()
+    snapshot = await world.store.snapshot(stream, world.scorer.question_id("q?"))
+    assert snapshot is not None and snapshot.scored_range.lo == 0
+    read, head = snapshot.scored_range.hi, snapshot.state.cursor.head
+    assert 5 < read < head - 5
+    answer = await world.answering.answer(Query("1", stream, None, 0))
+    tail, segments = world.engine.segmenter().push(Tail(), text)
+    known = [*segments[:read], *world.engine.segmenter().flush(tail)]
+    assert rests_on(answer) == sorted(best(world.engine, known, "q?"))
+    assert answer.coverage == pytest.approx(len(known) / (head + len(known) - read))
 
 
 @pytest.mark.guarantee("Stream equals batch")

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from stream_app.runtime.retry import Health
+from stream_app.scoring.jobs import Step, TrackedQuestion, TrackedStream
+from stream_app.scoring.scorer import Scorer
 from stream_app.store.state import Commit, Committed, Retention, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support import tiny
@@ -19,6 +21,7 @@ from tests.support.fakes import (
     on_redis,
     running,
 )
+from tests.support.numbers import NumbersEngine
 from tests.support.scoring import Fresh, World, drain
 
 GROW = st.tuples(st.just("grow"), st.sampled_from("ab"), st.integers(1, 9))
@@ -32,19 +35,28 @@ STEP = st.tuples(st.just("step"), st.just(""), st.integers(1, 3))
 OPS = st.lists(GROW | ASK | ONCE | STEP | STEP, max_size=14)
 
 
-def small_steps(redis: Redis, triage: bool) -> World:
+def small_steps(redis: Redis, triage: bool, is_talk: bool = False) -> World:
     """A world; in triage its steps are so small that its streams are far behind."""
-    engine = HashEngine(batch_segments=2 if triage else 8)
-    return World(StreamStore(redis), engine, triage=triage)
+    size = 2 if triage else 8
+    engine = NumbersEngine(batch_segments=size) if is_talk else HashEngine(batch_segments=size)
+    world = World(StreamStore(redis), engine, triage=triage)
+    world.is_talk = is_talk
+    return world
 
 
 @pytest.mark.guarantee("Stream equals batch")
+@pytest.mark.parametrize("is_talk", [False, True])
 @on_redis
 @given(OPS, st.booleans())
 async def test_any_interleaving_gives_the_result_of_the_batch(
-    redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]], triage: bool
+    redis_client: Redis,
+    fresh: Fresh,
+    is_talk: bool,
+    ops: list[tuple[str, str, Any]],
+    triage: bool,
 ) -> None:
-    world, names = small_steps(redis_client, triage), {s: fresh(s) for s in "ab"}
+    """In talk, segments are ranked by means over their neighbours."""
+    world, names = small_steps(redis_client, triage, is_talk), {s: fresh(s) for s in "ab"}
     current = set()
     for what, stream, value in ops:
         if what == "step":
@@ -108,6 +120,46 @@ async def test_two_scorers_of_a_stream_lose_and_double_nothing(
         await asyncio.gather(world.scorer.step(), other.step())
     await asyncio.gather(world.drain(), drain(other))
     await world.assert_equals_batch(stream)
+
+
+SCATTER = st.tuples(st.just("scatter"), st.just(""), st.lists(st.integers(0, 40), max_size=9))
+
+
+@pytest.mark.guarantee("Stream equals batch")
+@pytest.mark.guarantee("Scoring order")
+@on_redis
+@given(st.lists(GROW | SCATTER | STEP | st.just(("restart", "", 0)), max_size=14))
+async def test_scattered_segments_are_read_once_also_after_a_restart(
+    redis_client: Redis, fresh: Fresh, ops: list[tuple[str, str, Any]]
+) -> None:
+    world, stream = World(StreamStore(redis_client), NumbersEngine()), fresh("stream")
+    world.is_talk, scorers = True, [world.scorer]
+    qid = await world.ask(stream)
+    for what, _, value in [*ops, ("restart", "", 0), ("grow", "", 3)]:
+        if what == "grow":
+            await world.grow(stream, value, *scorers[1:])
+        elif what == "step":
+            await scorers[-1].step()
+        elif what == "restart":
+            scorers.append(world.another())
+            scorers[-1].streams.own([stream])
+        elif tracked := scorers[-1].streams.tracked.get(stream):
+            await scorers[-1].streams.refresh()
+            question = tracked.questions[qid]
+            question.candidates.extend(i for i in value if i < tracked.cursor.head)
+            await _step_to(scorers[-1], tracked, question)
+    await drain(scorers[-1])
+    await world.assert_equals_batch(stream)
+    assert isinstance(world.engine, NumbersEngine)
+    assert sum(world.engine.calls) == (await world.store.load(stream)).cursor.head
+
+
+async def _step_to(scorer: Scorer, tracked: TrackedStream, question: TrackedQuestion) -> None:
+    """Score the question's candidates as for a query that waits for it."""
+    while question.candidates and (job := question.next_job(tracked.cursor, 8, history=True)):
+        segments = await scorer.store.segments_at(job.stream, job.indices)
+        step = Step([job], [segments], 1, 1.0)
+        await scorer._commit(step, await scorer._submit(step))
 
 
 @pytest.mark.guarantee("Stream equals batch")

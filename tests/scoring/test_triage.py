@@ -12,11 +12,13 @@ from redis.asyncio import Redis
 from stream_app.scoring import triage as triage_module
 from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
 from stream_app.scoring.pending import PendingSegments
+from stream_app.scoring.scorer import Scorer
 from stream_app.scoring.triage import picks
 from stream_app.store.state import Cursor, QuestionRecord, Retention, ScoredRange
 from stream_app.store.store import StreamStore
-from tests.support.fakes import HashEngine
+from tests.support.fakes import PLENTY, HashEngine, running, until
 from tests.support.scoring import Fresh, World
+from xl3m_core.scoring import Scores
 
 BACKLOG = 300
 
@@ -80,7 +82,9 @@ async def test_quiet_times_catch_up_and_nothing_is_read_twice(world: World, fres
     for number in (5, 250):
         assert len(scored(world, f"{number}?")) == BACKLOG
         await world.assert_equals_batch(stream, f"{number}?")
-    assert world.scorer.streams.lag() == 0
+    assert world.scorer.streams.lag() == world.scorer.streams.totals.unread == 0
+    questions = world.scorer.streams.tracked[stream].questions.values()
+    assert not any(question.pending.matched or len(question.pending) for question in questions)
 
 
 @pytest.mark.guarantee("Triage")
@@ -173,6 +177,31 @@ def test_the_most_promising_and_newest_are_kept() -> None:
     assert [*pending.matched] == [1, 2, 3, 4, 5, 6]
     assert [*pending.best(lambda index: index != 6)] == [5, 3]
     assert len(pending) == 2, "what is read is forgotten"
+
+
+class Slow(HashEngine):
+    """Takes ten seconds for each step, it says."""
+
+    def timed_features(self, pairs: Sequence[tuple[str, str]]) -> Scores:
+        return Scores(self.features(pairs), 10.0)
+
+
+@pytest.mark.guarantee("Triage")
+async def test_a_slow_model_is_told_of_the_newest_at_each_step_and_reads_all(
+    store: StreamStore, fresh: Fresh
+) -> None:
+    world, stream = World(store, Slow(), triage=True), fresh("stream")
+    world.scorer = Scorer(world.engine, store, PLENTY, 0.1, triage=True)
+    qid = await world.ask(stream, "17?")
+    await world.grow(stream, BACKLOG)
+
+    async def is_read() -> bool:
+        return (await world.range(stream, qid)).hi == BACKLOG
+
+    async with running(world.scorer):
+        await until(is_read)
+    assert len(scored(world)) == BACKLOG
+    await world.assert_equals_batch(stream, "17?")
 
 
 def question(head: int, scores: Sequence[tuple[int, float]]) -> TrackedQuestion:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from stream_app.store.keys import DEFAULT_KEYS as keys
-from stream_app.store.keys import SCHEMA, question_id
+from stream_app.store.keys import SCHEMA, have_same_rows, question_id
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80).filter(
     lambda name: len(name.encode()) <= 256
 )
-QID = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
+QID = st.from_regex(r"[0-9a-f]{24}", fullmatch=True)
 OF_STREAM: list[Callable[[str], str]] = [keys.log, keys.tail, keys.cursor, keys.questions]
 OF_QUESTION: list[Callable[[str, str], str]] = [keys.scored_range, keys.top, keys.text]
 
@@ -63,3 +63,7 @@ def test_names_that_need_no_quoting_stay_readable() -> None:
 def test_the_id_of_a_question_depends_on_what_scores_it() -> None:
     assert question_id("q", "m", "t") == question_id("q", "m", "t")
     assert len({question_id("q", "m", t) for t in "tu"} | {question_id("q", "n")}) == 3
+    ranked = [question_id("q", "m", ranked_by=(measure, k)) for measure in "ab" for k in "12"]
+    assert len(set(ranked)) == 4
+    assert all(have_same_rows(one, other) for one in ranked for other in ranked)
+    assert not have_same_rows(ranked[0], question_id("q", "n", ranked_by=("a", "1")))

@@ -125,7 +125,7 @@ class World:
         """Read these segments, as far as the log has them. first: the log's first segment as it
         was when they were planned."""
         wanted = tuple(sorted({i for i in indices if i < self.head}))
-        job = self.question._plan(wanted, self.state.cursor)
+        job = self.question.scattered_job(wanted, self.state.cursor)
         rows = {i: self.twin.scored[i].row(i) for i in wanted}
         (reply,) = await self.store.extend_range([range_update(job, rows)], K)
         assert reply.result is not RangeResult.CONFLICT
@@ -192,3 +192,24 @@ async def test_any_order_of_reading_gives_what_all_rows_at_once_give(
     await world.check()
     assert not world.question.is_behind(world.head, world.first)
     assert not world.question.unscored(world.state.cursor, history=True)
+
+
+@pytest.mark.guarantee("Retention")
+@pytest.mark.guarantee("Scoring order")
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_segments_at_the_beginning_of_a_trimmed_log_are_settled_by_it(
+    redis_client: Redis, fresh: Fresh, is_read: bool
+) -> None:
+    """Neighbours that were read count still, and unread ones are no longer waited for."""
+    scored = [Scored(float(index), is_smoothed=True) for index in range(20)]
+    world = World(redis_client, fresh("stream"), scored, retained=12)
+    await world.start()
+    await world.grow(12)
+    await world.read([2, 3, 4, 5, 6] if is_read else [4, 5, 6])
+    await world.check()
+    await world.grow(4)
+    assert world.first == 4
+    await world.check()
+    await world.read([12])
+    assert world.twin.settled == {4}
+    await world.check()

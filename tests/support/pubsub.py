@@ -22,16 +22,19 @@ from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import Keys
 from stream_app.store.store import StreamStore
 from tests.support.fakes import PLENTY, HashEngine, running, until
+from xl3m_core import Engine
 
 
 class Worker:
     """The pub/sub server, the answering and the change listener of a worker, on one Redis client.
     answered: ids of the queries that this worker answered; gate: no query is answered while it is
-    closed."""
+    closed. engine: by default a HashEngine; values: of settings."""
 
-    def __init__(self, redis: Redis, prefix: str = "xl3m") -> None:
-        settings = Settings(max_event_bytes=4096, prefix=prefix)
-        engine, health = HashEngine(), Health()
+    def __init__(
+        self, redis: Redis, prefix: str = "xl3m", engine: Engine | None = None, **values: Any
+    ) -> None:
+        settings = Settings(max_event_bytes=4096, prefix=prefix, **values)
+        engine, health = engine or HashEngine(), Health()
         self.store = StreamStore(redis, keys=Keys(prefix), health=health)
         self.scorer = Scorer(
             engine,
@@ -47,18 +50,18 @@ class Worker:
         self.gate = asyncio.Event()
         self.gate.set()
         self._answer = answering.answer
-        answering.answer = self.answer  # type: ignore[method-assign]
+        answering.answer = self.answer  # type: ignore[assignment, method-assign]
 
     @property
     def services(self) -> list[Any]:
         """The services to run."""
         return [self.server, self.changes, self.scorer]
 
-    async def answer(self, query: Any, on_text: Any = None) -> Any:
+    async def answer(self, query: Any, *more: Any) -> Any:
         """The answer, once the gate is open."""
         await self.gate.wait()
         self.answered.append(query.id)
-        return await self._answer(query, on_text)
+        return await self._answer(query, *more)
 
 
 class PubSubClient:
@@ -88,9 +91,9 @@ class PubSubClient:
 
 
 @asynccontextmanager
-async def workers_on(redis_url: str, count: int) -> AsyncIterator[PubSubClient]:
-    """A client, and `count` running workers."""
-    workers = [Worker(Redis.from_url(redis_url)) for _ in range(count)]
+async def workers_on(redis_url: str, count: int, **options: Any) -> AsyncIterator[PubSubClient]:
+    """A client, and `count` running workers with these options."""
+    workers = [Worker(Redis.from_url(redis_url), **options) for _ in range(count)]
     async with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
         pubsub.ignore_subscribe_messages = True
         await pubsub.psubscribe(keys.answer_channel("*"))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from stream_app.scoring.scorer import Scorer
+from stream_app.store.ranking import ranked
 from stream_app.store.state import Commit, Committed, Cursor, QuestionRecord, ScoredRange
 from stream_app.store.store import StreamStore
 from tests.support.fakes import (
@@ -13,6 +14,7 @@ from tests.support.fakes import (
     batch,
     best,
 )
+from tests.support.numbers import TALK
 from xl3m_core import Engine
 
 Fresh = Callable[[str], str]
@@ -35,6 +37,7 @@ class World:
         self.scorer = Scorer(self.engine, store, max_lag, on_room=on_room, triage=triage)
         self.triage = triage
         self.text: dict[str, str] = {}
+        self.is_talk = False
 
     def another(self) -> Scorer:
         """One more scorer on the same Redis."""
@@ -48,6 +51,7 @@ class World:
         base = await self.store.load(stream)
         lines = range(base.cursor.head, base.cursor.head + segments + (base.cursor.version == 0))
         text = "".join(f"{i}".rjust(width - 1, ".") + "\n" for i in lines)
+        text = text.translate(TALK) if self.is_talk else text
         self.text[stream] = self.text.get(stream, "") + text
         tail, new = self.engine.segmenter().push(base.tail, text)
         assert len(new) == segments
@@ -94,8 +98,9 @@ class World:
         view = await self.store.snapshot(stream, qid)
         assert view is not None
         assert view.scored_range == ScoredRange(0, len(segments))
-        assert [(s.index, score) for s, score in view.top] == best(self.engine, segments, question)
-        assert [s.text for s, _ in view.top] == [segments[s.index].text for s, _ in view.top]
+        top = ranked(view, self.engine.method.k)
+        assert [(s.index, score) for s, score in top] == best(self.engine, segments, question)
+        assert [s.text for s, _ in top] == [segments[s.index].text for s, _ in top]
         pairs = [(segment.text, question) for segment in segments]
         stored = [round(score, 4) for score in await self.scores(stream, qid)]
         assert stored == self.engine.score(pairs)

@@ -27,6 +27,7 @@ from stream_app.store.state import Commit, PositionUpdate, QuestionRecord
 from stream_app.store.store import StreamStore
 from tests.support.fakes import HashEngine, batch, running, until
 from tests.support.pubsub import Worker, listening
+from tests.support.searching import found_in
 from tests.support.workers import Site, site
 from tests.system.test_system import log_text
 
@@ -134,8 +135,8 @@ async def test_a_newer_schema_of_one_is_none_of_the_other(redis: Redis) -> None:
 
 async def test_prefilter_and_memory_sampler_read_the_keys_of_their_own_prefix(redis: Redis) -> None:
     store, url = await filled(redis, Keys("xl3m:b")), _url(redis)
-    assert await Prefilter(url, store.keys).candidates("s", QUESTION, 0, 9, 3)
-    assert await Prefilter(url, Keys("xl3m")).candidates("s", QUESTION, 0, 9, 3) == []
+    assert await found_in(Prefilter(url, store.keys), "s", QUESTION, range(9))
+    assert await found_in(Prefilter(url, Keys("xl3m")), "s", QUESTION, range(9)) == []
     assert (await store.memory_usage("s"))[0] > 0
     assert (await StreamStore(redis).memory_usage("s"))[0] == 0
 

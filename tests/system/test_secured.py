@@ -29,6 +29,7 @@ from stream_app.settings.variables import variable
 from tests.cli.test_main import ROOT, xl3m
 from tests.monitoring.test_http import answers
 from tests.support import secured
+from tests.support.searching import found_in
 from tests.support.workers import Site, site
 from tests.system.test_system import assert_equals_offline, chunks, log_text
 
@@ -254,7 +255,7 @@ async def test_a_worker_and_a_client_have_the_rights_they_need(
             done = await command(here, *words)
             assert done.returncode == 0, done.stdout + done.stderr
         head = (await here.store.load(stream)).cursor.head
-        assert await Prefilter(worker).candidates(stream, QUESTION, head - kept, head, 5)
+        assert await found_in(Prefilter(worker), stream, QUESTION, range(head - kept, head))
         await here.send("questions", stream, b"")
 
         async def ended() -> bool:

@@ -296,7 +296,7 @@ def key_names(data: bytes) -> None:
     assert re.fullmatch(r"xl3m:\d+:\{[A-Za-z0-9._:/~%-]+\}:log", name)
     words = (other or b"").decode("utf-8", "replace")
     qid = question_id(words, found.stream)
-    assert re.fullmatch("[0-9a-f]{16}", qid)
+    assert re.fullmatch("[0-9a-f]{24}", qid)
 
 
 def settings(data: bytes) -> None:
