@@ -46,7 +46,7 @@ EVERY: dict[str, dict[str, Any]] = {
     },
     "--out": {
         "default": "bench-out",
-        "help": "folder for plots and samples; ignored by scoring, stream, query, gpu, late, answers",
+        "help": "folder for plots, samples; ignored by scoring, stream, query, gpu, late, answers",
     },
 }
 
