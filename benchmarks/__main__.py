@@ -1,14 +1,15 @@
 """`python -m benchmarks [NAME ...] [options]`: runs the given benchmarks, or all of them.
 
 Each prints a table and then one line of JSON; plots are written to a folder. A last table repeats
-the ratios of all benchmarks. "retrieval" runs by default only if --data names texts to read.
+the ratios of all benchmarks. "retrieval" and "answers" run by default only if --data names texts to
+read.
 """
 
 import argparse
 import json
 from typing import Any
 
-from benchmarks.accuracy import certainty, late, needle, peers, retrieval
+from benchmarks.accuracy import answers, certainty, late, needle, peers, retrieval
 from benchmarks.harness.haystack import VARIANTS
 from benchmarks.load import suite
 from benchmarks.speed import gpu, growth, query, questions, scoring, stream, twenty_million
@@ -25,6 +26,7 @@ ALL: dict[str, Any] = {
     "needle": needle,
     "peers": peers,
     "retrieval": retrieval,
+    "answers": answers,
     "late": late,
     "load": suite,
     "twenty_million": twenty_million,
@@ -39,11 +41,12 @@ EVERY: dict[str, dict[str, Any]] = {
     "--seed": {
         "type": int,
         "default": 0,
-        "help": "of generated text; ignored by scoring, query, growth, gpu, retrieval, load",
+        "help": "of generated text; ignored by scoring, query, growth, gpu, retrieval, answers, "
+        "load",
     },
     "--out": {
         "default": "bench-out",
-        "help": "folder for plots and samples; ignored by scoring, stream, query, gpu, late",
+        "help": "folder for plots, samples; ignored by scoring, stream, query, gpu, late, answers",
     },
 }
 
@@ -52,7 +55,7 @@ def main() -> None:
     """Run the benchmarks and print their tables."""
     chosen = parser().parse_args()
     configure_malloc()  # as every command does
-    default = [name for name in ALL if name != "retrieval" or chosen.data]
+    default = [name for name in ALL if name not in ("retrieval", "answers") or chosen.data]
     ratios = list[dict[str, Any]]()
     for name in chosen.names or default:
         rows = ALL[name].measure(chosen)

@@ -43,9 +43,10 @@ STREAM_LAYERS = (
 CORE_LAYERS = (
     ("xl3m",),
     ("engine",),
-    ("scoring",),
+    ("reader",),
+    ("scoring", "extraction"),
     ("inference",),
-    ("measure", "question", "smoothing"),
+    ("measure", "question", "smoothing", "spans", "second_look"),
     ("relevance", "lexical"),
     ("answer", "context", "segmenter", "features"),
     ("method", "segment", "topk", "grounding"),

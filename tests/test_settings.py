@@ -30,6 +30,7 @@ CHOSEN = {
     "redis": "redis://r:2/3",
     "input_format": "json",
     "measure": "hybrid",
+    "answer": "extract",
 }
 CHOSEN |= {"kafka_security_protocol": "SSL", "kafka_sasl_mechanism": "SCRAM-SHA-256"}
 LOGIN = {

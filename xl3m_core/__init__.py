@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xl3m_core.answer import Answer, Evidence
     from xl3m_core.context import KeyContext
-    from xl3m_core.engine import Engine, Generated
+    from xl3m_core.engine import Engine
     from xl3m_core.errors import MethodError, ModelError, QuestionError, XL3MError
     from xl3m_core.inference.model import LanguageModel
     from xl3m_core.method import Measure, Method
+    from xl3m_core.reader import Generated
     from xl3m_core.segment import Segment, Tail, Unit
     from xl3m_core.segmenter import Segmenter
     from xl3m_core.topk import TopK
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 _HOME = {
     "answer": ("Answer", "Evidence"),
     "context": ("KeyContext",),
-    "engine": ("Engine", "Generated"),
+    "engine": ("Engine",),
     "errors": ("MethodError", "ModelError", "QuestionError", "XL3MError"),
     "method": ("Measure", "Method"),
     "inference.model": ("LanguageModel",),
+    "reader": ("Generated",),
     "segment": ("Segment", "Tail", "Unit"),
     "segmenter": ("Segmenter",),
     "topk": ("TopK",),

@@ -8,23 +8,22 @@ import math
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
 
 from xl3m_core.context import KeyContext
-from xl3m_core.errors import MethodError, ModelError, QuestionError
+from xl3m_core.errors import MethodError, QuestionError
 from xl3m_core.features import Features, exact
 from xl3m_core.inference.batching import Row, balanced_budget
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.model import LanguageModel
 from xl3m_core.lexical import QuestionWords
-from xl3m_core.measure import IGNORE_INDEX, Numbers, entropy, token_log_probs
-from xl3m_core.method import Measure, Method
+from xl3m_core.measure import IGNORE_INDEX, Numbers, token_log_probs
+from xl3m_core.method import DEFAULT_MEASURE, Measure, Method
 from xl3m_core.question import EncodedQuestion
-from xl3m_core.relevance import DIGITS, SMOOTHED_MEASURES, reads_question, relevance
+from xl3m_core.reader import Generated, Reader
+from xl3m_core.relevance import SMOOTHED_MEASURES, reads_question, relevance
 from xl3m_core.scoring import Scores, plan_batches, score_batches
 from xl3m_core.segment import Segment
 from xl3m_core.segmenter import Segmenter
@@ -36,14 +35,6 @@ JOINING_TOKENS = 8
 """A segment may have this many tokens more than its records, which were counted one by one."""
 
 logger = logging.getLogger("xl3m")
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """An answer's text, and minus the entropy of its first token in nats."""
-
-    text: str
-    certainty: float
 
 
 class Engine:
@@ -72,7 +63,8 @@ class Engine:
         self.executor = ModelExecutor.on(model.device) if model.thread_safe else ModelExecutor(1)
         self.encoded = lru_cache(maxsize=4096)(self._encoded)
         self.words = lru_cache(maxsize=4096)(self._question_words)
-        self.prompt = lru_cache(maxsize=64)(self._prompt)
+        self.reader = Reader(model, self.method, self.executor, self)
+        self.prompt = self.reader.prompt
 
     def _check_frame(self) -> None:
         """Raise MethodError unless a segment fits the window beside the chat template."""
@@ -202,55 +194,29 @@ class Engine:
 
     def assemble(self, ranked: Sequence[Segment], question: str) -> KeyContext:
         """The key context for a question; ranked: segments, the most certain first."""
-
-        def count_prompts(texts: Sequence[str]) -> list[int]:
-            return [len(self.prompt(text, question)) for text in texts]
-
-        budget = self.model.window - self.method.answer_tokens
-        return KeyContext.assemble(ranked, budget, count_prompts)
+        return self.reader.assemble(ranked, question)
 
     def prefill(self, ranked: Sequence[Segment], question: str) -> None:
         """Read the prompt of an answer from these segments, so that `answer` is fast then."""
-        prompt = self.prompt(self.assemble(ranked, question).text, question)
-        with self._priority(prompt):
-            self.model.prefill(prompt)
+        self.reader.prefill(ranked, question)
 
     def answer(
         self, context: KeyContext, question: str, on_text: Callable[[str], None] | None = None
     ) -> Generated:
-        """Generate the answer to the question from the key context, greedily.
+        """Answer the question from the key context: greedily, or with a span of it (see `reader`).
 
         on_text is called with each piece of the answer; it must not call the engine (RuntimeError).
         Raises ModelError for a context without text: the logits of all segments were NaN, or the
         question leaves no room for a segment in the window.
         """
-        if not context.text:
-            raise ModelError(
-                "no segment can be read: the logits are NaN for all of them, or the question and "
-                f"the answer leave no room in the model's window of {self.model.window} tokens"
-            )
-        prompt = self.prompt(context.text, question)
-        with self._priority(prompt) as claim_idle_threads:
+        return self.reader.answer(context, question, on_text)
 
-            def give(text: str) -> None:
-                claim_idle_threads()
-                if on_text:
-                    on_text(text)
-
-            text, first = self.model.generate(prompt, self.method.answer_tokens, give)
-        certainty = round(-float(entropy(first[None])[0]), DIGITS)
-        if math.isnan(certainty):
-            raise ModelError("the logits for the first token of the answer are NaN")
-        return Generated(text.strip(), certainty)
-
-    def _priority(self, prompt: Sequence[int]) -> AbstractContextManager[Callable[[], None]]:
-        """Priority over batches; beside those in progress only if the model can extend a cache."""
-        return self.executor.priority(len(prompt) if self.model.can_extend_cache else math.inf)
-
-    def _prompt(self, context: str, question: str) -> list[int]:
-        """Token ids of a key context's text with the question after it. `prompt` caches them:
-        `assemble` counts the tokens of the same prompt that `answer` needs."""
-        return self.model.prompt(context + self.render_question(question))
+    def record_scores(self, records: Sequence[str], question: str) -> list[float]:
+        """How relevant each record of a key context is, in nats a token, by the measure that reads
+        the question; before batches that have not begun."""
+        pairs = [(record, question) for record in records]
+        found, _ = self._features(pairs, (DEFAULT_MEASURE,), at_once=True)
+        return [relevance(features, DEFAULT_MEASURE) for features in found]
 
     def render_question(self, question: str) -> str:
         """The question in the model's template, as it stands after a segment or a context."""

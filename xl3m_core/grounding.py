@@ -30,20 +30,22 @@ def is_grounded(answer: str, texts: Sequence[str]) -> bool:
 
 
 def _is_in(answer: str, texts: Sequence[str]) -> bool:
+    """Without the signs at its ends; an underscore there may be a sign, or a part of a name."""
     words = _stripped(answer)
-    if not words:
-        return False
-    pattern = re.compile(_not_before(words[0]) + re.escape(words) + _not_behind(words[-1]))
-    return any(pattern.search(text) for text in texts)
+    return bool(words) and any(
+        re.search(_not_before(form[0]) + re.escape(form) + _not_behind(form[-1]), text)
+        for form in {words, _stripped(answer, "_")}
+        for text in texts
+    )
 
 
-def _stripped(text: str) -> str:
-    """The normalised text without punctuation at its ends."""
+def _stripped(text: str, kept: str = "") -> str:
+    """The normalised text without punctuation at its ends; kept: what is none."""
     text = _normalised(text)
     start, end = 0, len(text)
-    while start < end and _is_punctuation(text[start]):
+    while start < end and _is_punctuation(text[start]) and text[start] != kept:
         start += 1
-    while start < end and _is_punctuation(text[end - 1]):
+    while start < end and _is_punctuation(text[end - 1]) and text[end - 1] != kept:
         end -= 1
     return text[start:end]
 

@@ -15,6 +15,11 @@ Measure = Literal["entropy", "top_p", "likelihood", "hybrid", "fused"]
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
+AnswerMode = Literal["auto", "free", "extract"]
+"""Whether an answer is written, or a span of the text; see `reader`."""
+ANSWER_MODES: tuple[AnswerMode, ...] = get_args(AnswerMode)
+AUTO_ANSWER: AnswerMode = "auto"
+
 AUTO_MEASURE = "auto"
 """In place of a measure: what the model's config recommends, else `DEFAULT_MEASURE`."""
 DEFAULT_MEASURE: Measure = "fused"
@@ -24,7 +29,8 @@ DEFAULT_MEASURE: Measure = "fused"
 @dataclass(frozen=True, slots=True)
 class Method:
     """Sizes in tokens. Create it with `fit`, which derives and checks them. records: the rule for
-    where a record begins; see `records.record_start`."""
+    where a record begins; see `records.record_start`. answer: whether answers are written or spans
+    of the text; see `reader`."""
 
     window: int
     segment_tokens: int
@@ -34,6 +40,7 @@ class Method:
     k: int
     measure: Measure = "entropy"
     records: str = AUTO
+    answer: AnswerMode = AUTO_ANSWER
 
     @classmethod
     def fit(
@@ -47,6 +54,7 @@ class Method:
         k: int | None = None,
         measure: Measure = "entropy",
         records: str = AUTO,
+        answer: AnswerMode = AUTO_ANSWER,
     ) -> Self:
         """The method for a window of this many tokens; sizes that are None are derived.
 
@@ -56,13 +64,15 @@ class Method:
         Raises MethodError, with the numbers, if they do not fit the window.
         """
         question = min(128, window // 8) if question_tokens is None else question_tokens
-        answer = min(64, window // 16) if answer_tokens is None else answer_tokens
-        room = window - question - answer - 1
+        room_for_answer = min(64, window // 16) if answer_tokens is None else answer_tokens
+        room = window - question - room_for_answer - 1
         share = room // max(k or 4, 4)
         segment = min(512, max(share, 1)) if segment_tokens is None else segment_tokens
         overlap = segment // 8 if overlap_tokens is None else overlap_tokens
         best = min(8, max(room // max(segment, 1), 1)) if k is None else k
-        method = cls(window, segment, overlap, question, answer, best, measure, records)
+        method = cls(
+            window, segment, overlap, question, room_for_answer, best, measure, records, answer
+        )
         method.check()
         return method
 
@@ -75,6 +85,8 @@ class Method:
         """Raise MethodError unless scoring and answering both fit the window."""
         if self.measure not in MEASURES:
             raise MethodError(f"unknown measure {self.measure!r}: choose one of {MEASURES}")
+        if self.answer not in ANSWER_MODES:
+            raise MethodError(f"unknown answer mode {self.answer!r}: choose one of {ANSWER_MODES}")
         try:
             record_start(self.records)
         except ValueError as error:

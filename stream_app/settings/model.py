@@ -18,7 +18,7 @@ from stream_app.formats.presets import form_and_preset
 from stream_app.settings import checks, types
 from stream_app.settings.faults import describe
 from stream_app.settings.variables import PREFIX, SECRETS, VariablesSource, unknown, variable
-from xl3m_core.method import DEFAULT_MEASURE, Measure, Method
+from xl3m_core.method import DEFAULT_MEASURE, AnswerMode, Measure, Method
 
 
 class Settings(BaseSettings):
@@ -150,6 +150,11 @@ class Settings(BaseSettings):
     `top_p`, the entropy of the nucleus (NBCE); `likelihood` of the question after the segment;
     `hybrid`, log p of the whole question less the entropy; `fused`, the likelihood and the share of
     the question's words that the segment has, in talk and prose averaged over neighbours."""
+    answer: AnswerMode = "auto"
+    """How an answer is made: `free`, written by the model; `extract`, the span of the text that the
+    model finds most likely. `auto`: what the model's config says (`xl3m_answer`; `free` for the
+    bundled model); else a model of less than 1B parameters extracts the answers to look-up
+    questions from logs and tables, and all others are written."""
     k: int = Field(default=0, ge=0, le=types.MAX_TOKENS)
     """Segments in the key context; 0: what the model's config says (`xl3m_k`; 2 for the bundled
     model), else as many as fit, at most 8."""
@@ -277,6 +282,7 @@ class Settings(BaseSettings):
             k=self.k or k,
             measure=measure if self.measure == "auto" else self.measure,
             records=self.record_start,
+            answer=self.answer,
         )
 
     @property

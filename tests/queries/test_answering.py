@@ -170,7 +170,7 @@ async def test_a_stream_of_a_single_unfinished_line_is_answered_from(
 async def test_the_prompt_of_a_recent_question_is_prefilled_when_its_segments_change(
     redis_client: Redis, fresh: Fresh
 ) -> None:
-    engine = tiny.engine(tiny.model("qwen2"), answer_tokens=8)
+    engine = tiny.engine(tiny.model("qwen2"), answer_tokens=8, answer="free")
     world, stream = World(redis_client, engine), fresh("stream")
     await world.set(stream, "which?")
     text = "".join(f"pump {i} is {'low' if i % 7 else 'down'}\n" for i in range(40))

@@ -69,6 +69,7 @@ class Letters:
 
     window = 192
     template = "\nQ: {question}\nA:"
+    answer = "free"
     fingerprint = "letters"
     bos = (0,)
     can_pad = True

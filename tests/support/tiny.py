@@ -145,12 +145,11 @@ def model(name: str = "llama") -> LanguageModel:
 
 
 def engine(
-    model: LanguageModel, measure: Measure = "entropy", batch_tokens: int = 4096, **sizes: int
+    model: LanguageModel, measure: Measure = "entropy", batch_tokens: int = 4096, **method: Any
 ) -> Engine:
     """An engine on a model; questions may be long, since this tokenizer's tokens are short."""
-    sized: dict[str, Any] = {"question_tokens": 64} | sizes
-    method = Method.fit(WINDOW, measure=measure, **sized)
-    return Engine(model, method, batch_tokens)
+    fitted = Method.fit(WINDOW, measure=measure, **{"question_tokens": 64} | method)
+    return Engine(model, fitted, batch_tokens)
 
 
 class Maskless(torch.nn.Module):

@@ -37,6 +37,7 @@ from xl3m_core.inference.model_config import (
     check_vocabulary,
     context_window,
     question_template,
+    recommended_answer,
     recommended_k,
     recommended_measure,
 )
@@ -76,6 +77,8 @@ class LanguageModel(FastPaths):
         self.template = question_template(model.config)
         self.k = recommended_k(model.config)
         self.measure = recommended_measure(model.config)
+        parameters = sum(weights.numel() for weights in model.parameters())
+        self.answer = recommended_answer(model.config, parameters)
         self.tokens = TokenCodec(tokenizer)
         self.chat = ChatTemplate(tokenizer, self.tokens.lock)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]

@@ -7,7 +7,14 @@ function raises ModelError at once.
 from typing import Any, cast
 
 from xl3m_core.errors import ModelError
-from xl3m_core.method import DEFAULT_MEASURE, MEASURES, Measure
+from xl3m_core.method import (
+    ANSWER_MODES,
+    AUTO_ANSWER,
+    DEFAULT_MEASURE,
+    MEASURES,
+    AnswerMode,
+    Measure,
+)
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """The text after a segment, unless the model's config has its own under `TEMPLATE_KEY`."""
@@ -17,6 +24,13 @@ K_KEY = "xl3m_k"
 """Config key of the number of segments from which a model answers best."""
 MEASURE_KEY = "xl3m_measure"
 """Config key of the measure by which a model finds most."""
+
+ANSWER_KEY = "xl3m_answer"
+"""Config key of how a model answers best: `free`, `extract`, or `auto`, by text and question."""
+SMALL_READER = 1_000_000_000
+"""Parameters from which a model writes its answers unless told otherwise. With 135M the right span
+is chosen far more often than it is written (docs/experiments.md); nothing from 1B on was measured
+here."""
 
 # Fields with the number of position embeddings; the other names are the training length only.
 _POSITION_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -87,6 +101,17 @@ def recommended_measure(config: Any) -> Measure:
         return cast(Measure, measure)
     raise ModelError(
         f"{MEASURE_KEY} in the model's config is {measure!r}: choose one of {MEASURES}"
+    )
+
+
+def recommended_answer(config: Any, parameters: int) -> AnswerMode:
+    """How the model answers best: as its config says, else by its size. Raises ModelError."""
+    default = AUTO_ANSWER if parameters < SMALL_READER else "free"
+    answer = getattr(config, ANSWER_KEY, default)
+    if answer in ANSWER_MODES:
+        return cast(AnswerMode, answer)
+    raise ModelError(
+        f"{ANSWER_KEY} in the model's config is {answer!r}: choose one of {ANSWER_MODES}"
     )
 
 
