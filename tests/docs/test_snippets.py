@@ -27,7 +27,7 @@ README, DOCS = ROOT / "README.md", ROOT / "docs"
 API, EVENTS, OPERATIONS = DOCS / "api.md", DOCS / "events.md", DOCS / "operations.md"
 LIMIT = 1 << 20
 FOR_TESTS_ONLY = {"XL3M_TEST_BROKER", "XL3M_REQUIRE_KAFKA"}
-NO_METRICS = {"xl3m_core", "xl3m_k", "xl3m_measure", "xl3m_question_template"}
+NO_METRICS = {"xl3m_answer", "xl3m_core", "xl3m_k", "xl3m_measure", "xl3m_question_template"}
 XL3M = re.compile(r"(?<![\w.:/-])(?:\.venv/bin/)?xl3m ([a-z]+)(?![\w.:])([^|;<>]*)")
 OPTION = re.compile(r"(?<=\s)--?[a-zA-Z][\w-]*")
 MAKE = re.compile(r"^make ([a-z]+)")
