@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from stream_app.queries.prefetch import PromptPrefetcher
 from stream_app.queries.revisions import (
-    Basis,
     Draft,
     Reader,
     RevisionPace,
@@ -24,6 +23,7 @@ from stream_app.queries.revisions import (
     same_segments,
 )
 from stream_app.queries.stopwatch import Stopwatch
+from stream_app.queries.subject import RefusedError, Subject, basis_of, has_any_scores
 from stream_app.requests import Query
 from stream_app.scoring.jobs import row_of
 from stream_app.scoring.scorer import Scorer
@@ -44,19 +44,6 @@ EXPIRY_MARGIN = 5.0
 """Seconds that scores outlive the longest deadline, so that the query can still read them."""
 STEPS = ("cover", "read", "tail", "generate")
 """The steps of an answer's timings; "cover" is 0 if the range covered the log already."""
-
-
-class RefusedError(Exception):
-    """The query has no answer; the message is for its sender."""
-
-
-class Subject(NamedTuple):
-    """What a query asks, and all that the answer rests on. last: the last revision's draft."""
-
-    qid: str
-    question: str
-    snapshot: Snapshot
-    last: Draft | None = None
 
 
 class Answering:
@@ -131,7 +118,7 @@ class Answering:
             evidence=tuple(Evidence.of(query.stream, s, scores[s.index]) for s in context.segments),
             timings=stopwatch.laps,
         )
-        return Draft(_basis(subject.snapshot), segments, context, generated), answer
+        return Draft(basis_of(subject.snapshot), segments, context, generated), answer
 
     async def _read(self, query: Query, stopwatch: Stopwatch, reader: Reader | None) -> Subject:
         """The question and its top-k, once its range covers the log or the deadline is over.
@@ -149,7 +136,7 @@ class Answering:
         if not (is_covered and view.record and view.record.is_standing):
             await self._register(query.stream, qid, question, view.now)
         if not is_covered:
-            has_scores = view.qid == qid and _has_scores(view.snapshot)
+            has_scores = view.qid == qid and has_any_scores(view.snapshot)
             revisions = self._revisions(query, qid, question, reader)
             last = await self._cover(query.stream, qid, deadline, revisions, has_scores)
             stopwatch.lap("cover")
@@ -184,9 +171,9 @@ class Answering:
         stopwatch = Stopwatch(STEPS, started)
         stopwatch.lap("cover")
         view = await self._view(query.stream, qid)
-        if view.snapshot is None or not _has_scores(view.snapshot):
+        if view.snapshot is None or not has_any_scores(view.snapshot):
             return None
-        if last and last.basis == _basis(view.snapshot):
+        if last and last.basis == basis_of(view.snapshot):
             return None
         snapshot = await self._complete(query.stream, view, view.snapshot)
         stopwatch.lap("read")
@@ -293,12 +280,3 @@ class Answering:
         except Exception as error:
             logger.exception("the model failed on a query")
             raise RefusedError(f"the model failed: {error}") from error
-
-
-def _basis(snapshot: Snapshot) -> Basis:
-    """What a ranking follows from."""
-    return snapshot.scored_range.read, snapshot.state.tail.end
-
-
-def _has_scores(snapshot: Snapshot | None) -> bool:
-    return snapshot is not None and snapshot.scored_range.read > 0
