@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from tests.support import tiny
 from xl3m_core import Engine, KeyContext, LanguageModel, Method, ModelError, Segment
-from xl3m_core.inference.chat_template import CONTENT, ChatTemplate
+from xl3m_core.inference.chat_template import CONTENT, THOUGHTS, ChatTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -146,3 +146,11 @@ def test_a_base_model_may_write_what_it_likes() -> None:
 def test_a_template_that_cannot_frame_a_message_is_refused(template: str) -> None:
     with pytest.raises(ModelError, match="its chat template"):
         chat(template).prompt_frame()
+
+
+@pytest.mark.parametrize("opening", THOUGHTS)
+def test_a_thought_is_known_by_what_opens_it(opening: str) -> None:
+    found = ChatTemplate(tokenizer(TEXTUAL), threading.Lock())
+    assert found.opened_thought([7], f" {opening} so") == opening
+    assert found.opened_thought([7], "so") is None
+    assert found.is_thinking([7], opening[:-1]) is None

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.inference.test_special_tokens import InPython
 from tests.support import tiny
 from xl3m_core import LanguageModel
-from xl3m_core.inference.generation import TextStreamer
+from xl3m_core.inference.generation import LOOP_COPIES, LOOP_TOKENS, TextStreamer, is_loop
 from xl3m_core.inference.tokenization import IncrementalDecoder, TokenCodec
 
 
@@ -116,3 +116,14 @@ def test_an_answer_is_decoded_once_however_long_it_is(
     text, _ = model.generate(model.prompt("pump seven is down"), 40)
     assert text
     assert len(decoded) <= 2, "for the whole text, and to see whether it is a thought"
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.lists(st.integers(0, 5), max_size=9))
+def test_an_answer_that_repeats_itself_is_a_loop(part: list[int], before: list[int]) -> None:
+    copies = max(LOOP_COPIES, -(-LOOP_TOKENS // len(part)))
+    assert is_loop(before + part * copies)
+
+
+@given(st.lists(st.integers(0, 99), unique=True, max_size=60), st.integers(1, 2))
+def test_words_said_twice_are_no_loop(words: list[int], times: int) -> None:
+    assert not is_loop(words * times)

@@ -12,7 +12,15 @@ from typing import Any
 from xl3m_core.errors import ModelError
 
 CONTENT, REPLY = "XL3M-CONTENT-GOES-HERE", "XL3M-REPLY-GOES-HERE"
-OPEN, CLOSE = "<think>", "</think>"
+THOUGHTS = {
+    "<think>": "</think>",  # DeepSeek R1, Qwen 3, SmolLM3
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<seed:think>": "</seed:think>",  # Seed OSS
+    "[THINK]": "[/THINK]",  # Magistral
+}
+"""How models open and close their thoughts."""
 
 
 class ChatTemplate:
@@ -38,8 +46,9 @@ class ChatTemplate:
         before, message, after = text.partition(CONTENT)
         if not message:
             raise ModelError("its chat template does not contain the user's message as it is")
-        if after.rfind(OPEN) > after.rfind(CLOSE):  # the answer would begin inside a thought
-            after = f"{after.rstrip()}\n\n{CLOSE}\n\n"
+        for opening, closing in THOUGHTS.items():
+            if after.rfind(opening) > after.rfind(closing):  # the answer would begin in a thought
+                after = f"{after.rstrip()}\n\n{closing}\n\n"
         return self._ids(before), self._ids(after)
 
     def end_token_ids(self) -> set[int]:
@@ -54,17 +63,25 @@ class ChatTemplate:
             return {*first} & {*self.tokenizer.added_tokens_decoder}
         return set()
 
-    def empty_thought(self) -> list[int]:
-        """The ids of an empty thought."""
-        return self._ids(f"{OPEN}\n\n{CLOSE}\n\n")
+    def empty_thought(self, opening: str) -> list[int]:
+        """The ids of an empty thought that begins with this."""
+        return self._ids(f"{opening}\n\n{THOUGHTS[opening]}\n\n")
+
+    def opened_thought(self, written: Sequence[int], text: str) -> str | None:
+        """What opens the thought with which the answer so far, as ids and as text, begins. The text
+        may lack the token."""
+        added, text = self.tokenizer.get_added_vocab(), text.lstrip()
+        for opening in THOUGHTS:
+            if text.startswith(opening) or added.get(opening) in written[:2]:
+                return opening
+        return None
 
     def is_thinking(self, written: Sequence[int], text: str) -> bool | None:
-        """Whether the answer so far, as ids and as text, begins with a thought; None if that is not
-        clear yet. The text may lack the token that opens a thought."""
-        text = text.lstrip()
-        if text.startswith(OPEN) or self.tokenizer.get_added_vocab().get(OPEN) in written[:2]:
+        """Whether the answer so far begins with a thought; None if that is not clear yet."""
+        if self.opened_thought(written, text):
             return True
-        return None if text and OPEN.startswith(text) else False
+        text = text.lstrip()
+        return None if text and any(each.startswith(text) for each in THOUGHTS) else False
 
     def _rendered(self, turns: list[dict[str, str]], **options: Any) -> str:
         """The rendered template; templates that know `enable_thinking` get it switched off."""

@@ -215,12 +215,14 @@ class LanguageModel(FastPaths):
 
         on_text is called with each piece of the text. Without a chat template the answer ends with
         its line, because a base model would go on with a next question. If a chat model begins with
-        a thought, the thought is closed and left out, and the answer begins after it.
+        a thought, the thought is closed and left out, and the answer begins after it. An answer
+        that repeats itself ends.
         """
         streamer = TextStreamer(on_text)
         written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))
-        if self.has_chat_template and self.chat.is_thinking(written, self.decode(written)):
-            prompt = [*prompt, *self.chat.empty_thought()]
+        opening = self.has_chat_template and self.chat.opened_thought(written, self.decode(written))
+        if opening:
+            prompt = [*prompt, *self.chat.empty_thought(opening)]
             written, first = self._generated(prompt, max_tokens, self._stop_rule(streamer))
         streamer.end(text := self.decode(written))
         return text, first
