@@ -19,6 +19,7 @@ from stream_app.events import decode, encode
 from stream_app.runtime.escape import unescape_name
 from stream_app.settings import Settings
 from stream_app.store.connection import NoPermissionError
+from stream_app.store.ranking import ranked
 from stream_app.store.state import current_question
 from stream_app.store.store import StreamStore
 from stream_app.store.subscription import retry_briefly
@@ -194,7 +195,7 @@ async def top(store: StreamStore, stream: str, question: str) -> dict[str, Any] 
             continue
         best = [
             {"index": s.index, "score": score, "start": s.start, "end": s.end, "text": s.text}
-            for s, score in snapshot.top
+            for s, score in ranked(snapshot, max(1, snapshot.k))
         ]
         scored = [snapshot.scored_range.lo, snapshot.scored_range.hi]
         return {"stream": stream, "question": question, "range": scored,

@@ -132,13 +132,16 @@ def to_query_view(reply: Sequence[Any]) -> QueryView:
     """The view in a reply of read_view.lua."""
     qid, record, time_, cursor, tail, range_, top, texts, edges = reply
     state = State(to_cursor(to_pairs(cursor)), unpack_tail(tail))
-    scored = to_range(to_pairs(range_))
+    fields = to_pairs(range_)
+    scored = to_range(fields)
     return QueryView(
         state=state,
         now=to_seconds(time_),
         qid=qid.decode(),
         record=QuestionRecord(*unpack(record)) if record else None,
-        snapshot=Snapshot(state, scored, _to_top(top, texts), [*map(_to_edge, edges)])
+        snapshot=Snapshot(
+            state, scored, _to_top(top, texts), [*map(_to_edge, edges)], int(fields.get(b"k", 0))
+        )
         if scored
         else None,
     )

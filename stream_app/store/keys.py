@@ -83,8 +83,8 @@ class Keys:
     # -- a question of a stream -----------------------------------------------------------------
 
     def scored_range(self, stream: str, qid: str) -> str:
-        """The question's scored range, in a hash: lo, hi, read, skipped, rebuilt, and the log's
-        first segment when it was written last."""
+        """The question's scored range, in a hash: lo, hi, read, skipped, rebuilt, and the top-k's
+        size, and the log's first segment when it was written last."""
         return self._of_stream(stream, f"range:{qid}")
 
     def top(self, stream: str, qid: str) -> str:

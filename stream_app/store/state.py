@@ -187,12 +187,13 @@ class Edge:
 class Snapshot:
     """A stream, a question's range and its top-k as of one instant; the most certain segment is
     first. The top-k is that of the settled segments; edges: the others, if the range covers the
-    log, the last one the end of the log; see `ranking`."""
+    log, the last one the end of the log; see `ranking`. k: the top-k's size, 0 before any write."""
 
     state: State
     scored_range: ScoredRange
     top: list[tuple[Segment, float]]
     edges: Sequence[Edge] = ()
+    k: int = 0
 
     def coverage(self, tail: int) -> float:
         """The share of the stream that was read. tail: scored segments of its tail."""

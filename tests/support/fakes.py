@@ -76,6 +76,9 @@ class Letters:
     has_chat_template = False
     thread_safe = False
 
+    def probe_rows(self, tokens: int) -> None:
+        """Nothing has to be known of rows."""
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Code points."""
         return [[ord(letter) for letter in text] for text in texts]

@@ -169,7 +169,7 @@ for _, segment in ipairs(settled) do
   if enter_top(segment) then result = 'top_changed' end
 end
 delete_old_blocks()
-redis.call('HSET', range, 'first', first)
+redis.call('HSET', range, 'first', first, 'k', args.k)
 read = redis.call('HINCRBY', range, 'read', read)
 
 local before, behind = count_skipped(args.lo, lo), count_skipped(hi, args.hi)
