@@ -21,7 +21,7 @@ from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.kafka.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from stream_app.settings import Settings
 from stream_app.store.groups import note_group
-from stream_app.store.keys import DEFAULT_KEYS as keys
+from stream_app.store.keys import SCHEMA as keys
 from stream_app.store.schema import check_schema, ensure_schema
 from tests.cli.test_main import xl3m
 from tests.support import tiny
@@ -146,12 +146,12 @@ async def test_the_first_worker_notes_the_schema(empty: tuple[str, Redis]) -> No
     assert await check_schema(redis, keys) is None
     for _ in range(2):
         await ensure_schema(redis, keys)
-        assert await redis.get(keys.schema()) == b"1"
+        assert await redis.get(keys.schema()) == str(SCHEMA).encode()
     assert keys.schema() == "xl3m:schema"
 
 
 @pytest.mark.guarantee("Rebuild")
-@pytest.mark.parametrize("noted", ["2", "0", "one", b"\xff"])
+@pytest.mark.parametrize("noted", [str(SCHEMA + 1), "0", "one", b"\xff"])
 async def test_another_schema_is_refused_and_left_as_it_is(
     empty: tuple[str, Redis], noted: str | bytes
 ) -> None:

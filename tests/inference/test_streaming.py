@@ -1,5 +1,6 @@
 """Streamed text: each token is decoded once, and the text equals decoding all tokens again."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,12 +65,19 @@ def test_after_each_token_there_is_the_text_of_all_tokens_so_far(name: str, text
     assert [*streamed(codec, ids)] == [*decoded_again(codec, ids)]
 
 
+def one_replacement(text: str) -> str:
+    """The text with one replacement character for several in a row."""
+    return re.sub("\ufffd+", "\ufffd", text)
+
+
 @pytest.mark.parametrize("name", CODECS)
 @given(st.data())
 def test_tokens_in_any_order_stream_as_they_decode(name: str, data: st.DataObject) -> None:
     codec = CODECS[name]
     ids = data.draw(st.lists(st.integers(0, len(codec.tokenizer) - 1), max_size=12))
-    assert [*streamed(codec, ids)] == [*decoded_again(codec, ids)]
+    # Bytes that form no character may be one replacement character or one each.
+    stream, again = streamed(codec, ids), decoded_again(codec, ids)
+    assert [*map(one_replacement, stream)] == [*map(one_replacement, again)]
 
 
 @pytest.mark.parametrize("name", CODECS)
