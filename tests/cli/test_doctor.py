@@ -21,8 +21,8 @@ from stream_app.errors import SchemaError, SettingsError, UnreachableError
 from stream_app.kafka.topics import TOPICS, ensure_topics, partition_counts, topic_names
 from stream_app.settings import Settings
 from stream_app.store.groups import note_group
+from stream_app.store.keys import DEFAULT_KEYS as keys
 from stream_app.store.keys import SCHEMA
-from stream_app.store.keys import SCHEMA as keys
 from stream_app.store.schema import check_schema, ensure_schema
 from tests.cli.test_main import xl3m
 from tests.support import tiny
