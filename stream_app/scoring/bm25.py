@@ -4,16 +4,14 @@ The scores come from the bm25s package; the tokenizer is our own, so that an ide
 web-17 or blk_-160899 counts as a whole and in parts.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import bm25s
 import numpy as np
 from bm25s.stopwords import STOPWORDS_EN
 
-WHOLE = re.compile(r"\w+(?:[-.:/@$]+\w+)*")
-PART = re.compile(r"[^\W_]+")
+from xl3m_core import lexical
 
 
 class Bm25:
@@ -43,13 +41,4 @@ class Bm25:
 def words(text: str) -> list[str]:
     """The text's words in lower case, without stop words. An identifier is followed by its
     parts."""
-    return [word for word in _words(text.lower()) if word not in STOPWORDS_EN]
-
-
-def _words(text: str) -> Iterator[str]:
-    for match in WHOLE.finditer(text):
-        whole = match.group()
-        parts = PART.findall(whole)
-        yield whole
-        if parts != [whole]:
-            yield from parts
+    return [word for word in lexical.words(text) if word not in STOPWORDS_EN]
