@@ -114,7 +114,7 @@ def test_a_reasoning_model_answers_at_once_and_is_as_certain_as_of_its_answer(
     model, certain = reasoning(template, special, "<think>")
     model.can_extend_cache = model.can_extend_cache and by_hand
     heard = list[str]()
-    engine = Engine(model, Method.fit(tiny.WINDOW, question_tokens=60))
+    engine = Engine(model, Method.fit(tiny.WINDOW, question_tokens=60, answer="free"))
     context = KeyContext((Segment(0, "port 8\n", 0, 7, 0, 7),), "port 8\n")
     answer = engine.answer(context, "which?", heard.append)
     assert answer.text == "".join(heard) == "8"
