@@ -117,6 +117,8 @@ class Revisions:
     async def _revise(self, covered: "asyncio.Task[None]") -> None:
         """Publish one revision, unless it would be the last one again, or another query's revision
         has just used up the time."""
+        if self.pace.turn.locked():  # by another query, which must not hold up this one's answer
+            return
         async with self.pace.turn:
             if covered.done() or (self.count and not self.pace.is_free):
                 return

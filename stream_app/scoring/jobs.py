@@ -61,7 +61,9 @@ class TrackedQuestion:
         count = self._count(live)
         if not count and self.planned.hi < cursor.head:
             count = 1
-        return count + self._count(before) if history else count
+        if not history:
+            return count
+        return count + (self._count(before) or int(bool(before)))
 
     def _count(self, indices: range) -> int:
         """How many of these no job has yet."""
@@ -190,10 +192,10 @@ class TrackedStream:
             if question.pending.matched:
                 question.pending = PendingSegments()
 
-    def update_questions(self, loaded: dict[str, TrackedQuestion]) -> None:
-        """Replace the questions by those just read from Redis. One whose range has not changed
-        keeps its jobs in flight, and every one keeps its candidates and what is pending."""
-        changed = {question.qid for question in self.changed(loaded)}
+    def update_questions(self, loaded: dict[str, TrackedQuestion], changed: set[str]) -> None:
+        """Replace the questions by those just read from Redis. One that had not `changed` by then
+        keeps its jobs in flight and what was written since, and every one keeps its candidates and
+        what is pending."""
         for qid, question in loaded.items():
             known = self.questions.get(qid)
             if known and qid not in changed:

@@ -239,10 +239,11 @@ class StreamRegistry:
             cursor, records = await self.store.questions.tracked(stream)
             _check_not_older(stream, cursor, known, tracked.owned)
             questions = await self.questions.load(stream, tracked.owned, records)
-            await self._read_ahead(cursor, tracked.changed(questions))
+            changed = tracked.changed(questions)
+            await self._read_ahead(cursor, changed)
         if cursor.version >= tracked.cursor.version:
             tracked.cursor = cursor
-        tracked.update_questions(questions)
+        tracked.update_questions(questions, {question.qid for question in changed})
         if self.tracked.get(stream) is tracked:
             self.refresh_lag(stream)
 

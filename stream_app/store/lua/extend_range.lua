@@ -6,7 +6,7 @@
 -- settled: all neighbours it depends on are read, skipped or no longer in the log.
 --
 -- The text of a segment that enters the top-k is copied from the log to the question's texts, where it is kept
--- after the log is trimmed. A segment that is missing in the log does not enter the top-k; its row is written.
+-- after the log is trimmed. A segment that is missing in the log does not enter the top-k, and counts as skipped.
 --
 -- KEYS     range, top, text, cursor, log; then the rows' blocks as a prefix that a colon and a block's number complete
 --          (all keys of a stream are in one slot)
@@ -168,11 +168,11 @@ local result = 'extended'
 for _, segment in ipairs(settled) do
   if enter_top(segment) then result = 'top_changed' end
 end
-delete_old_blocks()
-redis.call('HSET', range, 'first', first, 'k', args.k)
 read = redis.call('HINCRBY', range, 'read', read)
 
 local before, behind = count_skipped(args.lo, lo), count_skipped(hi, args.hi)
+delete_old_blocks()  -- only now: what was read in them is not skipped
+redis.call('HSET', range, 'first', first, 'k', args.k)
 local is_complete = before and behind
 local skipped = redis.call('HINCRBY', range, 'skipped', is_complete and before + behind or 0)
 if is_complete then redis.call('HSET', range, 'lo', args.lo, 'hi', args.hi) end
