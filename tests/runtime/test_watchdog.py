@@ -77,9 +77,9 @@ from stream_app.kafka.faust_worker import Worker
 from tests.support.fakes import HashEngine
 
 class Slow(HashEngine):
-    def score(self, pairs):
+    def features(self, pairs, measures=()):
         time.sleep({seconds})
-        return super().score(pairs)
+        return super().features(pairs, measures)
 
 engine = Slow()
 Worker(create_app(Settings.from_env(), engine), loglevel="info").execute_from_commandline()
@@ -105,7 +105,7 @@ async def test_a_worker_whose_model_is_stuck_ends_and_shows_where(
         await fed(here, fresh("stream"), 9)
         assert await asyncio.wait_for(worker.wait(), 60) == 1
         shown = (tmp_path / "workers.log").read_text()
-        assert "Timeout" in shown and "in score" in shown
+        assert "Timeout" in shown and "in features" in shown
 
 
 @pytest.mark.guarantee("Watchdog")
