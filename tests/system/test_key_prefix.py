@@ -164,7 +164,7 @@ async def test_a_query_goes_to_its_group_alone(redis: Redis) -> None:
     assert len(theirs.answered) == 3 and mine.answered == []
     claims = [name async for name in redis.scan_iter("*:query:*")]
     assert len(claims) == 3
-    assert all(name.startswith(b"xl3m:b:1:query:") for name in claims)
+    assert all(name.startswith(b"xl3m:b:2:query:") for name in claims)
 
 
 async def test_changes_are_told_to_who_watches_that_group(redis: Redis) -> None:
@@ -231,7 +231,7 @@ async def test_a_worker_and_every_command_keep_to_their_prefix(
         assert "read again" in await xl3m(here, "rebuild", "--all")
     assert await held(redis, Keys()) == before
     used = b"".join(lines)
-    assert b'"xl3m-b:1:{s}:log"' in used and b'"xl3m-b:query"' in used
+    assert b'"xl3m-b:2:{s}:log"' in used and b'"xl3m-b:query"' in used
     assert b'"xl3m-b:schema"' in used and b'"xl3m:' not in used
 
 
