@@ -33,7 +33,7 @@ OnText = Callable[[str], None]
 # Questions that ask for more than a few words of the text.
 _OPEN = re.compile(
     r"\W*(?:please\s+)?(?:explain|describe|summari[sz]e|outline|discuss|compare|elaborate|list|tell"
-    r"|how\s+(?:is|are|was|were|do|does|did|can|could|should|would|will|to|come)\b)",
+    r"|how\s+(?:is|are|was|were|do|does|did|can|could|should|would|will|to|come))\b",
     re.IGNORECASE,
 )
 

@@ -16,9 +16,9 @@ from xl3m_core.method import Measure
 
 DIGITS = 4
 """Scores are rounded to 1e-4: a finer difference comes from the other rows of a batch."""
-LEXICAL_WEIGHT = 4.0
-"""Nats a token that a segment gains if it has all words of the question; set on QMSum's training
-meetings and paraphrased LogQA, where 2 to 8 differ little."""
+LEXICAL_WEIGHT = 8.0
+"""Nats a token that a segment gains if it has all words of the question. Chosen on meetings of
+QMSum's training part, where 4 to 10 differ by 0.01, see docs/experiments.md."""
 SMOOTHED_MEASURES: frozenset[Measure] = frozenset({"fused"})
 """Measures whose final score is smoothed over neighbours in running text; see `smoothing`."""
 ONE_POSITION: frozenset[Measure] = frozenset({"entropy", "top_p"})

@@ -33,6 +33,9 @@ MARGIN = 1.0
 4.6 for Gemma 3 270M as they are, below 0.8 for SmolLM2 with a matrix transposed or turned round in
 each layer."""
 
+MAX_LAYERS = 1024
+"""A file that claims more than this, and more than it has tensors, is damaged."""
+
 
 def load_gguf(path: Path, dtype: str | torch.dtype) -> tuple[Any, Any]:
     """Model, on the CPU, and tokenizer of a file. Raises ModelError."""
@@ -76,6 +79,8 @@ def _problem(reader: "FastReader") -> str:
         return f"it is one of {parts} parts: merge them with llama.cpp's llama-gguf-split --merge"
     if "tokenizer.ggml.tokens" not in reader.fields:
         return f"it has no vocabulary (architecture {name!r}), so it is no language model"
+    if (layers := reader.value(f"{name}.block_count", 0)) > max(MAX_LAYERS, len(reader.tensors)):
+        return f"it is damaged: it claims {layers} layers and has {len(reader.tensors)} tensors"
     return ""
 
 

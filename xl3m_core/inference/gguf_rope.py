@@ -20,6 +20,8 @@ def scale_positions(config: Any, reader: FastReader) -> None:
     def value(name: str) -> Any:
         return reader.value(f"{reader.architecture}.rope.scaling.{name}")
 
+    if any(tensor.name.startswith("rope_factors_") for tensor in reader.tensors):
+        raise ValueError("its positions are scaled in a way that is not supported: 'longrope'")
     kind, factor = value("type"), value("factor")
     if kind in (None, "none") or (kind == "linear" and factor in (None, 1.0)):
         return

@@ -50,7 +50,11 @@ class TokenCodec:
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Start and end in the text of each of its tokens, in characters."""
         if self._backend:
-            return list(self._backend.encode(text, add_special_tokens=False).offsets)
+            try:
+                return list(self._backend.encode(text, add_special_tokens=False).offsets)
+            except (TypeError, UnicodeEncodeError):
+                text = _without_surrogates(text)
+                return list(self._backend.encode(text, add_special_tokens=False).offsets)
         ids = self.encode([text])[0]
         ends = [len(self.decode_fragment(ids[: i + 1])) for i in range(len(ids))]
         return [*zip([0, *ends], ends, strict=False)]
