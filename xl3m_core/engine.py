@@ -6,12 +6,13 @@ Texts in, scores and answers out: a model with the numbers of a `Method`, and an
 import logging
 import math
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import torch
 
+from xl3m_core import lexical
 from xl3m_core.context import KeyContext
 from xl3m_core.errors import MethodError, QuestionError
 from xl3m_core.features import Features, exact
@@ -19,9 +20,9 @@ from xl3m_core.inference.batching import Row, balanced_budget
 from xl3m_core.inference.executor import ModelExecutor
 from xl3m_core.inference.model import LanguageModel
 from xl3m_core.lexical import QuestionWords
-from xl3m_core.measure import IGNORE_INDEX, Numbers, token_log_probs
+from xl3m_core.measure import Numbers, token_log_probs
 from xl3m_core.method import DEFAULT_MEASURE, Measure, Method
-from xl3m_core.question import EncodedQuestion
+from xl3m_core.question import IGNORE_INDEX, EncodedQuestion
 from xl3m_core.reader import Generated, Reader
 from xl3m_core.relevance import SMOOTHED_MEASURES, reads_question, relevance
 from xl3m_core.scoring import Scores, plan_batches, score_batches
@@ -136,20 +137,24 @@ class Engine:
         """The raw numbers, and the seconds of work, divided by the workers that shared it."""
         wanted = {*measures} or {self.method.measure}
         scored, seconds = self._numbers(pairs, wanted, at_once)
+        texts = {text for text, _ in pairs} if "fused" in wanted else ()
+        in_text = {text: {*lexical.words(text)} for text in texts}
         return [
-            self._pair_features(text, question, found, wanted)
+            self._pair_features(question, found, wanted, in_text.get(text))
             for (text, question), found in zip(pairs, scored, strict=True)
         ], seconds
 
     def _pair_features(
-        self, text: str, question: str, found: Numbers, wanted: Collection[Measure]
+        self,
+        question: str,
+        found: Numbers,
+        wanted: Collection[Measure],
+        in_text: Set[str] | None,
     ) -> Features:
-        tokens = lexical = math.nan
-        if reads_question(wanted):
-            tokens = len(self.encoded(question).offsets)
-        if "fused" in wanted:
-            lexical = self.words(question).match(text)
-        return exact(Features(*found, tokens=tokens, lexical=lexical))
+        """in_text: the words of the segment; None if no measure needs them."""
+        tokens = len(self.encoded(question).offsets) if reads_question(wanted) else math.nan
+        share = math.nan if in_text is None else self.words(question).share(in_text)
+        return exact(Features(*found, tokens=tokens, lexical=share))
 
     def _numbers(
         self, pairs: Sequence[tuple[str, str]], measures: Collection[Measure], at_once: bool

@@ -4,7 +4,7 @@ The weights need no corpus, so a segment's score never changes when others arriv
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 WHOLE = re.compile(r"\w+(?:[-.:/@$]+\w+)*")
@@ -18,12 +18,15 @@ class QuestionWords:
     weights: Mapping[str, float]
 
     def match(self, text: str) -> float:
-        """The share of the weights whose words are in the text: 0 to 1; 0 without words."""
+        """`share` of the text's words."""
+        return self.share({*words(text)})
+
+    def share(self, found: Set[str]) -> float:
+        """The share of the weights whose words are among these: 0 to 1; 0 without words."""
         total = sum(self.weights.values())
         if not total:
             return 0.0
-        found = set(words(text)) & self.weights.keys()
-        return sum(self.weights[word] for word in sorted(found)) / total
+        return sum(self.weights[word] for word in sorted(found & self.weights.keys())) / total
 
 
 def words(text: str) -> Iterator[str]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from xl3m_core.method import Measure
+from xl3m_core.question import IGNORE_INDEX
 from xl3m_core.relevance import reads_question
 
-IGNORE_INDEX = -100
 TOP_P = 0.95
 MIN_TOTAL = 1e-30
 """The smallest total of exponentials that float32 holds with all its digits, and some room."""

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from xl3m_core.lexical import QuestionWords, word_spans
 
-IGNORED = -100  # as in `measure`, which needs torch
+IGNORE_INDEX = -100
+"""In the place of a label that is not measured, as in torch and transformers."""
 
 
 class Tokenizer(Protocol):
@@ -27,7 +28,7 @@ class Tokenizer(Protocol):
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
     """suffix: the ids with which each row ends: the question in its template. labels: those that
-    belong to the question, IGNORED in the place of others. offsets: start and end of these in
+    belong to the question, IGNORE_INDEX in the place of others. offsets: start and end of these in
     `text`, in characters."""
 
     text: str
@@ -43,7 +44,7 @@ class EncodedQuestion:
         start = tokenizer.template.index("{question}")
         stop = start + len(question)
         inside = [first < stop and last > start for first, last in spans]
-        labels = [id_ if own else IGNORED for id_, own in zip(ids, inside, strict=True)]
+        labels = [id_ if own else IGNORE_INDEX for id_, own in zip(ids, inside, strict=True)]
         offsets = [
             (first - start, last - start)
             for (first, last), own in zip(spans, inside, strict=True)

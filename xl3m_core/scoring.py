@@ -22,8 +22,9 @@ from xl3m_core.inference.batching import (
     group_by_segment,
 )
 from xl3m_core.inference.model import LanguageModel
-from xl3m_core.measure import IGNORE_INDEX, Numbers, logits_needed, numbers
+from xl3m_core.measure import Numbers, logits_needed, numbers
 from xl3m_core.method import Measure
+from xl3m_core.question import IGNORE_INDEX
 
 
 @dataclass(frozen=True, slots=True)

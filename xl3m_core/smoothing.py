@@ -8,13 +8,14 @@ matter.
 import math
 from collections.abc import Callable
 
+from xl3m_core.relevance import DIGITS
+
 WEIGHTS = (0.4, 0.7, 1.0, 0.7, 0.4)
 """Weights of the neighbours from two before a segment to two after it."""
 REACH = len(WEIGHTS) // 2
 MAX_DIGITS = 0.12
 """Running text has fewer digits among its visible characters: meetings at most .01, chat with times
 .10, and logs of eight systems .16 to .45 (medians)."""
-DIGITS = 4
 
 
 def is_running_text(text: str) -> bool:

@@ -70,7 +70,7 @@ class Scorer:
         self.question_id = questions.question_id
         self.streams = StreamRegistry(store, questions, self._wake.set)
         self.waiters = Waiters(self.streams)
-        self.triage = Triage(store, self._lexical_score) if triage else None
+        self.triage = Triage(store, self.engine.words) if triage else None
         self.on_step, self.on_change, self.on_room = on_step, on_change, on_room
         self.skipping = SkipWarning(on_skipped)
         self.steps = 0
@@ -177,9 +177,6 @@ class Scorer:
             return None
         segments = await self._read(plan.jobs)
         return Step(plan.jobs, segments, plan.tokens, plan.fill)
-
-    def _lexical_score(self, question: str, text: str) -> float:
-        return self.engine.words(question).match(text)
 
     def _rotate(self, jobs: list[ScoringJob]) -> None:
         """Round robin: streams that got jobs, and the first waiter, come last in the next step."""

@@ -14,6 +14,7 @@ from stream_app.scoring.jobs import TrackedQuestion, TrackedStream
 from stream_app.scoring.pending import MAX_PENDING
 from stream_app.store.store import StreamStore
 from xl3m_core import Segment
+from xl3m_core.lexical import QuestionWords, words
 
 NEWEST_EVERY = 4
 """One segment in so many is the newest unread one, whatever its words."""
@@ -23,16 +24,17 @@ STREAMS_PER_STEP = 64
 MAX_PENDING_TOTAL = 200_000
 """Of all questions; about 20 MB."""
 
-Match = Callable[[str, str], float]
-"""The lexical score, 0 to 1, of a question and a text."""
+QuestionWordsOf = Callable[[str], QuestionWords]
+"""The words of a question, with their weights."""
 
 
 class Triage:
-    """One per worker. match: gives lexical scores."""
+    """One per worker. words_of: gives a question's words, whose share in a text is its lexical
+    score."""
 
-    def __init__(self, store: StreamStore, match: Match) -> None:
+    def __init__(self, store: StreamStore, words_of: QuestionWordsOf) -> None:
         self.store = store
-        self.match = match
+        self.words_of = words_of
 
     async def match_new(
         self, selections: Iterable[tuple[TrackedStream, Sequence[TrackedQuestion]]], above: float
@@ -66,11 +68,9 @@ class Triage:
         self, segments: Sequence[Segment], wanted: Sequence[tuple[TrackedQuestion, Sequence[int]]]
     ) -> list[dict[int, float]]:
         """By question, each new segment's lexical score."""
-        texts = {segment.index: segment.text for segment in segments}
-        return [
-            {i: self.match(question.record.question, texts[i]) for i in new if i in texts}
-            for question, new in wanted
-        ]
+        in_text = {segment.index: {*words(segment.text)} for segment in segments}
+        asked = [(self.words_of(question.record.question), new) for question, new in wanted]
+        return [{i: own.share(in_text[i]) for i in new if i in in_text} for own, new in asked]
 
 
 def picks(stream: TrackedStream, questions: Sequence[TrackedQuestion], limit: int) -> list[int]:

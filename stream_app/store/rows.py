@@ -14,12 +14,13 @@ from typing import Any
 
 from stream_app.store import keys as layout
 from xl3m_core.features import FEATURE_BYTES, Features, pack, unpack
+from xl3m_core.relevance import DIGITS
 from xl3m_core.smoothing import REACH, WEIGHTS, smoothed
 
 _HEAD = struct.Struct("<iB")
 ROW_BYTES = _HEAD.size + FEATURE_BYTES
-_UNIT = 10_000
-"""Scores are rounded to 1e-4 (see `relevance`), and stored as integers: exact at any size."""
+_UNIT = 10**DIGITS
+"""Scores are rounded to so many digits, and stored as integers: exact at any size."""
 _LEAST, _MOST = -(2**31), 2**31 - 1
 
 

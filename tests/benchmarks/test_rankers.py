@@ -7,7 +7,8 @@ from benchmarks.accuracy.ranking import rankers
 from benchmarks.accuracy.ranking.rankers import CONTENT_FREE, RANK_OFFSET, Text
 from xl3m_core import XL3M, Engine, Method, Segment, TopK
 from xl3m_core.method import MEASURES
-from xl3m_core.smoothing import DIGITS, smoothed
+from xl3m_core.relevance import DIGITS
+from xl3m_core.smoothing import smoothed
 from xl3m_core.xl3m import RunningTopK
 
 WORDS = [

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from xl3m_core.features import Features
 from xl3m_core.measure import (
-    IGNORE_INDEX,
     entropy,
     log_likelihood,
     log_totals,
@@ -21,6 +20,7 @@ from xl3m_core.measure import (
     numbers,
 )
 from xl3m_core.method import MEASURES, Measure
+from xl3m_core.question import IGNORE_INDEX
 from xl3m_core.relevance import relevance
 
 NAN, INF = math.nan, math.inf

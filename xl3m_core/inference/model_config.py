@@ -4,7 +4,7 @@ A wrong number would show up late, as garbage in an answer or an error deep in t
 function raises ModelError at once.
 """
 
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from xl3m_core.errors import ModelError
 from xl3m_core.method import (
@@ -15,6 +15,8 @@ from xl3m_core.method import (
     AnswerMode,
     Measure,
 )
+
+T = TypeVar("T")
 
 TEMPLATE = "\nQuestion: {question}\nAnswer:"
 """The text after a segment, unless the model's config has its own under `TEMPLATE_KEY`."""
@@ -96,23 +98,21 @@ def recommended_k(config: Any) -> int | None:
 
 def recommended_measure(config: Any) -> Measure:
     """The measure by which a model finds most, if its config says so. Raises ModelError."""
-    measure = getattr(config, MEASURE_KEY, DEFAULT_MEASURE)
-    if measure in MEASURES:
-        return cast(Measure, measure)
-    raise ModelError(
-        f"{MEASURE_KEY} in the model's config is {measure!r}: choose one of {MEASURES}"
-    )
+    return _one_of(MEASURES, config, MEASURE_KEY, DEFAULT_MEASURE)
 
 
 def recommended_answer(config: Any, parameters: int) -> AnswerMode:
     """How the model answers best: as its config says, else by its size. Raises ModelError."""
-    default = AUTO_ANSWER if parameters < SMALL_READER else "free"
-    answer = getattr(config, ANSWER_KEY, default)
-    if answer in ANSWER_MODES:
-        return cast(AnswerMode, answer)
-    raise ModelError(
-        f"{ANSWER_KEY} in the model's config is {answer!r}: choose one of {ANSWER_MODES}"
-    )
+    default: AnswerMode = AUTO_ANSWER if parameters < SMALL_READER else "free"
+    return _one_of(ANSWER_MODES, config, ANSWER_KEY, default)
+
+
+def _one_of(choices: tuple[T, ...], config: Any, key: str, default: T) -> T:
+    """What the config says under a key. Raises ModelError if that is none of the choices."""
+    named: T = getattr(config, key, default)
+    if named not in choices:
+        raise ModelError(f"{key} in the model's config is {named!r}: choose one of {choices}")
+    return named
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.harness.progress import Progress
 from xl3m_core import Engine, Measure
 from xl3m_core.features import Features
+from xl3m_core.lexical import words
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Pair = tuple[str, str]
@@ -59,8 +60,9 @@ class Readings:
             progress.add(tokens)
         numbers = np.array([[self.kept[_hash((t, q))] for t in texts] for q in questions])
         if "fused" in self.measures:
-            words = [self.engine.words(question) for question in questions]
-            numbers[..., LEXICAL] = [[each.match(text) for text in texts] for each in words]
+            asked = [self.engine.words(question) for question in questions]
+            in_texts = [{*words(text)} for text in texts]
+            numbers[..., LEXICAL] = [[each.share(found) for found in in_texts] for each in asked]
         return numbers
 
     def _unread(
